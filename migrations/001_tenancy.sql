@@ -1,0 +1,132 @@
+-- Roles, the schema, and the tenancy rules every table obeys from its first day
+-- (SECURITY.md §4). Roles belong to the cluster, so they may exist already.
+DO $$
+DECLARE
+    r text;
+BEGIN
+    FOREACH r IN ARRAY ARRAY['nofx_owner', 'nofx_system', 'nofx_app', 'nofx_migrate'] LOOP
+        BEGIN
+            EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE', r);
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;
+        END;
+    END LOOP;
+END
+$$;
+
+-- A transaction pooler keeps no session settings, so the limits sit on the role.
+DO $$
+BEGIN
+    IF NOT (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'nofx_app') THEN
+        ALTER ROLE nofx_app LOGIN;
+        ALTER ROLE nofx_app SET lock_timeout = '2s';
+        ALTER ROLE nofx_app SET statement_timeout = '5s';
+        ALTER ROLE nofx_app SET idle_in_transaction_session_timeout = '30s';
+    END IF;
+    -- From Postgres 16 on a creator must be granted the right to act as a role.
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        EXECUTE format('GRANT nofx_owner, nofx_system TO %I', current_user);
+    END IF;
+END
+$$;
+
+CREATE SCHEMA IF NOT EXISTS nofx;
+ALTER SCHEMA nofx OWNER TO nofx_owner;
+GRANT USAGE ON SCHEMA nofx TO nofx_app, nofx_system;
+GRANT CREATE ON SCHEMA nofx TO nofx_system;
+ALTER TABLE nofx.schema_migration OWNER TO nofx_owner;
+GRANT SELECT ON nofx.schema_migration TO nofx_app;
+
+-- Tables are made as nofx_owner, functions as nofx_system; neither logs in.
+SET LOCAL ROLE nofx_owner;
+ALTER DEFAULT PRIVILEGES IN SCHEMA nofx GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO nofx_system;
+ALTER DEFAULT PRIVILEGES IN SCHEMA nofx REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+RESET ROLE;
+SET LOCAL ROLE nofx_owner;
+
+-- The tenant of this transaction, or NULL. After a transaction-local set the
+-- value is '', not NULL, and a cast of '' raises.
+CREATE FUNCTION nofx.tenant() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN nullif(current_setting('nofx.tenant_id', true), '')::uuid;
+GRANT EXECUTE ON FUNCTION nofx.tenant() TO nofx_app, nofx_system;
+
+-- Rules T2 and T5 for one table: its rows are seen and written only inside
+-- their tenant, by the owner too; the definer functions see all of them and
+-- name the tenant themselves.
+CREATE PROCEDURE nofx.guard_tenant(p_table regclass)
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', p_table);
+    EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', p_table);
+    EXECUTE format('CREATE POLICY tenant ON %s USING (tenant_id = (SELECT nofx.tenant())) WITH CHECK (tenant_id = (SELECT nofx.tenant()))', p_table);
+    EXECUTE format('CREATE POLICY system ON %s TO nofx_system USING (true) WITH CHECK (true)', p_table);
+END
+$$;
+
+CREATE TABLE nofx.tenant (
+    tenant_id  uuid PRIMARY KEY,
+    slug       text NOT NULL UNIQUE CHECK (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    settings   jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CALL nofx.guard_tenant('nofx.tenant');
+GRANT SELECT ON nofx.tenant TO nofx_app;
+
+CREATE TABLE nofx.project (
+    tenant_id  uuid NOT NULL REFERENCES nofx.tenant,
+    id         uuid NOT NULL,
+    slug       text NOT NULL CHECK (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, slug)
+);
+CALL nofx.guard_tenant('nofx.project');
+GRANT SELECT ON nofx.project TO nofx_app;
+
+CREATE TABLE nofx.api_key (
+    tenant_id     uuid NOT NULL REFERENCES nofx.tenant,
+    id            uuid NOT NULL,
+    name          text NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
+    prefix        text NOT NULL, -- the visible part: nofx_<env>_<id>
+    secret_sha256 bytea NOT NULL CHECK (length(secret_sha256) = 32),
+    role          text NOT NULL CHECK (role IN ('viewer', 'operator', 'supervisor', 'admin', 'service')),
+    scopes        text[] NOT NULL DEFAULT '{}',
+    created_by    text NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at    timestamptz,
+    revoked_at    timestamptz,
+    last_used_at  timestamptz,
+    PRIMARY KEY (tenant_id, id)
+);
+-- A key names its row before its tenant is known.
+CREATE UNIQUE INDEX api_key_id ON nofx.api_key (id);
+CALL nofx.guard_tenant('nofx.api_key');
+GRANT SELECT, INSERT ON nofx.api_key TO nofx_app;
+GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- The key that a caller presents, before its tenant is known; also notes its
+-- use, at most once a minute.
+CREATE FUNCTION nofx.present_key(p_id uuid)
+    RETURNS TABLE (tenant_id uuid, name text, secret_sha256 bytea, role text, scopes text[], expired boolean, revoked boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    UPDATE api_key k SET last_used_at = clock_timestamp()
+    WHERE k.id = p_id AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
+    RETURN QUERY
+        SELECT k.tenant_id, k.name, k.secret_sha256, k.role, k.scopes,
+               coalesce(k.expires_at <= clock_timestamp(), false), k.revoked_at IS NOT NULL
+        FROM api_key k WHERE k.id = p_id;
+END
+$$;
+GRANT EXECUTE ON FUNCTION nofx.present_key(uuid) TO nofx_app;
+
+RESET ROLE;

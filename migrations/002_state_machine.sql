@@ -1,0 +1,107 @@
+-- The state machines as data (EXECUTION.md, Transitions). The triggers and
+-- functions of the later migrations look edges up here; Go mirrors the rows.
+SET LOCAL ROLE nofx_owner;
+
+CREATE TABLE nofx.machine_state (
+    machine  text NOT NULL,
+    state    text NOT NULL,
+    terminal boolean NOT NULL,
+    PRIMARY KEY (machine, state)
+);
+
+CREATE TABLE nofx.transition (
+    machine      text NOT NULL,
+    from_state   text NOT NULL,
+    event        text NOT NULL,
+    to_state     text NOT NULL,
+    needs_lease  boolean NOT NULL DEFAULT false,
+    needs_reason boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (machine, from_state, event),
+    FOREIGN KEY (machine, from_state) REFERENCES nofx.machine_state (machine, state),
+    FOREIGN KEY (machine, to_state) REFERENCES nofx.machine_state (machine, state)
+);
+GRANT SELECT ON nofx.machine_state, nofx.transition TO nofx_app;
+
+INSERT INTO nofx.machine_state (machine, state, terminal) VALUES
+    ('run', 'queued', false), ('run', 'running', false), ('run', 'waiting', false), ('run', 'paused', false),
+    ('run', 'succeeded', true), ('run', 'failed', true), ('run', 'cancelled', true),
+    ('step', 'pending', false), ('step', 'ready', false), ('step', 'running', false), ('step', 'waiting', false), ('step', 'retrying', false),
+    ('step', 'succeeded', true), ('step', 'failed', true), ('step', 'skipped', true), ('step', 'cancelled', true),
+    ('gate', 'pending', false), ('gate', 'passed', true), ('gate', 'failed', true), ('gate', 'waived', true), ('gate', 'expired', true), ('gate', 'error', true);
+
+INSERT INTO nofx.transition (machine, from_state, event, to_state, needs_lease, needs_reason)
+SELECT e.machine, f.state, e.event, e.to_state, e.l, e.r
+FROM (VALUES
+    ('run', 'queued',                        'start',           'running',   false, false),
+    ('run', 'queued running waiting',        'pause',           'paused',    false, false),
+    ('run', 'queued running waiting paused', 'cancel',          'cancelled', false, true),
+    ('run', 'queued running waiting paused', 'fail',            'failed',    false, true),
+    ('run', 'running',                       'wait',            'waiting',   false, false),
+    ('run', 'waiting',                       'wake',            'running',   false, false),
+    ('run', 'running waiting paused',        'succeed',         'succeeded', false, false),
+    ('run', 'paused',                        'resume',          'running',   false, false),
+    ('run', 'paused',                        'resume_waiting',  'waiting',   false, false),
+    ('run', 'paused',                        'resume_queued',   'queued',    false, false),
+    ('run', 'failed cancelled',              'retry',           'running',   false, true),
+    ('run', 'failed cancelled',              'resume',          'running',   false, true),
+
+    ('step', 'pending',                      'deps_met',        'ready',     false, false),
+    ('step', 'pending',                      'skip',            'skipped',   false, true),
+    ('step', 'pending ready running waiting retrying', 'cancel', 'cancelled', false, true),
+    ('step', 'ready',                        'claim',           'running',   false, false),
+    ('step', 'running',                      'succeed',         'succeeded', true,  false),
+    ('step', 'running',                      'fail',            'failed',    true,  true),
+    ('step', 'running',                      'wait',            'waiting',   true,  true),
+    ('step', 'running',                      'retry',           'retrying',  true,  true),
+    ('step', 'running',                      'interrupted',     'ready',     true,  true),
+    ('step', 'running',                      'lease_expired',   'ready',     false, true),
+    ('step', 'running',                      'poison',          'failed',    false, true),
+    ('step', 'waiting',                      'signal',          'ready',     false, false),
+    ('step', 'waiting',                      'approve',         'succeeded', false, false),
+    ('step', 'waiting',                      'waive',           'succeeded', false, false),
+    ('step', 'waiting',                      'elapsed',         'succeeded', false, false),
+    ('step', 'waiting',                      'expire',          'failed',    false, true),
+    ('step', 'waiting',                      'reject',          'failed',    false, true),
+    ('step', 'retrying',                     'backoff_elapsed', 'ready',     false, false),
+    ('step', 'failed',                       'retry',           'ready',     false, true),
+    ('step', 'skipped cancelled',            'reopen',          'pending',   false, true),
+
+    ('gate', 'pending',                      'pass',            'passed',    true,  false),
+    ('gate', 'pending',                      'fail',            'failed',    true,  false),
+    ('gate', 'pending',                      'error',           'error',     true,  false),
+    ('gate', 'pending',                      'approve',         'passed',    false, false),
+    ('gate', 'pending',                      'reject',          'failed',    false, true),
+    ('gate', 'pending failed error expired', 'waive',           'waived',    false, true),
+    ('gate', 'pending',                      'expire',          'expired',   false, true),
+    ('gate', 'pending',                      'withdraw',        'expired',   false, true)
+) AS e (machine, from_states, event, to_state, l, r),
+LATERAL unnest(string_to_array(e.from_states, ' ')) AS f (state);
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- The edge that an event takes from a state, or NX001 with the events allowed
+-- there, or NX002 when the edge wants a reason.
+CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
+    LANGUAGE plpgsql STABLE SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    e nofx.transition;
+BEGIN
+    SELECT * INTO e FROM transition t
+    WHERE t.machine = p_machine AND t.from_state = p_from AND t.event = p_event;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '% % is %: % is not possible', p_machine, p_id, p_from, coalesce(p_event, 'no event') USING
+            ERRCODE = 'NX001',
+            DETAIL = jsonb_build_object('machine', p_machine, 'id', p_id, 'from', p_from, 'event', p_event, 'allowed',
+                (SELECT coalesce(jsonb_agg(t.event ORDER BY t.event), '[]') FROM transition t
+                 WHERE t.machine = p_machine AND t.from_state = p_from));
+    END IF;
+    IF e.needs_reason AND coalesce(p_reason, '') = '' THEN
+        RAISE EXCEPTION '% of % % wants a reason', p_event, p_machine, p_id USING ERRCODE = 'NX002';
+    END IF;
+    RETURN e;
+END
+$$;
+
+RESET ROLE;

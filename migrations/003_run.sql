@@ -1,0 +1,386 @@
+-- Runs, their steps, attempts, leases, waits and events.
+SET LOCAL ROLE nofx_owner;
+
+CREATE TABLE nofx.run (
+    tenant_id            uuid NOT NULL REFERENCES nofx.tenant,
+    id                   uuid NOT NULL,
+    project_id           uuid NOT NULL,
+    name                 text,
+    goal                 text NOT NULL,
+    labels               jsonb NOT NULL DEFAULT '{}',
+    machine              text NOT NULL DEFAULT 'run' CHECK (machine = 'run'),
+    state                text NOT NULL DEFAULT 'queued',
+    event                text, -- the transition that led here
+    version              bigint NOT NULL DEFAULT 1,
+    event_seq            bigint NOT NULL DEFAULT 0,
+    -- How many steps are in each state that settles the run; the step trigger
+    -- keeps them, so that settling costs one row however many steps there are.
+    pending_steps        int NOT NULL DEFAULT 0 CHECK (pending_steps >= 0),
+    ready_steps          int NOT NULL DEFAULT 0 CHECK (ready_steps >= 0),
+    running_steps        int NOT NULL DEFAULT 0 CHECK (running_steps >= 0),
+    retrying_steps       int NOT NULL DEFAULT 0 CHECK (retrying_steps >= 0),
+    waiting_steps        int NOT NULL DEFAULT 0 CHECK (waiting_steps >= 0),
+    failed_steps         int NOT NULL DEFAULT 0 CHECK (failed_steps >= 0),
+    run_day              date NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')::date,
+    head_checkpoint_id   uuid,
+    plan                 jsonb NOT NULL,
+    plan_digest          text NOT NULL,
+    parent_run_id        uuid,
+    parent_checkpoint_id uuid,
+    root_run_id          uuid NOT NULL,
+    trace_id             char(32) NOT NULL CHECK (trace_id ~ '^[0-9a-f]{32}$' AND trace_id <> repeat('0', 32)),
+    traceparent          text NOT NULL,
+    correlation_id       text,
+    created_by           text NOT NULL,
+    created_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at           timestamptz,
+    finished_at          timestamptz,
+    deadline             timestamptz NOT NULL,
+    failure_class        text,
+    failure_signature    text,
+    reason               text CHECK (octet_length(reason) <= 2048),
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, project_id) REFERENCES nofx.project (tenant_id, id),
+    FOREIGN KEY (tenant_id, root_run_id) REFERENCES nofx.run (tenant_id, id),
+    FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id),
+    FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state)
+) WITH (fillfactor = 70);
+CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id);
+CREATE INDEX run_by_trace ON nofx.run (tenant_id, trace_id);
+CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused');
+CALL nofx.guard_tenant('nofx.run');
+GRANT SELECT ON nofx.run TO nofx_app;
+
+CREATE TABLE nofx.step (
+    tenant_id          uuid NOT NULL,
+    id                 uuid NOT NULL,
+    run_id             uuid NOT NULL,
+    idx                int NOT NULL,
+    name               text NOT NULL,
+    tool               text NOT NULL,
+    queue              text NOT NULL,
+    spec               jsonb NOT NULL,
+    machine            text NOT NULL DEFAULT 'step' CHECK (machine = 'step'),
+    state              text NOT NULL DEFAULT 'pending',
+    event              text,
+    version            bigint NOT NULL DEFAULT 1,
+    fence              bigint NOT NULL DEFAULT 0,
+    attempt            int NOT NULL DEFAULT 0,
+    max_attempts       int NOT NULL,
+    lost_leases        int NOT NULL DEFAULT 0,
+    wake_seq           bigint NOT NULL DEFAULT 0,
+    job_id             bigint, -- the River job of this wake_seq, once enqueued
+    deps_left          int NOT NULL,
+    ready_at           timestamptz, -- ready: due since; retrying: due at
+    wait_until         timestamptz,
+    started_at         timestamptz,
+    finished_at        timestamptz,
+    failure_class      text,
+    reason             text CHECK (octet_length(reason) <= 2048),
+    outputs            jsonb CHECK (octet_length(outputs::text) <= 262144),
+    head_checkpoint_id uuid, -- the newest accepted one that successors start from
+    restored_from      uuid,
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, run_id, idx),
+    UNIQUE (tenant_id, run_id, name),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
+    FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state),
+    CHECK (state <> 'waiting' OR wait_until IS NOT NULL)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX step_ready ON nofx.step (ready_at) WHERE state = 'ready';
+CREATE INDEX step_retrying ON nofx.step (ready_at) WHERE state = 'retrying';
+CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE state = 'waiting';
+CALL nofx.guard_tenant('nofx.step');
+GRANT SELECT ON nofx.step TO nofx_app;
+GRANT UPDATE (job_id) ON nofx.step TO nofx_app;
+
+CREATE TABLE nofx.step_dep (
+    tenant_id uuid NOT NULL,
+    run_id    uuid NOT NULL,
+    needs     uuid NOT NULL,
+    step_id   uuid NOT NULL,
+    PRIMARY KEY (tenant_id, needs, step_id),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
+    FOREIGN KEY (tenant_id, needs) REFERENCES nofx.step (tenant_id, id),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
+);
+CREATE INDEX step_dep_step ON nofx.step_dep (tenant_id, step_id);
+CREATE INDEX step_dep_run ON nofx.step_dep (tenant_id, run_id);
+CALL nofx.guard_tenant('nofx.step_dep');
+GRANT SELECT ON nofx.step_dep TO nofx_app;
+
+CREATE TABLE nofx.attempt (
+    tenant_id  uuid NOT NULL,
+    step_id    uuid NOT NULL,
+    fence      bigint NOT NULL,
+    owner      text NOT NULL,
+    owner_pid  int NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at   timestamptz,
+    accepted   boolean NOT NULL DEFAULT false,
+    outcome    text,
+    exit_code  int,
+    usage      jsonb NOT NULL DEFAULT '{}',
+    trace_id   char(32) NOT NULL CHECK (trace_id ~ '^[0-9a-f]{32}$'),
+    span_id    char(16) NOT NULL CHECK (span_id ~ '^[0-9a-f]{16}$'),
+    PRIMARY KEY (tenant_id, step_id, fence),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
+);
+CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt (tenant_id, step_id) WHERE accepted;
+CALL nofx.guard_tenant('nofx.attempt');
+GRANT SELECT ON nofx.attempt TO nofx_app;
+
+-- One row per running step. No index on lease_until: heartbeats stay HOT, and
+-- the table is small enough to scan.
+CREATE TABLE nofx.step_lease (
+    tenant_id   uuid NOT NULL,
+    step_id     uuid NOT NULL,
+    fence       bigint NOT NULL,
+    owner       text NOT NULL,
+    lease_until timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, step_id),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+CALL nofx.guard_tenant('nofx.step_lease');
+GRANT SELECT ON nofx.step_lease TO nofx_app;
+
+CREATE TABLE nofx.wait (
+    tenant_id    uuid NOT NULL,
+    step_id      uuid NOT NULL,
+    round        int NOT NULL,
+    kind         text NOT NULL CHECK (kind IN ('approval', 'timer', 'signal')),
+    wait_until   timestamptz NOT NULL,
+    on_timeout   text NOT NULL DEFAULT 'fail' CHECK (on_timeout IN ('fail', 'cancel')),
+    quorum       int NOT NULL DEFAULT 1 CHECK (quorum > 0),
+    shown_digest text,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, step_id, round),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id),
+    CHECK (wait_until <= created_at + interval '30 days 1 minute')
+);
+CALL nofx.guard_tenant('nofx.wait');
+GRANT SELECT ON nofx.wait TO nofx_app;
+
+CREATE TABLE nofx.event (
+    tenant_id  uuid NOT NULL,
+    run_id     uuid NOT NULL,
+    seq        bigint NOT NULL,
+    step_id    uuid,
+    type       text NOT NULL,
+    event      text,
+    from_state text,
+    to_state   text,
+    data       jsonb NOT NULL CHECK (octet_length(data::text) <= 16384),
+    actor      text NOT NULL,
+    reason     text,
+    trace_id   char(32) NOT NULL,
+    span_id    char(16),
+    fence      bigint,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    PRIMARY KEY (tenant_id, run_id, seq),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id)
+);
+CREATE INDEX event_feed ON nofx.event (tenant_id, xid, run_id, seq);
+CALL nofx.guard_tenant('nofx.event');
+GRANT SELECT ON nofx.event TO nofx_app;
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- Writes one event under a seq that the caller took under the run's row lock.
+-- The row carries the run's trace; a request of another trace is named in data.
+CREATE FUNCTION nofx.write_event(
+    p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text,
+    p_reason text, p_trace char(32), p_fence bigint, p_data jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_parent text[] := regexp_match(current_setting('nofx.traceparent', true), '^00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$');
+    v_data jsonb := p_data;
+BEGIN
+    IF p_event IS NOT NULL THEN
+        v_data := jsonb_strip_nulls(jsonb_build_object('from', p_from, 'to', p_to, 'event', p_event, 'reason', p_reason)) || v_data;
+    END IF;
+    IF v_parent[1] <> p_trace THEN
+        v_data := v_data || jsonb_build_object('request_trace_id', v_parent[1]);
+    END IF;
+    INSERT INTO event (tenant_id, run_id, seq, step_id, type, event, from_state, to_state, data, actor, reason, trace_id, span_id, fence)
+    VALUES (p_tenant, p_run, p_seq, p_step, p_type, p_event, p_from, p_to, v_data,
+            coalesce(nullif(current_setting('nofx.actor', true), ''), session_user),
+            p_reason, p_trace, CASE WHEN v_parent[1] = p_trace THEN v_parent[2] END, p_fence);
+END
+$$;
+
+-- Appends an event that is no change of state, such as checkpoint.created.
+CREATE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_seq bigint;
+    v_trace char(32);
+BEGIN
+    UPDATE run SET event_seq = event_seq + 1 WHERE tenant_id = p_tenant AND id = p_run
+    RETURNING event_seq, trace_id INTO v_seq, v_trace;
+    PERFORM write_event(p_tenant, p_run, v_seq, p_step, p_type, NULL, NULL, NULL, NULL, v_trace, p_fence, p_data);
+    RETURN v_seq;
+END
+$$;
+
+-- The net under every writer of a run's state: a known edge, version + 1, a
+-- reason where wanted; the event row is written here, so that state and event
+-- cannot part.
+CREATE FUNCTION nofx.run_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    e nofx.transition;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state <> 'queued' OR NEW.version <> 1 OR NEW.event_seq <> 0 THEN
+            RAISE EXCEPTION 'a run starts queued at version 1' USING ERRCODE = 'NX006';
+        END IF;
+        NEW.event_seq := 1;
+        RETURN NEW;
+    END IF;
+    IF NEW.version <> OLD.version + 1 THEN
+        RAISE EXCEPTION 'run %: version % does not follow %', OLD.id, NEW.version, OLD.version USING ERRCODE = 'NX006';
+    END IF;
+    e := edge('run', OLD.id, OLD.state, NEW.event, NEW.reason);
+    IF NEW.state NOT IN (OLD.state, e.to_state) THEN
+        RAISE EXCEPTION 'run %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
+    END IF;
+    NEW.state := e.to_state;
+    IF e.event = 'start' OR (e.event IN ('retry', 'resume') AND NEW.started_at IS NULL) THEN
+        NEW.started_at := clock_timestamp();
+    END IF;
+    NEW.finished_at := CASE WHEN e.to_state IN ('succeeded', 'failed', 'cancelled') THEN clock_timestamp() END;
+    IF e.to_state NOT IN ('failed', 'cancelled') THEN
+        NEW.failure_class := NULL;
+    END IF;
+    NEW.event_seq := OLD.event_seq + 1;
+    PERFORM write_event(OLD.tenant_id, OLD.id, NEW.event_seq, NULL, 'run.' || e.to_state, e.event, OLD.state, e.to_state,
+        NEW.reason, OLD.trace_id, NULL, jsonb_strip_nulls(jsonb_build_object('failure_class', NEW.failure_class)));
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION nofx.run_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    PERFORM write_event(NEW.tenant_id, NEW.id, 1, NULL, 'run.created', NULL, NULL, NULL, NULL, NEW.trace_id, NULL,
+        jsonb_build_object('goal', left(NEW.goal, 500), 'plan_digest', NEW.plan_digest, 'steps', NEW.pending_steps));
+    RETURN NULL;
+END
+$$;
+
+-- The same net for steps. What an event does to the row besides its state
+-- (fence, attempt, wake_seq, times, lease, attempt row) belongs to the edge, so
+-- it is done here, whoever takes it.
+CREATE FUNCTION nofx.step_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    e nofx.transition;
+    v_seq bigint;
+    v_trace char(32);
+    v_wait interval;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state <> 'pending' OR NEW.version <> 1 OR NEW.fence <> 0 THEN
+            RAISE EXCEPTION 'a step starts pending at version 1' USING ERRCODE = 'NX006';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NEW.version <> OLD.version + 1 OR NEW.fence <> OLD.fence THEN
+        RAISE EXCEPTION 'step %: version % fence % do not follow % %', OLD.id, NEW.version, NEW.fence, OLD.version, OLD.fence USING ERRCODE = 'NX006';
+    END IF;
+    e := edge('step', OLD.id, OLD.state, NEW.event, NEW.reason);
+    IF NEW.state NOT IN (OLD.state, e.to_state) THEN
+        RAISE EXCEPTION 'step %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
+    END IF;
+    IF e.needs_lease AND NOT EXISTS (
+        SELECT FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.id
+            AND l.fence = OLD.fence AND l.lease_until > clock_timestamp()) THEN
+        RAISE EXCEPTION 'step %: no live lease under fence %', OLD.id, OLD.fence USING
+            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', OLD.fence, 'current', OLD.fence);
+    END IF;
+    NEW.state := e.to_state;
+
+    CASE e.event
+        WHEN 'claim' THEN
+            NEW.fence := OLD.fence + 1;
+            NEW.attempt := OLD.attempt + 1;
+            NEW.started_at := coalesce(OLD.started_at, clock_timestamp());
+            v_wait := clock_timestamp() - OLD.ready_at;
+        WHEN 'interrupted' THEN
+            NEW.attempt := OLD.attempt - 1;
+        WHEN 'lease_expired', 'poison' THEN
+            NEW.fence := OLD.fence + 1;
+        WHEN 'cancel' THEN
+            IF OLD.state = 'running' THEN
+                NEW.fence := OLD.fence + 1;
+            END IF;
+        WHEN 'retry' THEN
+            IF OLD.state = 'failed' THEN
+                NEW.attempt := 0;
+                NEW.lost_leases := 0;
+            END IF;
+        ELSE NULL;
+    END CASE;
+    IF NEW.state = 'ready' THEN
+        NEW.ready_at := coalesce(greatest(NEW.ready_at, clock_timestamp()), clock_timestamp());
+        NEW.wake_seq := OLD.wake_seq + 1;
+        NEW.job_id := NULL;
+    END IF;
+    IF NEW.state <> 'waiting' THEN
+        NEW.wait_until := NULL;
+    END IF;
+    NEW.finished_at := CASE WHEN NEW.state IN ('succeeded', 'failed', 'skipped', 'cancelled') THEN clock_timestamp() END;
+    IF NEW.state NOT IN ('failed', 'cancelled', 'retrying') THEN
+        NEW.failure_class := NULL;
+    END IF;
+
+    IF OLD.state = 'running' THEN
+        DELETE FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.id;
+        UPDATE attempt a SET ended_at = clock_timestamp(), outcome = e.event
+        WHERE a.tenant_id = OLD.tenant_id AND a.step_id = OLD.id AND a.fence = OLD.fence;
+    END IF;
+    IF NEW.state = 'succeeded' THEN
+        UPDATE attempt a SET accepted = true
+        WHERE a.tenant_id = OLD.tenant_id AND a.step_id = OLD.id AND a.fence = OLD.fence;
+    END IF;
+
+    UPDATE run r SET event_seq = r.event_seq + 1,
+        pending_steps  = r.pending_steps  + (NEW.state = 'pending')::int  - (OLD.state = 'pending')::int,
+        ready_steps    = r.ready_steps    + (NEW.state = 'ready')::int    - (OLD.state = 'ready')::int,
+        running_steps  = r.running_steps  + (NEW.state = 'running')::int  - (OLD.state = 'running')::int,
+        retrying_steps = r.retrying_steps + (NEW.state = 'retrying')::int - (OLD.state = 'retrying')::int,
+        waiting_steps  = r.waiting_steps  + (NEW.state = 'waiting')::int  - (OLD.state = 'waiting')::int,
+        failed_steps   = r.failed_steps   + (NEW.state = 'failed')::int   - (OLD.state = 'failed')::int
+    WHERE r.tenant_id = OLD.tenant_id AND r.id = OLD.run_id
+    RETURNING r.event_seq, r.trace_id INTO v_seq, v_trace;
+    PERFORM write_event(OLD.tenant_id, OLD.run_id, v_seq, OLD.id, 'step.' || NEW.state, e.event, OLD.state, NEW.state,
+        NEW.reason, v_trace, nullif(NEW.fence, 0),
+        jsonb_strip_nulls(jsonb_build_object('step', NEW.name, 'attempt', NEW.attempt, 'fence', nullif(NEW.fence, 0),
+            'failure_class', NEW.failure_class,
+            'wait_ms', (extract(epoch FROM v_wait) * 1000)::bigint,
+            'at', CASE WHEN NEW.state = 'retrying' THEN NEW.ready_at WHEN NEW.state = 'waiting' THEN NEW.wait_until END)));
+    RETURN NEW;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION nofx.run_guard(), nofx.run_created(), nofx.step_guard() TO nofx_owner;
+
+RESET ROLE;
+SET LOCAL ROLE nofx_owner;
+
+CREATE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run
+    FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
+CREATE TRIGGER run_created AFTER INSERT ON nofx.run
+    FOR EACH ROW EXECUTE FUNCTION nofx.run_created();
+CREATE TRIGGER step_guard BEFORE INSERT OR UPDATE OF state, event, version, fence ON nofx.step
+    FOR EACH ROW EXECUTE FUNCTION nofx.step_guard();
+
+RESET ROLE;

@@ -1,0 +1,116 @@
+-- Checkpoints and the bytes they name: blobs, objects, artifacts, step logs
+-- (CHECKPOINTS.md). Rows come second: their objects are in storage already.
+SET LOCAL ROLE nofx_owner;
+
+CREATE TABLE nofx.checkpoint (
+    tenant_id    uuid NOT NULL,
+    id           uuid NOT NULL,
+    run_id       uuid NOT NULL,
+    seq          bigint NOT NULL, -- that of its checkpoint.created event
+    kind         text NOT NULL CHECK (kind IN ('pre', 'post', 'gate_failed', 'wait', 'interrupt', 'edit', 'merge', 'manual')),
+    step_id      uuid,
+    fence        bigint,
+    generation   int NOT NULL CHECK (generation >= 1),
+    digest       text NOT NULL CHECK (digest ~ '^sha256:[0-9a-f]{64}$'),
+    manifest     bytea NOT NULL CHECK (octet_length(manifest) <= 262144),
+    state_digest text NOT NULL CHECK (state_digest ~ '^sha256:[0-9a-f]{64}$'),
+    state_inline bytea CHECK (octet_length(state_inline) <= 65536), -- NULL: a blob of that digest
+    tree_digest  text NOT NULL CHECK (tree_digest ~ '^sha256:[0-9a-f]{64}$'),
+    diff_digest  text,
+    bytes_new    bigint NOT NULL,
+    label        text,
+    hold         boolean NOT NULL DEFAULT false,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (tenant_id, run_id, seq),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
+);
+CALL nofx.guard_tenant('nofx.checkpoint');
+GRANT SELECT ON nofx.checkpoint TO nofx_app;
+
+CREATE TABLE nofx.checkpoint_parent (
+    tenant_id     uuid NOT NULL,
+    checkpoint_id uuid NOT NULL,
+    ord           int NOT NULL,
+    parent_id     uuid NOT NULL,
+    PRIMARY KEY (tenant_id, checkpoint_id, ord),
+    FOREIGN KEY (tenant_id, checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id),
+    FOREIGN KEY (tenant_id, parent_id) REFERENCES nofx.checkpoint (tenant_id, id)
+);
+CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (tenant_id, parent_id);
+CALL nofx.guard_tenant('nofx.checkpoint_parent');
+GRANT SELECT ON nofx.checkpoint_parent TO nofx_app;
+
+ALTER TABLE nofx.run ADD FOREIGN KEY (tenant_id, head_checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id);
+ALTER TABLE nofx.step ADD FOREIGN KEY (tenant_id, head_checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id);
+
+-- Where the bytes of a digest are: in a pack at off and len (a zstd frame), or
+-- in an object of their own. Dedupe never crosses a tenant.
+CREATE TABLE nofx.blob (
+    tenant_id   uuid NOT NULL REFERENCES nofx.tenant,
+    sha256      bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    size        bigint NOT NULL,
+    pack_sha256 bytea CHECK (octet_length(pack_sha256) = 32),
+    off         bigint NOT NULL DEFAULT 0,
+    len         bigint NOT NULL,
+    state       text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'condemned', 'tombstone')),
+    last_ref    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, sha256)
+);
+CALL nofx.guard_tenant('nofx.blob');
+GRANT SELECT, INSERT ON nofx.blob TO nofx_app;
+
+-- Every object we own, for garbage collection and for the doctor.
+CREATE TABLE nofx.object (
+    tenant_id  uuid NOT NULL REFERENCES nofx.tenant,
+    key        text NOT NULL,
+    sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    bytes      bigint NOT NULL,
+    kind       text NOT NULL CHECK (kind IN ('blob', 'pack', 'log')),
+    state      text NOT NULL DEFAULT 'live',
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, key)
+);
+CALL nofx.guard_tenant('nofx.object');
+GRANT SELECT, INSERT ON nofx.object TO nofx_app;
+
+CREATE TABLE nofx.artifact (
+    tenant_id  uuid NOT NULL REFERENCES nofx.tenant,
+    id         uuid NOT NULL,
+    run_id     uuid,
+    step_id    uuid,
+    fence      bigint,
+    name       text NOT NULL,
+    key        text NOT NULL,
+    media_type text NOT NULL,
+    size_bytes bigint NOT NULL,
+    sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    state      text NOT NULL DEFAULT 'ready' CHECK (state IN ('pending', 'ready')),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
+);
+CREATE INDEX artifact_run ON nofx.artifact (tenant_id, run_id, id);
+CALL nofx.guard_tenant('nofx.artifact');
+GRANT SELECT ON nofx.artifact TO nofx_app;
+
+CREATE TABLE nofx.log_chunk (
+    tenant_id  uuid NOT NULL,
+    step_id    uuid NOT NULL,
+    fence      bigint NOT NULL,
+    n          int NOT NULL,
+    start      bigint NOT NULL, -- offset of its first byte in the attempt's log
+    bytes      bigint NOT NULL,
+    lines      int NOT NULL,
+    key        text NOT NULL,
+    sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, step_id, fence, n),
+    FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
+);
+CALL nofx.guard_tenant('nofx.log_chunk');
+GRANT SELECT ON nofx.log_chunk TO nofx_app;
+
+RESET ROLE;

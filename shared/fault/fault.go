@@ -1,0 +1,97 @@
+// Package fault gives every error that crosses a package border a kind that a
+// machine can act on, a stable code and a detail for people.
+//
+// A [Kind] is itself an error, so that a caller asks errors.Is(err,
+// fault.NotFound) and nothing else. The kinds say what happened, never how a
+// process answers it: the gateway maps them to HTTP in one file, the worker to
+// retry, snooze or drop in another.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind is the class of an error; see the table in the package's users.
+type Kind string
+
+// The kinds. Anything that carries none is an internal error, whose text is
+// never shown to a client.
+const (
+	Invalid         Kind = "invalid"         // the request or plan is wrong; repeating it cannot help
+	Unauthenticated Kind = "unauthenticated" // nobody known is asking
+	Forbidden       Kind = "forbidden"       // somebody known may not
+	NotFound        Kind = "not_found"       // no such thing in this tenant
+	Conflict        Kind = "conflict"        // the state or version does not allow it now
+	Gone            Kind = "gone"            // it was there and has expired
+	RateLimited     Kind = "rate_limited"    // later, see RetryAfter
+	Unavailable     Kind = "unavailable"     // something we depend on is down; retry with jitter
+	Fenced          Kind = "fenced"          // the lease is lost: drop everything, write nothing
+)
+
+func (k Kind) Error() string { return string(k) }
+
+// Field is one fault of an input, addressed by JSON pointer.
+type Field struct {
+	Pointer string `json:"pointer"`
+	Detail  string `json:"detail"`
+}
+
+// Error is an error with its kind. Code is one of the stable codes of the HTTP
+// contract, Detail one sentence for people. Err, the cause, is for logs only.
+type Error struct {
+	Kind       Kind
+	Code       string
+	Detail     string
+	Fields     []Field        // for Invalid: what is wrong, and where
+	Meta       map[string]any // for Conflict: from, event, allowed, …
+	RetryAfter time.Duration  // for RateLimited and Unavailable
+	Err        error
+}
+
+// New makes an error of a kind with a stable code and a formatted detail.
+func New(kind Kind, code, format string, args ...any) *Error {
+	return &Error{Kind: kind, Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Because sets the cause and returns e.
+func (e *Error) Because(err error) *Error {
+	e.Err = err
+	return e
+}
+
+// With adds one value to Meta and returns e.
+func (e *Error) With(key string, value any) *Error {
+	if e.Meta == nil {
+		e.Meta = map[string]any{}
+	}
+	e.Meta[key] = value
+	return e
+}
+
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return e.Detail + ": " + e.Err.Error()
+	}
+	return e.Detail
+}
+
+// Is reports whether target is e's kind.
+func (e *Error) Is(target error) bool {
+	k, ok := target.(Kind)
+	return ok && k == e.Kind
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// KindOf is the kind of err, or "" when it carries none.
+func KindOf(err error) Kind {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Kind
+	}
+	if k, ok := errors.AsType[Kind](err); ok {
+		return k
+	}
+	return ""
+}

@@ -1,0 +1,46 @@
+// Package job is the wire contract of the queue: what a River job of ours
+// carries. A job is only a wake-up. It holds ids, never content, may come twice
+// or late, and the row of its step decides whether it still means anything.
+package job
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/riverqueue/river"
+)
+
+// Schema is where River keeps its tables.
+const Schema = "river"
+
+// QueueStep is the queue of steps; see run.Queue for which tool goes where.
+const QueueStep = "step"
+
+// Queues are all queues that a worker serves by default.
+var Queues = []string{QueueStep}
+
+// Step wakes a worker for a step. WakeSeq is part of it, and so of River's
+// uniqueness: without it a second wake-up would be swallowed by the row that a
+// dead worker left behind.
+type Step struct {
+	TenantID uuid.UUID `json:"tenant_id"`
+	StepID   uuid.UUID `json:"step_id"`
+	WakeSeq  int64     `json:"wake_seq"`
+}
+
+// Kind names the job in River's tables.
+func (Step) Kind() string { return "step" }
+
+// InsertOpts are River's part: its attempts cover infrastructure only, since
+// retries belong to the step.
+func (Step) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{
+		Queue:       QueueStep,
+		MaxAttempts: 5,
+		UniqueOpts:  river.UniqueOpts{ByArgs: true},
+	}
+}
+
+// Grace is what a job may run beyond its step's timeout before River gives up
+// on it; the step's own timeout and its lease act long before.
+const Grace = 30 * time.Second

@@ -1,0 +1,195 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/run"
+)
+
+// Blob says where the bytes of a digest are.
+type Blob struct {
+	SHA256 [32]byte
+	Size   int64
+	Pack   *[32]byte // nil: an object of its own
+	Off    int64     // in the pack
+	Len    int64     // stored bytes
+}
+
+// Object is an object in storage that rows name.
+type Object struct {
+	Key    string
+	SHA256 [32]byte
+	Bytes  int64
+	Kind   string // blob, pack or log
+}
+
+// insertBlobs records what was stored. What is known already stays as it is:
+// the same digest is the same bytes.
+func insertBlobs(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) error {
+	if len(blobs)+len(objects) == 0 {
+		return nil
+	}
+	var sums, packs [][]byte
+	var sizes, offs, lens []int64
+	for _, b := range blobs {
+		sums = append(sums, b.SHA256[:])
+		var pack []byte
+		if b.Pack != nil {
+			pack = b.Pack[:]
+		}
+		packs = append(packs, pack)
+		sizes, offs, lens = append(sizes, b.Size), append(offs, b.Off), append(lens, b.Len)
+	}
+	var keys, kinds []string
+	var objectSums [][]byte
+	var bytes []int64
+	for _, o := range objects {
+		keys, kinds = append(keys, o.Key), append(kinds, o.Kind)
+		objectSums, bytes = append(objectSums, o.SHA256[:]), append(bytes, o.Bytes)
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(`INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind)
+		SELECT $1, o.* FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS o
+		ON CONFLICT DO NOTHING`, tenant, keys, objectSums, bytes, kinds)
+	batch.Queue(`INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len)
+		SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[]) AS b
+		ON CONFLICT DO NOTHING`, tenant, sums, sizes, packs, offs, lens)
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// Blobs finds which of the digests are stored for tenant, and where. Digests
+// that are not stored are absent.
+func (db *DB) Blobs(ctx context.Context, tenant uuid.UUID, digests [][32]byte) (found map[[32]byte]Blob, err error) {
+	sums := make([][]byte, len(digests))
+	for i := range digests {
+		sums[i] = digests[i][:]
+	}
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		found = make(map[[32]byte]Blob, len(digests))
+		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len FROM nofx.blob
+			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'live'`, tenant, sums)
+		if err != nil {
+			return err
+		}
+		var b Blob
+		var sum, pack []byte
+		_, err = pgx.ForEachRow(rows, []any{&sum, &b.Size, &pack, &b.Off, &b.Len}, func() error {
+			b.SHA256, b.Pack = [32]byte(sum), nil
+			if pack != nil {
+				b.Pack = (*[32]byte)(append([]byte(nil), pack...))
+			}
+			found[b.SHA256] = b
+			return nil
+		})
+		return err
+	})
+	return found, err
+}
+
+// RecordCheckpoint inserts a checkpoint of a running attempt. fault.Fenced means
+// that the lease is lost and nothing was written.
+func (db *DB) RecordCheckpoint(ctx context.Context, c *Claim, ck *Checkpoint) error {
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		if err := insertBlobs(ctx, tx, c.TenantID, ck.Blobs, ck.Objects); err != nil {
+			return err
+		}
+		return recordCheckpoint(ctx, tx, c.TenantID, c.StepID, c.Fence, ck)
+	})
+}
+
+func recordCheckpoint(ctx context.Context, tx pgx.Tx, tenant, step uuid.UUID, fence int64, ck *Checkpoint) error {
+	doc, err := json.Marshal(ck.document())
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "SELECT nofx.record_checkpoint($1, $2, $3)", step, fence, doc)
+	return err
+}
+
+const checkpointColumns = `c.id, c.run_id, c.seq, c.kind, c.step_id, c.fence, c.generation, c.digest, c.state_digest, c.tree_digest,
+	ARRAY(SELECT p.parent_id FROM nofx.checkpoint_parent p WHERE p.tenant_id = c.tenant_id AND p.checkpoint_id = c.id ORDER BY p.ord),
+	c.bytes_new, coalesce(c.label, ''), c.hold, c.created_at`
+
+func scanCheckpoint(row pgx.CollectableRow) (c run.Checkpoint, err error) {
+	err = row.Scan(checkpointFields(&c)...)
+	return c, err
+}
+
+func checkpointFields(c *run.Checkpoint) []any {
+	return []any{&c.ID, &c.RunID, &c.Seq, &c.Kind, &c.StepID, &c.Fence, &c.Generation, &c.Digest, &c.StateDigest, &c.TreeDigest,
+		&c.Parents, &c.BytesNew, &c.Label, &c.Hold, &c.CreatedAt}
+}
+
+// Checkpoints lists those of a run with a seq above after, oldest first. An
+// unknown run is fault.NotFound.
+func (db *DB) Checkpoints(ctx context.Context, tenant, runID uuid.UUID, after int64, limit int) (list []run.Checkpoint, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := oneRun(ctx, tx, tenant, runID); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT "+checkpointColumns+` FROM nofx.checkpoint c
+			WHERE c.tenant_id = $1 AND c.run_id = $2 AND c.seq > $3 ORDER BY c.seq LIMIT $4`, tenant, runID, after, limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanCheckpoint)
+		return err
+	})
+	return list, err
+}
+
+// Checkpoint is one checkpoint of a run with its manifest, or fault.NotFound.
+func (db *DB) Checkpoint(ctx context.Context, tenant, runID, id uuid.UUID) (c run.Checkpoint, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		var manifest []byte
+		err := tx.QueryRow(ctx, "SELECT "+checkpointColumns+`, c.manifest FROM nofx.checkpoint c
+			WHERE c.tenant_id = $1 AND c.run_id = $2 AND c.id = $3`, tenant, runID, id).
+			Scan(append(checkpointFields(&c), &manifest)...)
+		c.Manifest = manifest
+		return missing(err, "checkpoint")
+	})
+	return c, err
+}
+
+const artifactColumns = `id, run_id, step_id, name, key, media_type, size_bytes, sha256, created_at FROM nofx.artifact`
+
+func scanArtifact(row pgx.CollectableRow) (a run.Artifact, err error) {
+	err = row.Scan(&a.ID, &a.RunID, &a.StepID, &a.Name, &a.Key, &a.MediaType, &a.Size, &a.SHA256, &a.CreatedAt)
+	return a, err
+}
+
+// Artifacts lists what a run produced, oldest first, after one of them (nil:
+// from the first). An unknown run is fault.NotFound.
+func (db *DB) Artifacts(ctx context.Context, tenant, runID uuid.UUID, after *uuid.UUID, limit int) (list []run.Artifact, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := oneRun(ctx, tx, tenant, runID); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT "+artifactColumns+`
+			WHERE tenant_id = $1 AND run_id = $2 AND ($3::uuid IS NULL OR id > $3) AND state = 'ready'
+			ORDER BY id LIMIT $4`, tenant, runID, after, limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanArtifact)
+		return err
+	})
+	return list, err
+}
+
+// Artifact is one artifact, or fault.NotFound.
+func (db *DB) Artifact(ctx context.Context, tenant, id uuid.UUID) (a run.Artifact, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, "SELECT "+artifactColumns+" WHERE tenant_id = $1 AND id = $2 AND state = 'ready'", tenant, id)
+		if err != nil {
+			return err
+		}
+		a, err = pgx.CollectExactlyOneRow(rows, scanArtifact)
+		return missing(err, "artifact")
+	})
+	return a, err
+}

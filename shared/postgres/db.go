@@ -1,0 +1,207 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/migrations"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/job"
+)
+
+// Config says which database to use and how.
+type Config struct {
+	URL           string                 // as role nofx_app
+	MaxConns      int32                  // 0: pgx's default
+	Pooled        bool                   // URL is a transaction pooler: no prepared statements
+	JobMiddleware []rivertype.Middleware // of the inserting client: the trace carrier
+}
+
+// DB is a pool of connections and a River client that only inserts.
+type DB struct {
+	pool  *pgxpool.Pool
+	river *river.Client[pgx.Tx]
+}
+
+// Limits of one request to the database (EXECUTION.md, Limits).
+const (
+	acquireTimeout = 2 * time.Second
+	maxTries       = 4
+)
+
+// Open makes a DB. It does not connect yet; [DB.Ready] does.
+func Open(ctx context.Context, c Config) (*DB, error) {
+	pc, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("database address: %w", err)
+	}
+	if c.MaxConns > 0 {
+		pc.MaxConns = c.MaxConns
+	}
+	if c.Pooled {
+		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("database pool: %w", err)
+	}
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: job.Schema, Middleware: c.JobMiddleware})
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("river client: %w", err)
+	}
+	return &DB{pool: pool, river: client}, nil
+}
+
+// Close waits for the connections in use and closes all.
+func (db *DB) Close() { db.pool.Close() }
+
+// Pool is for a worker's own River client.
+func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Ready reports whether the database can be worked with: reachable, writable,
+// migrated to this release, and logged in without the power to pass row level
+// security by. The error, fault.Unavailable, says which does not hold.
+func (db *DB) Ready(ctx context.Context) error {
+	var user string
+	var version int
+	var super, bypass, readOnly bool
+	err := db.pool.QueryRow(ctx, `
+		SELECT rolname, rolsuper, rolbypassrls, current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery(),
+		       (SELECT coalesce(max(version), 0) FROM nofx.schema_migration)
+		FROM pg_roles WHERE rolname = current_user`).Scan(&user, &super, &bypass, &readOnly, &version)
+	switch {
+	case err != nil:
+		return mapError(err)
+	case super || bypass:
+		return fault.New(fault.Unavailable, "unavailable", "role %s passes row level security by; log in as nofx_app", user)
+	case readOnly:
+		return fault.New(fault.Unavailable, "unavailable", "the database is read-only")
+	case version < migrations.Latest():
+		return fault.New(fault.Unavailable, "unavailable", "the database is at migration %d, this release wants %d; run migrate", version, migrations.Latest())
+	}
+	return nil
+}
+
+type (
+	actorKey struct{}
+	txKey    struct{}
+)
+
+// WithActor says who acts in the transactions begun under ctx; events and
+// decisions name it.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+func actor(ctx context.Context) string {
+	a, _ := ctx.Value(actorKey{}).(string)
+	return a
+}
+
+// joined is a transaction that the store's calls under one context share.
+type joined struct {
+	tx     pgx.Tx
+	tenant uuid.UUID
+}
+
+// tx runs fn in one transaction of tenant and commits it. A transaction that
+// failed for a passing reason is run again, so fn must not keep what an earlier
+// try told it. Inside [DB.Idempotent] fn joins the transaction already open.
+func (db *DB) tx(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
+	return db.in(ctx, tenant, "BEGIN", fn)
+}
+
+// snapshot is tx for reads that must show one moment.
+func (db *DB) snapshot(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
+	return db.in(ctx, tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", fn)
+}
+
+func (db *DB) in(ctx context.Context, tenant uuid.UUID, begin string, fn func(pgx.Tx) error) error {
+	if j, ok := ctx.Value(txKey{}).(joined); ok {
+		if j.tenant != tenant {
+			return fmt.Errorf("transaction of tenant %s used for %s", j.tenant, tenant)
+		}
+		return mapError(fn(j.tx))
+	}
+	var err error
+	for try := range maxTries {
+		if try > 0 {
+			if err := sleep(ctx, time.Duration(rand.Int64N(int64(50*time.Millisecond)<<try))); err != nil {
+				return mapError(err)
+			}
+		}
+		if err = db.once(ctx, begin+settings(ctx, tenant), fn); !passing(err) {
+			break
+		}
+	}
+	return mapError(err)
+}
+
+func (db *DB) once(ctx context.Context, begin string, fn func(pgx.Tx) error) error {
+	conn, err := db.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, fn)
+	if dropConn(err) {
+		// A server that goes read-only or shuts down does not come back on this connection.
+		_ = conn.Conn().Close(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	waitCtx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	defer cancel()
+	conn, err := db.pool.Acquire(waitCtx)
+	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return nil, unavailable(fmt.Errorf("no connection within %s: %w", acquireTimeout, err))
+	}
+	return conn, err
+}
+
+// settings are sent with BEGIN, in one round trip. They are local to the
+// transaction: anything longer would leak to the next borrower of the connection.
+func settings(ctx context.Context, tenant uuid.UUID) string {
+	return "; SELECT set_config('nofx.tenant_id', " + literal(tenant.String()) + ", true)" +
+		", set_config('nofx.actor', " + literal(actor(ctx)) + ", true)" +
+		", set_config('nofx.traceparent', " + literal(traceparent(ctx)) + ", true)"
+}
+
+func literal(s string) string {
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", "''") + "'"
+}
+
+// traceparent is ctx's span in W3C form, or "" outside any.
+func traceparent(ctx context.Context) string {
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		return ""
+	}
+	return "00-" + sc.TraceID().String() + "-" + sc.SpanID().String() + "-" + sc.TraceFlags().String()
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

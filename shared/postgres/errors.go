@@ -1,0 +1,98 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"nofx.dev/shared/fault"
+)
+
+// mapError turns a driver error or one of our SQLSTATEs (EXECUTION.md) into a
+// fault. An error that is one already, and one that nobody expects, pass.
+func mapError(err error) error {
+	if err == nil || fault.KindOf(err) != "" {
+		return err
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fault.New(fault.NotFound, "not-found", "no such thing").Because(err)
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		if connectionLost(err) {
+			return unavailable(err)
+		}
+		return err
+	}
+	var detail map[string]any
+	_ = json.Unmarshal([]byte(pg.Detail), &detail) // other errors' details are prose
+	switch pg.Code {
+	case "NX001":
+		e := fault.New(fault.Conflict, "illegal-transition", "%v is not possible while the %v is %v", detail["event"], detail["machine"], detail["from"])
+		return e.With("from", detail["from"]).With("event", detail["event"]).With("allowed", detail["allowed"]).Because(err)
+	case "NX002":
+		return fault.New(fault.Invalid, "reason-required", "a reason is required").Because(err)
+	case "NX003":
+		return fault.New(fault.Conflict, "stale-version", "it has changed since: version %v now", detail["version"]).
+			With("version", detail["version"]).Because(err)
+	case "NX004":
+		return fault.New(fault.Fenced, "fenced", "the lease is lost").Because(err)
+	case "NX005":
+		noun := "thing"
+		if n, ok := detail["noun"].(string); ok {
+			noun = n
+		}
+		return fault.New(fault.NotFound, "not-found", "no such %s", noun).Because(err)
+	case "NX009":
+		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not approve it").Because(err)
+	}
+	if passing(err) || pg.Code == "57014" || pg.Code == "55P03" || strings.HasPrefix(pg.Code, "53") {
+		return unavailable(err)
+	}
+	return err
+}
+
+func unavailable(err error) error {
+	e := fault.New(fault.Unavailable, "unavailable", "the database does not answer as it should").Because(err)
+	e.RetryAfter = 2 * time.Second
+	return e
+}
+
+// passing reports whether a whole transaction may be run again: it met another,
+// or its server goes away (RELIABILITY.md, R12).
+func passing(err error) bool {
+	if err == nil {
+		return false
+	}
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code == "40001" || pg.Code == "40P01" || dropConn(err)
+	}
+	return pgconn.SafeToRetry(err)
+}
+
+// dropConn reports whether the connection of err is of no more use.
+func dropConn(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch pg.Code {
+	case "25006", "57P01", "57P02", "57P03":
+		return true
+	}
+	return strings.HasPrefix(pg.Code, "08")
+}
+
+// connectionLost reports whether err says that the server cannot be reached, as
+// opposed to the caller having given up.
+func connectionLost(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+		(pgconn.Timeout(err) && !errors.Is(err, context.Canceled)) ||
+		strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "conn closed") || strings.Contains(err.Error(), "connection reset")
+}

@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/run"
+)
+
+const gateColumns = `g.id, g.run_id, g.step_id, g.round, g.name, g.kind, g.state, g.version, coalesce(g.message, ''), g.input_digest,
+	g.shown_checkpoint_id, coalesce(g.shown_digest, ''), g.evidence, g.expires_at, coalesce(g.decided_by, ''), g.decided_at,
+	coalesce(g.reason, ''), g.created_at FROM nofx.gate g`
+
+func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
+	err = row.Scan(&g.ID, &g.RunID, &g.StepID, &g.Round, &g.Name, &g.Kind, &g.State, &g.Version, &g.Message, &g.InputDigest,
+		&g.ShownCheckpointID, &g.ShownDigest, &g.Evidence, &g.ExpiresAt, &g.DecidedBy, &g.DecidedAt, &g.Reason, &g.CreatedAt)
+	return g, err
+}
+
+// GateFilter selects gates; a zero field selects all.
+type GateFilter struct {
+	State run.State
+	Kind  run.GateKind
+	After *uuid.UUID // of the page before, its last gate
+	Limit int
+}
+
+// Gates lists gates over all runs of tenant, oldest first.
+func (db *DB) Gates(ctx context.Context, tenant uuid.UUID, f GateFilter) (list []run.Gate, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, "SELECT "+gateColumns+`
+			WHERE g.tenant_id = $1 AND ($2 = '' OR g.state = $2) AND ($3 = '' OR g.kind = $3) AND ($4::uuid IS NULL OR g.id > $4)
+			ORDER BY g.id LIMIT $5`, tenant, f.State, f.Kind, f.After, f.Limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanGate)
+		return err
+	})
+	return list, err
+}
+
+// Gate is one gate, or fault.NotFound.
+func (db *DB) Gate(ctx context.Context, tenant, id uuid.UUID) (g run.Gate, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		g, err = oneGate(ctx, tx, tenant, id)
+		return err
+	})
+	return g, err
+}
+
+func oneGate(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (run.Gate, error) {
+	rows, err := tx.Query(ctx, "SELECT "+gateColumns+" WHERE g.tenant_id = $1 AND g.id = $2", tenant, id)
+	if err != nil {
+		return run.Gate{}, err
+	}
+	g, err := pgx.CollectExactlyOneRow(rows, scanGate)
+	return g, missing(err, "gate")
+}
+
+// Decision is a person's decision on a gate; the person is the actor of the
+// context.
+type Decision struct {
+	Event   string // approve, reject or waive
+	Reason  string
+	Version *int64 // refuse unless the gate is at it
+}
+
+// DecideGate takes a decision and lets its step and run go on or fail, in one
+// transaction. Of two decisions at once one wins; the other is fault.Conflict
+// (illegal-transition). fault.Forbidden (four-eyes) keeps an author from
+// approving their own run where the tenant wants that.
+func (db *DB) DecideGate(ctx context.Context, tenant, id uuid.UUID, d Decision) (g run.Gate, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if g, err = oneGate(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "SELECT nofx.decide_gate($1, $2, $3, $4)", id, d.Event, nullable(d.Reason), d.Version); err != nil {
+			return err
+		}
+		if err := db.enqueueReady(ctx, tx, tenant, g.RunID); err != nil {
+			return err
+		}
+		g, err = oneGate(ctx, tx, tenant, id)
+		return err
+	})
+	return g, err
+}

@@ -1,0 +1,107 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+)
+
+// CreateTenant makes the tenant slug with its project default, or finds it. It
+// needs an administrator's database address: nofx_app may not make tenants.
+func (db *DB) CreateTenant(ctx context.Context, slug string) (tenant uuid.UUID, created bool, err error) {
+	fresh := run.NewID()
+	err = db.tx(ctx, fresh, func(tx pgx.Tx) error {
+		// An administrator without SUPERUSER sees tenants as their owner only.
+		if err := tx.QueryRow(ctx, "SELECT tenant_id FROM nofx.tenant WHERE slug = $1", slug).Scan(&tenant); err == nil {
+			created = false
+			return nil
+		} else if missing(err, "tenant") == err {
+			return err
+		}
+		tenant, created = fresh, true
+		if _, err := tx.Exec(ctx, "INSERT INTO nofx.tenant (tenant_id, slug) VALUES ($1, $2)", tenant, slug); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO nofx.project (tenant_id, id, slug) VALUES ($1, $2, 'default')", tenant, run.NewID())
+		return err
+	})
+	return tenant, created, err
+}
+
+// APIKey is a key as its tenant's administrators see it: never its secret.
+type APIKey struct {
+	ID         uuid.UUID
+	Name       string
+	Prefix     string // the visible part
+	Role       string
+	Scopes     []string
+	CreatedBy  string
+	CreatedAt  time.Time
+	ExpiresAt  *time.Time
+	RevokedAt  *time.Time
+	LastUsedAt *time.Time
+}
+
+// CreateAPIKey inserts a key by the SHA-256 of its secret.
+func (db *DB) CreateAPIKey(ctx context.Context, tenant uuid.UUID, k APIKey, secretSHA256 []byte) error {
+	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO nofx.api_key (tenant_id, id, name, prefix, secret_sha256, role, scopes, created_by, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9)`,
+			tenant, k.ID, k.Name, k.Prefix, secretSHA256, k.Role, k.Scopes, k.CreatedBy, k.ExpiresAt)
+		return err
+	})
+}
+
+// APIKeys lists the keys of tenant, oldest first, after one of them.
+func (db *DB) APIKeys(ctx context.Context, tenant uuid.UUID, after *uuid.UUID, limit int) (list []APIKey, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT id, name, prefix, role, scopes, created_by, created_at, expires_at, revoked_at, last_used_at
+			FROM nofx.api_key WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3`, tenant, after, limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[APIKey])
+		return err
+	})
+	return list, err
+}
+
+// RevokeAPIKey ends a key; ending it twice changes nothing. An unknown key is
+// fault.NotFound.
+func (db *DB) RevokeAPIKey(ctx context.Context, tenant, id uuid.UUID) error {
+	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `UPDATE nofx.api_key SET revoked_at = coalesce(revoked_at, clock_timestamp())
+			WHERE tenant_id = $1 AND id = $2`, tenant, id)
+		if err == nil && tag.RowsAffected() == 0 {
+			return fault.New(fault.NotFound, "not-found", "no such API key")
+		}
+		return err
+	})
+}
+
+// PresentedKey is what decides whether a caller who shows a key may pass.
+type PresentedKey struct {
+	Tenant       uuid.UUID
+	Name         string
+	SecretSHA256 []byte
+	Role         string
+	Scopes       []string
+	Expired      bool
+	Revoked      bool
+}
+
+// PresentedKey finds a key of any tenant by its id and notes its use. An unknown
+// key is fault.NotFound.
+func (db *DB) PresentedKey(ctx context.Context, id uuid.UUID) (PresentedKey, error) {
+	rows, err := db.pool.Query(ctx, "SELECT tenant_id, name, secret_sha256, role, scopes, expired, revoked FROM nofx.present_key($1)", id)
+	if err != nil {
+		return PresentedKey{}, mapError(err)
+	}
+	k, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[PresentedKey])
+	return k, mapError(missing(err, "API key"))
+}

@@ -1,0 +1,93 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/job"
+)
+
+// enqueueReady inserts a River job for every ready step of the run that has
+// none and is due. Every method that may ready steps ends with it, before the
+// commit. The job carries ctx's span when that is of the run's trace, else the
+// run's root context: work that a later request causes stays in its own trace.
+func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID) error {
+	rows, err := tx.Query(ctx, `
+		SELECT s.id, s.wake_seq, s.queue, r.traceparent
+		FROM nofx.step s JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
+		WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'ready' AND s.job_id IS NULL AND s.ready_at <= clock_timestamp()
+		ORDER BY s.idx`, tenant, runID)
+	if err != nil {
+		return err
+	}
+	var steps []uuid.UUID
+	var params []river.InsertManyParams
+	var parent string
+	for rows.Next() {
+		args, opts := job.Step{TenantID: tenant}, job.Step{}.InsertOpts()
+		if err := rows.Scan(&args.StepID, &args.WakeSeq, &opts.Queue, &parent); err != nil {
+			return err
+		}
+		steps = append(steps, args.StepID)
+		params = append(params, river.InsertManyParams{Args: args, InsertOpts: &opts})
+	}
+	if err := rows.Err(); err != nil || len(params) == 0 {
+		return err
+	}
+	jobs, err := db.river.InsertManyTx(inTrace(ctx, parent), tx, params)
+	if err != nil {
+		return fmt.Errorf("enqueue %d steps of run %s: %w", len(params), runID, err)
+	}
+	ids := make([]int64, len(jobs))
+	for i, j := range jobs {
+		ids[i] = j.Job.ID
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE nofx.step s SET job_id = j.id FROM unnest($2::uuid[], $3::bigint[]) AS j (step_id, id)
+		WHERE s.tenant_id = $1 AND s.id = j.step_id`, tenant, steps, ids)
+	return err
+}
+
+// inTrace is ctx when its span belongs to the trace of parent, else ctx with
+// parent as its remote span.
+func inTrace(ctx context.Context, parent string) context.Context {
+	remote := propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent})
+	if trace.SpanContextFromContext(ctx).TraceID() == trace.SpanContextFromContext(remote).TraceID() {
+		return ctx
+	}
+	return remote
+}
+
+// QueueDepth is how many jobs of a queue are in one of River's states.
+type QueueDepth struct {
+	Queue     string
+	State     string
+	Count     int64
+	OldestAge time.Duration // of those available: since they were due
+}
+
+// QueueDepths counts the jobs that are not finished, by queue and state.
+func (db *DB) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
+	rows, err := db.pool.Query(ctx, `
+		SELECT queue, state::text, count(*), greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_at)))::float8
+		FROM river.river_job WHERE state IN ('available', 'running', 'retryable', 'scheduled', 'pending')
+		GROUP BY queue, state`)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	depths, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (QueueDepth, error) {
+		var d QueueDepth
+		var seconds float64
+		err := row.Scan(&d.Queue, &d.State, &d.Count, &seconds)
+		d.OldestAge = time.Duration(seconds * float64(time.Second))
+		return d, err
+	})
+	return depths, mapError(err)
+}

@@ -1,0 +1,227 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+)
+
+// NewRun is what CreateRun needs besides the trace of its context.
+type NewRun struct {
+	Project       string
+	Plan          run.Plan // normalised
+	CorrelationID string
+	CreatedBy     string
+}
+
+// CreateRun inserts a run with its steps and the jobs of those that are ready.
+// Run and jobs belong to the trace of ctx's span, which must be valid. An
+// unknown project is fault.NotFound.
+func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Run, []run.Step, error) {
+	id := run.NewID()
+	header, steps, err := n.rows(ctx, id)
+	if err != nil {
+		return run.Run{}, nil, err
+	}
+	var detail RunDetail
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.create_run($1, $2)", header, steps); err != nil {
+			return err
+		}
+		if err := db.enqueueReady(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		detail, err = runDetail(ctx, tx, tenant, id)
+		return err
+	})
+	return detail.Run, detail.Steps, err
+}
+
+// rows are the arguments of nofx.create_run.
+func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps []byte, err error) {
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		return nil, nil, fmt.Errorf("create run: no span in context")
+	}
+	doc, digest, err := n.Plan.Canonical()
+	if err != nil {
+		return nil, nil, err
+	}
+	labels := n.Plan.Labels
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	header, err = json.Marshal(map[string]any{
+		"id": id, "project": n.Project, "goal": n.Plan.Goal, "labels": labels,
+		"plan": json.RawMessage(doc), "plan_digest": digest,
+		"trace_id": sc.TraceID().String(), "traceparent": traceparent(ctx),
+		"correlation_id": nullable(n.CorrelationID), "created_by": n.CreatedBy,
+		"deadline_s": run.RunDeadline.Seconds(),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("run as JSON: %w", err)
+	}
+	index := make(map[string]int, len(n.Plan.Steps))
+	rows := make([]map[string]any, len(n.Plan.Steps))
+	for i, s := range n.Plan.Steps {
+		index[s.Name] = i
+		rows[i] = map[string]any{
+			"id": run.NewID(), "name": s.Name, "tool": s.Tool, "queue": run.Queue(s.Tool),
+			"spec": n.Plan.Spec(i), "max_attempts": s.Retry.MaxAttempts,
+		}
+	}
+	for i, s := range n.Plan.Steps {
+		needs := make([]int, len(s.DependsOn))
+		for j, name := range s.DependsOn {
+			needs[j] = index[name]
+		}
+		rows[i]["needs"] = needs
+	}
+	steps, err = json.Marshal(rows)
+	return header, steps, err
+}
+
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+const runColumns = `r.id, r.tenant_id, p.slug, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
+	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.reason, ''),
+	r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline
+	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
+
+func scanRun(row pgx.CollectableRow) (r run.Run, err error) {
+	err = row.Scan(&r.ID, &r.TenantID, &r.Project, &r.Name, &r.Goal, &r.State, &r.Version, &r.EventSeq, &r.Labels, &r.Plan, &r.PlanDigest,
+		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.Reason,
+		&r.CreatedBy, &r.CreatedAt, &r.StartedAt, &r.FinishedAt, &r.Deadline)
+	return r, err
+}
+
+func oneRun(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (run.Run, error) {
+	rows, err := tx.Query(ctx, "SELECT "+runColumns+" WHERE r.tenant_id = $1 AND r.id = $2", tenant, id)
+	if err != nil {
+		return run.Run{}, err
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, scanRun)
+	return r, missing(err, "run")
+}
+
+// missing names the noun that was not found.
+func missing(err error, noun string) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fault.New(fault.NotFound, "not-found", "no such %s", noun)
+	}
+	return err
+}
+
+// Run is one run, or fault.NotFound.
+func (db *DB) Run(ctx context.Context, tenant, id uuid.UUID) (r run.Run, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		r, err = oneRun(ctx, tx, tenant, id)
+		return err
+	})
+	return r, err
+}
+
+// RunDetail is a run with its steps in plan order and its gates, as of one
+// moment: what is read here and what the stream brings after Run.EventSeq is
+// everything.
+type RunDetail struct {
+	Run   run.Run
+	Steps []run.Step
+	Gates []run.Gate
+}
+
+// RunDetail is one run with all that a page shows, or fault.NotFound.
+func (db *DB) RunDetail(ctx context.Context, tenant, id uuid.UUID) (d RunDetail, err error) {
+	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
+		d, err = runDetail(ctx, tx, tenant, id)
+		return err
+	})
+	return d, err
+}
+
+func runDetail(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (d RunDetail, err error) {
+	if d.Run, err = oneRun(ctx, tx, tenant, id); err != nil {
+		return d, err
+	}
+	if d.Steps, err = stepsOfRun(ctx, tx, tenant, id, -1, run.MaxSteps); err != nil {
+		return d, err
+	}
+	rows, err := tx.Query(ctx, "SELECT "+gateColumns+" WHERE g.tenant_id = $1 AND g.run_id = $2 ORDER BY g.id", tenant, id)
+	if err != nil {
+		return d, err
+	}
+	d.Gates, err = pgx.CollectRows(rows, scanGate)
+	return d, err
+}
+
+// RunFilter selects runs; a zero field selects all.
+type RunFilter struct {
+	State   run.State
+	Project string
+	Labels  map[string]string // all of them
+	Before  *uuid.UUID        // of the page before, its last run
+	Limit   int
+}
+
+// Runs lists runs, newest first.
+func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, err error) {
+	labels := f.Labels
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, "SELECT "+runColumns+`
+			WHERE r.tenant_id = $1 AND ($2 = '' OR r.state = $2) AND ($3 = '' OR p.slug = $3)
+			  AND r.labels @> $4 AND ($5::uuid IS NULL OR r.id < $5)
+			ORDER BY r.id DESC LIMIT $6`, tenant, f.State, f.Project, labels, f.Before, f.Limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanRun)
+		return err
+	})
+	return list, err
+}
+
+// CancelRun ends a live run and all of it that has not ended; steps that run
+// lose their lease. A run that has ended is fault.Conflict (illegal-transition),
+// as is a version that is not the run's (stale-version).
+func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, version *int64, reason string) (r run.Run, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.end_run($1, 'cancel', $2, $3, 'cancelled')", id, reason, version); err != nil {
+			return err
+		}
+		r, err = oneRun(ctx, tx, tenant, id)
+		return err
+	})
+	return r, err
+}
+
+// RunCounts counts the live runs of all tenants by state.
+func (db *DB) RunCounts(ctx context.Context) (map[run.State]int64, error) {
+	rows, err := db.pool.Query(ctx, "SELECT state, n FROM nofx.run_counts()")
+	if err != nil {
+		return nil, mapError(err)
+	}
+	counts := map[run.State]int64{}
+	var state run.State
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
+		counts[state] = n
+		return nil
+	})
+	return counts, mapError(err)
+}

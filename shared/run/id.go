@@ -1,0 +1,52 @@
+package run
+
+import (
+	"encoding/hex"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/fault"
+)
+
+// Prefix names the noun that a public id belongs to.
+type Prefix string
+
+// The prefixes of public ids: <prefix>_<uuid as 32 hex digits>.
+const (
+	RunID        Prefix = "run"
+	StepID       Prefix = "step"
+	CheckpointID Prefix = "ckpt"
+	GateID       Prefix = "gate"
+	ArtifactID   Prefix = "art"
+	KeyID        Prefix = "key"
+	TenantID     Prefix = "ten"
+)
+
+// NewID makes a UUIDv7, so that rows of one kind sort by creation.
+func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
+
+// Format is the public form of id.
+func (p Prefix) Format(id uuid.UUID) string { return string(p) + "_" + hex.EncodeToString(id[:]) }
+
+// Parse reads a public id of p's noun. Anything else, an id of another noun
+// included, is fault.NotFound: to the caller there is no such thing.
+func (p Prefix) Parse(s string) (uuid.UUID, error) {
+	digits, ok := strings.CutPrefix(s, string(p)+"_")
+	var id uuid.UUID
+	if !ok || len(digits) != 2*len(id) || strings.ToLower(digits) != digits {
+		return uuid.Nil, notFound(p)
+	}
+	if _, err := hex.Decode(id[:], []byte(digits)); err != nil {
+		return uuid.Nil, notFound(p)
+	}
+	return id, nil
+}
+
+func notFound(p Prefix) error {
+	noun := map[Prefix]string{
+		RunID: "run", StepID: "step", CheckpointID: "checkpoint", GateID: "gate",
+		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant",
+	}[p]
+	return fault.New(fault.NotFound, "not-found", "no such %s", noun)
+}

@@ -1,0 +1,366 @@
+package run
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gowebpki/jcs"
+
+	"nofx.dev/shared/fault"
+)
+
+// Limits of a plan (EXECUTION.md, Limits; API.md, Plan).
+const (
+	MaxSteps       = 1000
+	MaxGoalBytes   = 4096
+	MaxReasonBytes = 2048
+	MaxLabels      = 64
+	MaxOutputBytes = 64 << 10
+
+	DefaultStepTimeout = 10 * time.Minute
+	MaxStepTimeout     = 24 * time.Hour
+	RunDeadline        = 7 * 24 * time.Hour
+	MaxWait            = 30 * 24 * time.Hour
+)
+
+// Plan is what a client posts: a goal and the steps that reach it.
+type Plan struct {
+	Goal      string            `json:"goal"`
+	Workspace *Workspace        `json:"workspace,omitempty"`
+	Steps     []PlanStep        `json:"steps"`
+	Policy    *Policy           `json:"policy,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+}
+
+// Workspace says what files a run starts from.
+type Workspace struct {
+	Source   string   `json:"source,omitempty"` // empty, the default and so far the only one
+	Excludes []string `json:"excludes,omitempty"`
+}
+
+// PlanStep is one step of a plan. A nil DependsOn in every step means that the
+// steps run in order.
+type PlanStep struct {
+	Name      string          `json:"name"`
+	Tool      string          `json:"tool"`
+	Inputs    json.RawMessage `json:"inputs,omitempty"`
+	DependsOn []string        `json:"depends_on,omitempty"`
+	TimeoutS  int             `json:"timeout_s,omitempty"`
+	Retry     *Retry          `json:"retry,omitempty"`
+}
+
+// Retry is how often and how soon a step that failed as `tool` or `timeout` is
+// tried again: after full jitter on initial_s × 2^n, at most five minutes.
+type Retry struct {
+	MaxAttempts int     `json:"max_attempts,omitempty"`
+	Backoff     string  `json:"backoff,omitempty"` // exponential
+	InitialS    float64 `json:"initial_s,omitempty"`
+}
+
+// Policy narrows what the steps of a plan may do; it never widens it.
+type Policy struct {
+	ToolsAllowed []string `json:"tools_allowed,omitempty"` // names, or family:*
+	EnvAllowed   []string `json:"env_allowed,omitempty"`
+	Secrets      []string `json:"secrets,omitempty"`
+	Network      string   `json:"network,omitempty"` // none
+}
+
+// Spec is what a claim hands to the worker of a step: everything of the plan
+// that the step needs, so that nobody reads the plan again.
+type Spec struct {
+	Inputs     json.RawMessage `json:"inputs"`
+	TimeoutS   int             `json:"timeout_s"`
+	Retry      Retry           `json:"retry"`
+	EnvAllowed []string        `json:"env_allowed,omitempty"`
+	Excludes   []string        `json:"excludes,omitempty"`
+}
+
+var (
+	stepName  = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
+	envName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	labelName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,62}$`)
+)
+
+// Normalise fills in every default and returns the plan as it will be stored,
+// or a fault.Invalid whose Fields name all that is wrong with pointers below
+// /plan. The code is unknown-tool when that is all that is wrong, else
+// invalid-plan. p is not changed.
+func (p Plan) Normalise() (Plan, error) {
+	c := checker{}
+	p.Steps = slices.Clone(p.Steps)
+	c.text("/plan/goal", p.Goal, 1, MaxGoalBytes)
+	if p.Workspace != nil && p.Workspace.Source != "" && p.Workspace.Source != "empty" {
+		c.add("/plan/workspace/source", "only \"empty\" is offered by this deployment; a git:checkout step brings a repository in")
+	}
+	p.Workspace = &Workspace{Source: "empty", Excludes: excludes(p.Workspace)}
+	c.labels(p.Labels)
+	c.policy(p.Policy)
+	switch n := len(p.Steps); {
+	case n == 0:
+		c.add("/plan/steps", "a plan has at least one step")
+	case n > MaxSteps:
+		c.add("/plan/steps", fmt.Sprintf("%d steps; a plan has at most %d", n, MaxSteps))
+		return Plan{}, c.err()
+	}
+	inOrder := !slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.DependsOn != nil })
+	seen := make(map[string]int, len(p.Steps))
+	for i := range p.Steps {
+		at := "/plan/steps/" + strconv.Itoa(i)
+		s := &p.Steps[i]
+		if inOrder && i > 0 {
+			s.DependsOn = []string{p.Steps[i-1].Name}
+		}
+		c.step(at, s, p.Policy)
+		if j, dup := seen[s.Name]; dup {
+			c.add(at+"/name", fmt.Sprintf("%q is also the name of step %d", s.Name, j))
+		}
+		seen[s.Name] = i
+	}
+	c.dependencies(p.Steps, seen)
+	if err := c.err(); err != nil {
+		return Plan{}, err
+	}
+	return p, nil
+}
+
+// Spec is the spec of step i of a normalised plan.
+func (p Plan) Spec(i int) Spec {
+	s := p.Steps[i]
+	spec := Spec{Inputs: s.Inputs, TimeoutS: s.TimeoutS, Retry: *s.Retry, Excludes: excludes(p.Workspace)}
+	if p.Policy != nil {
+		spec.EnvAllowed = p.Policy.EnvAllowed
+	}
+	return spec
+}
+
+// Canonical is the plan in RFC 8785 form and its digest, sha256:<hex>.
+func (p Plan) Canonical() (doc []byte, digest string, err error) {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return nil, "", fmt.Errorf("plan as JSON: %w", err)
+	}
+	if doc, err = jcs.Transform(raw); err != nil {
+		return nil, "", fmt.Errorf("plan in canonical form: %w", err)
+	}
+	sum := sha256.Sum256(doc)
+	return doc, "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+func excludes(w *Workspace) []string {
+	if w == nil {
+		return nil
+	}
+	return w.Excludes
+}
+
+// checker collects what is wrong with a plan.
+type checker struct {
+	fields      []fault.Field
+	unknownTool int
+}
+
+func (c *checker) add(pointer, detail string) {
+	c.fields = append(c.fields, fault.Field{Pointer: pointer, Detail: detail})
+}
+
+func (c *checker) err() error {
+	if len(c.fields) == 0 {
+		return nil
+	}
+	code := "invalid-plan"
+	if c.unknownTool == len(c.fields) {
+		code = "unknown-tool"
+	}
+	e := fault.New(fault.Invalid, code, "%s: %s", c.fields[0].Pointer, c.fields[0].Detail)
+	if n := len(c.fields) - 1; n > 0 {
+		e.Detail += fmt.Sprintf(" (and %d more)", n)
+	}
+	e.Fields = c.fields[:min(len(c.fields), 100)]
+	return e
+}
+
+func (c *checker) text(at, s string, shortest, longest int) {
+	switch {
+	case len(s) < shortest:
+		c.add(at, "is required")
+	case len(s) > longest:
+		c.add(at, fmt.Sprintf("%d bytes; at most %d", len(s), longest))
+	}
+	if detail := BadText(s); detail != "" {
+		c.add(at, detail)
+	}
+}
+
+// BadText says why Postgres would refuse s for ever, or "".
+func BadText(s string) string {
+	switch {
+	case strings.IndexByte(s, 0) >= 0:
+		return "contains a NUL character"
+	case !utf8.ValidString(s):
+		return "is not valid UTF-8"
+	}
+	return ""
+}
+
+func (c *checker) labels(labels map[string]string) {
+	if len(labels) > MaxLabels {
+		c.add("/plan/labels", fmt.Sprintf("%d labels; at most %d", len(labels), MaxLabels))
+	}
+	for name, value := range labels {
+		at := "/plan/labels/" + pointerToken(name)
+		if !labelName.MatchString(name) {
+			c.add(at, "a label's name matches "+labelName.String())
+		}
+		c.text(at, value, 0, 255)
+	}
+	slices.SortFunc(c.fields, func(a, b fault.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
+}
+
+func (c *checker) policy(p *Policy) {
+	if p == nil {
+		return
+	}
+	if p.Network != "" && p.Network != "none" {
+		c.add("/plan/policy/network", "only \"none\" is offered by this deployment")
+	}
+	for i, name := range p.EnvAllowed {
+		if !envName.MatchString(name) {
+			c.add("/plan/policy/env_allowed/"+strconv.Itoa(i), "a variable's name matches "+envName.String())
+		}
+	}
+	for i, name := range p.Secrets {
+		c.add("/plan/policy/secrets/"+strconv.Itoa(i), fmt.Sprintf("no secret named %q", name))
+	}
+}
+
+func (c *checker) step(at string, s *PlanStep, policy *Policy) {
+	if !stepName.MatchString(s.Name) {
+		c.add(at+"/name", "a step's name matches "+stepName.String())
+	}
+	if len(s.Inputs) == 0 || string(s.Inputs) == "null" {
+		s.Inputs = json.RawMessage(`{}`)
+	}
+	switch {
+	case !KnownTool(s.Tool):
+		c.unknownTool++
+		c.add(at+"/tool", fmt.Sprintf("unknown tool %q", s.Tool))
+	case !policy.Allows(s.Tool):
+		c.add(at+"/tool", fmt.Sprintf("%q is not in the plan's tools_allowed", s.Tool))
+	default:
+		for _, f := range checkInputs(s.Tool, s.Inputs) {
+			c.add(at+"/inputs"+f.Pointer, f.Detail)
+		}
+	}
+	if s.TimeoutS == 0 {
+		s.TimeoutS = int(DefaultStepTimeout.Seconds())
+	}
+	if s.TimeoutS < 1 || s.TimeoutS > int(MaxStepTimeout.Seconds()) {
+		c.add(at+"/timeout_s", fmt.Sprintf("is between 1 and %d", int(MaxStepTimeout.Seconds())))
+	}
+	s.Retry = c.retry(at+"/retry", s.Retry)
+}
+
+func (c *checker) retry(at string, given *Retry) *Retry {
+	r := Retry{MaxAttempts: 1, Backoff: "exponential", InitialS: 1}
+	if given == nil {
+		return &r
+	}
+	if given.MaxAttempts != 0 {
+		r.MaxAttempts = given.MaxAttempts
+	}
+	if given.InitialS != 0 {
+		r.InitialS = given.InitialS
+	}
+	if r.MaxAttempts < 1 || r.MaxAttempts > 100 {
+		c.add(at+"/max_attempts", "is between 1 and 100")
+	}
+	if given.Backoff != "" && given.Backoff != "exponential" {
+		c.add(at+"/backoff", "is \"exponential\"")
+	}
+	if r.InitialS < 0.01 || r.InitialS > 300 {
+		c.add(at+"/initial_s", "is between 0.01 and 300")
+	}
+	return &r
+}
+
+// dependencies checks that every depends_on names another step and that the
+// steps form no cycle.
+func (c *checker) dependencies(steps []PlanStep, index map[string]int) {
+	known := true
+	for i, s := range steps {
+		for j, name := range s.DependsOn {
+			at := fmt.Sprintf("/plan/steps/%d/depends_on/%d", i, j)
+			if _, ok := index[name]; !ok {
+				known = false
+				c.add(at, fmt.Sprintf("no step is named %q", name))
+			}
+			if slices.Contains(s.DependsOn[:j], name) {
+				c.add(at, fmt.Sprintf("%q is named twice", name))
+			}
+		}
+	}
+	if known {
+		if cycle := findCycle(steps, index); cycle != nil {
+			at := fmt.Sprintf("/plan/steps/%d/depends_on", index[cycle[0]])
+			c.add(at, "the steps wait for each other: "+strings.Join(cycle, " → "))
+		}
+	}
+}
+
+// findCycle is the names along one cycle, its first repeated at the end, or nil.
+func findCycle(steps []PlanStep, index map[string]int) []string {
+	const white, grey, black = 0, 1, 2
+	colour := make([]int, len(steps))
+	var path []string
+	var visit func(i int) []string
+	visit = func(i int) []string {
+		colour[i] = grey
+		path = append(path, steps[i].Name)
+		for _, name := range steps[i].DependsOn {
+			switch j := index[name]; colour[j] {
+			case grey:
+				return append(slices.Clone(path[slices.Index(path, name):]), name)
+			case white:
+				if cycle := visit(j); cycle != nil {
+					return cycle
+				}
+			}
+		}
+		colour[i] = black
+		path = path[:len(path)-1]
+		return nil
+	}
+	for i := range steps {
+		if colour[i] == white {
+			if cycle := visit(i); cycle != nil {
+				return cycle
+			}
+		}
+	}
+	return nil
+}
+
+// Allows reports whether the policy lets a plan use tool. No list allows all.
+func (p *Policy) Allows(tool string) bool {
+	if p == nil || p.ToolsAllowed == nil {
+		return true
+	}
+	return slices.ContainsFunc(p.ToolsAllowed, func(pattern string) bool {
+		if family, ok := strings.CutSuffix(pattern, "*"); ok {
+			return strings.HasPrefix(tool, family)
+		}
+		return tool == pattern
+	})
+}
+
+func pointerToken(s string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(s)
+}

@@ -1,0 +1,175 @@
+package run
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Run is one execution of a plan, owned by a tenant, with one trace id.
+type Run struct {
+	ID               uuid.UUID
+	TenantID         uuid.UUID
+	Project          string // slug
+	Name             string
+	Goal             string
+	State            State
+	Version          int64
+	EventSeq         int64 // seq of the newest event
+	Labels           map[string]string
+	Plan             json.RawMessage // normalised
+	PlanDigest       string          // sha256:<hex> of the plan in RFC 8785 form
+	TraceID          string          // 32 hex digits
+	Traceparent      string          // the creating request's span, W3C form
+	CorrelationID    string
+	HeadCheckpointID *uuid.UUID
+	FailureClass     FailureClass
+	Reason           string
+	CreatedBy        string
+	CreatedAt        time.Time
+	StartedAt        *time.Time
+	FinishedAt       *time.Time
+	Deadline         time.Time
+}
+
+// Step is one unit of work of a run.
+type Step struct {
+	ID           uuid.UUID
+	RunID        uuid.UUID
+	Index        int // its place in the plan, from 0
+	Name         string
+	Tool         string
+	State        State
+	Version      int64
+	Fence        int64
+	Attempt      int
+	MaxAttempts  int
+	DependsOn    []string // names
+	FailureClass FailureClass
+	Reason       string
+	Outputs      json.RawMessage // an object, or nil
+	ReadyAt      *time.Time
+	WaitUntil    *time.Time
+	StartedAt    *time.Time
+	FinishedAt   *time.Time
+}
+
+// Attempt is one try at a step by one worker, under one fence.
+type Attempt struct {
+	Fence     int64
+	Owner     string // worker id
+	OwnerPID  int
+	StartedAt time.Time
+	EndedAt   *time.Time
+	Accepted  bool
+	Outcome   string // succeed, fail, retry, wait, interrupted, lease_expired, poison, cancel; empty while it runs
+	ExitCode  *int
+	Usage     Usage
+	TraceID   string
+	SpanID    string
+}
+
+// Usage is what an attempt consumed.
+type Usage struct {
+	CPUMillis    int64 `json:"cpu_ms,omitempty"`
+	MaxRSSBytes  int64 `json:"max_rss_bytes,omitempty"`
+	RunMillis    int64 `json:"run_ms,omitempty"`
+	BytesWritten int64 `json:"bytes_new,omitempty"` // new checkpoint bytes
+}
+
+// Event is one thing that happened to a run. Seq is dense per run from 1.
+type Event struct {
+	RunID     uuid.UUID
+	TenantID  uuid.UUID
+	Seq       int64
+	StepID    *uuid.UUID
+	StepName  string
+	Type      string // <noun>.<to state>, or a verb such as checkpoint.created
+	Event     string // the transition; empty for other types
+	FromState State
+	ToState   State
+	Reason    string
+	Actor     string
+	Data      json.RawMessage // an object
+	TraceID   string
+	SpanID    string
+	Fence     *int64
+	At        time.Time
+}
+
+// Gate is a step's decision: its verdict is its state.
+type Gate struct {
+	ID                uuid.UUID
+	RunID             uuid.UUID
+	StepID            uuid.UUID
+	Round             int
+	Name              string
+	Kind              GateKind
+	State             State
+	Version           int64
+	Message           string
+	InputDigest       string
+	ShownCheckpointID *uuid.UUID
+	ShownDigest       string
+	Evidence          json.RawMessage // an object, or nil
+	ExpiresAt         *time.Time
+	DecidedBy         string
+	DecidedAt         *time.Time
+	Reason            string
+	CreatedAt         time.Time
+}
+
+// GateKind says who decides a gate.
+type GateKind string
+
+// The kinds of gate so far.
+const (
+	CommandGate GateKind = "command" // an exit code
+	ManualGate  GateKind = "manual"  // a person
+)
+
+// Checkpoint is an immutable snapshot of a run: its state and its workspace.
+type Checkpoint struct {
+	ID          uuid.UUID
+	RunID       uuid.UUID
+	Seq         int64
+	Kind        CheckpointKind
+	StepID      *uuid.UUID
+	Fence       *int64
+	Generation  int
+	Digest      string          // sha256:<hex> of Manifest
+	Manifest    json.RawMessage // RFC 8785; filled by the single read only
+	StateDigest string
+	TreeDigest  string
+	Parents     []uuid.UUID
+	BytesNew    int64
+	Label       string
+	Hold        bool
+	CreatedAt   time.Time
+}
+
+// CheckpointKind says when a checkpoint was written (CHECKPOINTS.md, When).
+type CheckpointKind string
+
+// The kinds written so far.
+const (
+	PreCheckpoint        CheckpointKind = "pre"
+	PostCheckpoint       CheckpointKind = "post"
+	GateFailedCheckpoint CheckpointKind = "gate_failed"
+	WaitCheckpoint       CheckpointKind = "wait"
+	InterruptCheckpoint  CheckpointKind = "interrupt"
+)
+
+// Artifact is bytes that a step produced, addressed by object key and SHA-256.
+type Artifact struct {
+	ID        uuid.UUID
+	RunID     *uuid.UUID
+	StepID    *uuid.UUID
+	Name      string
+	Key       string // object key; never shown to clients
+	MediaType string
+	Size      int64
+	SHA256    []byte
+	CreatedAt time.Time
+}

@@ -1,0 +1,303 @@
+package run
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"nofx.dev/shared/fault"
+)
+
+// The tools of this deployment. Those that end in a colon are families: any
+// name of [a-z0-9][a-z0-9_.-]* may follow.
+const (
+	ToolBash           = "bash"
+	ToolWorkspaceWrite = "workspace:write"
+	ToolGitCheckout    = "git:checkout"
+	ToolSleep          = "sleep"
+	ManualFamily       = "manual:"
+	GateFamily         = "gate:"
+)
+
+// reserved are gates that are no command gates.
+var reserved = []string{"gate:llm_review"}
+
+// KnownTool reports whether some worker of this deployment runs tool.
+func KnownTool(tool string) bool {
+	if slices.Contains(reserved, tool) {
+		return false
+	}
+	switch tool {
+	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolSleep:
+		return true
+	}
+	name, manual := strings.CutPrefix(tool, ManualFamily)
+	if !manual {
+		var gate bool
+		if name, gate = strings.CutPrefix(tool, GateFamily); !gate {
+			return false
+		}
+	}
+	return stepName.MatchString(name)
+}
+
+// RunsCode reports whether tool runs code of the plan or of a repository, which
+// wants a sandbox (SECURITY.md §12).
+func RunsCode(tool string) bool {
+	return tool == ToolBash || tool == ToolGitCheckout || strings.HasPrefix(tool, GateFamily)
+}
+
+// Queue is the River queue that serves tool.
+func Queue(tool string) string { return "step" }
+
+// BashInputs are the inputs of tool bash.
+type BashInputs struct {
+	Script string            `json:"script"`
+	Env    map[string]string `json:"env,omitempty"`
+}
+
+// WriteInputs are the inputs of tool workspace:write.
+type WriteInputs struct {
+	Files []WriteFile `json:"files"`
+}
+
+// WriteFile is one file to write: its content as text or in base64.
+type WriteFile struct {
+	Path          string  `json:"path"`
+	Content       *string `json:"content,omitempty"`
+	ContentBase64 *string `json:"content_base64,omitempty"`
+	Mode          string  `json:"mode,omitempty"` // 644, the default, or 755
+}
+
+// Bytes is the content to write.
+func (f WriteFile) Bytes() ([]byte, error) {
+	if f.ContentBase64 != nil {
+		return base64.StdEncoding.DecodeString(*f.ContentBase64)
+	}
+	return []byte(*f.Content), nil
+}
+
+// CheckoutInputs are the inputs of tool git:checkout.
+type CheckoutInputs struct {
+	URL   string `json:"url"`
+	Ref   string `json:"ref,omitempty"`
+	Path  string `json:"path,omitempty"`
+	Depth *int   `json:"depth,omitempty"` // 1 by default, 0 for all of the history
+}
+
+// SleepInputs are the inputs of tool sleep.
+type SleepInputs struct {
+	DurationS float64 `json:"duration_s"`
+}
+
+// ManualInputs are the inputs of the tools manual:*.
+type ManualInputs struct {
+	Message   string `json:"message"`
+	ExpiresS  *int   `json:"expires_s,omitempty"` // 24 h by default
+	Approvals *int   `json:"approvals,omitempty"` // 1
+}
+
+// Expires is how long a manual step waits for its decision.
+func (m ManualInputs) Expires() time.Duration {
+	if m.ExpiresS == nil {
+		return 24 * time.Hour
+	}
+	return time.Duration(*m.ExpiresS) * time.Second
+}
+
+// GateInputs are the inputs of command gates.
+type GateInputs struct {
+	Command string            `json:"command"`
+	Env     map[string]string `json:"env,omitempty"`
+}
+
+// Inputs decodes the inputs of a step strictly: an unknown or repeated member
+// is a fault.Invalid that names it.
+func Inputs[T any](raw []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(raw, &v, json.RejectUnknownMembers(true)); err != nil {
+		var zero T
+		f := jsonFault(err)
+		e := fault.New(fault.Invalid, "invalid-plan", "inputs%s: %s", f.Pointer, f.Detail)
+		e.Fields = []fault.Field{f}
+		return zero, e
+	}
+	return v, nil
+}
+
+// jsonFault is a decoding error as a field, its pointer relative to the value.
+func jsonFault(err error) fault.Field {
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) {
+		pointer := string(semantic.JSONPointer)
+		switch {
+		case errors.Is(err, json.ErrUnknownName):
+			return fault.Field{Pointer: pointer, Detail: "unknown input"}
+		case semantic.GoType != nil:
+			return fault.Field{Pointer: pointer, Detail: fmt.Sprintf("%s is not what is expected here", kindName(semantic.JSONKind.String()))}
+		}
+		return fault.Field{Pointer: pointer, Detail: "cannot be read"}
+	}
+	return fault.Field{Detail: "is not valid JSON"}
+}
+
+func kindName(k string) string {
+	switch k {
+	case "{":
+		return "an object"
+	case "[":
+		return "an array"
+	case `"`, "string":
+		return "a string"
+	case "0", "number":
+		return "a number"
+	}
+	return k
+}
+
+// checkInputs says what is wrong with the inputs of a known tool.
+func checkInputs(tool string, raw []byte) []fault.Field {
+	switch {
+	case tool == ToolBash:
+		return check(raw, func(c *checker, in BashInputs) {
+			c.script("/script", in.Script)
+			c.env(in.Env)
+		})
+	case tool == ToolWorkspaceWrite:
+		return check(raw, func(c *checker, in WriteInputs) {
+			for i, f := range in.Files {
+				c.file("/files/"+strconv.Itoa(i), f)
+			}
+		})
+	case tool == ToolGitCheckout:
+		return check(raw, func(c *checker, in CheckoutInputs) { c.checkout(in) })
+	case tool == ToolSleep:
+		return check(raw, func(c *checker, in SleepInputs) {
+			if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
+				c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
+			}
+		})
+	case strings.HasPrefix(tool, ManualFamily):
+		return check(raw, func(c *checker, in ManualInputs) { c.manual(in) })
+	}
+	return check(raw, func(c *checker, in GateInputs) {
+		c.script("/command", in.Command)
+		c.env(in.Env)
+	})
+}
+
+func check[T any](raw []byte, rules func(*checker, T)) []fault.Field {
+	in, err := Inputs[T](raw)
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return e.Fields
+	}
+	var c checker
+	rules(&c, in)
+	return c.fields
+}
+
+// script refuses templates: text spliced into a shell is an injection.
+func (c *checker) script(at, s string) {
+	c.text(at, s, 1, 256<<10)
+	if strings.Contains(s, "${{") {
+		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"`)
+	}
+}
+
+func (c *checker) env(env map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		at := "/env/" + pointerToken(name)
+		if !envName.MatchString(name) {
+			c.add(at, "a variable's name matches "+envName.String())
+		}
+		if strings.HasPrefix(name, "NOFX_") {
+			c.add(at, "names that begin with NOFX_ are set by the worker")
+		}
+		c.plain(at, env[name], 0, 32<<10)
+	}
+}
+
+// plain is text in which a template would stay unexpanded, so it is refused.
+func (c *checker) plain(at, s string, shortest, longest int) {
+	c.text(at, s, shortest, longest)
+	if strings.Contains(s, "${{") {
+		c.add(at, "templates are not offered by this deployment")
+	}
+}
+
+func (c *checker) file(at string, f WriteFile) {
+	if detail := BadPath(f.Path); detail != "" {
+		c.add(at+"/path", detail)
+	}
+	if (f.Content == nil) == (f.ContentBase64 == nil) {
+		c.add(at, "exactly one of content and content_base64 is given")
+	} else if _, err := f.Bytes(); err != nil {
+		c.add(at+"/content_base64", "is not base64")
+	}
+	if f.Mode != "" && f.Mode != "644" && f.Mode != "755" {
+		c.add(at+"/mode", `is "644" or "755"`)
+	}
+}
+
+// BadPath says why s is no relative path of a workspace, or "".
+func BadPath(s string) string {
+	switch {
+	case s == "":
+		return "is required"
+	case len(s) > 1024:
+		return "is longer than 1024 bytes"
+	case BadText(s) != "":
+		return BadText(s)
+	case strings.HasPrefix(s, "/"):
+		return "is absolute"
+	}
+	for part := range strings.SplitSeq(s, "/") {
+		switch part {
+		case "", ".", "..":
+			return "has an empty, . or .. element"
+		case ".nofx":
+			return "has the reserved element .nofx"
+		}
+	}
+	return ""
+}
+
+var (
+	gitRef = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$`)
+	gitURL = regexp.MustCompile(`^(https|file)://[^\s]{1,2000}$`)
+)
+
+func (c *checker) checkout(in CheckoutInputs) {
+	if !gitURL.MatchString(in.URL) {
+		c.add("/url", "is an https:// or file:// address")
+	}
+	if in.Ref != "" && !gitRef.MatchString(in.Ref) {
+		c.add("/ref", "is a branch, a tag or a commit")
+	}
+	if in.Path != "" {
+		if detail := BadPath(in.Path); detail != "" {
+			c.add("/path", detail)
+		}
+	}
+	if in.Depth != nil && *in.Depth < 0 {
+		c.add("/depth", "is 0 or more")
+	}
+}
+
+func (c *checker) manual(in ManualInputs) {
+	c.plain("/message", in.Message, 1, 4096)
+	if in.ExpiresS != nil && (*in.ExpiresS < 1 || *in.ExpiresS > int(MaxWait.Seconds())) {
+		c.add("/expires_s", fmt.Sprintf("is between 1 and %d", int(MaxWait.Seconds())))
+	}
+	if in.Approvals != nil && *in.Approvals != 1 {
+		c.add("/approvals", "is 1 in this deployment")
+	}
+}
