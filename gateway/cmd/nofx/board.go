@@ -1,0 +1,186 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"nofx.dev/gateway/api"
+)
+
+// board is a table on a terminal, redrawn in place after every event and once a
+// second, so that its clocks go on.
+type board struct {
+	a      *app
+	colour bool
+	stop   chan struct{}
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	p      progress // a copy of its own: the ticker draws while events come
+	status string   // about the connection
+	drawn  int      // rows of the screen that the next drawing replaces
+}
+
+func newBoard(a *app, p *progress) *board {
+	b := &board{a: a, colour: a.getenv("NO_COLOR") == "", stop: make(chan struct{}), p: p.clone()}
+	b.draw()
+	b.done.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				b.mu.Lock()
+				b.draw()
+				b.mu.Unlock()
+			case <-b.stop:
+				return
+			}
+		}
+	})
+	return b
+}
+
+func (p *progress) clone() progress {
+	c := *p
+	c.steps, c.gates = slices.Clone(p.steps), slices.Clone(p.gates)
+	return c
+}
+
+func (b *board) event(p *progress, _ api.Event, _ string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.p, b.status = p.clone(), ""
+	return b.draw()
+}
+
+func (b *board) note(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status = fmt.Sprintf(format, args...)
+	b.draw()
+}
+
+func (b *board) end(p *progress) error {
+	close(b.stop)
+	b.done.Wait()
+	b.p, b.status = p.clone(), ""
+	if err := b.draw(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(b.a.out, strings.Join(summary(p, b.a.self(), b.a.now()), "\n"))
+	return err
+}
+
+// draw replaces what was drawn before. The caller holds mu, or is alone.
+func (b *board) draw() error {
+	width, height := b.a.screen()
+	lines := b.lines(width, height)
+	var s strings.Builder
+	if b.drawn > 0 {
+		fmt.Fprintf(&s, "\x1b[%dA", b.drawn)
+	}
+	s.WriteString("\r\x1b[J") // to the end of the screen
+	for _, line := range lines {
+		s.WriteString(line)
+		s.WriteByte('\n')
+	}
+	b.drawn = rows(lines, width)
+	_, err := io.WriteString(b.a.out, s.String())
+	return err
+}
+
+// lines is the board for a screen of this size.
+func (b *board) lines(width, height int) []string {
+	now, r := b.a.now(), b.p.run
+	done := 0
+	for _, s := range b.p.steps {
+		if settled(s.Status) {
+			done++
+		}
+	}
+	head := fmt.Sprintf("%s  %s  %d/%d steps  %s", r.ID, r.Status, done, len(b.p.steps), span(lasted(r.StartedAt, r.FinishedAt, now)))
+	lines := []string{shorten(head, width), shorten(clean(r.Goal), width)}
+	var foot []string
+	if !ended(r.Status) {
+		foot = b.p.hints(b.a.self()) // commands stay whole, to be copied
+	}
+	if b.status != "" {
+		foot = append(foot, shorten(clean(b.status), width))
+	}
+	steps, rest := b.visible(max(height-len(lines)-rows(foot, width)-3, 3))
+	nameWidth, toolWidth := 4, 4
+	for _, s := range steps {
+		nameWidth, toolWidth = max(nameWidth, len([]rune(s.Name))), max(toolWidth, len([]rune(s.Tool)))
+	}
+	nameWidth, toolWidth = min(nameWidth, 32), min(toolWidth, 24)
+	lines = append(lines, shorten(fmt.Sprintf("  %-*s  %-*s  %-9s  %-5s  %s", nameWidth, "STEP", toolWidth, "TOOL", "STATUS", "TRY", "TIME"), width))
+	for _, s := range steps {
+		left := fmt.Sprintf("  %-*s  %-*s  ", nameWidth, shorten(clean(s.Name), nameWidth), toolWidth, shorten(clean(s.Tool), toolWidth))
+		right := fmt.Sprintf("  %-5s  %s", fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts), span(lasted(s.StartedAt, s.FinishedAt, now)))
+		status := fmt.Sprintf("%-9s", s.Status)
+		if line := left + status + right; len([]rune(line)) > width {
+			lines = append(lines, shorten(line, width))
+			continue
+		}
+		lines = append(lines, left+b.paint(s.Status, status)+right)
+	}
+	if rest != "" {
+		lines = append(lines, shorten(rest, width))
+	}
+	return append(lines, foot...)
+}
+
+// rows is how many rows of the screen lines take. Painted lines fit in one.
+func rows(lines []string, width int) int {
+	n := len(lines)
+	for _, line := range lines {
+		if !strings.Contains(line, "\x1b") {
+			n += max(len([]rune(line))-1, 0) / max(width, 1)
+		}
+	}
+	return n
+}
+
+// visible chooses the steps that are shown when not all fit: those under way
+// and those that failed before those that wait or are done. They keep the order
+// of the plan; rest counts the others.
+func (b *board) visible(room int) (steps []api.Step, rest string) {
+	if len(b.p.steps) <= room {
+		return b.p.steps, ""
+	}
+	rank := func(s api.Step) int {
+		return slices.Index([]api.StepStatus{api.StepStatusRunning, api.StepStatusWaiting, api.StepStatusRetrying, api.StepStatusFailed,
+			api.StepStatusReady, api.StepStatusPending, api.StepStatusCancelled, api.StepStatusSkipped, api.StepStatusSucceeded}, s.Status)
+	}
+	byRank := slices.Clone(b.p.steps)
+	slices.SortStableFunc(byRank, func(x, y api.Step) int { return rank(x) - rank(y) })
+	steps = byRank[:room-1]
+	counts := map[api.StepStatus]int{}
+	for _, s := range byRank[room-1:] {
+		counts[s.Status]++
+	}
+	var parts []string
+	for _, status := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[status], status))
+	}
+	slices.SortFunc(steps, func(x, y api.Step) int { return x.Idx - y.Idx })
+	return steps, "  and " + strings.Join(parts, ", ")
+}
+
+// paint colours a status.
+func (b *board) paint(s api.StepStatus, text string) string {
+	colour := map[api.StepStatus]string{
+		api.StepStatusSucceeded: "32", api.StepStatusFailed: "31", api.StepStatusRunning: "36",
+		api.StepStatusWaiting: "33", api.StepStatusRetrying: "33", api.StepStatusReady: "36",
+	}[s]
+	if !b.colour || colour == "" {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}

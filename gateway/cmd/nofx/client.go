@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"nofx.dev/gateway/api"
+)
+
+const (
+	maxTries      = 3                // of a request that may be repeated
+	maxAnswer     = 64 << 20         // bytes of one JSON answer
+	answerTimeout = 30 * time.Second // for the head of an answer
+	maxRetryAfter = 10 * time.Second // beyond that people decide
+)
+
+// client speaks to the gateway of this process's configuration.
+func (a *app) client() (*api.Client, error) {
+	address, key, err := a.gateway()
+	if err != nil {
+		return nil, err
+	}
+	return a.clientOf(address, key)
+}
+
+func (a *app) clientOf(address, key string) (*api.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = answerTimeout
+	return api.NewClient(address, api.WithHTTPClient(&caller{
+		address: address, key: key, pause: a.pause,
+		http: &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind},
+	}))
+}
+
+// leaveKeyBehind drops the key when a redirect leaves the gateway. Go compares
+// names only, but an object store on another port is another server.
+func leaveKeyBehind(req *http.Request, via []*http.Request) error {
+	if len(via) > 3 {
+		return errors.New("too many redirects")
+	}
+	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
+		req.Header.Del("Authorization")
+	}
+	return nil
+}
+
+// caller adds the key to requests and repeats those that may be repeated: reads,
+// and those with an Idempotency-Key.
+type caller struct {
+	address, key string
+	http         *http.Client
+	pause        func(context.Context, time.Duration) error
+}
+
+func (c *caller) Do(req *http.Request) (*http.Response, error) {
+	req.Header.Set("Authorization", "Bearer "+c.key)
+	req.Header.Set("User-Agent", "nofx-cli")
+	stream := req.Header.Get("Accept") == eventStream // comes back by itself, see stream.go
+	repeatable := !stream && (req.Method == http.MethodGet || req.Header.Get("Idempotency-Key") != "")
+	for try := 1; ; try++ {
+		resp, err := c.http.Do(req)
+		if err != nil {
+			err = fmt.Errorf("no answer from the gateway at %s: %w", c.address, cause(err))
+		}
+		wait, again := worthRepeating(resp, err, try)
+		if !repeatable || !again || try == maxTries {
+			return resp, err
+		}
+		if resp != nil {
+			resp.Body.Close()
+		}
+		if err := c.pause(req.Context(), wait); err != nil {
+			return nil, err
+		}
+		if req.GetBody != nil {
+			if req.Body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// cause is what went wrong below the HTTP client, which names method and URL.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// worthRepeating reports whether the same request may fare better, and when.
+func worthRepeating(resp *http.Response, err error, try int) (time.Duration, bool) {
+	backoff := jitter(200 * time.Millisecond << try)
+	if err != nil {
+		return backoff, true
+	}
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusConflict: // with Retry-After: the same key is in flight
+		if resp.Header.Get("Retry-After") == "" {
+			return 0, false
+		}
+	default:
+		return 0, false
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		wait := time.Duration(s) * time.Second
+		return wait + jitter(backoff), wait <= maxRetryAfter
+	}
+	return backoff, true
+}
+
+// jitter is a random part of d.
+func jitter(d time.Duration) time.Duration { return rand.N(d + 1) }
+
+// call reads a JSON answer: the value, and the bytes as they came. A refusal is
+// a *problemError.
+func call[T any](resp *http.Response, err error) (v T, raw []byte, _ error) {
+	if err != nil {
+		return v, nil, err
+	}
+	defer resp.Body.Close()
+	if raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return v, nil, fmt.Errorf("read the gateway's answer: %w", err)
+	}
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		return v, nil, refusal(resp, raw)
+	}
+	if len(raw) == 0 && resp.StatusCode == http.StatusNoContent {
+		return v, nil, nil
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return v, nil, fmt.Errorf("the answer is not what the contract says (%s): is this a NOFX gateway? %w",
+			resp.Header.Get("Content-Type"), err)
+	}
+	return v, raw, nil
+}
+
+// problemError is a refusal of the gateway.
+type problemError struct {
+	api.Problem
+	raw []byte
+}
+
+func refusal(resp *http.Response, raw []byte) error {
+	p := &problemError{raw: raw}
+	if err := json.Unmarshal(raw, &p.Problem); err != nil || p.Code == "" {
+		return fmt.Errorf("the gateway answered %s", resp.Status)
+	}
+	p.Problem.Status = resp.StatusCode
+	return p
+}
+
+func (p *problemError) Error() string {
+	return fmt.Sprintf("%s (%s, trace %s)", p.Detail, p.Code, p.TraceID)
+}
+
+// print shows the problem to people, or as it came.
+func (p *problemError) print(w io.Writer, asJSON bool) {
+	if asJSON {
+		fmt.Fprintf(w, "%s\n", strings.TrimSpace(string(p.raw)))
+		return
+	}
+	fmt.Fprintf(w, "error: %s\n", clean(p.Error()))
+	for _, f := range p.Errors {
+		fmt.Fprintf(w, "  %s: %s\n", clean(f.Pointer), clean(f.Detail))
+	}
+	if len(p.Allowed) > 0 {
+		fmt.Fprintf(w, "  it is %s; possible: %s\n", clean(deref(p.From)), clean(strings.Join(p.Allowed, ", ")))
+	}
+	if g := p.Gate; g != nil {
+		fmt.Fprintf(w, "  %s\n", clean(verdict(*g)))
+	}
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"nofx.dev/gateway/api"
+)
+
+var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+func id(prefix string, n int) string { return fmt.Sprintf("%s_0198c0de7a2b7c3d8e4f%012x", prefix, n) }
+
+func digest(n int) string { return fmt.Sprintf("sha256:%064x", n) }
+
+func ago(s int) time.Time { return now.Add(-time.Duration(s) * time.Second) }
+
+func step(n int, name, tool string, status api.StepStatus) api.Step {
+	return api.Step{ID: id("step", n), RunID: id("run", 1), Idx: n - 1, Name: name, Tool: tool, Status: status,
+		Version: 3, MaxAttempts: 1, DependsOn: []string{}}
+}
+
+// detail is a run whose build is done, whose unit gate is running for the
+// second time, and whose deployment waits for a person.
+func detail() api.RunDetail {
+	build := step(1, "build", "bash", api.StepStatusSucceeded)
+	build.Attempt, build.StartedAt, build.FinishedAt = 1, ptr(ago(60)), ptr(ago(52))
+	unit := step(2, "unit", "gate:unit", api.StepStatusRunning)
+	unit.Attempt, unit.MaxAttempts, unit.StartedAt = 2, 3, ptr(ago(50))
+	ship := step(3, "ship", "manual:deploy", api.StepStatusWaiting)
+	ship.Attempt, ship.StartedAt = 1, ptr(ago(50))
+	last := step(4, "announce", "bash", api.StepStatusPending)
+	return api.RunDetail{
+		Run: api.Run{ID: id("run", 1), Project: "default", Goal: "ship the fix", Status: api.RunStatusRunning, Version: 4,
+			Labels: api.Labels{"team": "core"}, PlanDigest: digest(1), TraceID: testTrace, RootRunID: id("run", 1),
+			Deadline: now.Add(time.Hour), CreatedBy: "alice", CreatedAt: ago(61), StartedAt: ptr(ago(60))},
+		Steps: []api.Step{build, unit, ship, last},
+		Gates: []api.Gate{shipGate()},
+
+		StreamCursor: "7",
+	}
+}
+
+func shipGate() api.Gate {
+	return api.Gate{ID: id("gate", 1), RunID: id("run", 1), StepID: id("step", 3), Round: 1, Name: "ship", Kind: api.GateKindManual,
+		Status: api.GateStatusPending, Version: 1, Message: ptr("Deploy\x1b[31m?"), CreatedAt: ago(50), AgeS: 50,
+		ExpiresAt: ptr(now.Add(24 * time.Hour)), ShownCheckpointID: ptr(id("ckpt", 1)), ShownDigest: ptr(digest(2))}
+}
+
+// failedDetail is the same run at its end: unit failed, the rest never ran.
+func failedDetail() api.RunDetail {
+	d := detail()
+	d.Run.Status, d.Run.FinishedAt = api.RunStatusFailed, ptr(ago(10))
+	d.Run.FailureClass, d.Run.Reason = ptr(api.FailureClassGateFailed), ptr("step unit failed")
+	d.Steps[1].Status, d.Steps[1].FinishedAt = api.StepStatusFailed, ptr(ago(10))
+	d.Steps[1].FailureClass, d.Steps[1].Reason = ptr(api.FailureClassGateFailed), ptr("exit code 1")
+	d.Steps[2].Status, d.Steps[2].FinishedAt = api.StepStatusCancelled, ptr(ago(10))
+	d.Steps[3].Status, d.Steps[3].FinishedAt = api.StepStatusSkipped, ptr(ago(10))
+	withdrawn := shipGate()
+	withdrawn.Status = api.GateStatusExpired
+	unit := api.Gate{ID: id("gate", 2), RunID: id("run", 1), StepID: id("step", 2), Round: 1, Name: "unit", Kind: api.GateKindCommand,
+		Status: api.GateStatusFailed, Version: 2, Evidence: json.RawMessage(`{"exit_code":1}`), CreatedAt: ago(50), AgeS: 50}
+	d.Gates = []api.Gate{withdrawn, unit}
+	d.StreamCursor = "12"
+	return d
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// event is one event of the run; stepNo 0 is none.
+func event(seq int64, stepNo int, kind, data string) api.Event {
+	e := api.Event{ID: fmt.Sprintf("%s.%d", id("run", 1), seq), Seq: seq, Type: kind, RunID: id("run", 1), TenantID: id("ten", 1),
+		At: ago(40 - int(seq)), Actor: "worker-1", TraceID: testTrace, Schema: 1, Data: json.RawMessage(data)}
+	if stepNo > 0 {
+		e.StepID = ptr(id("step", stepNo))
+	}
+	return e
+}
+
+// block is one frame of a stream.
+func block(id, event, data string) string {
+	var s strings.Builder
+	for _, line := range [][2]string{{"id", id}, {"event", event}, {"data", data}} {
+		if line[1] != "" {
+			s.WriteString(line[0] + ": " + line[1] + "\n")
+		}
+	}
+	return s.String() + "\n"
+}
+
+func eventBlock(e api.Event) string {
+	raw, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return block(fmt.Sprint(e.Seq), e.Type, string(raw))
+}

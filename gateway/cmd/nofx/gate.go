@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+func (a *app) gateCommand() *cobra.Command {
+	return group("gate", "See what waits for a decision, and decide",
+		a.gateListCommand(), a.gateShowCommand(),
+		a.decideCommand("approve", "Let a manual gate pass", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+			return c.ApproveGate(ctx, gate, nil, api.Reason{Reason: optional(reason)})
+		}),
+		a.decideCommand("reject", "Let a manual gate fail", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+			return c.RejectGate(ctx, gate, nil, api.RequiredReason{Reason: reason})
+		}),
+		a.decideCommand("waive", "Go on without a gate's verdict, or in spite of it", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+			return c.WaiveGate(ctx, gate, nil, api.RequiredReason{Reason: reason})
+		}))
+}
+
+func (a *app) gateListCommand() *cobra.Command {
+	var status, kind, cursor string
+	var limit int
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the gates that wait, oldest first",
+		Example: `  nofx gate list
+  nofx gate list --status failed --kind command`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			params := api.ListGatesParams{Kind: optional(api.GateKind(kind)), Cursor: optional(cursor), Limit: optional(limit)}
+			if status != "all" {
+				params.Status = optional(api.GateStatus(status))
+			}
+			page, raw, err := call[api.GatePage](client.ListGates(cmd.Context(), &params))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				rows := make([][]string, len(page.Items))
+				for i, g := range page.Items {
+					expires := ""
+					if g.ExpiresAt != nil && g.Status == api.GateStatusPending {
+						expires = "in " + span(g.ExpiresAt.Sub(a.now()))
+					}
+					rows[i] = []string{g.ID, g.Name, string(g.Kind), string(g.Status), span(time.Duration(g.AgeS) * time.Second), expires, g.RunID, shorten(deref(g.Message), 60)}
+				}
+				table(w, []string{"GATE", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "RUN", "MESSAGE"}, rows)
+				nextPage(w, page.NextCursor)
+			})
+		},
+	}
+	c.Flags().StringVar(&status, "status", "pending", `only gates in this status, or "all"`)
+	c.Flags().StringVar(&kind, "kind", "", "only gates of this kind: command or manual")
+	oneOf(c, "status", "all", api.GateStatusPending, api.GateStatusPassed, api.GateStatusFailed, api.GateStatusWaived,
+		api.GateStatusExpired, api.GateStatusError)
+	oneOf(c, "kind", api.GateKindCommand, api.GateKindManual)
+	pageFlags(c, &limit, &cursor)
+	return c
+}
+
+func (a *app) gateShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show GATE",
+		Short: "Show a gate and the evidence for its verdict",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			answer, raw, err := call[api.GateAnswer](client.GetGate(cmd.Context(), args[0]))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				g := answer.Gate
+				facts(w, "gate", g.ID, "name", g.Name, "kind", string(g.Kind), "status", string(g.Status), "message", deref(g.Message),
+					"run", g.RunID, "step", g.StepID, "round", fmt.Sprint(g.Round), "opened", clock(&g.CreatedAt), "expires", clock(g.ExpiresAt),
+					"shown", deref(g.ShownCheckpointID), "decided by", deref(g.DecidedBy), "decided", clock(g.DecidedAt), "reason", deref(g.Reason),
+					"evidence", string(g.Evidence))
+				for _, line := range hint(g, a.self()) {
+					fmt.Fprintln(w, line)
+				}
+			})
+		},
+	}
+}
+
+// decideCommand is one of the three decisions. All but approve want a reason.
+func (a *app) decideCommand(verb, short string, decide func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error)) *cobra.Command {
+	var reason string
+	example := "  nofx gate " + verb + " gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --reason 'see the incident'"
+	c := &cobra.Command{
+		Use:     verb + " GATE",
+		Short:   short,
+		Example: example,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.TrimSpace(reason) == "" && verb != "approve" {
+				return usagef("say why: --reason '…'")
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			answer, raw, err := call[api.GateAnswer](decide(cmd.Context(), client, args[0], reason))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) { fmt.Fprintln(w, clean(verdict(answer.Gate))) })
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, kept with the decision")
+	return c
+}

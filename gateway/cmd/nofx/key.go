@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+func (a *app) keyCommand() *cobra.Command {
+	return group("key", "Make, list and revoke API keys", a.keyCreateCommand(), a.keyListCommand(), a.keyRevokeCommand())
+}
+
+func (a *app) keyCreateCommand() *cobra.Command {
+	var role string
+	var scopes []string
+	var expires time.Duration
+	c := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make an API key; its secret is shown this once",
+		Long: `Make an API key: of a role of people (viewer, operator, supervisor, admin), or with
+scopes, for a machine, which never decides a gate. The secret is shown this once.`,
+		Example: `  nofx key create alice --role supervisor
+  nofx key create ci --scope runs:write,runs:read,events:read --expires 2160h`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (role == "") == (len(scopes) == 0) {
+				return usagef("give either --role or --scope")
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			request := api.APIKeyRequest{Name: args[0], Role: optional(api.APIKeyRequestRole(role)), Scopes: scopes}
+			if expires != 0 {
+				request.ExpiresAt = optional(a.now().Add(expires).UTC())
+			}
+			created, raw, err := call[api.CreatedAPIKey](client.CreateAPIKey(cmd.Context(), request))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				fmt.Fprintf(a.errOut, "%s (%s), shown this once:\n", created.Key.ID, created.Key.Role)
+				fmt.Fprintln(w, created.Secret)
+			})
+		},
+	}
+	c.Flags().StringVar(&role, "role", "", "role of the key")
+	oneOf(c, "role", api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin)
+	c.Flags().StringSliceVar(&scopes, "scope", nil, "what a machine may, such as runs:write")
+	c.Flags().DurationVar(&expires, "expires", 0, "how long it is good for (for ever by default)")
+	return c
+}
+
+func (a *app) keyListCommand() *cobra.Command {
+	var cursor string
+	var limit int
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List API keys, newest first, without their secrets",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			page, raw, err := call[api.APIKeyPage](client.ListAPIKeys(cmd.Context(), &api.ListAPIKeysParams{Cursor: optional(cursor), Limit: optional(limit)}))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				rows := make([][]string, len(page.Items))
+				for i, k := range page.Items {
+					rows[i] = []string{k.ID, k.Name, string(k.Role), strings.Join(k.Scopes, ","), k.Prefix, a.keyStatus(k), clock(k.LastUsedAt)}
+				}
+				table(w, []string{"KEY", "NAME", "ROLE", "SCOPES", "PREFIX", "STATUS", "LAST USED"}, rows)
+				nextPage(w, page.NextCursor)
+			})
+		},
+	}
+	pageFlags(c, &limit, &cursor)
+	return c
+}
+
+func (a *app) keyStatus(k api.APIKey) string {
+	switch {
+	case k.RevokedAt != nil:
+		return "revoked"
+	case k.ExpiresAt == nil:
+		return "good"
+	case k.ExpiresAt.Before(a.now()):
+		return "expired"
+	}
+	return "good until " + clock(k.ExpiresAt)
+}
+
+func (a *app) keyRevokeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke KEY",
+		Short: "Revoke an API key",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if _, _, err := call[struct{}](client.RevokeAPIKey(cmd.Context(), args[0])); err != nil {
+				return err
+			}
+			if !a.json { // the answer has no body
+				fmt.Fprintf(a.out, "%s revoked\n", args[0])
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+func (a *app) loginCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "login [--url URL]",
+		Short: "Keep a gateway's address and a key for it",
+		Long: `Keep a gateway's address and a key for it, in nofx/config.json of your
+configuration folder, readable by you alone. The key is read from the standard
+input, without showing it, and tried at the gateway before it is kept.`,
+		Example: `  nofx login --url https://nofx.example.com
+  nofx login --url http://127.0.0.1:8080 < key.txt`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			address, _, err := a.address()
+			if err != nil {
+				return err
+			}
+			key, err := a.readKey(address)
+			if err != nil {
+				return err
+			}
+			client, err := a.clientOf(address, key)
+			if err != nil {
+				return err
+			}
+			who, raw, err := call[api.Whoami](client.Whoami(cmd.Context()))
+			if err != nil {
+				return err
+			}
+			path, err := a.writeConfig(config{URL: address, APIKey: key})
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				fmt.Fprintf(w, "%s of %s at %s, kept in %s\n", clean(who.Principal.Subject), clean(who.Principal.Tenant), address, path)
+			})
+		},
+	}
+}
+
+// readKey asks for a key, or reads one line.
+func (a *app) readKey(address string) (string, error) {
+	var line string
+	var err error
+	if a.prompt != nil {
+		line, err = a.prompt("API key for " + address + ": ")
+	} else if line, err = bufio.NewReader(a.in).ReadString('\n'); errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the key: %w", err)
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		return "", usagef("no key on the standard input")
+	}
+	return line, nil
+}
+
+func (a *app) whoamiCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "whoami",
+		Short: "Show who you are to the gateway",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			address, key, err := a.gateway()
+			if err != nil {
+				return err
+			}
+			client, err := a.clientOf(address, key)
+			if err != nil {
+				return err
+			}
+			who, raw, err := call[api.Whoami](client.Whoami(cmd.Context()))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				p := who.Principal
+				facts(w, "gateway", address, "tenant", p.Tenant, "subject", p.Subject, "role", string(p.Role),
+					"scopes", strings.Join(p.Scopes, " "), "expires", clock(p.ExpiresAt))
+			})
+		},
+	}
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+func (a *app) logsCommand() *cobra.Command {
+	var follow, list bool
+	var attempt int64
+	c := &cobra.Command{
+		Use:   "logs STEP",
+		Short: "Print the log of a step",
+		Long: `Print the log of a step: its latest attempt, or the one with the fence given by
+--attempt. STEP is the id of a step, or RUN/NAME.
+
+With -f it prints the log as it grows and ends with the attempt; when the step
+is tried again, that is another log.`,
+		Example: `  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f
+  nofx logs step_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --list`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			step, err := stepID(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			switch {
+			case list:
+				return a.listAttempts(cmd.Context(), client, step)
+			case follow:
+				return a.followLog(cmd.Context(), client, step, optional(attempt))
+			}
+			return a.printLog(cmd.Context(), client, step, optional(attempt))
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing as the log grows")
+	c.Flags().Int64Var(&attempt, "attempt", 0, "fence of the attempt")
+	c.Flags().BoolVar(&list, "list", false, "list the attempts instead")
+	c.MarkFlagsMutuallyExclusive("follow", "list")
+	return c
+}
+
+// stepID is the id of a step named by its id or as RUN/NAME.
+func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error) {
+	run, name, byName := strings.Cut(name, "/")
+	if !byName {
+		return run, nil
+	}
+	d, _, err := call[api.RunDetail](c.GetRun(ctx, run))
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for _, s := range d.Steps {
+		if s.Name == name {
+			return s.ID, nil
+		}
+		names = append(names, s.Name)
+	}
+	return "", fmt.Errorf("%w: run %s has no step %q; it has %s", errNotFound, run, name, shorten(strings.Join(names, ", "), 500))
+}
+
+func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) error {
+	d, raw, err := call[api.StepDetail](c.GetStep(ctx, step))
+	if err != nil {
+		return err
+	}
+	return a.answer(raw, func(w io.Writer) {
+		rows := make([][]string, len(d.Attempts))
+		for i, t := range d.Attempts {
+			exit := ""
+			if t.ExitCode != nil {
+				exit = strconv.Itoa(*t.ExitCode)
+			}
+			rows[i] = []string{strconv.FormatInt(t.Fence, 10), clock(&t.StartedAt), span(lasted(&t.StartedAt, t.EndedAt, a.now())),
+				deref(t.Outcome), exit, strconv.FormatBool(t.Accepted), t.WorkerID}
+		}
+		table(w, []string{"FENCE", "STARTED", "TIME", "OUTCOME", "EXIT", "ACCEPTED", "WORKER"}, rows)
+	})
+}
+
+// printLog copies the log as it is: its bytes are the step's own.
+func (a *app) printLog(ctx context.Context, c *api.Client, step api.StepID, attempt *int64) error {
+	resp, err := c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt})
+	if err != nil {
+		return err
+	}
+	return copyBytes(a.out, resp)
+}
+
+// copyBytes copies an answer that is no JSON.
+func copyBytes(w io.Writer, resp *http.Response) error {
+	if resp.StatusCode != http.StatusOK {
+		_, _, err := call[json.RawMessage](resp, nil)
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("copy the gateway's answer: %w", err)
+	}
+	return nil
+}
+
+func (a *app) followLog(ctx context.Context, c *api.Client, step api.StepID, attempt *int64) error {
+	follow := api.GetStepLogsParamsFollowN1
+	s := a.streamOf(func(ctx context.Context, last string, stream api.RequestEditorFn) (*http.Response, error) {
+		return c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt, Follow: &follow, LastEventID: optional(last)}, stream)
+	})
+	at := int64(0) // bytes printed so far
+	return s.follow(ctx, "", func(f *frame) error {
+		switch f.event {
+		case "end":
+			return errDone
+		case "log":
+		default:
+			return nil
+		}
+		var chunk api.LogFrame
+		err := json.Unmarshal([]byte(f.data), &chunk)
+		after, idErr := strconv.ParseInt(f.id, 10, 64)
+		switch {
+		case err != nil || idErr != nil:
+			return fmt.Errorf("a log frame that cannot be read: id %q, %w", f.id, err)
+		case after <= at:
+			return nil // printed before the connection was lost
+		case chunk.Offset != at:
+			return fmt.Errorf("%w: the log goes on at byte %d after byte %d", errBroken, chunk.Offset, at)
+		}
+		if a.json {
+			_, err = fmt.Fprintln(a.out, f.data)
+		} else {
+			_, err = io.WriteString(a.out, chunk.Text)
+		}
+		at = after
+		return err
+	})
+}

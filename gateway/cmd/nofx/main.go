@@ -1,0 +1,67 @@
+// Command nofx is the command line of the gateway. It speaks HTTP through
+// nofx.dev/gateway/api and knows nothing else of the system.
+//
+// root.go holds the tree of commands, the global flags and the exit codes;
+// client.go the way to the gateway and back; sse.go and stream.go read streams
+// and come back to them when they break; progress.go and board.go are what
+// `run watch` shows. Every other file is one noun.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, surroundings(), os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// surroundings are those of a real process.
+func surroundings() *app {
+	a := &app{
+		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
+		getenv:    os.Getenv,
+		configDir: os.UserConfigDir,
+		now:       time.Now,
+		pause:     pause,
+	}
+	if out := int(os.Stdout.Fd()); term.IsTerminal(out) && os.Getenv("TERM") != "dumb" {
+		a.screen = func() (width, height int) {
+			width, height, err := term.GetSize(out)
+			if err != nil {
+				return 80, 24
+			}
+			return width, height
+		}
+	}
+	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
+		a.prompt = func(question string) (string, error) {
+			fmt.Fprint(os.Stderr, question)
+			answer, err := term.ReadPassword(in)
+			fmt.Fprintln(os.Stderr)
+			return string(answer), err
+		}
+	}
+	return a
+}
+
+// pause waits for d, or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

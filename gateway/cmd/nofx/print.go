@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"nofx.dev/gateway/api"
+)
+
+// answer prints raw with --json, else what human writes.
+func (a *app) answer(raw []byte, human func(w io.Writer)) error {
+	if a.json {
+		_, err := fmt.Fprintf(a.out, "%s\n", strings.TrimRight(string(raw), "\n"))
+		return err
+	}
+	human(a.out)
+	return nil
+}
+
+// table writes rows under a head in columns; its cells are made one clean line.
+func table(w io.Writer, head []string, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, strings.Join(head, "\t"))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = clean(row[i])
+			if row[i] == "" {
+				row[i] = "-"
+			}
+		}
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	t.Flush()
+}
+
+// facts writes names and values in two columns, without those that are empty.
+func facts(w io.Writer, pairs ...string) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			fmt.Fprintf(t, "%s\t%s\n", pairs[i], clean(pairs[i+1]))
+		}
+	}
+	t.Flush()
+}
+
+// nextPage tells how to see more.
+func nextPage(w io.Writer, cursor *string) {
+	if cursor != nil {
+		fmt.Fprintf(w, "more: --cursor %s\n", *cursor)
+	}
+}
+
+// clean makes s one line that cannot steer a terminal: goals, messages and file
+// names are other people's text.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t', r == '\r':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// shorten cuts s to at most n characters, the last one an ellipsis.
+func shorten(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:max(n-1, 0)]) + "…"
+}
+
+// deref is what p points to, or the zero value.
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// optional is a pointer to v, or nil for the zero value.
+func optional[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// clock is t for people: UTC, to the second.
+func clock(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// span is d for people, to a tenth of a second while it is short.
+func span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < 10*time.Second:
+		return d.Truncate(100 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Truncate(time.Second).String()
+	}
+	return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
+}
+
+// size is n bytes for people.
+func size(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n)/1024, 0
+	for value >= 1024 && unit < 3 {
+		value, unit = value/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %s", value, []string{"KiB", "MiB", "GiB", "TiB"}[unit])
+}
+
+// verdict is what a gate came to, in a sentence.
+func verdict(g api.Gate) string {
+	s := fmt.Sprintf("gate %s (%s) %s", g.ID, g.Name, g.Status)
+	if g.DecidedBy != nil {
+		s += ", decided by " + *g.DecidedBy
+	}
+	if g.DecidedAt != nil {
+		s += " at " + clock(g.DecidedAt)
+	}
+	if g.Reason != nil {
+		s += ": " + *g.Reason
+	}
+	return s
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes, documented by `nofx --help`.
+const (
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitRun      = 3
+	exitNotFound = 4
+	exitRefused  = 5
+	exitStopped  = 130
+)
+
+const about = `nofx starts runs of plans on a NOFX gateway, watches them, decides their gates
+and reads what they left behind.
+
+Where the gateway is, and the key for it, in this order:
+  address  --url, NOFX_URL, else the login
+  key      NOFX_API_KEY, the file named by NOFX_API_KEY_FILE, else the login
+The login is nofx/config.json in your configuration folder, written by
+"nofx login", and by "stack up" for the local stack. Its key is sent to its own
+address only.
+
+Exit codes:
+  0    done
+  1    something failed on the way: no connection, an error of the gateway
+  2    wrong usage: a flag, an argument, the configuration, a file that is no JSON
+  3    the watched run ended failed or cancelled
+  4    no such thing
+  5    the gateway refuses: key, role, plan, or not now
+  130  stopped by Ctrl-C`
+
+const examples = `  nofx run create -f plan.json --watch
+  nofx gate list
+  nofx gate approve gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f
+  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f`
+
+// app is what the commands work with: the surroundings of the process, replaced
+// by tests, and the global flags.
+type app struct {
+	in          io.Reader
+	out, errOut io.Writer
+	getenv      func(string) string
+	configDir   func() (string, error)
+	now         func() time.Time
+	pause       func(context.Context, time.Duration) error
+	screen      func() (width, height int)            // nil unless out is a terminal
+	prompt      func(question string) (string, error) // nil unless in is a terminal
+
+	url  string
+	json bool
+}
+
+// execute runs one command line and returns the exit code.
+func execute(ctx context.Context, a *app, args []string) int {
+	begun := false
+	root := &cobra.Command{
+		Use:           "nofx",
+		Short:         "Start, watch and decide runs on a NOFX gateway",
+		Long:          about,
+		Example:       examples,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := c.ValidateFlagGroups(); err != nil { // cobra does it later, when its errors look like ours
+				return err
+			}
+			begun = true
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the gateway")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's answer as it came")
+	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.checkpointCommand(),
+		a.eventsCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.errOut)
+
+	command, err := root.ExecuteContextC(ctx)
+	if err != nil && !begun {
+		err = usageError{err} // cobra refused the line before any command saw it
+	}
+	return a.report(ctx, command, err)
+}
+
+// report says what went wrong and returns the exit code for it.
+func (a *app) report(ctx context.Context, command *cobra.Command, err error) int {
+	var usage usageError
+	var problem *problemError
+	var ended endedError
+	switch {
+	case err == nil:
+		return exitOK
+	case ctx.Err() != nil:
+		return exitStopped
+	case errors.As(err, &ended):
+		return exitRun // the run's end is on the screen already
+	case errors.As(err, &problem):
+		problem.print(a.errOut, a.json)
+		if problem.Status == http.StatusNotFound {
+			return exitNotFound
+		}
+		if problem.Status < http.StatusInternalServerError && problem.Status != http.StatusTooManyRequests {
+			return exitRefused
+		}
+		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintf(a.errOut, "error: %v\nSee '%s --help'.\n", err, command.CommandPath())
+		return exitUsage
+	case errors.Is(err, errNotFound):
+		fmt.Fprintf(a.errOut, "error: %v\n", err)
+		return exitNotFound
+	}
+	fmt.Fprintf(a.errOut, "error: %v\n", err)
+	return exitFailed
+}
+
+// usageError is a mistake in the command line or the configuration.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// errNotFound is the kind of what the tool itself did not find.
+var errNotFound = errors.New("not found")
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(commands...)
+	return c
+}
+
+// oneOf offers the words that a flag takes to the shell's completion.
+func oneOf[T ~string](c *cobra.Command, flag string, words ...T) {
+	choices := make([]cobra.Completion, len(words))
+	for i, w := range words {
+		choices[i] = string(w)
+	}
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // no such flag: a mistake in this program
+	}
+}

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	return group("run", "Start, list, watch and cancel runs",
+		a.runCreateCommand(), a.runListCommand(), a.runShowCommand(), a.runWatchCommand(), a.runCancelCommand())
+}
+
+func (a *app) runCreateCommand() *cobra.Command {
+	var file, project, correlation, key string
+	var watch, preview bool
+	c := &cobra.Command{
+		Use:   "create -f PLAN",
+		Short: "Start a run of a plan",
+		Long: `Start a run of a plan: a JSON file, or - for the standard input.
+
+The request carries an Idempotency-Key, made up for this call unless given. With
+one of your own (a commit, a build number) the same command may be repeated: the
+run is started once. A traceparent in the variable TRACEPARENT is passed on, and
+the run joins that trace.`,
+		Example: `  nofx run create -f plan.json --watch
+  nofx run create -f plan.json --idempotency-key "$GIT_COMMIT" --json
+  nofx run create -f plan.json --preview`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := a.planRequest(file)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if preview {
+				p, raw, err := call[api.RunPreview](client.PreviewRunWithBody(cmd.Context(), "application/json", bytes.NewReader(body)))
+				if err != nil {
+					return err
+				}
+				return a.answer(raw, func(w io.Writer) { printPreview(w, p) })
+			}
+			if key == "" {
+				key = rand.Text()
+			}
+			created, raw, err := call[api.CreatedRun](client.CreateRunWithBody(cmd.Context(), &api.CreateRunParams{
+				IdempotencyKey: &key,
+				XProjectID:     optional(project),
+				XCorrelationID: optional(correlation),
+				Traceparent:    optional(a.getenv("TRACEPARENT")),
+			}, "application/json", bytes.NewReader(body)))
+			if err != nil {
+				return err
+			}
+			run := created.Run
+			if err := a.answer(raw, func(w io.Writer) {
+				fmt.Fprintf(w, "%s %s, trace %s\n", run.ID, run.Status, run.TraceID)
+				if !watch {
+					fmt.Fprintf(w, "watch it: %s run watch %s\n", a.self(), run.ID)
+				}
+			}); err != nil || !watch {
+				return err
+			}
+			return a.watch(cmd.Context(), client, run.ID)
+		},
+	}
+	c.Flags().StringVarP(&file, "file", "f", "", "the plan, - for the standard input")
+	c.Flags().BoolVar(&watch, "watch", false, "show its progress until it ends")
+	c.Flags().BoolVar(&preview, "preview", false, "only check the plan and show what would run")
+	c.Flags().StringVar(&project, "project", "", `project of the run ("default" by default)`)
+	c.Flags().StringVar(&correlation, "correlation-id", "", "your own name for it, kept on the run")
+	c.Flags().StringVar(&key, "idempotency-key", "", "names this start, so that it can be repeated")
+	c.MarkFlagsMutuallyExclusive("watch", "preview")
+	return c
+}
+
+// planRequest is the request for the plan in a file. The plan goes out as it is
+// written, so that the gateway sees, and names, every mistake in it.
+func (a *app) planRequest(file string) ([]byte, error) {
+	var raw []byte
+	var err error
+	switch file {
+	case "":
+		return nil, usagef("name the plan: -f plan.json")
+	case "-":
+		raw, err = io.ReadAll(a.in)
+	default:
+		raw, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, usagef("the plan: %w", err)
+	}
+	var doc json.RawMessage
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			before := string(raw[:min(int(syntax.Offset), len(raw))])
+			line := strings.Count(before, "\n") + 1
+			column := len(before) - strings.LastIndex(before, "\n") - 1
+			return nil, usagef("the plan is no JSON: %s:%d:%d: %w", file, line, column, err)
+		}
+		return nil, usagef("the plan is no JSON: %s: %w", file, err)
+	}
+	return []byte(`{"plan":` + string(raw) + `}`), nil
+}
+
+func printPreview(w io.Writer, p api.RunPreview) {
+	fmt.Fprintf(w, "the plan is good: %d steps, digest %s\n", len(p.Plan.Steps), p.PlanDigest)
+	tools := map[string]string{}
+	for _, s := range p.Plan.Steps {
+		tools[s.Name] = s.Tool
+	}
+	needs := map[string][]string{}
+	for _, e := range p.Graph.Edges {
+		needs[e.Step] = append(needs[e.Step], e.Needs)
+	}
+	var rows [][]string
+	for level, names := range p.Graph.Levels {
+		for _, name := range names {
+			rows = append(rows, []string{strconv.Itoa(level + 1), name, tools[name], strings.Join(needs[name], ", ")})
+		}
+	}
+	table(w, []string{"LEVEL", "STEP", "TOOL", "NEEDS"}, rows)
+}
+
+func (a *app) runListCommand() *cobra.Command {
+	var params api.ListRunsParams
+	var status, project, cursor string
+	var limit int
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List runs, newest first",
+		Example: `  nofx run list --status running --label team:core`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			params.Status, params.Project = optional(api.RunStatus(status)), optional(project)
+			params.Cursor, params.Limit = optional(cursor), optional(limit)
+			page, raw, err := call[api.RunPage](client.ListRuns(cmd.Context(), &params))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				rows := make([][]string, len(page.Items))
+				for i, r := range page.Items {
+					rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), span(lasted(r.StartedAt, r.FinishedAt, a.now())), shorten(r.Goal, 60)}
+				}
+				table(w, []string{"RUN", "STATUS", "PROJECT", "CREATED", "TIME", "GOAL"}, rows)
+				nextPage(w, page.NextCursor)
+			})
+		},
+	}
+	c.Flags().StringVar(&status, "status", "", "only runs in this status")
+	c.Flags().StringVar(&project, "project", "", "only runs of this project")
+	c.Flags().StringArrayVar(&params.Label, "label", nil, "only runs with this label, name:value; may be repeated")
+	oneOf(c, "status", api.RunStatusQueued, api.RunStatusRunning, api.RunStatusWaiting, api.RunStatusPaused,
+		api.RunStatusSucceeded, api.RunStatusFailed, api.RunStatusCancelled)
+	pageFlags(c, &limit, &cursor)
+	return c
+}
+
+// pageFlags are those of every list.
+func pageFlags(c *cobra.Command, limit *int, cursor *string) {
+	c.Flags().IntVar(limit, "limit", 0, "at most so many (50 by default, 200 at most)")
+	c.Flags().StringVar(cursor, "cursor", "", "go on after an earlier page")
+}
+
+// lasted is the time from start to finish, or to now.
+func lasted(start, finish *time.Time, now time.Time) time.Duration {
+	if start == nil {
+		return 0
+	}
+	if finish != nil {
+		now = *finish
+	}
+	return now.Sub(*start)
+}
+
+func (a *app) runShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show RUN",
+		Short: "Show a run, its steps and what it waits for",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			d, raw, err := call[api.RunDetail](client.GetRun(cmd.Context(), args[0]))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				r := d.Run
+				facts(w, "run", r.ID, "goal", r.Goal, "status", string(r.Status), "failure", string(deref(r.FailureClass)),
+					"reason", deref(r.Reason), "project", r.Project, "by", r.CreatedBy, "created", clock(&r.CreatedAt),
+					"started", clock(r.StartedAt), "finished", clock(r.FinishedAt), "trace", r.TraceID,
+					"correlation", deref(r.CorrelationID), "checkpoint", deref(r.HeadCheckpointID))
+				fmt.Fprintln(w)
+				a.printSteps(w, d.Steps)
+				p := newProgress(d)
+				for _, line := range append(p.hints(a.self()), p.failures(a.self())...) {
+					fmt.Fprintln(w, line)
+				}
+			})
+		},
+	}
+}
+
+func (a *app) printSteps(w io.Writer, steps []api.Step) {
+	rows := make([][]string, len(steps))
+	for i, s := range steps {
+		rows[i] = []string{s.Name, s.Tool, string(s.Status), fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts),
+			span(lasted(s.StartedAt, s.FinishedAt, a.now())), s.ID}
+	}
+	table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows)
+}
+
+func (a *app) runWatchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch RUN",
+		Short: "Show a run's progress until it ends",
+		Long: `Show a run's progress until it ends: a table that is redrawn on a terminal, else
+one line per change, with --json one event per line. When the run waits for a
+person, it says how to decide. Ends with exit code 0 when the run succeeded, 3
+when it failed or was cancelled.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			return a.watch(cmd.Context(), client, args[0])
+		},
+	}
+}
+
+func (a *app) runCancelCommand() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use:   "cancel RUN",
+		Short: "Cancel a run and every step of it that has not ended",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			answer, raw, err := call[api.RunAnswer](client.CancelRun(cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) { fmt.Fprintf(w, "%s %s\n", answer.Run.ID, answer.Run.Status) })
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, kept with the run")
+	return c
+}
+
+// self is how to call this tool again at the same gateway.
+func (a *app) self() string {
+	if a.url != "" {
+		return "nofx --url " + a.url
+	}
+	return "nofx"
+}

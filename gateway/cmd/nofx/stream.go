@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"nofx.dev/gateway/api"
+)
+
+const (
+	streamIdle     = 45 * time.Second // the gateway sends something every 15 s
+	reconnectFirst = time.Second      // unless the server says otherwise
+	reconnectMost  = 15 * time.Second
+	maxFailures    = 10 // in a row, without one frame between them
+)
+
+// What a handler of frames answers besides nil; anything else ends the stream
+// with that error.
+var (
+	errDone   = errors.New("the stream is complete")
+	errAgain  = errors.New("the gateway asks to come back")
+	errBroken = errors.New("the stream is not in order")
+)
+
+var errIdle = errors.New("nothing came any more")
+
+// stream is an event stream that is opened again where it stopped.
+type stream struct {
+	open  func(ctx context.Context, last string, stream api.RequestEditorFn) (*http.Response, error)
+	pause func(context.Context, time.Duration) error
+	note  func(format string, args ...any) // for people: the connection is gone
+	idle  time.Duration                    // of silence, then the connection counts as lost
+}
+
+// follow hands every frame after last to handle, once and in order, until handle
+// says errDone, or the gateway says that nothing will follow. Lost connections
+// are opened again with Last-Event-ID, after a pause that grows with jitter. It
+// gives up when the first connection fails, when the gateway refuses, and after
+// maxFailures in a row.
+func (s stream) follow(ctx context.Context, last string, handle func(*frame) error) error {
+	failures, connected := 0, false
+	for {
+		frames, retry, err := s.once(ctx, &last, handle)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if frames > 0 {
+			failures = 0
+		}
+		var broken *brokenError
+		switch {
+		case errors.As(err, &broken):
+			connected = connected || broken.connected
+			failures++
+			if !connected || failures >= maxFailures {
+				return broken.error
+			}
+			s.note("%v; connecting again", broken)
+		case errors.Is(err, errAgain):
+			failures, connected = 0, true
+		default:
+			return err
+		}
+		base := reconnectFirst
+		if retry > 0 {
+			base = retry
+		}
+		if err := s.pause(ctx, jitter(min(base<<failures, reconnectMost))); err != nil {
+			return err
+		}
+	}
+}
+
+// brokenError is a connection that was lost, or never made: worth another.
+type brokenError struct {
+	error
+	connected bool
+}
+
+func (b *brokenError) Unwrap() error { return b.error }
+
+// once reads one connection. It moves last on with every frame that was handled
+// and answers how many there were, nil at the end of the stream for good.
+func (s stream) once(ctx context.Context, last *string, handle func(*frame) error) (frames int, retry time.Duration, _ error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	resp, err := s.open(ctx, *last, acceptStream)
+	if err != nil {
+		return 0, 0, &brokenError{err, false}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNoContent {
+		return 0, 0, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		_, _, err := call[json.RawMessage](resp, nil)
+		if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= http.StatusInternalServerError {
+			err = &brokenError{err, false}
+		}
+		return 0, 0, err
+	}
+	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != eventStream {
+		return 0, 0, fmt.Errorf("the gateway answered %q instead of a stream", got)
+	}
+	alarm := time.AfterFunc(s.idle, func() { cancel(errIdle) }) // a dead peer sends no FIN
+	defer alarm.Stop()
+	reader := newFrameReader(watched{resp.Body, alarm, s.idle})
+	for {
+		f, err := reader.next()
+		if err != nil {
+			switch {
+			case errors.Is(context.Cause(ctx), errIdle):
+				err = errIdle
+			case errors.Is(err, io.EOF):
+				err = errors.New("the connection was closed")
+			}
+			return frames, reader.retry, &brokenError{err, true}
+		}
+		err = handle(&f)
+		if err == nil || errors.Is(err, errAgain) {
+			if f.id != "" {
+				*last = f.id
+			}
+			frames++
+		}
+		switch {
+		case errors.Is(err, errDone):
+			return frames, 0, nil
+		case errors.Is(err, errBroken):
+			return frames, reader.retry, &brokenError{err, true}
+		case err != nil:
+			return frames, reader.retry, err
+		}
+	}
+}
+
+func acceptStream(_ context.Context, req *http.Request) error {
+	req.Header.Set("Accept", eventStream)
+	return nil
+}
+
+// watched puts the alarm off whenever something arrives.
+type watched struct {
+	io.Reader
+	alarm *time.Timer
+	idle  time.Duration
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if n > 0 {
+		w.alarm.Reset(w.idle)
+	}
+	return n, err
+}
+
+// eventFeed handles the frames of an event stream: it deals with the control
+// frames and hands events on.
+type eventFeed struct {
+	dense bool  // seq must grow by one: the unfiltered stream of one run
+	seq   int64 // of the newest event: 0 before the first, -1 when not known
+	event func(e api.Event, raw string) error
+	gap   func(reason string) error // events are gone for good: read anew
+}
+
+func (d *eventFeed) handle(f *frame) error {
+	if f.data == "" {
+		return nil
+	}
+	switch f.event {
+	case "stream.ready":
+		return nil
+	case "stream.gap", "stream.end":
+		var c api.StreamControl
+		if err := json.Unmarshal([]byte(f.data), &c); err != nil {
+			return fmt.Errorf("a %s frame that cannot be read: %w", f.event, err)
+		}
+		return d.control(f, c)
+	}
+	var e api.Event
+	if err := json.Unmarshal([]byte(f.data), &e); err != nil {
+		return fmt.Errorf("an event that cannot be read: %w", err)
+	}
+	if d.dense && d.seq >= 0 {
+		switch {
+		case e.Seq <= d.seq:
+			return nil // seen before the connection was lost
+		case e.Seq > d.seq+1:
+			return fmt.Errorf("%w: event %d came after %d", errBroken, e.Seq, d.seq)
+		}
+	}
+	if err := d.event(e, f.data); err != nil {
+		return err
+	}
+	d.seq = e.Seq
+	return nil
+}
+
+func (d *eventFeed) control(f *frame, c api.StreamControl) error {
+	reason := string(deref(c.Reason))
+	if f.event == "stream.gap" {
+		d.seq = -1
+		return d.gap(reason)
+	}
+	switch deref(c.Reason) {
+	case api.StreamControlReasonFinal:
+		return errDone
+	case api.StreamControlReasonRevoked:
+		return errors.New("the gateway ended the stream: the key may not read it any more")
+	}
+	if c.ResumeAfter != nil {
+		f.id = *c.ResumeAfter
+	}
+	return errAgain
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nofx.dev/gateway/api"
+)
+
+// connections is a stream that answers one text per connection, then 204. It
+// keeps the Last-Event-ID of each.
+type connections struct {
+	texts []string
+
+	mu    sync.Mutex
+	lasts []string
+}
+
+func (s *connections) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lasts = append(s.lasts, r.Header.Get("Last-Event-ID"))
+	if len(s.lasts) > len(s.texts) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	switch text := s.texts[len(s.lasts)-1]; text {
+	case "401":
+		problem(w, r, http.StatusUnauthorized, api.Problem{Code: api.ProblemCodeUnauthenticated, Detail: "revoked"})
+	case "503":
+		problem(w, r, http.StatusServiceUnavailable, api.Problem{Code: api.ProblemCodeUnavailable, Detail: "not now"})
+	case "break":
+		panic(http.ErrAbortHandler)
+	default:
+		w.Header().Set("Content-Type", eventStream+"; charset=utf-8")
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+func log(from, to int64) string {
+	var s strings.Builder
+	for seq := from; seq <= to; seq++ {
+		s.WriteString(eventBlock(event(seq, 1, "step.log", `{}`)))
+	}
+	return s.String()
+}
+
+var final = block("", "stream.end", `{"reason":"final"}`)
+
+// TestEventsTail reads one run's stream over connections that fail in every way
+// and expects each event once, in order, or a good reason why not.
+func TestEventsTail(t *testing.T) {
+	t.Parallel()
+	half := eventBlock(event(4, 1, "step.log", `{}`))
+	half = half[:len(half)/2]
+	for name, tt := range map[string]struct {
+		texts []string
+		args  []string
+		want  string // seqs
+		lasts []string
+		exit  int
+		says  string
+	}{
+		"to the end":       {[]string{log(1, 3) + final}, nil, "1 2 3", []string{""}, exitOK, ""},
+		"after":            {[]string{log(6, 7) + final}, []string{"--after", "5"}, "6 7", []string{"5"}, exitOK, ""},
+		"cut in a frame":   {[]string{log(1, 3) + half, log(4, 5) + final}, nil, "1 2 3 4 5", []string{"", "3"}, exitOK, "the connection was closed"},
+		"told twice":       {[]string{log(1, 3), log(2, 5) + final}, nil, "1 2 3 4 5", []string{"", "3"}, exitOK, ""},
+		"one is missing":   {[]string{log(1, 2) + log(4, 5), log(3, 5) + final}, nil, "1 2 3 4 5", []string{"", "2"}, exitOK, "event 4 came after 2"},
+		"first is missing": {[]string{log(2, 2), log(1, 2) + final}, nil, "1 2", []string{"", ""}, exitOK, "event 2 came after 0"},
+		"old age": {[]string{log(1, 2) + block("", "stream.end", `{"reason":"max_age","resume_after":"2"}`), log(3, 3) + final}, nil,
+			"1 2 3", []string{"", "2"}, exitOK, ""},
+		"only its place moves": {[]string{log(1, 1) + block("9", "", ""), final}, []string{"--types", "gate.*"}, "1", []string{"", "9"}, exitOK, ""},
+		"gone for good": {[]string{log(1, 1), block("", "stream.gap", `{"reason":"expired","requested":"1","oldest":"8"}`) + log(8, 9) + final}, nil,
+			"1 8 9", []string{"", "1"}, exitOK, "events are missing here (expired)"},
+		"closed after the end": {[]string{log(1, 2)}, nil, "1 2", []string{"", "2"}, exitOK, ""},
+		"bad gateway meanwhile": {[]string{log(1, 1), "503", "break", log(2, 2) + final}, nil,
+			"1 2", []string{"", "1", "1", "1"}, exitOK, "not now"},
+		"revoked meanwhile": {[]string{log(1, 1), "401"}, nil, "1", []string{"", "1"}, exitRefused, `"detail":"revoked"`},
+		"told to leave":     {[]string{log(1, 1) + block("", "stream.end", `{"reason":"revoked"}`)}, nil, "1", []string{""}, exitFailed, "may not read it any more"},
+		"never there":       {[]string{"503"}, nil, "", []string{""}, exitFailed, "not now"},
+		"gives up": {append([]string{log(1, 1)}, slices.Repeat([]string{"503"}, 20)...), nil,
+			"1", append([]string{""}, slices.Repeat([]string{"1"}, maxFailures-1)...), exitFailed, "not now"},
+		"no stream": {[]string{"event: x\ndata: <html>\n\n"}, nil, "", []string{""}, exitFailed, "cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &connections{texts: tt.texts}
+			_, server := newGateway(t, map[string]http.HandlerFunc{"listRunEvents": s.ServeHTTP})
+			c := newCLI(t, server.URL)
+			args := append([]string{"events", "tail", id("run", 1), "--json"}, tt.args...)
+			if got := execute(t.Context(), c.app, args); got != tt.exit {
+				t.Errorf("%v = exit %d, want %d: %s", args, got, tt.exit, &c.errOut)
+			}
+			var got []string
+			for line := range strings.Lines(c.out.String()) {
+				_, seq, _ := strings.Cut(line, `"seq":`)
+				seq, _, _ = strings.Cut(seq, ",")
+				got = append(got, seq)
+			}
+			if got := strings.Join(got, " "); got != tt.want {
+				t.Errorf("%v printed events %q, want %q", args, got, tt.want)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !slices.Equal(s.lasts, tt.lasts) {
+				t.Errorf("%v came back after %q, want %q", args, s.lasts, tt.lasts)
+			}
+			if !strings.Contains(c.errOut.String(), tt.says) {
+				t.Errorf("%v says %q, want %q in it", args, &c.errOut, tt.says)
+			}
+			for _, d := range c.pauses {
+				if d > reconnectMost {
+					t.Errorf("%v paused %v, want at most %v", args, d, reconnectMost)
+				}
+			}
+		})
+	}
+}
+
+// TestEventsTailAll follows the feed of the tenant until it is stopped.
+func TestEventsTailAll(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	g, server := newGateway(t, map[string]http.HandlerFunc{"listEvents": func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", eventStream)
+		_, _ = io.WriteString(w, block("c1", "stream.ready", `{"cursor":"c1"}`)+eventBlock(event(1, 0, "run.created", `{"to":"queued"}`)))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}})
+	c := newCLI(t, server.URL)
+	c.app.out = writerFunc(func(p []byte) (int, error) {
+		stop() // Ctrl-C at the first event
+		return c.out.Write(p)
+	})
+	if got := execute(ctx, c.app, []string{"events", "tail", "--project", "default", "--types", "run.*"}); got != exitStopped {
+		t.Errorf("events tail = exit %d, want %d: %s", got, exitStopped, &c.errOut)
+	}
+	if got, want := c.out.String(), "2026-03-04 05:05:28Z  "+id("run", 1)+"  run.created           worker-1  {\"to\":\"queued\"}\n"; got != want {
+		t.Errorf("events tail printed %q, want %q", got, want)
+	}
+	if got, want := g.requests(), []string{"GET /api/events?types=run.%2A&project=default"}; !slices.Equal(got, want) {
+		t.Errorf("requests = %q, want %q", got, want)
+	}
+}
+
+// TestSilence: a connection on which nothing comes any more is given up.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", eventStream)
+		_, _ = io.WriteString(w, block("1", "x", "{}"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	var notes []string
+	ctx, stop := context.WithCancel(t.Context())
+	s := stream{
+		idle:  20 * time.Millisecond,
+		note:  func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) },
+		pause: func(context.Context, time.Duration) error { stop(); return ctx.Err() },
+		open: func(ctx context.Context, _ string, _ api.RequestEditorFn) (*http.Response, error) {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+			if err != nil {
+				return nil, err
+			}
+			return http.DefaultClient.Do(req)
+		},
+	}
+	if err := s.follow(ctx, "", func(*frame) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("follow(a silent stream) = %v, want %v", err, context.Canceled)
+	}
+	if want := []string{errIdle.Error() + "; connecting again"}; !slices.Equal(notes, want) {
+		t.Errorf("it noted %q, want %q", notes, want)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestLogsFollow follows a log over lost connections: every byte once.
+func TestLogsFollow(t *testing.T) {
+	t.Parallel()
+	chunk := func(offset int, text string) string {
+		return block(fmt.Sprint(offset+len(text)), "log", fmt.Sprintf(`{"offset":%d,"text":%q}`, offset, text))
+	}
+	end := block("", "end", `{"offset":9}`)
+	for name, texts := range map[string][]string{
+		"at once":     {chunk(0, "one\n") + chunk(4, "two\n") + chunk(8, "!") + end},
+		"cut":         {chunk(0, "one\n") + chunk(4, "two\n")[:9], chunk(4, "two\n") + chunk(8, "!") + end},
+		"told twice":  {chunk(0, "one\n"), chunk(0, "one\n") + chunk(4, "two\n") + chunk(8, "!") + end},
+		"with a hole": {chunk(0, "one\n") + chunk(8, "!"), chunk(4, "two\n") + chunk(8, "!") + end},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &connections{texts: texts}
+			g, server := newGateway(t, map[string]http.HandlerFunc{"getStepLogs": s.ServeHTTP})
+			c := newCLI(t, server.URL)
+			if got := execute(t.Context(), c.app, []string{"logs", id("step", 1), "-f", "--attempt", "2"}); got != exitOK {
+				t.Errorf("logs -f = exit %d, want 0: %s", got, &c.errOut)
+			}
+			if got, want := c.out.String(), "one\ntwo\n!"; got != want {
+				t.Errorf("logs -f printed %q, want %q", got, want)
+			}
+			if got, want := g.requests()[0], "GET /api/steps/"+id("step", 1)+"/logs?attempt=2&follow=1"; got != want {
+				t.Errorf("request = %q, want %q", got, want)
+			}
+		})
+	}
+}

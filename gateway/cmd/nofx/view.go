@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"nofx.dev/gateway/api"
+)
+
+// view shows the progress of a run. There are three: a board on a terminal,
+// lines, and JSON.
+type view interface {
+	event(p *progress, e api.Event, raw string) error // after one event
+	note(format string, args ...any)                  // about the connection
+	end(p *progress) error                            // once, also when the watch was cut short
+}
+
+func (a *app) newView(p *progress) view {
+	switch {
+	case a.json:
+		return &jsonView{a}
+	case a.screen == nil:
+		v := &lineView{app: a, told: map[api.GateID]bool{}}
+		v.hint(p) // what it waits for already
+		return v
+	}
+	return newBoard(a, p)
+}
+
+// jsonView prints every event as it came.
+type jsonView struct{ a *app }
+
+func (v *jsonView) event(_ *progress, e api.Event, raw string) error { return v.a.printEvent(e, raw) }
+func (v *jsonView) end(*progress) error                              { return nil }
+func (v *jsonView) note(format string, args ...any)                  { fmt.Fprintf(v.a.errOut, format+"\n", args...) }
+
+// lineView prints a line per change of status: for logs and pipes.
+type lineView struct {
+	*app
+	told map[api.GateID]bool // gates whose hint was printed
+}
+
+func (v *lineView) event(p *progress, e api.Event, _ string) error {
+	noun, status, _ := strings.Cut(e.Type, ".")
+	subject := noun
+	if i, ok := p.index[deref(e.StepID)]; ok {
+		subject += " " + clean(p.steps[i].Name)
+		if e.Type == "step.running" {
+			status += fmt.Sprintf(" (%d/%d)", p.steps[i].Attempt, p.steps[i].MaxAttempts)
+		}
+	}
+	switch noun {
+	case "run", "step", "gate":
+		if e.Type != "step.log" && e.Type != "step.progress" {
+			fmt.Fprintf(v.out, "%s  %s %s\n", clock(&e.At), subject, status)
+		}
+	}
+	return v.hint(p)
+}
+
+// hint says once for each gate how to decide it.
+func (v *lineView) hint(p *progress) error {
+	for _, g := range p.gates {
+		lines := hint(g, v.self())
+		if lines == nil || v.told[g.ID] {
+			continue
+		}
+		v.told[g.ID] = true
+		if _, err := fmt.Fprintln(v.out, strings.Join(lines, "\n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *lineView) note(format string, args ...any) { fmt.Fprintf(v.errOut, format+"\n", args...) }
+
+func (v *lineView) end(p *progress) error {
+	for _, line := range summary(p, v.self(), v.now()) {
+		fmt.Fprintln(v.out, line)
+	}
+	return nil
+}
+
+// summary is the last word on a run.
+func summary(p *progress, self string, now time.Time) []string {
+	r := p.run
+	line := fmt.Sprintf("%s %s after %s", r.ID, r.Status, span(lasted(r.StartedAt, r.FinishedAt, now)))
+	if r.Reason != nil {
+		line += ": " + clean(*r.Reason)
+	}
+	lines := append([]string{line}, p.failures(self)...)
+	if !ended(r.Status) {
+		lines = append(lines, p.hints(self)...)
+	}
+	return lines
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"nofx.dev/gateway/api"
+)
+
+// watchedRun is a gateway with one run and its stream. The run is read in turn
+// as reads say, from the second reading on; the last one stays.
+func watchedRun(t *testing.T, stream string, reads ...api.RunDetail) (*contractGateway, *cli) {
+	t.Helper()
+	first := detail()
+	first.Gates = []api.Gate{} // not opened yet
+	first.Steps[2].Status = api.StepStatusRunning
+	reads = append([]api.RunDetail{first}, reads...)
+	var mu sync.Mutex
+	g, server := newGateway(t, map[string]http.HandlerFunc{
+		"createRun": answer(http.StatusCreated, api.CreatedRun{Run: first.Run, Steps: first.Steps}),
+		"getRun": func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			answer(http.StatusOK, reads[0])(w, r)
+			if len(reads) > 1 {
+				reads = reads[1:]
+			}
+		},
+		"listRunEvents": func(w http.ResponseWriter, r *http.Request) {
+			if got, want := r.URL.Query().Get("until")+r.Header.Get("Last-Event-ID"), "final7"; got != want {
+				t.Errorf("stream asked for %q, want %q", got, want)
+			}
+			w.Header().Set("Content-Type", eventStream)
+			_, _ = io.WriteString(w, stream)
+		},
+	})
+	return g, newCLI(t, server.URL)
+}
+
+// story is what happens in the watched run: unit fails for good.
+func story() string {
+	var s strings.Builder
+	s.WriteString("retry: 100\n: hello\n\n" + block("", "stream.ready", `{"cursor":"7"}`))
+	for _, e := range []api.Event{
+		event(8, 3, "gate.pending", `{"to":"pending"}`),
+		event(9, 3, "step.waiting", `{"from":"running","to":"waiting","event":"wait"}`),
+		event(10, 2, "step.failed", `{"from":"running","to":"failed","event":"fail","attempt":3}`),
+		event(11, 2, "step.log", `{"n":1}`),
+		event(12, 0, "run.failed", `{"from":"running","to":"failed","event":"fail"}`),
+	} {
+		s.WriteString(eventBlock(e))
+	}
+	return s.String() + final
+}
+
+func TestWatchLines(t *testing.T) {
+	t.Parallel()
+	_, c := watchedRun(t, story(), detail(), failedDetail())
+	golden(t, "watch-lines", c.transcript(t.Context(), "run", "watch", id("run", 1)))
+}
+
+func TestWatchJSON(t *testing.T) {
+	t.Parallel()
+	_, c := watchedRun(t, story(), detail(), failedDetail())
+	if got := execute(t.Context(), c.app, []string{"run", "watch", "--json", id("run", 1)}); got != exitRun {
+		t.Errorf("run watch --json = exit %d, want %d: %s", got, exitRun, &c.errOut)
+	}
+	if got, want := strings.Count(c.out.String(), "\n"), 5; got != want {
+		t.Errorf("run watch --json printed %d lines, want %d", got, want)
+	}
+}
+
+func TestCreateAndWatch(t *testing.T) {
+	t.Parallel()
+	last := failedDetail()
+	last.Run.Status, last.Run.Reason = api.RunStatusSucceeded, nil
+	g, c := watchedRun(t, eventBlock(event(8, 0, "run.succeeded", `{"to":"succeeded"}`))+final, last)
+	c.in = strings.NewReader(plan)
+	if got := execute(t.Context(), c.app, []string{"run", "create", "-f", "-", "--watch"}); got != exitOK {
+		t.Errorf("run create --watch = exit %d, want 0: %s", got, &c.errOut)
+	}
+	run := "/api/runs/" + id("run", 1)
+	if got, want := g.requests(), []string{"POST /api/runs", "GET " + run, "GET " + run + "/events?until=final", "GET " + run}; !slices.Equal(got, want) {
+		t.Errorf("requests = %q, want %q", got, want)
+	}
+}
+
+// TestWatchEndedRun needs no stream.
+func TestWatchEndedRun(t *testing.T) {
+	t.Parallel()
+	_, server := newGateway(t, map[string]http.HandlerFunc{"getRun": answer(http.StatusOK, failedDetail())})
+	c := newCLI(t, server.URL)
+	got := c.transcript(t.Context(), "run", "watch", id("run", 1), "--url", server.URL)
+	golden(t, "watch-ended", strings.ReplaceAll(got, server.URL, "http://gateway"))
+}
+
+// TestWatchStopped is Ctrl-C: the run goes on, and the tool says so.
+func TestWatchStopped(t *testing.T) {
+	t.Parallel()
+	_, c := watchedRun(t, eventBlock(event(8, 3, "step.waiting", `{"to":"waiting"}`)))
+	ctx, stop := context.WithCancel(t.Context())
+	c.app.out = writerFunc(func(p []byte) (int, error) {
+		stop()
+		return c.out.Write(p)
+	})
+	if got := execute(ctx, c.app, []string{"run", "watch", id("run", 1)}); got != exitStopped {
+		t.Errorf("run watch, stopped = exit %d, want %d", got, exitStopped)
+	}
+	if got, want := c.errOut.String(), "the run goes on: nofx run watch "+id("run", 1); !strings.Contains(got, want) {
+		t.Errorf("run watch, stopped, says %q, want %q in it", got, want)
+	}
+}
+
+// TestWatchBoard watches on a terminal: whatever was redrawn on the way, the
+// screen holds the last board once, and the summary below.
+func TestWatchBoard(t *testing.T) {
+	t.Parallel()
+	for _, width := range []int{100, 40} {
+		t.Run(fmt.Sprint(width), func(t *testing.T) {
+			t.Parallel()
+			_, c := watchedRun(t, story(), detail(), failedDetail())
+			c.screen = func() (int, int) { return width, 24 }
+			if got := execute(t.Context(), c.app, []string{"run", "watch", id("run", 1)}); got != exitRun {
+				t.Errorf("run watch = exit %d, want %d: %s", got, exitRun, &c.errOut)
+			}
+			golden(t, fmt.Sprintf("watch-board-%d", width), display(t, c.out.String(), width))
+		})
+	}
+}
+
+// display is what a terminal shows of s: it knows up, return, clear below, and
+// wraps lines that are too long.
+func display(t *testing.T, s string, width int) string {
+	t.Helper()
+	var rows []string
+	for s != "" {
+		var up int
+		if n, _ := fmt.Sscanf(s, "\x1b[%dA", &up); n == 1 {
+			if up > len(rows) {
+				t.Fatalf("the cursor goes up %d rows, but only %d are there", up, len(rows))
+			}
+			s = s[strings.IndexByte(s, 'A')+1:]
+		}
+		if below, ok := strings.CutPrefix(s, "\r\x1b[J"); ok {
+			rows, s = rows[:len(rows)-up], below
+			continue
+		}
+		line, more, ok := strings.Cut(s, "\n")
+		if !ok {
+			t.Fatalf("the screen ends inside a line: %q", s)
+		}
+		s = more
+		plain := []rune(unpainted(line))
+		for len(plain) > width {
+			rows, plain = append(rows, string(plain[:width])), plain[width:]
+		}
+		rows = append(rows, string(plain))
+	}
+	return strings.Join(rows, "\n") + "\n"
+}
+
+// unpainted is a line without its colours.
+func unpainted(line string) string {
+	for {
+		before, after, ok := strings.Cut(line, "\x1b[")
+		if !ok {
+			return line
+		}
+		_, after, _ = strings.Cut(after, "m")
+		line = before + after
+	}
+}
+
+// TestBoardFits draws runs of many steps on small screens.
+func TestBoardFits(t *testing.T) {
+	t.Parallel()
+	d := detail()
+	for n := 5; n <= 1000; n++ {
+		d.Steps = append(d.Steps, step(n, fmt.Sprintf("step-with-a-long-name-%d", n), "bash", api.StepStatusPending))
+	}
+	c := newCLI(t, "")
+	for _, size := range [][2]int{{200, 50}, {80, 24}, {60, 16}} {
+		b := &board{a: c.app, p: *newProgress(d)}
+		lines := b.lines(size[0], size[1])
+		if got := rows(lines, size[0]); got >= size[1] {
+			t.Errorf("lines(%v) fill %d rows, want fewer than the screen has", size, got)
+		}
+		all := strings.Join(lines, "\n")
+		for _, want := range []string{"unit", "ship", "pending", "nofx gate approve " + id("gate", 1)} {
+			if !strings.Contains(all, want) {
+				t.Errorf("lines(%v) lack %q:\n%s", size, want, all)
+			}
+		}
+		if strings.Contains(all, "\x1b[31m?") {
+			t.Errorf("lines(%v) hand on what a gate's message tells the terminal", size)
+		}
+	}
+}
+
+// TestApply moves a run on by single events.
+func TestApply(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		event api.Event
+		stale bool
+		want  string // status of run and of step 2, its try
+	}{
+		"run":           {event(8, 0, "run.waiting", `{"to":"waiting"}`), false, "waiting running 2"},
+		"step":          {event(8, 2, "step.retrying", `{"to":"retrying","attempt":3}`), false, "running retrying 3"},
+		"gate":          {event(8, 2, "gate.passed", `{"to":"passed"}`), true, "running running 2"},
+		"other verbs":   {event(8, 2, "step.progress", `{"percent":4}`), false, "running running 2"},
+		"unknown noun":  {event(8, 2, "planet.exploded", `{"to":"dust"}`), false, "running running 2"},
+		"a step unseen": {event(8, 77, "step.ready", `{"to":"ready"}`), true, "running running 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProgress(detail())
+			if got := p.apply(tt.event); got != tt.stale {
+				t.Errorf("apply(%s) = %v, want %v", tt.event.Type, got, tt.stale)
+			}
+			if got := fmt.Sprintf("%s %s %d", p.run.Status, p.steps[1].Status, p.steps[1].Attempt); got != tt.want {
+				t.Errorf("after %s: %q, want %q", tt.event.Type, got, tt.want)
+			}
+		})
+	}
+}
