@@ -1,0 +1,42 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// CommonTree is the tree of the nearest checkpoint that all of the given ones
+// descend from, itself included, or "" when they share none.
+func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (digest string, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `
+			WITH RECURSIVE ancestor (of, id) AS (
+				SELECT c, c FROM unnest($2::uuid[]) AS c
+				UNION
+				SELECT a.of, p.parent_id FROM ancestor a
+				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
+			)
+			SELECT c.tree_digest FROM nofx.checkpoint c
+			JOIN (SELECT id FROM ancestor GROUP BY id HAVING count(*) = cardinality($2)) shared USING (id)
+			WHERE c.tenant_id = $1 ORDER BY c.generation DESC LIMIT 1`, tenant, checkpoints).Scan(&digest)
+		if errors.Is(err, pgx.ErrNoRows) {
+			digest = ""
+			return nil
+		}
+		return err
+	})
+	return digest, err
+}
+
+// Traceparent is the root context of a step's run, or fault.NotFound.
+func (db *DB) Traceparent(ctx context.Context, tenant, stepID uuid.UUID) (parent string, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `SELECT r.traceparent FROM nofx.step s JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
+			WHERE s.tenant_id = $1 AND s.id = $2`, tenant, stepID).Scan(&parent)
+		return missing(err, "step")
+	})
+	return parent, err
+}

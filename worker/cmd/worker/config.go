@@ -1,0 +1,21 @@
+package main
+
+import (
+	"time"
+
+	"nofx.dev/shared/config"
+)
+
+// settings are what a worker reads from its environment.
+type settings struct {
+	config.Common
+	MetricsAddr  string        `env:"NOFX_METRICS_ADDR" envDefault:":9465" doc:"where metrics and readiness are served"`
+	Queues       []string      `env:"NOFX_WORKER_QUEUES" envDefault:"step" doc:"queues to serve, separated by commas"`
+	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" doc:"steps at once"`
+	LeaseTTL     time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" doc:"how long a step stays with a worker that is silent; the same on all workers"`
+	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" doc:"how long running steps may go on after SIGTERM"`
+	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory of this worker alone for workspaces; a new one below the system's temporary directory by default"`
+	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed"`
+	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout may read, separated by commas"`
+	MinTier      int           `env:"NOFX_SANDBOX_MIN_TIER" envDefault:"2" doc:"weakest sandbox to run code in; tier 0, the only one so far, runs code with NOFX_ENV=development alone"`
+}

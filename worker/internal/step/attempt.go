@@ -1,0 +1,323 @@
+package step
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/riverqueue/river"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/job"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/tool"
+)
+
+// errDraining ends a tool when the worker goes down.
+var errDraining = errors.New("the worker is shutting down")
+
+// logClose is how long the end of a step's log may hold the step up.
+const logClose = 15 * time.Second
+
+func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/step") }
+
+// attempt is one try at a step, from its claim to its finish.
+type attempt struct {
+	*Worker
+	job   *river.Job[job.Step]
+	claim *postgres.Claim
+	start start
+	space *workspace     // nil for tools that see no files
+	saved *snapshot.Scan // what of it the finish records
+}
+
+// work runs the attempt that j wakes for. A stale wake-up is no error: the step
+// has moved on, and the job has done its duty.
+func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
+	a := attempt{Worker: w, job: j}
+	sent := time.Now()
+	claim, err := w.db.Claim(ctx, j.Args, postgres.Worker{ID: w.id, PID: w.pid}, w.ttl, a.begin)
+	if err != nil || claim == nil {
+		return err
+	}
+	a.claim = claim
+	ctx = telemetry.WithScope(ctx, telemetry.Scope{
+		TenantID: run.TenantID.Format(claim.TenantID), RunID: run.RunID.Format(claim.RunID),
+		StepID: run.StepID.Format(claim.StepID), Attempt: claim.Attempt,
+	})
+	w.observeClaim(ctx, claim)
+
+	ctx, lose := context.WithCancelCause(ctx)
+	defer lose(nil)
+	w.keeper.hold(claim, sent, lose)
+	defer w.keeper.release(claim)
+	toolCtx, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	defer w.drain.watch(interrupt)()
+
+	if err := failpoint.Hit("after_claim"); err != nil {
+		return err
+	}
+	began := time.Now()
+	defer a.giveBack(ctx)
+	f, err := a.try(ctx, toolCtx)
+	if err == nil {
+		err = a.finish(ctx, f)
+	}
+	a.report(ctx, f, err, time.Since(began))
+	return nil
+}
+
+func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
+	which := "first"
+	if c.Attempt > 1 || c.LostLeases > 0 {
+		which = "retry"
+	}
+	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), run.Queue(c.Tool), job.Step{}.Kind(), which)
+	trace.SpanFromContext(ctx).SetAttributes(
+		telemetry.AttemptKey.Int(c.Attempt), telemetry.FenceKey.Int64(c.Fence),
+		telemetry.RunIDKey.String(run.RunID.Format(c.RunID)), telemetry.StepIDKey.String(run.StepID.Format(c.StepID)))
+}
+
+// try does the step's work and says how the attempt ends. ctx ends with the
+// lease, toolCtx also when the worker drains. The error is that the attempt does
+// not count any more; every other failure is an outcome.
+func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
+	ctx, span := tracer().Start(ctx, "step "+a.claim.Tool, trace.WithAttributes(
+		telemetry.StepNameKey.String(a.claim.Name), telemetry.ToolKey.String(a.claim.Tool)))
+	defer span.End()
+	toolCtx = trace.ContextWithSpan(toolCtx, span)
+
+	f, err := a.outcome(ctx, toolCtx)
+	var failure *tool.Failure
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return f, context.Cause(ctx)
+	case errors.Is(err, fault.Fenced):
+		return f, err
+	case errors.Is(err, errDraining):
+		f, err = a.interrupted(ctx)
+		if err != nil {
+			return f, err
+		}
+	case errors.As(err, &failure):
+		partial := f
+		f = retry(a.claim, failure.Class, failure.Reason, 0)
+		f.ExitCode, f.Usage = partial.ExitCode, partial.Usage
+	default:
+		f = a.failed(ctx, err)
+	}
+	span.SetAttributes(telemetry.OutcomeKey.String(f.Outcome))
+	return f, nil
+}
+
+// failed is the outcome of an error that no tool made: of the database, of
+// storage, of this machine. Its details are for the log.
+func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
+	var after time.Duration
+	reason := "the worker could not do its part"
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		after, reason = e.RetryAfter, e.Detail
+	}
+	a.log.WarnContext(ctx, "step attempt", "error", err)
+	return retry(a.claim, classOf(err), reason, after)
+}
+
+// outcome brings the workspace in, runs the tool and saves what it left. Beside
+// an error of the tool it holds what the tool consumed.
+func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error) {
+	c := a.claim
+	if !a.start.ready {
+		if conflicts, err := a.join(ctx); err != nil {
+			return postgres.Finish{}, err
+		} else if conflicts != nil {
+			return a.conflict(conflicts)
+		}
+	}
+	if waived, err := a.waived(); err != nil {
+		return postgres.Finish{}, err
+	} else if waived {
+		return a.succeeded(ctx, tool.Result{Outputs: map[string]any{"verdict": string(run.Waived)}})
+	}
+	if usesWorkspace(c.Tool) {
+		if err := a.restore(ctx); err != nil {
+			return postgres.Finish{}, err
+		}
+	}
+	result, err := a.runTool(ctx, toolCtx)
+	if err != nil {
+		return postgres.Finish{ExitCode: result.ExitCode, Usage: result.Usage}, err
+	}
+	if err := failpoint.Hit("after_effect"); err != nil {
+		return postgres.Finish{}, err
+	}
+	switch {
+	case result.Wait != nil:
+		return a.waiting(ctx, result)
+	case result.Verdict == run.Failed || result.Verdict == run.Error:
+		return a.gateFailed(ctx, result)
+	}
+	return a.succeeded(ctx, result)
+}
+
+// waived reports whether the step is a gate that was waived for the very inputs
+// that it would judge now.
+func (a *attempt) waived() (bool, error) {
+	if !isGate(a.claim.Tool) || a.claim.WaivedDigest == "" {
+		return false, nil
+	}
+	digest, err := a.inputDigest()
+	return digest == a.claim.WaivedDigest, err
+}
+
+// restore lends the attempt a directory and makes it what the step starts from.
+func (a *attempt) restore(ctx context.Context) (err error) {
+	ctx, span := tracer().Start(ctx, "checkpoint.restore")
+	defer span.End()
+	if a.space, err = a.spaces.take(a.claim.TenantID, a.claim.RunID); err != nil {
+		return err
+	}
+	return a.space.Restore(ctx, a.start.tree)
+}
+
+func (a *attempt) giveBack(ctx context.Context) {
+	if a.space == nil {
+		return
+	}
+	if err := a.spaces.give(a.claim.RunID, a.space); err != nil {
+		a.log.WarnContext(ctx, "workspace clean-up", "error", err)
+	}
+}
+
+// runTool runs the tool, its output going to the step's log.
+func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
+	c := a.claim
+	call := tool.Call{
+		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
+		Spec: c.Spec, Traceparent: telemetry.Inject(toolCtx),
+	}
+	if a.space == nil {
+		return a.tools.Run(toolCtx, call)
+	}
+	call.Workspace, call.Scratch = a.space.path, a.space.scratch
+	log := a.openLog(ctx)
+	call.Log = log
+	result, err := a.tools.Run(toolCtx, call)
+	closeCtx, cancel := context.WithTimeout(ctx, logClose)
+	defer cancel()
+	if closeErr := log.Close(closeCtx); closeErr != nil {
+		a.log.WarnContext(ctx, "step log is incomplete", "error", closeErr)
+	}
+	return result, err
+}
+
+// finish records the outcome. While the database does not answer it tries again
+// for as long as the lease may hold; an attempt that was recorded without our
+// learning of it is not recorded twice.
+func (a *attempt) finish(ctx context.Context, f postgres.Finish) error {
+	ctx, span := tracer().Start(ctx, "finish")
+	defer span.End()
+	f.Job = a.job
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := a.keeper.fresh(ctx, a.claim)
+		if err == nil {
+			err = a.db.FinishStep(ctx, f)
+		}
+		if err == nil {
+			if a.saved != nil {
+				a.space.Committed(a.saved)
+			}
+			return failpoint.Hit("after_commit")
+		}
+		if !errors.Is(err, fault.Unavailable) {
+			return err
+		}
+		a.log.WarnContext(ctx, "finish is tried again", "error", err)
+		if err := pauseFor(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// outcomes are the label values for the outcomes of attempts.
+var outcomes = map[string]string{
+	"succeed": "succeeded", "fail": "failed", "retry": "retrying", "wait": "waiting", "interrupted": "interrupted",
+}
+
+// report writes the one log line of an attempt and its metrics.
+func (a *attempt) report(ctx context.Context, f postgres.Finish, err error, took time.Duration) {
+	outcome := outcomes[f.Outcome]
+	level, args := slog.LevelInfo, []any{"step", a.claim.Name, "tool", a.claim.Tool, "ms", took.Milliseconds()}
+	if f.FailureClass == run.ClassTimeout {
+		outcome = "timeout"
+	}
+	if f.Reason != "" {
+		args = append(args, "reason", f.Reason)
+	}
+	if err != nil {
+		level, outcome = slog.LevelWarn, "fenced"
+		args = append(args, "error", err)
+		telemetry.SetOutcome(ctx, "fenced")
+		if errors.Is(err, fault.Fenced) {
+			a.metrics.FencedWrites.Inc()
+		}
+	}
+	a.metrics.StepDuration.Observe(ctx, took.Seconds(), a.claim.Tool, outcome)
+	if err == nil && (f.Outcome == "succeed" || f.Outcome == "fail") {
+		a.metrics.StepsFinished.Inc(a.claim.Tool, outcome)
+	}
+	if f.Gate != nil && f.Gate.Event != "" && err == nil {
+		a.metrics.GateVerdicts.Inc(f.Gate.Name, string(verdicts[f.Gate.Event]))
+	}
+	a.log.Log(ctx, level, "step attempt", append(args, "outcome", outcome)...)
+}
+
+var verdicts = map[string]run.State{"pass": run.Passed, "fail": run.Failed, "error": run.Error}
+
+func isGate(t string) bool { return strings.HasPrefix(t, run.GateFamily) }
+
+// usesWorkspace reports whether a tool sees files at all.
+func usesWorkspace(t string) bool {
+	return t != run.ToolSleep && !strings.HasPrefix(t, run.ManualFamily)
+}
+
+// changesWorkspace reports whether what a tool leaves in the workspace is what
+// its successors start from. A gate judges and changes nothing.
+func changesWorkspace(t string) bool { return usesWorkspace(t) && !isGate(t) }
+
+// outputsOf is a result's outputs as the step's row keeps them.
+func outputsOf(r tool.Result) (json.RawMessage, error) {
+	if r.Outputs == nil {
+		return nil, nil
+	}
+	raw, err := json.Marshal(r.Outputs)
+	if err != nil {
+		return nil, fmt.Errorf("outputs as JSON: %w", err)
+	}
+	if len(raw) > run.MaxOutputBytes {
+		return nil, fault.New(fault.Invalid, "too-large", "outputs of %d bytes; at most %d", len(raw), run.MaxOutputBytes)
+	}
+	return raw, nil
+}

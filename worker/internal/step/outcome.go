@@ -1,0 +1,151 @@
+package step
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/tool"
+)
+
+// succeeded saves the workspace as the step's post checkpoint. A gate that
+// passed gets its row and, like every step that leaves no files, keeps the tree
+// that it started from.
+func (a *attempt) succeeded(ctx context.Context, r tool.Result) (postgres.Finish, error) {
+	outputs, err := outputsOf(r)
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	f := postgres.Finish{Claim: a.claim, Outcome: "succeed", ExitCode: r.ExitCode, Usage: r.Usage, Outputs: outputs}
+	if r.Verdict == run.Passed {
+		if f.Gate, err = a.gate("pass", "", r.Evidence); err != nil {
+			return postgres.Finish{}, err
+		}
+	}
+	st := a.stateWith(run.Succeeded, outputs)
+	var ck *postgres.Checkpoint
+	if a.space != nil && changesWorkspace(a.claim.Tool) {
+		ck, err = a.save(ctx, run.PostCheckpoint, st)
+	} else {
+		ck, err = a.sameTree(ctx, run.PostCheckpoint, st, f.Gate)
+	}
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	f.Checkpoints = []*postgres.Checkpoint{ck}
+	f.Usage.BytesWritten = ck.BytesNew
+	if f.Gate != nil {
+		return f, a.evidence(ctx, &f)
+	}
+	return f, nil
+}
+
+// gateFailed keeps what the gate judged, with the evidence, and fails the step.
+func (a *attempt) gateFailed(ctx context.Context, r tool.Result) (postgres.Finish, error) {
+	event, class := "fail", run.ClassGateFailed
+	if r.Verdict == run.Error {
+		event, class = "error", run.ClassGateError
+	}
+	reason := gateReason(r)
+	outputs, err := outputsOf(tool.Result{Outputs: map[string]any{"verdict": string(r.Verdict)}})
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	g, err := a.gate(event, reason, r.Evidence)
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	ck, err := a.sameTree(ctx, run.GateFailedCheckpoint, a.stateWith(run.Failed, outputs), g)
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	g.ShownCheckpoint, g.ShownDigest = ck.ID, ck.Digest
+	f := postgres.Finish{
+		Claim: a.claim, Outcome: "fail", Reason: reason, FailureClass: class, ExitCode: r.ExitCode, Usage: r.Usage,
+		Outputs: outputs, Gate: g, Checkpoints: []*postgres.Checkpoint{ck},
+	}
+	return f, a.evidence(ctx, &f)
+}
+
+func gateReason(r tool.Result) string {
+	if reason, ok := r.Evidence["reason"].(string); ok && reason != "" {
+		return reason
+	}
+	if r.ExitCode != nil {
+		return fmt.Sprintf("the command ended with exit code %d", *r.ExitCode)
+	}
+	return "the gate did not pass"
+}
+
+// gate is the next round of a command gate with its verdict. What was shown is
+// the checkpoint that the step started from, unless the caller knows better.
+func (a *attempt) gate(event, reason string, evidence map[string]any) (*postgres.NewGate, error) {
+	digest, err := a.inputDigest()
+	return &postgres.NewGate{
+		ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.GateFamily), Kind: run.CommandGate,
+		InputDigest: digest, ShownCheckpoint: a.start.checkpoint.ID, ShownDigest: a.start.checkpoint.Digest,
+		Evidence: evidence, Event: event, Reason: reason,
+	}, err
+}
+
+// waiting parks the step: on its gate, for a person, or on a timer. The wait
+// checkpoint is what a person is shown and what successors start from.
+func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, error) {
+	digest, err := a.inputDigest()
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	f := postgres.Finish{
+		Claim: a.claim, Outcome: "wait", Reason: "waits for " + string(r.Wait.Kind),
+		Wait: &postgres.NewWait{Kind: string(r.Wait.Kind), After: r.Wait.Until, Quorum: r.Wait.Approvals},
+	}
+	if r.Wait.Kind == tool.ApprovalWait {
+		f.Gate = &postgres.NewGate{
+			ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.ManualFamily), Kind: run.ManualGate,
+			Message: r.Wait.Message, InputDigest: digest,
+		}
+	}
+	ck, err := a.sameTree(ctx, run.WaitCheckpoint, a.stateWith(run.Waiting, nil), f.Gate)
+	if err != nil {
+		return postgres.Finish{}, err
+	}
+	if f.Gate != nil {
+		f.Gate.ShownCheckpoint, f.Gate.ShownDigest = ck.ID, ck.Digest
+	}
+	f.Checkpoints = []*postgres.Checkpoint{ck}
+	return f, nil
+}
+
+// interrupted keeps what a tool had done when the worker was told to stop, and
+// gives the step back. The next attempt starts over from the pre checkpoint; the
+// interrupt checkpoint is there to look at.
+func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
+	f := postgres.Finish{Claim: a.claim, Outcome: "interrupted", Reason: errDraining.Error()}
+	if a.space == nil || !changesWorkspace(a.claim.Tool) {
+		return f, nil
+	}
+	ck, err := a.save(ctx, run.InterruptCheckpoint, a.stateWith(run.Running, nil))
+	if err != nil {
+		a.log.WarnContext(ctx, "interrupt checkpoint", "error", err)
+		return f, nil // giving the step back matters more
+	}
+	f.Checkpoints = []*postgres.Checkpoint{ck}
+	return f, nil
+}
+
+// conflict fails a step whose dependencies left workspaces that do not fit.
+func (a *attempt) conflict(conflicts []snapshot.Conflict) (postgres.Finish, error) {
+	outputs, err := json.Marshal(map[string]any{"conflicts": conflicts[:min(len(conflicts), 200)], "total": len(conflicts)})
+	if err != nil {
+		return postgres.Finish{}, fault.New(fault.Invalid, "workspace-conflict", "conflicts as JSON").Because(err)
+	}
+	return postgres.Finish{
+		Claim: a.claim, Outcome: "fail", FailureClass: run.ClassWorkspaceConflict, Outputs: outputs,
+		Reason: fmt.Sprintf("its dependencies changed %d paths differently, first %s", len(conflicts), conflicts[0].Path),
+	}, nil
+}

@@ -1,0 +1,61 @@
+package step
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/steplog"
+)
+
+// openLog starts the log of the attempt. It is uploaded under ctx, the lease's,
+// so that the log of a tool that was ended is kept.
+func (a *attempt) openLog(ctx context.Context) *steplog.Writer {
+	c := a.claim
+	return steplog.Open(ctx, steplog.Config{
+		Key: func(n int) string { return blob.LogKey(c.TenantID, c.RunID, c.StepID, c.Fence, n) },
+		Put: func(ctx context.Context, key string, data []byte) error {
+			if err := a.keeper.fresh(ctx, c); err != nil {
+				return err
+			}
+			return a.blobs.Put(ctx, key, bytes.NewReader(data), int64(len(data)), blob.PutOptions{ContentType: "text/plain; charset=utf-8"})
+		},
+		Record: func(ctx context.Context, l steplog.Chunk) error {
+			return a.db.RecordLogChunk(ctx, c, postgres.LogChunk{N: l.N, Start: l.Start, Bytes: l.Bytes, Lines: l.Lines, Key: l.Key, SHA256: l.SHA256})
+		},
+		Redact: a.redactor.String,
+	})
+}
+
+// evidence stores what a gate saw as an artifact of its step, for audit.
+func (a *attempt) evidence(ctx context.Context, f *postgres.Finish) error {
+	doc, err := json.MarshalIndent(map[string]any{
+		"gate": run.GateID.Format(f.Gate.ID), "name": f.Gate.Name, "verdict": verdicts[f.Gate.Event],
+		"run": run.RunID.Format(a.claim.RunID), "step": a.claim.Name, "fence": a.claim.Fence,
+		"input_digest": f.Gate.InputDigest, "judged": f.Gate.ShownDigest, "evidence": f.Gate.Evidence,
+		"at": time.Now().UTC().Format(time.RFC3339),
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("evidence as JSON: %w", err)
+	}
+	if err := a.keeper.fresh(ctx, a.claim); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(doc)
+	key := blob.BlobKey(a.claim.TenantID, sum)
+	if err := a.blobs.Put(ctx, key, bytes.NewReader(doc), int64(len(doc)), blob.PutOptions{ContentType: "application/json"}); err != nil {
+		return err
+	}
+	f.Artifacts = append(f.Artifacts, run.Artifact{
+		ID: run.NewID(), Name: a.claim.Name + "-evidence.json", Key: key, MediaType: "application/json", Size: int64(len(doc)), SHA256: sum[:],
+	})
+	ck := f.Checkpoints[0]
+	ck.Objects = append(ck.Objects, postgres.Object{Key: key, SHA256: sum, Bytes: int64(len(doc)), Kind: "blob"})
+	return nil
+}

@@ -1,0 +1,73 @@
+package step
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+func TestRetry(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name        string
+		class       run.FailureClass
+		attempt     int
+		maxAttempts int
+		retryAfter  time.Duration
+		outcome     string
+		wantClass   run.FailureClass
+	}{
+		{"tool, one attempt", run.ClassTool, 1, 1, 0, "fail", run.ClassTool},
+		{"tool, first of three", run.ClassTool, 1, 3, 0, "retry", run.ClassTool},
+		{"tool, last of three", run.ClassTool, 3, 3, 0, "fail", run.ClassExhausted},
+		{"timeout, first of two", run.ClassTimeout, 1, 2, 0, "retry", run.ClassTimeout},
+		{"infrastructure goes beyond the plan", run.ClassInfrastructure, 4, 1, 0, "retry", run.ClassInfrastructure},
+		{"infrastructure ends", run.ClassInfrastructure, 5, 1, 0, "fail", run.ClassExhausted},
+		{"infrastructure says when", run.ClassInfrastructure, 1, 1, time.Minute, "retry", run.ClassInfrastructure},
+		{"invalid", run.ClassInvalid, 1, 3, 0, "fail", run.ClassInvalid},
+		{"policy", run.ClassPolicy, 1, 3, 0, "fail", run.ClassPolicy},
+		{"workspace conflict", run.ClassWorkspaceConflict, 1, 3, 0, "fail", run.ClassWorkspaceConflict},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := &postgres.Claim{Attempt: tt.attempt, MaxAttempts: tt.maxAttempts, Spec: run.Spec{Retry: run.Retry{InitialS: 1}}}
+			f := retry(c, tt.class, "why", tt.retryAfter)
+			if f.Outcome != tt.outcome || f.FailureClass != tt.wantClass {
+				t.Errorf("retry(%s, attempt %d of %d) = %s %s, want %s %s", tt.class, tt.attempt, tt.maxAttempts, f.Outcome, f.FailureClass, tt.outcome, tt.wantClass)
+			}
+			if f.Delay < tt.retryAfter || f.Delay > max(tt.retryAfter, maxBackoff) {
+				t.Errorf("retry(%s).Delay = %s, want at least %s and at most five minutes", tt.class, f.Delay, tt.retryAfter)
+			}
+		})
+	}
+}
+
+func TestBackoffIsBounded(t *testing.T) {
+	t.Parallel()
+	for attempt := 1; attempt < 200; attempt++ {
+		ceiling := min(time.Duration(1<<min(attempt-1, 20))*2*time.Second, maxBackoff)
+		if d := backoff(2, attempt); d < 0 || d > ceiling {
+			t.Fatalf("backoff(2, %d) = %s, want within 0 and %s", attempt, d, ceiling)
+		}
+	}
+}
+
+func TestClassOf(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]run.FailureClass{
+		fault.Invalid:           run.ClassInvalid,
+		fault.Gone:              run.ClassInvalid,
+		fault.Forbidden:         run.ClassPolicy,
+		fault.Unavailable:       run.ClassInfrastructure,
+		errors.New("disk full"): run.ClassInfrastructure,
+	} {
+		if got := classOf(err); got != want {
+			t.Errorf("classOf(%v) = %s, want %s", err, got, want)
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package step
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/job"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/telemetry"
+	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/tool"
+)
+
+// Config is what a Worker works with.
+type Config struct {
+	ID      string // unique among workers; on leases and attempts
+	PID     int
+	Version string // of the build; on checkpoints
+
+	Work      *postgres.DB // claims and finishes
+	River     *postgres.DB // River's own, which can listen unless PollOnly
+	Heartbeat *postgres.DB // renewals and sweeps, on two connections of its own
+	Blobs     *blob.Store
+	Tools     *tool.Box
+	Redactor  *telemetry.Redactor
+	Metrics   *telemetry.Metrics
+	Log       *slog.Logger
+
+	Queues       []string
+	Concurrency  int // steps at once, on each queue
+	LeaseTTL     time.Duration
+	DrainGrace   time.Duration // for running steps to end after a stop
+	WorkspaceDir string        // emptied at start, this process's alone; "" makes a temporary one
+	PollOnly     bool          // notifications do not arrive
+}
+
+// Worker runs steps until it is told to stop.
+type Worker struct {
+	id, version string
+	pid         int
+	ttl         time.Duration
+	grace       time.Duration
+	concurrency int
+
+	db        *postgres.DB
+	blobs     *blob.Store
+	snapshots *snapshot.Store
+	source    *tree.Source
+	spaces    *workspaces
+	tools     *tool.Box
+	redactor  *telemetry.Redactor
+	metrics   *telemetry.Metrics
+	log       *slog.Logger
+
+	keeper  *keeper
+	sweeper *sweeper
+	drain   drain
+	river   *river.Client[pgx.Tx]
+	queues  []string
+}
+
+// New makes a Worker. Nothing runs before [Worker.Run].
+func New(cfg Config) (*Worker, error) {
+	index := index{cfg.Work}
+	w := &Worker{
+		id: cfg.ID, version: cfg.Version, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, concurrency: cfg.Concurrency,
+		db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log,
+		snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: index}),
+		source:    &tree.Source{Blobs: cfg.Blobs, Locator: index},
+		keeper:    newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
+		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
+		queues:    cfg.Queues,
+	}
+	var err error
+	if w.spaces, err = newWorkspaces(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency); err != nil {
+		return nil, err
+	}
+	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
+	for _, q := range cfg.Queues {
+		queues[q] = river.QueueConfig{MaxWorkers: cfg.Concurrency}
+	}
+	workers := river.NewWorkers()
+	river.AddWorker(workers, river.WorkFunc(w.wake))
+	w.river, err = river.NewClient(riverpgxv5.New(cfg.River.Pool()), &river.Config{
+		Schema:            job.Schema,
+		Queues:            queues,
+		Workers:           workers,
+		Middleware:        []rivertype.Middleware{telemetry.NewCarrier(cfg.Metrics)},
+		ID:                cfg.ID,
+		Logger:            slog.New(quiet{cfg.Log.Handler()}),
+		FetchCooldown:     10 * time.Millisecond,
+		FetchPollInterval: time.Second,
+		JobTimeout:        -1, // a step's own timeout and lease act
+		PollOnly:          cfg.PollOnly,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("river client: %w", err)
+	}
+	return w, nil
+}
+
+// wake is where River's job arrives. Its carrier, when it can be read, has put
+// the job's span into ctx; otherwise the run's root context is the parent.
+func (w *Worker) wake(ctx context.Context, j *river.Job[job.Step]) error {
+	ctx = postgres.WithActor(ctx, w.id)
+	if trace.SpanContextFromContext(ctx).IsValid() {
+		return w.work(ctx, j)
+	}
+	parent, err := w.db.Traceparent(ctx, j.Args.TenantID, j.Args.StepID)
+	if err != nil {
+		return err
+	}
+	ctx, _ = telemetry.WithTraceparent(ctx, parent)
+	return telemetry.Process(ctx, j.JobRow, func(ctx context.Context) error { return w.work(ctx, j) })
+}
+
+// Run works until ctx ends and then drains: nothing more is claimed, running
+// steps get the grace to end, and what still runs then is given back. A hurry
+// that ends skips the grace.
+func (w *Worker) Run(ctx, hurry context.Context) error {
+	// What keeps leases must outlive ctx: steps still run while the worker drains.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	defer stop()
+	keeping.Go(func() { w.keeper.run(background) })
+	keeping.Go(func() { w.sweeper.run(postgres.WithActor(ctx, w.id)) })
+	for _, q := range w.queues {
+		w.metrics.WorkerSlots.Set(float64(w.concurrency), q, "max")
+	}
+	if err := w.river.Start(background); err != nil {
+		return fmt.Errorf("start River: %w", err)
+	}
+	w.log.InfoContext(ctx, "worker takes steps", "worker_id", w.id, "queues", w.queues, "concurrency", w.concurrency)
+	<-ctx.Done()
+	err := w.stop(background, hurry)
+	if removeErr := w.spaces.close(); err == nil {
+		err = removeErr
+	}
+	return err
+}
+
+// giveBack bounds the time for interrupt checkpoints and for giving steps back.
+const giveBack = 20 * time.Second
+
+func (w *Worker) stop(ctx, hurry context.Context) error {
+	w.log.InfoContext(ctx, "worker drains", "grace", w.grace.String())
+	if err := failpoint.Hit("in_drain"); err != nil {
+		return err
+	}
+	stopCtx, cancel := context.WithTimeout(ctx, w.grace+giveBack)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- w.river.Stop(stopCtx) }()
+	grace := time.NewTimer(w.grace)
+	defer grace.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-hurry.Done():
+	case <-grace.C:
+	}
+	w.drain.interrupt()
+	err := <-done
+	if errors.Is(err, context.DeadlineExceeded) {
+		hard, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		err = w.river.StopAndCancel(hard)
+	}
+	return err
+}
+
+// drain tells running tools that the worker is going down.
+type drain struct {
+	mu      sync.Mutex
+	begun   bool
+	next    int
+	running map[int]context.CancelCauseFunc
+}
+
+// watch has interrupt called when the drain's grace is over, until the returned
+// function is called.
+func (d *drain) watch(interrupt context.CancelCauseFunc) (forget func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.begun {
+		interrupt(errDraining)
+	}
+	if d.running == nil {
+		d.running = map[int]context.CancelCauseFunc{}
+	}
+	id := d.next
+	d.next++
+	d.running[id] = interrupt
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.running, id)
+	}
+}
+
+func (d *drain) interrupt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = true
+	for _, interrupt := range d.running {
+		interrupt(errDraining)
+	}
+}
+
+// quiet keeps River's own lines to warnings: what happens to a step is ours to
+// tell, once.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }

@@ -1,0 +1,316 @@
+package step
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river/rivertype"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/blob/blobtest"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/tool"
+)
+
+const bucket = "nofx-step"
+
+var storage *blobtest.Server
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	ctx := context.Background()
+	stop, err := pgtest.Start(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "start Postgres:", err)
+		return 1
+	}
+	defer stop()
+	if storage, err = blobtest.Start(ctx, blobtest.Config{}); err == nil {
+		defer storage.Stop()
+		err = storage.MakeBucket(ctx, bucket)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "start object storage:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// bundle is one test's database, storage and tenant.
+type bundle struct {
+	*pgtest.Database
+	db     *postgres.DB
+	blobs  *blob.Store
+	tenant uuid.UUID
+	ctx    context.Context // in a span of a trace
+}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	d := pgtest.New(t)
+	blobs, err := blob.Open(blob.Config{Endpoint: storage.Endpoint, Bucket: bucket, Region: storage.Region, AccessKey: storage.AccessKey, SecretKey: storage.SecretKey})
+	if err != nil {
+		t.Fatalf("blob.Open() = %v", err)
+	}
+	id, span := uuid.New(), uuid.New()
+	ctx := trace.ContextWithRemoteSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID(id), SpanID: trace.SpanID(span[:8]), TraceFlags: trace.FlagsSampled,
+	}))
+	return &bundle{Database: d, db: openDB(t, d, nil), blobs: blobs, tenant: d.Tenant(t), ctx: postgres.WithActor(ctx, "tester")}
+}
+
+func openDB(t *testing.T, d *pgtest.Database, m *telemetry.Metrics) *postgres.DB {
+	c := postgres.Config{}
+	if m != nil {
+		c.JobMiddleware = []rivertype.Middleware{telemetry.NewCarrier(m)}
+	}
+	return d.Open(t, c)
+}
+
+// worker starts a worker that stops with the test, or when stop is called.
+func (b *bundle) worker(t *testing.T, edit func(*Config)) (w *Worker, stop func()) {
+	t.Helper()
+	var out bytes.Buffer
+	m := telemetry.NewMetrics(prometheus.NewRegistry(), "test")
+	cfg := Config{
+		ID: "worker-" + uuid.NewString()[:8], PID: os.Getpid(), Version: "test",
+		Work: openDB(t, b.Database, m), River: openDB(t, b.Database, m), Heartbeat: openDB(t, b.Database, m), Blobs: b.blobs,
+		Tools: tool.New(tool.Config{Development: true}), Metrics: m, Log: slog.New(slog.DiscardHandler),
+		Queues: []string{"step"}, Concurrency: 4, LeaseTTL: 5 * time.Second, DrainGrace: 100 * time.Millisecond,
+		WorkspaceDir: t.TempDir(),
+	}
+	if edit != nil {
+		edit(&cfg)
+	}
+	w, err := New(cfg)
+	if err != nil {
+		t.Fatalf("New() = %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx, context.Background()) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run() = %v, want nil\n%s", err, out.String())
+		}
+	}
+	t.Cleanup(stop)
+	return w, stop
+}
+
+func (b *bundle) create(t *testing.T, steps ...run.PlanStep) run.Run {
+	t.Helper()
+	p, err := run.Plan{Goal: "test", Steps: steps}.Normalise()
+	if err != nil {
+		t.Fatalf("Normalise() = %v", err)
+	}
+	r, _, err := b.db.CreateRun(b.ctx, b.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "tester"})
+	if err != nil {
+		t.Fatalf("CreateRun() = %v", err)
+	}
+	return r
+}
+
+func script(name, text string, needs ...string) run.PlanStep {
+	inputs, _ := json.Marshal(run.BashInputs{Script: text})
+	return run.PlanStep{Name: name, Tool: run.ToolBash, Inputs: inputs, DependsOn: needs, TimeoutS: 60}
+}
+
+// until waits for the run to reach one of the states.
+func (b *bundle) until(t *testing.T, id uuid.UUID, states ...run.State) postgres.RunDetail {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		d, err := b.db.RunDetail(ctx, b.tenant, id)
+		if err != nil {
+			t.Fatalf("RunDetail(%s) = %v", id, err)
+		}
+		for _, s := range states {
+			if d.Run.State == s {
+				return d
+			}
+		}
+		if d.Run.State.Terminal() {
+			t.Fatalf("run is %s (%s), want %v", d.Run.State, d.Run.Reason, states)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("run is still %s, want %v; steps %+v", d.Run.State, states, d.Steps)
+		}
+	}
+}
+
+// file is the content of a file in the newest checkpoint of a run.
+func (b *bundle) file(t *testing.T, d postgres.RunDetail, path string) string {
+	t.Helper()
+	if d.Run.HeadCheckpointID == nil {
+		t.Fatalf("run %s has no head checkpoint", d.Run.ID)
+	}
+	ck, err := b.db.Checkpoint(b.ctx, b.tenant, d.Run.ID, *d.Run.HeadCheckpointID)
+	if err != nil {
+		t.Fatalf("Checkpoint() = %v", err)
+	}
+	root, err := tree.ParseDigest(ck.TreeDigest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := &tree.Source{Blobs: b.blobs, Locator: index{b.db}}
+	r, _, err := source.Tree(b.tenant, root).Open(b.ctx, path)
+	if err != nil {
+		t.Fatalf("Open(%s) = %v", path, err)
+	}
+	defer r.Close()
+	var buf bytes.Buffer
+	if _, err := buf.ReadFrom(r); err != nil {
+		t.Fatalf("read %s: %v", path, err)
+	}
+	return buf.String()
+}
+
+func TestStepsRunInOrderAndSeeFiles(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	r := b.create(t,
+		script("one", "echo hello > a.txt; echo version=1.2 >> $NOFX_OUTPUT"),
+		script("two", "cat a.txt > b.txt; echo more >> b.txt"))
+	d := b.until(t, r.ID, run.Succeeded)
+	if got := b.file(t, d, "b.txt"); got != "hello\nmore\n" {
+		t.Errorf("b.txt = %q, want %q", got, "hello\nmore\n")
+	}
+	if !strings.Contains(string(d.Steps[0].Outputs), `"version": "1.2"`) {
+		t.Errorf("outputs of one = %s, want version 1.2", d.Steps[0].Outputs)
+	}
+	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[1].ID, nil)
+	if err != nil || !log.Ended {
+		t.Errorf("Log() = %+v, %v, want an ended log", log, err)
+	}
+}
+
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	tests := []struct {
+		name  string
+		right string
+		want  run.State
+	}{
+		{"different files", "echo r > right.txt", run.Succeeded},
+		{"the same file", "echo r > left.txt", run.Failed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := b.create(t, script("base", "echo b > base.txt"),
+				script("left", "echo l > left.txt", "base"), script("right", tt.right, "base"),
+				script("both", "cat base.txt left.txt right.txt > all.txt", "left", "right"))
+			d := b.until(t, r.ID, tt.want)
+			if tt.want == run.Succeeded {
+				if got := b.file(t, d, "all.txt"); got != "b\nl\nr\n" {
+					t.Errorf("all.txt = %q, want %q", got, "b\nl\nr\n")
+				}
+				return
+			}
+			if s := d.Steps[3]; s.FailureClass != run.ClassWorkspaceConflict || !strings.Contains(string(s.Outputs), "left.txt") {
+				t.Errorf("step both = %s, outputs %s, want workspace_conflict over left.txt", s.FailureClass, s.Outputs)
+			}
+		})
+	}
+}
+
+func TestGateApprovalAndWaiver(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	gate := run.PlanStep{Name: "unit", Tool: "gate:unit", Inputs: json.RawMessage(`{"command":"test -e marker"}`)}
+	ship := run.PlanStep{Name: "ship", Tool: "manual:ship", Inputs: json.RawMessage(`{"message":"go?"}`)}
+	last := script("last", "echo done > done.txt")
+
+	r := b.create(t, gate, ship, last)
+	d := b.until(t, r.ID, run.Failed)
+	g := d.Gates[0]
+	if g.State != run.Failed || g.ShownCheckpointID == nil || len(g.Evidence) == 0 {
+		t.Fatalf("gate = %s, shown %v, evidence %s, want a failed gate with its checkpoint and evidence", g.State, g.ShownCheckpointID, g.Evidence)
+	}
+	artifacts, err := b.db.Artifacts(b.ctx, b.tenant, r.ID, nil, 10)
+	if err != nil || len(artifacts) != 1 {
+		t.Fatalf("Artifacts() = %v, %v, want the evidence", artifacts, err)
+	}
+	if _, err := b.db.DecideGate(b.ctx, b.tenant, g.ID, postgres.Decision{Event: "waive", Reason: "known"}); err != nil {
+		t.Fatalf("DecideGate(waive) = %v", err)
+	}
+	d = b.until(t, r.ID, run.Waiting)
+	if len(d.Gates) != 2 || d.Gates[1].Kind != run.ManualGate {
+		t.Fatalf("gates = %+v, want a second, manual one", d.Gates)
+	}
+	if _, err := b.db.DecideGate(b.ctx, b.tenant, d.Gates[1].ID, postgres.Decision{Event: "approve"}); err != nil {
+		t.Fatalf("DecideGate(approve) = %v", err)
+	}
+	b.until(t, r.ID, run.Succeeded)
+}
+
+func TestTimeoutAndRetry(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	slow := script("slow", "echo x >> tries.txt; exec tail -f /dev/null")
+	slow.TimeoutS = 1
+	slow.Retry = &run.Retry{MaxAttempts: 2, InitialS: 0.01}
+	d := b.until(t, b.create(t, slow).ID, run.Failed)
+	if s := d.Steps[0]; s.FailureClass != run.ClassExhausted || s.Attempt != 2 {
+		t.Errorf("step = %s after %d attempts (%s), want exhausted after 2", s.FailureClass, s.Attempt, s.Reason)
+	}
+}
+
+func TestSleepHoldsNoWorker(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, stop := b.worker(t, nil)
+	r := b.create(t, run.PlanStep{Name: "nap", Tool: run.ToolSleep, Inputs: json.RawMessage(`{"duration_s":0.5}`)}, script("after", "true"))
+	b.until(t, r.ID, run.Waiting)
+	stop()
+	b.worker(t, nil)
+	b.until(t, r.ID, run.Succeeded)
+}
+
+func TestDrainGivesBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, stop := b.worker(t, nil)
+	r := b.create(t, script("long", `if [ -e go ]; then exit 0; fi; echo half > half.txt; until [ -e `+t.TempDir()+`/never ]; do read -t 0.1 <> <(:) || true; done`))
+	b.until(t, r.ID, run.Running)
+	stop()
+	d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := d.Steps[0]; s.State != run.Ready || s.Attempt != 0 {
+		t.Errorf("after a drain the step is %s with %d attempts, want ready with 0", s.State, s.Attempt)
+	}
+}

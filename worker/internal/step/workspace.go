@@ -1,0 +1,119 @@
+package step
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/worker/internal/snapshot"
+)
+
+// idleLimit is how long a directory is kept for the next step of its run.
+const idleLimit = 5 * time.Minute
+
+// workspaces keeps the directories of runs on this worker. A step gets one to
+// itself; the one that its run used last is the cheapest to bring up to date.
+type workspaces struct {
+	store *snapshot.Store
+	root  string
+	keep  int // idle ones at the most
+
+	mu   sync.Mutex
+	made int
+	idle []idleWorkspace // oldest first
+}
+
+type idleWorkspace struct {
+	run   uuid.UUID
+	space *workspace
+	since time.Time
+}
+
+// workspace is a directory for one step: the workspace itself and, beside it,
+// the scratch directory of its tool.
+type workspace struct {
+	*snapshot.Workspace
+	dir     string
+	path    string
+	scratch string
+}
+
+// newWorkspaces empties root, which belongs to this process alone. An empty root
+// is a new temporary directory.
+func newWorkspaces(store *snapshot.Store, root string, keep int) (*workspaces, error) {
+	if root == "" {
+		var err error
+		if root, err = os.MkdirTemp("", "nofx-worker-"); err != nil {
+			return nil, fmt.Errorf("make the workspace directory: %w", err)
+		}
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fmt.Errorf("workspace directory: %w", err)
+	}
+	if err := os.RemoveAll(root); err != nil {
+		return nil, fmt.Errorf("empty the workspace directory: %w", err)
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, fmt.Errorf("make the workspace directory: %w", err)
+	}
+	return &workspaces{store: store, root: root, keep: keep}, nil
+}
+
+// take lends a directory for a step of a run.
+func (w *workspaces) take(tenant, runID uuid.UUID) (*workspace, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := len(w.idle) - 1; i >= 0; i-- {
+		if w.idle[i].run == runID {
+			space := w.idle[i].space
+			w.idle = append(w.idle[:i], w.idle[i+1:]...)
+			return space, space.clear()
+		}
+	}
+	w.made++
+	dir := filepath.Join(w.root, strconv.Itoa(w.made))
+	space := &workspace{dir: dir, path: filepath.Join(dir, "workspace"), scratch: filepath.Join(dir, "scratch")}
+	space.Workspace = w.store.Workspace(tenant, space.path)
+	if err := os.MkdirAll(space.path, 0o700); err != nil {
+		return nil, fmt.Errorf("make a workspace: %w", err)
+	}
+	return space, space.clear()
+}
+
+// give takes a directory back and removes those that were idle for long.
+func (w *workspaces) give(runID uuid.UUID, space *workspace) error {
+	w.mu.Lock()
+	w.idle = append(w.idle, idleWorkspace{runID, space, time.Now()})
+	var old []idleWorkspace
+	for len(w.idle) > 0 && (len(w.idle) > w.keep || time.Since(w.idle[0].since) > idleLimit) {
+		old = append(old, w.idle[0])
+		w.idle = w.idle[1:]
+	}
+	w.mu.Unlock()
+	for _, o := range old {
+		if err := os.RemoveAll(o.space.dir); err != nil {
+			return fmt.Errorf("remove a workspace: %w", err)
+		}
+	}
+	return nil
+}
+
+// close removes all of it.
+func (w *workspaces) close() error { return os.RemoveAll(w.root) }
+
+// clear gives the next tool an empty scratch directory.
+func (s *workspace) clear() error {
+	if err := os.RemoveAll(s.scratch); err != nil {
+		return fmt.Errorf("empty a scratch directory: %w", err)
+	}
+	if err := os.Mkdir(s.scratch, 0o700); err != nil {
+		return fmt.Errorf("make a scratch directory: %w", err)
+	}
+	return nil
+}
