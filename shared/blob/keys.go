@@ -1,0 +1,33 @@
+package blob
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// The keys of every object we write. A tenant's objects share a prefix and are
+// never shared with another tenant: a dedupe hit would tell one what another
+// holds. Ids are written as 32 hex digits.
+
+// BlobKey is where content is kept as it is: t/<tenant>/blob/<aa>/<sha256>.
+func BlobKey(tenant uuid.UUID, sha256 [32]byte) string { return digestKey(tenant, "blob", sha256) }
+
+// PackKey is where small content of one checkpoint is kept together, addressed
+// by the digest of the whole pack: t/<tenant>/pack/<aa>/<sha256>.
+func PackKey(tenant uuid.UUID, sha256 [32]byte) string { return digestKey(tenant, "pack", sha256) }
+
+// LogKey is the n-th chunk of the log a step wrote under one fence. A log is not
+// addressed by its content, so the fence keeps a worker that lost its lease from
+// overwriting its successor's.
+func LogKey(tenant, run, step uuid.UUID, fence int64, n int) string {
+	return fmt.Sprintf("t/%s/log/%s/%s/%d-%d", id(tenant), id(run), id(step), fence, n)
+}
+
+func digestKey(tenant uuid.UUID, kind string, sha256 [32]byte) string {
+	h := hex.EncodeToString(sha256[:])
+	return "t/" + id(tenant) + "/" + kind + "/" + h[:2] + "/" + h
+}
+
+func id(u uuid.UUID) string { return hex.EncodeToString(u[:]) }

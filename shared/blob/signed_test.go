@@ -1,0 +1,141 @@
+package blob
+
+import (
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+func fetch(t testing.TB, method, url string) (status int, body []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("%s signed URL: %v", method, err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s signed URL: %v", method, err)
+	}
+	return resp.StatusCode, body
+}
+
+func TestSignedURL(t *testing.T) {
+	t.Parallel()
+	s := open(t, nil)
+	content := []byte("what was stored")
+	key, other := put(t, s, content), put(t, s, []byte("what another may read"))
+	signed, err := s.SignedURL(t.Context(), key, "größe \"1\".log", time.Minute)
+	if err != nil {
+		t.Fatalf("SignedURL: %v", err)
+	}
+
+	resp, err := http.Get(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != 200 || string(body) != string(content) {
+		t.Errorf("GET = %d %q, want 200 %q", resp.StatusCode, body, content)
+	}
+	kind, params, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition"))
+	if err != nil || kind != "attachment" || params["filename"] != `größe "1".log` {
+		t.Errorf("Content-Disposition = %q (%v), want an attachment with the name", resp.Header.Get("Content-Disposition"), err)
+	}
+	if got := resp.Header.Get("Content-Type"); got != "application/octet-stream" {
+		t.Errorf("Content-Type = %q, want application/octet-stream", got)
+	}
+
+	edit := func(f func(u *url.URL, q url.Values)) string {
+		u, err := url.Parse(signed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		f(u, q)
+		u.RawQuery = q.Encode()
+		return u.String()
+	}
+	for name, c := range map[string]struct{ method, url string }{
+		"longer life": {"GET", edit(func(_ *url.URL, q url.Values) { q.Set("X-Amz-Expires", "900") })},
+		"other time":  {"GET", edit(func(_ *url.URL, q url.Values) { q.Set("X-Amz-Date", q.Get("X-Amz-Date")[:8]+"T000001Z") })},
+		"other name":  {"GET", edit(func(_ *url.URL, q url.Values) { q.Set("response-content-disposition", "inline") })},
+		"forged":      {"GET", edit(func(_ *url.URL, q url.Values) { q.Set("X-Amz-Signature", strings.Repeat("0", 64)) })},
+		"other key":   {"GET", edit(func(u *url.URL, _ url.Values) { u.Path = "/" + s.cfg.Bucket + "/" + other })},
+		"HEAD":        {"HEAD", signed},
+		"PUT":         {"PUT", signed},
+		"DELETE":      {"DELETE", signed},
+	} {
+		if status, body := fetch(t, c.method, c.url); status != http.StatusForbidden {
+			t.Errorf("%s: status = %d %s, want 403", name, status, body)
+		}
+	}
+	if got, err := read(t, s, key, 0, -1); err != nil || string(got) != string(content) {
+		t.Errorf("Open afterwards = %q, %v, want %q", got, err, content)
+	}
+}
+
+func TestSignedURLExpires(t *testing.T) {
+	t.Parallel()
+	s := open(t, nil)
+	key := put(t, s, []byte("gone in a second"))
+	signed, err := s.SignedURL(t.Context(), key, "x", time.Second)
+	if err != nil {
+		t.Fatalf("SignedURL: %v", err)
+	}
+	for deadline, tick := time.After(10*time.Second), time.Tick(200*time.Millisecond); ; {
+		if status, _ := fetch(t, http.MethodGet, signed); status == http.StatusForbidden {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatal("GET 10 s after a life of 1 s is still answered")
+		case <-tick:
+		}
+	}
+}
+
+func TestSignedURLLife(t *testing.T) {
+	t.Parallel()
+	s := open(t, func(c *Config) { c.PublicEndpoint = "https://files.example.com" })
+	for _, ttl := range []time.Duration{0, -time.Minute, time.Second - 1, 15*time.Minute + 1, time.Hour} {
+		if u, err := s.SignedURL(t.Context(), "k", "f", ttl); err == nil {
+			t.Errorf("SignedURL(%s) = %q, want an error", ttl, u)
+		}
+	}
+	u, err := s.SignedURL(t.Context(), "k", "f", MaxSignedTTL)
+	if want := "https://files.example.com/" + s.cfg.Bucket + "/k?"; err != nil || !strings.HasPrefix(u, want) {
+		t.Errorf("SignedURL = %q, %v, want prefix %q", u, err, want)
+	}
+}
+
+func TestDisposition(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"report.pdf":             `attachment; filename="report.pdf"; filename*=UTF-8''report.pdf`,
+		"../../etc/passwd":       `attachment; filename="passwd"; filename*=UTF-8''passwd`,
+		`C:\temp\x.txt`:          `attachment; filename="x.txt"; filename*=UTF-8''x.txt`,
+		"a\r\nSet-Cookie: b=c":   `attachment; filename="aSet-Cookie: b=c"; filename*=UTF-8''aSet-Cookie%3A%20b%3Dc`,
+		`q"; filename="evil.exe`: `attachment; filename="q__ filename=_evil.exe"; filename*=UTF-8''q%22%3B%20filename%3D%22evil.exe`,
+		"größe.txt":              `attachment; filename="gr__e.txt"; filename*=UTF-8''gr%C3%B6%C3%9Fe.txt`,
+		"":                       `attachment; filename="download"; filename*=UTF-8''download`,
+		"..":                     `attachment; filename="download"; filename*=UTF-8''download`,
+		"\xff.bin":               `attachment; filename="_.bin"; filename*=UTF-8''_.bin`,
+	} {
+		if got := disposition(in); got != want {
+			t.Errorf("disposition(%q) = %s, want %s", in, got, want)
+		}
+	}
+	if long := disposition(strings.Repeat("ü", 5000) + ".log"); len(long) > 1200 || !strings.HasSuffix(long, ".log") {
+		t.Errorf("disposition(5,000 letters) has %d bytes, want at most 1,200 and the extension", len(long))
+	}
+}

@@ -1,0 +1,274 @@
+package tree
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+
+	"nofx.dev/shared/blob"
+)
+
+// Small is the size in bytes below which content goes into a pack.
+const Small = 256 << 10
+
+// Fetching reads this much at once, that often side by side: together the bound
+// of the memory it takes, beside what its caller makes of the content.
+const (
+	spanLimit = 4 << 20
+	spanGap   = 128 << 10 // reading on is cheaper than another request
+	parallel  = 4
+	askAtOnce = 10_000 // digests per question to the Locator
+	nodeLimit = 64 << 20
+)
+
+// Location says where the bytes of a digest are: in the pack of that digest at
+// Off, as a zstd frame of Len bytes, or without Pack in an object of their own.
+type Location struct {
+	Pack     *Digest
+	Off, Len int64
+	Size     int64 // of the content
+}
+
+// Locator knows where content is. The result has no key for what is not there.
+type Locator interface {
+	Locate(ctx context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error)
+}
+
+// Source reads stored content. It is safe for concurrent use.
+//
+// Its errors are those of package blob: content without a location or object is
+// fault.Gone (object-gone); content that is not what its digest and size say is
+// fault.Conflict (object-corrupt).
+type Source struct {
+	Blobs   *blob.Store
+	Locator Locator
+}
+
+// Each calls fn once for each of the digests that differ, in no order and from
+// several goroutines. fn reads content to its end, which is where the last of it
+// is verified, and nothing after it returns. The first error ends Each.
+func (s *Source) Each(ctx context.Context, tenant uuid.UUID, digests []Digest, fn func(d Digest, content io.Reader) error) error {
+	located, err := s.locate(ctx, tenant, digests)
+	if err != nil {
+		return err
+	}
+	g, reading := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, sp := range spans(located) {
+		if reading.Err() != nil {
+			break
+		}
+		g.Go(func() error { return s.read(reading, tenant, sp, fn) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// Open reads the content of one digest; what it reads is verified at the end.
+func (s *Source) Open(ctx context.Context, tenant uuid.UUID, d Digest) (io.ReadCloser, error) {
+	located, err := s.locate(ctx, tenant, []Digest{d})
+	if err != nil {
+		return nil, err
+	}
+	if loc := located[0]; loc.own() {
+		r, err := s.Blobs.Open(ctx, blob.BlobKey(tenant, d), 0, -1)
+		if err != nil {
+			return nil, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{blob.Verify(r, d, loc.Size), r}, nil
+	}
+	var b []byte
+	err = s.read(ctx, tenant, span{items: located}, func(_ Digest, content io.Reader) (err error) {
+		b, err = io.ReadAll(content)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+// Nodes reads directories.
+func (s *Source) Nodes(ctx context.Context, tenant uuid.UUID, digests []Digest) (map[Digest][]Entry, error) {
+	nodes := make(map[Digest][]Entry, len(digests))
+	var mu sync.Mutex
+	err := s.Each(ctx, tenant, digests, func(d Digest, content io.Reader) error {
+		b, err := io.ReadAll(io.LimitReader(content, nodeLimit))
+		if err != nil {
+			return err
+		}
+		entries, err := Decode(b)
+		if err != nil {
+			return blob.Corrupt(fmt.Errorf("%s: %w", d, err))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		nodes[d] = entries
+		return nil
+	})
+	return nodes, err
+}
+
+// item is one digest to read, and where it is.
+type item struct {
+	Digest
+	Location
+}
+
+// own reports whether the content is an object of its own.
+func (i item) own() bool { return i.Pack == nil && NeedsObject(i.Digest) }
+
+func (i item) pack() (d Digest) {
+	if i.Pack != nil {
+		d = *i.Pack
+	}
+	return d
+}
+
+// sane refuses locations that no pack of ours can have, before they size a buffer.
+func (i item) sane() bool {
+	const longest = 1 << 40
+	return i.Size >= 0 && (i.Pack == nil ||
+		i.Size < Small && 0 < i.Len && i.Len <= spanLimit && 0 <= i.Off && i.Off <= longest)
+}
+
+// locate finds all of digests, each once.
+func (s *Source) locate(ctx context.Context, tenant uuid.UUID, digests []Digest) ([]item, error) {
+	digests = slices.Clone(digests)
+	slices.SortFunc(digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+	digests = slices.Compact(digests)
+
+	items := make([]item, 0, len(digests))
+	for known := range slices.Chunk(digests, askAtOnce) {
+		ask := slices.DeleteFunc(slices.Clone(known), func(d Digest) bool { return !NeedsObject(d) })
+		var found map[Digest]Location
+		if len(ask) > 0 {
+			var err error
+			if found, err = s.Locator.Locate(ctx, tenant, ask); err != nil {
+				return nil, fmt.Errorf("locate %d digests: %w", len(ask), err)
+			}
+		}
+		for _, d := range known {
+			loc, ok := found[d]
+			if !ok && NeedsObject(d) {
+				return nil, blob.Gone(fmt.Errorf("nobody knows where %s is", d))
+			}
+			it := item{d, loc}
+			if !it.sane() {
+				return nil, blob.Corrupt(fmt.Errorf("%s: impossible location %+v", d, loc))
+			}
+			items = append(items, it)
+		}
+	}
+	return items, nil
+}
+
+// span is what one read of storage brings: neighbours in one pack, or one object.
+type span struct{ items []item }
+
+// spans puts frames that lie close together in a pack into one read.
+func spans(items []item) []span {
+	slices.SortFunc(items, func(a, b item) int {
+		p, q := a.pack(), b.pack()
+		return cmp.Or(bytes.Compare(p[:], q[:]), cmp.Compare(a.Off, b.Off))
+	})
+	var all []span
+	for _, it := range items {
+		if n := len(all) - 1; n >= 0 && all[n].reaches(it) {
+			all[n].items = append(all[n].items, it)
+			continue
+		}
+		all = append(all, span{items: []item{it}})
+	}
+	return all
+}
+
+func (s span) reaches(next item) bool {
+	first, last := s.items[0], s.items[len(s.items)-1]
+	return first.Pack != nil && first.pack() == next.pack() &&
+		next.Off-(last.Off+last.Len) <= spanGap && next.Off+next.Len-first.Off <= spanLimit
+}
+
+func (s *Source) read(ctx context.Context, tenant uuid.UUID, sp span, fn func(Digest, io.Reader) error) error {
+	first := sp.items[0]
+	if b, ok := wellKnown(first.Digest); ok {
+		return fn(first.Digest, bytes.NewReader(b))
+	}
+	if first.own() {
+		r, err := s.Blobs.Open(ctx, blob.BlobKey(tenant, first.Digest), 0, -1)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return fn(first.Digest, blob.Verify(r, first.Digest, first.Size))
+	}
+	packed, err := s.readPack(ctx, tenant, sp)
+	if err != nil {
+		return err
+	}
+	for _, it := range sp.items {
+		content, err := unpack(packed[it.Off-first.Off:][:it.Len], it)
+		if err != nil {
+			return err
+		}
+		if err := fn(it.Digest, bytes.NewReader(content)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Source) readPack(ctx context.Context, tenant uuid.UUID, sp span) ([]byte, error) {
+	first := sp.items[0]
+	var end int64
+	for _, it := range sp.items {
+		end = max(end, it.Off+it.Len)
+	}
+	b := make([]byte, end-first.Off)
+	r, err := s.Blobs.Open(ctx, blob.PackKey(tenant, *first.Pack), first.Off, int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("read pack %s: %w", *first.Pack, err)
+	}
+	return b, nil
+}
+
+// decoder is one for all: DecodeAll may be called side by side. What it makes is
+// bounded, whatever a broken frame claims.
+var decoder = func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(Small), zstd.WithDecoderConcurrency(parallel))
+	if err != nil {
+		panic(err) // options that never change
+	}
+	return d
+}()
+
+func unpack(frame []byte, it item) ([]byte, error) {
+	b, err := decoder.DecodeAll(frame, make([]byte, 0, it.Size))
+	if err == nil && int64(len(b)) != it.Size {
+		err = fmt.Errorf("%d bytes instead of %d", len(b), it.Size)
+	}
+	if err == nil && Sum(b) != it.Digest {
+		err = fmt.Errorf("digest %s instead", Sum(b))
+	}
+	if err != nil {
+		return nil, blob.Corrupt(fmt.Errorf("%s: %w", it.Digest, err))
+	}
+	return b, nil
+}

@@ -1,0 +1,37 @@
+package snapshot
+
+import (
+	"nofx.dev/shared/fault"
+)
+
+// limits is what a workspace may be. Beyond one the step fails, with the number
+// named.
+type limits struct {
+	entries  int   // files, links and directories
+	bytes    int64 // of all files
+	file     int64 // bytes of one file
+	path     int   // bytes of a path
+	depth    int   // directories above a file
+	conflict int   // of one join
+}
+
+var design = limits{
+	entries:  200_000,
+	bytes:    4 << 30,
+	file:     1 << 30,
+	path:     1024,
+	depth:    64,
+	conflict: 10_000,
+}
+
+// The largest documents of a checkpoint.
+const (
+	stateLimit    = 16 << 20
+	manifestLimit = 256 << 10
+)
+
+// beyond is the error of a limit that was passed: fault.Invalid with code
+// workspace-limit, and the limit's name and number in Meta.
+func beyond(name string, limit int64, format string, args ...any) error {
+	return fault.New(fault.Invalid, "workspace-limit", format, args...).With("limit", name).With("max", limit)
+}

@@ -1,0 +1,236 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/tree"
+)
+
+// Restore makes the workspace equal to a stored tree: what is not in it goes,
+// also what Scan skips. It looks at what is there first, so that only what
+// differs is fetched; bytes are verified as they arrive, and only verified small
+// content ever reaches the directory. After an error the directory is neither
+// the old nor the new tree; another Restore repairs it.
+//
+// Content that is missing is fault.Gone (object-gone), content that is not what
+// it should be fault.Conflict (object-corrupt).
+func (w *Workspace) Restore(ctx context.Context, want tree.Digest) error {
+	if err := w.restore(ctx, want); err != nil {
+		return fmt.Errorf("restore %s: %w", want, err)
+	}
+	return nil
+}
+
+func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
+	if err := os.MkdirAll(w.path, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(w.path)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+
+	r := &restorer{w: w, root: root, files: map[tree.Digest][]target{}}
+	now, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	w.seen = nil // from here on the directory is in between
+	then, err := r.compare(ctx, now, want)
+	if err != nil {
+		return err
+	}
+	if err := r.apply(ctx); err != nil {
+		return err
+	}
+	w.seen, w.stored = then, then
+	return nil
+}
+
+// restorer is one restore on its way: first the differences, then the work.
+type restorer struct {
+	w     *Workspace
+	root  *os.Root
+	gone  []string // what has to go, with what is below it
+	open  []string // directories that have to be writable
+	made  []string // directories to make, a parent before what is below
+	perms []target // files that only change their mode
+	files map[tree.Digest][]target
+}
+
+// target is a file or link to be made: entry i of dir.
+type target struct {
+	dir  *dir
+	i    int
+	path string
+}
+
+func (t target) entry() *tree.Entry { return &t.dir.entries[t.i] }
+
+// look scans the directory as it is, whatever the limits. One that cannot be
+// read is emptied: nothing in it is worth more than a restore that works.
+func (r *restorer) look(ctx context.Context) (*dir, error) {
+	s := &scanner{ctx: ctx, now: r.w.now()}
+	err := s.run(r.w.path, r.w.seen)
+	if err == nil {
+		for _, sk := range s.skipped {
+			r.gone = append(r.gone, sk.Path)
+		}
+		return s.root, nil
+	}
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	entries, err := fs.ReadDir(r.root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		r.gone = append(r.gone, e.Name())
+	}
+	return &dir{digest: tree.Empty}, nil
+}
+
+// pair is a directory that differs: as it is, or nil, and as it shall be.
+type pair struct {
+	at  string
+	now *dir
+	new *dir // without its entries yet
+}
+
+// compare walks both trees level by level, so that the nodes of a level are read
+// together, and leaves out what is equal.
+func (r *restorer) compare(ctx context.Context, now *dir, want tree.Digest) (*dir, error) {
+	if now.digest == want {
+		return now, nil
+	}
+	top := &dir{digest: want}
+	entries := 0
+	for depth, level := 0, []pair{{"", now, top}}; len(level) > 0; depth++ {
+		if depth > design.depth {
+			return nil, blob.Corrupt(fmt.Errorf("the tree is deeper than %d directories", design.depth))
+		}
+		digests := make([]tree.Digest, len(level))
+		for i := range level {
+			digests[i] = level[i].new.digest
+		}
+		nodes, err := r.w.store.src.Nodes(ctx, r.w.tenant, digests)
+		if err != nil {
+			return nil, err
+		}
+		var next []pair
+		for _, p := range level {
+			node := nodes[p.new.digest]
+			if entries += len(node); entries > design.entries {
+				return nil, blob.Corrupt(fmt.Errorf("the tree has more than %d entries", design.entries))
+			}
+			next = append(next, r.differ(p, node)...)
+		}
+		level = next
+	}
+	return top, nil
+}
+
+// differ puts down what makes p.now a directory of these entries, and returns
+// the directories below that differ in turn.
+func (r *restorer) differ(p pair, entries []tree.Entry) (below []pair) {
+	if p.now != nil && p.now.perm&0o700 != 0o700 && p.at != "" {
+		r.open = append(r.open, p.at)
+	}
+	for i, e := range entries {
+		was, have := p.now.find(e.Name)
+		p.new.add(e, stat{}, nil)
+		t := target{p.new, i, join(p.at, e.Name)}
+		switch {
+		case e.Mode == tree.Directory:
+			sub := p.now.sub(e.Name)
+			if sub == nil {
+				if have {
+					r.gone = append(r.gone, t.path)
+				}
+				r.made = append(r.made, t.path)
+			}
+			if sub != nil && sub.digest == e.Digest {
+				p.new.dirs[i] = sub
+				continue
+			}
+			p.new.dirs[i] = &dir{digest: e.Digest, size: e.Size, perm: 0o755}
+			below = append(below, pair{t.path, sub, p.new.dirs[i]})
+		case have && p.now.entries[was] == e:
+			p.new.stats[i] = p.now.stats[was]
+		case have && p.now.entries[was].Digest == e.Digest && isFile(p.now.entries[was].Mode) && isFile(e.Mode):
+			r.perms = append(r.perms, t)
+		default:
+			if have {
+				r.gone = append(r.gone, t.path)
+			}
+			r.files[e.Digest] = append(r.files[e.Digest], t)
+		}
+	}
+	if p.now != nil {
+		for _, e := range p.now.entries {
+			if _, ok := p.new.find(e.Name); !ok {
+				r.gone = append(r.gone, join(p.at, e.Name))
+			}
+		}
+	}
+	return below
+}
+
+func isFile(m tree.Mode) bool { return m == tree.File || m == tree.Executable }
+
+func (r *restorer) apply(ctx context.Context) error {
+	for _, p := range r.open {
+		if err := r.root.Chmod(p, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.gone {
+		if err := removeAll(r.root, p); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.made {
+		if err := r.root.Mkdir(p, 0o755); err != nil {
+			return err
+		}
+		if err := r.root.Chmod(p, 0o755); err != nil { // whatever the umask
+			return err
+		}
+	}
+	for _, t := range r.perms {
+		if err := r.chmod(t); err != nil {
+			return err
+		}
+	}
+	digests := make([]tree.Digest, 0, len(r.files))
+	for d := range r.files {
+		digests = append(digests, d)
+	}
+	return r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
+}
+
+// removeAll removes what is at p. A step may leave directories that not even
+// their owner may write to; then they are opened first.
+func removeAll(root *os.Root, p string) error {
+	err := root.RemoveAll(p)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	err = fs.WalkDir(root.FS(), p, func(at string, e fs.DirEntry, err error) error {
+		if e != nil && e.IsDir() && err == nil {
+			err = root.Chmod(at, 0o700)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return root.RemoveAll(p)
+}

@@ -1,0 +1,294 @@
+package snapshot
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/tree"
+)
+
+// hashers is how many files are read side by side.
+const hashers = 2
+
+// settled is how long before it was looked at a file must have been changed last
+// for its looks to be trusted. A file changed twice within the clock's tick
+// looks the same both times; git calls such an entry racy.
+const settled = 2 * time.Second
+
+// Scan is what a workspace held at one moment.
+type Scan struct {
+	Tree    tree.Digest
+	Files   int   // with links, without directories
+	Bytes   int64 // of the files
+	Skipped []Skipped
+
+	root *dir
+}
+
+// Skipped is something in the workspace that is not part of its tree.
+type Skipped struct {
+	Path string `json:"path"`
+	Why  string `json:"why"` // device, fifo, socket, reserved, excluded
+}
+
+// Scan reads the workspace. excludes are patterns as of path.Match: one without
+// a slash leaves out every file and directory of that name, one with a slash
+// those at that path.
+//
+// A workspace beyond a limit, or with a name that no tree can hold, is
+// fault.Invalid. Nothing in the workspace is followed out of it: directories are
+// opened one name below the other without following links, and a file must still
+// be the one that was listed.
+func (w *Workspace) Scan(ctx context.Context, excludes []string) (*Scan, error) {
+	if err := checkExcludes(excludes); err != nil {
+		return nil, err
+	}
+	s := &scanner{ctx: ctx, limits: &w.store.limits, excludes: excludes, now: w.now()}
+	if err := s.run(w.path, w.seen); err != nil {
+		return nil, fmt.Errorf("scan workspace: %w", err)
+	}
+	w.seen = s.root
+	return &Scan{Tree: s.root.digest, Files: s.files, Bytes: s.bytes, Skipped: s.skipped, root: s.root}, nil
+}
+
+func checkExcludes(patterns []string) error {
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil || p == "" {
+			return fault.New(fault.Invalid, "invalid-field", "workspace.excludes: %q is not a pattern", p)
+		}
+	}
+	return nil
+}
+
+// scanner is one scan on its way.
+type scanner struct {
+	ctx      context.Context
+	limits   *limits // nil: whatever there is
+	excludes []string
+	now      time.Time
+
+	root    *dir
+	files   int
+	entries int
+	bytes   int64
+	skipped []Skipped
+	unhash  []unhashed
+}
+
+// unhashed is a file whose content the cache does not know.
+type unhashed struct {
+	dir  *dir
+	i    int
+	path string
+}
+
+func (s *scanner) run(dirPath string, was *dir) error {
+	f, err := os.OpenFile(dirPath, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if s.root, err = s.dir(f, "", 1, was); err != nil {
+		return err
+	}
+	if err := s.hash(dirPath); err != nil {
+		return err
+	}
+	s.root.seal(was)
+	return nil
+}
+
+// dir lists the open directory f. What is known to be unchanged since was comes
+// with its digest, the rest is put down to be hashed.
+func (s *scanner) dir(f *os.File, at string, depth int, was *dir) (*dir, error) {
+	if err := s.ctx.Err(); err != nil {
+		return nil, err
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	d := &dir{
+		entries: make([]tree.Entry, 0, len(names)), stats: make([]stat, 0, len(names)), dirs: make([]*dir, 0, len(names)),
+	}
+	fd := int(f.Fd())
+	for _, name := range names {
+		var raw unix.Stat_t
+		switch err := unix.Fstatat(fd, name, &raw, unix.AT_SYMLINK_NOFOLLOW); {
+		case errors.Is(err, unix.ENOENT): // gone since it was listed
+			continue
+		case err != nil:
+			return nil, &os.PathError{Op: "stat", Path: join(at, name), Err: err}
+		}
+		if why := s.skip(at, name, &raw); why != "" {
+			s.skipped = append(s.skipped, Skipped{join(at, name), why})
+			continue
+		}
+		if err := s.check(at, name, depth, &raw); err != nil {
+			return nil, err
+		}
+		if err := s.entry(d, fd, at, name, depth, &raw, was); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (s *scanner) entry(d *dir, fd int, at, name string, depth int, raw *unix.Stat_t, was *dir) error {
+	if modeOf(raw) == tree.Directory {
+		sub, err := openDir(fd, name)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: join(at, name), Err: err}
+		}
+		defer sub.Close()
+		below, err := s.dir(sub, join(at, name), depth+1, was.sub(name))
+		if err != nil {
+			return err
+		}
+		below.perm = os.FileMode(raw.Mode & 0o777)
+		d.add(tree.Entry{Name: name, Mode: tree.Directory}, stat{}, below)
+		return nil
+	}
+
+	e, st := tree.Entry{Name: name, Mode: modeOf(raw), Size: raw.Size}, statOf(raw, s.now)
+	s.files++
+	s.bytes += raw.Size
+	switch i, ok := was.find(name); {
+	case ok && was.stats[i].sameAs(st):
+		// Its mode is part of what is the same. It stays as settled as it was when
+		// its content was read.
+		e, st = was.entries[i], was.stats[i]
+	case e.Mode == tree.Symlink:
+		target, err := readlink(fd, name)
+		if err != nil {
+			return &os.PathError{Op: "readlink", Path: join(at, name), Err: err}
+		}
+		e.Digest, e.Size = tree.Sum(target), int64(len(target))
+	default:
+		s.unhash = append(s.unhash, unhashed{d, len(d.entries), join(at, name)})
+	}
+	d.add(e, st, nil)
+	return nil
+}
+
+// hash reads the files that the cache does not know.
+func (s *scanner) hash(dirPath string) error {
+	if len(s.unhash) == 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(dirPath)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	todo := make(chan unhashed)
+	g, ctx := errgroup.WithContext(s.ctx)
+	for range min(hashers, len(s.unhash)) {
+		g.Go(func() error {
+			buf := make([]byte, tree.Small)
+			for u := range todo {
+				if err := s.hashFile(root, u, buf); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(todo)
+		for _, u := range s.unhash {
+			select {
+			case todo <- u:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (s *scanner) hashFile(root *os.Root, u unhashed, buf []byte) error {
+	e := &u.dir.entries[u.i]
+	f, err := openListed(root, u.path, u.dir.stats[u.i])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// Into a buffer first: most files fit, and one call hashes them fastest.
+	n, err := io.ReadFull(f, buf)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		e.Digest, e.Size = sha256.Sum256(buf[:n]), int64(n)
+		return nil
+	}
+	h := sha256.New()
+	h.Write(buf)
+	rest, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, buf)
+	e.Digest, e.Size = tree.Digest(h.Sum(nil)), int64(n)+rest
+	return err
+}
+
+// skip says why something is not part of the tree, or nothing.
+func (s *scanner) skip(at, name string, raw *unix.Stat_t) string {
+	if name == tree.Reserved {
+		return "reserved"
+	}
+	switch raw.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK:
+	case unix.S_IFIFO:
+		return "fifo"
+	case unix.S_IFSOCK:
+		return "socket"
+	default:
+		return "device"
+	}
+	for _, p := range s.excludes {
+		against := name
+		if strings.Contains(p, "/") {
+			against = join(at, name)
+		}
+		if ok, _ := path.Match(p, against); ok {
+			return "excluded"
+		}
+	}
+	if s.limits == nil && !tree.ValidName(name) {
+		return "name"
+	}
+	return ""
+}
+
+// check holds one entry against the limits.
+func (s *scanner) check(at, name string, depth int, raw *unix.Stat_t) error {
+	s.entries++
+	l := s.limits
+	switch regular := raw.Mode&unix.S_IFMT == unix.S_IFREG; {
+	case l == nil:
+		return nil
+	case !tree.ValidName(name):
+		return fault.New(fault.Invalid, "workspace-name", "the name of %q is not UTF-8", join(at, name))
+	case s.entries > l.entries:
+		return beyond("files", int64(l.entries), "the workspace has more than %d files and directories", l.entries)
+	case len(at)+min(len(at), 1)+len(name) > l.path:
+		return beyond("path", int64(l.path), "a path is longer than %d bytes: %.200q…", l.path, join(at, name))
+	case depth > l.depth:
+		return beyond("depth", int64(l.depth), "the workspace is deeper than %d directories: %.200q…", l.depth, join(at, name))
+	case regular && raw.Size > l.file:
+		return beyond("file", l.file, "%q is larger than %d bytes", join(at, name), l.file)
+	case regular && s.bytes+raw.Size > l.bytes:
+		return beyond("bytes", l.bytes, "the workspace is larger than %d bytes", l.bytes)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/tree"
+)
+
+func TestScanSkips(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	dir := t.TempDir()
+	files{
+		"keep": "k", ".nofx/own": "x", "sub/.nofx": "y", "node_modules/a": "1", "sub/node_modules/b": "2",
+		"sub/out/x.o": "3", "out/y.o": "4", "sub/x.tmp": "5", "keep.tmp.txt": "6",
+	}.write(t, dir)
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "sub", "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+
+	scan, err := store.Workspace(x.tenant, dir).Scan(t.Context(), []string{"node_modules", "sub/out", "*.tmp", "nowhere/*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Skipped{
+		{".nofx", "reserved"}, {"node_modules", "excluded"}, {"pipe", "fifo"}, {"sub/.nofx", "reserved"},
+		{"sub/node_modules", "excluded"}, {"sub/out", "excluded"}, {"sub/sock", "socket"}, {"sub/x.tmp", "excluded"},
+	}
+	if d := cmp.Diff(want, scan.Skipped); d != "" {
+		t.Errorf("Scan.Skipped (-want +got):\n%s", d)
+	}
+	if scan.Files != 3 {
+		t.Errorf("Scan.Files = %d, want 3", scan.Files)
+	}
+	for _, bad := range []string{"", "[", "a/["} {
+		if _, err := store.Workspace(x.tenant, dir).Scan(t.Context(), []string{bad}); !errors.Is(err, fault.Invalid) {
+			t.Errorf("Scan(exclude %q) = %v, want Invalid", bad, err)
+		}
+	}
+}
+
+func TestScanLimits(t *testing.T) {
+	t.Parallel()
+	small := limits{entries: 5, bytes: 100, file: 60, path: 30, depth: 3}
+	for _, c := range []struct {
+		name  string
+		files files
+		limit string // "" passes
+	}{
+		{"at every limit", files{"1": strings.Repeat("x", 60), "2": strings.Repeat("x", 40), "a/b/c": "", strings.Repeat("p", 30): ""}.without("2"), ""},
+		{"entries", files{"1": "", "2": "", "3": "", "4": "", "5": "", "6/": ""}, "files"},
+		{"bytes", files{"1": strings.Repeat("x", 60), "2": strings.Repeat("x", 41)}, "bytes"},
+		{"file", files{"1": strings.Repeat("x", 61)}, "file"},
+		{"path", files{"dir/" + strings.Repeat("p", 27): ""}, "path"},
+		{"depth", files{"a/b/c/d": ""}, "depth"},
+		{"depth of directories", files{"a/b/c/d/": ""}, "depth"},
+		{"links count", files{"1": "link:x", "2": "link:x", "3": "link:x", "4": "link:x", "5": "link:x", "6": "link:x"}, "files"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			store, x := newStore()
+			store.limits = small
+			dir := t.TempDir()
+			c.files.write(t, dir)
+			w := store.Workspace(x.tenant, dir)
+			_, err := w.Scan(t.Context(), nil)
+			if c.limit == "" {
+				if err != nil {
+					t.Errorf("Scan = %v, want nil", err)
+				}
+				return
+			}
+			e, ok := errors.AsType[*fault.Error](err)
+			if !ok || e.Kind != fault.Invalid || e.Code != "workspace-limit" || e.Meta["limit"] != c.limit ||
+				!strings.Contains(e.Detail, fmt.Sprint(e.Meta["max"])) {
+				t.Errorf("Scan = %v, want workspace-limit %s with its number", err, c.limit)
+			}
+			restore(t.Context(), t, w, tree.Empty) // what cannot be kept can be cleared
+			if got := readFiles(t, dir); len(got) != 0 {
+				t.Errorf("files after Restore(empty) = %v, want none", got)
+			}
+		})
+	}
+}
+
+func (f files) without(p string) files {
+	delete(f, p)
+	return f
+}
+
+func TestScanInvalidName(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	dir := t.TempDir()
+	files{"good/b\xffd": "x"}.write(t, dir)
+	w := store.Workspace(x.tenant, dir)
+	if _, err := w.Scan(t.Context(), nil); !errors.Is(err, fault.Invalid) {
+		t.Errorf("Scan(name that is not UTF-8) = %v, want Invalid", err)
+	}
+	restore(t.Context(), t, w, tree.Empty)
+	if got := readFiles(t, dir); len(got) != 0 {
+		t.Errorf("files after Restore(empty) = %v, want none", got)
+	}
+}
+
+// Links are text, wherever they lead: nothing behind them is read.
+func TestScanDoesNotFollow(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	outside, dir := t.TempDir(), t.TempDir()
+	files{"secret/key": "s3cr3t"}.write(t, outside)
+	files{"file": "link:" + outside + "/secret/key", "dir": "link:" + outside + "/secret", "loop": "link:loop", "up": "link:../.."}.write(t, dir)
+	scan, _ := checkpoint(t.Context(), t, store.Workspace(x.tenant, dir), x)
+	for _, e := range scan.root.entries {
+		if e.Mode != tree.Symlink {
+			t.Errorf("%s has mode %s, want a link", e.Name, e.Mode)
+		}
+	}
+	if _, ok := x.rows[tree.Sum([]byte("s3cr3t"))]; ok {
+		t.Error("what a link leads to was stored")
+	}
+	if _, err := store.Workspace(x.tenant, filepath.Join(dir, "dir")).Scan(t.Context(), nil); err == nil {
+		t.Error("Scan(workspace that is a link) = nil, want an error")
+	}
+}
+
+// A file exchanged for a link between listing and reading is not followed.
+func TestOpenListed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files{"a": "a", "b": "b"}.write(t, dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	listed := look(t, dir, "a")
+	f, err := openListed(root, "a", listed)
+	if err != nil {
+		t.Fatalf("openListed(same) = %v, want nil", err)
+	}
+	f.Close()
+	for name, swap := range map[string]func() error{
+		"link": func() error { return os.Symlink("b", filepath.Join(dir, "a")) },
+		"fifo": func() error { return unix.Mkfifo(filepath.Join(dir, "a"), 0o644) },
+		"file": func() error { return os.Link(filepath.Join(dir, "b"), filepath.Join(dir, "a")) },
+		"none": func() error { return nil },
+	} {
+		if err := errors.Join(os.RemoveAll(filepath.Join(dir, "a")), swap()); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := openListed(root, "a", listed); err == nil {
+			t.Errorf("openListed(%s in its place) = %v, want an error", name, f.Name())
+		}
+	}
+}
