@@ -1,0 +1,41 @@
+package telemetry
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// Attribute keys of spans, beyond the semantic conventions (OBSERVABILITY.md §1.4).
+const (
+	TenantIDKey         = attribute.Key("nofx.tenant.id")
+	RunIDKey            = attribute.Key("nofx.run.id")
+	StepIDKey           = attribute.Key("nofx.step.id")
+	StepNameKey         = attribute.Key("nofx.step.name")
+	ToolKey             = attribute.Key("nofx.tool")
+	OutcomeKey          = attribute.Key("nofx.outcome")
+	AttemptKey          = attribute.Key("nofx.attempt")
+	FenceKey            = attribute.Key("nofx.fence")
+	JobKindKey          = attribute.Key("nofx.job.kind")
+	QueueWaitKey        = attribute.Key("nofx.queue.wait_ms")
+	CheckpointKindKey   = attribute.Key("nofx.checkpoint.kind")
+	IdempotentReplayKey = attribute.Key("nofx.idempotent_replay")
+
+	messagingSystemKey    = attribute.Key("messaging.system")
+	messagingQueueKey     = attribute.Key("messaging.destination.name")
+	messagingBatchKey     = attribute.Key("messaging.batch.message_count")
+	messagingMessageKey   = attribute.Key("messaging.message.id")
+	messagingOperationKey = attribute.Key("messaging.operation.type")
+)
+
+// scopeAttributes are the attributes common to all spans under ctx.
+func scopeAttributes(ctx context.Context) []attribute.KeyValue {
+	var kv []attribute.KeyValue
+	s := ScopeOf(ctx)
+	for key, value := range map[attribute.Key]string{TenantIDKey: s.TenantID, RunIDKey: s.RunID, StepIDKey: s.StepID} {
+		if value != "" {
+			kv = append(kv, key.String(value))
+		}
+	}
+	return kv
+}

@@ -1,0 +1,76 @@
+package telemetry
+
+// Type is what a metric is.
+type Type string
+
+// The types. The value of a Scraped one is asked for when metrics are read.
+const (
+	CounterType   Type = "counter"
+	GaugeType     Type = "gauge"
+	HistogramType Type = "histogram"
+)
+
+// Metric is one row of the catalogue.
+type Metric struct {
+	Name      string // without the prefix nofx_
+	Type      Type
+	Help      string
+	Labels    []Label
+	Buckets   []float64 // of a histogram
+	Exemplars bool      // its samples point at traces
+	Scraped   bool      // its value is asked for when it is read
+}
+
+// The buckets. They contain the bound of each objective exactly; those of waits
+// go to an hour, because one that ends at 20 s shows a backed-up queue as 20 s.
+var (
+	waitBuckets     = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
+	durationBuckets = []float64{.005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600}
+	httpBuckets     = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	lagBuckets      = []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 30, 60, 300}
+	ageBuckets      = []float64{1, 10, 60, 300, 1800, 3600, 14400, 86400, 259200, 604800}
+	byteBuckets     = []float64{1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30, 1 << 32, 1 << 34}
+)
+
+// Catalogue is every metric of both processes (OBSERVABILITY.md §2). Instruments
+// are made from it and from nothing else.
+var Catalogue = []Metric{
+	{Name: "queue_wait_seconds", Type: HistogramType, Help: "From due to claimed: due is the later of scheduled and readied.", Labels: []Label{queueLabel, kindLabel, attemptLabel}, Buckets: waitBuckets, Exemplars: true},
+	{Name: "queue_inserted_total", Type: CounterType, Help: "Jobs enqueued.", Labels: []Label{queueLabel, kindLabel, oneOf("result", "inserted", "duplicate")}},
+	{Name: "queue_finished_total", Type: CounterType, Help: "Jobs worked, by how they ended.", Labels: []Label{queueLabel, kindLabel, oneOf("outcome", jobOutcomes...)}},
+	{Name: "queue_carriers_rejected_total", Type: CounterType, Help: "Jobs whose trace carrier could not be parsed; the run's root stands in."},
+	{Name: "queue_depth", Type: GaugeType, Help: "Jobs not finished. Every gateway reports the same rows: take the max.", Labels: []Label{queueLabel, oneOf("state", jobStates...)}, Scraped: true},
+	{Name: "queue_oldest_available_age_seconds", Type: GaugeType, Help: "Age of the oldest job that could be worked now, since it was due.", Labels: []Label{queueLabel}, Scraped: true},
+	{Name: "queue_stats_up", Type: GaugeType, Help: "1 while the database answers for queue and run gauges; they are absent while it does not.", Scraped: true},
+
+	{Name: "worker_slots", Type: GaugeType, Help: "Steps a worker may run at once, and runs.", Labels: []Label{queueLabel, oneOf("state", "max", "used")}},
+	{Name: "lease_lost_total", Type: CounterType, Help: "Leases a worker found taken from it.", Labels: []Label{kindLabel}},
+	{Name: "lease_renewals_total", Type: CounterType, Help: "Renewals asked for, per lease.", Labels: []Label{oneOf("result", "ok", "late", "lost")}},
+	{Name: "fenced_writes_total", Type: CounterType, Help: "Writes refused because their lease was lost."},
+	{Name: "recovery_seconds", Type: HistogramType, Help: "From a lease's expiry to the step's next claim.", Buckets: lagBuckets},
+
+	{Name: "runs", Type: GaugeType, Help: "Runs that have not ended. Every gateway reports the same rows: take the max.", Labels: []Label{oneOf("status", liveRunStates...)}, Scraped: true},
+	{Name: "runs_finished_total", Type: CounterType, Help: "Runs that ended.", Labels: []Label{oneOf("status", finalRunStates...)}},
+	{Name: "run_duration_seconds", Type: HistogramType, Help: "From created to ended.", Labels: []Label{oneOf("status", finalRunStates...)}, Buckets: ageBuckets, Exemplars: true},
+	{Name: "step_duration_seconds", Type: HistogramType, Help: "Time of the tool in one attempt.", Labels: []Label{toolLabel, oneOf("outcome", attemptOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
+	{Name: "steps_finished_total", Type: CounterType, Help: "Steps that ended.", Labels: []Label{toolLabel, oneOf("state", finalStepStates...)}},
+	{Name: "state_transition_rejections_total", Type: CounterType, Help: "Transitions the database refused.", Labels: []Label{oneOf("entity", machines...), oneOf("from", allStates...), oneOf("event", allTransitions...)}},
+
+	{Name: "checkpoint_bytes", Type: HistogramType, Help: "New bytes stored for a checkpoint.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: byteBuckets},
+	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "From scanning the workspace to all objects stored.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
+	{Name: "gate_verdicts_total", Type: CounterType, Help: "Gates decided.", Labels: []Label{gateLabel, oneOf("verdict", "passed", "failed", "waived", "expired", "error")}},
+
+	{Name: "http_request_duration_seconds", Type: HistogramType, Help: "Requests of the API; streams are left out.", Labels: []Label{methodLabel, routeLabel, codeLabel}, Buckets: httpBuckets, Exemplars: true},
+	{Name: "http_requests_in_flight", Type: GaugeType, Help: "Requests being answered; streams are left out."},
+	{Name: "idempotent_replays_total", Type: CounterType, Help: "Requests answered from the stored answer of their key.", Labels: []Label{routeLabel}},
+	{Name: "sse_connections", Type: GaugeType, Help: "Open event streams.", Labels: []Label{oneOf("stream", "run", "feed")}},
+	{Name: "sse_events_sent_total", Type: CounterType, Help: "Events written to streams, once per stream.", Labels: []Label{oneOf("type", eventTypes...)}},
+	{Name: "listener_up", Type: GaugeType, Help: "1 while notifications arrive; 0 is polling only."},
+	{Name: "db_pool_connections", Type: GaugeType, Help: "Connections of a pool.", Labels: []Label{oneOf("pool", pools...), oneOf("state", "max", "used", "idle")}, Scraped: true},
+
+	{Name: "failpoint_hits_total", Type: CounterType, Help: "Failpoints hit; in tests only.", Labels: []Label{oneOf("name", failpoints...)}},
+	{Name: "otel_spans_dropped_total", Type: CounterType, Help: "Spans that were not exported.", Labels: []Label{oneOf("reason", "queue_full", "export_failed", "shutdown")}},
+	{Name: "otel_export_errors_total", Type: CounterType, Help: "Batches of spans that the receiver did not take."},
+	{Name: "metrics_label_overflow_total", Type: CounterType, Help: "Label values that the catalogue does not know, written as other.", Labels: []Label{free("metric", 100)}},
+	{Name: "build_info", Type: GaugeType, Help: "1, labelled with what is running.", Labels: []Label{free("version", 1), free("revision", 1), free("go", 1)}},
+}

@@ -1,0 +1,197 @@
+package telemetry
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// canaries are texts with a secret in them, each with the secret.
+var canaries = []struct{ text, secret string }{
+	{"Authorization: Bearer c4n4ry-Zx81.Qq", "c4n4ry-Zx81.Qq"},
+	{"authorization: Basic dXNlcjpjNG40cnk=", "dXNlcjpjNG40cnk="},
+	{`{"Authorization":"Token c4n4ry81"}`, "c4n4ry81"},
+	{"sent bearer c4n4ryc4n4ry to it", "c4n4ryc4n4ry"},
+	{"Cookie: session=c4n4ry; other=c4n4rz", "c4n4ry; other=c4n4rz"},
+	{"Set-Cookie: sid=c4n4ry; HttpOnly", "c4n4ry"},
+	{"key nofx_live_0198f_c4n4rySecretValue01", "c4n4rySecretValue01"},
+	{"nofx_test_abc_c4n4ry", "abc_c4n4ry"},
+	{"xnofx_dev_abc_c4n4ry-x", "abc_c4n4ry-x"},
+	{"password=c4n4ry", "c4n4ry"},
+	{"PASSWORD = 'c4n 4ry'", "c4n 4ry"},
+	{`password: "c4n\"4ry and more"`, `c4n\"4ry and more`},
+	{`password: "never closed c4n4ry`, "never closed c4n4ry"},
+	{"DB_PASSWORD=c4n4ry make", "c4n4ry"},
+	{"PGPASSWORD=c4n4ry psql", "c4n4ry"},
+	{"DB_PASS=c4n4ry", "c4n4ry"},
+	{"passwd:c4n4ry", "c4n4ry"},
+	{"pwd=c4n4ry;Encrypt=yes", "c4n4ry"},
+	{"passphrase => c4n4ry", "c4n4ry"},
+	{`{"client_secret":"c4n4ry"}`, "c4n4ry"},
+	{`{\"client_secret\":\"c4n4ry\"}`, "c4n4ry"},
+	{`{\"Authorization\":\"Token c4n4ry81\"}`, "c4n4ry81"},
+	{"secret=c4n4ry&x=1", "c4n4ry"},
+	{"access_token=c4n4ry", "c4n4ry"},
+	{`"refresh_token" : "c4n4ry"`, "c4n4ry"},
+	{"X-Auth-Token: c4n4ry", "c4n4ry"},
+	{"api_key=c4n4ry", "c4n4ry"},
+	{"apikey: c4n4ry", "c4n4ry"},
+	{"X-Api-Key: c4n4ry", "c4n4ry"},
+	{"aws_secret_access_key = c4n4ry/c4n4ry+c4n4ry", "c4n4ry/c4n4ry+c4n4ry"},
+	{"AWS_ACCESS_KEY_ID=c4n4ry", "c4n4ry"},
+	{"SUPABASE_SERVICE_ROLE_KEY: eyJhbGciOi.eyJyb2xlIj.c4n4ry", "eyJhbGciOi.eyJyb2xlIj.c4n4ry"},
+	{"private_key: c4n4ry", "c4n4ry"},
+	{"AccountKey=c4n4ry==;EndpointSuffix=x", "c4n4ry=="},
+	{"postgres://app:c4n4ry@db:5432/nofx?sslmode=require", "c4n4ry"},
+	{"postgres://app:c4n/4ry@db:5432/nofx", "c4n/4ry"},
+	{"postgres://app:c4n@4ry@db/nofx", "c4n@4ry"},
+	{"https://c4n4rytoken@forge.example/x.git", "c4n4rytoken"},
+	{`parse "redis://:c4n4ry@cache:6379": no`, "c4n4ry"},
+	{"host=db user=app password=c4n4ry dbname=nofx", "c4n4ry"},
+	{"https://s3/x?X-Amz-Credential=AKIAC4N4RYC4N4RYC4N4%2F2026&X-Amz-Signature=c4n4ry", "c4n4ry"},
+	{"https://s3/x?X-Amz-Credential=c4n4ry%2F2026&x=1", "c4n4ry%2F2026"},
+	{"https://blob/x?sv=1&sig=c4n4ry%3D", "c4n4ry%3D"},
+	{"https://st/object/sign/x?token=c4n4ry", "c4n4ry"},
+	{"id AKIAC4N4RYC4N4RYC4N4.", "AKIAC4N4RYC4N4RYC4N4"},
+	{"ASIAC4N4RYC4N4RYC4N4", "ASIAC4N4RYC4N4RYC4N4"},
+	{"ghp_c4n4ryc4n4ryc4n4ryc4n4ry", "c4n4ryc4n4ryc4n4ryc4n4ry"},
+	{"github_pat_c4n4ryc4n4ry_c4n4ryc4n4ry", "c4n4ryc4n4ry_c4n4ryc4n4ry"},
+	{"glpat-c4n4ryc4n4ryc4n4", "c4n4ryc4n4ryc4n4"},
+	{"xoxb-1234-c4n4ryc4n4ry", "1234-c4n4ryc4n4ry"},
+	{"sk-ant-c4n4ryc4n4ryc4n4ry", "ant-c4n4ryc4n4ryc4n4ry"},
+	{"sk_live_c4n4ryc4n4ryc4n4ry", "live_c4n4ryc4n4ryc4n4ry"},
+	{"AIzac4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n", "c4n4ryc4n4ryc4n4ry"},
+	{"npm_c4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n4ry", "c4n4ryc4n4ryc4n4ry"},
+	{"sbp_c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4c4c4c4c4c4"},
+	{"AGE-SECRET-KEY-1C4N4RY", "1C4N4RY"},
+	{"jwt eyJhbGciOi.eyJzdWIi.c4n4ry_sig here", "eyJhbGciOi.eyJzdWIi.c4n4ry_sig"},
+	{"https://hooks.slack.com/services/T0/B0/c4n4ry", "services/T0/B0/c4n4ry"},
+	{"-----BEGIN RSA PRIVATE KEY-----\nc4n4ry\n-----END RSA PRIVATE KEY-----", "c4n4ry"},
+	{"-----BEGIN OPENSSH PRIVATE KEY-----\nc4n4ry cut", "c4n4ry cut"},
+}
+
+func TestRedactorKnowsTheShapes(t *testing.T) {
+	t.Parallel()
+	var r *Redactor
+	for _, c := range canaries {
+		for _, text := range []string{c.text, "before " + c.text, c.text + "\nafter", "{" + c.text + "}"} {
+			got := r.String(text)
+			if strings.Contains(got, c.secret) || !strings.Contains(got, "***") && !strings.Contains(got, masked) {
+				t.Errorf("String(%q) = %q, want %q masked", text, got, c.secret)
+			}
+			if len(got) > len(text) {
+				t.Errorf("String(%q) = %q, longer", text, got)
+			}
+		}
+	}
+}
+
+func TestRedactorLeavesOrdinaryTextAlone(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor("c4n4ry-value", "abc") // the second is too short to look for
+	for _, text := range []string{
+		"", "abc", "step succeeded", "tokens=1200 token_count=5", "the secret is out",
+		"https://example.org/a/b?email=c.d", "http://127.0.0.1:8080/api/runs", "author <a@example.org>",
+		"basic understanding", "idempotency key 42", "passed: 12, failed: 0", "monkey: banana",
+		"postgres://db:5432/nofx", "git@forge.example:x/y.git", "sha256:e3b0c44298fc1c149afbf4c8996fb924",
+		"run_0198f2c4a1b27e6a9f0c", "sk-short", "signature of the failure: build", "a cookie", "BEGIN CERTIFICATE",
+	} {
+		if got := r.String(text); got != text {
+			t.Errorf("String(%q) = %q, want it unchanged", text, got)
+		}
+	}
+}
+
+func TestRedactorKnowsTheFormsOfAValue(t *testing.T) {
+	t.Parallel()
+	const v = `c4n/4ry "quoted"+é`
+	r := NewRedactor("unrelated-value").With(v)
+	quoted, _ := json.Marshal(v)
+	forms := []string{
+		v, string(quoted), url.QueryEscape(v), url.PathEscape(v),
+		hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))),
+	}
+	for _, form := range forms {
+		if got := r.String("x" + form + "y"); strings.Contains(got, strings.Trim(form, `"`)) || !strings.Contains(got, masked) {
+			t.Errorf("String(x%sy) = %q", form, got)
+		}
+	}
+	// In base64 the value may stand anywhere in a longer text.
+	for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding} {
+		for _, around := range []struct{ before, after string }{{"", ""}, {"u", ""}, {"us", "!"}, {"user:", "@h"}} {
+			text := enc.EncodeToString([]byte(around.before + v + around.after))
+			got := r.String(text)
+			if !strings.Contains(got, masked) || len(got) > len(masked)+16 {
+				t.Errorf("String(base64 of %q) = %q", around.before+v+around.after, got)
+			}
+		}
+	}
+	if NewRedactor("unrelated-value").String(v) != v {
+		t.Error("With changed the redactor it came from, or an unregistered value is masked")
+	}
+}
+
+func TestRedactorMasksWhatOverlaps(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		values     []string
+		text, want string
+	}{
+		{[]string{"aaaa"}, "xaaaaaax", "x***x"},
+		{[]string{"abcd", "cdef"}, "-abcdef-", "-***-"},
+		{[]string{"abcd", "abcdefghijkl"}, "abcdefghijkl", masked},
+		{[]string{"abcd"}, "abcdabcd", "***"},
+		{[]string{"hunter22"}, "password=hunter22hunter22", "password=" + masked},
+	} {
+		if got := NewRedactor(tt.values...).String(tt.text); got != tt.want {
+			t.Errorf("NewRedactor(%q).String(%q) = %q, want %q", tt.values, tt.text, got, tt.want)
+		}
+	}
+}
+
+func FuzzRedactor(f *testing.F) {
+	for _, c := range canaries {
+		f.Add(c.text, "c4n4ry-value", " and ")
+	}
+	f.Add("aaaa", "aaaaaa", "aaa")
+	f.Fuzz(func(t *testing.T, around, value, between string) {
+		text := around + value + between + value + around
+		r := NewRedactor(value)
+		got := r.String(text)
+		if len(got) > len(text) {
+			t.Errorf("String(%q) = %q, longer", text, got)
+		}
+		// The masks are made of these letters; a value that is, too, is no leak.
+		if len(value) >= shortest && !strings.ContainsAny(value, "[]*") && !strings.Contains(masked, value) && strings.Contains(got, value) {
+			t.Errorf("NewRedactor(%q).String(%q) = %q, which has it", value, text, got)
+		}
+		for _, c := range canaries {
+			text := around + " " + c.text
+			if strings.ContainsAny(around, `"'`) { // may make the canary part of something longer
+				break
+			}
+			if got := r.String(text); len(got) > len(text) || !strings.Contains(around, c.secret) && strings.Contains(got, c.secret) {
+				t.Errorf("String(%q) = %q, want %q masked", text, got, c.secret)
+			}
+		}
+	})
+}
+
+func BenchmarkRedactor(b *testing.B) {
+	r := NewRedactor("c4n4ry-value", "another-value-of-some-length")
+	for name, text := range map[string]string{
+		"line":    "step succeeded in 1.2 s with exit code 0",
+		"hostile": strings.Repeat("-----BEGIN A-----password='://a:b token=\"eyJ cookie: ", 1500),
+		"log":     strings.Repeat("ok  \tnofx.dev/shared/telemetry\t0.142s coverage: 83.1% of statements, key results\n", 1000),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				_ = r.String(text)
+			}
+		})
+	}
+}

@@ -1,0 +1,73 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyTimeout bounds what a readiness check may take.
+const readyTimeout = 2 * time.Second
+
+// Serve answers on ln until ctx is done, then lets requests finish for a second.
+// It is a port of its own, never the API's:
+//
+//   - /metrics: what reg holds, as OpenMetrics with exemplars to who asks for it.
+//   - /healthz: 200 while the process runs.
+//   - /readyz: what ready says of each thing the process needs; 503 when one has
+//     an error. ready is given 2 s.
+func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready func(context.Context) map[string]error) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, http.StatusOK, map[string]any{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		code, status, checks := http.StatusOK, "ready", map[string]string{}
+		for name, err := range ready(ctx) {
+			checks[name] = "ok"
+			if err != nil {
+				code, status = http.StatusServiceUnavailable, "not_ready"
+				checks[name] = (*Redactor)(nil).String(err.Error())
+			}
+		}
+		answer(w, code, map[string]any{"status": status, "checks": checks})
+	})
+
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(ln) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	err := srv.Shutdown(stop)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = srv.Close() // who still reads by now is cut off
+	}
+	<-failed
+	return err
+}
+
+func answer(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(body) // the reader may have gone
+}
