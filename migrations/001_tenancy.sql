@@ -40,7 +40,8 @@ GRANT SELECT ON nofx.schema_migration TO nofx_app;
 -- Tables are made as nofx_owner, functions as nofx_system; neither logs in.
 SET LOCAL ROLE nofx_owner;
 ALTER DEFAULT PRIVILEGES IN SCHEMA nofx GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO nofx_system;
-ALTER DEFAULT PRIVILEGES IN SCHEMA nofx REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+-- Not IN SCHEMA: a schema's defaults can only add to the database's.
+ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 RESET ROLE;
 SET LOCAL ROLE nofx_system;
 ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
@@ -113,14 +114,16 @@ RESET ROLE;
 SET LOCAL ROLE nofx_system;
 
 -- The key that a caller presents, before its tenant is known; also notes its
--- use, at most once a minute.
+-- use, at most once a minute, and not where the database can only be read.
 CREATE FUNCTION nofx.present_key(p_id uuid)
     RETURNS TABLE (tenant_id uuid, name text, secret_sha256 bytea, role text, scopes text[], expired boolean, revoked boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
-    UPDATE api_key k SET last_used_at = clock_timestamp()
-    WHERE k.id = p_id AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
+    IF NOT current_setting('transaction_read_only')::boolean THEN
+        UPDATE api_key k SET last_used_at = clock_timestamp()
+        WHERE k.id = p_id AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
+    END IF;
     RETURN QUERY
         SELECT k.tenant_id, k.name, k.secret_sha256, k.role, k.scopes,
                coalesce(k.expires_at <= clock_timestamp(), false), k.revoked_at IS NOT NULL

@@ -43,7 +43,9 @@ CREATE TABLE nofx.run (
     FOREIGN KEY (tenant_id, project_id) REFERENCES nofx.project (tenant_id, id),
     FOREIGN KEY (tenant_id, root_run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id),
-    FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state)
+    FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state),
+    CONSTRAINT run_end_ends_steps CHECK (state NOT IN ('succeeded', 'failed', 'cancelled')
+        OR pending_steps + ready_steps + running_steps + retrying_steps + waiting_steps = 0)
 ) WITH (fillfactor = 70);
 CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id);
 CREATE INDEX run_by_trace ON nofx.run (tenant_id, trace_id);
@@ -100,12 +102,10 @@ CREATE TABLE nofx.step_dep (
     needs     uuid NOT NULL,
     step_id   uuid NOT NULL,
     PRIMARY KEY (tenant_id, needs, step_id),
-    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, needs) REFERENCES nofx.step (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
 CREATE INDEX step_dep_step ON nofx.step_dep (tenant_id, step_id);
-CREATE INDEX step_dep_run ON nofx.step_dep (tenant_id, run_id);
 CALL nofx.guard_tenant('nofx.step_dep');
 GRANT SELECT ON nofx.step_dep TO nofx_app;
 
@@ -286,6 +286,7 @@ DECLARE
     v_seq bigint;
     v_trace char(32);
     v_wait interval;
+    v_claim jsonb;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.state <> 'pending' OR NEW.version <> 1 OR NEW.fence <> 0 THEN
@@ -314,6 +315,15 @@ BEGIN
             NEW.attempt := OLD.attempt + 1;
             NEW.started_at := coalesce(OLD.started_at, clock_timestamp());
             v_wait := clock_timestamp() - OLD.ready_at;
+            -- claim_step says for whom. Without it a lease is taken all the same:
+            -- nobody would ever look at a running step that has none.
+            v_claim := coalesce(nullif(current_setting('nofx.claim', true), ''), '{}');
+            INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
+            VALUES (OLD.tenant_id, OLD.id, NEW.fence, coalesce(v_claim->>'owner', session_user),
+                clock_timestamp() + coalesce((v_claim->>'ttl')::interval, interval '5 s'));
+            INSERT INTO attempt (tenant_id, step_id, fence, owner, owner_pid, trace_id, span_id)
+            VALUES (OLD.tenant_id, OLD.id, NEW.fence, coalesce(v_claim->>'owner', session_user), coalesce((v_claim->>'pid')::int, 0),
+                coalesce(v_claim->>'trace_id', repeat('0', 32)), coalesce(v_claim->>'span_id', repeat('0', 16)));
         WHEN 'interrupted' THEN
             NEW.attempt := OLD.attempt - 1;
         WHEN 'lease_expired', 'poison' THEN
@@ -330,7 +340,7 @@ BEGIN
         ELSE NULL;
     END CASE;
     IF NEW.state = 'ready' THEN
-        NEW.ready_at := coalesce(greatest(NEW.ready_at, clock_timestamp()), clock_timestamp());
+        NEW.ready_at := greatest(NEW.ready_at, clock_timestamp());
         NEW.wake_seq := OLD.wake_seq + 1;
         NEW.job_id := NULL;
     END IF;

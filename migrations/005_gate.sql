@@ -92,6 +92,13 @@ BEGIN
         IF NEW.state NOT IN (OLD.state, e.to_state) THEN
             RAISE EXCEPTION 'gate %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
         END IF;
+        IF e.event IN ('approve', 'reject') AND NEW.kind <> 'manual' THEN
+            RAISE EXCEPTION 'gate % is decided by no person: % is not possible', OLD.id, e.event USING
+                ERRCODE = 'NX001',
+                DETAIL = jsonb_build_object('machine', 'gate', 'id', OLD.id, 'from', OLD.state, 'event', e.event, 'allowed',
+                    (SELECT jsonb_agg(t.event ORDER BY t.event) FROM transition t
+                     WHERE t.machine = 'gate' AND t.from_state = OLD.state AND t.event NOT IN ('approve', 'reject')));
+        END IF;
         IF e.needs_lease AND NOT EXISTS (
             SELECT FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.step_id
                 AND l.fence = v_fence AND l.lease_until > clock_timestamp()) THEN

@@ -3,47 +3,55 @@
 -- and version, and leaves the rest to the guards.
 SET LOCAL ROLE nofx_system;
 
-CREATE FUNCTION nofx.lock_run(p_run uuid) RETURNS nofx.run
+-- What a lock tells. Never the whole row: to hand one on Postgres unpacks every
+-- large column of it, and a run holds its plan.
+CREATE TYPE nofx.locked_run AS (tenant_id uuid, id uuid, state text, version bigint);
+CREATE TYPE nofx.locked_step AS (tenant_id uuid, run_id uuid, id uuid, name text, state text, fence bigint);
+CREATE TYPE nofx.locked_gate AS (tenant_id uuid, run_id uuid, step_id uuid, id uuid, kind text, state text, version bigint, fence bigint, expires_at timestamptz);
+
+CREATE FUNCTION nofx.lock_run(p_run uuid) RETURNS nofx.locked_run
     LANGUAGE plpgsql SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    r nofx.run;
+    r nofx.locked_run;
 BEGIN
-    SELECT * INTO r FROM run WHERE tenant_id = tenant() AND id = p_run FOR NO KEY UPDATE;
+    SELECT tenant_id, id, state, version INTO r FROM run WHERE tenant_id = tenant() AND id = p_run FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005';
+        RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
     END IF;
     RETURN r;
 END
 $$;
 
 -- Locks the step's run and then the step.
-CREATE FUNCTION nofx.lock_step(p_step uuid) RETURNS nofx.step
+CREATE FUNCTION nofx.lock_step(p_step uuid) RETURNS nofx.locked_step
     LANGUAGE plpgsql SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    s nofx.step;
+    s nofx.locked_step;
 BEGIN
     PERFORM lock_run(run_id) FROM step WHERE tenant_id = tenant() AND id = p_step;
-    SELECT * INTO s FROM step WHERE tenant_id = tenant() AND id = p_step FOR NO KEY UPDATE;
+    SELECT tenant_id, run_id, id, name, state, fence INTO s FROM step WHERE tenant_id = tenant() AND id = p_step FOR NO KEY UPDATE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no step %', p_step USING ERRCODE = 'NX005';
+        RAISE EXCEPTION 'no step %', p_step USING ERRCODE = 'NX005', DETAIL = '{"noun":"step"}';
     END IF;
     RETURN s;
 END
 $$;
 
 -- Locks the gate's run, its step and then the gate.
-CREATE FUNCTION nofx.lock_gate(p_gate uuid) RETURNS nofx.gate
+CREATE FUNCTION nofx.lock_gate(p_gate uuid) RETURNS nofx.locked_gate
     LANGUAGE plpgsql SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    g nofx.gate;
+    g nofx.locked_gate;
 BEGIN
     PERFORM lock_step(step_id) FROM gate WHERE tenant_id = tenant() AND id = p_gate;
-    SELECT * INTO g FROM gate WHERE tenant_id = tenant() AND id = p_gate FOR NO KEY UPDATE;
+    SELECT x.tenant_id, x.run_id, x.step_id, x.id, x.kind, x.state, x.version, s.fence, x.expires_at INTO g
+    FROM gate x JOIN step s ON s.tenant_id = x.tenant_id AND s.id = x.step_id
+    WHERE x.tenant_id = tenant() AND x.id = p_gate FOR NO KEY UPDATE OF x;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no gate %', p_gate USING ERRCODE = 'NX005';
+        RAISE EXCEPTION 'no gate %', p_gate USING ERRCODE = 'NX005', DETAIL = '{"noun":"gate"}';
     END IF;
     RETURN g;
 END
@@ -60,56 +68,63 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS nofx.run
+CREATE FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF p_fence IS DISTINCT FROM p_current THEN
+        RAISE EXCEPTION 'fence % is lost, it is % now', p_fence, p_current USING
+            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', p_current);
+    END IF;
+END
+$$;
+
+-- Each of the three answers with the new state.
+CREATE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    r nofx.run := lock_run(p_run);
+    r nofx.locked_run := lock_run(p_run);
 BEGIN
     PERFORM check_version(p_version, r.version, r.state);
     UPDATE run SET event = p_event, version = version + 1, reason = p_reason, failure_class = p_class
-    WHERE tenant_id = r.tenant_id AND id = r.id RETURNING * INTO r;
-    RETURN r;
+    WHERE tenant_id = r.tenant_id AND id = r.id RETURNING state INTO r.state;
+    RETURN r.state;
 END
 $$;
 
 -- p_fence is the caller's; edges that need the lease are refused without it.
-CREATE FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text DEFAULT NULL, p_fence bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS nofx.step
+CREATE FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text DEFAULT NULL, p_fence bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    s nofx.step := lock_step(p_step);
+    s nofx.locked_step := lock_step(p_step);
     e nofx.transition := edge('step', p_step, s.state, p_event, p_reason);
 BEGIN
-    IF e.needs_lease AND p_fence IS DISTINCT FROM s.fence THEN
-        RAISE EXCEPTION 'step %: fence % is lost, it is % now', s.id, p_fence, s.fence USING
-            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', s.fence);
+    IF e.needs_lease THEN
+        PERFORM check_fence(p_fence, s.fence);
     END IF;
     UPDATE step SET event = p_event, version = version + 1, reason = p_reason, failure_class = p_class
-    WHERE tenant_id = s.tenant_id AND id = s.id RETURNING * INTO s;
-    RETURN s;
+    WHERE tenant_id = s.tenant_id AND id = s.id RETURNING state INTO s.state;
+    RETURN s.state;
 END
 $$;
 
-CREATE FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_fence bigint DEFAULT NULL) RETURNS nofx.gate
+CREATE FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_fence bigint DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    s nofx.step;
-    g nofx.gate;
+    g nofx.locked_gate := lock_gate(p_gate);
     e nofx.transition;
 BEGIN
-    g := lock_gate(p_gate);
-    SELECT * INTO s FROM step WHERE tenant_id = g.tenant_id AND id = g.step_id;
     PERFORM check_version(p_version, g.version, g.state);
     e := edge('gate', p_gate, g.state, p_event, p_reason);
-    IF e.needs_lease AND p_fence IS DISTINCT FROM s.fence THEN
-        RAISE EXCEPTION 'gate %: fence % is lost, it is % now', g.id, p_fence, s.fence USING
-            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', s.fence);
+    IF e.needs_lease THEN
+        PERFORM check_fence(p_fence, g.fence);
     END IF;
     UPDATE gate SET event = p_event, version = version + 1, reason = p_reason
-    WHERE tenant_id = g.tenant_id AND id = g.id RETURNING * INTO g;
-    RETURN g;
+    WHERE tenant_id = g.tenant_id AND id = g.id RETURNING state INTO g.state;
+    RETURN g.state;
 END
 $$;
 

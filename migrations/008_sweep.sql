@@ -7,32 +7,60 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA river TO nofx_app;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA river TO nofx_app;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA river TO nofx_app;
 GRANT SELECT ON river.river_job TO nofx_system;
+-- And what a later release of River adds.
+ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO nofx_app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT USAGE, SELECT ON SEQUENCES TO nofx_app;
 ALTER TABLE river.river_job SET (autovacuum_vacuum_scale_factor = 0.01);
 
 SET LOCAL ROLE nofx_system;
 
 -- Renews the leases of one worker process in one statement. Steps that do not
--- come back are lost.
+-- come back are lost. A lease that has run out is renewed as well, as long as no
+-- sweep took the step: after an outage of the database nobody's work is lost.
+-- The order is that of every transaction that holds several leases.
 CREATE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval) RETURNS SETOF uuid
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+    WITH held AS (
+        SELECT l.tenant_id, l.step_id, l.fence FROM step_lease l
+        JOIN unnest(p_steps, p_fences) AS h (step_id, fence) ON h.step_id = l.step_id AND h.fence = l.fence
+        ORDER BY l.step_id FOR NO KEY UPDATE OF l
+    )
     UPDATE step_lease l SET lease_until = clock_timestamp() + p_ttl
-    FROM unnest(p_steps, p_fences) AS h (step_id, fence)
-    WHERE l.step_id = h.step_id AND l.fence = h.fence AND l.lease_until > clock_timestamp()
+    FROM held h WHERE l.tenant_id = h.tenant_id AND l.step_id = h.step_id AND l.fence = h.fence
     RETURNING l.step_id
+$$;
+
+-- Whether nothing will wake a ready step any more: it has no job for half a
+-- second, or for p_lost its job is gone, finished, put off for longer than that,
+-- or with a worker that claimed nothing.
+CREATE FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamptz, p_lost interval) RETURNS boolean
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT CASE WHEN p_job IS NULL THEN p_ready_at <= clock_timestamp() - least(p_lost, interval '0.5 s')
+        ELSE p_ready_at <= clock_timestamp() - p_lost AND NOT EXISTS (
+            SELECT FROM river.river_job j WHERE j.id = p_job
+                AND CASE j.state WHEN 'available' THEN true
+                    WHEN 'running' THEN j.attempted_at > clock_timestamp() - p_lost
+                    WHEN 'completed' THEN false WHEN 'cancelled' THEN false WHEN 'discarded' THEN false
+                    ELSE j.scheduled_at < clock_timestamp() + p_lost END) END
 $$;
 
 -- Rows whose time has come: kind is lease, backoff, wait, deadline or wakeup.
 -- Leases are left alone until two TTLs after the server started, since an
 -- outage makes every one of them look dead.
 CREATE FUNCTION nofx.sweep_candidates(p_limit int, p_ttl interval, p_lost interval)
-    RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, kind text, leases_expired int, leases_total int)
+    RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, kind text, leases_expired int, leases_total int, owners_expired int)
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     WITH lease AS (
         SELECT l.tenant_id, l.step_id FROM step_lease l
         WHERE l.lease_until <= clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - 2 * p_ttl
         FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
+    ), seen AS (
+        SELECT count(*) FILTER (WHERE x.lease_until <= clock_timestamp())::int AS expired, count(*)::int AS total,
+               count(DISTINCT x.owner) FILTER (WHERE x.lease_until <= clock_timestamp())::int AS owners
+        FROM step_lease x
     ), backoff AS (
         SELECT s.tenant_id, s.run_id, s.id FROM step s
         WHERE s.state = 'retrying' AND s.ready_at <= clock_timestamp()
@@ -46,24 +74,22 @@ AS $$
         WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.deadline <= clock_timestamp()
         ORDER BY r.deadline FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
     ), lost AS (
-        -- A job that runs but has claimed nothing for so long died with its worker.
-        SELECT s.tenant_id, s.run_id, s.id FROM step s
-        WHERE s.state = 'ready'
-          AND (s.job_id IS NULL AND s.ready_at <= clock_timestamp() - least(p_lost, interval '0.5 s')
-            OR s.job_id IS NOT NULL AND s.ready_at <= clock_timestamp() - p_lost AND NOT EXISTS (
-                SELECT FROM river.river_job j WHERE j.id = s.job_id
-                    AND (j.state IN ('available', 'pending', 'retryable', 'scheduled')
-                        OR j.state = 'running' AND j.attempted_at > clock_timestamp() - p_lost)))
+        -- Most of a backlog has a job that waits its turn: those go first, by a join.
+        SELECT s.* FROM (
+            SELECT s.tenant_id, s.run_id, s.id, s.job_id, s.ready_at FROM step s
+            WHERE s.state = 'ready' AND s.ready_at <= clock_timestamp()
+              AND NOT EXISTS (SELECT FROM river.river_job j WHERE j.id = s.job_id AND j.state = 'available')
+            OFFSET 0) AS s
+        WHERE wake_up_lost(s.job_id, s.ready_at, p_lost)
           AND EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state IN ('queued', 'running', 'waiting'))
-        ORDER BY s.ready_at FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
+        LIMIT p_limit
     )
-    SELECT l.tenant_id, s.run_id, l.step_id, 'lease',
-           (SELECT count(*) FROM step_lease x WHERE x.lease_until <= clock_timestamp())::int, (SELECT count(*) FROM step_lease)::int
-    FROM lease l JOIN step s ON s.tenant_id = l.tenant_id AND s.id = l.step_id
-    UNION ALL SELECT b.tenant_id, b.run_id, b.id, 'backoff', 0, 0 FROM backoff b
-    UNION ALL SELECT d.tenant_id, d.run_id, d.id, 'wait', 0, 0 FROM due d
-    UNION ALL SELECT n.tenant_id, n.id, NULL, 'deadline', 0, 0 FROM late n
-    UNION ALL SELECT w.tenant_id, w.run_id, w.id, 'wakeup', 0, 0 FROM lost w
+    SELECT l.tenant_id, s.run_id, l.step_id, 'lease', n.expired, n.total, n.owners
+    FROM lease l JOIN step s ON s.tenant_id = l.tenant_id AND s.id = l.step_id, seen n
+    UNION ALL SELECT b.tenant_id, b.run_id, b.id, 'backoff', 0, 0, 0 FROM backoff b
+    UNION ALL SELECT d.tenant_id, d.run_id, d.id, 'wait', 0, 0, 0 FROM due d
+    UNION ALL SELECT n.tenant_id, n.id, NULL, 'deadline', 0, 0, 0 FROM late n
+    UNION ALL SELECT w.tenant_id, w.run_id, w.id, 'wakeup', 0, 0, 0 FROM lost w
 $$;
 
 -- Handles one candidate under its locks, after a second look. p_counts says
@@ -73,14 +99,18 @@ CREATE FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_counts boolean, p_lo
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    s nofx.step := lock_step(p_step);
+    l nofx.locked_step := lock_step(p_step);
+    s record;
     v_event text;
+    v_until timestamptz;
     v_gate uuid;
 BEGIN
+    SELECT x.ready_at, x.wait_until, x.job_id, x.lost_leases INTO s FROM step x WHERE x.tenant_id = l.tenant_id AND x.id = l.id;
     CASE
-    WHEN p_kind = 'lease' AND s.state = 'running' THEN
-        IF EXISTS (SELECT FROM step_lease l WHERE l.tenant_id = s.tenant_id AND l.step_id = s.id
-                AND l.fence = s.fence AND l.lease_until > clock_timestamp()) THEN
+    WHEN p_kind = 'lease' AND l.state = 'running' THEN
+        -- Locked, so that a heartbeat is either seen here or told that it is late.
+        SELECT x.lease_until INTO v_until FROM step_lease x WHERE x.tenant_id = l.tenant_id AND x.step_id = l.id FOR UPDATE;
+        IF v_until > clock_timestamp() THEN
             RETURN NULL;
         END IF;
         v_event := CASE WHEN p_counts AND s.lost_leases >= 2 THEN 'poison' ELSE 'lease_expired' END;
@@ -89,31 +119,49 @@ BEGIN
             failure_class = CASE v_event WHEN 'poison' THEN 'poisoned' END,
             -- Not beside an innocent neighbour at once: it may be what kills its worker.
             ready_at = clock_timestamp() + CASE WHEN s.lost_leases >= 1 THEN make_interval(secs => 10 + 20 * random()) ELSE interval '0' END
-        WHERE tenant_id = s.tenant_id AND id = s.id;
-    WHEN p_kind = 'backoff' AND s.state = 'retrying' AND s.ready_at <= clock_timestamp() THEN
+        WHERE tenant_id = l.tenant_id AND id = l.id;
+    WHEN p_kind = 'backoff' AND l.state = 'retrying' AND s.ready_at <= clock_timestamp() THEN
         v_event := 'backoff_elapsed';
-        PERFORM step_transition(s.id, v_event);
-    WHEN p_kind = 'wait' AND s.state = 'waiting' AND s.wait_until <= clock_timestamp() THEN
-        SELECT g.id INTO v_gate FROM gate g WHERE g.tenant_id = s.tenant_id AND g.step_id = s.id AND g.state = 'pending';
-        IF FOUND THEN
-            v_event := 'expire';
-            PERFORM gate_transition(v_gate, 'expire', 'nobody decided in time');
-            PERFORM step_transition(s.id, v_event, 'expired: nobody decided in time', NULL, 'expired');
+        PERFORM step_transition(l.id, v_event);
+    WHEN p_kind = 'wait' AND l.state = 'waiting' AND s.wait_until <= clock_timestamp() THEN
+        SELECT CASE w.kind WHEN 'timer' THEN 'elapsed' ELSE 'expire' END INTO v_event FROM wait w
+        WHERE w.tenant_id = l.tenant_id AND w.step_id = l.id ORDER BY w.round DESC LIMIT 1;
+        IF v_event = 'elapsed' THEN
+            PERFORM step_transition(l.id, v_event);
+            PERFORM ready_successors(l.tenant_id, l.id);
         ELSE
-            v_event := 'elapsed';
-            PERFORM step_transition(s.id, v_event);
-            PERFORM ready_successors(s.tenant_id, s.id);
+            SELECT g.id INTO v_gate FROM gate g WHERE g.tenant_id = l.tenant_id AND g.step_id = l.id AND g.state = 'pending';
+            IF FOUND THEN
+                PERFORM gate_transition(v_gate, 'expire', 'nobody decided in time');
+            END IF;
+            PERFORM step_transition(l.id, v_event, 'expired: nobody decided in time', NULL, 'expired');
         END IF;
-    WHEN p_kind = 'wakeup' AND s.state = 'ready' AND s.ready_at <= clock_timestamp() THEN
+    WHEN p_kind = 'wakeup' AND l.state = 'ready' AND s.ready_at <= clock_timestamp() AND wake_up_lost(s.job_id, s.ready_at, p_lost) THEN
         -- A fresh wake-up makes any older job of the step stale.
         UPDATE step SET wake_seq = wake_seq + 1, job_id = NULL
-        WHERE tenant_id = s.tenant_id AND id = s.id;
+        WHERE tenant_id = l.tenant_id AND id = l.id;
         RETURN 'wakeup';
     ELSE
         RETURN NULL;
     END CASE;
-    PERFORM settle_run(s.tenant_id, s.run_id);
+    PERFORM settle_run(l.tenant_id, l.run_id);
     RETURN v_event;
+END
+$$;
+
+-- The same for a run whose deadline has passed.
+CREATE FUNCTION nofx.sweep_run(p_run uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    r nofx.locked_run := lock_run(p_run);
+BEGIN
+    IF r.state IN ('succeeded', 'failed', 'cancelled')
+        OR (SELECT x.deadline > clock_timestamp() FROM run x WHERE x.tenant_id = r.tenant_id AND x.id = r.id) THEN
+        RETURN NULL;
+    END IF;
+    PERFORM end_run(p_run, 'fail', 'the run''s deadline has passed', NULL, 'timeout');
+    RETURN 'fail';
 END
 $$;
 
@@ -137,6 +185,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.heartbeat(uuid[], bigint[], interval),
     nofx.sweep_candidates(int, interval, interval),
     nofx.sweep_step(uuid, text, boolean, interval),
+    nofx.sweep_run(uuid),
     nofx.event_heads(uuid[], uuid[]),
     nofx.run_counts()
 TO nofx_app;

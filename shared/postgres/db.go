@@ -12,13 +12,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/migrations"
 	"nofx.dev/shared/fault"
-	"nofx.dev/shared/job"
 )
 
 // Config says which database to use and how.
@@ -32,7 +30,7 @@ type Config struct {
 // DB is a pool of connections and a River client that only inserts.
 type DB struct {
 	pool  *pgxpool.Pool
-	river *river.Client[pgx.Tx]
+	river *QueueClient
 }
 
 // Limits of one request to the database (EXECUTION.md, Limits).
@@ -57,12 +55,12 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: job.Schema, Middleware: c.JobMiddleware})
-	if err != nil {
+	db := &DB{pool: pool}
+	if db.river, err = db.NewQueueClient(river.Config{Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("river client: %w", err)
+		return nil, err
 	}
-	return &DB{pool: pool, river: client}, nil
+	return db, nil
 }
 
 // Close waits for the connections in use and closes all.

@@ -37,7 +37,8 @@ type Due struct {
 	StepID   *uuid.UUID // nil: the run's deadline
 	Kind     string     // lease, backoff, wait, deadline or wakeup
 
-	expired, leases int
+	// Of a pass that found leases expired: how many of how many, and of how many workers.
+	expired, leases, owners int
 }
 
 // SweepRules are the settings of a sweep.
@@ -50,13 +51,13 @@ type SweepRules struct {
 // Due lists what a sweep has to look at, over all tenants. Leases are left out
 // while the server has not been up for two TTLs.
 func (db *DB) Due(ctx context.Context, r SweepRules) ([]Due, error) {
-	rows, err := db.pool.Query(ctx, `SELECT tenant_id, run_id, step_id, kind, leases_expired, leases_total
+	rows, err := db.pool.Query(ctx, `SELECT tenant_id, run_id, step_id, kind, leases_expired, leases_total, owners_expired
 		FROM nofx.sweep_candidates($1, $2, $3)`, r.Limit, r.LeaseTTL, r.Lost)
 	if err != nil {
 		return nil, mapError(err)
 	}
 	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
-		err = row.Scan(&d.TenantID, &d.RunID, &d.StepID, &d.Kind, &d.expired, &d.leases)
+		err = row.Scan(&d.TenantID, &d.RunID, &d.StepID, &d.Kind, &d.expired, &d.leases, &d.owners)
 		return d, err
 	})
 	return due, mapError(err)
@@ -64,26 +65,19 @@ func (db *DB) Due(ctx context.Context, r SweepRules) ([]Due, error) {
 
 // Sweep handles one of them after a second look under its locks, enqueues what
 // became ready and returns the transition it made, or "" when there was nothing
-// to do any more. Where more than half of many leases expired at once the fault
-// is not the step's, and the loss does not count towards poison. between is
-// called before the jobs are enqueued.
+// to do any more. Where more than half of all leases expired at once, and not
+// those of one worker alone, the fault is not the steps', and the loss does not
+// count towards poison. between is called before the jobs are enqueued.
 func (db *DB) Sweep(ctx context.Context, d Due, r SweepRules, between func() error) (event string, err error) {
 	err = db.tx(ctx, d.TenantID, func(tx pgx.Tx) error {
-		event = ""
 		if d.StepID == nil {
-			event = "fail"
-			_, err := tx.Exec(ctx, "SELECT nofx.end_run($1, 'fail', 'the run''s deadline has passed', NULL, 'timeout')", d.RunID)
+			return tx.QueryRow(ctx, "SELECT coalesce(nofx.sweep_run($1), '')", d.RunID).Scan(&event)
+		}
+		counts := d.owners < 2 || 2*d.expired <= d.leases
+		if err := tx.QueryRow(ctx, "SELECT coalesce(nofx.sweep_step($1, $2, $3, $4), '')",
+			d.StepID, d.Kind, counts, r.Lost).Scan(&event); err != nil || event == "" {
 			return err
 		}
-		counts := d.leases < 4 || 2*d.expired <= d.leases
-		var made *string
-		if err := tx.QueryRow(ctx, "SELECT nofx.sweep_step($1, $2, $3, $4)", d.StepID, d.Kind, counts, r.Lost).Scan(&made); err != nil {
-			return err
-		}
-		if made == nil {
-			return nil
-		}
-		event = *made
 		if err := between(); err != nil {
 			return err
 		}

@@ -8,11 +8,26 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/job"
+	"nofx.dev/shared/run"
 )
+
+// QueueClient is a River client on our database.
+type QueueClient = river.Client[pgx.Tx]
+
+// NewQueueClient makes a River client on db's connections, in River's schema.
+func (db *DB) NewQueueClient(c river.Config) (*QueueClient, error) {
+	c.Schema = job.Schema
+	client, err := river.NewClient(riverpgxv5.New(db.pool), &c)
+	if err != nil {
+		return nil, fmt.Errorf("river client: %w", err)
+	}
+	return client, nil
+}
 
 // enqueueReady inserts a River job for every ready step of the run that has
 // none and is due. Every method that may ready steps ends with it, before the
@@ -32,6 +47,7 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 	var parent string
 	for rows.Next() {
 		args, opts := job.Step{TenantID: tenant}, job.Step{}.InsertOpts()
+		opts.Metadata = []byte(`{"nofx.run_id": "` + run.RunID.Format(runID) + `"}`)
 		if err := rows.Scan(&args.StepID, &args.WakeSeq, &opts.Queue, &parent); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
@@ -260,7 +262,8 @@ func (db *DB) FinishStep(ctx context.Context, f Finish) error {
 		if f.Job == nil {
 			return nil
 		}
-		if _, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, f.Job); err != nil {
+		// A job that is gone was only a wake-up; the step's row is the truth.
+		if _, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, f.Job); err != nil && !errors.Is(err, rivertype.ErrNotFound) {
 			return fmt.Errorf("complete job %d: %w", f.Job.ID, err)
 		}
 		return nil

@@ -270,14 +270,16 @@ func BadPath(s string) string {
 	return ""
 }
 
+const maxURLBytes = 2000
+
 var (
 	gitRef = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$`)
-	gitURL = regexp.MustCompile(`^(https|file)://[^\s]{1,2000}$`)
+	gitURL = regexp.MustCompile(`^(https|file)://\S+$`)
 )
 
 func (c *checker) checkout(in CheckoutInputs) {
-	if !gitURL.MatchString(in.URL) {
-		c.add("/url", "is an https:// or file:// address")
+	if !gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes {
+		c.add("/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
 	}
 	if in.Ref != "" && !gitRef.MatchString(in.Ref) {
 		c.add("/ref", "is a branch, a tag or a commit")

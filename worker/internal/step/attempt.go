@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -44,6 +43,8 @@ type attempt struct {
 // work runs the attempt that j wakes for. A stale wake-up is no error: the step
 // has moved on, and the job has done its duty.
 func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
+	w.metrics.WorkerSlots.Add(1, j.Queue, "used")
+	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
 	a := attempt{Worker: w, job: j}
 	sent := time.Now()
 	claim, err := w.db.Claim(ctx, j.Args, postgres.Worker{ID: w.id, PID: w.pid}, w.ttl, a.begin)
@@ -268,30 +269,39 @@ var outcomes = map[string]string{
 
 // report writes the one log line of an attempt and its metrics.
 func (a *attempt) report(ctx context.Context, f postgres.Finish, err error, took time.Duration) {
+	args := []any{"step", a.claim.Name, "tool", a.claim.Tool, "ms", took.Milliseconds()}
+	if err != nil {
+		a.reportLost(ctx, err, took, args)
+		return
+	}
 	outcome := outcomes[f.Outcome]
-	level, args := slog.LevelInfo, []any{"step", a.claim.Name, "tool", a.claim.Tool, "ms", took.Milliseconds()}
+	if f.Outcome == "succeed" || f.Outcome == "fail" {
+		a.metrics.StepsFinished.Inc(a.claim.Tool, outcome)
+	}
 	if f.FailureClass == run.ClassTimeout {
 		outcome = "timeout"
+	}
+	a.metrics.StepDuration.Observe(ctx, took.Seconds(), a.claim.Tool, outcome)
+	if f.Gate != nil && f.Gate.Event != "" {
+		a.metrics.GateVerdicts.Inc(f.Gate.Name, string(verdicts[f.Gate.Event]))
 	}
 	if f.Reason != "" {
 		args = append(args, "reason", f.Reason)
 	}
-	if err != nil {
-		level, outcome = slog.LevelWarn, "fenced"
-		args = append(args, "error", err)
+	a.log.InfoContext(ctx, "step attempt", append(args, "outcome", outcome)...)
+}
+
+// reportLost is the report of an attempt that nobody recorded: its lease went,
+// or the database took nothing from it for as long as the lease could hold.
+func (a *attempt) reportLost(ctx context.Context, err error, took time.Duration, args []any) {
+	outcome := "cancelled"
+	if errors.Is(err, fault.Fenced) {
+		outcome = "fenced"
+		a.metrics.FencedWrites.Inc()
 		telemetry.SetOutcome(ctx, "fenced")
-		if errors.Is(err, fault.Fenced) {
-			a.metrics.FencedWrites.Inc()
-		}
 	}
 	a.metrics.StepDuration.Observe(ctx, took.Seconds(), a.claim.Tool, outcome)
-	if err == nil && (f.Outcome == "succeed" || f.Outcome == "fail") {
-		a.metrics.StepsFinished.Inc(a.claim.Tool, outcome)
-	}
-	if f.Gate != nil && f.Gate.Event != "" && err == nil {
-		a.metrics.GateVerdicts.Inc(f.Gate.Name, string(verdicts[f.Gate.Event]))
-	}
-	a.log.Log(ctx, level, "step attempt", append(args, "outcome", outcome)...)
+	a.log.WarnContext(ctx, "step attempt", append(args, "outcome", outcome, "kind", fault.KindOf(err), "error", err)...)
 }
 
 var verdicts = map[string]run.State{"pass": run.Passed, "fail": run.Failed, "error": run.Error}

@@ -8,9 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 	"go.opentelemetry.io/otel/trace"
 
@@ -68,7 +66,7 @@ type Worker struct {
 	keeper  *keeper
 	sweeper *sweeper
 	drain   drain
-	river   *river.Client[pgx.Tx]
+	river   *postgres.QueueClient
 	queues  []string
 }
 
@@ -94,8 +92,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(w.wake))
-	w.river, err = river.NewClient(riverpgxv5.New(cfg.River.Pool()), &river.Config{
-		Schema:            job.Schema,
+	w.river, err = cfg.River.NewQueueClient(river.Config{
 		Queues:            queues,
 		Workers:           workers,
 		Middleware:        []rivertype.Middleware{telemetry.NewCarrier(cfg.Metrics)},
@@ -106,10 +103,7 @@ func New(cfg Config) (*Worker, error) {
 		JobTimeout:        -1, // a step's own timeout and lease act
 		PollOnly:          cfg.PollOnly,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("river client: %w", err)
-	}
-	return w, nil
+	return w, err
 }
 
 // wake is where River's job arrives. Its carrier, when it can be read, has put
