@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -49,7 +51,12 @@ func mapError(err error) error {
 		}
 		return fault.New(fault.NotFound, "not-found", "no such %s", noun).Because(err)
 	case "NX009":
-		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not approve it").Because(err)
+		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not let it pass").Because(err)
+	}
+	if strings.HasPrefix(pg.Code, "22") || pg.Code == "23514" {
+		// A value that no column takes, such as a NUL or what is over a limit:
+		// it would be refused for ever.
+		return fault.New(fault.Invalid, "invalid-field", "the database cannot store a value of this").Because(err)
 	}
 	if passing(err) || pg.Code == "57014" || pg.Code == "55P03" || strings.HasPrefix(pg.Code, "53") {
 		return unavailable(err)
@@ -92,7 +99,10 @@ func dropConn(err error) bool {
 // opposed to the caller having given up.
 func connectionLost(err error) bool {
 	var connect *pgconn.ConnectError
+	var network net.Error
 	return errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
 		(pgconn.Timeout(err) && !errors.Is(err, context.Canceled)) ||
-		strings.Contains(err.Error(), "unexpected EOF") || strings.Contains(err.Error(), "conn closed") || strings.Contains(err.Error(), "connection reset")
+		errors.As(err, &network) && !errors.Is(err, context.Canceled) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		strings.Contains(err.Error(), "conn closed") // pgx has no type for it
 }

@@ -71,7 +71,7 @@ type Decision struct {
 // DecideGate takes a decision and lets its step and run go on or fail, in one
 // transaction. Of two decisions at once one wins; the other is fault.Conflict
 // (illegal-transition). fault.Forbidden (four-eyes) keeps an author from
-// approving their own run where the tenant wants that.
+// approving or waiving in their own run where the tenant wants that.
 func (db *DB) DecideGate(ctx context.Context, tenant, id uuid.UUID, d Decision) (g run.Gate, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if g, err = oneGate(ctx, tx, tenant, id); err != nil {

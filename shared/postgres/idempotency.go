@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -57,7 +58,7 @@ func (db *DB) Idempotent(ctx context.Context, tenant uuid.UUID, k IdempotencyKey
 		case err == nil:
 			replayed = true
 			return nil
-		case missing(err, "key") == err:
+		case !errors.Is(err, pgx.ErrNoRows):
 			return err
 		}
 		replayed = false

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,7 +21,7 @@ func (db *DB) CreateTenant(ctx context.Context, slug string) (tenant uuid.UUID, 
 		if err := tx.QueryRow(ctx, "SELECT tenant_id FROM nofx.tenant WHERE slug = $1", slug).Scan(&tenant); err == nil {
 			created = false
 			return nil
-		} else if missing(err, "tenant") == err {
+		} else if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
 		tenant, created = fresh, true

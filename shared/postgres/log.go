@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -46,6 +47,7 @@ func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (l Log, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		l = Log{}
+		wanted := fence
 		var newest *int64
 		var state run.State
 		err := tx.QueryRow(ctx, `SELECT s.run_id, s.state, (SELECT max(fence) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id)
@@ -53,18 +55,18 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (
 		if err != nil {
 			return missing(err, "step")
 		}
-		if fence == nil {
-			fence = newest
+		if wanted == nil {
+			wanted = newest
 		}
-		if fence == nil {
+		if wanted == nil {
 			l.Ended = state.Terminal()
 			return nil
 		}
-		l.Fence = *fence
+		l.Fence = *wanted
 		err = tx.QueryRow(ctx, "SELECT ended_at IS NOT NULL FROM nofx.attempt WHERE tenant_id = $1 AND step_id = $2 AND fence = $3",
 			tenant, stepID, l.Fence).Scan(&l.Ended)
 		if err != nil {
-			if missing(err, "attempt") != err {
+			if errors.Is(err, pgx.ErrNoRows) {
 				return fault.New(fault.NotFound, "not-found", "the step has no attempt %d", l.Fence)
 			}
 			return err

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -137,7 +139,8 @@ type Checkpoint struct {
 // It returns nil when the wake-up is stale or the run takes no claims. pre makes
 // the checkpoint that the step starts from; where that needs no storage it is
 // recorded in the same transaction, else pre returns nil and the worker records
-// it with RecordCheckpoint. ctx's span is the attempt's.
+// it with RecordCheckpoint; it is called again when the transaction is. ctx's
+// span is the attempt's.
 func (db *DB) Claim(ctx context.Context, j job.Step, w Worker, ttl time.Duration, pre func(*Claim) (*Checkpoint, error)) (*Claim, error) {
 	sc := trace.SpanContextFromContext(ctx)
 	var claim *Claim
@@ -153,8 +156,8 @@ func (db *DB) Claim(ctx context.Context, j job.Step, w Worker, ttl time.Duration
 			JOIN nofx.checkpoint c ON c.tenant_id = n.tenant_id AND c.id = n.head_checkpoint_id
 			WHERE d.tenant_id = $1 AND d.step_id = $2 ORDER BY n.idx`, j.TenantID, j.StepID)
 		if err := c.scan(tx.SendBatch(ctx, batch)); err != nil {
-			if missing(err, "step") != err {
-				return nil // no row: stale
+			if errors.Is(err, pgx.ErrNoRows) {
+				return nil // stale
 			}
 			return err
 		}
@@ -324,10 +327,17 @@ func (c *Checkpoint) document() map[string]any {
 	return doc
 }
 
-// clip keeps a reason within its column.
+// clip makes a reason fit its column, whatever a tool wrote: valid UTF-8 without
+// NUL, of at most run.MaxReasonBytes.
 func clip(s string) string {
+	const mark = "…"
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\uFFFD")
 	if len(s) <= run.MaxReasonBytes {
 		return s
 	}
-	return string([]rune(s[:run.MaxReasonBytes-4])) + "…"
+	cut := run.MaxReasonBytes - len(mark)
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + mark
 }

@@ -1,0 +1,252 @@
+// Command gateway serves the HTTP API: it validates requests, records them and
+// enqueues their work in Postgres, and streams what happens. It is configured by
+// its environment alone (config.go) and scales by running more of it.
+//
+//	gateway                      serves
+//	gateway tenant create SLUG   makes a tenant and prints its first key (tenant.go)
+//	gateway config               prints the table of its settings
+//
+// SIGTERM drains: readiness fails, load balancers get a moment to see it, streams
+// end and tell their readers where to go on, requests finish. A second SIGTERM
+// skips the rest.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river/rivertype"
+	"golang.org/x/sync/errgroup"
+
+	"nofx.dev/gateway/internal/httpapi"
+	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/config"
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+)
+
+// finishTimeout is how long requests may take to finish after SIGTERM.
+const finishTimeout = 20 * time.Second
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
+	hurry, rush := context.WithCancel(context.Background())
+	go func() {
+		<-signals
+		stop()
+		<-signals
+		rush()
+	}()
+	if err := command(ctx, hurry, os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		os.Exit(1)
+	}
+}
+
+func command(ctx, hurry context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	switch {
+	case len(args) == 0:
+		return serve(ctx, hurry, environ, stderr)
+	case args[0] == "tenant":
+		return tenant(ctx, args[1:], environ, stdout, stderr)
+	case args[0] == "config" && len(args) == 1:
+		_, err := io.WriteString(stdout, settingsTable())
+		return err
+	}
+	fmt.Fprint(stderr, "usage: gateway | gateway tenant create SLUG | gateway config\n")
+	return errUsage
+}
+
+// serve runs a gateway until ctx ends and its requests have finished; a hurry that
+// ends cuts them off.
+func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error {
+	cfg, unknown, err := config.Load[settings](environ)
+	if err != nil {
+		return err
+	}
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	p, flush, err := watch(ctx, cfg, config.Lookup(environ), stderr)
+	if err != nil {
+		return err
+	}
+	defer flush()
+	if len(unknown) > 0 {
+		p.log.WarnContext(ctx, "variables that a gateway does not know", "names", unknown)
+	}
+	db, err := p.store(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	blobs, err := blob.Open(blob.Config(cfg.S3))
+	if err != nil {
+		return err
+	}
+	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.metrics, Log: p.log})
+	api, err := httpapi.New(httpapi.Config{
+		Store: db, Blobs: blobs, Hub: hub, Metrics: p.metrics, Log: p.log,
+		KeyEnv: cfg.keyEnv(), DevKeys: cfg.devKeys(),
+		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate, Streams: cfg.Streams,
+	})
+	if err != nil {
+		return err
+	}
+	metrics, err := net.Listen("tcp", cfg.MetricsAddr)
+	if err != nil {
+		return fmt.Errorf("NOFX_METRICS_ADDR: %w", err)
+	}
+	listener, err := net.Listen("tcp", cfg.HTTPAddr)
+	if err != nil {
+		metrics.Close()
+		return fmt.Errorf("NOFX_HTTP_ADDR: %w", err)
+	}
+	p.log.InfoContext(ctx, "serving", "addr", listener.Addr().String(), "metrics_addr", metrics.Addr().String(), "dev_keys", cfg.devKeys())
+
+	// The tailer and the metrics outlive the last request.
+	rest, stopRest := context.WithCancel(context.WithoutCancel(ctx))
+	var group errgroup.Group
+	group.Go(func() error { return telemetry.Serve(rest, metrics, p.registry, api.Ready) })
+	group.Go(func() error {
+		hub.Run(rest)
+		return nil
+	})
+	err = drain(ctx, hurry, api, hub, listener, cfg.DrainDelay)
+	stopRest()
+	return errors.Join(err, group.Wait())
+}
+
+// drain serves until ctx ends, and then lets go in order: load balancers, streams,
+// requests.
+func drain(ctx, hurry context.Context, api *httpapi.Server, hub *stream.Hub, listener net.Listener, delay time.Duration) error {
+	srv := api.HTTP()
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(listener) }()
+	select {
+	case err := <-failed:
+		hub.Shutdown()
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	api.Drain()
+	select {
+	case <-time.After(delay):
+	case <-hurry.Done():
+	}
+	hub.Shutdown()
+	finish, cancel := context.WithTimeout(hurry, finishTimeout)
+	defer cancel()
+	err := srv.Shutdown(finish)
+	if err != nil {
+		err = fmt.Errorf("requests that did not finish: %w", errors.Join(err, srv.Close()))
+	}
+	if serveErr := <-failed; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	return err
+}
+
+// process is what watches this gateway.
+type process struct {
+	log      *slog.Logger
+	registry *prometheus.Registry
+	metrics  *telemetry.Metrics
+}
+
+// watch sets up logs, metrics, traces and, in tests, failpoints. flush sends the
+// traces that are left.
+func watch(ctx context.Context, cfg settings, getenv func(string) string, stderr io.Writer) (p process, flush func(), err error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Log)); err != nil {
+		return p, nil, fmt.Errorf("NOFX_LOG_LEVEL: %w", err)
+	}
+	redactor := telemetry.NewRedactor(cfg.DatabaseURL, cfg.ListenURL, cfg.S3.SecretKey)
+	p = process{log: telemetry.NewLogger(stderr, level, redactor), registry: prometheus.NewRegistry()}
+	p.metrics = telemetry.NewMetrics(p.registry, version())
+	if err := failpoint.Init(getenv, p.log, func(name string) { p.metrics.FailpointHits.Inc(name) }); err != nil {
+		return p, nil, err
+	}
+	host, _ := os.Hostname()
+	shutdown, err := telemetry.Setup(ctx, telemetry.Config{
+		Service: "nofx-gateway", Version: version(), InstanceID: host + "/" + run.NewID().String(),
+		Env: getenv, Log: p.log, Metrics: p.metrics, Redactor: redactor,
+	})
+	if err != nil {
+		return p, nil, err
+	}
+	return p, func() {
+		if err := shutdown(context.WithoutCancel(ctx)); err != nil {
+			p.log.Warn("flush of traces", "error", err)
+		}
+	}, nil
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// store opens the database and what is measured of it. A database that cannot be
+// worked with, or whose role may see every tenant, ends the gateway here.
+func (p process) store(ctx context.Context, cfg settings) (*postgres.DB, error) {
+	db, err := postgres.Open(ctx, postgres.Config{
+		URL: cfg.DatabaseURL, MaxConns: cfg.DBConns, Pooled: cfg.Pooled,
+		JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(p.metrics)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Ready(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	p.metrics.ListenerUp.Set(0) // streams are polled
+	p.metrics.CollectQueue(func(ctx context.Context) (telemetry.QueueStats, error) { return queueStats(ctx, db) })
+	p.metrics.CollectPools(func() map[string]telemetry.PoolStats {
+		s := db.Pool().Stat()
+		return map[string]telemetry.PoolStats{"requests": {Max: s.MaxConns(), Used: s.AcquiredConns(), Idle: s.IdleConns()}}
+	})
+	return db, nil
+}
+
+// queueStats is what the database says about work that has not ended.
+func queueStats(ctx context.Context, db *postgres.DB) (telemetry.QueueStats, error) {
+	stats := telemetry.QueueStats{Depth: map[string]map[string]int64{}, OldestAge: map[string]time.Duration{}, Runs: map[string]int64{}}
+	depths, err := db.QueueDepths(ctx)
+	if err != nil {
+		return stats, err
+	}
+	for _, d := range depths {
+		if stats.Depth[d.Queue] == nil {
+			stats.Depth[d.Queue] = map[string]int64{}
+		}
+		stats.Depth[d.Queue][d.State] = d.Count
+		if d.State == "available" {
+			stats.OldestAge[d.Queue] = d.OldestAge
+		}
+	}
+	runs, err := db.RunCounts(ctx)
+	for state, n := range runs {
+		stats.Runs[string(state)] = n
+	}
+	return stats, err
+}

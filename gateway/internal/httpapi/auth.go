@@ -1,0 +1,280 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// Principal is who is asking. Nothing behind it looks at keys.
+type Principal struct {
+	Tenant  uuid.UUID
+	Subject string // names it in events and decisions: key:<name>
+	Role    api.Role
+	Scopes  []string // of role service
+	Key     uuid.UUID
+}
+
+func (p *Principal) tenantID() string { return run.TenantID.Format(p.Tenant) }
+
+// rule is who may call an operation: people from a role on, machines by a scope.
+type rule struct {
+	public bool     // anybody, without a key
+	role   api.Role // the least role; empty: whoever has a key
+	scope  string   // what a key of role service needs; empty: it never may
+}
+
+// policy is the only place that says who may do what (SECURITY.md §3), and equal
+// to x-nofx-role and x-nofx-scope of the contract. What is not here is not served.
+var policy = map[string]rule{
+	"createRun":           {role: api.RoleOperator, scope: "runs:write"},
+	"listRuns":            {role: api.RoleViewer, scope: "runs:read"},
+	"previewRun":          {role: api.RoleViewer, scope: "runs:read"},
+	"getRun":              {role: api.RoleViewer, scope: "runs:read"},
+	"cancelRun":           {role: api.RoleOperator, scope: "runs:write"},
+	"listSteps":           {role: api.RoleViewer, scope: "steps:read"},
+	"getStep":             {role: api.RoleViewer, scope: "steps:read"},
+	"getStepLogs":         {role: api.RoleViewer, scope: "steps:read"},
+	"listRunEvents":       {role: api.RoleViewer, scope: "events:read"},
+	"listEvents":          {role: api.RoleViewer, scope: "events:read"},
+	"listGates":           {role: api.RoleViewer, scope: "gates:read"},
+	"getGate":             {role: api.RoleViewer, scope: "gates:read"},
+	"approveGate":         {role: api.RoleSupervisor},
+	"rejectGate":          {role: api.RoleSupervisor},
+	"waiveGate":           {role: api.RoleSupervisor},
+	"listCheckpoints":     {role: api.RoleViewer, scope: "checkpoints:read"},
+	"getCheckpoint":       {role: api.RoleViewer, scope: "checkpoints:read"},
+	"listCheckpointFiles": {role: api.RoleViewer, scope: "checkpoints:read"},
+	"getCheckpointFile":   {role: api.RoleViewer, scope: "checkpoints:read"},
+	"listArtifacts":       {role: api.RoleViewer, scope: "artifacts:read"},
+	"getArtifact":         {role: api.RoleViewer, scope: "artifacts:read"},
+	"listAPIKeys":         {role: api.RoleAdmin},
+	"createAPIKey":        {role: api.RoleAdmin},
+	"revokeAPIKey":        {role: api.RoleAdmin},
+	"whoami":              {},
+	"healthz":             {public: true},
+	"readyz":              {public: true},
+	"getContract":         {public: true},
+}
+
+// rank orders the roles of people. Service is none of them.
+var rank = []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin}
+
+// allow is nil when p may, fault.Unauthenticated for nobody, else
+// fault.Forbidden.
+func (r rule) allow(p *Principal) error {
+	switch {
+	case p == nil:
+		return unauthenticated("an API key is wanted: Authorization: Bearer nofx_…")
+	case r.role == "":
+		return nil
+	case p.Role == api.RoleService:
+		if r.scope == "" {
+			return fault.New(fault.Forbidden, "forbidden", "this is not for services")
+		}
+		if !slices.Contains(p.Scopes, r.scope) {
+			return fault.New(fault.Forbidden, "forbidden", "scope %s is wanted", r.scope)
+		}
+		return nil
+	}
+	if have := slices.Index(rank, p.Role); have < 0 || have < slices.Index(rank, r.role) {
+		return fault.New(fault.Forbidden, "forbidden", "role %s is wanted", r.role)
+	}
+	return nil
+}
+
+func unauthenticated(detail string) error {
+	return fault.New(fault.Unauthenticated, "unauthenticated", "%s", detail)
+}
+
+type identityKey struct{}
+
+// identity is what a request's key came to: a principal, nothing, or an error.
+type identity struct {
+	principal *Principal
+	err       error
+}
+
+func identityOf(ctx context.Context) identity {
+	id, _ := ctx.Value(identityKey{}).(identity)
+	return id
+}
+
+// identify finds out who is asking, before anything else is done for them. What
+// the caller may is decided later, where errors are answered.
+func (s *Server) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var id identity
+		if given := r.Header.Values("Authorization"); len(given) > 0 && strings.HasPrefix(r.URL.Path, "/api/") {
+			id.principal, id.err = s.keys.identify(r.Context(), given, address(r))
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, id)))
+	})
+}
+
+// address is the peer's. Nothing a client writes counts.
+func address(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// How long a key is known without asking, so that a revoked one is refused within
+// 5 s; and how many are.
+const (
+	keyTTL   = 4 * time.Second
+	keysMost = 10_000
+)
+
+// keyring knows the keys shown lately.
+type keyring struct {
+	store   *postgres.DB
+	devKeys bool
+	failed  *buckets // by address
+
+	mu    sync.Mutex
+	known map[uuid.UUID]knownKey
+}
+
+type knownKey struct {
+	postgres.PresentedKey
+	at time.Time
+}
+
+func newKeyring(store *postgres.DB, devKeys bool) *keyring {
+	return &keyring{store: store, devKeys: devKeys, failed: newBuckets(10.0/60, 10), known: map[uuid.UUID]knownKey{}}
+}
+
+// identify is who shows the Authorization headers given: fault.Unauthenticated
+// for every reason why they are nobody, fault.RateLimited for an address that
+// tried too often, fault.Unavailable when it cannot be found out.
+func (k *keyring) identify(ctx context.Context, given []string, address string) (*Principal, error) {
+	token, ok := bearer(given)
+	env, id, valid := parseToken(token)
+	if !ok || !valid || env == DevKey && !k.devKeys {
+		return nil, k.refuse(address)
+	}
+	// Who guesses ids does not get to ask the database for each.
+	if wait, busy := k.failed.empty(address); busy && !k.seen(id) {
+		return nil, tooManyFailures(wait)
+	}
+	key, err := k.look(ctx, id)
+	if err != nil && !errors.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(token))
+	if err != nil || subtle.ConstantTimeCompare(sum[:], key.SecretSHA256) != 1 || key.Expired || key.Revoked {
+		return nil, k.refuse(address)
+	}
+	return &Principal{
+		Tenant: key.Tenant, Subject: "key:" + key.Name, Role: api.Role(key.Role), Scopes: key.Scopes, Key: id,
+	}, nil
+}
+
+// bearer is the one token of the headers.
+func bearer(given []string) (token string, ok bool) {
+	if len(given) != 1 {
+		return "", false
+	}
+	scheme, token, _ := strings.Cut(given[0], " ")
+	return token, strings.EqualFold(scheme, "Bearer")
+}
+
+// refuse gives every reason alike, until an address has tried too often.
+func (k *keyring) refuse(address string) error {
+	if wait, ok := k.failed.take(address); !ok {
+		return tooManyFailures(wait)
+	}
+	return unauthenticated("the API key is not valid")
+}
+
+func tooManyFailures(wait time.Duration) error {
+	e := fault.New(fault.RateLimited, "rate-limited", "too many keys that are not valid")
+	e.RetryAfter = wait
+	return e
+}
+
+func (k *keyring) seen(id uuid.UUID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.known[id]
+	return ok
+}
+
+// look is the key of an id, at most keyTTL old.
+func (k *keyring) look(ctx context.Context, id uuid.UUID) (knownKey, error) {
+	k.mu.Lock()
+	key, ok := k.known[id]
+	k.mu.Unlock()
+	if ok && time.Since(key.at) < keyTTL {
+		return key, nil
+	}
+	asked := time.Now()
+	presented, err := k.store.PresentedKey(ctx, id)
+	if err != nil {
+		return knownKey{}, err
+	}
+	key = knownKey{presented, asked}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.known) >= keysMost {
+		clear(k.known)
+	}
+	k.known[id] = key
+	return key, nil
+}
+
+// forget makes the next look ask.
+func (k *keyring) forget(id uuid.UUID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.known, id)
+}
+
+// still is what open streams ask: whether p's key would still be let in, to this
+// operation.
+func (s *Server) still(p *Principal, operation string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		key, err := s.keys.look(ctx, p.Key)
+		if err != nil {
+			return err
+		}
+		if key.Expired || key.Revoked {
+			return unauthenticated("the API key is not valid any more")
+		}
+		now := *p
+		now.Role, now.Scopes = api.Role(key.Role), key.Scopes
+		return policy[operation].allow(&now)
+	}
+}
+
+// whoami says who the caller is to this gateway.
+func (s *Server) whoami(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	scopes := p.Scopes
+	if scopes == nil {
+		scopes = []string{}
+	}
+	return answer(c, http.StatusOK, api.Whoami{Principal: api.Principal{
+		TenantID: p.tenantID(), Tenant: p.tenantID(), Subject: p.Subject, Role: p.Role, Scopes: scopes,
+	}})
+}

@@ -1,0 +1,103 @@
+package httpapi
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/gateway/api"
+)
+
+// TestRoutes checks that exactly the contract's operations are served.
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{}
+	for path, item := range contract.Paths.Map() {
+		for method, op := range item.Operations() {
+			want[method+" "+path] = op.OperationID
+		}
+	}
+	got := map[string]string{}
+	for _, op := range (&Server{}).operations() {
+		got[op.method+" "+op.path] = op.id
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("operations (-contract +served):\n%s", diff)
+	}
+}
+
+// TestEchoRoutes checks what the router really has: the operations, and HEAD of
+// those that GET.
+func TestEchoRoutes(t *testing.T) {
+	t.Parallel()
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, r := range s.echo.Routes() {
+		got = append(got, r.Method+" "+s.routes[r.Path])
+	}
+	for _, op := range s.operations() {
+		want = append(want, op.method+" "+op.path)
+		if op.method == http.MethodGet {
+			want = append(want, http.MethodHead+" "+op.path)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("routes (-operations +router):\n%s", diff)
+	}
+}
+
+// TestPolicy checks that the policy table is x-nofx-role and x-nofx-scope.
+func TestPolicy(t *testing.T) {
+	t.Parallel()
+	want := map[string]rule{}
+	for _, item := range contract.Paths.Map() {
+		for _, op := range item.Operations() {
+			role, _ := op.Extensions["x-nofx-role"].(string)
+			scope, _ := op.Extensions["x-nofx-scope"].(string)
+			want[op.OperationID] = rule{
+				public: op.Security != nil && len(*op.Security) == 0,
+				role:   api.Role(strings.Replace(role, "none", "", 1)), scope: strings.Replace(scope, "none", "", 1),
+			}
+		}
+	}
+	if diff := cmp.Diff(want, policy, cmp.AllowUnexported(rule{})); diff != "" {
+		t.Errorf("policy (-contract +table):\n%s", diff)
+	}
+}
+
+// TestUnlistedOperation checks that an operation nobody thought about stops the
+// gateway.
+// It changes the table, so it runs by itself.
+func TestUnlistedOperation(t *testing.T) {
+	saved := maps.Clone(policy)
+	delete(policy, "getRun")
+	defer func() { policy = saved }()
+	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "getRun") {
+		t.Errorf("New without a rule for getRun = %v, want an error that names it", err)
+	}
+}
+
+// TestProblemCodes checks that each code of the contract has a status that the
+// contract knows, and each kind a code.
+func TestProblemCodes(t *testing.T) {
+	t.Parallel()
+	for kind, k := range kinds {
+		if !k.code.Valid() || http.StatusText(k.status) == "" {
+			t.Errorf("kind %s = %d %s, want a code of the contract", kind, k.status, k.code)
+		}
+	}
+	for code, status := range unlike {
+		if !code.Valid() || status < 400 || status > 499 {
+			t.Errorf("code %s = %d, want one of the contract and 4xx", code, status)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+const maxEvents = 500 // of a page
+
+var (
+	eventTypeShape = regexp.MustCompile(`^[a-z]+\.([a-z_]+|\*)$`)
+	runIDShape     = regexp.MustCompile(`^run_[0-9a-f]{32}$`)
+)
+
+// listRunEvents answers the events of a run: a page, or, to who accepts
+// text/event-stream, a stream of them.
+func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypeShape), Check: s.still(p, "listRunEvents")}
+	limit := q.limit(maxEvents)
+	req.UntilFinal = oneOf(q, "until", "final") != ""
+	var cursor string
+	if cursor, req.Resumed = q.resume(c); req.Resumed {
+		req.After.Seq, q.cursor = stream.ParseSeq(cursor)
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	var err error
+	if req.Run, err = pathID(c, run.RunID, "run_id"); err != nil {
+		return err
+	}
+	if infoOf(c).stream {
+		return s.Hub.Serve(c.Response(), c.Request(), req)
+	}
+	ctx := c.Request().Context()
+	events, err := s.Store.Events(ctx, p.Tenant, req.Run, req.After.Seq, req.Types, limit)
+	if err != nil {
+		return err
+	}
+	next := req.After.Seq
+	switch n := len(events); {
+	case n > 0:
+		next = events[n-1].Seq
+	case next > 0: // nothing new, or a place that never was
+		r, err := s.Store.Run(ctx, p.Tenant, req.Run)
+		if err != nil {
+			return err
+		}
+		if next > r.EventSeq {
+			return cursorExpired()
+		}
+	}
+	return answerEvents(c, events, limit, stream.FormatSeq(next))
+}
+
+// listEvents answers the events of all runs of the tenant, as listRunEvents does.
+func (s *Server) listEvents(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	req := stream.Request{
+		Tenant: p.Tenant, Types: q.list("types", 50, eventTypeShape), Project: q.slug("project"), Runs: q.runs("run"),
+		Check: s.still(p, "listEvents"),
+	}
+	limit := q.limit(maxEvents)
+	var cursor string
+	if cursor, req.Resumed = q.resume(c); req.Resumed {
+		req.After, q.cursor = stream.ParseFeed(cursor)
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	if infoOf(c).stream {
+		return s.Hub.Serve(c.Response(), c.Request(), req)
+	}
+	ctx := c.Request().Context()
+	if req.Resumed {
+		head, err := s.Store.FeedHead(ctx, p.Tenant)
+		if err != nil {
+			return err
+		}
+		if req.After.XID > head.XID {
+			return cursorExpired()
+		}
+	}
+	filter := postgres.FeedFilter{Runs: req.Runs, Types: req.Types, Project: req.Project}
+	events, next, err := s.Store.Feed(ctx, p.Tenant, filter, req.After, limit)
+	if err != nil {
+		return err
+	}
+	return answerEvents(c, events, limit, stream.FormatFeed(next))
+}
+
+// resume is the cursor to go on from: Last-Event-ID wins over after.
+func (q *query) resume(c echo.Context) (cursor string, given bool) {
+	cursor, given = q.text("after")
+	if last := c.Request().Header.Get("Last-Event-ID"); last != "" {
+		return last, true
+	}
+	return cursor, given
+}
+
+// runs are the runs that a feed is narrowed to.
+func (q *query) runs(name string) (ids []uuid.UUID) {
+	for _, s := range q.list(name, 50, runIDShape) {
+		if id, err := run.RunID.Parse(s); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func cursorExpired() error {
+	return fault.New(fault.Gone, "cursor-expired", "nothing lies behind this cursor any more; start without it")
+}
+
+func answerEvents(c echo.Context, events []run.Event, limit int, next string) error {
+	if len(events) == limit {
+		linkNext(c, "after", next)
+	}
+	return answer(c, http.StatusOK, api.EventPage{Items: convert(events, stream.Envelope), NextCursor: next})
+}
+
+// followsLog reports whether the caller wants to see a log grow.
+func followsLog(r *http.Request) bool {
+	return r.Method != http.MethodHead && strings.Contains(r.URL.RawQuery, "follow") && r.URL.Query().Get("follow") == "1"
+}

@@ -1,0 +1,142 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+)
+
+// listGates answers gates over all runs, oldest first: with status=pending the
+// inbox of those who decide.
+func (s *Server) listGates(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	limit := q.limit(200)
+	f := postgres.GateFilter{
+		State: oneOf(q, "status", run.States[run.GateMachine]...), Kind: oneOf(q, "kind", run.CommandGate, run.ManualGate),
+		After: q.afterID("gates"), Limit: limit + 1,
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	gates, err := s.Store.Gates(c.Request().Context(), p.Tenant, f)
+	if err != nil {
+		return err
+	}
+	gates, next := page(c, "gates", gates, limit, func(g run.Gate) string { return g.ID.String() })
+	return answer(c, http.StatusOK, api.GatePage{Items: convert(gates, apiGate), NextCursor: next})
+}
+
+// getGate answers one gate.
+func (s *Server) getGate(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.GateID, "gate_id")
+	if err != nil {
+		return err
+	}
+	g, err := s.Store.Gate(c.Request().Context(), p.Tenant, id)
+	if err != nil {
+		return err
+	}
+	return answerGate(c, g)
+}
+
+func answerGate(c echo.Context, g run.Gate) error {
+	setETag(c, g.Version)
+	return answer(c, http.StatusOK, api.GateAnswer{Gate: apiGate(g)})
+}
+
+// approveGate lets a manual gate pass. The approver is the caller.
+func (s *Server) approveGate(c echo.Context, p *Principal) error {
+	reason, err := readReason(c)
+	if err != nil {
+		return err
+	}
+	return s.decide(c, p, "approval.decide", postgres.Decision{Event: "approve", Reason: reason})
+}
+
+// rejectGate lets a manual gate fail, with a reason.
+func (s *Server) rejectGate(c echo.Context, p *Principal) error {
+	reason, err := requiredReason(c)
+	if err != nil {
+		return err
+	}
+	return s.decide(c, p, "approval.decide", postgres.Decision{Event: "reject", Reason: reason})
+}
+
+// waiveGate goes on without a verdict, or in spite of one, with a reason.
+func (s *Server) waiveGate(c echo.Context, p *Principal) error {
+	reason, err := requiredReason(c)
+	if err != nil {
+		return err
+	}
+	return s.decide(c, p, "gate.waive", postgres.Decision{Event: "waive", Reason: reason})
+}
+
+func requiredReason(c echo.Context) (string, error) {
+	reason, err := readReason(c)
+	if err == nil && reason == "" {
+		err = fieldFault("reason-required", "/reason", "a reason is required")
+	}
+	return reason, err
+}
+
+func (s *Server) decide(c echo.Context, p *Principal, span string, d postgres.Decision) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.GateID, "gate_id")
+	if err != nil {
+		return err
+	}
+	if d.Version, err = ifMatch(c); err != nil {
+		return err
+	}
+	ctx, decided := s.tracer.Start(c.Request().Context(), span, trace.WithAttributes(attribute.String("nofx.decision", d.Event)))
+	defer decided.End()
+	g, err := s.Store.DecideGate(ctx, p.Tenant, id, d)
+	if err != nil {
+		return s.whoWon(ctx, p.Tenant, id, err)
+	}
+	decided.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(g.RunID)), attribute.Int64("nofx.wait_ms", time.Since(g.CreatedAt).Milliseconds()))
+	s.Metrics.GateVerdicts.Inc(g.Name, string(g.State))
+	return answerGate(c, g)
+}
+
+// whoWon adds the gate as it is by now to a refusal: of two decisions at once the
+// loser sees the other.
+func (s *Server) whoWon(ctx context.Context, tenant, id uuid.UUID, err error) error {
+	e, ok := err.(*fault.Error) //nolint:errorlint // the store's own, to be added to
+	if !ok || e.Code != "illegal-transition" {
+		return err
+	}
+	if g, readErr := s.Store.Gate(ctx, tenant, id); readErr == nil {
+		e.With("gate", g)
+	}
+	return e
+}
+
+func apiGate(g run.Gate) api.Gate {
+	out := api.Gate{
+		ID: run.GateID.Format(g.ID), RunID: run.RunID.Format(g.RunID), StepID: run.StepID.Format(g.StepID), Round: g.Round, Name: g.Name,
+		Kind: api.GateKind(g.Kind), Status: api.GateStatus(g.State), Version: g.Version, Message: ptr(g.Message), Evidence: g.Evidence,
+		ShownDigest: ptr(g.ShownDigest), CreatedAt: g.CreatedAt.UTC(), AgeS: max(0, int64(time.Since(g.CreatedAt).Seconds())),
+		ExpiresAt: utc(g.ExpiresAt), DecidedBy: ptr(g.DecidedBy), DecidedAt: utc(g.DecidedAt), Reason: ptr(g.Reason),
+	}
+	if g.ShownCheckpointID != nil {
+		out.ShownCheckpointID = ptr(run.CheckpointID.Format(*g.ShownCheckpointID))
+	}
+	return out
+}

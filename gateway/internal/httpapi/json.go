@@ -1,0 +1,266 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/shared/fault"
+)
+
+// Limits of a JSON document (SECURITY.md §6).
+const (
+	maxDepth    = 32
+	maxElements = 10_000
+	maxNumber   = 64  // bytes
+	maxExponent = 400 // beyond any float
+)
+
+// readJSON reads the body of c into v and returns its bytes. What cannot be read
+// (syntax, an unknown or repeated member, a wrong type) is 400, what Postgres
+// would refuse for ever (NUL, half a surrogate pair, an endless number) 422, each
+// with the pointer to it.
+func readJSON[T any](c echo.Context) (v T, body []byte, err error) {
+	if body, err = readBody(c); err != nil {
+		return v, nil, err
+	}
+	err = decode(body, &v)
+	return v, body, err
+}
+
+// readOptionalJSON is readJSON for a body that may be left out, v's zero value.
+func readOptionalJSON[T any](c echo.Context) (v T, err error) {
+	r := c.Request()
+	if r.ContentLength == 0 || r.Body == http.NoBody {
+		return v, nil
+	}
+	v, _, err = readJSON[T](c)
+	return v, err
+}
+
+func readBody(c echo.Context) ([]byte, error) {
+	r := c.Request()
+	if r.Header.Get("Content-Encoding") != "" {
+		return nil, fault.New(fault.Invalid, "unsupported-media-type", "a compressed body is not taken")
+	}
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != echo.MIMEApplicationJSON {
+		return nil, fault.New(fault.Invalid, "unsupported-media-type", "the body's Content-Type is application/json")
+	}
+	tooLong := fault.New(fault.Invalid, "too-large", "the body is longer than %d bytes", maxBody)
+	if r.ContentLength > maxBody {
+		c.Response().Header().Set("Connection", "close") // rather than to read what is on its way
+		return nil, tooLong
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxBody))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLong
+	}
+	if err != nil {
+		if r.Context().Err() != nil {
+			return nil, err
+		}
+		return nil, fault.New(fault.Invalid, "malformed-json", "the body could not be read to its end").Because(err)
+	}
+	return body, nil
+}
+
+// decode reads one document strictly.
+func decode(body []byte, v any) error {
+	if !utf8.Valid(body) {
+		return malformed("", "it is not valid UTF-8")
+	}
+	if err := scan(body); err != nil {
+		return err
+	}
+	err := json.Unmarshal(body, v, json.RejectUnknownMembers(true))
+	if err == nil {
+		return nil
+	}
+	semantic, ok := errors.AsType[*json.SemanticError](err)
+	if !ok {
+		return malformed("", "it is not valid JSON")
+	}
+	at := string(semantic.JSONPointer)
+	switch {
+	case errors.Is(err, json.ErrUnknownName):
+		return fieldFault("unknown-field", at, "unknown field")
+	case errors.Is(err, strconv.ErrRange):
+		return fieldFault("invalid-field", at, "is out of range")
+	}
+	return malformed(at, "is "+kindName(semantic.JSONKind)+", which is not what is expected here")
+}
+
+func malformed(at, detail string) error {
+	e := fieldFault("malformed-json", at, detail)
+	if at == "" {
+		e.Fields, e.Detail = nil, "the body cannot be read: "+detail
+	}
+	return e
+}
+
+// fieldFault is one fault of a body.
+func fieldFault(code, at, detail string) *fault.Error {
+	e := fault.New(fault.Invalid, code, "%s: %s", at, detail)
+	e.Fields = []fault.Field{{Pointer: at, Detail: detail}}
+	return e
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case jsontext.KindNull:
+		return "null"
+	case jsontext.KindTrue, jsontext.KindFalse:
+		return "a boolean"
+	case jsontext.KindString:
+		return "a string"
+	case jsontext.KindNumber:
+		return "a number"
+	case jsontext.KindBeginObject:
+		return "an object"
+	case jsontext.KindBeginArray:
+		return "an array"
+	}
+	return "something"
+}
+
+// scan reads the document value by value, keeping nothing, for what no decoder
+// into Go types would say: depth, lengths, texts and numbers also where the
+// contract allows any object.
+func scan(body []byte) error {
+	// Half a surrogate pair is let through here, so that it can be named below.
+	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true))
+	for {
+		var err error
+		switch kind := d.PeekKind(); kind {
+		case jsontext.KindString, jsontext.KindNumber:
+			var raw jsontext.Value
+			if raw, err = d.ReadValue(); err == nil {
+				err = scanScalar(d, kind, raw)
+			}
+		default:
+			_, err = d.ReadToken()
+		}
+		switch {
+		case errors.Is(err, io.EOF) && d.StackDepth() == 0 && d.InputOffset() > 0 && begun(d):
+			return nil
+		case err != nil:
+			return scanFault(d, err)
+		case d.StackDepth() > maxDepth:
+			return fieldFault("too-deep", string(d.StackPointer()), fmt.Sprintf("more than %d levels deep", maxDepth))
+		}
+		if kind, n := d.StackIndex(d.StackDepth()); kind == jsontext.KindBeginArray && n > maxElements {
+			return malformed(string(d.StackPointer().Parent()), fmt.Sprintf("has more than %d items", maxElements))
+		}
+		if _, n := d.StackIndex(0); d.StackDepth() == 0 && n > 1 {
+			return malformed("", "there is more after its end")
+		}
+	}
+}
+
+// begun reports whether there was a value at all.
+func begun(d *jsontext.Decoder) bool {
+	_, n := d.StackIndex(0)
+	return n > 0
+}
+
+func scanFault(d *jsontext.Decoder, err error) error {
+	if _, ours := errors.AsType[*fault.Error](err); ours {
+		return err
+	}
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		at := string(d.StackPointer())
+		if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+			at = string(syntax.JSONPointer)
+		}
+		return fieldFault("duplicate-key", at, "is given twice")
+	}
+	if d.StackDepth() == 0 && begun(d) && !errors.Is(err, io.EOF) {
+		return malformed("", "there is more after its end")
+	}
+	return malformed("", fmt.Sprintf("it is not valid JSON, at byte %d", d.InputOffset()))
+}
+
+func scanScalar(d *jsontext.Decoder, kind jsontext.Kind, raw []byte) error {
+	detail := ""
+	if kind == jsontext.KindString {
+		detail = badString(raw)
+	} else {
+		detail = badNumber(raw)
+	}
+	if detail == "" {
+		return nil
+	}
+	return fieldFault("invalid-field", string(d.StackPointer()), detail)
+}
+
+// badString says why Postgres would refuse a JSON string, or "".
+func badString(raw []byte) string {
+	for i := bytes.IndexByte(raw, '\\'); i >= 0 && i+1 < len(raw); {
+		if raw[i+1] == 'u' {
+			r := hex4(raw[i+2:])
+			switch {
+			case r == 0:
+				return "contains a NUL character"
+			case utf16.IsSurrogate(r):
+				next := raw[i+6:]
+				if len(next) < 6 || next[0] != '\\' || next[1] != 'u' || utf16.DecodeRune(r, hex4(next[2:])) == utf8.RuneError {
+					return "contains half a surrogate pair"
+				}
+				i += 6
+			}
+			i += 4
+		}
+		i += 2
+		next := bytes.IndexByte(raw[i:], '\\')
+		if next < 0 {
+			break
+		}
+		i += next
+	}
+	return ""
+}
+
+// hex4 is the value of four hex digits that the decoder has checked.
+func hex4(b []byte) rune {
+	n, _ := strconv.ParseUint(string(b[:4]), 16, 16)
+	return rune(n)
+}
+
+// badNumber says why a JSON number is none to us, or "": integers are those of 64
+// bits, floats are finite, and none is longer than it needs to be.
+func badNumber(raw []byte) string {
+	s := string(raw)
+	mantissa, exponent := s, 0
+	if i := bytes.IndexAny(raw, "eE"); i >= 0 {
+		mantissa = s[:i]
+		n, err := strconv.Atoi(s[i+1:])
+		if err != nil {
+			return "is out of range"
+		}
+		exponent = n
+	}
+	if len(mantissa) > maxNumber || exponent > maxExponent || exponent < -maxExponent {
+		return "is out of range"
+	}
+	if bytes.IndexAny(raw, ".eE") < 0 {
+		if _, err := strconv.ParseInt(s, 10, 64); err != nil {
+			return "is out of range"
+		}
+		return ""
+	}
+	if _, err := strconv.ParseFloat(s, 64); err != nil {
+		return "is out of range"
+	}
+	return ""
+}

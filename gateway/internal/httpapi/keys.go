@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+var scopeShape = regexp.MustCompile(`^[a-z]+:(read|write)$`)
+
+// listAPIKeys answers the keys of the tenant without their secrets.
+func (s *Server) listAPIKeys(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	limit, after := q.limit(200), q.afterID("api-keys")
+	if err := q.err(); err != nil {
+		return err
+	}
+	keys, err := s.Store.APIKeys(c.Request().Context(), p.Tenant, after, limit+1)
+	if err != nil {
+		return err
+	}
+	keys, next := page(c, "api-keys", keys, limit, func(k postgres.APIKey) string { return k.ID.String() })
+	return answer(c, http.StatusOK, api.APIKeyPage{Items: convert(keys, apiKey), NextCursor: next})
+}
+
+// createAPIKey makes a key and shows its secret this once.
+func (s *Server) createAPIKey(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, _, err := readJSON[api.APIKeyRequest](c)
+	if err != nil {
+		return err
+	}
+	if err := checkKey(in); err != nil {
+		return err
+	}
+	role := api.RoleService
+	if in.Role != nil {
+		role = api.Role(*in.Role)
+	}
+	token := NewToken(s.KeyEnv)
+	k := postgres.APIKey{
+		ID: token.ID, Name: in.Name, Prefix: token.Prefix, Role: string(role), Scopes: in.Scopes,
+		CreatedBy: p.Subject, CreatedAt: time.Now(), ExpiresAt: in.ExpiresAt,
+	}
+	if err := s.Store.CreateAPIKey(c.Request().Context(), p.Tenant, k, token.SHA256[:]); err != nil {
+		return err
+	}
+	return answer(c, http.StatusCreated, api.CreatedAPIKey{Key: apiKey(k), Secret: token.Text})
+}
+
+// checkKey says all that is wrong with a wish for a key.
+func checkKey(in api.APIKeyRequest) error {
+	var fields []fault.Field
+	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }
+	if n := len([]rune(in.Name)); strings.TrimSpace(in.Name) == "" || n > 128 {
+		bad("/name", "has 1 to 128 characters")
+	}
+	if strings.ContainsFunc(in.Name, invisible) {
+		bad("/name", "has control characters or such as change what is seen")
+	}
+	switch {
+	case (in.Role == nil) == (in.Scopes == nil):
+		bad("/role", "exactly one of role and scopes is given")
+	case in.Role != nil && !in.Role.Valid():
+		bad("/role", "is viewer, operator, supervisor or admin")
+	case in.Scopes != nil && (len(in.Scopes) == 0 || len(in.Scopes) > 32):
+		bad("/scopes", "has 1 to 32 scopes")
+	}
+	for i, scope := range in.Scopes {
+		if !scopeShape.MatchString(scope) || slices.Contains(in.Scopes[:i], scope) {
+			bad("/scopes/"+strconv.Itoa(i), "is <noun>:read or <noun>:write, and given once")
+		}
+	}
+	if in.ExpiresAt != nil && !in.ExpiresAt.After(time.Now()) {
+		bad("/expires_at", "lies in the past")
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	e := fault.New(fault.Invalid, "invalid-field", "%s", fmt.Sprint(fields[0].Pointer, ": ", fields[0].Detail))
+	e.Fields = fields
+	return e
+}
+
+// invisible are the runes that no name has: controls, and those that turn the
+// direction of text or have no width.
+func invisible(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
+
+// revokeAPIKey ends a key: at once here, within 5 s elsewhere.
+func (s *Server) revokeAPIKey(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.KeyID, "key_id")
+	if err != nil {
+		return err
+	}
+	if err := s.Store.RevokeAPIKey(c.Request().Context(), p.Tenant, id); err != nil {
+		return err
+	}
+	s.keys.forget(id)
+	return c.NoContent(http.StatusNoContent)
+}
+
+func apiKey(k postgres.APIKey) api.APIKey {
+	out := api.APIKey{
+		ID: run.KeyID.Format(k.ID), Name: k.Name, Prefix: k.Prefix, Role: api.Role(k.Role), Scopes: k.Scopes,
+		CreatedAt: k.CreatedAt.UTC(), ExpiresAt: utc(k.ExpiresAt), RevokedAt: utc(k.RevokedAt), LastUsedAt: utc(k.LastUsedAt),
+	}
+	if out.Scopes == nil {
+		out.Scopes = []string{}
+	}
+	return out
+}

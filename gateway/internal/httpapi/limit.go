@@ -1,0 +1,134 @@
+package httpapi
+
+import (
+	"sync"
+	"time"
+
+	"nofx.dev/shared/fault"
+)
+
+// buckets hold tokens that come back with time, a bucket per name. A rate of zero
+// is no limit.
+type buckets struct {
+	rate  float64 // tokens per second
+	burst float64 // what a full bucket holds
+	now   func() time.Time
+
+	mu sync.Mutex
+	m  map[string]bucket
+}
+
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+const bucketsMost = 10_000
+
+func newBuckets(rate, burst float64) *buckets {
+	return &buckets{rate: rate, burst: burst, now: time.Now, m: map[string]bucket{}}
+}
+
+// take takes a token of name's bucket, or says how long to wait for one.
+func (b *buckets) take(name string) (wait time.Duration, ok bool) {
+	if b.rate <= 0 {
+		return 0, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	have := b.have(name)
+	if have.tokens < 1 {
+		return b.until(have), false
+	}
+	have.tokens--
+	if len(b.m) >= bucketsMost {
+		b.sweep()
+	}
+	b.m[name] = have
+	return 0, true
+}
+
+// empty reports whether take would fail now, taking nothing.
+func (b *buckets) empty(name string) (wait time.Duration, empty bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	have := b.have(name)
+	return b.until(have), b.rate > 0 && have.tokens < 1
+}
+
+func (b *buckets) have(name string) bucket {
+	now := b.now()
+	have, ok := b.m[name]
+	if !ok {
+		return bucket{b.burst, now}
+	}
+	return bucket{min(b.burst, have.tokens+now.Sub(have.at).Seconds()*b.rate), now}
+}
+
+func (b *buckets) until(have bucket) time.Duration {
+	return time.Duration((1 - have.tokens) / b.rate * float64(time.Second))
+}
+
+// sweep forgets the buckets that are full again; when none is, all of them, since
+// memory matters more than a few tokens.
+func (b *buckets) sweep() {
+	for name := range b.m {
+		if b.have(name).tokens >= b.burst {
+			delete(b.m, name)
+		}
+	}
+	if len(b.m) >= bucketsMost {
+		clear(b.m)
+	}
+}
+
+// throttle takes a token of the caller's key and one of its tenant.
+func (s *Server) throttle(p *Principal) error {
+	wait, ok := s.rate.take(p.Key.String())
+	if ok {
+		wait, ok = s.shared.take(p.Tenant.String())
+	}
+	if ok {
+		return nil
+	}
+	e := fault.New(fault.RateLimited, "rate-limited", "too many requests at once")
+	e.RetryAfter = wait
+	return e
+}
+
+// slots count what is open under a name. Most 0 is no limit.
+type slots struct {
+	most int
+	mu   sync.Mutex
+	open map[string]int
+}
+
+func (s *slots) acquire(name string) (release func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.most > 0 && s.open[name] >= s.most {
+		return nil, false
+	}
+	if s.open == nil {
+		s.open = map[string]int{}
+	}
+	s.open[name]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.open[name]--; s.open[name] == 0 {
+			delete(s.open, name)
+		}
+	}, true
+}
+
+// openStream counts a stream of the caller; release gives it back.
+func (s *Server) openStream(p *Principal) (release func(), err error) {
+	release, ok := s.streams.acquire(p.Key.String())
+	if !ok {
+		e := fault.New(fault.RateLimited, "rate-limited", "%d streams are open already", s.streams.most)
+		e.RetryAfter = 5 * time.Second
+		return nil, e
+	}
+	return release, nil
+}

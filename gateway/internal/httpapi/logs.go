@@ -1,0 +1,253 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+const (
+	logPoll  = 500 * time.Millisecond // how often a follower looks
+	logWrite = 30 * time.Second       // what one chunk may take to reach its reader
+)
+
+// getStepLogs answers the log of one attempt, the latest unless it is named:
+// whole, a range of it, or, with follow=1, as it grows.
+func (s *Server) getStepLogs(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	var fence *int64
+	if n := q.number("attempt", 1, 1<<62, 0); n > 0 {
+		fence = &n
+	}
+	follow := oneOf(q, "follow", "1") != ""
+	if err := q.err(); err != nil {
+		return err
+	}
+	step, err := pathID(c, run.StepID, "step_id")
+	if err != nil {
+		return err
+	}
+	if follow && infoOf(c).stream {
+		return s.followLog(c, p, step, fence)
+	}
+	l, err := s.Store.Log(c.Request().Context(), p.Tenant, step, fence)
+	if err != nil {
+		return err
+	}
+	return s.sendLog(c, l)
+}
+
+// sendLog answers the log, or the one range of it that was asked for. Chunks are
+// fetched one after the other and verified before a byte of them is sent.
+func (s *Server) sendLog(c echo.Context, l postgres.Log) error {
+	size := logSize(l)
+	header := c.Response().Header()
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("Accept-Ranges", "bytes")
+	from, to, status := int64(0), size, http.StatusOK
+	if given := c.Request().Header.Get("Range"); given != "" {
+		switch a, b, ok := parseRange(given, size); {
+		case ok && a >= size:
+			header.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
+			return fault.New(fault.Invalid, "range-not-satisfiable", "the log has %d bytes", size)
+		case ok:
+			from, to, status = a, b, http.StatusPartialContent
+			header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, size))
+		}
+	}
+	header.Set("Content-Length", strconv.FormatInt(to-from, 10))
+	if c.Request().Method == http.MethodHead {
+		c.Response().WriteHeader(status)
+		return nil
+	}
+	control := http.NewResponseController(c.Response())
+	for _, chunk := range l.Chunks {
+		if chunk.Start+chunk.Bytes <= from || chunk.Start >= to {
+			continue
+		}
+		text, err := s.readChunk(c.Request().Context(), chunk)
+		if err != nil {
+			// Headers that were meant for text say nothing of the problem.
+			header.Del("Content-Length")
+			header.Del("Content-Range")
+			return err
+		}
+		text = text[max(0, from-chunk.Start):min(chunk.Bytes, to-chunk.Start)]
+		if err := control.SetWriteDeadline(time.Now().Add(logWrite)); err != nil {
+			return err
+		}
+		if !c.Response().Committed {
+			c.Response().WriteHeader(status)
+		}
+		if _, err := c.Response().Write(text); err != nil {
+			return err
+		}
+	}
+	if !c.Response().Committed {
+		c.Response().WriteHeader(status)
+	}
+	return nil
+}
+
+func logSize(l postgres.Log) int64 {
+	if len(l.Chunks) == 0 {
+		return 0
+	}
+	last := l.Chunks[len(l.Chunks)-1]
+	return last.Start + last.Bytes
+}
+
+// readChunk is the bytes of one chunk, verified.
+func (s *Server) readChunk(ctx context.Context, chunk postgres.LogChunk) ([]byte, error) {
+	r, err := s.Blobs.Open(ctx, chunk.Key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(blob.Verify(r, [32]byte(chunk.SHA256), chunk.Bytes))
+}
+
+// parseRange reads one range of bytes as [from, to). ok is false for what the
+// standard lets a server ignore: other units, several ranges, nonsense. A from at
+// or behind size cannot be satisfied.
+func parseRange(s string, size int64) (from, to int64, ok bool) {
+	spec, ok := strings.CutPrefix(strings.TrimSpace(s), "bytes=")
+	first, last, dash := strings.Cut(spec, "-")
+	if !ok || !dash || strings.Contains(spec, ",") {
+		return 0, 0, false
+	}
+	number := func(s string) (int64, bool) {
+		n, err := strconv.ParseUint(s, 10, 63)
+		return int64(n), err == nil
+	}
+	if first == "" { // the last n bytes
+		n, ok := number(last)
+		if !ok {
+			return 0, 0, false
+		}
+		if n == 0 {
+			return size, size, true
+		}
+		return max(0, size-n), size, true
+	}
+	if from, ok = number(first); !ok {
+		return 0, 0, false
+	}
+	if last == "" {
+		return from, size, true
+	}
+	n, ok := number(last)
+	if !ok || n < from {
+		return 0, 0, false
+	}
+	return from, min(n, size-1) + 1, true
+}
+
+// followLog answers the log as a stream, from the start or from where the reader
+// was, until the attempt has ended and all of it was sent.
+func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *int64) error {
+	ctx := c.Request().Context()
+	var sent int64
+	if last := c.Request().Header.Get("Last-Event-ID"); last != "" {
+		var err error
+		if sent, err = stream.ParseSeq(last); err != nil {
+			return err
+		}
+	}
+	l, err := s.Store.Log(ctx, p.Tenant, step, fence)
+	if err != nil {
+		return err
+	}
+	conn := s.Hub.Open(c.Response(), c.Request(), s.still(p, "getStepLogs"))
+	defer conn.Close()
+	conn.Moved(stream.FormatSeq(sent))
+	for {
+		if l.Fence > 0 && fence == nil {
+			fence = &l.Fence // a later attempt has a log of its own
+		}
+		if err == nil {
+			sent, err = s.sendGrown(ctx, conn, l, sent)
+		}
+		if err == nil && l.Ended {
+			conn.Frame(stream.FormatSeq(logSize(l)), "end", api.LogEnd{Offset: logSize(l)})
+			_ = conn.Flush() // whether they hear it or not, this is the end
+			return nil
+		}
+		if conn.Flush() != nil {
+			return nil // nobody reads any more
+		}
+		if ctx.Err() == nil && err != nil {
+			switch fault.KindOf(err) {
+			case fault.Unavailable: // it may come back
+			default:
+				return err
+			}
+		}
+		end, gone := conn.Wait(nil, logPoll)
+		if gone != nil {
+			return nil
+		}
+		if end != "" {
+			conn.End(end)
+			return nil
+		}
+		l, err = s.Store.Log(ctx, p.Tenant, step, fence)
+	}
+}
+
+// sendGrown sends what l has beyond sent, and answers how far it came. A rune that
+// is cut by the end of what there is waits for its rest, unless nothing will come.
+func (s *Server) sendGrown(ctx context.Context, conn *stream.Conn, l postgres.Log, sent int64) (int64, error) {
+	for i, chunk := range l.Chunks {
+		if chunk.Start+chunk.Bytes <= sent {
+			continue
+		}
+		text, err := s.readChunk(ctx, chunk)
+		if err != nil {
+			return sent, err
+		}
+		text = text[max(0, sent-chunk.Start):]
+		if last := i == len(l.Chunks)-1; !last || !l.Ended {
+			text = wholeRunes(text)
+		}
+		if len(text) == 0 {
+			continue
+		}
+		from := max(sent, chunk.Start)
+		sent = from + int64(len(text))
+		conn.Frame(stream.FormatSeq(sent), "log", api.LogFrame{Offset: from, Text: strings.ToValidUTF8(string(text), "\uFFFD")})
+		if err := conn.Flush(); err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// wholeRunes cuts off the beginning of a rune at the end of b.
+func wholeRunes(b []byte) []byte {
+	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
+		tail := b[len(b)-i:]
+		if utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) {
+				return b[:len(b)-i]
+			}
+			break
+		}
+	}
+	return b
+}

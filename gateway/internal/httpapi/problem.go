@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+)
+
+// kinds is how each kind of error looks to a client: its status, and the code of
+// those that carry none of the contract's. A kind that is not here, and an error
+// without one, is 500 and keeps its text to itself.
+var kinds = map[fault.Kind]struct {
+	status int
+	code   api.ProblemCode
+}{
+	fault.Invalid:         {http.StatusUnprocessableEntity, api.ProblemCodeInvalidField},
+	fault.Unauthenticated: {http.StatusUnauthorized, api.ProblemCodeUnauthenticated},
+	fault.Forbidden:       {http.StatusForbidden, api.ProblemCodeForbidden},
+	fault.NotFound:        {http.StatusNotFound, api.ProblemCodeNotFound},
+	fault.Conflict:        {http.StatusConflict, api.ProblemCodeIllegalTransition},
+	fault.Gone:            {http.StatusGone, api.ProblemCodeObjectGone},
+	fault.RateLimited:     {http.StatusTooManyRequests, api.ProblemCodeRateLimited},
+	fault.Unavailable:     {http.StatusServiceUnavailable, api.ProblemCodeUnavailable},
+}
+
+// unlike are the codes whose status is not their kind's.
+var unlike = map[api.ProblemCode]int{
+	api.ProblemCodeMalformedJSON:        http.StatusBadRequest,
+	api.ProblemCodeUnknownField:         http.StatusBadRequest,
+	api.ProblemCodeDuplicateKey:         http.StatusBadRequest,
+	api.ProblemCodeTooDeep:              http.StatusBadRequest,
+	api.ProblemCodeBadParameter:         http.StatusBadRequest,
+	api.ProblemCodeBadCursor:            http.StatusBadRequest,
+	api.ProblemCodeMethodNotAllowed:     http.StatusMethodNotAllowed,
+	api.ProblemCodeTooLarge:             http.StatusRequestEntityTooLarge,
+	api.ProblemCodeUnsupportedMediaType: http.StatusUnsupportedMediaType,
+	api.ProblemCodeRangeNotSatisfiable:  http.StatusRequestedRangeNotSatisfiable,
+}
+
+// statusClientGone is for the log: nobody reads the answer.
+const statusClientGone = 499
+
+// tooLarge is a request line or header beyond its limit; their statuses are not
+// that of the code they share with bodies.
+type tooLarge struct {
+	status int
+	detail string
+}
+
+func (e tooLarge) Error() string { return e.detail }
+
+func codeOf(err error) string {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+// problem is err as a client sees it.
+func (s *Server) problem(r *http.Request, err error) api.Problem {
+	p := api.Problem{Status: http.StatusInternalServerError, Code: api.ProblemCodeInternal,
+		Detail: "something went wrong here; the trace id finds it in the logs", Instance: r.URL.EscapedPath()}
+	p.TraceID, _ = telemetry.IDs(r.Context())
+	var route *echo.HTTPError
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		describe(&p, e, r.Header.Get("If-Match") != "")
+	} else if large, ok := errors.AsType[tooLarge](err); ok {
+		p.Status, p.Code, p.Detail = large.status, api.ProblemCodeTooLarge, large.detail
+	} else if errors.As(err, &route) {
+		switch route.Code {
+		case http.StatusNotFound:
+			p.Status, p.Code, p.Detail = route.Code, api.ProblemCodeNotFound, "there is nothing at this path"
+		case http.StatusMethodNotAllowed:
+			p.Status, p.Code, p.Detail = route.Code, api.ProblemCodeMethodNotAllowed, r.Method+" is not possible here"
+		}
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		p.Status, p.Code, p.Detail = http.StatusServiceUnavailable, api.ProblemCodeUnavailable, "it took too long"
+	}
+	p.Title = http.StatusText(p.Status)
+	p.Type = "urn:nofx:problem:" + string(p.Code)
+	return p
+}
+
+func describe(p *api.Problem, e *fault.Error, conditional bool) {
+	k, ok := kinds[e.Kind]
+	if !ok {
+		return
+	}
+	p.Status, p.Code, p.Detail = k.status, k.code, e.Detail
+	if code := api.ProblemCode(e.Code); code.Valid() {
+		p.Code = code
+	}
+	if status, ok := unlike[p.Code]; ok {
+		p.Status = status
+	}
+	if p.Code == api.ProblemCodeStaleVersion && conditional {
+		p.Status = http.StatusPreconditionFailed
+	}
+	for _, f := range e.Fields {
+		p.Errors = append(p.Errors, api.FieldError{Pointer: f.Pointer, Detail: f.Detail})
+	}
+	p.From = metaString(e, "from")
+	p.Event = metaString(e, "event")
+	for _, v := range metaList(e, "allowed") {
+		if name, ok := v.(string); ok {
+			p.Allowed = append(p.Allowed, name)
+		}
+	}
+	if v, ok := e.Meta["version"].(float64); ok && v == math.Trunc(v) {
+		version := int64(v)
+		p.Version = &version
+	}
+	if g, ok := e.Meta["gate"].(run.Gate); ok {
+		gate := apiGate(g)
+		p.Gate = &gate
+	}
+}
+
+func metaString(e *fault.Error, key string) *string {
+	if v, ok := e.Meta[key].(string); ok {
+		return &v
+	}
+	return nil
+}
+
+func metaList(e *fault.Error, key string) []any {
+	list, _ := e.Meta[key].([]any)
+	return list
+}
+
+// fail answers with err, unless nobody waits for it. When the answer has begun
+// already it is broken: it must be cut off, lest the client takes a part of it for
+// the whole.
+func (s *Server) fail(c echo.Context, err error) (broken bool) {
+	r := c.Request()
+	if about := infoOf(c); about != nil {
+		about.err = err
+	}
+	if c.Response().Committed {
+		return true
+	}
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		c.Response().Status = statusClientGone
+		return false
+	}
+	p := s.problem(r, err)
+	header := c.Response().Header()
+	if p.Status == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", `Bearer realm="nofx"`)
+	}
+	if e, ok := errors.AsType[*fault.Error](err); ok && e.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	} else if p.Status == http.StatusServiceUnavailable {
+		header.Set("Retry-After", "2")
+	}
+	return c.Blob(p.Status, mimeProblem, encode(p)) != nil
+}
+
+const mimeProblem = "application/problem+json"
+
+// answer writes v as JSON.
+func answer(c echo.Context, status int, v any) error {
+	return c.Blob(status, echo.MIMEApplicationJSON, encode(v))
+}
+
+// encode is v as JSON without needless escapes. v is one of the contract's types,
+// which always encode.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // to observe, which answers 500
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// ptr is v, or nil when it is the zero value: absent when unknown.
+func ptr[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}

@@ -1,0 +1,255 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+)
+
+// planRequest is the contract's RunRequest with the plan as the system knows it.
+type planRequest struct {
+	Plan run.Plan `json:"plan"`
+}
+
+// createRun starts a run: 201 with the run and its steps. Callers repeat it with
+// their Idempotency-Key when they did not hear the answer.
+func (s *Server) createRun(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, body, err := readJSON[planRequest](c)
+	if err != nil {
+		return err
+	}
+	// The run stores the context of the server's span, so this one is beside it.
+	_, span := s.tracer.Start(c.Request().Context(), "run.create", trace.WithAttributes(attribute.Int("nofx.steps", len(in.Plan.Steps))))
+	defer span.End()
+	return s.idempotent(c, p, "createRun", body, func(ctx context.Context) (postgres.Answer, error) {
+		plan, err := in.Plan.Normalise()
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		project, err := projectOf(c.Request())
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		r, steps, err := s.Store.CreateRun(ctx, p.Tenant, postgres.NewRun{
+			Project: project, Plan: plan, CorrelationID: c.Request().Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
+		})
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(r.ID)))
+		created := apiRun(r)
+		return postgres.Answer{
+			Status: http.StatusCreated,
+			Header: map[string]string{
+				"Content-Type": echo.MIMEApplicationJSON, "ETag": etag(r.Version), "Location": "/api/runs/" + created.ID,
+			},
+			Body: encode(api.CreatedRun{Run: created, Steps: convert(steps, apiStep)}),
+		}, nil
+	})
+}
+
+// projectOf is the project that the caller names. A slug that could be none is
+// unknown like any other.
+func projectOf(r *http.Request) (string, error) {
+	given := r.Header.Values("X-Project-Id")
+	switch {
+	case len(given) == 0:
+		return "default", nil
+	case len(given) == 1 && slugShape.MatchString(given[0]):
+		return given[0], nil
+	}
+	return "", fault.New(fault.NotFound, "not-found", "no such project")
+}
+
+// previewRun checks a plan and answers how it would run, writing nothing.
+func (s *Server) previewRun(c echo.Context, _ *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, _, err := readJSON[planRequest](c)
+	if err != nil {
+		return err
+	}
+	plan, err := in.Plan.Normalise()
+	if err != nil {
+		return err
+	}
+	_, digest, err := plan.Canonical()
+	if err != nil {
+		return err
+	}
+	out := api.RunPreview{PlanDigest: digest, Graph: graph(plan.Steps)}
+	raw, err := json.Marshal(plan)
+	if err != nil {
+		return fmt.Errorf("plan as JSON: %w", err)
+	}
+	if err := json.Unmarshal(raw, &out.Plan); err != nil {
+		return fmt.Errorf("plan in the contract's form: %w", err)
+	}
+	return answer(c, http.StatusOK, out)
+}
+
+// graph is the steps of a normalised plan by level: each needs only levels before
+// its own.
+func graph(steps []run.PlanStep) api.PlanGraph {
+	g := api.PlanGraph{Levels: [][]string{}, Edges: []api.PlanEdge{}}
+	needs := make(map[string][]string, len(steps))
+	for _, step := range steps {
+		needs[step.Name] = step.DependsOn
+		for _, name := range step.DependsOn {
+			g.Edges = append(g.Edges, api.PlanEdge{Needs: name, Step: step.Name})
+		}
+	}
+	depth := make(map[string]int, len(steps))
+	var level func(name string) int
+	level = func(name string) int {
+		if d, ok := depth[name]; ok {
+			return d
+		}
+		d := 0
+		for _, before := range needs[name] {
+			d = max(d, level(before)+1)
+		}
+		depth[name] = d
+		return d
+	}
+	for _, step := range steps {
+		d := level(step.Name)
+		for len(g.Levels) <= d {
+			g.Levels = append(g.Levels, nil)
+		}
+		g.Levels[d] = append(g.Levels[d], step.Name)
+	}
+	return g
+}
+
+// listRuns answers the runs of the tenant, newest first.
+func (s *Server) listRuns(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	limit := q.limit(200)
+	f := postgres.RunFilter{
+		State: oneOf(q, "status", run.States[run.RunMachine]...), Project: q.slug("project"),
+		Labels: q.labels("label"), Before: q.afterID("runs"), Limit: limit + 1,
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	runs, err := s.Store.Runs(c.Request().Context(), p.Tenant, f)
+	if err != nil {
+		return err
+	}
+	runs, next := page(c, "runs", runs, limit, func(r run.Run) string { return r.ID.String() })
+	return answer(c, http.StatusOK, api.RunPage{Items: convert(runs, apiRun), NextCursor: next})
+}
+
+// labels are values name:value of a parameter that may be given several times.
+func (q *query) labels(name string) map[string]string {
+	q.asked[name] = true
+	given := q.values[name]
+	labels := make(map[string]string, len(given))
+	for _, l := range given {
+		key, value, ok := strings.Cut(l, ":")
+		if other, twice := labels[key]; !ok || key == "" || len(l) > 320 || run.BadText(l) != "" || twice && other != value {
+			q.bad(name, "is name:value, each name once")
+		}
+		labels[key] = value
+	}
+	if len(given) > 8 {
+		q.bad(name, "is given more than 8 times")
+	}
+	return labels
+}
+
+// getRun answers a run with its steps and gates and where its events stand, all of
+// one moment: read this, then follow the stream, and nothing is missed.
+func (s *Server) getRun(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RunID, "run_id")
+	if err != nil {
+		return err
+	}
+	d, err := s.Store.RunDetail(c.Request().Context(), p.Tenant, id)
+	if err != nil {
+		return err
+	}
+	setETag(c, d.Run.Version)
+	return answer(c, http.StatusOK, api.RunDetail{
+		Run: apiRun(d.Run), Steps: convert(d.Steps, apiStep), Gates: convert(d.Gates, apiGate),
+		StreamCursor: strconv.FormatInt(d.Run.EventSeq, 10),
+	})
+}
+
+// cancelRun ends a run and all of it that has not ended.
+func (s *Server) cancelRun(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RunID, "run_id")
+	if err != nil {
+		return err
+	}
+	version, err := ifMatch(c)
+	if err != nil {
+		return err
+	}
+	reason, err := readReason(c)
+	if err != nil {
+		return err
+	}
+	if reason == "" {
+		reason = "requested by " + p.Subject
+	}
+	r, err := s.Store.CancelRun(c.Request().Context(), p.Tenant, id, version, reason)
+	if err != nil {
+		return err
+	}
+	setETag(c, r.Version)
+	return answer(c, http.StatusOK, api.RunAnswer{Run: apiRun(r)})
+}
+
+// readReason reads a body that may say why.
+func readReason(c echo.Context) (string, error) {
+	in, err := readOptionalJSON[api.Reason](c)
+	if err != nil || in.Reason == nil {
+		return "", err
+	}
+	reason := strings.TrimSpace(*in.Reason)
+	if len(reason) > run.MaxReasonBytes {
+		return "", fieldFault("invalid-field", "/reason", fmt.Sprintf("%d bytes; at most %d", len(reason), run.MaxReasonBytes))
+	}
+	return reason, nil
+}
+
+func apiRun(r run.Run) api.Run {
+	out := api.Run{
+		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
+		Status: api.RunStatus(r.State), Version: r.Version, Labels: r.Labels, PlanDigest: r.PlanDigest, TraceID: r.TraceID,
+		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), Reason: ptr(r.Reason),
+		Deadline: r.Deadline.UTC(), CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
+	}
+	if out.Labels == nil {
+		out.Labels = api.Labels{}
+	}
+	if r.HeadCheckpointID != nil {
+		out.HeadCheckpointID = ptr(run.CheckpointID.Format(*r.HeadCheckpointID))
+	}
+	return out
+}

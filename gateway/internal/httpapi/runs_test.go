@@ -1,0 +1,253 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/run"
+)
+
+const oneStep = `{"plan":{"goal":"try","labels":{"team":"core"},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}}`
+
+// plan is the body of a create with steps given as JSON.
+func plan(steps string) string { return `{"plan":{"goal":"try","steps":[` + steps + `]}}` }
+
+func TestCreateRun(t *testing.T) {
+	g := newGateway(t)
+	r := g.do(http.MethodPost, "/api/runs", oneStep, header{"X-Correlation-Id": "order-7"})
+	g.want(r, http.StatusCreated, "")
+	created := decodeAs[api.CreatedRun](t, r)
+	for name, want := range map[string]string{
+		"Location": "/api/runs/" + created.Run.ID, "ETag": fmt.Sprintf(`"v%d"`, created.Run.Version),
+		"X-Correlation-Id": "order-7", "X-Trace-Id": created.Run.TraceID, "Content-Type": "application/json",
+	} {
+		if got := r.header.Get(name); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+	if created.Run.Status != api.RunStatusQueued || len(created.Steps) != 1 || created.Steps[0].Status != api.StepStatusReady {
+		t.Errorf("created = %s, want a queued run with one ready step", r.body)
+	}
+	if got := created.Run.CorrelationID; got == nil || *got != "order-7" {
+		t.Errorf("correlation_id = %v, want order-7", got)
+	}
+
+	detail := g.get("/api/runs/" + created.Run.ID)
+	g.want(detail, http.StatusOK, "")
+	d := decodeAs[api.RunDetail](t, detail)
+	if diff := cmp.Diff(created.Run, d.Run); diff != "" {
+		t.Errorf("GET of the run (-created +got):\n%s", diff)
+	}
+	if d.StreamCursor == "" || d.StreamCursor == "0" {
+		t.Errorf("stream_cursor = %q, want the seq of the newest event", d.StreamCursor)
+	}
+	var jobs int
+	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM river.river_job").Scan(&jobs); err != nil || jobs != 1 {
+		t.Errorf("%d jobs (%v), want 1", jobs, err)
+	}
+}
+
+// TestRefusedPlans checks that every wrong plan is told precisely and leaves
+// nothing behind.
+func TestRefusedPlans(t *testing.T) {
+	g := newGateway(t)
+	step := `{"name":"a","tool":"bash","inputs":{"script":"true"}}`
+	many := make([]string, run.MaxSteps+1)
+	for i := range many {
+		many[i] = fmt.Sprintf(`{"name":"s%d","tool":"sleep","inputs":{"duration_s":0}}`, i)
+	}
+	for _, tc := range []struct {
+		name, body string
+		status     int
+		code       string
+		pointer    string
+	}{
+		{"no goal", `{"plan":{"steps":[` + step + `]}}`, 422, "invalid-plan", "/plan/goal"},
+		{"no plan", `{}`, 422, "invalid-plan", "/plan/goal"},
+		{"no steps", plan(""), 422, "invalid-plan", "/plan/steps"},
+		{"1,001 steps", plan(strings.Join(many, ",")), 422, "invalid-plan", "/plan/steps"},
+		{"a cycle", plan(`{"name":"a","tool":"sleep","inputs":{"duration_s":0},"depends_on":["b"]},{"name":"b","tool":"sleep","inputs":{"duration_s":0},"depends_on":["a"]}`), 422, "invalid-plan", "/plan/steps/0/depends_on"},
+		{"dangling", plan(`{"name":"a","tool":"sleep","inputs":{"duration_s":0},"depends_on":["x"]}`), 422, "invalid-plan", "/plan/steps/0/depends_on/0"},
+		{"unknown tool", plan(`{"name":"a","tool":"rm"}`), 422, "unknown-tool", "/plan/steps/0/tool"},
+		{"unknown input", plan(`{"name":"a","tool":"bash","inputs":{"script":"true","x":1}}`), 422, "invalid-plan", "/plan/steps/0/inputs/x"},
+		{"duplicate input", plan(`{"name":"a","tool":"bash","inputs":{"script":"true","script":"false"}}`), 400, "duplicate-key", "/plan/steps/0/inputs/script"},
+		{"unknown field", plan(`{"name":"a","tool":"bash","fence":1}`), 400, "unknown-field", "/plan/steps/0/fence"},
+		{"read-only field", `{"plan":{"goal":"x","steps":[` + step + `]},"tenant_id":"x"}`, 400, "unknown-field", "/tenant_id"},
+		{"NUL in the goal", `{"plan":{"goal":"a\u0000b","steps":[` + step + `]}}`, 422, "invalid-field", "/plan/goal"},
+		{"session of a later release", `{"session_id":"sess_0","plan":{"goal":"x","steps":[` + step + `]}}`, 400, "unknown-field", "/session_id"},
+	} {
+		for _, path := range []string{"/api/runs", "/api/runs/preview"} {
+			r := g.do(http.MethodPost, path, tc.body)
+			p := decodeAs[api.Problem](t, r)
+			var pointers []string
+			for _, e := range p.Errors {
+				pointers = append(pointers, e.Pointer)
+			}
+			if r.status != tc.status || string(p.Code) != tc.code || len(pointers) == 0 || pointers[0] != tc.pointer {
+				t.Errorf("%s: POST %s = %d %s at %v, want %d %s at %s", tc.name, path, r.status, p.Code, pointers, tc.status, tc.code, tc.pointer)
+			}
+			if p.TraceID != r.header.Get("X-Trace-Id") || p.Instance != path || p.Status != r.status {
+				t.Errorf("%s: problem = %+v, want trace, path and status of the answer", tc.name, p)
+			}
+		}
+	}
+	var rows int
+	err := g.pg.Admin.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM nofx.run) + (SELECT count(*) FROM nofx.step) + (SELECT count(*) FROM river.river_job)").Scan(&rows)
+	if err != nil || rows != 0 {
+		t.Errorf("%d rows were left behind (%v), want none", rows, err)
+	}
+}
+
+func TestPreview(t *testing.T) {
+	g := newGateway(t)
+	sleep := func(name, deps string) string {
+		return fmt.Sprintf(`{"name":%q,"tool":"sleep","inputs":{"duration_s":0},"depends_on":[%s]}`, name, deps)
+	}
+	r := g.do(http.MethodPost, "/api/runs/preview", plan(strings.Join([]string{
+		sleep("d", `"b","c"`), sleep("a", ""), sleep("b", `"a"`), sleep("c", `"a"`), sleep("e", ""),
+	}, ",")))
+	g.want(r, http.StatusOK, "")
+	got := decodeAs[api.RunPreview](t, r)
+	want := api.PlanGraph{
+		Levels: [][]string{{"a", "e"}, {"b", "c"}, {"d"}},
+		Edges:  []api.PlanEdge{{Needs: "b", Step: "d"}, {Needs: "c", Step: "d"}, {Needs: "a", Step: "b"}, {Needs: "a", Step: "c"}},
+	}
+	if diff := cmp.Diff(want, got.Graph); diff != "" {
+		t.Errorf("graph (-want +got):\n%s", diff)
+	}
+	if s := got.Plan.Steps[0]; s.TimeoutS == nil || *s.TimeoutS != 600 || s.Retry == nil || *s.Retry.MaxAttempts != 1 {
+		t.Errorf("previewed step = %+v, want defaults filled in", s)
+	}
+	created := g.create(plan(sleep("a", "")))
+	again := decodeAs[api.RunPreview](t, g.do(http.MethodPost, "/api/runs/preview", plan(sleep("a", ""))))
+	if created.Run.PlanDigest != again.PlanDigest {
+		t.Errorf("digest of the preview = %s, of the run = %s", again.PlanDigest, created.Run.PlanDigest)
+	}
+}
+
+func TestListRuns(t *testing.T) {
+	g := newGateway(t)
+	var want []string
+	for i := range 5 {
+		label := ""
+		if i%2 == 0 {
+			label = `"labels":{"parity":"even","n":"` + fmt.Sprint(i) + `"},`
+		}
+		created := g.create(strings.Replace(plan(`{"name":"a","tool":"sleep","inputs":{"duration_s":0}}`), `"steps"`, label+`"steps"`, 1))
+		want = append([]string{created.Run.ID}, want...)
+	}
+	ids := func(query string) (ids []string) {
+		t.Helper()
+		for path := "/api/runs" + query; path != ""; {
+			r := g.get(path)
+			g.want(r, http.StatusOK, "")
+			p := decodeAs[api.RunPage](t, r)
+			for _, item := range p.Items {
+				ids = append(ids, item.ID)
+			}
+			link := r.header.Get("Link")
+			if (link == "") != (p.NextCursor == nil) {
+				t.Errorf("Link = %q, next_cursor = %v, want both or none", link, p.NextCursor)
+			}
+			path = strings.TrimPrefix(strings.TrimSuffix(link, `>; rel="next"`), "<")
+		}
+		return ids
+	}
+	for _, tc := range []struct {
+		query string
+		want  []string
+	}{
+		{"", want}, {"?limit=2", want}, {"?limit=5", want}, {"?status=queued&limit=3", want}, {"?status=failed", nil},
+		{"?project=default", want}, {"?project=none", nil},
+		{"?label=parity:even&limit=1", []string{want[0], want[2], want[4]}},
+		{"?label=parity:even&label=n:2", []string{want[2]}},
+	} {
+		if diff := cmp.Diff(tc.want, ids(tc.query)); diff != "" {
+			t.Errorf("runs of %q (-want +got):\n%s", tc.query, diff)
+		}
+	}
+	for query, code := range map[string]string{
+		"?limit=0": "bad-parameter", "?limit=201": "bad-parameter", "?limit=x": "bad-parameter", "?limit=1&limit=2": "bad-parameter",
+		"?status=done": "bad-parameter", "?q=x": "bad-parameter", "?label=x": "bad-parameter", "?project=%00": "bad-parameter",
+		"?project=A": "bad-parameter", "?%zz": "bad-parameter", "?label=a:%ff": "bad-parameter",
+		"?cursor=x": "bad-cursor", "?cursor=": "bad-cursor", "?cursor=" + formatCursor("steps", "1"): "bad-cursor",
+		"?cursor=" + formatCursor("runs", "1"): "bad-cursor",
+	} {
+		g.want(g.get("/api/runs"+query), http.StatusBadRequest, code)
+	}
+}
+
+func TestCancelRun(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	path := "/api/runs/" + created.Run.ID + "/cancel"
+	g.want(g.do(http.MethodPost, path, `{"reason":"x"}`, header{"If-Match": `"v99"`}), http.StatusPreconditionFailed, "stale-version")
+	g.want(g.do(http.MethodPost, path, "", header{"If-Match": `v1`}), http.StatusBadRequest, "bad-parameter")
+	g.want(g.do(http.MethodPost, path, `{"reason":"`+strings.Repeat("x", 2049)+`"}`), http.StatusUnprocessableEntity, "invalid-field")
+
+	r := g.do(http.MethodPost, path, "", header{"If-Match": fmt.Sprintf(`"v%d"`, created.Run.Version)})
+	g.want(r, http.StatusOK, "")
+	cancelled := decodeAs[api.RunAnswer](t, r).Run
+	if cancelled.Status != api.RunStatusCancelled || cancelled.Reason == nil || !strings.HasPrefix(*cancelled.Reason, "requested by key:admin") {
+		t.Errorf("cancelled = %+v, want cancelled with who asked", cancelled)
+	}
+	if got, want := r.header.Get("ETag"), fmt.Sprintf(`"v%d"`, cancelled.Version); got != want {
+		t.Errorf("ETag = %s, want %s", got, want)
+	}
+	again := g.do(http.MethodPost, path, "")
+	g.want(again, http.StatusConflict, "illegal-transition")
+	p := decodeAs[api.Problem](t, again)
+	if p.From == nil || *p.From != "cancelled" || p.Event == nil || *p.Event != "cancel" || len(p.Allowed) == 0 {
+		t.Errorf("problem = %s, want from, event and what is allowed", again.body)
+	}
+}
+
+// TestForeignIDs checks that what is not the caller's looks like what is not there
+// (SECURITY.md T9), on every route that takes an id.
+func TestForeignIDs(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(plan(`{"name":"a","tool":"manual:x","inputs":{"message":"?"}}`))
+	c := g.claim(created.Steps[0])
+	a := g.artifact(c, "x.txt", "x")
+	g.gate(c)
+	gate := decodeAs[api.GatePage](t, g.get("/api/gates")).Items[0]
+	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
+	ids := map[string]string{
+		"{run_id}": created.Run.ID, "{step_id}": created.Steps[0].ID, "{gate_id}": gate.ID,
+		"{checkpoint_id}": *gate.ShownCheckpointID, "{artifact_id}": run.ArtifactID.Format(a.ID),
+	}
+	unknown := strings.Repeat("0", 31) + "1"
+	for _, op := range g.server.operations() {
+		if !strings.Contains(op.path, "{") {
+			continue
+		}
+		var foreign, absent, wrong []string
+		for name, id := range ids {
+			noun, _, _ := strings.Cut(id, "_")
+			foreign, absent, wrong = append(foreign, name, id), append(absent, name, noun+"_"+unknown), append(wrong, name, "x"+id)
+		}
+		query, body := "", ""
+		if op.id == "getCheckpointFile" {
+			query = "?path=x"
+		}
+		if op.method == http.MethodPost {
+			body = `{"reason":"x"}`
+		}
+		var bodies []string
+		for _, with := range [][]string{foreign, absent, wrong} {
+			path := strings.NewReplacer(append(with, "{key_id}", "key_"+unknown)...).Replace(op.path)
+			r := g.do(op.method, path+query, body, header{"Authorization": "Bearer " + other})
+			g.want(r, http.StatusNotFound, "not-found")
+			p := decodeAs[api.Problem](t, r)
+			bodies = append(bodies, p.Title+p.Detail)
+		}
+		if bodies[0] != bodies[1] || bodies[0] != bodies[2] {
+			t.Errorf("%s: 404 of a foreign, an unknown and a wrong id = %q, want them alike", op.id, bodies)
+		}
+	}
+}

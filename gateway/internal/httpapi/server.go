@@ -1,0 +1,207 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/telemetry"
+	"nofx.dev/shared/tree"
+)
+
+// Limits of a request (SECURITY.md §6).
+const (
+	maxURL         = 8 << 10
+	maxHeader      = 16 << 10
+	maxBody        = 1 << 20
+	handlerTimeout = 30 * time.Second
+)
+
+// Config is what a server works with.
+type Config struct {
+	Store   *postgres.DB
+	Blobs   *blob.Store
+	Hub     *stream.Hub
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
+
+	KeyEnv  KeyEnv // of the keys that are made here
+	DevKeys bool   // keys of KeyEnv dev are taken
+
+	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
+	TenantRate float64 // the same of all keys of a tenant
+	Streams    int     // open at once by one caller; 0: no limit
+}
+
+// Server answers the API. Make it with [New].
+type Server struct {
+	Config
+	chain    http.Handler
+	echo     *echo.Echo
+	tracer   trace.Tracer
+	keys     *keyring
+	rate     *buckets // by key
+	shared   *buckets // by tenant
+	streams  *slots
+	trees    *tree.Source
+	health   healthCache
+	draining atomic.Bool
+	routes   map[string]string // by Echo's path: the contract's
+}
+
+// operation is a route of the contract. Who may call it says the policy table.
+type operation struct {
+	id     string // operationId
+	method string
+	path   string // as in the contract
+	handle func(echo.Context, *Principal) error
+	// streams says whether a request will be answered by a stream, which has
+	// limits of its own.
+	streams func(*http.Request) bool
+}
+
+func (s *Server) operations() []operation {
+	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
+	return []operation{
+		{id: "createRun", method: post, path: "/api/runs", handle: s.createRun},
+		{id: "listRuns", method: get, path: "/api/runs", handle: s.listRuns},
+		{id: "previewRun", method: post, path: "/api/runs/preview", handle: s.previewRun},
+		{id: "getRun", method: get, path: "/api/runs/{run_id}", handle: s.getRun},
+		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun},
+
+		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", handle: s.listSteps},
+		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
+		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog},
+
+		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", handle: s.listRunEvents, streams: acceptsStream},
+		{id: "listEvents", method: get, path: "/api/events", handle: s.listEvents, streams: acceptsStream},
+
+		{id: "listGates", method: get, path: "/api/gates", handle: s.listGates},
+		{id: "getGate", method: get, path: "/api/gates/{gate_id}", handle: s.getGate},
+		{id: "approveGate", method: post, path: "/api/gates/{gate_id}/approve", handle: s.approveGate},
+		{id: "rejectGate", method: post, path: "/api/gates/{gate_id}/reject", handle: s.rejectGate},
+		{id: "waiveGate", method: post, path: "/api/gates/{gate_id}/waive", handle: s.waiveGate},
+
+		{id: "listCheckpoints", method: get, path: "/api/runs/{run_id}/checkpoints", handle: s.listCheckpoints},
+		{id: "getCheckpoint", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}", handle: s.getCheckpoint},
+		{id: "listCheckpointFiles", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/files", handle: s.listCheckpointFiles},
+		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", handle: s.getCheckpointFile},
+
+		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", handle: s.listArtifacts},
+		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", handle: s.getArtifact},
+
+		{id: "listAPIKeys", method: get, path: "/api/api-keys", handle: s.listAPIKeys},
+		{id: "createAPIKey", method: post, path: "/api/api-keys", handle: s.createAPIKey},
+		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", handle: s.revokeAPIKey},
+		{id: "whoami", method: get, path: "/api/whoami", handle: s.whoami},
+
+		{id: "healthz", method: get, path: "/healthz", handle: s.healthz},
+		{id: "readyz", method: get, path: "/readyz", handle: s.readyz},
+		{id: "getContract", method: get, path: "/api/openapi.yaml", handle: s.getContract},
+	}
+}
+
+// New makes a server. An operation without an entry in the policy table is an
+// error, so that nothing is ever served that nobody thought about.
+func New(cfg Config) (*Server, error) {
+	s := &Server{
+		Config:  cfg,
+		echo:    echo.New(),
+		tracer:  otel.Tracer("nofx.dev/gateway/internal/httpapi"),
+		keys:    newKeyring(cfg.Store, cfg.DevKeys),
+		rate:    newBuckets(cfg.Rate, 2*cfg.Rate),
+		shared:  newBuckets(cfg.TenantRate, 2*cfg.TenantRate),
+		streams: &slots{most: cfg.Streams},
+		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
+		routes:  map[string]string{},
+	}
+	s.echo.Pre(s.observe)
+	for _, op := range s.operations() {
+		rule, ok := policy[op.id]
+		if !ok {
+			return nil, fmt.Errorf("operation %s (%s %s) has no entry in the policy table", op.id, op.method, op.path)
+		}
+		path := strings.NewReplacer("{", ":", "}", "").Replace(op.path)
+		s.routes[path] = op.path
+		s.echo.Add(op.method, path, s.operate(op, rule))
+		if op.method == http.MethodGet {
+			s.echo.Add(http.MethodHead, path, s.operate(op, rule))
+		}
+	}
+	traced := otelhttp.NewHandler(s.echo, "http",
+		otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return identityOf(r.Context()).principal == nil }))
+	s.chain = s.identify(traced)
+	return s, nil
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.chain.ServeHTTP(w, r) }
+
+// Drain makes readiness fail, so that load balancers look elsewhere.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// HTTP is the server for a listener, with the limits and timeouts of SECURITY.md
+// §6. Streams lift its limits for themselves.
+func (s *Server) HTTP() *http.Server {
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      handlerTimeout + 30*time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    maxHeader + maxURL, // beyond, Go itself refuses
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// operate is what comes before every handler: who, whether they may, how often,
+// and until when.
+func (s *Server) operate(op operation, rule rule) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		ctx := r.Context()
+		who := identityOf(ctx)
+		if !rule.public {
+			if who.err != nil {
+				return who.err
+			}
+			if err := rule.allow(who.principal); err != nil {
+				return err
+			}
+			if err := s.throttle(who.principal); err != nil {
+				return err
+			}
+			ctx = postgres.WithActor(ctx, who.principal.Subject)
+			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.tenantID()})
+			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.tenantID()))
+		}
+		if op.streams != nil && op.streams(r) {
+			infoOf(c).stream = true
+			release, err := s.openStream(who.principal)
+			if err != nil {
+				return err
+			}
+			defer release()
+		} else {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, handlerTimeout)
+			defer cancel()
+			s.Metrics.HTTPInFlight.Add(1)
+			defer s.Metrics.HTTPInFlight.Add(-1)
+		}
+		c.SetRequest(r.WithContext(ctx))
+		return op.handle(c, who.principal)
+	}
+}

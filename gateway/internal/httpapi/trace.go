@@ -1,0 +1,142 @@
+package httpapi
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/telemetry"
+)
+
+// info is what the layers of one request tell each other.
+type info struct {
+	start  time.Time
+	stream bool  // it is, or was to be, answered by a stream
+	err    error // what went wrong, for the log
+}
+
+const infoKey = "nofx.info"
+
+func infoOf(c echo.Context) *info {
+	i, _ := c.Get(infoKey).(*info)
+	return i
+}
+
+// observe is round every request, known route or not: the headers that every
+// answer has, the one place where errors are answered, one log line, metrics.
+func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		about := &info{start: time.Now()}
+		c.Set(infoKey, about)
+		header := c.Response().Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Cache-Control", "no-store")
+		if id, _ := telemetry.IDs(r.Context()); id != "" {
+			header.Set("X-Trace-Id", id)
+			header.Set("Server-Timing", fmt.Sprintf("traceparent;desc=%q", telemetry.Inject(r.Context())))
+		}
+		broken := false
+		if err := s.within(c, next); err != nil {
+			broken = s.fail(c, err)
+		}
+		s.finish(c, r, about)
+		if broken {
+			panic(http.ErrAbortHandler)
+		}
+		return nil
+	}
+}
+
+// within runs the rest unless the request is too large to be looked at, and makes
+// an error of a panic.
+func (s *Server) within(c echo.Context, next echo.HandlerFunc) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p == http.ErrAbortHandler { //nolint:errorlint // the value that net/http compares too
+			panic(p)
+		}
+		err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}()
+	r := c.Request()
+	switch {
+	case len(r.RequestURI) > maxURL:
+		return tooLarge{http.StatusRequestURITooLong, fmt.Sprintf("the URL is longer than %d bytes", maxURL)}
+	case headerBytes(r.Header) > maxHeader:
+		return tooLarge{http.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the headers are longer than %d bytes", maxHeader)}
+	}
+	if id := r.Header.Get("X-Correlation-Id"); id != "" {
+		if !correlation(id) {
+			return badParameter("X-Correlation-Id", "1 to 128 visible ASCII characters")
+		}
+		c.Response().Header().Set("X-Correlation-Id", id)
+	}
+	return next(c)
+}
+
+func headerBytes(h http.Header) (n int) {
+	for name, values := range h {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}
+
+func correlation(id string) bool {
+	for _, b := range []byte(id) {
+		if b < 0x21 || b > 0x7e {
+			return false
+		}
+	}
+	return len(id) <= 128
+}
+
+// finish tells the span, the metrics and the log how it went. r is the request
+// that otelhttp waits with: Echo never sets its pattern, and handlers saw a copy.
+func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
+	route, status, took := s.routes[c.Path()], c.Response().Status, time.Since(about.start)
+	if route != "" {
+		r.Pattern = r.Method + " " + route
+	}
+	ctx := c.Request().Context() // knows the tenant
+	if !about.stream {
+		s.Metrics.HTTPDuration.Observe(ctx, took.Seconds(), r.Method, route, strconv.Itoa(status))
+	}
+	level := slog.LevelInfo
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("route", route), slog.Int("status", status),
+		slog.Int64("duration_ms", took.Milliseconds()), slog.Int64("bytes", c.Response().Size),
+	}
+	if route == "" && utf8.ValidString(r.URL.Path) {
+		attrs = append(attrs, slog.String("path", r.URL.Path[:min(len(r.URL.Path), 200)]))
+	}
+	if err := about.err; err != nil {
+		attrs = append(attrs, slog.String("kind", string(fault.KindOf(err))))
+		switch {
+		case status == http.StatusServiceUnavailable:
+			level = slog.LevelWarn
+		case status >= 500:
+			level = slog.LevelError
+		}
+		if status >= 500 || status == statusClientGone {
+			attrs = append(attrs, slog.String("error", err.Error()))
+		} else {
+			attrs = append(attrs, slog.String("code", codeOf(err)))
+		}
+	}
+	if route == "/healthz" || route == "/readyz" {
+		level -= 4 // probes come every few seconds
+	}
+	s.Log.LogAttrs(ctx, level, "request", attrs...)
+}

@@ -1,0 +1,157 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/klauspost/compress/zstd"
+	"go.opentelemetry.io/otel"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/job"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
+)
+
+// What a worker does, by the store's own methods and real objects.
+
+// create makes a run by the API.
+func (g *gateway) create(body string) api.CreatedRun {
+	g.Helper()
+	r := g.do(http.MethodPost, "/api/runs", body)
+	if r.status != http.StatusCreated {
+		g.Fatalf("create = %d %s, want 201", r.status, r.body)
+	}
+	return decodeAs[api.CreatedRun](g, r)
+}
+
+func uuidOf[T ~string](g *gateway, noun run.Prefix, id T) uuid.UUID {
+	g.Helper()
+	u, err := noun.Parse(string(id))
+	if err != nil {
+		g.Fatal(err)
+	}
+	return u
+}
+
+// claim takes a ready step as a worker does.
+func (g *gateway) claim(step api.Step) *postgres.Claim {
+	g.Helper()
+	ctx, span := otel.Tracer("test").Start(g.Context(), "step")
+	defer span.End()
+	j := job.Step{TenantID: g.tenant, StepID: uuidOf(g, run.StepID, step.ID)}
+	if err := g.pg.Admin.QueryRow(ctx, "SELECT wake_seq FROM nofx.step WHERE id = $1", j.StepID).Scan(&j.WakeSeq); err != nil {
+		g.Fatal(err)
+	}
+	c, err := g.db.Claim(ctx, j, postgres.Worker{ID: "w1", PID: 7}, time.Minute,
+		func(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil })
+	if err != nil || c == nil {
+		g.Fatalf("Claim(%s) = %v, %v", step.Name, c, err)
+	}
+	return c
+}
+
+func (g *gateway) finish(f postgres.Finish) {
+	g.Helper()
+	if err := g.db.FinishStep(postgres.WithActor(g.Context(), "worker:w1"), f); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// log stores one chunk of an attempt's log.
+func (g *gateway) log(c *postgres.Claim, n int, start int64, text string) postgres.LogChunk {
+	g.Helper()
+	sum := sha256.Sum256([]byte(text))
+	chunk := postgres.LogChunk{N: n, Start: start, Bytes: int64(len(text)), Lines: 1, SHA256: sum[:],
+		Key: blob.LogKey(c.TenantID, c.RunID, c.StepID, c.Fence, n)}
+	g.put(chunk.Key, []byte(text))
+	if err := g.db.RecordLogChunk(g.Context(), c, chunk); err != nil {
+		g.Fatal(err)
+	}
+	return chunk
+}
+
+func (g *gateway) put(key string, content []byte) {
+	g.Helper()
+	if err := g.blobs.Put(g.Context(), key, bytes.NewReader(content), int64(len(content)), blob.PutOptions{}); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// checkpoint stores a workspace and makes the checkpoint of it: the directories and
+// small files in a pack, the large ones each in an object.
+func (g *gateway) checkpoint(c *postgres.Claim, kind run.CheckpointKind, root tree.Digest, contents ...[]byte) *postgres.Checkpoint {
+	g.Helper()
+	ck := &postgres.Checkpoint{
+		ID: run.NewID(), Kind: kind, Generation: 1, Digest: tree.Sum([]byte(kind)).String(), Manifest: []byte(`{"v":1}`),
+		StateDigest: tree.Sum([]byte("{}")).String(), State: []byte("{}"), TreeDigest: root.String(),
+	}
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		g.Fatal(err)
+	}
+	var pack []byte
+	for _, content := range contents {
+		d := tree.Sum(content)
+		b := postgres.Blob{SHA256: d, Size: int64(len(content)), Len: int64(len(content))}
+		if len(content) >= tree.Small {
+			g.put(blob.BlobKey(c.TenantID, d), content)
+		} else {
+			frame := enc.EncodeAll(content, nil)
+			b.Off, b.Len, b.Pack = int64(len(pack)), int64(len(frame)), new([32]byte)
+			pack = append(pack, frame...)
+		}
+		ck.Blobs = append(ck.Blobs, b)
+	}
+	sum := sha256.Sum256(pack)
+	for i := range ck.Blobs {
+		if ck.Blobs[i].Pack != nil {
+			ck.Blobs[i].Pack = &sum
+		}
+	}
+	g.put(blob.PackKey(c.TenantID, sum), pack)
+	return ck
+}
+
+// artifact stores bytes and describes them.
+func (g *gateway) artifact(c *postgres.Claim, name, content string) run.Artifact {
+	g.Helper()
+	sum := sha256.Sum256([]byte(content))
+	a := run.Artifact{ID: run.NewID(), Name: name, Key: blob.BlobKey(c.TenantID, sum), MediaType: "text/plain", Size: int64(len(content)), SHA256: sum[:]}
+	g.put(a.Key, []byte(content))
+	return a
+}
+
+// gate finishes the step as one that waits for a person.
+func (g *gateway) gate(c *postgres.Claim) {
+	g.Helper()
+	ck := g.checkpoint(c, run.WaitCheckpoint, tree.Empty, []byte("x"))
+	g.finish(postgres.Finish{
+		Claim: c, Outcome: "wait", Reason: "approval", Checkpoints: []*postgres.Checkpoint{ck},
+		Gate: &postgres.NewGate{ID: run.NewID(), Name: c.Name, Kind: run.ManualGate, Message: "Deploy?", InputDigest: tree.Sum(nil).String(),
+			ShownCheckpoint: ck.ID, ShownDigest: ck.Digest, Evidence: map[string]any{"a": 1}},
+		Wait: &postgres.NewWait{Kind: "approval", After: time.Hour, Quorum: 1},
+	})
+}
+
+// fetch gets what a signed URL serves, and its SHA-256.
+func (g *gateway) fetch(url string) (content []byte, sha string) {
+	g.Helper()
+	resp, err := http.Get(url) //nolint:noctx // a test's own storage
+	if err != nil {
+		g.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		g.Fatalf("signed URL = %d, %v", resp.StatusCode, err)
+	}
+	sum := sha256.Sum256(b.Bytes())
+	return b.Bytes(), hex.EncodeToString(sum[:])
+}

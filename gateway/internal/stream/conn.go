@@ -1,0 +1,199 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+)
+
+// Limits are the times of a stream; a zero field has its default.
+type Limits struct {
+	MaxAge       time.Duration // 240 s ± 10 %: below the 300 s that platforms allow
+	KeepAlive    time.Duration // 15 s
+	WriteTimeout time.Duration // 10 s per flush, and of not catching up
+	PollBusy     time.Duration // 25 ms
+	PollIdle     time.Duration // 1 s
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	set(&l.MaxAge, 240*time.Second)
+	set(&l.KeepAlive, 15*time.Second)
+	set(&l.WriteTimeout, 10*time.Second)
+	set(&l.PollBusy, 25*time.Millisecond)
+	set(&l.PollIdle, time.Second)
+	return l
+}
+
+// retry is what clients are told to wait before they connect again.
+const retry = 2 * time.Second
+
+// Conn is one open event stream. It is for one goroutine.
+type Conn struct {
+	ctx    context.Context // of the request
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	limits Limits
+	done   <-chan struct{} // the process ends
+	check  func(context.Context) error
+	age    *time.Timer
+	tick   *time.Ticker
+
+	out  bytes.Buffer
+	at   string // where the reader is
+	sent string // what the reader knows of that
+}
+
+// Open starts an event stream as the answer of r: headers and the first bytes,
+// which the next flush sends. check is asked at every keep-alive whether the
+// caller may still read; when it says fault.Unauthenticated, fault.Forbidden or
+// fault.NotFound, the stream ends. Close frees what Open took.
+func (h *Hub) Open(w http.ResponseWriter, r *http.Request, check func(context.Context) error) *Conn {
+	l := h.cfg.Limits
+	jitter := time.Duration((rand.Float64() - 0.5) * 0.2 * float64(l.MaxAge))
+	c := &Conn{
+		ctx: r.Context(), w: w, rc: http.NewResponseController(w), limits: l, done: h.done, check: check,
+		age: time.NewTimer(l.MaxAge + jitter), tick: time.NewTicker(l.KeepAlive),
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream; charset=utf-8")
+	header.Set("Cache-Control", "no-cache, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+	// The server's limit for reading a request would end the stream.
+	_ = c.rc.SetReadDeadline(time.Time{})
+	w.WriteHeader(http.StatusOK)
+	fmt.Fprintf(&c.out, "retry: %d\n: nofx\n\n", retry.Milliseconds())
+	return c
+}
+
+// Close stops the clocks of c.
+func (c *Conn) Close() {
+	c.age.Stop()
+	c.tick.Stop()
+}
+
+// Frame adds a frame with v as its data to what the next flush sends. With an id
+// the reader knows that it is there.
+func (c *Conn) Frame(id, event string, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		data = []byte("{}") // our own structs of strings and numbers
+	}
+	if id != "" {
+		c.Moved(id)
+		c.sent = id
+		c.out.WriteString("id: " + id + "\n")
+	}
+	c.out.WriteString("event: " + event + "\ndata: ")
+	c.out.Write(data)
+	c.out.WriteString("\n\n")
+}
+
+func (c *Conn) frame(f *frame, id string) {
+	c.Moved(id)
+	c.sent = id
+	c.out.Write(f.bytes)
+}
+
+// Moved says where the reader is without showing anything: it learns it with the
+// next keep-alive.
+func (c *Conn) Moved(id string) { c.at = id }
+
+// Flush sends what was added, within the write deadline. An error means that
+// nobody reads any more.
+func (c *Conn) Flush() error {
+	if c.out.Len() == 0 {
+		return nil
+	}
+	if err := c.rc.SetWriteDeadline(time.Now().Add(c.limits.WriteTimeout)); err != nil {
+		return err
+	}
+	if _, err := c.w.Write(c.out.Bytes()); err != nil {
+		return err
+	}
+	c.out.Reset()
+	return c.rc.Flush()
+}
+
+// Wait returns when changed is closed, or after poll if that is above zero. It
+// keeps the stream alive meanwhile. A reason means that the stream has to end,
+// which is for the caller to do; an error that nobody reads any more.
+func (c *Conn) Wait(changed <-chan struct{}, poll time.Duration) (end api.StreamControlReason, err error) {
+	var timer <-chan time.Time
+	if poll > 0 {
+		t := time.NewTimer(poll)
+		defer t.Stop()
+		timer = t.C
+	}
+	for {
+		// Ends come first, also while there is always something new.
+		select {
+		case <-c.ctx.Done():
+			return "", c.ctx.Err()
+		case <-c.done:
+			return api.StreamControlReasonShutdown, nil
+		case <-c.age.C:
+			return api.StreamControlReasonMaxAge, nil
+		default:
+		}
+		select {
+		case <-c.ctx.Done():
+		case <-c.done:
+		case <-c.age.C:
+			return api.StreamControlReasonMaxAge, nil
+		case <-changed:
+			return "", nil
+		case <-timer:
+			return "", nil
+		case <-c.tick.C:
+			if c.revoked() {
+				return api.StreamControlReasonRevoked, nil
+			}
+			if err := c.keepAlive(); err != nil {
+				return "", err
+			}
+		}
+	}
+}
+
+// revoked asks whether the caller may still read. A database that does not
+// answer decides nothing; it has no events either.
+func (c *Conn) revoked() bool {
+	switch fault.KindOf(c.check(c.ctx)) {
+	case fault.Unauthenticated, fault.Forbidden, fault.NotFound:
+		return true
+	}
+	return false
+}
+
+func (c *Conn) keepAlive() error {
+	c.out.WriteString(":\n")
+	if c.at != c.sent {
+		c.out.WriteString("id: " + c.at + "\n")
+		c.sent = c.at
+	}
+	c.out.WriteByte('\n')
+	return c.Flush()
+}
+
+// End tells the reader why the stream ends and where to go on, if it still
+// listens.
+func (c *Conn) End(reason api.StreamControlReason) {
+	if reason == api.StreamControlReasonShutdown {
+		// So that all who read do not come back at the same instant.
+		fmt.Fprintf(&c.out, "retry: %d\n\n", (retry/2 + rand.N(2*retry)).Milliseconds())
+	}
+	c.Frame(c.at, "stream.end", api.StreamControl{Reason: &reason, ResumeAfter: &c.at})
+	_ = c.Flush()
+}

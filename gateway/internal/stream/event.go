@@ -1,0 +1,169 @@
+package stream
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// schemaVersion is that of every type's data so far.
+const schemaVersion = 1
+
+// Envelope is an event as clients see it (OBSERVABILITY.md §4.1).
+func Envelope(e run.Event) api.Event {
+	id := run.RunID.Format(e.RunID)
+	a := api.Event{
+		ID:       id + "." + strconv.FormatInt(e.Seq, 10),
+		Seq:      e.Seq,
+		Type:     e.Type,
+		RunID:    id,
+		TenantID: run.TenantID.Format(e.TenantID),
+		At:       e.At.UTC(),
+		Actor:    e.Actor,
+		TraceID:  e.TraceID,
+		Schema:   schemaVersion,
+		Data:     e.Data,
+	}
+	if e.StepID != nil {
+		step := run.StepID.Format(*e.StepID)
+		a.StepID = &step
+	}
+	if e.SpanID != "" {
+		a.SpanID = &e.SpanID
+	}
+	return a
+}
+
+// Cursor is a place in a feed, or, by its Seq alone, in the events of a run.
+type Cursor = postgres.FeedCursor
+
+// FormatFeed is the opaque form of a feed's cursor.
+func FormatFeed(c Cursor) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "feed:%d.%s.%d", c.XID, hexID(c.Run), c.Seq))
+}
+
+// ParseFeed reads what FormatFeed wrote; anything else is fault.Invalid
+// (bad-cursor).
+func ParseFeed(s string) (Cursor, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	text, ok := strings.CutPrefix(string(raw), "feed:")
+	parts := strings.Split(text, ".")
+	if err == nil && ok && len(parts) == 3 {
+		xid, err1 := strconv.ParseInt(parts[0], 10, 64)
+		id, err2 := run.RunID.Parse(string(run.RunID) + "_" + parts[1])
+		seq, err3 := strconv.ParseInt(parts[2], 10, 64)
+		c := Cursor{XID: xid, Run: id, Seq: seq}
+		if err1 == nil && err2 == nil && err3 == nil && xid >= 0 && seq >= 0 && FormatFeed(c) == s {
+			return c, nil
+		}
+	}
+	return Cursor{}, badCursor()
+}
+
+// FormatSeq is the form of a run's cursor: its seq in decimal digits.
+func FormatSeq(seq int64) string { return strconv.FormatInt(seq, 10) }
+
+// ParseSeq reads what FormatSeq wrote; anything else is fault.Invalid
+// (bad-cursor).
+func ParseSeq(s string) (int64, error) {
+	seq, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || seq < 0 || FormatSeq(seq) != s {
+		return 0, badCursor()
+	}
+	return seq, nil
+}
+
+func badCursor() error {
+	return fault.New(fault.Invalid, "bad-cursor", "this is no cursor of this list")
+}
+
+func hexID(id uuid.UUID) string { return strings.ReplaceAll(id.String(), "-", "") }
+
+func compare(a, b Cursor) int {
+	return cmp.Or(cmp.Compare(a.XID, b.XID), bytes.Compare(a.Run[:], b.Run[:]), cmp.Compare(a.Seq, b.Seq))
+}
+
+// frame is one event, encoded once for all its readers.
+type frame struct {
+	at    Cursor
+	run   uuid.UUID
+	typ   string
+	bytes []byte
+}
+
+// final reports whether f ends its run.
+func (f *frame) final() bool {
+	state, ok := strings.CutPrefix(f.typ, "run.")
+	return ok && run.State(state).Terminal()
+}
+
+// source is what a topic reads: the events of one run, or the feed of a tenant,
+// perhaps of one project only. Its cursors are a seq or a feed's.
+type source struct {
+	tenant  uuid.UUID
+	run     uuid.UUID // uuid.Nil: the feed
+	project string
+}
+
+func (s source) name() string {
+	if s.run != uuid.Nil {
+		return "run"
+	}
+	return "feed"
+}
+
+func (s source) format(c Cursor) string {
+	if s.run != uuid.Nil {
+		return FormatSeq(c.Seq)
+	}
+	return FormatFeed(c)
+}
+
+// read is at most limit frames after a cursor, and the cursor to go on from.
+func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, limit int) (frames []*frame, next Cursor, err error) {
+	if s.run != uuid.Nil {
+		events, err := db.Events(ctx, s.tenant, s.run, after.Seq, nil, limit)
+		for _, e := range events {
+			after.Seq = e.Seq
+			frames = append(frames, s.encode(e, after))
+		}
+		return frames, after, err
+	}
+	events, next, err := feedPage(ctx, db, s, after, limit)
+	for _, e := range events {
+		frames = append(frames, s.encode(e.Event, e.at))
+	}
+	return frames, next, err
+}
+
+func (s source) encode(e run.Event, at Cursor) *frame {
+	var b bytes.Buffer
+	b.WriteString("id: " + s.format(at) + "\nevent: " + e.Type + "\ndata: ")
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	// It is made of strings and of JSON that Postgres wrote, and fits on one
+	// line; the encoder ends it, the second newline the frame.
+	if err := enc.Encode(Envelope(e)); err != nil {
+		b.WriteString("{}\n")
+	}
+	b.WriteByte('\n')
+	return &frame{at: at, run: e.RunID, typ: e.Type, bytes: b.Bytes()}
+}
+
+// placed is an event of a feed and its place in it.
+type placed struct {
+	run.Event
+	at Cursor
+}

@@ -1,0 +1,155 @@
+package stream
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/telemetry"
+)
+
+// pageSize is how many events one read of the database brings.
+const pageSize = 500
+
+// readTimeout bounds one read of the tailer.
+const readTimeout = 5 * time.Second
+
+// Config says what a hub reads and tells.
+type Config struct {
+	Store   *postgres.DB
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
+	Limits  Limits
+}
+
+// Hub is the event streams of a process.
+type Hub struct {
+	cfg  Config
+	done chan struct{}
+	once sync.Once
+	woke chan struct{} // a reader came: look now
+
+	mu     sync.Mutex
+	topics map[source]*topic
+}
+
+// NewHub makes a hub. Streams are live only while [Hub.Run] runs.
+func NewHub(cfg Config) *Hub {
+	cfg.Limits = cfg.Limits.withDefaults()
+	return &Hub{cfg: cfg, done: make(chan struct{}), woke: make(chan struct{}, 1), topics: map[source]*topic{}}
+}
+
+// Shutdown ends every stream: each says so and returns.
+func (h *Hub) Shutdown() { h.once.Do(func() { close(h.done) }) }
+
+// Run is the tailer. It returns when ctx is done.
+func (h *Hub) Run(ctx context.Context) {
+	pause, failing := h.cfg.Limits.PollIdle, false
+	for {
+		busy, err := h.poll(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			pause = h.cfg.Limits.PollIdle
+		case busy:
+			pause = h.cfg.Limits.PollBusy
+		default:
+			pause = min(2*pause, h.cfg.Limits.PollIdle)
+		}
+		if was := failing; was != (err != nil) {
+			failing = err != nil
+			if failing {
+				h.cfg.Log.WarnContext(ctx, "events cannot be read", "error", err)
+			} else {
+				h.cfg.Log.InfoContext(ctx, "events can be read again")
+			}
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-h.woke:
+			pause = h.cfg.Limits.PollBusy
+		}
+		timer.Stop()
+	}
+}
+
+// poll reads what is new once: one question for all runs that are read, one per
+// feed. busy says that there was something.
+func (h *Hub) poll(ctx context.Context) (busy bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	var refs []postgres.RunRef
+	var changed []*topic
+	runs := map[uuid.UUID]*topic{}
+	for _, t := range h.all() {
+		if t.src.run == uuid.Nil {
+			changed = append(changed, t)
+			continue
+		}
+		refs = append(refs, postgres.RunRef{Tenant: t.src.tenant, Run: t.src.run})
+		runs[t.src.run] = t
+	}
+	if len(refs) > 0 {
+		heads, err := h.cfg.Store.EventHeads(ctx, refs)
+		if err != nil {
+			return false, err
+		}
+		for id, seq := range heads {
+			if t := runs[id]; seq > t.at().Seq {
+				changed = append(changed, t)
+			}
+		}
+	}
+	for _, t := range changed {
+		frames, next, err := t.src.read(ctx, h.cfg.Store, t.at(), pageSize)
+		if err != nil {
+			return busy, err
+		}
+		busy = busy || len(frames) > 0
+		t.add(frames, next)
+	}
+	return busy, nil
+}
+
+func (h *Hub) all() []*topic {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	topics := make([]*topic, 0, len(h.topics))
+	for _, t := range h.topics {
+		topics = append(topics, t)
+	}
+	return topics
+}
+
+// join is the topic of a source for a reader that has read up to a cursor.
+func (h *Hub) join(src source, at Cursor) *topic {
+	h.mu.Lock()
+	t, ok := h.topics[src]
+	if !ok {
+		t = newTopic(src, at)
+		h.topics[src] = t
+	}
+	t.refs++
+	h.mu.Unlock()
+	select {
+	case h.woke <- struct{}{}:
+	default:
+	}
+	return t
+}
+
+// leave gives up a topic; the last reader's leaving forgets it.
+func (h *Hub) leave(t *topic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t.refs--; t.refs == 0 {
+		delete(h.topics, t.src)
+	}
+}

@@ -1,0 +1,237 @@
+package stream
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+)
+
+// Request says which events somebody wants.
+type Request struct {
+	Tenant     uuid.UUID
+	Run        uuid.UUID   // the stream of one run; uuid.Nil: the tenant's feed
+	Runs       []uuid.UUID // of a feed: only these
+	Project    string      // of a feed: only its
+	Types      []string    // exact, or a family: gate.*
+	After      Cursor
+	Resumed    bool // After was given, so that a gap is worth telling
+	UntilFinal bool // of a run: end after its terminal event
+
+	// Check says whether the caller may still read; see [Hub.Open].
+	Check func(context.Context) error
+}
+
+func (q *Request) source() source {
+	return source{tenant: q.Tenant, run: q.Run, project: q.Project}
+}
+
+func (q *Request) wants(f *frame) bool {
+	return (len(q.Runs) == 0 || slices.Contains(q.Runs, f.run)) && matches(q.Types, f.typ)
+}
+
+// matches reports whether typ is one of types, or whether there are none.
+func matches(types []string, typ string) bool {
+	return len(types) == 0 || slices.ContainsFunc(types, func(t string) bool {
+		family, ok := strings.CutSuffix(t, "*")
+		return t == typ || ok && strings.HasPrefix(typ, family)
+	})
+}
+
+// finalTypes are those of [frame.final].
+var finalTypes = []string{"run.succeeded", "run.failed", "run.cancelled"}
+
+// Serve answers r with the stream that q asks for, until it ends. An error means
+// that nothing was answered yet: fault.NotFound for an unknown run, or that the
+// database does not answer. Nothing will follow: 204.
+func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, q Request) error {
+	s := &subscription{hub: h, q: q, src: q.source()}
+	gap, over, err := s.start(r.Context())
+	if err != nil {
+		return err
+	}
+	if over {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	s.conn = h.Open(w, r, q.Check)
+	defer s.conn.Close()
+	h.cfg.Metrics.SSEConnections.Add(1, s.src.name())
+	defer h.cfg.Metrics.SSEConnections.Add(-1, s.src.name())
+	s.trace(r.Context(), "sse.open", "")
+
+	cursor := s.src.format(s.pos)
+	s.conn.Moved(cursor)
+	s.conn.Frame("", "stream.ready", api.StreamControl{Cursor: &cursor, Resumed: &q.Resumed})
+	if gap {
+		requested, reason := s.src.format(q.After), api.StreamControlReasonAhead
+		s.conn.Frame(cursor, "stream.gap", api.StreamControl{Requested: &requested, Reason: &reason})
+	}
+	reason, err := s.run(r.Context())
+	if err == nil {
+		s.conn.End(reason)
+	}
+	s.trace(r.Context(), "sse.close", reason)
+	return nil
+}
+
+// subscription is one reader.
+type subscription struct {
+	hub    *Hub
+	conn   *Conn
+	q      Request
+	src    source
+	root   trace.SpanContext // of the run
+	pos    Cursor            // read up to here
+	live   *topic            // nil while it replays
+	behind time.Time         // since when a live reader has not caught up
+	sent   int
+}
+
+// start finds where the stream begins. A cursor that lies ahead of what there is,
+// as after a database was restored, is a gap: the stream goes on from now. over
+// says that the run's end lies before it and nobody asked for more.
+func (s *subscription) start(ctx context.Context) (gap, over bool, err error) {
+	db, q := s.hub.cfg.Store, s.q
+	s.pos = q.After
+	if q.Run == uuid.Nil {
+		head, err := db.FeedHead(ctx, q.Tenant)
+		if gap = err == nil && q.After.XID > head.XID; gap {
+			s.pos = head
+		}
+		return gap, false, err
+	}
+	r, err := db.Run(ctx, q.Tenant, q.Run)
+	if err != nil {
+		return false, false, err
+	}
+	if remote, ok := telemetry.WithTraceparent(context.Background(), r.Traceparent); ok {
+		s.root = trace.SpanContextFromContext(remote)
+	}
+	if gap = q.After.Seq > r.EventSeq; gap {
+		s.pos.Seq = r.EventSeq
+	}
+	if q.UntilFinal && r.State.Terminal() {
+		ends, err := db.Events(ctx, q.Tenant, q.Run, s.pos.Seq, finalTypes, 1)
+		return gap, err == nil && len(ends) == 0, err
+	}
+	return gap, false, nil
+}
+
+// trace records a short span: none is open as long as a stream.
+func (s *subscription) trace(ctx context.Context, name string, reason api.StreamControlReason) {
+	if s.q.Run != uuid.Nil {
+		ctx = telemetry.WithScope(ctx, telemetry.Scope{RunID: run.RunID.Format(s.q.Run)})
+	}
+	_, span := otel.Tracer("nofx.dev/gateway/internal/stream").Start(ctx, name,
+		trace.WithLinks(trace.Link{SpanContext: s.root}), trace.WithAttributes(
+			attribute.String("nofx.stream", s.src.name()), attribute.String("nofx.cursor", s.src.format(s.pos)),
+			attribute.String("nofx.reason", string(reason)), attribute.Int("nofx.sent", s.sent)))
+	span.End()
+}
+
+// run delivers until the stream has to end, and says why; an error means that the
+// reader has gone.
+func (s *subscription) run(ctx context.Context) (api.StreamControlReason, error) {
+	defer s.leave()
+	for {
+		frames, next, changed, err := s.next(ctx)
+		if err != nil {
+			// The database is away. The reader need not notice.
+			changed, next = nil, s.pos
+		}
+		for _, f := range frames {
+			if s.q.wants(f) {
+				s.conn.frame(f, s.src.format(f.at))
+				s.hub.cfg.Metrics.SSEEventsSent.Inc(f.typ)
+				s.sent++
+			}
+			if s.q.UntilFinal && f.final() {
+				s.pos = f.at
+				s.conn.Moved(s.src.format(s.pos))
+				return api.StreamControlReasonFinal, nil
+			}
+		}
+		if s.pos != next {
+			s.pos = next
+			s.conn.Moved(s.src.format(next))
+		}
+		if err := s.conn.Flush(); err != nil {
+			return "", err
+		}
+		var poll time.Duration
+		switch {
+		case err != nil:
+			poll = s.hub.cfg.Limits.PollIdle
+		case changed != nil && len(frames) == 0: // caught up
+			s.behind = time.Time{}
+		case !s.behind.IsZero() && time.Since(s.behind) > s.hub.cfg.Limits.WriteTimeout:
+			return api.StreamControlReasonSlowConsumer, nil
+		default:
+			changed = always // there may be more at once
+		}
+		if end, err := s.conn.Wait(changed, poll); end != "" || err != nil {
+			return end, err
+		}
+	}
+}
+
+var always = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// next is the next frames: from the database until that has no full page more,
+// then from the topic, and from the database again for one that fell out of it.
+func (s *subscription) next(ctx context.Context) (frames []*frame, next Cursor, changed <-chan struct{}, err error) {
+	if s.live != nil {
+		frames, next, changed, ok := s.live.after(s.pos)
+		if ok {
+			return frames, next, changed, nil
+		}
+		s.leave()
+		if s.behind.IsZero() {
+			s.behind = time.Now()
+		}
+	}
+	frames, next, err = s.src.read(ctx, s.hub.cfg.Store, s.pos, pageSize)
+	if err == nil && len(frames) < pageSize {
+		s.live = s.hub.join(s.src, next)
+	}
+	return frames, next, nil, err
+}
+
+func (s *subscription) leave() {
+	if s.live != nil {
+		s.hub.leave(s.live)
+		s.live = nil
+	}
+}
+
+// feedPage reads a page of a feed with the place of each event.
+func feedPage(ctx context.Context, db *postgres.DB, s source, after Cursor, limit int) (page []placed, next Cursor, err error) {
+	for len(page) < limit {
+		events, at, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: s.project}, after, 1)
+		if err != nil {
+			return page, after, err
+		}
+		after = at
+		if len(events) == 0 {
+			break
+		}
+		page = append(page, placed{events[0], at})
+	}
+	return page, after, nil
+}

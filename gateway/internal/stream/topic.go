@@ -1,0 +1,68 @@
+package stream
+
+import (
+	"slices"
+	"sync"
+)
+
+// ringSize is how many frames a topic keeps for readers that are nearly there.
+const ringSize = 256
+
+// topic is the newest frames of one source: all between from and head.
+type topic struct {
+	src  source
+	refs int // readers; guarded by the hub's lock
+
+	mu      sync.Mutex
+	from    Cursor
+	head    Cursor
+	frames  []*frame
+	changed chan struct{} // closed when head moves
+}
+
+func newTopic(src source, at Cursor) *topic {
+	return &topic{src: src, from: at, head: at, changed: make(chan struct{})}
+}
+
+// after is what the ring holds behind a cursor, where that leaves the reader, and
+// a channel that closes when there is more. ok is false for a reader that fell
+// out of the ring and has to ask the database.
+func (t *topic) after(c Cursor) (frames []*frame, head Cursor, changed <-chan struct{}, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if compare(c, t.from) < 0 {
+		return nil, c, nil, false
+	}
+	if compare(c, t.head) >= 0 { // a reader's own replay may be ahead of the tailer
+		return nil, c, t.changed, true
+	}
+	i, found := slices.BinarySearchFunc(t.frames, c, func(f *frame, c Cursor) int { return compare(f.at, c) })
+	if found {
+		i++
+	}
+	return slices.Clone(t.frames[i:]), t.head, t.changed, true
+}
+
+// add appends frames and moves head to next.
+func (t *topic) add(frames []*frame, next Cursor) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.frames = append(t.frames, frames...)
+	if over := len(t.frames) - ringSize; over > 0 {
+		t.from = t.frames[over-1].at
+		t.frames = slices.Clone(t.frames[over:])
+	}
+	if compare(next, t.head) <= 0 {
+		return
+	}
+	t.head = next
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// at is how far the topic is.
+func (t *topic) at() Cursor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.head
+}

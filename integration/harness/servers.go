@@ -1,0 +1,200 @@
+package harness
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"nofx.dev/migrations/pgserver"
+	"nofx.dev/shared/blob/blobtest"
+)
+
+// appRole is what gateway and workers log in as.
+const appRole = "nofx_app"
+
+// ServersConfig says where data is and who is told of progress.
+type ServersConfig struct {
+	// Dir keeps the data and holds the logs of the servers. When it is empty
+	// the data is temporary and nothing is logged.
+	Dir string
+	// Progress is told what takes long; it may be nil.
+	Progress func(string)
+}
+
+// Servers are a Postgres and an S3 server, for any number of stacks.
+type Servers struct {
+	pg       *pgserver.Server
+	s3       *blobtest.Server
+	password string // of appRole
+	logs     []io.Closer
+	mu       sync.Mutex // roles are the whole server's: one migration at a time
+}
+
+// StartServers starts both servers and returns when they answer. Whoever starts
+// servers stops them, after the stacks on them.
+func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error) {
+	if cfg.Progress == nil {
+		cfg.Progress = func(string) {}
+	}
+	s := &Servers{}
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
+	pg, s3 := pgserver.Config{Progress: cfg.Progress}, blobtest.Config{Progress: cfg.Progress}
+	if cfg.Dir != "" {
+		pg.Dir, s3.Dir = filepath.Join(cfg.Dir, "postgres"), filepath.Join(cfg.Dir, "s3")
+		if pg.Log, err = s.log(cfg.Dir, "postgres"); err != nil {
+			return nil, err
+		}
+		if s3.Log, err = s.log(cfg.Dir, "s3"); err != nil {
+			return nil, err
+		}
+	}
+	cfg.Progress("starting Postgres")
+	if s.pg, err = pgserver.Start(ctx, pg); err != nil {
+		return nil, err
+	}
+	if s.password, err = appPassword(s.pg.URL("")); err != nil {
+		return nil, err
+	}
+	cfg.Progress("starting the S3 server")
+	s.s3, err = blobtest.Start(ctx, s3)
+	return s, err
+}
+
+func (s *Servers) log(dir, name string) (io.Writer, error) {
+	f, err := openLog(filepath.Join(dir, "logs", name+".log"))
+	if err == nil {
+		s.logs = append(s.logs, f)
+	}
+	return f, err
+}
+
+// Wait returns nil when ctx ends and an error when a server has ended before.
+func (s *Servers) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.pg.Done():
+		return errors.New("the Postgres server has ended; its log says why")
+	case <-s.s3.Done():
+		return errors.New("the S3 server has ended; its log says why")
+	}
+}
+
+// Stop ends both servers and waits for them.
+func (s *Servers) Stop() {
+	if s.s3 != nil {
+		s.s3.Stop()
+	}
+	if s.pg != nil {
+		s.pg.Stop()
+	}
+	for _, l := range s.logs {
+		l.Close()
+	}
+}
+
+// database makes the database name, unless it is there, migrates it and lets
+// appRole log in. When it is to be kept and the server is not ours, the database
+// is the one that DATABASE_URL names.
+func (s *Servers) database(ctx context.Context, name string, keep bool, migrate func(admin string) error) (admin, app string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	admin = s.pg.URL(name)
+	if keep && s.pg.Done() == nil {
+		admin = s.pg.URL("")
+	} else if err := s.exec(ctx, s.pg.URL(""), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize(), "42P04"); err != nil {
+		return "", "", fmt.Errorf("make database %s: %w", name, err)
+	}
+	if err := migrate(admin); err != nil {
+		return "", "", fmt.Errorf("migrate database %s: %w", name, err)
+	}
+	// Hexadecimal, so it needs no quoting.
+	if err := s.exec(ctx, admin, "ALTER ROLE "+appRole+" LOGIN PASSWORD '"+s.password+"'", ""); err != nil {
+		return "", "", fmt.Errorf("set the password of %s: %w", appRole, err)
+	}
+	return admin, as(admin, appRole, s.password), nil
+}
+
+// drop removes a database and ends its sessions. One that stays behind on a
+// server of somebody else's is no reason to fail.
+func (s *Servers) drop(ctx context.Context, name string) {
+	s.exec(ctx, s.pg.URL(""), "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)", "") //nolint:errcheck // see above
+}
+
+// exec runs one statement. The error whose SQLSTATE is harmless is none. Two
+// processes that alter one role at a time get an error that repeating cures.
+func (s *Servers) exec(ctx context.Context, dsn, sql, harmless string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for try := 1; ; try++ {
+		_, err := conn.Exec(ctx, sql)
+		pgErr, ok := errors.AsType[*pgconn.PgError](err)
+		switch {
+		case err == nil || ok && pgErr.Code == harmless:
+			return nil
+		case !ok || try == 10 || !strings.Contains(pgErr.Message, "concurrently updated"):
+			return err
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// appPassword derives the password of appRole from the administrator's, so that
+// every process that uses one server sets the same. Without one it is random.
+func appPassword(admin string) (string, error) {
+	cfg, err := pgx.ParseConfig(admin)
+	if err != nil {
+		return "", fmt.Errorf("read the database address: %w", err)
+	}
+	secret := cfg.Password
+	if secret == "" {
+		secret = rand.Text()
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(appRole))
+	return fmt.Sprintf("%x", mac.Sum(nil)), nil
+}
+
+// as is dsn for another role.
+func as(dsn, role, password string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme == "" { // the keyword form, where the last one wins
+		return dsn + " user=" + role + " password=" + password
+	}
+	u.User = url.UserPassword(role, password)
+	return u.String()
+}
+
+// openLog opens a log for appending; what an earlier start wrote is kept beside
+// it as .old.
+func openLog(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(path, path+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+}

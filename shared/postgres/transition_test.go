@@ -1,0 +1,350 @@
+package postgres_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"nofx.dev/shared/run"
+)
+
+// The machines of package run are the rows of nofx.transition and
+// nofx.machine_state.
+func TestMachinesMirrorDatabase(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	rows, err := s.Admin.Query(s.ctx, `SELECT machine, from_state, event, to_state, needs_lease, needs_reason
+		FROM nofx.transition ORDER BY machine COLLATE "C", from_state COLLATE "C", event COLLATE "C"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := pgx.CollectRows(rows, pgx.RowToStructByPos[run.Transition])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(stored, run.Transitions); diff != "" {
+		t.Errorf("run.Transitions differ from nofx.transition (-table +Go):\n%s", diff)
+	}
+	for machine, states := range run.States {
+		var want, ends []string
+		for _, state := range states {
+			want = append(want, string(state))
+			if state.Terminal() || machine == run.GateMachine && state != run.Pending {
+				ends = append(ends, string(state))
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(ends)
+		const sql = `SELECT state FROM nofx.machine_state WHERE machine = $1 AND (terminal OR NOT $2) ORDER BY state COLLATE "C"`
+		if got := all[string](t, s, sql, machine, false); !slices.Equal(got, want) {
+			t.Errorf("run.States[%s] = %v, want %v", machine, want, got)
+		}
+		if got := all[string](t, s, sql, machine, true); !slices.Equal(got, ends) {
+			t.Errorf("terminal states of %s = %v, want %v", machine, ends, got)
+		}
+	}
+	if n := one[int](t, s, "SELECT count(DISTINCT machine) FROM nofx.machine_state"); n != len(run.States) {
+		t.Errorf("machines in the database = %d, want %d", n, len(run.States))
+	}
+}
+
+// subject is a row of a machine in some state.
+type subject struct {
+	machine run.Machine
+	id      uuid.UUID
+	fence   int64
+}
+
+// place makes a row of a machine in any state, past the guards: only the edges
+// out of it are under test. A running step has its lease, and so has the step of
+// a gate. A run has no live step, so that it may end.
+func (s *store) place(t *testing.T, m run.Machine, state run.State) subject {
+	t.Helper()
+	r, steps := s.create(t, "a:")
+	step := steps["a"].ID
+	sub := subject{machine: m}
+	forced := []string{"SET LOCAL session_replication_role = replica"}
+	set := func(table string, id uuid.UUID, more string) {
+		forced = append(forced, fmt.Sprintf("UPDATE nofx.%s SET state = '%s', event = NULL%s WHERE id = '%s'", table, state, more, id))
+	}
+	switch m {
+	case run.RunMachine:
+		sub.id = r.ID
+		set("run", r.ID, ", ready_steps = 0")
+		forced = append(forced, fmt.Sprintf("UPDATE nofx.step SET state = 'skipped' WHERE id = '%s'", step))
+	case run.StepMachine:
+		c := s.claim(t, step)
+		sub.id, sub.fence = step, c.Fence
+		set("step", step, ", wait_until = clock_timestamp() + interval '1 hour'")
+		// The counters follow, so that they can be counted down again.
+		column := "running_steps"
+		switch state {
+		case run.Pending, run.Ready, run.Running, run.Retrying, run.Waiting, run.Failed:
+			column = string(state) + "_steps"
+		}
+		forced = append(forced, fmt.Sprintf("UPDATE nofx.run SET running_steps = 0 WHERE id = '%s'", r.ID),
+			fmt.Sprintf("UPDATE nofx.run SET %s = 1 WHERE id = '%s'", column, r.ID))
+		if state != run.Running {
+			forced = append(forced, fmt.Sprintf("DELETE FROM nofx.step_lease WHERE step_id = '%s'", step))
+		}
+	case run.GateMachine:
+		c := s.claim(t, step)
+		sub.id, sub.fence = run.NewID(), c.Fence
+		s.exec(t, `INSERT INTO nofx.gate (tenant_id, id, run_id, step_id, round, name, kind, input_digest, trace_id, expires_at)
+			VALUES ($1, $2, $3, $4, 1, 'g', 'manual', 'sha256:in', repeat('0', 32), clock_timestamp() + interval '1 hour')`, s.tenant, sub.id, r.ID, step)
+		set("gate", sub.id, "")
+	}
+	if err := pgx.BeginFunc(s.ctx, s.Admin, func(tx pgx.Tx) error {
+		_, err := tx.Exec(s.ctx, strings.Join(forced, ";"))
+		return err
+	}); err != nil {
+		t.Fatalf("place(%s, %s): %v", m, state, err)
+	}
+	return sub
+}
+
+// in runs sql as a role inside the tenant.
+func (s *store) in(ctx context.Context, role, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	err = pgx.BeginFunc(ctx, s.Admin, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+role+"; SELECT set_config('nofx.tenant_id', '"+s.tenant.String()+"', true)"); err != nil {
+			return err
+		}
+		tag, err = tx.Exec(ctx, sql, args...)
+		return err
+	})
+	return tag, err
+}
+
+// eventsOf are all events that some machine knows, and one that none does.
+func allEvents() []string {
+	events := []string{"bogus"}
+	for _, tr := range run.Transitions {
+		if !slices.Contains(events, tr.Event) {
+			events = append(events, tr.Event)
+		}
+	}
+	return events
+}
+
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return fmt.Sprint(err)
+}
+
+// By the functions, as nofx_app, exactly the table passes. A refusal names
+// where it stood and what is allowed there.
+func TestAllPairsByFunction(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	var tried, passed, refused int
+	for machine, states := range run.States {
+		for _, state := range states {
+			sub := s.place(t, machine, state)
+			for _, event := range allEvents() {
+				what := fmt.Sprintf("%s_transition(%s, %s)", machine, state, event)
+				tried++
+				edge, legal := edgeOf(machine, state, event)
+				if !legal {
+					refused++
+					s.wantRefusal(t, what, s.transition(sub, event, "because", sub.fence), sub, state, event)
+					continue
+				}
+				passed++
+				if edge.NeedsReason {
+					if err := s.transition(sub, event, "", sub.fence); sqlState(err) != "NX002" {
+						t.Errorf("%s without reason = %v, want NX002", what, err)
+					}
+				}
+				if edge.NeedsLease {
+					if err := s.transition(sub, event, "because", sub.fence-1); sqlState(err) != "NX004" {
+						t.Errorf("%s under an old fence = %v, want NX004", what, err)
+					}
+				}
+				before := s.eventCount(t, sub)
+				if err := s.transition(sub, event, "because", sub.fence); err != nil {
+					t.Errorf("%s = %v, want nil", what, err)
+				}
+				s.wantTaken(t, what, sub, edge, before)
+				sub = s.place(t, machine, state) // what an edge has left is not tried again
+			}
+		}
+	}
+	t.Logf("by function as nofx_app: %d pairs tried, %d passed, %d refused", tried, passed, refused)
+	if passed != len(run.Transitions) {
+		t.Errorf("pairs passed = %d, want the %d of the table", passed, len(run.Transitions))
+	}
+}
+
+func (s *store) transition(sub subject, event, reason string, fence int64) error {
+	sql := fmt.Sprintf("SELECT nofx.%s_transition($1, $2, nullif($3, ''))", sub.machine)
+	args := []any{sub.id, event, reason}
+	switch sub.machine {
+	case run.StepMachine:
+		sql, args = strings.Replace(sql, "'')", "''), $4", 1), append(args, fence)
+	case run.GateMachine:
+		sql, args = strings.Replace(sql, "'')", "''), NULL, $4", 1), append(args, fence)
+	}
+	_, err := s.in(s.ctx, "nofx_app", sql, args...)
+	return err
+}
+
+// By raw SQL the application role changes no state at all, and for the tables'
+// owner, whom the grants do not stop, the guards let exactly the table pass.
+func TestAllPairsByRawSQL(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	var tried, passed, refused, denied int
+	for machine, states := range run.States {
+		for _, state := range states {
+			sub := s.place(t, machine, state)
+			for _, event := range allEvents() {
+				what := fmt.Sprintf("UPDATE %s of %s by %s", machine, state, event)
+				edge, legal := edgeOf(machine, state, event)
+				to := edge.To
+				if !legal {
+					to = state
+				}
+				update := fmt.Sprintf("UPDATE nofx.%s SET state = '%s', event = '%s', version = version + 1, reason = 'because' WHERE id = '%s'",
+					machine, to, event, sub.id)
+				tried++
+				if _, err := s.in(s.ctx, "nofx_app", update); sqlState(err) != "42501" {
+					t.Errorf("%s as nofx_app = %v, want 42501", what, err)
+				} else {
+					denied++
+				}
+				if !legal {
+					refused++
+					_, err := s.in(s.ctx, "nofx_owner", update)
+					s.wantRefusal(t, what, err, sub, state, event)
+					continue
+				}
+				passed++
+				s.wantGuarded(t, what, sub, edge, update)
+				before := s.eventCount(t, sub)
+				if tag, err := s.in(s.ctx, "nofx_owner", update); err != nil || tag.RowsAffected() != 1 {
+					t.Errorf("%s = %v, %v, want 1 row", what, tag, err)
+				}
+				s.wantTaken(t, what, sub, edge, before)
+				sub = s.place(t, machine, state)
+			}
+		}
+	}
+	t.Logf("by raw UPDATE: %d pairs tried; as nofx_app %d denied; as nofx_owner %d passed, %d refused", tried, denied, passed, refused)
+	if passed != len(run.Transitions) {
+		t.Errorf("pairs passed = %d, want the %d of the table", passed, len(run.Transitions))
+	}
+}
+
+// wantGuarded fails unless the guard stops each way of taking a legal edge
+// wrongly.
+func (s *store) wantGuarded(t *testing.T, what string, sub subject, edge run.Transition, update string) {
+	t.Helper()
+	wrong := run.Succeeded // any state of the machine that the edge does not lead to
+	for _, state := range run.States[sub.machine] {
+		if state != edge.To && state != edge.From {
+			wrong = state
+		}
+	}
+	tries := map[string]string{
+		"NX006 version kept": strings.Replace(update, "version + 1", "version", 1),
+		"NX006 version jump": strings.Replace(update, "version + 1", "version + 2", 1),
+		"NX006 other state":  strings.Replace(update, "state = '"+string(edge.To)+"'", "state = '"+string(wrong)+"'", 1),
+	}
+	if sub.machine == run.StepMachine {
+		tries["NX006 fence"] = strings.Replace(update, "SET ", "SET fence = fence + 1, ", 1)
+	}
+	if edge.NeedsReason {
+		tries["NX002 no reason"] = strings.Replace(update, "'because'", "NULL", 1)
+	}
+	for name, sql := range tries {
+		if _, err := s.in(s.ctx, "nofx_owner", sql); sqlState(err) != name[:5] {
+			t.Errorf("%s, %s = %v, want %s", what, name, err, name[:5])
+		}
+	}
+	if edge.NeedsLease {
+		s.exec(t, "UPDATE nofx.step_lease SET lease_until = clock_timestamp() WHERE tenant_id = $1", s.tenant)
+		if _, err := s.in(s.ctx, "nofx_owner", update); sqlState(err) != "NX004" {
+			t.Errorf("%s without a live lease = %v, want NX004", what, err)
+		}
+		s.exec(t, "UPDATE nofx.step_lease SET lease_until = clock_timestamp() + interval '1 minute' WHERE tenant_id = $1", s.tenant)
+	}
+}
+
+func edgeOf(m run.Machine, from run.State, event string) (run.Transition, bool) {
+	i := slices.IndexFunc(run.Transitions, func(tr run.Transition) bool { return tr.Machine == m && tr.From == from && tr.Event == event })
+	if i < 0 {
+		return run.Transition{}, false
+	}
+	return run.Transitions[i], true
+}
+
+func (s *store) wantRefusal(t *testing.T, what string, err error, sub subject, from run.State, event string) {
+	t.Helper()
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pg.Code != "NX001" {
+		t.Errorf("%s = %v, want NX001", what, err)
+		return
+	}
+	type refusal struct {
+		Machine run.Machine
+		ID      uuid.UUID
+		From    run.State
+		Event   string
+		Allowed []string
+	}
+	want := refusal{sub.machine, sub.id, from, event, []string{}}
+	for _, tr := range run.Transitions {
+		if tr.Machine == sub.machine && tr.From == from {
+			want.Allowed = append(want.Allowed, tr.Event)
+		}
+	}
+	var got refusal
+	if err := json.Unmarshal([]byte(pg.Detail), &got); err != nil {
+		t.Errorf("%s: detail %q: %v", what, pg.Detail, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s: detail (-want +got):\n%s", what, diff)
+	}
+}
+
+func (s *store) eventCount(t *testing.T, sub subject) int {
+	t.Helper()
+	return one[int](t, s, "SELECT count(*) FROM nofx.event WHERE "+s.eventsOf(sub), sub.id)
+}
+
+func (s *store) eventsOf(sub subject) string {
+	switch sub.machine {
+	case run.RunMachine:
+		return "run_id = $1 AND step_id IS NULL"
+	case run.StepMachine:
+		return "step_id = $1 AND type LIKE 'step.%'"
+	}
+	return "data->>'gate_id' = $1::text"
+}
+
+// wantTaken fails unless the row is where the edge leads and one event says so.
+func (s *store) wantTaken(t *testing.T, what string, sub subject, edge run.Transition, before int) {
+	t.Helper()
+	if got := one[string](t, s, fmt.Sprintf("SELECT state FROM nofx.%s WHERE id = $1", sub.machine), sub.id); got != string(edge.To) {
+		t.Errorf("%s: state = %s, want %s", what, got, edge.To)
+	}
+	if n := s.eventCount(t, sub) - before; n != 1 {
+		t.Errorf("%s: %d events, want 1", what, n)
+	}
+	got := one[string](t, s, `SELECT concat_ws(' ', type, event, from_state, to_state, actor <> '', trace_id = (SELECT r.trace_id FROM nofx.run r WHERE r.id = e.run_id))
+		FROM nofx.event e WHERE `+s.eventsOf(sub)+` ORDER BY seq DESC LIMIT 1`, sub.id)
+	if want := fmt.Sprintf("%s.%s %s %s %s t t", edge.Machine, edge.To, edge.Event, edge.From, edge.To); got != want {
+		t.Errorf("%s: event = %s, want %s", what, got, want)
+	}
+}

@@ -1,0 +1,144 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The orders that a helper takes on its stdin. Its end means orderKill.
+const (
+	orderEnd  = 'e' // SIGTERM, Grace, SIGKILL
+	orderKill = 'k'
+)
+
+// patience is how long a helper may take to carry out an order, beside Grace. One
+// that is stopped or starved is then replaced by the worker itself.
+const patience = time.Second
+
+var errHelperLost = errors.New("the process that watched over the command was lost")
+
+// Harden is called once, when the worker starts. Without it a step of the same
+// user reads the worker's memory and environment through /proc. It also makes the
+// worker the heir of a tree whose helper was killed.
+func Harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("set undumpable: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	return nil
+}
+
+func execute(ctx context.Context, c Command, path string) (Exit, error) {
+	for _, s := range slices.Concat([]string{path, c.Dir}, c.Argv, c.Env) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return Exit{Code: -1}, fmt.Errorf("start %s: %w", c.Argv[0], syscall.EINVAL)
+		}
+	}
+	h, err := startHelper(c)
+	if err != nil {
+		return Exit{Code: -1}, fmt.Errorf("start sandbox helper: %w", err)
+	}
+	defer h.control.Close()
+	// Written beside the reading below: a helper that dies early must not leave
+	// the worker waiting for room in the pipe.
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = h.control.Write(spec{path, c.Dir, c.Argv, c.Env}.encode())
+		h.watch(ctx, over)
+	})
+	raw, _ := io.ReadAll(h.report) // ends with the helper
+	close(over)
+	wg.Wait()
+	_ = h.report.Close()
+	err = h.cmd.Wait()
+
+	var r report
+	if json.Unmarshal(raw, &r) != nil {
+		killStrays()
+		return Exit{Code: -1, Killed: ctx.Err() != nil}, errHelperLost
+	}
+	if r.Errno != 0 {
+		return r.Exit, fmt.Errorf("start %s: %w", c.Argv[0], syscall.Errno(r.Errno))
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return r.Exit, fmt.Errorf("output of %s: %w", c.Argv[0], err)
+	}
+	return r.Exit, nil
+}
+
+// helper is the worker's side of a helper.
+type helper struct {
+	cmd     *exec.Cmd
+	control *os.File // write end of its stdin
+	report  *os.File // read end of its descriptor 3
+}
+
+func startHelper(c Command) (*helper, error) {
+	stdin, control, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdin.Close()
+	report, said, err := os.Pipe()
+	if err != nil {
+		_ = control.Close()
+		return nil, err
+	}
+	defer said.Close()
+	cmd := exec.Command("/proc/self/exe") // also when the file was replaced since
+	cmd.Args = []string{helperName}
+	cmd.Dir = "/"
+	// Fewer threads to start; and the race detector's second of waiting at exit is
+	// no step's time.
+	cmd.Env = []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, c.Stdout, c.Stderr
+	cmd.ExtraFiles = []*os.File{said}
+	cmd.WaitDelay = drain
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // out of the terminal's group, so that Ctrl-C lets the worker drain
+		Pdeathsig: syscall.SIGCONT, // a helper that its command stopped learns of our death all the same
+	}
+	if err := cmd.Start(); err != nil {
+		_ = control.Close()
+		_ = report.Close()
+		return nil, err
+	}
+	return &helper{cmd, control, report}, nil
+}
+
+// watch passes the end of ctx on to the helper, and kills tree and helper itself
+// if that does not end them. It returns when over is closed.
+func (h *helper) watch(ctx context.Context, over <-chan struct{}) {
+	select {
+	case <-over:
+		return
+	case <-ctx.Done():
+	}
+	order, wait := byte(orderEnd), Grace+patience
+	if atOnce(ctx) {
+		order, wait = orderKill, patience
+	}
+	_, _ = h.control.Write([]byte{order})
+	select {
+	case <-over:
+	case <-time.After(wait):
+		killTree(h.cmd.Process.Pid)
+		_ = h.cmd.Process.Kill()
+		<-over
+	}
+}

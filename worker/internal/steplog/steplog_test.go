@@ -1,0 +1,401 @@
+package steplog
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"nofx.dev/shared/fault"
+)
+
+// memory is a storage in memory that can be made to fail or to hang.
+type memory struct {
+	mu      sync.Mutex
+	objects map[string][]byte
+	chunks  []Chunk
+	at      []time.Time
+	put     func(ctx context.Context, key string) error // before an object is stored
+	record  func(c Chunk) error                         // before a row is
+}
+
+func (m *memory) config(redact func(string) string) Config {
+	m.objects = map[string][]byte{}
+	return Config{
+		Key: func(n int) string { return fmt.Sprintf("log/7-%d", n) },
+		Put: func(ctx context.Context, key string, data []byte) error {
+			if m.put != nil {
+				if err := m.put(ctx, key); err != nil {
+					return err
+				}
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.objects[key] = bytes.Clone(data)
+			return nil
+		},
+		Record: func(_ context.Context, c Chunk) error {
+			if m.record != nil {
+				if err := m.record(c); err != nil {
+					return err
+				}
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.chunks, m.at = append(m.chunks, c), append(m.at, time.Now())
+			return nil
+		},
+		Redact: redact,
+	}
+}
+
+// log checks that rows and objects agree and returns the text they make.
+func (m *memory) log(t *testing.T) string {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var text strings.Builder
+	for i, c := range m.chunks {
+		data, ok := m.objects[c.Key]
+		sum := sha256.Sum256(data)
+		want := Chunk{N: i + 1, Start: int64(text.Len()), Bytes: int64(len(data)),
+			Lines: strings.Count(string(data), "\n"), Key: fmt.Sprintf("log/7-%d", i+1), SHA256: sum[:]}
+		if diff := cmp.Diff(want, c); !ok || diff != "" {
+			t.Errorf("chunk %d (-want +got):\n%s", i+1, diff)
+		}
+		if !utf8.Valid(data) || len(data) == 0 || len(data) > chunkBytes {
+			t.Errorf("chunk %d has %d bytes, valid %t", i+1, len(data), utf8.Valid(data))
+		}
+		text.Write(data)
+	}
+	return text.String()
+}
+
+func write(t *testing.T, w *Writer, texts ...string) {
+	t.Helper()
+	for _, s := range texts {
+		if n, err := w.Write([]byte(s)); n != len(s) || err != nil {
+			t.Fatalf("Write(%.20q) = %d, %v", s, n, err)
+		}
+	}
+}
+
+func TestChunksBySizeAndTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		w := Open(t.Context(), m.config(nil))
+		start := time.Now()
+		write(t, w, "one\n")
+		time.Sleep(500 * time.Millisecond)
+		write(t, w, "two\n")
+		time.Sleep(10 * time.Second)
+		if got := m.log(t); got != "one\ntwo\n" || len(m.chunks) != 1 || m.at[0].Sub(start) != time.Second {
+			t.Errorf("log = %q in %d chunks at %v, want one chunk after a second", got, len(m.chunks), m.at)
+		}
+		long := strings.Repeat(strings.Repeat("é", 50)+"\n", 1500) // 151,500 bytes
+		write(t, w, long)
+		synctest.Wait()
+		if len(m.chunks) != 3 {
+			t.Errorf("%d chunks at once, want the two full ones", len(m.chunks)-1)
+		}
+		if err := w.Close(t.Context()); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+		if got := m.log(t); got != "one\ntwo\n"+long {
+			t.Errorf("log has %d bytes, want %d", len(got), len(long)+8)
+		}
+		for _, c := range m.chunks {
+			if text := m.objects[c.Key]; text[len(text)-1] != '\n' {
+				t.Errorf("chunk %d ends within a line", c.N)
+			}
+		}
+		if _, err := w.Write([]byte("late")); err != os.ErrClosed {
+			t.Errorf("Write after Close = %v, want %v", err, os.ErrClosed)
+		}
+	})
+}
+
+func TestNothingWrittenStoresNothing(t *testing.T) {
+	t.Parallel()
+	var m memory
+	if err := Open(t.Context(), m.config(strings.ToUpper)).Close(t.Context()); err != nil || len(m.chunks) > 0 {
+		t.Errorf("Close = %v with %d chunks", err, len(m.chunks))
+	}
+}
+
+// Whatever pieces come, the log is what Clean makes of the whole.
+func TestCleansOverAnyBorders(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		pieces := rapid.SliceOf(rapid.OneOf(
+			rapid.SliceOf(rapid.Byte()),
+			rapid.Map(rapid.String(), func(s string) []byte { return []byte(s) }),
+			rapid.SampledFrom([][]byte{{0}, {0xe2}, {0x82}, {0xac}, {0xf0, 0x9f}, {0x98, 0x80}, {'\n'}, []byte("€")}),
+		)).Draw(rt, "pieces")
+		var whole []byte
+		redacting := sieve{redact: func(s string) string { return s }}
+		var plain sieve
+		var got, redacted []byte
+		for _, p := range pieces {
+			whole = append(whole, p...)
+			got = append(got, plain.pass(p)...)
+			redacted = append(redacted, redacting.pass(p)...)
+		}
+		got, redacted = append(got, plain.end()...), append(redacted, redacting.end()...)
+		want := strings.ReplaceAll(string([]rune(string(whole))), "\x00", "\uFFFD")
+		if string(got) != want || string(redacted) != want || Clean(string(whole)) != want {
+			rt.Errorf("log of %q = %q, redacting %q, Clean %q, want %q", pieces, got, redacted, Clean(string(whole)), want)
+		}
+	})
+}
+
+var secrets = regexp.MustCompile(`(?s)tok_[a-z0-9]{8,}|pass:\s*\S+|-----BEGIN KEY-----.*?(?:-----END KEY-----|$)`)
+
+func mask(s string) string { return secrets.ReplaceAllString(s, "[x]") }
+
+func TestSecretsAreFoundOverAnyBorders(t *testing.T) {
+	t.Parallel()
+	texts := []string{
+		"before tok_abcdefgh123 after\nnext\n",
+		"pass:\n   hidden word\n",
+		"-----BEGIN KEY-----\nabc\ndef\n-----END KEY-----\nrest",
+		"a\rtok_abcdefgh\rb",
+		"never ends tok_abcdefgh",
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		text := rapid.SampledFrom(texts).Draw(rt, "text")
+		got := sieved(text, rapid.IntRange(1, 9).Draw(rt, "bytes at a time"))
+		if want := mask(text); got != want {
+			rt.Errorf("log of %q = %q, want %q", text, got, want)
+		}
+	})
+}
+
+func TestSecretsAreFoundInEndlessLines(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"of words":   strings.Repeat("x y", maxHold/3) + " tok_abcdefgh12345678 tail",
+		"at the cut": strings.Repeat("-", maxHold-overlap-4) + "tok_abcdefgh12345678" + strings.Repeat("-", maxHold),
+	} {
+		for _, n := range []int{4096, maxHold} {
+			if got, want := sieved(text, n), mask(text); got != want {
+				t.Errorf("log of an endless line %s has %d bytes, want %d as masked in one piece", name, len(got), len(want))
+			}
+		}
+	}
+}
+
+// sieved is text as logged when it comes n bytes at a time.
+func sieved(text string, n int) string {
+	s := sieve{redact: mask}
+	var got strings.Builder
+	for piece := range slices.Chunk([]byte(text), n) {
+		got.Write(s.pass(piece))
+	}
+	got.Write(s.end())
+	return got.String()
+}
+
+func TestOneHeldSecretIsBounded(t *testing.T) {
+	t.Parallel()
+	s := sieve{redact: mask}
+	s.pass([]byte("-----BEGIN KEY-----\n"))
+	for range 300 {
+		s.pass([]byte(strings.Repeat("k", 999) + "\n"))
+		if len(s.held) > 2*maxHold {
+			t.Fatalf("%d bytes held, want at most %d", len(s.held), 2*maxHold)
+		}
+	}
+}
+
+func TestOutputThatCannotBeRedactedIsDropped(t *testing.T) {
+	t.Parallel()
+	var m memory
+	w := Open(t.Context(), m.config(func(s string) string {
+		if strings.Contains(s, "bad") {
+			panic("broken rule")
+		}
+		return s
+	}))
+	write(t, w, "good\n", "bad secret\n", "fine\n", "bad again")
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := m.log(t), "good\n"+unredacted+"fine\n"+unredacted; got != want {
+		t.Errorf("log = %q, want %q", got, want)
+	}
+}
+
+func TestLogIsCapped(t *testing.T) {
+	t.Parallel()
+	var m memory
+	w := Open(t.Context(), m.config(func(s string) string { return s }))
+	line := strings.Repeat("y", 1023) + "\n"
+	for range 2 * maxBytes / len(line) {
+		write(t, w, line)
+	}
+	if err := w.Close(t.Context()); err != nil {
+		t.Errorf("Close = %v, want nil: a cap is no loss", err)
+	}
+	got := m.log(t)
+	if len(got) != maxBytes+len(capped) || !strings.HasSuffix(got, line+capped) {
+		t.Errorf("log has %d bytes and ends in %q, want %d and the marker", len(got), got[len(got)-100:], maxBytes+len(capped))
+	}
+}
+
+func TestFailuresAreRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		puts, records := 0, 0
+		m := memory{
+			put:    func(context.Context, string) error { puts++; return failing(puts < 5) },
+			record: func(Chunk) error { records++; return failing(records < 5) },
+		}
+		w := Open(t.Context(), m.config(nil))
+		write(t, w, "kept\n")
+		if err := w.Close(t.Context()); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+		if got := m.log(t); got != "kept\n" || puts != 5 || records != 5 {
+			t.Errorf("log = %q after %d puts and %d records, want 5 of each", got, puts, records)
+		}
+	})
+}
+
+var errDown = errors.New("storage is down")
+
+func failing(yes bool) error {
+	if yes {
+		return errDown
+	}
+	return nil
+}
+
+func TestDownStorageCostsTheLogNotTheStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory{put: func(context.Context, string) error { return errDown }}
+		w := Open(t.Context(), m.config(nil))
+		start := time.Now()
+		const size = 4 << 20
+		for range size >> 10 {
+			write(t, w, strings.Repeat("z", 1023)+"\n")
+		}
+		if took := time.Since(start); took > 2*stall {
+			t.Errorf("writing took %v, want at most one stall of %v", took, stall)
+		}
+		if len(w.pending) > bufferBytes {
+			t.Errorf("%d bytes are held, want at most %d", len(w.pending), bufferBytes)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		err := w.Close(ctx)
+		if !errors.Is(err, errDown) || !strings.Contains(err.Error(), fmt.Sprint(size)+" bytes") {
+			t.Errorf("Close = %v, want all %d bytes lost", err, size)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("Close returned after %v", took)
+		}
+	})
+}
+
+func TestGapIsMarkedWhenStorageIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := make(chan struct{})
+		m := memory{put: func(ctx context.Context, _ string) error {
+			select {
+			case <-back:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		w := Open(t.Context(), m.config(nil))
+		line := strings.Repeat("z", 1023) + "\n"
+		for range 3 << 10 {
+			write(t, w, line)
+		}
+		close(back)
+		time.Sleep(time.Minute)
+		write(t, w, "after\n")
+		err := w.Close(t.Context())
+		got := m.log(t)
+		kept := strings.Count(got, line)
+		marker := fmt.Sprintf("%d bytes of output are missing here", 3<<20-kept<<10)
+		if err == nil || !strings.Contains(got, marker) || !strings.HasSuffix(got, "after\n") {
+			t.Errorf("Close = %v, log of %d bytes ends in %q, want the marker %q and what came after", err, len(got), got[len(got)-150:], marker)
+		}
+	})
+}
+
+func TestFencedLogEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := memory{record: func(c Chunk) error {
+			if c.N == 2 {
+				return fault.New(fault.Fenced, "", "the lease is lost")
+			}
+			return nil
+		}}
+		w := Open(t.Context(), m.config(nil))
+		write(t, w, "one\n")
+		time.Sleep(2 * time.Second)
+		write(t, w, "two\n")
+		time.Sleep(2 * time.Second)
+		write(t, w, "three\n")
+		start := time.Now()
+		if err := w.Close(t.Context()); !errors.Is(err, fault.Fenced) || time.Since(start) > 0 {
+			t.Errorf("Close = %v after %v, want %v at once", err, time.Since(start), fault.Fenced)
+		}
+		if got := m.log(t); got != "one\n" || len(m.objects) != 2 {
+			t.Errorf("log = %q with %d objects, want one chunk and no third object", got, len(m.objects))
+		}
+	})
+}
+
+func TestEndOfTheLeaseEndsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		ctx, cancel := context.WithCancelCause(t.Context())
+		w := Open(ctx, m.config(nil))
+		write(t, w, "lost\n")
+		cancel(fault.Fenced)
+		if err := w.Close(t.Context()); !errors.Is(err, fault.Fenced) || len(m.objects) > 0 {
+			t.Errorf("Close = %v with %d objects, want %v and none", err, len(m.objects), fault.Fenced)
+		}
+	})
+}
+
+func TestConcurrentWrites(t *testing.T) {
+	t.Parallel()
+	var m memory
+	w := Open(t.Context(), m.config(mask))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 500 {
+				write(t, w, strings.Repeat(string(rune('a'+i)), 60)+"\n")
+			}
+		})
+	}
+	wg.Wait()
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := m.log(t)
+	for i := range 8 {
+		if n := strings.Count(got, strings.Repeat(string(rune('a'+i)), 60)+"\n"); n != 500 {
+			t.Errorf("%d whole lines of writer %d, want 500", n, i)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package tool
+
+import (
+	"context"
+	"errors"
+	"io"
+	"regexp"
+	"time"
+
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/sandbox"
+)
+
+// How bash ends when there is no such program, or none it may execute.
+const (
+	notExecutable = 126
+	notFound      = 127
+)
+
+// maxCommand is how much of a gate's command its evidence shows, in bytes.
+const maxCommand = 4 << 10
+
+// notRun is bash's complaint about a program that it could not run.
+var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]ermission denied|[Nn]o such file or directory|cannot execute.*)$`)
+
+// gate runs a command in the workspace and judges by its exit code: 0 passes. Its
+// time limit, a signal and a tool that is missing say nothing about the code, so
+// they are the verdict Error, never a pass. It runs as `bash -e -o pipefail`,
+// else `go test ./... | tee log` would pass whatever the tests say.
+//
+// Evidence: command, exit_code, output (its end, redacted), duration_ms, and
+// where it applies reason and missing, the name of the tool that is not there.
+// Output: verdict.
+func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (Result, error) {
+	scratch, err := openScratch(c)
+	if err != nil {
+		return Result{}, err
+	}
+	defer scratch.Close()
+	var end tail
+	start := time.Now()
+	exit, err := b.script(ctx, c, scratch, script{
+		text: in.Command, options: []string{"-e", "-o", "pipefail"}, env: in.Env, out: io.MultiWriter(c.Log, &end),
+	})
+	output := end.text(b.cfg.Redact)
+	r := Result{Usage: usage(exit), Evidence: map[string]any{
+		"command":     beginning(in.Command, maxCommand),
+		"output":      output,
+		"duration_ms": time.Since(start).Milliseconds(),
+	}}
+	if err != nil {
+		f, ok := errors.AsType[*Failure](err)
+		if !ok || f.Class != run.ClassTimeout {
+			return r, err
+		}
+		return r.decide(run.Error, f.Reason), nil
+	}
+	r.ExitCode = exitCode(exit)
+	r.Evidence["exit_code"] = *r.ExitCode
+	verdict, missing := judge(exit, output)
+	if missing != "" {
+		r.Evidence["missing"] = missing
+	}
+	return r.decide(verdict, howEnded("the command", exit)), nil
+}
+
+// judge is the verdict of a command's end, and the tool that was missing if the
+// output tells.
+func judge(exit sandbox.Exit, output string) (verdict run.State, missing string) {
+	switch {
+	case exit.Signal != 0:
+		return run.Error, ""
+	case exit.Code == 0:
+		return run.Passed, ""
+	case exit.Code == notFound || exit.Code == notExecutable:
+		if found := notRun.FindAllStringSubmatch(output, -1); found != nil {
+			missing = found[len(found)-1][1]
+		}
+		return run.Error, missing
+	}
+	return run.Failed, ""
+}
+
+// decide completes the result of a gate.
+func (r Result) decide(verdict run.State, reason string) Result {
+	r.Verdict = verdict
+	r.Outputs = map[string]any{"verdict": verdict}
+	if verdict != run.Passed {
+		r.Evidence["reason"] = reason
+	}
+	return r
+}

@@ -1,0 +1,121 @@
+package tool
+
+import (
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"nofx.dev/shared/run"
+)
+
+// repository is a place that a checkout may be made from.
+type repository struct {
+	url    string
+	scheme string
+	folder string // of file addresses
+}
+
+// repository checks an address against NOFX_GIT_ALLOW. An address with a user or
+// password in it is refused, and not repeated: credentials are no plan's matter.
+func (b *Box) repository(raw string) (repository, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return repository{}, failure(run.ClassInvalid, "the address cannot be read")
+	}
+	if u.User != nil || strings.Contains(u.Host, "@") {
+		return repository{}, failure(run.ClassPolicy, "the address holds a user or password; leave them out")
+	}
+	switch u.Scheme {
+	case "https":
+		if b.hostAllowed(u) {
+			return repository{url: u.String(), scheme: u.Scheme}, nil
+		}
+		return repository{}, failure(run.ClassPolicy, "repositories of %s are not allowed here (NOFX_GIT_ALLOW)", u.Host)
+	case "file":
+		return b.localRepository(u)
+	}
+	return repository{}, failure(run.ClassPolicy, "repositories are reached by https or file, not by %q", u.Scheme)
+}
+
+func (b *Box) hostAllowed(u *url.URL) bool {
+	for _, entry := range b.cfg.GitAllow {
+		if strings.EqualFold(entry, u.Host) || strings.EqualFold(entry, u.Hostname()) && (u.Port() == "" || u.Port() == "443") {
+			return true
+		}
+	}
+	return false
+}
+
+// localRepository allows folders that really are, links resolved, inside one of
+// the file: entries.
+func (b *Box) localRepository(u *url.URL) (repository, error) {
+	named := filepath.Clean(u.Path)
+	refused := failure(run.ClassPolicy, "the repository %s is not in a folder allowed here (NOFX_GIT_ALLOW)", named)
+	if (u.Host != "" && u.Host != "localhost") || !filepath.IsAbs(named) {
+		return repository{}, refused
+	}
+	real, err := filepath.EvalSymlinks(named)
+	for _, entry := range b.cfg.GitAllow {
+		folder, ok := strings.CutPrefix(entry, "file:")
+		if !ok {
+			continue
+		}
+		folder = filepath.Clean(strings.TrimPrefix(folder, "//"))
+		if err != nil && within(folder, named) {
+			return repository{}, failure(run.ClassTool, "the repository %s does not exist", named)
+		}
+		if resolved, e := filepath.EvalSymlinks(folder); err == nil && e == nil && within(resolved, real) {
+			address := url.URL{Scheme: "file", Path: real}
+			return repository{url: address.String(), scheme: "file", folder: real}, nil
+		}
+	}
+	return repository{}, refused
+}
+
+// within reports whether path is folder or below it; both are clean.
+func within(folder, path string) bool {
+	rest, ok := strings.CutPrefix(path, folder)
+	return ok && (rest == "" || rest[0] == os.PathSeparator || strings.HasSuffix(folder, "/"))
+}
+
+// config is all of git's configuration during a checkout.
+func (r repository) config() string {
+	var c strings.Builder
+	c.WriteString(`[core]
+	hooksPath = /dev/null
+	askPass = true
+	fsmonitor = false
+[credential]
+	helper =
+[http]
+	followRedirects = false
+[protocol]
+	allow = never
+[protocol "` + r.scheme + `"]
+	allow = always
+[fetch]
+	recurseSubmodules = false
+[submodule]
+	recurse = false
+[gc]
+	auto = 0
+[maintenance]
+	auto = false
+[init]
+	defaultBranch = main
+`)
+	if r.folder != "" {
+		// The serving end refuses repositories of another owner; this one was
+		// allowed by the administrator.
+		c.WriteString("[safe]\n")
+		for _, dir := range []string{r.folder, filepath.Join(r.folder, ".git")} {
+			c.WriteString("\tdirectory = " + quoteConfig(dir) + "\n")
+		}
+	}
+	return c.String()
+}
+
+func quoteConfig(value string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(value) + `"`
+}

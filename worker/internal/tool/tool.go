@@ -1,0 +1,227 @@
+// Package tool does the work of steps: one handler per tool family.
+//
+// A [Box] is handed a [Call], one attempt at one step, and answers with a
+// [Result]: outputs, a gate's verdict, or a wait that holds no worker. Work that
+// did not succeed is a [Failure] with its class, which decides about retries; a
+// context that ended for any other reason than its time limit is returned as it
+// is, because then the caller knows better what became of the step. A Box neither
+// reads nor writes the database.
+//
+// Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
+// git.go (git:checkout), wait.go (sleep, manual:*). What code of a step sees of
+// the world is in env.go; how it is run, in the sandbox package.
+package tool
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/sandbox"
+)
+
+// Call is one attempt at a step, as its tool sees it.
+type Call struct {
+	RunID, StepID string // public form
+	Name, Tool    string
+	Spec          run.Spec
+	Workspace     string    // absolute, restored; the work happens here
+	Scratch       string    // absolute, empty, outside the workspace; the caller drops it afterwards
+	Traceparent   string    // of the attempt's span, or ""
+	Log           io.Writer // takes stdout and stderr as they come; nil discards
+}
+
+// Result is what a tool produced or decided. Beside an error it holds what is
+// known all the same, such as exit code and usage.
+type Result struct {
+	Outputs  map[string]any
+	ExitCode *int
+	Usage    run.Usage
+	Verdict  run.State      // of gates: Passed, Failed or Error
+	Evidence map[string]any // of gates: why
+	Wait     *Wait          // the step is not over, it waits
+}
+
+// Wait is what a step waits for. Until counts from when the wait is recorded.
+type Wait struct {
+	Kind      WaitKind
+	Until     time.Duration
+	Message   string // approval
+	Approvals int    // approval
+}
+
+// WaitKind says what ends a wait.
+type WaitKind string
+
+// The kinds of wait.
+const (
+	ApprovalWait WaitKind = "approval" // a person, or expiry after Until
+	TimerWait    WaitKind = "timer"    // Until has passed
+)
+
+// Failure is why a step's work did not succeed.
+type Failure struct {
+	Class  run.FailureClass // tool, timeout, invalid, policy or infrastructure
+	Reason string           // one line for people, without output of the step's code
+	Err    error            // the cause, for logs; may be nil
+}
+
+func (f *Failure) Error() string { return f.Reason }
+
+func (f *Failure) Unwrap() error { return f.Err }
+
+func failure(class run.FailureClass, format string, args ...any) *Failure {
+	err := fmt.Errorf(format, args...)
+	return &Failure{Class: class, Reason: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// Config is what the administrator decided.
+type Config struct {
+	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
+	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
+	Development bool                // code runs without isolation
+	Redact      func(string) string // masks secrets in evidence; nil for none
+}
+
+// Box holds the tools of a worker. It is safe for concurrent use.
+type Box struct{ cfg Config }
+
+// New makes a Box.
+func New(cfg Config) *Box {
+	if cfg.Redact == nil {
+		cfg.Redact = func(s string) string { return s }
+	}
+	return &Box{cfg}
+}
+
+// timeUp is the cause of a context whose step used up its time.
+type timeUp time.Duration
+
+func (t timeUp) Error() string {
+	return fmt.Sprintf("the step's time limit of %v is up", time.Duration(t))
+}
+
+func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// Run does the work of c within the step's timeout, and returns when nothing of
+// it runs any more. The error is a *Failure, the cause of ctx's end, or that of an
+// armed failpoint.
+func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
+	if run.RunsCode(c.Tool) && sandbox.Tier() == 0 && !b.cfg.Development {
+		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only", c.Tool)
+	}
+	if c.Log == nil {
+		c.Log = io.Discard
+	}
+	limit := time.Duration(c.Spec.TimeoutS) * time.Second
+	if limit == 0 {
+		limit = run.DefaultStepTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, timeUp(limit))
+	defer cancel()
+	if err := failpoint.Hit(failpoint.MidExec); err != nil {
+		return Result{}, err
+	}
+	start := time.Now()
+	r, err := b.dispatch(ctx, c)
+	r.Usage.RunMillis = time.Since(start).Milliseconds()
+	if err != nil {
+		return r, err
+	}
+	return r, tooLarge(r.Outputs)
+}
+
+func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
+	switch {
+	case c.Tool == run.ToolBash:
+		return with(ctx, c, b.bash)
+	case c.Tool == run.ToolWorkspaceWrite:
+		return with(ctx, c, b.write)
+	case c.Tool == run.ToolGitCheckout:
+		return with(ctx, c, b.checkout)
+	case c.Tool == run.ToolSleep:
+		return with(ctx, c, b.sleep)
+	case strings.HasPrefix(c.Tool, run.ManualFamily):
+		return with(ctx, c, b.manual)
+	case strings.HasPrefix(c.Tool, run.GateFamily) && run.KnownTool(c.Tool):
+		return with(ctx, c, b.gate)
+	}
+	return Result{}, failure(run.ClassInvalid, "this worker has no tool %q", c.Tool)
+}
+
+// with decodes the inputs of c for its handler.
+func with[T any](ctx context.Context, c Call, handle func(context.Context, Call, T) (Result, error)) (Result, error) {
+	in, err := run.Inputs[T](c.Spec.Inputs)
+	if err != nil {
+		return Result{}, failure(run.ClassInvalid, "%w", err)
+	}
+	return handle(ctx, c, in)
+}
+
+func tooLarge(outputs map[string]any) error {
+	raw, err := json.Marshal(outputs)
+	if err != nil {
+		return failure(run.ClassInvalid, "outputs: %v", err)
+	}
+	if len(raw) > run.MaxOutputBytes {
+		return failure(run.ClassInvalid, "the outputs are %d bytes; at most %d", len(raw), run.MaxOutputBytes)
+	}
+	return nil
+}
+
+// run executes a program in the sandbox. A program that ended by itself is no
+// error, whatever its exit code.
+func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, error) {
+	exit, err := sandbox.Exec(ctx, command)
+	switch {
+	case err == nil:
+		return exit, nil
+	case exit.Killed && ctx.Err() != nil:
+		return exit, ended(ctx)
+	case errors.Is(err, exec.ErrNotFound):
+		return exit, failure(run.ClassInfrastructure, "%s is not installed on this worker: %w", command.Argv[0], err)
+	}
+	return exit, failure(run.ClassInfrastructure, "%s could not be run: %w", command.Argv[0], err)
+}
+
+// ended is what the end of ctx means: its time limit is a failure of the step.
+func ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return failure(run.ClassTimeout, "%w", cause)
+	}
+	return cause
+}
+
+// broken is an error of this machine's files: a full disk is the worker's
+// trouble, everything else that of the paths it was given.
+func broken(what string, err error) *Failure {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, errno) {
+			return failure(run.ClassInfrastructure, "%s: %w", what, err)
+		}
+	}
+	return failure(run.ClassInvalid, "%s: %w", what, err)
+}
+
+// usage is what a program consumed.
+func usage(e sandbox.Exit) run.Usage {
+	return run.Usage{CPUMillis: e.CPU.Milliseconds(), MaxRSSBytes: e.MaxRSS}
+}
+
+// exitCode is that of e, for a signal 128 more than its number, as shells say it.
+func exitCode(e sandbox.Exit) *int {
+	code := e.Code
+	if e.Signal != 0 {
+		code = 128 + int(e.Signal)
+	}
+	return &code
+}
