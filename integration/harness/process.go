@@ -263,7 +263,9 @@ func (p *Process) once() {
 	cmd := exec.Command(p.spec.program, p.spec.args...)
 	cmd.Env = environ(p.spec.env)
 	cmd.Stdout, cmd.Stderr = p.log, p.log // the file itself: a pipe would break with us
-	current, err := child.Start(cmd, syscall.SIGTERM)
+	// Killed with us, not asked: without a database it could hand nothing back,
+	// and a worker's steps end with it.
+	current, err := child.Start(cmd, syscall.SIGKILL)
 	p.starts++
 	p.failure = err
 	select { // a call that came while we were starting anyway

@@ -261,8 +261,4 @@ func TestKilledParentTakesItsProcessesAlong(t *testing.T) {
 		t.Fatalf("Wait(lock of the process) = %v after its parent was killed, want nil", err)
 	}
 	lock.Close()
-	log, err := os.ReadFile(filepath.Join(dir, "fake.log"))
-	if err != nil || !strings.Contains(string(log), "last words") {
-		t.Errorf("the log is %q, %v, want the process's last words: it is asked to end, not killed", log, err)
-	}
 }

@@ -14,17 +14,21 @@ import (
 // only this user may enter, and whichever way came before.
 func TestAccounts(t *testing.T) {
 	t.Parallel()
-	ways := []*syscall.SysProcAttr{nil}
+	bin, err := programs(t.Context(), "", func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	best, err := unprivileged(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ways := []*syscall.SysProcAttr{best}
 	if os.Geteuid() == 0 {
 		uid, gid, err := account()
 		if err != nil {
 			t.Fatal(err)
 		}
-		ways = []*syscall.SysProcAttr{namespace(uid, gid), credential(uid, gid, capDACOverride), namespace(uid, gid)}
-	}
-	bin, err := programs(t.Context(), "", func(string) {})
-	if err != nil {
-		t.Fatal(err)
+		ways = append(ways, credential(uid, gid, capDACOverride), namespace(uid, gid))
 	}
 	home := filepath.Join(t.TempDir(), "private")
 	if err := os.Mkdir(home, 0o700); err != nil {

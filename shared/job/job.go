@@ -13,6 +13,12 @@ import (
 // Schema is where River keeps its tables.
 const Schema = "river"
 
+// Keys of a job's metadata besides the carrier's own.
+const (
+	MetaRunID = "nofx.run_id" // public id of the run
+	MetaCause = "nofx.cause"  // traceparent of the request that caused work of another trace
+)
+
 // QueueStep is the queue of steps; see run.Queue for which tool goes where.
 const QueueStep = "step"
 

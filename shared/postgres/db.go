@@ -39,6 +39,10 @@ const (
 	maxTries       = 4
 )
 
+// notifyEvery is how often at the most one process notifies workers of a queue.
+// What River leaves out within it is found by the next poll only.
+const notifyEvery = 5 * time.Millisecond
+
 // Open makes a DB. It does not connect yet; [DB.Ready] does.
 func Open(ctx context.Context, c Config) (*DB, error) {
 	pc, err := pgxpool.ParseConfig(c.URL)
@@ -56,7 +60,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
 	db := &DB{pool: pool}
-	if db.river, err = db.NewQueueClient(river.Config{Middleware: c.JobMiddleware}); err != nil {
+	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after Fe
 			return err
 		}
 		rows, err := tx.Query(ctx, "SELECT "+eventColumns+`
-			WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::text::xid8, $3, $4) AND e.xid < $5::text::xid8
+			WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::bigint::text::xid8, $3, $4) AND e.xid < $5::bigint::text::xid8
 			  AND e.type LIKE ANY ($6) AND ($7::uuid[] IS NULL OR e.run_id = ANY ($7))
 			  AND ($8 = '' OR e.run_id IN (SELECT r.id FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
 			                               WHERE r.tenant_id = $1 AND p.slug = $8))

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -47,8 +48,10 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 	var parent string
 	for rows.Next() {
 		args, opts := job.Step{TenantID: tenant}, job.Step{}.InsertOpts()
-		opts.Metadata = []byte(`{"nofx.run_id": "` + run.RunID.Format(runID) + `"}`)
 		if err := rows.Scan(&args.StepID, &args.WakeSeq, &opts.Queue, &parent); err != nil {
+			return err
+		}
+		if opts.Metadata, err = metadata(ctx, runID, parent); err != nil {
 			return err
 		}
 		steps = append(steps, args.StepID)
@@ -69,6 +72,16 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 		UPDATE nofx.step s SET job_id = j.id FROM unnest($2::uuid[], $3::bigint[]) AS j (step_id, id)
 		WHERE s.tenant_id = $1 AND s.id = j.step_id`, tenant, steps, ids)
 	return err
+}
+
+// metadata names the job's run and, for work that a request of another trace
+// caused, the request's span, to which the attempt links.
+func metadata(ctx context.Context, runID uuid.UUID, parent string) ([]byte, error) {
+	m := map[string]string{job.MetaRunID: run.RunID.Format(runID)}
+	if cause := traceparent(ctx); cause != "" && inTrace(ctx, parent) != ctx {
+		m[job.MetaCause] = cause
+	}
+	return json.Marshal(m)
 }
 
 // inTrace is ctx when its span belongs to the trace of parent, else ctx with

@@ -19,6 +19,11 @@ const (
 	JobKindKey          = attribute.Key("nofx.job.kind")
 	QueueWaitKey        = attribute.Key("nofx.queue.wait_ms")
 	CheckpointKindKey   = attribute.Key("nofx.checkpoint.kind")
+	VerdictKey          = attribute.Key("nofx.verdict")
+	TierKey             = attribute.Key("nofx.sandbox.tier")
+	ExitCodeKey         = attribute.Key("nofx.exit_code")
+	CPUKey              = attribute.Key("nofx.cpu_ms")
+	PeakBytesKey        = attribute.Key("nofx.peak_bytes")
 	IdempotentReplayKey = attribute.Key("nofx.idempotent_replay")
 
 	messagingSystemKey    = attribute.Key("messaging.system")

@@ -138,6 +138,7 @@ type carrier struct {
 	Traceparent *string `json:"traceparent"`
 	Tracestate  string  `json:"tracestate"`
 	RunID       string  `json:"nofx.run_id"`
+	Cause       string  `json:"nofx.cause"` // traceparent of the request that caused it, when that is of another trace
 }
 
 // readCarrier reads metadata; bad means that it is there and cannot be read.
@@ -152,12 +153,18 @@ func readCarrier(metadata []byte) (c carrier, bad bool) {
 }
 
 // Process runs work under the span `process <queue>` of the job, whose parent is
-// the span of ctx. An outcome that is no failure leaves the span's status unset.
+// the span of ctx; it links to the request that caused the work, when that was of
+// another trace. An outcome that is no failure leaves the span's status unset.
 func Process(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) (err error) {
 	ctx, span := tracer().Start(ctx, "process "+job.Queue, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		messagingSystemKey.String("river"), messagingOperationKey.String("process"),
 		messagingQueueKey.String(job.Queue), messagingMessageKey.String(strconv.FormatInt(job.ID, 10)),
 		JobKindKey.String(job.Kind)))
+	if meta, _ := readCarrier(job.Metadata); meta.Cause != "" {
+		if cause, ok := extract(context.Background(), meta.Cause, ""); ok {
+			span.AddLink(trace.LinkFromContext(cause))
+		}
+	}
 	if job.AttemptedAt != nil {
 		span.SetAttributes(QueueWaitKey.Int64(max(0, job.AttemptedAt.Sub(job.ScheduledAt).Milliseconds())))
 	}

@@ -27,7 +27,9 @@ var named = behind(`\\*["']?\s*(?:=>|[:=])\s*\\*(?:"((?:[^"\\]|\\.)*)|'((?:[^'\\
 var header = behind(`\\*["']?\s*[:=]\s*\\*["']?([^\r\n"']+)`)
 
 var shapes = []shape{
-	{hints: []string{"password", "passwd", "passphrase", "_pass", "-pass", "pwd", "secret", "token"}, match: named},
+	{hints: []string{"password", "passwd", "passphrase", "_pass", "-pass", "secret", "token"}, match: named},
+	// A shell's PWD is a path, and no password.
+	{hints: []string{"pwd"}, match: behind(`\\*["']?\s*(?:=>|[:=])\s*\\*["']?([^\s"'&,;/][^\s"'&,;]*)`)},
 	{hints: keys(), match: named},
 	{hints: []string{"amz-signature", "amz-credential", "?signature", "&signature", "?sig", "&sig"}, match: named},
 	{hints: []string{"authorization", "cookie"}, match: header},

@@ -115,6 +115,10 @@ func (a *app) planRequest(file string) ([]byte, error) {
 		}
 		return nil, usagef("the plan is no JSON: %s: %w", file, err)
 	}
+	var body map[string]json.RawMessage
+	if json.Unmarshal(raw, &body) == nil && body["plan"] != nil {
+		return raw, nil // the body of the request, as the API's documentation shows it
+	}
 	return []byte(`{"plan":` + string(raw) + `}`), nil
 }
 

@@ -112,6 +112,9 @@ func (s *Server) decide(c echo.Context, p *Principal, span string, d postgres.De
 	}
 	decided.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(g.RunID)), attribute.Int64("nofx.wait_ms", time.Since(g.CreatedAt).Milliseconds()))
 	s.Metrics.GateVerdicts.Inc(g.Name, string(g.State))
+	if r, err := s.Store.Run(ctx, p.Tenant, g.RunID); err == nil {
+		linkToRun(decided, r)
+	}
 	return answerGate(c, g)
 }
 

@@ -35,6 +35,7 @@ var storage *blobtest.Server
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	openapi3filter.RegisterBodyDecoder("application/yaml", openapi3filter.PlainBodyDecoder) // the contract says string
 	ctx := context.Background()
 	log := slog.New(slog.DiscardHandler)
 	// Spans need valid ids, since rows carry them.
@@ -78,6 +79,12 @@ type gateway struct {
 func newGateway(t *testing.T, change ...func(*Config)) *gateway {
 	t.Helper()
 	t.Parallel()
+	return newGatewayAlone(t, change...)
+}
+
+// newGatewayAlone is newGateway for a test that is not parallel.
+func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
+	t.Helper()
 	g := &gateway{T: t, pg: pgtest.New(t)}
 	g.db = g.pg.Open(t, postgres.Config{MaxConns: 8})
 	g.tenant = g.pg.Tenant(t)

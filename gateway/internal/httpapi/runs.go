@@ -217,10 +217,12 @@ func (s *Server) cancelRun(c echo.Context, p *Principal) error {
 	if reason == "" {
 		reason = "requested by " + p.Subject
 	}
-	r, err := s.Store.CancelRun(c.Request().Context(), p.Tenant, id, version, reason)
+	ctx := c.Request().Context()
+	r, err := s.Store.CancelRun(ctx, p.Tenant, id, version, reason)
 	if err != nil {
 		return err
 	}
+	linkToRun(trace.SpanFromContext(ctx), r)
 	setETag(c, r.Version)
 	return answer(c, http.StatusOK, api.RunAnswer{Run: apiRun(r)})
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -10,8 +11,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -139,4 +142,12 @@ func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
 		level -= 4 // probes come every few seconds
 	}
 	s.Log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// linkToRun links a later request's span to the run it acts on: the request keeps
+// its own trace, and each can be found from the other.
+func linkToRun(span trace.Span, r run.Run) {
+	if ctx, ok := telemetry.WithTraceparent(context.Background(), r.Traceparent); ok {
+		span.AddLink(trace.LinkFromContext(ctx))
+	}
 }

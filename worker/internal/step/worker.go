@@ -99,7 +99,7 @@ func New(cfg Config) (*Worker, error) {
 		ID:                cfg.ID,
 		Logger:            slog.New(quiet{cfg.Log.Handler()}),
 		FetchCooldown:     10 * time.Millisecond,
-		FetchPollInterval: time.Second,
+		FetchPollInterval: 100 * time.Millisecond, // for what no notification told
 		JobTimeout:        -1, // a step's own timeout and lease act
 		PollOnly:          cfg.PollOnly,
 	})

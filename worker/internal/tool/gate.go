@@ -5,9 +5,11 @@ import (
 	"errors"
 	"io"
 	"regexp"
+	"strings"
 	"time"
 
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -31,7 +33,12 @@ var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]
 // Evidence: command, exit_code, output (its end, redacted), duration_ms, and
 // where it applies reason and missing, the name of the tool that is not there.
 // Output: verdict.
-func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (Result, error) {
+func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, err error) {
+	ctx, span := tracer().Start(ctx, "gate "+strings.TrimPrefix(c.Tool, run.GateFamily))
+	defer func() {
+		span.SetAttributes(telemetry.VerdictKey.String(string(r.Verdict)))
+		span.End()
+	}()
 	scratch, err := openScratch(c)
 	if err != nil {
 		return Result{}, err
@@ -43,7 +50,7 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (Result, erro
 		text: in.Command, options: []string{"-e", "-o", "pipefail"}, env: in.Env, out: io.MultiWriter(c.Log, &end),
 	})
 	output := end.text(b.cfg.Redact)
-	r := Result{Usage: usage(exit), Evidence: map[string]any{
+	r = Result{Usage: usage(exit), Evidence: map[string]any{
 		"command":     beginning(in.Command, maxCommand),
 		"output":      output,
 		"duration_ms": time.Since(start).Milliseconds(),

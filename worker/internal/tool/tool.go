@@ -23,8 +23,12 @@ import (
 	"syscall"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
+
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -139,6 +143,8 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	return r, tooLarge(r.Outputs)
 }
 
+func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/tool") }
+
 func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 	switch {
 	case c.Tool == run.ToolBash:
@@ -180,7 +186,12 @@ func tooLarge(outputs map[string]any) error {
 // run executes a program in the sandbox. A program that ended by itself is no
 // error, whatever its exit code.
 func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, error) {
+	ctx, span := tracer().Start(ctx, "sandbox.exec")
+	defer span.End()
 	exit, err := sandbox.Exec(ctx, command)
+	span.SetAttributes(
+		telemetry.TierKey.Int(sandbox.Tier()), telemetry.ExitCodeKey.Int(exit.Code), telemetry.OutcomeKey.String(outcome(exit, err)),
+		telemetry.CPUKey.Int64(exit.CPU.Milliseconds()), telemetry.PeakBytesKey.Int64(exit.MaxRSS))
 	switch {
 	case err == nil:
 		return exit, nil
@@ -190,6 +201,17 @@ func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, e
 		return exit, failure(run.ClassInfrastructure, "%s is not installed on this worker: %w", command.Argv[0], err)
 	}
 	return exit, failure(run.ClassInfrastructure, "%s could not be run: %w", command.Argv[0], err)
+}
+
+// outcome is how a program's end is told on its span.
+func outcome(exit sandbox.Exit, err error) string {
+	switch {
+	case exit.Killed:
+		return "killed"
+	case err != nil || exit.Code != 0:
+		return "error"
+	}
+	return "ok"
 }
 
 // ended is what the end of ctx means: its time limit is a failure of the step.

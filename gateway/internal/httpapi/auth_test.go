@@ -1,0 +1,230 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/run"
+)
+
+// TestWhoMay asks every operation as every kind of caller, with ids that are
+// nobody's: whoever may gets past the policy to a 404 or an answer.
+func TestWhoMay(t *testing.T) {
+	g := newGateway(t)
+	keys := map[api.Role]string{}
+	for _, role := range rank {
+		keys[role] = g.newKey(g.tenant, role)
+	}
+	nothing := "0198c0de" + strings.Repeat("0", 24)
+	for _, op := range g.server.operations() {
+		rule := policy[op.id]
+		path := strings.NewReplacer("{run_id}", "run_"+nothing, "{step_id}", "step_"+nothing, "{gate_id}", "gate_"+nothing,
+			"{checkpoint_id}", "ckpt_"+nothing, "{artifact_id}", "art_"+nothing, "{key_id}", "key_"+nothing).Replace(op.path)
+		ask := func(key string) int {
+			authorization := ""
+			if key != "" {
+				authorization = "Bearer " + key
+			}
+			return g.do(op.method, path, "", header{"Authorization": authorization}).status
+		}
+		if got := ask(""); (got != http.StatusUnauthorized) != rule.public {
+			t.Errorf("%s as nobody = %d, public %v", op.id, got, rule.public)
+		}
+		if rule.public {
+			continue
+		}
+		allowed := rule.role == ""
+		for _, role := range rank {
+			allowed = allowed || role == rule.role
+			if got := ask(keys[role]); (got != http.StatusForbidden) != allowed || got == http.StatusUnauthorized {
+				t.Errorf("%s as %s = %d, want allowed %v", op.id, role, got, allowed)
+			}
+		}
+		if got := ask(g.newKey(g.tenant, api.RoleService, "none:read")); (got == http.StatusForbidden) == (rule.role == "") {
+			t.Errorf("%s as a service without its scope = %d", op.id, got)
+		}
+		scoped := g.newKey(g.tenant, api.RoleService, "runs:read", "runs:write", "steps:read", "events:read", "gates:read",
+			"gates:write", "checkpoints:read", "artifacts:read", "keys:write")
+		if got := ask(scoped); (got == http.StatusForbidden) != (rule.role != "" && rule.scope == "") {
+			t.Errorf("%s as a service with all scopes = %d, scope %q", op.id, got, rule.scope)
+		}
+	}
+}
+
+func TestBadKeys(t *testing.T) {
+	g := newGateway(t)
+	other := NewToken(DevKey)
+	swapped := strings.Replace(g.key, "nofx_dev_", "nofx_live_", 1)
+	swapped = swapped[:len(swapped)-sumDigits]
+	swapped += checksum(swapped)
+	for name, authorization := range map[string]string{
+		"no key": "", "no scheme": g.key, "basic": "Basic " + g.key, "typo": "Bearer " + g.key[:len(g.key)-1] + "_", "empty": "Bearer ",
+		"unknown": "Bearer " + other.Text, "jwt": "Bearer eyJhbGciOiJub25lIn0.e30.", "other environment": "Bearer " + swapped, "NUL": "Bearer x\x01",
+	} {
+		if strings.ContainsRune(authorization, 1) {
+			continue // net/http refuses it by itself
+		}
+		r := g.get("/api/whoami", header{"Authorization": authorization})
+		g.want(r, http.StatusUnauthorized, "unauthenticated")
+		if r.header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: no WWW-Authenticate", name)
+		}
+	}
+	if r := g.get("/api/whoami", header{"Authorization": "bearer " + g.key}); r.status != http.StatusOK {
+		t.Errorf("a scheme in lower case = %d, want 200", r.status)
+	}
+	me := decodeAs[api.Whoami](t, g.get("/api/whoami")).Principal
+	if me.TenantID != run.TenantID.Format(g.tenant) || me.Role != api.RoleAdmin || !strings.HasPrefix(me.Subject, "key:admin-") {
+		t.Errorf("whoami = %+v, want the admin of the tenant", me)
+	}
+}
+
+// TestDevKeys checks that keys of a developer's machine open nothing elsewhere.
+func TestDevKeys(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.DevKeys = false })
+	g.want(g.get("/api/whoami"), http.StatusUnauthorized, "unauthenticated")
+}
+
+func TestKeyLife(t *testing.T) {
+	g := newGateway(t)
+	soon := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	r := g.do(http.MethodPost, "/api/api-keys", `{"name":"ci","scopes":["runs:read","runs:write"],"expires_at":"`+soon+`"}`)
+	g.want(r, http.StatusCreated, "")
+	made := decodeAs[api.CreatedAPIKey](t, r)
+	if !strings.HasPrefix(made.Secret, made.Key.Prefix+"_") || made.Key.Role != api.RoleService {
+		t.Errorf("created = %s, want a service key and its secret", r.body)
+	}
+	asKey := header{"Authorization": "Bearer " + made.Secret}
+	g.want(g.get("/api/runs", asKey), http.StatusOK, "")
+	listed := g.get("/api/api-keys?limit=1")
+	g.want(listed, http.StatusOK, "")
+	if strings.Contains(string(listed.body), made.Secret) || decodeAs[api.APIKeyPage](t, listed).NextCursor == nil {
+		t.Errorf("keys = %s, want a first page without secrets", listed.body)
+	}
+	g.want(g.do(http.MethodDelete, "/api/api-keys/"+made.Key.ID, ""), http.StatusNoContent, "")
+	g.want(g.do(http.MethodDelete, "/api/api-keys/"+made.Key.ID, ""), http.StatusNoContent, "")
+	g.want(g.get("/api/runs", asKey), http.StatusUnauthorized, "unauthenticated")
+
+	var stored int
+	err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.api_key k WHERE k::text LIKE '%' || $1 || '%'", made.Secret[len(made.Key.Prefix)+1:]).Scan(&stored)
+	if err != nil || stored != 0 {
+		t.Errorf("%d rows hold the secret (%v), want none", stored, err)
+	}
+	for body, pointer := range map[string]string{
+		`{"name":"x"}`: "/role", `{"name":"x","role":"admin","scopes":["runs:read"]}`: "/role", `{"name":"","role":"admin"}`: "/name",
+		`{"name":"x","role":"root"}`: "/role", `{"name":"x","role":"service"}`: "/role", `{"name":"x","scopes":[]}`: "/scopes",
+		`{"name":"x","scopes":["runs:*"]}`: "/scopes/0", `{"name":"a\u202eb","role":"admin"}`: "/name", `{"name":"a\u200bb","role":"admin"}`: "/name",
+		`{"name":"x","role":"admin","expires_at":"2020-01-01T00:00:00Z"}`: "/expires_at", `{"name":"` + strings.Repeat("x", 129) + `","role":"admin"}`: "/name",
+		`{"name":"x\ty","role":"admin"}`: "/name",
+	} {
+		r := g.do(http.MethodPost, "/api/api-keys", body)
+		g.want(r, http.StatusUnprocessableEntity, "invalid-field")
+		if p := decodeAs[api.Problem](t, r); len(p.Errors) == 0 || p.Errors[0].Pointer != pointer {
+			t.Errorf("%s: errors = %+v, want %s", body, p.Errors, pointer)
+		}
+	}
+	g.want(g.do(http.MethodPost, "/api/api-keys", `{"name":"x","role":"admin","expires_at":"tomorrow"}`), http.StatusBadRequest, "malformed-json")
+}
+
+// TestRevokedElsewhere checks that a key which another process revoked, or whose
+// time has come, is refused as soon as the cache asks again.
+func TestRevokedElsewhere(t *testing.T) {
+	g := newGateway(t)
+	for name, change := range map[string]string{"revoked": "revoked_at", "expired": "expires_at"} {
+		key := g.newKey(g.tenant, api.RoleViewer)
+		as := header{"Authorization": "Bearer " + key}
+		g.want(g.get("/api/whoami", as), http.StatusOK, "")
+		_, id, _ := parseToken(key)
+		if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.api_key SET "+change+" = clock_timestamp() WHERE id = $1", id); err != nil {
+			t.Fatal(err)
+		}
+		g.server.keys.age(id, keyTTL)
+		if r := g.get("/api/whoami", as); r.status != http.StatusUnauthorized {
+			t.Errorf("%s key = %d, want 401", name, r.status)
+		}
+	}
+	if keyTTL >= 5*time.Second {
+		t.Errorf("keys are known for %s, want less than 5 s", keyTTL)
+	}
+}
+
+// TestManyFailures checks that an address that keeps guessing is told to wait and
+// stops costing queries, while keys that are known go on to work from there.
+func TestManyFailures(t *testing.T) {
+	g := newGateway(t)
+	g.want(g.get("/api/whoami"), http.StatusOK, "")
+	wrong := func() reply {
+		return g.get("/api/whoami", header{"Authorization": "Bearer " + NewToken(DevKey).Text})
+	}
+	for range 10 {
+		g.want(wrong(), http.StatusUnauthorized, "unauthenticated")
+	}
+	r := wrong()
+	g.want(r, http.StatusTooManyRequests, "rate-limited")
+	if r.header.Get("Retry-After") == "" || r.header.Get("Retry-After") == "0" {
+		t.Errorf("Retry-After = %q, want seconds", r.header.Get("Retry-After"))
+	}
+	g.want(g.get("/api/whoami"), http.StatusOK, "")
+	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleAdmin)}), http.StatusTooManyRequests, "rate-limited")
+}
+
+func TestRates(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.Rate = 0.001; c.TenantRate = 1000 })
+	g.server.rate.burst = 3
+	for range 3 {
+		g.want(g.get("/api/whoami"), http.StatusOK, "")
+	}
+	g.want(g.get("/api/whoami"), http.StatusTooManyRequests, "rate-limited")
+	g.want(g.get("/healthz"), http.StatusOK, "")
+	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}), http.StatusOK, "")
+}
+
+func TestBuckets(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	b := newBuckets(2, 3)
+	b.now = func() time.Time { return now }
+	taken := func(name string) (n int) {
+		for {
+			if _, ok := b.take(name); !ok {
+				return n
+			}
+			n++
+		}
+	}
+	if got := taken("a"); got != 3 {
+		t.Errorf("a full bucket gave %d, want 3", got)
+	}
+	if wait, empty := b.empty("a"); !empty || wait != 500*time.Millisecond {
+		t.Errorf("empty = %s, %v, want 500ms, true", wait, empty)
+	}
+	now = now.Add(time.Second)
+	if got := taken("a"); got != 2 {
+		t.Errorf("after a second it gave %d, want 2", got)
+	}
+	if got := taken("b"); got != 3 {
+		t.Errorf("another name's bucket gave %d, want 3", got)
+	}
+	for i := range 2 * bucketsMost {
+		b.take(fmt.Sprint(i))
+	}
+	if len(b.m) > bucketsMost {
+		t.Errorf("%d buckets are kept, want at most %d", len(b.m), bucketsMost)
+	}
+	if off := newBuckets(0, 0); !func() bool { _, ok := off.take("x"); return ok }() {
+		t.Error("a rate of 0 refused")
+	}
+}
+
+// age makes a key look as if it was asked for so long ago.
+func (k *keyring) age(id [16]byte, by time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	known := k.known[id]
+	known.at = known.at.Add(-by)
+	k.known[id] = known
+}

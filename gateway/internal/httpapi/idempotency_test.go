@@ -1,0 +1,122 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/telemetry"
+)
+
+func (g *gateway) runs() (n int) {
+	g.Helper()
+	if err := g.pg.Admin.QueryRow(g.Context(), "SELECT count(*) FROM nofx.run").Scan(&n); err != nil {
+		g.Fatal(err)
+	}
+	return n
+}
+
+func TestIdempotency(t *testing.T) {
+	g := newGateway(t)
+	key := header{"Idempotency-Key": "k1"}
+	first := g.do(http.MethodPost, "/api/runs", oneStep, key)
+	g.want(first, http.StatusCreated, "")
+	if got := first.header.Get("Idempotent-Replayed"); got != "" {
+		t.Errorf("Idempotent-Replayed of the first = %q, want none", got)
+	}
+	// The same request otherwise written, and its key quoted, after a restart.
+	otherwise := strings.Replace(oneStep, `{"plan":{"goal":"try",`, "\n{ \"plan\" : {", 1)
+	otherwise = strings.Replace(otherwise, `}]}}`, `}], "goal":"\u0074ry" } }`, 1)
+	cfg := g.cfg
+	cfg.Metrics = telemetry.NewMetrics(prometheus.NewRegistry(), "test")
+	server, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.http.Config.Handler = server
+	again := g.do(http.MethodPost, "/api/runs", otherwise, header{"Idempotency-Key": `"k1"`})
+	g.want(again, http.StatusCreated, "")
+	if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("repeated = %s (replayed %q), want the same bytes, marked", again.body, again.header.Get("Idempotent-Replayed"))
+	}
+	for _, name := range []string{"Location", "ETag", "Content-Type"} {
+		if again.header.Get(name) != first.header.Get(name) {
+			t.Errorf("%s of the replay = %q, want %q", name, again.header.Get(name), first.header.Get(name))
+		}
+	}
+	g.want(g.do(http.MethodPost, "/api/runs", strings.Replace(oneStep, "try", "tri", 1), key), http.StatusUnprocessableEntity, "idempotency-key-reused")
+	g.want(g.do(http.MethodPost, "/api/runs", oneStep, key, header{"X-Project-Id": "other"}), http.StatusUnprocessableEntity, "idempotency-key-reused")
+	if got := g.runs(); got != 1 {
+		t.Errorf("%d runs, want 1", got)
+	}
+	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
+	g.want(g.do(http.MethodPost, "/api/runs", oneStep, key, header{"Authorization": "Bearer " + other}), http.StatusCreated, "")
+	if got := g.runs(); got != 2 {
+		t.Errorf("%d runs with another tenant's under the same key, want 2", got)
+	}
+}
+
+// TestRefusalsAreKept checks that a refusal which would be the same again is
+// answered again byte by byte, and one that would not is not.
+func TestRefusalsAreKept(t *testing.T) {
+	g := newGateway(t)
+	bad := plan(`{"name":"a","tool":"rm"}`)
+	first := g.do(http.MethodPost, "/api/runs", bad, header{"Idempotency-Key": "k"})
+	g.want(first, http.StatusUnprocessableEntity, "unknown-tool")
+	again := g.do(http.MethodPost, "/api/runs", bad, header{"Idempotency-Key": "k"})
+	if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" || again.header.Get("Content-Type") != mimeProblem {
+		t.Errorf("repeated refusal = %s, want the same bytes, marked", again.body)
+	}
+	unknown := header{"Idempotency-Key": "k2", "X-Project-Id": "none"}
+	g.want(g.do(http.MethodPost, "/api/runs", oneStep, unknown), http.StatusNotFound, "not-found")
+	g.want(g.do(http.MethodPost, "/api/runs", oneStep, unknown), http.StatusNotFound, "not-found")
+	if got := g.runs(); got != 0 {
+		t.Errorf("%d runs, want none", got)
+	}
+	for _, key := range []string{`""`, " ", "a\tb", "ü", strings.Repeat("k", 256)} {
+		r := g.do(http.MethodPost, "/api/runs", oneStep, header{"Idempotency-Key": key})
+		if key != " " { // net/http trims it away: no key
+			g.want(r, http.StatusBadRequest, "bad-parameter")
+		}
+	}
+	g.want(g.do(http.MethodPost, "/api/runs", oneStep, header{"Idempotency-Key": strings.Repeat("k", 255)}), http.StatusCreated, "")
+}
+
+// TestParallelCreates is fault 24: many at once with one key make one run.
+func TestParallelCreates(t *testing.T) {
+	g := newGateway(t)
+	const n = 100
+	replies := make([]reply, n)
+	start := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			replies[i] = g.do(http.MethodPost, "/api/runs", oneStep, header{"Idempotency-Key": "barrier"})
+		})
+	}
+	close(start)
+	wg.Wait()
+	ids, created, inFlight := map[string]bool{}, 0, 0
+	for _, r := range replies {
+		switch {
+		case r.status == http.StatusCreated:
+			ids[decodeAs[api.CreatedRun](t, r).Run.ID] = true
+			if r.header.Get("Idempotent-Replayed") == "" {
+				created++
+			}
+		case r.status == http.StatusConflict && r.code() == "idempotency-in-flight" && r.header.Get("Retry-After") == "1":
+			inFlight++
+		case r.status == http.StatusServiceUnavailable: // no connection within 2 s
+		default:
+			t.Errorf("one of many = %d %s", r.status, r.body)
+		}
+	}
+	if len(ids) != 1 || created != 1 || g.runs() != 1 {
+		t.Errorf("%d runs answered, %d created, %d in the database, %d in flight, want 1 of each", len(ids), created, g.runs(), inFlight)
+	}
+}

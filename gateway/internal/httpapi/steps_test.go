@@ -1,0 +1,239 @@
+package httpapi
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+func TestSteps(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(plan(`{"name":"a","tool":"bash","inputs":{"script":"true"}},{"name":"b","tool":"bash","inputs":{"script":"true"}},{"name":"c","tool":"sleep","inputs":{"duration_s":0}}`))
+	first := decodeAs[api.StepPage](t, g.get("/api/runs/"+created.Run.ID+"/steps?limit=2"))
+	if len(first.Items) != 2 || first.NextCursor == nil {
+		t.Fatalf("first page = %+v, want two steps and a cursor", first)
+	}
+	rest := decodeAs[api.StepPage](t, g.get("/api/runs/"+created.Run.ID+"/steps?limit=2&cursor="+*first.NextCursor))
+	if diff := cmp.Diff(created.Steps, append(first.Items, rest.Items...)); diff != "" {
+		t.Errorf("steps by pages (-created +got):\n%s", diff)
+	}
+	c := g.claim(created.Steps[0])
+	exit := 3
+	g.finish(postgres.Finish{Claim: c, Outcome: "fail", Reason: "exit 3", FailureClass: run.ClassTool, ExitCode: &exit,
+		Usage: run.Usage{CPUMillis: 12}, Outputs: json.RawMessage(`{"big":12345678901234567890}`)})
+	r := g.get("/api/steps/" + created.Steps[0].ID)
+	g.want(r, http.StatusOK, "")
+	d := decodeAs[api.StepDetail](t, r)
+	if d.Step.Status != api.StepStatusFailed || *d.Step.FailureClass != api.FailureClassTool || len(d.Attempts) != 1 {
+		t.Fatalf("step = %s, want one failed attempt", r.body)
+	}
+	a := d.Attempts[0]
+	if a.Fence != 1 || *a.ExitCode != 3 || a.WorkerID != "w1" || a.Accepted || a.EndedAt == nil || *a.Usage.CPUMs != 12 || a.TraceID == "" {
+		t.Errorf("attempt = %+v, want fence 1, exit code 3 by w1, not accepted", a)
+	}
+	if !strings.Contains(string(r.body), "12345678901234567890") {
+		t.Errorf("outputs = %s, want the number undamaged", r.body)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	path := "/api/steps/" + created.Steps[0].ID + "/logs"
+	r := g.get(path)
+	if r.status != http.StatusOK || len(r.body) != 0 {
+		t.Errorf("log of a step not yet begun = %d %q, want 200 and nothing", r.status, r.body)
+	}
+	g.want(g.get(path+"?attempt=1"), http.StatusNotFound, "not-found")
+	c := g.claim(created.Steps[0])
+	chunk := g.log(c, 0, 0, "one\ntwo\n")
+	g.log(c, 1, 8, "three\n")
+	const whole = "one\ntwo\nthree\n"
+	for _, tc := range []struct {
+		given, want, contentRange string
+		status                    int
+	}{
+		{"", whole, "", 200}, {"bytes=0-2", "one", "bytes 0-2/14", 206}, {"bytes=6-9", "o\nth", "bytes 6-9/14", 206},
+		{"bytes=8-", "three\n", "bytes 8-13/14", 206}, {"bytes=-3", "ee\n", "bytes 11-13/14", 206}, {"bytes=0-99", whole, "bytes 0-13/14", 206},
+		{"bytes=0-1,3-4", whole, "", 200}, {"lines=1-2", whole, "", 200},
+	} {
+		r := g.get(path, header{"Range": tc.given})
+		if r.status != tc.status || string(r.body) != tc.want || r.header.Get("Content-Range") != tc.contentRange ||
+			r.header.Get("Content-Type") != "text/plain; charset=utf-8" || r.header.Get("Accept-Ranges") != "bytes" {
+			t.Errorf("Range %q = %d %q %q, want %d %q %q", tc.given, r.status, r.body, r.header.Get("Content-Range"), tc.status, tc.want, tc.contentRange)
+		}
+	}
+	r = g.get(path, header{"Range": "bytes=14-"})
+	g.want(r, http.StatusRequestedRangeNotSatisfiable, "range-not-satisfiable")
+	if got, want := r.header.Get("Content-Range"), "bytes */14"; got != want {
+		t.Errorf("Content-Range = %q, want %q", got, want)
+	}
+	for _, query := range []string{"?attempt=0", "?attempt=x", "?follow=0", "?follow=true", "?tail=1"} {
+		g.want(g.get(path+query), http.StatusBadRequest, "bad-parameter")
+	}
+	g.put(chunk.Key, []byte("one\nTWO\n"))
+	g.want(g.get(path), http.StatusConflict, "object-corrupt")
+	if err := g.blobs.Delete(t.Context(), chunk.Key); err != nil {
+		t.Fatal(err)
+	}
+	g.want(g.get(path), http.StatusGone, "object-gone")
+	if got := g.get(path, header{"Range": "bytes=8-"}); string(got.body) != "three\n" {
+		t.Errorf("the part that is there = %d %q, want it", got.status, got.body)
+	}
+}
+
+// frames reads an event stream frame by frame.
+type frames struct {
+	*gateway
+	resp *http.Response
+	r    *bufio.Reader
+}
+
+type frame struct{ id, event, data string }
+
+// follow opens a stream.
+func (g *gateway) follow(path string, headers ...header) *frames {
+	g.Helper()
+	req, err := http.NewRequestWithContext(g.Context(), http.MethodGet, g.http.URL+path, nil)
+	if err != nil {
+		g.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+g.key)
+	req.Header.Set("Accept", "text/event-stream")
+	for _, h := range headers {
+		for name, value := range h {
+			req.Header.Set(name, value)
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		g.Fatal(err)
+	}
+	g.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
+		g.Fatalf("stream %s = %d %s, want 200 text/event-stream", path, resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	return &frames{g, resp, bufio.NewReader(resp.Body)}
+}
+
+// next is the next frame that has an event.
+func (f *frames) next() (got frame) {
+	f.Helper()
+	for {
+		line, err := f.r.ReadString('\n')
+		if err != nil {
+			f.Fatalf("stream ended: %v", err)
+		}
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch name {
+		case "id":
+			got.id = value
+		case "event":
+			got.event = value
+		case "data":
+			got.data = value
+		case "":
+			if got.event != "" {
+				return got
+			}
+			got = frame{}
+		}
+	}
+}
+
+func TestFollowLog(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	path := "/api/steps/" + created.Steps[0].ID + "/logs"
+	f := g.follow(path + "?follow=1") // before there is an attempt
+	c := g.claim(created.Steps[0])
+	want := func(f *frames, id, event, data string) {
+		t.Helper()
+		if diff := cmp.Diff(frame{id, event, data}, f.next(), cmp.AllowUnexported(frame{})); diff != "" {
+			t.Fatalf("frame (-want +got):\n%s", diff)
+		}
+	}
+	euro := "€" // cut in two
+	g.log(c, 0, 0, "one "+euro[:1])
+	want(f, "4", "log", `{"offset":0,"text":"one "}`)
+	g.log(c, 1, 5, euro[1:]+"\n")
+	// The rest of the first chunk comes as what it is by itself: chunks are of
+	// bytes, and a worker cuts them at lines.
+	g.finish(postgres.Finish{Claim: c, Outcome: "fail", Reason: "x", FailureClass: run.ClassTool})
+	var text string
+	for {
+		got := f.next()
+		if got.event == "end" {
+			if got.data != `{"offset":8}` || got.id != "8" {
+				t.Errorf("end = %+v, want offset 8", got)
+			}
+			break
+		}
+		var l api.LogFrame
+		if err := json.Unmarshal([]byte(got.data), &l); err != nil {
+			t.Fatal(err)
+		}
+		text += l.Text
+	}
+	if !strings.HasSuffix(text, "\n") {
+		t.Errorf("rest of the log = %q, want it to its end", text)
+	}
+	resumed := g.follow(path+"?follow=1", header{"Last-Event-ID": "7"})
+	want(resumed, "8", "log", `{"offset":7,"text":"\n"}`)
+	want(resumed, "8", "end", `{"offset":8}`)
+	done := g.follow(path+"?follow=1&attempt=1", header{"Last-Event-ID": "8"})
+	want(done, "8", "end", `{"offset":8}`)
+	g.want(g.get(path+"?follow=1", header{"Last-Event-ID": "x"}), http.StatusBadRequest, "bad-cursor")
+}
+
+// TestFollowSkipped checks that the follower of a step which never ran is let go.
+func TestFollowSkipped(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	f := g.follow("/api/steps/" + created.Steps[0].ID + "/logs?follow=1")
+	g.want(g.do(http.MethodPost, "/api/runs/"+created.Run.ID+"/cancel", ""), http.StatusOK, "")
+	if got := f.next(); got.event != "end" || got.data != `{"offset":0}` {
+		t.Errorf("frame = %+v, want the end at 0", got)
+	}
+}
+
+func TestArtifacts(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	c := g.claim(created.Steps[0])
+	var made []run.Artifact
+	for i := range 3 {
+		made = append(made, g.artifact(c, fmt.Sprintf("r%d.txt", i), fmt.Sprintf("content %d", i)))
+	}
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Artifacts: made})
+	r := g.get("/api/runs/" + created.Run.ID + "/artifacts?limit=2")
+	g.want(r, http.StatusOK, "")
+	p := decodeAs[api.ArtifactPage](t, r)
+	if len(p.Items) != 2 || p.NextCursor == nil || p.Items[0].URL != nil {
+		t.Fatalf("artifacts = %s, want two of three, without URLs", r.body)
+	}
+	one := g.get("/api/artifacts/" + p.Items[0].ID)
+	g.want(one, http.StatusOK, "")
+	a := decodeAs[api.ArtifactAnswer](t, one).Artifact
+	content, sum := g.fetch(*a.URL)
+	if string(content) != "content 0" || sum != a.Sha256 || a.ExpiresAt.After(time.Now().Add(blob.MaxSignedTTL)) {
+		t.Errorf("bytes at the URL = %q %s until %s, want those of %s for 15 minutes", content, sum, a.ExpiresAt, one.body)
+	}
+	redirected := g.get("/api/artifacts/" + a.ID + "?redirect=1")
+	if content, _ := g.fetch(redirected.header.Get("Location")); redirected.status != http.StatusSeeOther || string(content) != "content 0" {
+		t.Errorf("redirect = %d to %q, want 303 to the bytes", redirected.status, content)
+	}
+	g.want(g.get("/api/artifacts/"+a.ID+"?redirect=2"), http.StatusBadRequest, "bad-parameter")
+}
