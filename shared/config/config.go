@@ -9,6 +9,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -39,9 +40,18 @@ type Common struct {
 	S3          S3
 }
 
-// known are settings that other parts of a process read by themselves, or that
-// belong to the other process and are harmless here.
-var known = []string{"NOFX_TEST", "NOFX_FAILPOINTS", "NOFX_FAILPOINT_SEED", "NOFX_TEST_CLOCK_OFFSET"}
+// Names are all our variables besides those of [Common]: of the gateway, of the
+// worker, of the CLI and of tests. Processes are often started in one
+// environment, so each knows what is meant for the others. A test of each
+// process compares its settings with the list.
+var Names = []string{
+	"NOFX_HTTP_ADDR", "NOFX_METRICS_ADDR", "NOFX_PUBLIC_URL", "NOFX_DATABASE_MAX_CONNS", "NOFX_DRAIN_DELAY",
+	"NOFX_LIMIT_RATE", "NOFX_LIMIT_TENANT_RATE", "NOFX_LIMIT_STREAMS",
+	"NOFX_WORKER_QUEUES", "NOFX_WORKER_CONCURRENCY", "NOFX_LEASE_TTL", "NOFX_DRAIN_GRACE", "NOFX_WORKSPACE_DIR",
+	"NOFX_STEP_ENV", "NOFX_GIT_ALLOW", "NOFX_SANDBOX_MIN_TIER",
+	"NOFX_URL", "NOFX_API_KEY",
+	"NOFX_TEST", "NOFX_FAILPOINTS", "NOFX_FAILPOINT_SEED",
+}
 
 // Load reads T, a struct with the tags of the package comment, from environ,
 // which has the form of os.Environ. unknown are the variables named NOFX_… that
@@ -67,17 +77,43 @@ func Load[T any](environ []string) (cfg T, unknown []string, err error) {
 				return cfg, nil, fmt.Errorf("%s: %w", name, err)
 			}
 			vars[setting] = strings.TrimRight(string(content), "\r\n")
-		case strings.HasPrefix(name, "NOFX_") && !slices.Contains(known, name):
-			if _, ok := byName[name]; !ok {
-				unknown = append(unknown, name)
-			}
+		case strings.HasPrefix(name, "NOFX_") && byName[name].Name == "" &&
+			!slices.Contains(Names, name) && !(isFile && slices.Contains(Names, setting)):
+			unknown = append(unknown, name)
 		}
 	}
 	slices.Sort(unknown)
 	if err := env.ParseWithOptions(&cfg, env.Options{Environment: vars}); err != nil {
-		return cfg, unknown, fmt.Errorf("settings: %w", err)
+		return cfg, unknown, withoutValues(err, fields)
 	}
 	return cfg, unknown, nil
+}
+
+// withoutValues is err in the names of variables: a value may be a secret, or
+// stand where one was meant to be.
+func withoutValues(err error, fields []Setting) error {
+	var wrong []string
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return errors.New("settings cannot be read")
+	}
+	for _, e := range all.Errors {
+		var parse env.ParseError
+		var unset env.VarIsNotSetError
+		var empty env.EmptyVarError
+		switch {
+		case errors.As(e, &parse):
+			i := slices.IndexFunc(fields, func(s Setting) bool { return s.field == parse.Name })
+			wrong = append(wrong, fmt.Sprintf("%s is no %s", fields[i].Name, parse.Type))
+		case errors.As(e, &unset):
+			wrong = append(wrong, unset.Key+" is not set")
+		case errors.As(e, &empty):
+			wrong = append(wrong, empty.Key+" is empty")
+		default:
+			wrong = append(wrong, "a variable cannot be read")
+		}
+	}
+	return errors.New("settings: " + strings.Join(wrong, "; "))
 }
 
 // Lookup is a getenv over environ, which has the form of os.Environ.
@@ -93,6 +129,8 @@ type Setting struct {
 	Doc      string
 	Required bool
 	Secret   bool
+
+	field string
 }
 
 // Settings are the variables of T in the order of its fields.
@@ -108,7 +146,7 @@ func settings(t reflect.Type) (all []Setting) {
 		name, options, _ := strings.Cut(tag, ",")
 		all = append(all, Setting{
 			Name: name, Default: f.Tag.Get("envDefault"), Doc: f.Tag.Get("doc"),
-			Required: strings.Contains(options, "required"), Secret: f.Tag.Get("secret") == "true",
+			Required: strings.Contains(options, "required"), Secret: f.Tag.Get("secret") == "true", field: f.Name,
 		})
 	}
 	return all

@@ -2,6 +2,9 @@
 // writes checkpoints and records what came of them. It is configured by its
 // environment alone (config.go) and scales by running more of it.
 //
+//	worker          takes steps
+//	worker config   prints the table of its settings
+//
 // SIGTERM drains: nothing more is taken, running steps get a grace to end, and
 // what still runs then is given back. A second SIGTERM skips the grace.
 package main
@@ -32,6 +35,14 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 {
+		if os.Args[1] != "config" || len(os.Args) > 2 {
+			fmt.Fprintln(os.Stderr, "usage: worker | worker config")
+			os.Exit(2)
+		}
+		fmt.Print(config.Table[settings]())
+		return
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := context.WithCancel(context.Background())
