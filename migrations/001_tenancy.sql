@@ -55,6 +55,15 @@ CREATE FUNCTION nofx.tenant() RETURNS uuid
     RETURN nullif(current_setting('nofx.tenant_id', true), '')::uuid;
 GRANT EXECUTE ON FUNCTION nofx.tenant() TO nofx_app, nofx_system;
 
+-- An id and a time as clients see them: <prefix>_<32 hex digits>, RFC 3339 with Z.
+CREATE FUNCTION nofx.public_id(p_prefix text, p_id uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN p_prefix || '_' || replace(p_id::text, '-', '');
+CREATE FUNCTION nofx.public_time(p_at timestamptz) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+GRANT EXECUTE ON FUNCTION nofx.public_id(text, uuid), nofx.public_time(timestamptz) TO nofx_system;
+
 -- Rules T2 and T5 for one table: its rows are seen and written only inside
 -- their tenant, by the owner too; the definer functions see all of them and
 -- name the tenant themselves.

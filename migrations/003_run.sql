@@ -286,6 +286,7 @@ DECLARE
     v_seq bigint;
     v_trace char(32);
     v_wait interval;
+    v_lease_until timestamptz;
     v_claim jsonb;
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -353,8 +354,11 @@ BEGIN
     END IF;
 
     IF OLD.state = 'running' THEN
-        DELETE FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.id;
-        UPDATE attempt a SET ended_at = clock_timestamp(), outcome = e.event
+        DELETE FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.id
+        RETURNING l.lease_until INTO v_lease_until;
+        -- Of an attempt that vanished no more is known than when its lease ran out.
+        UPDATE attempt a SET outcome = e.event, ended_at = CASE
+            WHEN e.event IN ('lease_expired', 'poison') THEN least(v_lease_until, clock_timestamp()) ELSE clock_timestamp() END
         WHERE a.tenant_id = OLD.tenant_id AND a.step_id = OLD.id AND a.fence = OLD.fence;
     END IF;
     IF NEW.state = 'succeeded' THEN
@@ -376,7 +380,7 @@ BEGIN
         jsonb_strip_nulls(jsonb_build_object('step', NEW.name, 'attempt', NEW.attempt, 'fence', nullif(NEW.fence, 0),
             'failure_class', NEW.failure_class,
             'wait_ms', (extract(epoch FROM v_wait) * 1000)::bigint,
-            'at', CASE WHEN NEW.state = 'retrying' THEN NEW.ready_at WHEN NEW.state = 'waiting' THEN NEW.wait_until END)));
+            'at', public_time(CASE WHEN NEW.state = 'retrying' THEN NEW.ready_at WHEN NEW.state = 'waiting' THEN NEW.wait_until END))));
     RETURN NEW;
 END
 $$;

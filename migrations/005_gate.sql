@@ -114,8 +114,8 @@ BEGIN
     NEW.trace_id := v_trace;
     PERFORM write_event(NEW.tenant_id, NEW.run_id, v_seq, NEW.step_id, 'gate.' || NEW.state, e.event,
         CASE WHEN TG_OP = 'UPDATE' THEN OLD.state END, e.to_state, NEW.reason, v_trace, nullif(v_fence, 0),
-        jsonb_strip_nulls(jsonb_build_object('gate_id', NEW.id, 'gate', NEW.name, 'kind', NEW.kind, 'round', NEW.round,
-            'message', CASE WHEN TG_OP = 'INSERT' THEN left(NEW.message, 500) END, 'expires_at', NEW.expires_at)));
+        jsonb_strip_nulls(jsonb_build_object('gate_id', public_id('gate', NEW.id), 'gate', NEW.name, 'kind', NEW.kind, 'round', NEW.round,
+            'message', CASE WHEN TG_OP = 'INSERT' THEN left(NEW.message, 500) END, 'expires_at', public_time(NEW.expires_at))));
     RETURN NEW;
 END
 $$;

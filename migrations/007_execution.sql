@@ -144,7 +144,7 @@ $$;
 -- comes back when the wake-up is stale or the run takes no claims.
 CREATE FUNCTION nofx.claim_step(p_step uuid, p_wake_seq bigint, p_owner text, p_pid int, p_ttl interval, p_trace char(32), p_span char(16))
     RETURNS TABLE (run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
-        ready_at timestamptz, claimed_at timestamptz, traceparent text, plan_digest text, waived_digest text)
+        ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, traceparent text, plan_digest text, waived_digest text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 #variable_conflict use_column
@@ -169,7 +169,11 @@ BEGIN
         UPDATE step s SET event = 'claim', version = s.version + 1, reason = NULL
         WHERE s.tenant_id = v_tenant AND s.id = p_step
         RETURNING s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases,
-            s.ready_at, clock_timestamp(), r.traceparent, r.plan_digest,
+            s.ready_at, clock_timestamp(),
+            -- When the lease before ran out; the sweep took the fence between.
+            (SELECT a.ended_at FROM attempt a WHERE s.lost_leases > 0 AND a.tenant_id = v_tenant AND a.step_id = p_step
+                AND a.fence = s.fence - 2 AND a.outcome = 'lease_expired'),
+            r.traceparent, r.plan_digest,
             (SELECT g.input_digest FROM gate g WHERE g.tenant_id = v_tenant AND g.step_id = p_step AND g.state = 'waived'
                 AND g.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = v_tenant AND l.step_id = p_step));
     PERFORM set_config('nofx.claim', '', true);
@@ -229,7 +233,7 @@ BEGIN
         head_checkpoint_id = CASE WHEN c->>'kind' IN ('post', 'wait') THEN v_id ELSE r.head_checkpoint_id END
     WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id;
     PERFORM write_event(s.tenant_id, s.run_id, v_seq, s.id, 'checkpoint.created', NULL, NULL, NULL, NULL, v_trace, s.fence, jsonb_build_object(
-        'checkpoint_id', v_id, 'kind', c->>'kind', 'step', s.name, 'digest', c->>'digest', 'bytes_new', (c->>'bytes_new')::bigint));
+        'checkpoint_id', public_id('ckpt', v_id), 'kind', c->>'kind', 'step', s.name, 'digest', c->>'digest', 'bytes_new', (c->>'bytes_new')::bigint));
 END
 $$;
 
@@ -279,8 +283,9 @@ $$;
 -- Records what one attempt came to. p is {step_id, fence, outcome, reason,
 -- failure_class, delay_s, exit_code, usage, outputs, checkpoints, artifacts,
 -- gate, wait}. Answers ok; fenced when the lease is lost, and then nothing was
--- written; stale when this very attempt had ended like this before.
-CREATE FUNCTION nofx.finish_step(p jsonb) RETURNS text
+-- written; stale when this very attempt had ended like this before. run_state is
+-- the run's when this ended it, run_seconds how long after its creation.
+CREATE FUNCTION nofx.finish_step(p jsonb, OUT answer text, OUT run_state text, OUT run_seconds float8)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -292,9 +297,10 @@ DECLARE
     v_head uuid;
 BEGIN
     IF s.id IS NULL THEN
-        RETURN CASE WHEN EXISTS (
+        answer := CASE WHEN EXISTS (
             SELECT FROM attempt a WHERE a.tenant_id = tenant() AND a.step_id = v_step
                 AND a.fence = v_fence AND a.outcome = v_outcome) THEN 'stale' ELSE 'fenced' END;
+        RETURN;
     END IF;
     IF v_outcome NOT IN ('succeed', 'fail', 'retry', 'wait', 'interrupted') THEN
         RAISE EXCEPTION 'an attempt does not end by %', v_outcome USING ERRCODE = 'NX006';
@@ -304,7 +310,7 @@ BEGIN
     SELECT s.tenant_id, (a->>'id')::uuid, s.run_id, s.id, v_fence, a->>'name', a->>'key', a->>'media_type', (a->>'size_bytes')::bigint, decode(a->>'sha256', 'hex')
     FROM jsonb_array_elements(p->'artifacts') AS x (a);
     PERFORM append_event(s.tenant_id, s.run_id, s.id, 'artifact.created', v_fence, jsonb_build_object(
-        'artifact_id', a->>'id', 'name', a->>'name', 'sha256', a->>'sha256', 'bytes', (a->>'size_bytes')::bigint))
+        'artifact_id', public_id('art', (a->>'id')::uuid), 'name', a->>'name', 'sha256', a->>'sha256', 'bytes', (a->>'size_bytes')::bigint))
     FROM jsonb_array_elements(p->'artifacts') AS x (a);
     IF p ? 'wait' THEN
         v_until := clock_timestamp() + make_interval(secs => (p->'wait'->>'after_s')::float8);
@@ -330,7 +336,9 @@ BEGIN
         PERFORM ready_successors(s.tenant_id, s.id);
     END IF;
     PERFORM settle_run(s.tenant_id, s.run_id);
-    RETURN 'ok';
+    answer := 'ok';
+    SELECT r.state, extract(epoch FROM r.finished_at - r.created_at) INTO run_state, run_seconds
+    FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.finished_at IS NOT NULL;
 END
 $$;
 
@@ -381,6 +389,8 @@ BEGIN
     VALUES (g.tenant_id, g.id, v_actor, p_event, p_reason)
     ON CONFLICT (tenant_id, gate_id, subject) DO UPDATE SET decision = excluded.decision, reason = excluded.reason, at = clock_timestamp();
     IF g.state = 'pending' THEN
+        UPDATE step SET outputs = jsonb_strip_nulls(jsonb_build_object('decision', p_event, 'by', v_actor, 'reason', p_reason))
+        WHERE tenant_id = g.tenant_id AND id = g.step_id;
         PERFORM step_transition(g.step_id, p_event, p_reason, NULL, CASE WHEN p_event = 'reject' THEN 'gate_rejected' END);
         IF p_event <> 'reject' THEN
             PERFORM ready_successors(g.tenant_id, g.step_id);

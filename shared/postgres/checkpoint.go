@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -102,7 +101,7 @@ func (db *DB) RecordCheckpoint(ctx context.Context, c *Claim, ck *Checkpoint) er
 }
 
 func recordCheckpoint(ctx context.Context, tx pgx.Tx, tenant, step uuid.UUID, fence int64, ck *Checkpoint) error {
-	doc, err := json.Marshal(ck.document())
+	doc, err := document(ck.document())
 	if err != nil {
 		return err
 	}

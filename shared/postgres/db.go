@@ -2,9 +2,11 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +56,12 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	}
 	if c.Pooled {
 		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+		// Without a prepared statement the server does not tell the types of
+		// parameters, and pgx does not know this one of itself.
+		pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+			conn.TypeMap().RegisterDefaultPgType([]uuid.UUID{}, "_uuid")
+			return nil
+		}
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
@@ -166,6 +174,25 @@ func (db *DB) once(ctx context.Context, begin string, fn func(pgx.Tx) error) err
 	return err
 }
 
+// across collects the rows of one statement outside every tenant: a call of one
+// of the few functions that may look across them.
+func across[T any](ctx context.Context, db *DB, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	conn, err := db.acquire(ctx)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	defer conn.Release()
+	rows, err := conn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, mapError(err)
+	}
+	list, err := pgx.CollectRows(rows, scan)
+	if dropConn(err) {
+		_ = conn.Conn().Close(context.WithoutCancel(ctx))
+	}
+	return list, mapError(err)
+}
+
 func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	waitCtx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
@@ -195,6 +222,35 @@ func traceparent(ctx context.Context) string {
 		return ""
 	}
 	return "00-" + sc.TraceID().String() + "-" + sc.SpanID().String() + "-" + sc.TraceFlags().String()
+}
+
+// document is v as a JSON argument: text, because a transaction pooler's mode
+// would send bytes as bytea.
+func document(v any) (string, error) {
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("%T as JSON: %w", v, err)
+	}
+	return string(doc), nil
+}
+
+// query is a statement with the conditions that a caller asks for.
+type query struct {
+	sql  string
+	args []any
+}
+
+// and adds a condition on value, written as ?, when it is wanted.
+func (q *query) and(wanted bool, condition string, value any) {
+	if wanted {
+		q.end("AND "+condition, value)
+	}
+}
+
+// end adds a clause with one value, written as ?.
+func (q *query) end(clause string, value any) {
+	q.args = append(q.args, value)
+	q.sql += " " + strings.Replace(clause, "?", "$"+strconv.Itoa(len(q.args)), 1)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

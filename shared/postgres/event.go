@@ -144,16 +144,14 @@ func (db *DB) EventHeads(ctx context.Context, refs []RunRef) (map[uuid.UUID]int6
 	for i, r := range refs {
 		tenants[i], runs[i] = r.Tenant, r.Run
 	}
-	rows, err := db.pool.Query(ctx, "SELECT run_id, event_seq FROM nofx.event_heads($1, $2)", tenants, runs)
-	if err != nil {
-		return nil, mapError(err)
+	type head struct {
+		Run uuid.UUID
+		Seq int64
 	}
-	heads := make(map[uuid.UUID]int64, len(refs))
-	var id uuid.UUID
-	var seq int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &seq}, func() error {
-		heads[id] = seq
-		return nil
-	})
-	return heads, mapError(err)
+	rows, err := across(ctx, db, pgx.RowToStructByPos[head], "SELECT run_id, event_seq FROM nofx.event_heads($1, $2)", tenants, runs)
+	heads := make(map[uuid.UUID]int64, len(rows))
+	for _, h := range rows {
+		heads[h.Run] = h.Seq
+	}
+	return heads, err
 }

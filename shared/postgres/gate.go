@@ -29,10 +29,13 @@ type GateFilter struct {
 
 // Gates lists gates over all runs of tenant, oldest first.
 func (db *DB) Gates(ctx context.Context, tenant uuid.UUID, f GateFilter) (list []run.Gate, err error) {
+	q := query{sql: "SELECT " + gateColumns + " WHERE g.tenant_id = $1", args: []any{tenant}}
+	q.and(f.State != "", "g.state = ?", f.State)
+	q.and(f.Kind != "", "g.kind = ?", f.Kind)
+	q.and(f.After != nil, "g.id > ?", f.After)
+	q.end("ORDER BY g.id LIMIT ?", f.Limit)
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+gateColumns+`
-			WHERE g.tenant_id = $1 AND ($2 = '' OR g.state = $2) AND ($3 = '' OR g.kind = $3) AND ($4::uuid IS NULL OR g.id > $4)
-			ORDER BY g.id LIMIT $5`, tenant, f.State, f.Kind, f.After, f.Limit)
+		rows, err := tx.Query(ctx, q.sql, q.args...)
 		if err != nil {
 			return err
 		}

@@ -65,8 +65,15 @@ func (db *DB) Idempotent(ctx context.Context, tenant uuid.UUID, k IdempotencyKey
 		if a, err = answer(ctx, tx, tenant, do); err != nil {
 			return err
 		}
+		if a.Header == nil {
+			a.Header = map[string]string{}
+		}
+		header, err := document(a.Header)
+		if err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, `INSERT INTO nofx.idempotency_key (tenant_id, scope, key, fingerprint, status, headers, body)
-			VALUES ($1, $2, $3, $4, $5, $6, $7)`, tenant, k.Scope, k.Key, k.Fingerprint[:], a.Status, a.Header, a.Body)
+			VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, ''::bytea))`, tenant, k.Scope, k.Key, k.Fingerprint[:], a.Status, header, a.Body)
 		return err
 	})
 	return a, replayed, err

@@ -99,10 +99,13 @@ type PresentedKey struct {
 // PresentedKey finds a key of any tenant by its id and notes its use. An unknown
 // key is fault.NotFound.
 func (db *DB) PresentedKey(ctx context.Context, id uuid.UUID) (PresentedKey, error) {
-	rows, err := db.pool.Query(ctx, "SELECT tenant_id, name, secret_sha256, role, scopes, expired, revoked FROM nofx.present_key($1)", id)
+	found, err := across(ctx, db, pgx.RowToStructByPos[PresentedKey],
+		"SELECT tenant_id, name, secret_sha256, role, scopes, expired, revoked FROM nofx.present_key($1)", id)
 	if err != nil {
-		return PresentedKey{}, mapError(err)
+		return PresentedKey{}, err
 	}
-	k, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[PresentedKey])
-	return k, mapError(missing(err, "API key"))
+	if len(found) == 0 {
+		return PresentedKey{}, missing(pgx.ErrNoRows, "API key")
+	}
+	return found[0], nil
 }

@@ -22,12 +22,7 @@ func (db *DB) Heartbeat(ctx context.Context, leases []Lease, ttl time.Duration) 
 	for i, l := range leases {
 		steps[i], fences[i] = l.StepID, l.Fence
 	}
-	rows, err := db.pool.Query(ctx, "SELECT * FROM nofx.heartbeat($1, $2, $3)", steps, fences, ttl)
-	if err != nil {
-		return nil, mapError(err)
-	}
-	held, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	return held, mapError(err)
+	return across(ctx, db, pgx.RowTo[uuid.UUID], "SELECT * FROM nofx.heartbeat($1, $2, $3)", steps, fences, ttl)
 }
 
 // Due is something whose time has come.
@@ -51,16 +46,11 @@ type SweepRules struct {
 // Due lists what a sweep has to look at, over all tenants. Leases are left out
 // while the server has not been up for two TTLs.
 func (db *DB) Due(ctx context.Context, r SweepRules) ([]Due, error) {
-	rows, err := db.pool.Query(ctx, `SELECT tenant_id, run_id, step_id, kind, leases_expired, leases_total, owners_expired
-		FROM nofx.sweep_candidates($1, $2, $3)`, r.Limit, r.LeaseTTL, r.Lost)
-	if err != nil {
-		return nil, mapError(err)
-	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
+	return across(ctx, db, func(row pgx.CollectableRow) (d Due, err error) {
 		err = row.Scan(&d.TenantID, &d.RunID, &d.StepID, &d.Kind, &d.expired, &d.leases, &d.owners)
 		return d, err
-	})
-	return due, mapError(err)
+	}, `SELECT tenant_id, run_id, step_id, kind, leases_expired, leases_total, owners_expired
+		FROM nofx.sweep_candidates($1, $2, $3)`, r.Limit, r.LeaseTTL, r.Lost)
 }
 
 // Sweep handles one of them after a second look under its locks, enqueues what

@@ -49,14 +49,22 @@ func traced(ctx context.Context) context.Context {
 	}))
 }
 
-// plan makes a plan from lines such as "c: a b", a step and what it depends on.
+// plan makes a plan of lines such as "c: a b", a step and what it depends on.
 // Names that begin with m are manual steps, with w timers; the rest runs bash.
-func plan(t testing.TB, lines ...string) run.Plan {
+func plan(t testing.TB, text ...string) run.Plan {
 	t.Helper()
+	p, err := lines(text...).Normalise()
+	if err != nil {
+		t.Fatalf("Normalise(%q) = %v, want nil", text, err)
+	}
+	return p
+}
+
+func lines(text ...string) run.Plan {
 	p := run.Plan{Goal: "test"}
-	for _, line := range lines {
+	for _, line := range text {
 		name, deps, _ := strings.Cut(line, ":")
-		s := run.PlanStep{Name: name, Tool: run.ToolBash, Inputs: json.RawMessage(`{"script":"true"}`), DependsOn: strings.Fields(deps)}
+		s := run.PlanStep{Name: name, Tool: run.ToolBash, Inputs: json.RawMessage(`{"script":"true"}`), DependsOn: append([]string{}, strings.Fields(deps)...)}
 		switch name[0] {
 		case 'm':
 			s.Tool, s.Inputs = run.ManualFamily+"ok", json.RawMessage(`{"message":"go on?"}`)
@@ -65,19 +73,15 @@ func plan(t testing.TB, lines ...string) run.Plan {
 		}
 		p.Steps = append(p.Steps, s)
 	}
-	p, err := p.Normalise()
-	if err != nil {
-		t.Fatalf("Normalise(%q) = %v, want nil", lines, err)
-	}
 	return p
 }
 
-// create makes a run of plan(lines...) and returns its steps by name.
-func (s *store) create(t testing.TB, lines ...string) (run.Run, map[string]run.Step) {
+// create makes a run of plan(text...) and returns its steps by name.
+func (s *store) create(t testing.TB, text ...string) (run.Run, map[string]run.Step) {
 	t.Helper()
-	r, list, err := s.CreateRun(s.ctx, s.tenant, postgres.NewRun{Project: "default", Plan: plan(t, lines...), CreatedBy: "author"})
+	r, list, err := s.CreateRun(s.ctx, s.tenant, postgres.NewRun{Project: "default", Plan: plan(t, text...), CreatedBy: "author"})
 	if err != nil {
-		t.Fatalf("CreateRun(%q) = %v, want nil", lines, err)
+		t.Fatalf("CreateRun(%q) = %v, want nil", text, err)
 	}
 	steps := make(map[string]run.Step, len(list))
 	for _, step := range list {

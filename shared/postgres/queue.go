@@ -104,19 +104,14 @@ type QueueDepth struct {
 
 // QueueDepths counts the jobs that are not finished, by queue and state.
 func (db *DB) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
-	rows, err := db.pool.Query(ctx, `
-		SELECT queue, state::text, count(*), greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_at)))::float8
-		FROM river.river_job WHERE state IN ('available', 'running', 'retryable', 'scheduled', 'pending')
-		GROUP BY queue, state`)
-	if err != nil {
-		return nil, mapError(err)
-	}
-	depths, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (QueueDepth, error) {
+	return across(ctx, db, func(row pgx.CollectableRow) (QueueDepth, error) {
 		var d QueueDepth
 		var seconds float64
 		err := row.Scan(&d.Queue, &d.State, &d.Count, &seconds)
 		d.OldestAge = time.Duration(seconds * float64(time.Second))
 		return d, err
-	})
-	return depths, mapError(err)
+	}, `
+		SELECT queue, state::text, count(*), greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_at)))::float8
+		FROM river.river_job WHERE state IN ('available', 'running', 'retryable', 'scheduled', 'pending')
+		GROUP BY queue, state`)
 }

@@ -46,20 +46,20 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 }
 
 // rows are the arguments of nofx.create_run.
-func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps []byte, err error) {
+func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps string, err error) {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
-		return nil, nil, fmt.Errorf("create run: no span in context")
+		return "", "", fmt.Errorf("create run: no span in context")
 	}
 	doc, digest, err := n.Plan.Canonical()
 	if err != nil {
-		return nil, nil, err
+		return "", "", err
 	}
 	labels := n.Plan.Labels
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	header, err = json.Marshal(map[string]any{
+	header, err = document(map[string]any{
 		"id": id, "project": n.Project, "goal": n.Plan.Goal, "labels": labels,
 		"plan": json.RawMessage(doc), "plan_digest": digest,
 		"trace_id": sc.TraceID().String(), "traceparent": traceparent(ctx),
@@ -67,7 +67,7 @@ func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps []byte, e
 		"deadline_s": run.RunDeadline.Seconds(),
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("run as JSON: %w", err)
+		return "", "", err
 	}
 	index := make(map[string]int, len(n.Plan.Steps))
 	rows := make([]map[string]any, len(n.Plan.Steps))
@@ -85,7 +85,7 @@ func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps []byte, e
 		}
 		rows[i]["needs"] = needs
 	}
-	steps, err = json.Marshal(rows)
+	steps, err = document(rows)
 	return header, steps, err
 }
 
@@ -178,15 +178,22 @@ type RunFilter struct {
 
 // Runs lists runs, newest first.
 func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, err error) {
-	labels := f.Labels
-	if labels == nil {
-		labels = map[string]string{}
+	// Conditions that are not asked for are left out: one plan for all of them
+	// could not use the index by state.
+	q := query{sql: "SELECT " + runColumns + " WHERE r.tenant_id = $1", args: []any{tenant}}
+	q.and(f.State != "", "r.state = ?", f.State)
+	q.and(f.Project != "", "p.slug = ?", f.Project)
+	q.and(f.Before != nil, "r.id < ?", f.Before)
+	if len(f.Labels) > 0 {
+		labels, err := document(f.Labels)
+		if err != nil {
+			return nil, err
+		}
+		q.and(true, "r.labels @> ?::jsonb", labels)
 	}
+	q.end("ORDER BY r.id DESC LIMIT ?", f.Limit)
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+runColumns+`
-			WHERE r.tenant_id = $1 AND ($2 = '' OR r.state = $2) AND ($3 = '' OR p.slug = $3)
-			  AND r.labels @> $4 AND ($5::uuid IS NULL OR r.id < $5)
-			ORDER BY r.id DESC LIMIT $6`, tenant, f.State, f.Project, labels, f.Before, f.Limit)
+		rows, err := tx.Query(ctx, q.sql, q.args...)
 		if err != nil {
 			return err
 		}
@@ -212,16 +219,14 @@ func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, version *int6
 
 // RunCounts counts the live runs of all tenants by state.
 func (db *DB) RunCounts(ctx context.Context) (map[run.State]int64, error) {
-	rows, err := db.pool.Query(ctx, "SELECT state, n FROM nofx.run_counts()")
-	if err != nil {
-		return nil, mapError(err)
+	type count struct {
+		State run.State
+		N     int64
 	}
-	counts := map[run.State]int64{}
-	var state run.State
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
-		counts[state] = n
-		return nil
-	})
-	return counts, mapError(err)
+	rows, err := across(ctx, db, pgx.RowToStructByPos[count], "SELECT state, n FROM nofx.run_counts()")
+	counts := make(map[run.State]int64, len(rows))
+	for _, c := range rows {
+		counts[c.State] = c.N
+	}
+	return counts, err
 }

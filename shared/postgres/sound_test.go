@@ -39,7 +39,7 @@ var invariants = map[string]string{
 		GROUP BY s.id, s.state, s.version
 		HAVING s.version <> 1 + count(e.seq) OR s.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')`,
 	"I10: of a gate": `
-		SELECT g.id::text FROM nofx.gate g LEFT JOIN nofx.event e ON e.tenant_id = g.tenant_id AND e.data->>'gate_id' = g.id::text AND e.event IS NOT NULL
+		SELECT g.id::text FROM nofx.gate g LEFT JOIN nofx.event e ON e.tenant_id = g.tenant_id AND e.data->>'gate_id' = nofx.public_id('gate', g.id) AND e.event IS NOT NULL
 		GROUP BY g.id, g.state, g.version
 		HAVING g.version <> 1 + count(e.seq) OR g.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')`,
 	"I11: after a run ended its state moves by an explicit retry alone": `

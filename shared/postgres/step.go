@@ -102,7 +102,8 @@ type Claim struct {
 	LostLeases   int
 	ReadyAt      time.Time
 	ClaimedAt    time.Time
-	Traceparent  string // the run's root context
+	LostAt       *time.Time // when the lease of the attempt before ran out, if it was lost
+	Traceparent  string     // the run's root context
 	PlanDigest   string
 	WaivedDigest string   // input digest of the gate waived last; "" when none is
 	Parents      []Parent // the checkpoints it starts from, in plan order
@@ -148,7 +149,7 @@ func (db *DB) Claim(ctx context.Context, j job.Step, w Worker, ttl time.Duration
 		c := Claim{TenantID: j.TenantID, StepID: j.StepID}
 		claim = nil
 		batch := &pgx.Batch{}
-		batch.Queue(`SELECT run_id, name, tool, spec, fence, attempt, max_attempts, lost_leases, ready_at, claimed_at, traceparent, plan_digest, coalesce(waived_digest, '')
+		batch.Queue(`SELECT run_id, name, tool, spec, fence, attempt, max_attempts, lost_leases, ready_at, claimed_at, lost_at, traceparent, plan_digest, coalesce(waived_digest, '')
 			FROM nofx.claim_step($1, $2, $3, $4, $5, $6, $7)`,
 			j.StepID, j.WakeSeq, w.ID, w.PID, ttl, sc.TraceID().String(), sc.SpanID().String())
 		batch.Queue(`SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline
@@ -181,7 +182,7 @@ func (c *Claim) scan(results pgx.BatchResults) (err error) {
 		}
 	}()
 	err = results.QueryRow().Scan(&c.RunID, &c.Name, &c.Tool, &c.Spec, &c.Fence, &c.Attempt, &c.MaxAttempts, &c.LostLeases,
-		&c.ReadyAt, &c.ClaimedAt, &c.Traceparent, &c.PlanDigest, &c.WaivedDigest)
+		&c.ReadyAt, &c.ClaimedAt, &c.LostAt, &c.Traceparent, &c.PlanDigest, &c.WaivedDigest)
 	if err != nil {
 		return err
 	}
@@ -211,6 +212,10 @@ type Finish struct {
 	Gate         *NewGate
 	Wait         *NewWait
 	Job          *river.Job[job.Step] // completed with it; nil when there is none
+
+	// RunEnded is told, after the commit, that this ended the run, and how long
+	// after its creation. It may be nil.
+	RunEnded func(s run.State, after time.Duration)
 }
 
 // NewGate is a gate to open and, for a command gate, its verdict.
@@ -244,14 +249,16 @@ func (db *DB) FinishStep(ctx context.Context, f Finish) error {
 		return err
 	}
 	c := f.Claim
-	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+	var ended *run.State
+	var seconds *float64
+	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
 		for _, ck := range f.Checkpoints {
 			if err := insertBlobs(ctx, tx, c.TenantID, ck.Blobs, ck.Objects); err != nil {
 				return err
 			}
 		}
 		var answer string
-		if err := tx.QueryRow(ctx, "SELECT nofx.finish_step($1)", doc).Scan(&answer); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT answer, run_state, run_seconds FROM nofx.finish_step($1)", doc).Scan(&answer, &ended, &seconds); err != nil {
 			return err
 		}
 		switch answer {
@@ -271,10 +278,14 @@ func (db *DB) FinishStep(ctx context.Context, f Finish) error {
 		}
 		return nil
 	})
+	if err == nil && ended != nil && f.RunEnded != nil {
+		f.RunEnded(*ended, time.Duration(*seconds*float64(time.Second)))
+	}
+	return err
 }
 
 // document is f as nofx.finish_step reads it.
-func (f Finish) document() ([]byte, error) {
+func (f Finish) document() (string, error) {
 	checkpoints := make([]map[string]any, len(f.Checkpoints))
 	for i, c := range f.Checkpoints {
 		checkpoints[i] = c.document()
@@ -307,11 +318,7 @@ func (f Finish) document() ([]byte, error) {
 	if w := f.Wait; w != nil {
 		doc["wait"] = map[string]any{"kind": w.Kind, "after_s": w.After.Seconds(), "quorum": max(w.Quorum, 1)}
 	}
-	out, err := json.Marshal(doc)
-	if err != nil {
-		return nil, fmt.Errorf("finish of step %s as JSON: %w", f.Claim.StepID, err)
-	}
-	return out, nil
+	return document(doc)
 }
 
 func (c *Checkpoint) document() map[string]any {

@@ -296,7 +296,7 @@ func TestHostileReasons(t *testing.T) {
 				t.Fatalf("FinishStep(fail, %q…) = %v, want nil", reason[:10], err)
 			}
 			s.wantStates(t, r.ID, "failed a:failed")
-			if step, _, err := s.Step(s.ctx, s.tenant, steps["a"].ID); err != nil || len(step.Reason) < 8 || len(step.Reason) > run.MaxReasonBytes {
+			if step, _, err := s.Step(s.ctx, s.tenant, steps["a"].ID); err != nil || step.Reason == "" || len(step.Reason) > run.MaxReasonBytes {
 				t.Errorf("Step().Reason has %d bytes, %v, want up to %d", len(step.Reason), err, run.MaxReasonBytes)
 			}
 		})

@@ -330,7 +330,7 @@ func (s *store) eventsOf(sub subject) string {
 	case run.StepMachine:
 		return "step_id = $1 AND type LIKE 'step.%'"
 	}
-	return "data->>'gate_id' = $1::text"
+	return "data->>'gate_id' = nofx.public_id('gate', $1)"
 }
 
 // wantTaken fails unless the row is where the edge leads and one event says so.

@@ -114,6 +114,7 @@ func (s *Server) decide(c echo.Context, p *Principal, span string, d postgres.De
 	s.Metrics.GateVerdicts.Inc(g.Name, string(g.State))
 	if r, err := s.Store.Run(ctx, p.Tenant, g.RunID); err == nil {
 		linkToRun(decided, r)
+		s.countEnd(ctx, r)
 	}
 	return answerGate(c, g)
 }

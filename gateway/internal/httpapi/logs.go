@@ -82,8 +82,6 @@ func (s *Server) sendLog(c echo.Context, l postgres.Log) error {
 		}
 		text, err := s.readChunk(c.Request().Context(), chunk)
 		if err != nil {
-			// Headers that were meant for text say nothing of the problem.
-			header.Del("Content-Length")
 			header.Del("Content-Range")
 			return err
 		}

@@ -156,6 +156,9 @@ func (s *Server) fail(c echo.Context, err error) (broken bool) {
 	}
 	p := s.problem(r, err)
 	header := c.Response().Header()
+	for _, name := range []string{"Content-Type", "Content-Length", "Content-Disposition", "ETag"} {
+		header.Del(name) // of the answer that it was to be
+	}
 	if p.Status == http.StatusUnauthorized {
 		header.Set("WWW-Authenticate", `Bearer realm="nofx"`)
 	}

@@ -223,8 +223,17 @@ func (s *Server) cancelRun(c echo.Context, p *Principal) error {
 		return err
 	}
 	linkToRun(trace.SpanFromContext(ctx), r)
+	s.countEnd(ctx, r)
 	setETag(c, r.Version)
 	return answer(c, http.StatusOK, api.RunAnswer{Run: apiRun(r)})
+}
+
+// countEnd counts a run that the request ended.
+func (s *Server) countEnd(ctx context.Context, r run.Run) {
+	if r.State.Terminal() && r.FinishedAt != nil {
+		s.Metrics.RunsFinished.Inc(string(r.State))
+		s.Metrics.RunDuration.Observe(ctx, r.FinishedAt.Sub(r.CreatedAt).Seconds(), string(r.State))
+	}
 }
 
 // readReason reads a body that may say why.

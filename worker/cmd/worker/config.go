@@ -17,5 +17,4 @@ type settings struct {
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory of this worker alone for workspaces; a new one below the system's temporary directory by default"`
 	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed"`
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout may read, separated by commas"`
-	MinTier      int           `env:"NOFX_SANDBOX_MIN_TIER" envDefault:"2" doc:"weakest sandbox to run code in; tier 0, the only one so far, runs code with NOFX_ENV=development alone"`
 }

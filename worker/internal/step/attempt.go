@@ -85,6 +85,9 @@ func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
 		which = "retry"
 	}
 	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), run.Queue(c.Tool), job.Step{}.Kind(), which)
+	if c.LostAt != nil {
+		w.metrics.Recovery.Observe(ctx, c.ClaimedAt.Sub(*c.LostAt).Seconds())
+	}
 	trace.SpanFromContext(ctx).SetAttributes(
 		telemetry.AttemptKey.Int(c.Attempt), telemetry.FenceKey.Int64(c.Fence),
 		telemetry.RunIDKey.String(run.RunID.Format(c.RunID)), telemetry.StepIDKey.String(run.StepID.Format(c.StepID)))
@@ -230,6 +233,10 @@ func (a *attempt) finish(ctx context.Context, f postgres.Finish) error {
 	ctx, span := tracer().Start(ctx, "finish")
 	defer span.End()
 	f.Job = a.job
+	f.RunEnded = func(s run.State, after time.Duration) {
+		a.metrics.RunsFinished.Inc(string(s))
+		a.metrics.RunDuration.Observe(ctx, after.Seconds(), string(s))
+	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := a.keeper.fresh(ctx, a.claim)
 		if err == nil {

@@ -100,7 +100,7 @@ func New(cfg Config) (*Worker, error) {
 		Logger:            slog.New(quiet{cfg.Log.Handler()}),
 		FetchCooldown:     10 * time.Millisecond,
 		FetchPollInterval: 100 * time.Millisecond, // for what no notification told
-		JobTimeout:        -1, // a step's own timeout and lease act
+		JobTimeout:        -1,                     // a step's own timeout and lease act
 		PollOnly:          cfg.PollOnly,
 	})
 	return w, err

@@ -1,0 +1,243 @@
+package stream
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
+)
+
+func TestMain(m *testing.M) {
+	// Spans need valid ids, since rows carry them.
+	_, err := telemetry.Setup(context.Background(), telemetry.Config{
+		Service: "test", Env: func(string) string { return "" }, Log: slog.New(slog.DiscardHandler),
+		Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test"), Redactor: telemetry.NewRedactor(),
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "telemetry:", err)
+		os.Exit(1)
+	}
+	pgtest.Main(m)
+}
+
+// bench is a hub on a database of its own, behind HTTP.
+type bench struct {
+	*testing.T
+	db     *postgres.DB
+	hub    *Hub
+	tenant uuid.UUID
+	http   *httptest.Server
+	answer chan error // what Serve came to, per request
+}
+
+// quick are limits that keep tests short.
+var quick = Limits{PollBusy: time.Millisecond, PollIdle: 10 * time.Millisecond}
+
+func newBench(t *testing.T, limits Limits) *bench {
+	t.Helper()
+	t.Parallel()
+	pg := pgtest.New(t)
+	b := &bench{T: t, db: pg.Open(t, postgres.Config{MaxConns: 8}), tenant: pg.Tenant(t), answer: make(chan error, 1000)}
+	b.hub = NewHub(Config{
+		Store: b.db, Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test"),
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: limits,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	tailed := make(chan struct{})
+	go func() {
+		defer close(tailed)
+		b.hub.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		b.hub.Shutdown()
+		if b.http != nil {
+			b.http.Close()
+		}
+		cancel()
+		<-tailed
+	})
+	return b
+}
+
+// serve answers every request with the stream that q asks for, from the cursor of
+// its Last-Event-ID on.
+func (b *bench) serve(q Request) {
+	q.Tenant = b.tenant
+	if q.Check == nil {
+		q.Check = func(context.Context) error { return nil }
+	}
+	b.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := q
+		var err error
+		if last := r.Header.Get("Last-Event-ID"); last != "" {
+			q.Resumed = true
+			if q.Run != uuid.Nil {
+				q.After.Seq, err = ParseSeq(last)
+			} else {
+				q.After, err = ParseFeed(last)
+			}
+		}
+		if err == nil {
+			err = b.hub.Serve(w, r, q)
+		}
+		if err != nil {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		b.answer <- err
+	}))
+	b.http.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		_ = c.(*net.TCPConn).SetWriteBuffer(4096) // so that a reader who stops is felt soon
+		return ctx
+	}
+	b.http.Start()
+}
+
+// reader reads a stream frame by frame.
+type reader struct {
+	*bench
+	resp   *http.Response
+	r      *bufio.Reader
+	cancel context.CancelFunc
+	last   string // the newest id, also of frames without data
+}
+
+type frameText struct{ id, event, data string }
+
+func (b *bench) read(last string) *reader {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
+	b.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.http.URL, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if last != "" {
+		req.Header.Set("Last-Event-ID", last)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { resp.Body.Close() })
+	return &reader{b, resp, bufio.NewReader(resp.Body), cancel, last}
+}
+
+// next is the next frame that has an event, or false at the end.
+func (r *reader) next() (f frameText, ok bool) {
+	for {
+		line, err := r.r.ReadString('\n')
+		if err != nil {
+			return f, false
+		}
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch name {
+		case "id":
+			f.id, r.last = value, value
+		case "event":
+			f.event = value
+		case "data":
+			f.data = value
+		case "":
+			if line == "\n" && f.event != "" {
+				return f, true
+			}
+			if line == "\n" {
+				f = frameText{}
+			}
+		}
+	}
+}
+
+func (r *reader) want(event string) frameText {
+	r.Helper()
+	f, ok := r.next()
+	if !ok || f.event != event {
+		r.Fatalf("frame = %+v, %v, want %s", f, ok, event)
+	}
+	return f
+}
+
+// leave closes the connection from the reader's side.
+func (r *reader) leave() {
+	r.cancel()
+	r.resp.Body.Close()
+}
+
+// create makes a run of n steps, all ready at once: n + 1 events.
+func (b *bench) create(n int) run.Run {
+	b.Helper()
+	p := run.Plan{Goal: "x"}
+	for i := range n {
+		p.Steps = append(p.Steps, run.PlanStep{Name: fmt.Sprintf("s%d", i), Tool: "sleep", Inputs: json.RawMessage(`{"duration_s":0}`), DependsOn: []string{}})
+	}
+	p, err := p.Normalise()
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, span := otel.Tracer("test").Start(postgres.WithActor(context.Background(), "test"), "create")
+	defer span.End()
+	r, _, err := b.db.CreateRun(ctx, b.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "test"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+// cancel ends a run: an event per step and one of the run.
+func (b *bench) cancel(r run.Run) {
+	b.Helper()
+	if _, err := b.db.CancelRun(context.Background(), b.tenant, r.ID, nil, "enough"); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// eventually waits for what nothing signals.
+func (b *bench) eventually(what string, ok func() bool) {
+	b.Helper()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			b.Fatalf("%s: not within 20 s", what)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func eventOf(t testing.TB, f frameText) (e api.Event) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(f.data), &e); err != nil {
+		t.Fatalf("data of %+v: %v", f, err)
+	}
+	return e
+}
+
+func controlOf(t testing.TB, f frameText) (c api.StreamControl) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(f.data), &c); err != nil {
+		t.Fatalf("data of %+v: %v", f, err)
+	}
+	return c
+}
+
+var errRevoked = fault.New(fault.Unauthenticated, "unauthenticated", "revoked")

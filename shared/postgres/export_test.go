@@ -1,0 +1,6 @@
+package postgres
+
+import "github.com/jackc/pgx/v5/pgxpool"
+
+// PoolOf gives tests the connections of a store.
+func PoolOf(db *DB) *pgxpool.Pool { return db.pool }

@@ -1,0 +1,340 @@
+package postgres_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// jobs counts the River jobs that would wake the step at its present wake_seq.
+func (s *store) jobs(t testing.TB, step uuid.UUID) int {
+	t.Helper()
+	return one[int](t, s, `SELECT count(*) FROM river.river_job j JOIN nofx.step s ON s.id = (j.args->>'step_id')::uuid AND s.wake_seq = (j.args->>'wake_seq')::bigint
+		WHERE s.id = $1 AND s.job_id = j.id AND j.state = 'available'`, step)
+}
+
+// A lease that ran out is taken back: the fence moves on, the step is ready
+// under a new wake-up with a job, and only then can another worker have it.
+func TestLeaseExpires(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:")
+	a := steps["a"].ID
+	c := s.claim(t, a)
+	if made := s.sweep(t, postgres.SweepRules{}); made != nil {
+		t.Errorf("sweep of a live lease = %v, want nothing", made)
+	}
+	s.expire(t, a)
+	if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[lease_expired]" {
+		t.Errorf("sweep = %s, want [lease_expired]", made)
+	}
+	s.wantStates(t, r.ID, "running a:ready")
+	if n := s.jobs(t, a); n != 1 {
+		t.Errorf("jobs of the new wake-up = %d, want 1", n)
+	}
+	if held, err := s.Heartbeat(s.ctx, []postgres.Lease{{StepID: a, Fence: c.Fence}}, ttl); err != nil || len(held) != 0 {
+		t.Errorf("Heartbeat(swept) = %v, %v, want nothing held", held, err)
+	}
+	if again := s.claim(t, a); again.Fence <= c.Fence+1 || again.LostLeases != 1 {
+		t.Errorf("Claim() = fence %d, %d lost leases, want above %d and 1", again.Fence, again.LostLeases, c.Fence+1)
+	}
+	s.wantSound(t)
+}
+
+// After a Postgres start every lease looks dead; until two TTLs later none is
+// taken. A heartbeat brings one back that ran out and was not swept.
+func TestLeasesAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "b:")
+	a, b := s.claim(t, steps["a"].ID), s.claim(t, steps["b"].ID)
+	s.expire(t, a.StepID, b.StepID)
+	if made := s.sweep(t, postgres.SweepRules{LeaseTTL: 24 * time.Hour}); made != nil {
+		t.Errorf("sweep within two TTLs of the server's start = %v, want nothing", made)
+	}
+	held, err := s.Heartbeat(s.ctx, []postgres.Lease{{a.StepID, a.Fence}, {b.StepID, b.Fence + 1}, {uuid.New(), 1}}, ttl)
+	if err != nil || len(held) != 1 || held[0] != a.StepID {
+		t.Errorf("Heartbeat() = %v, %v, want %s alone", held, err, a.StepID)
+	}
+	s.finish(t, a, "succeed")
+	s.wantStates(t, r.ID, "running a:succeeded b:running")
+	if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[lease_expired]" {
+		t.Errorf("sweep later = %s, want [lease_expired]", made)
+	}
+}
+
+// The third worker that a step takes with it is the last. From the second loss
+// on it is kept from its neighbours for a while.
+func TestPoison(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "b: a")
+	a := steps["a"].ID
+	for loss := 1; loss <= 3; loss++ {
+		s.claim(t, a)
+		s.expire(t, a)
+		want := map[bool]string{true: "poison", false: "lease_expired"}[loss == 3]
+		if made := s.sweep(t, postgres.SweepRules{}); !slices.Equal(made, []string{want}) {
+			t.Fatalf("sweep after loss %d = %v, want [%s]", loss, made, want)
+		}
+		if loss == 3 {
+			break
+		}
+		delay := one[float64](t, s, "SELECT extract(epoch FROM ready_at - clock_timestamp())::float8 FROM nofx.step WHERE id = $1", a)
+		if jobs := s.jobs(t, a); loss == 1 && (delay > 0 || jobs != 1) || loss == 2 && (delay < 5 || delay > 31 || jobs != 0) {
+			t.Errorf("after loss %d: due in %.1f s with %d jobs, want at once with one, or 10–30 s with none", loss, delay, jobs)
+		}
+		if loss == 2 {
+			if made := s.sweep(t, postgres.SweepRules{}); made != nil {
+				t.Errorf("sweep during the delay = %v, want nothing", made)
+			}
+			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second' WHERE id = $1", a)
+			if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[wakeup]" || s.jobs(t, a) != 1 {
+				t.Errorf("sweep after the delay = %s and %d jobs, want [wakeup] and 1", made, s.jobs(t, a))
+			}
+		}
+	}
+	s.wantStates(t, r.ID, "failed a:failed b:skipped")
+	if d, err := s.Run(s.ctx, s.tenant, r.ID); err != nil || d.FailureClass != run.ClassPoisoned {
+		t.Errorf("Run().FailureClass = %s, %v, want poisoned", d.FailureClass, err)
+	}
+	s.wantSound(t)
+}
+
+// When most of the fleet's leases ran out at once no step is to blame; when one
+// worker of several died, its steps are counted.
+func TestMassExpiryDoesNotCount(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		owners  []string // of the running steps
+		expired int      // how many of them, from the first
+		counts  bool
+	}{
+		"all of two workers":   {[]string{"w1", "w1", "w2", "w2"}, 4, false},
+		"three of two workers": {[]string{"w1", "w1", "w2", "w2"}, 3, false},
+		"one worker of two":    {[]string{"w1", "w1", "w2", "w2"}, 2, true},
+		"the only worker":      {[]string{"w1", "w1", "w1", "w1", "w1"}, 5, true},
+		"the only step":        {[]string{"w1"}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			var ids []uuid.UUID
+			for _, owner := range tt.owners {
+				_, steps := s.create(t, "a:")
+				c, err := s.Claim(s.ctx, wakeUp(s.tenant, steps["a"].ID, 1), postgres.Worker{ID: owner}, ttl, noCheckpoint)
+				if err != nil || c == nil {
+					t.Fatalf("Claim() = %v, %v", c, err)
+				}
+				ids = append(ids, c.StepID)
+			}
+			s.expire(t, ids[:tt.expired]...)
+			if made := s.sweep(t, postgres.SweepRules{}); len(made) != tt.expired {
+				t.Errorf("sweep = %v, want %d transitions", made, tt.expired)
+			}
+			want := 0
+			if tt.counts {
+				want = tt.expired
+			}
+			if n := one[int](t, s, "SELECT sum(lost_leases)::int FROM nofx.step"); n != want {
+				t.Errorf("lost leases counted = %d, want %d", n, want)
+			}
+		})
+	}
+}
+
+// A wake-up that got lost makes a step late, never stuck.
+func TestLostWakeUps(t *testing.T) {
+	t.Parallel()
+	rules := postgres.SweepRules{Lost: 5 * time.Second}
+	for name, tt := range map[string]struct {
+		lose string // what happens to the job $1
+		want string // after the step was ready for longer than rules.Lost
+	}{
+		"job waits its turn":           {"SELECT $1::bigint", "[]"},
+		"job deleted":                  {"DELETE FROM river.river_job WHERE id = $1", "[wakeup]"},
+		"job just fetched":             {"UPDATE river.river_job SET state = 'running', attempt = 1, attempted_at = clock_timestamp() WHERE id = $1", "[]"},
+		"job of a dead worker":         {"UPDATE river.river_job SET state = 'running', attempt = 1, attempted_at = clock_timestamp() - interval '6 s' WHERE id = $1", "[wakeup]"},
+		"job completed without claim":  {"UPDATE river.river_job SET state = 'completed', finalized_at = clock_timestamp() WHERE id = $1", "[wakeup]"},
+		"job discarded":                {"UPDATE river.river_job SET state = 'discarded', finalized_at = clock_timestamp() WHERE id = $1", "[wakeup]"},
+		"job retryable soon":           {"UPDATE river.river_job SET state = 'retryable', scheduled_at = clock_timestamp() + interval '1 s' WHERE id = $1", "[]"},
+		"job retryable in two minutes": {"UPDATE river.river_job SET state = 'retryable', scheduled_at = clock_timestamp() + interval '2 minutes' WHERE id = $1", "[wakeup]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			_, steps := s.create(t, "a:")
+			a := steps["a"].ID
+			s.exec(t, tt.lose, one[int64](t, s, "SELECT job_id FROM nofx.step WHERE id = $1", a))
+			if made := s.sweep(t, rules); made != nil {
+				t.Errorf("sweep at once = %v, want nothing", made)
+			}
+			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '6 s' WHERE id = $1", a)
+			seq := s.wakeSeq(t, a)
+			if made := fmt.Sprint(s.sweep(t, rules)); made != tt.want {
+				t.Errorf("sweep = %s, want %s", made, tt.want)
+			}
+			if tt.want == "[]" {
+				return
+			}
+			if now := s.wakeSeq(t, a); now != seq+1 || s.jobs(t, a) != 1 {
+				t.Errorf("wake_seq = %d with %d jobs, want %d with 1", now, s.jobs(t, a), seq+1)
+			}
+			if c, err := s.Claim(s.ctx, wakeUp(s.tenant, a, seq), postgres.Worker{ID: "late"}, ttl, noCheckpoint); c != nil || err != nil {
+				t.Errorf("Claim(the lost wake-up) = %v, %v, want nothing", c, err)
+			}
+			s.do(t, a, "succeed")
+			s.wantSound(t)
+		})
+	}
+}
+
+// Sweepers need no leader: what eight of them find at once is done once.
+func TestSweepersAtOnce(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	rules := postgres.SweepRules{Lost: time.Millisecond, Limit: 100}
+	late, _ := s.create(t, "x:")
+	s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", late.ID)
+	_, steps := s.create(t, "a:", "b:", "w:", "m:", "r:")
+	s.do(t, steps["w"].ID, "timer")
+	s.do(t, steps["r"].ID, "retry")
+	s.claim(t, steps["a"].ID)
+	s.expire(t, steps["a"].ID)
+	s.exec(t, "DELETE FROM river.river_job")
+	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second' WHERE state = 'ready'")
+	due, err := s.Due(s.ctx, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var made []string
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for _, d := range due {
+				event, err := s.Sweep(s.ctx, d, rules, func() error { return nil })
+				if err != nil {
+					t.Errorf("Sweep(%s) = %v, want nil", d.Kind, err)
+				}
+				if event != "" {
+					mu.Lock()
+					made = append(made, event)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(made)
+	if want := "[backoff_elapsed elapsed fail lease_expired wakeup wakeup]"; fmt.Sprint(made) != want { // b, m
+		t.Errorf("8 sweepers made %v, want %s", made, want)
+	}
+	s.wantSound(t)
+}
+
+// A run that is over its deadline fails with all that is left of it.
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "m:", "b: a")
+	c := s.claim(t, steps["a"].ID)
+	s.do(t, steps["m"].ID, "approval")
+	s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", r.ID)
+	if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[fail]" {
+		t.Errorf("sweep = %s, want [fail]", made)
+	}
+	s.wantStates(t, r.ID, "failed a:cancelled m:cancelled b:cancelled")
+	if d, err := s.Run(s.ctx, s.tenant, r.ID); err != nil || d.FailureClass != run.ClassTimeout {
+		t.Errorf("Run().FailureClass = %s, %v, want timeout", d.FailureClass, err)
+	}
+	if err := s.FinishStep(s.ctx, outcome(c, "succeed")); !errors.Is(err, fault.Fenced) {
+		t.Errorf("FinishStep() after the deadline = %v, want fenced", err)
+	}
+	s.wantSound(t)
+}
+
+// Cancelling ends everything at once, twice is a conflict, and an If-Match of
+// another version is refused.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "m:", "r:", "b: a")
+	s.claim(t, steps["a"].ID)
+	s.do(t, steps["m"].ID, "approval")
+	s.do(t, steps["r"].ID, "retry")
+	stale := int64(1)
+	_, err := s.CancelRun(s.ctx, s.tenant, r.ID, &stale, "enough")
+	if e := wantKind(t, "CancelRun(version 1)", err, fault.Conflict, "stale-version"); fmt.Sprint(e.Meta["version"]) != "2" {
+		t.Errorf("CancelRun(version 1): version = %v, want 2", e.Meta["version"])
+	}
+	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, ""); !errors.Is(err, fault.Invalid) {
+		t.Errorf("CancelRun(without reason) = %v, want invalid", err)
+	}
+	current := int64(2)
+	done, err := s.CancelRun(s.ctx, s.tenant, r.ID, &current, "enough")
+	if err != nil || done.State != run.Cancelled || done.Reason != "enough" {
+		t.Errorf("CancelRun() = %+v, %v, want cancelled", done, err)
+	}
+	s.wantStates(t, r.ID, "cancelled a:cancelled m:cancelled r:cancelled b:cancelled")
+	_, err = s.CancelRun(s.ctx, s.tenant, r.ID, nil, "again")
+	e := wantKind(t, "CancelRun() again", err, fault.Conflict, "illegal-transition")
+	if got := fmt.Sprintf("%v %v %v", e.Meta["from"], e.Meta["event"], e.Meta["allowed"]); got != "cancelled cancel [resume retry]" {
+		t.Errorf("CancelRun() again: %v, want from, event and what is allowed", e.Meta)
+	}
+	_, err = s.CancelRun(s.ctx, s.tenant, uuid.New(), nil, "x")
+	wantKind(t, "CancelRun(unknown)", err, fault.NotFound, "not-found")
+	s.wantSound(t)
+}
+
+// The lock orders of a heartbeat and of a cancel that takes several leases are
+// the same: neither is ever the victim of a deadlock.
+func TestHeartbeatAgainstCancel(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for range 10 {
+		var lines []string
+		for i := range 40 {
+			lines = append(lines, fmt.Sprintf("s%d:", i))
+		}
+		r, steps := s.create(t, lines...)
+		var leases []postgres.Lease
+		for _, step := range steps { // in no order
+			leases = append(leases, postgres.Lease{StepID: step.ID, Fence: s.claim(t, step.ID).Fence})
+		}
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, err := s.Heartbeat(s.ctx, leases, ttl); err != nil {
+						t.Errorf("Heartbeat() = %v, want nil", err)
+						return
+					}
+				}
+			})
+		}
+		if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, "enough"); err != nil {
+			t.Errorf("CancelRun() = %v, want nil", err)
+		}
+		close(stop)
+		wg.Wait()
+	}
+	if n := one[int](t, s, "SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()"); n != 0 {
+		t.Errorf("deadlocks = %d, want 0", n)
+	}
+}

@@ -1,0 +1,387 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// The tenancy rules T1–T5, as the catalogue shows them: every query gives what
+// breaks one, and so no rows.
+var tenancyRules = map[string]string{
+	"T1: a table of nofx has a tenant, or is the same for all": `
+		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
+		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition')
+		AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND a.attnotnull)`,
+	"T1: keys begin with the tenant": `
+		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
+		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition') AND conname NOT LIKE '%machine_state%'
+		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
+		AND (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = k.conkey[1]) <> 'tenant_id'`,
+	"T1: a foreign key keeps to its tenant": `
+		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype = 'f' AND confrelid <> 'nofx.machine_state'::regclass
+		AND conrelid <> 'nofx.transition'::regclass
+		AND (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.confrelid AND a.attnum = k.confkey[1]) <> 'tenant_id'`,
+	"T2: row level security is on and forced": `
+		SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+		WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)`,
+	"T2: the policy has both clauses": `
+		SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+		WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+			SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant' AND p.polcmd = '*' AND p.polroles = '{0}' AND p.polpermissive
+			AND pg_get_expr(p.polqual, p.polrelid) = '(tenant_id = ( SELECT nofx.tenant() AS tenant))'
+			AND pg_get_expr(p.polwithcheck, p.polrelid) = '(tenant_id = ( SELECT nofx.tenant() AS tenant))')`,
+	"T2: no other policy but that of nofx_system": `
+		SELECT polrelid::regclass || ' ' || polname FROM pg_policy WHERE polname <> 'tenant' AND polroles <> ARRAY['nofx_system'::regrole::oid]`,
+	"T4: no role of ours passes row level security by, and two of them log in at most": `
+		SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'nofx\_%' AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication
+			OR rolcanlogin AND rolname NOT IN ('nofx_app', 'nofx_migrate'))`,
+	"T4: nofx_app owns nothing": `
+		SELECT classid::regclass || ' ' || objid FROM pg_shdepend WHERE refobjid = 'nofx_app'::regrole AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+	"T4: nofx_app is a member of nothing": `
+		SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'nofx_app'::regrole`,
+	"T4: nofx_app updates two columns and deletes nothing": `
+		SELECT a.attrelid::regclass || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+		WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
+		AND (has_column_privilege('nofx_app', c.oid, a.attnum, 'UPDATE') AND (c.relname, a.attname) NOT IN (('step', 'job_id'), ('api_key', 'revoked_at'))
+			OR has_table_privilege('nofx_app', c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER'))`,
+	"T4: nofx_app inserts only what is no state": `
+		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
+		AND has_table_privilege('nofx_app', c.oid, 'INSERT') AND c.relname NOT IN ('api_key', 'blob', 'object', 'idempotency_key')`,
+	"T4: nofx_app makes nothing in our schemas": `
+		SELECT nspname::text FROM pg_namespace WHERE nspname IN ('nofx', 'river') AND has_schema_privilege('nofx_app', oid, 'CREATE')`,
+	"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": `
+		SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'nofx'::regnamespace AND p.prosecdef
+		AND (p.proowner <> 'nofx_system'::regrole OR NOT coalesce('search_path=nofx, pg_temp' = ANY (p.proconfig), false))`,
+	"T5: no function is for the public": `
+		SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'nofx'::regnamespace
+		AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS x WHERE x.grantee = 0)`,
+	"T6: our schemas are not for the public": `
+		SELECT nspname::text FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS x WHERE nspname IN ('nofx', 'river') AND x.grantee = 0`,
+}
+
+func TestS08_Catalogue(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for name, sql := range tenancyRules {
+		if broken := all[string](t, s, sql); len(broken) > 0 {
+			t.Errorf("%s: broken by %s", name, strings.Join(broken, ", "))
+		}
+	}
+	if n := one[int](t, s, "SELECT count(*) FROM pg_policy WHERE polname = 'tenant'"); n < 15 {
+		t.Errorf("tables with a tenant = %d, want 15 at least: the queries above look at nothing", n)
+	}
+}
+
+// Each guard is seen to be looked at: with it broken, its rule is red.
+func TestS08_CatalogueSeesBreaches(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for name, breach := range map[string]string{
+		"T1: a table of nofx has a tenant, or is the same for all":                                  "CREATE TABLE nofx.stray (id int)",
+		"T1: keys begin with the tenant":                                                            "ALTER TABLE nofx.run ADD UNIQUE (trace_id, tenant_id)",
+		"T2: row level security is on and forced":                                                   "ALTER TABLE nofx.event NO FORCE ROW LEVEL SECURITY",
+		"T2: the policy has both clauses":                                                           "ALTER POLICY tenant ON nofx.run WITH CHECK (true)",
+		"T2: no other policy but that of nofx_system":                                               "CREATE POLICY open ON nofx.run USING (true)",
+		"T4: nofx_app updates two columns and deletes nothing":                                      "GRANT UPDATE (state) ON nofx.run TO nofx_app",
+		"T4: nofx_app inserts only what is no state":                                                "GRANT INSERT ON nofx.event TO nofx_app",
+		"T4: nofx_app makes nothing in our schemas":                                                 "GRANT CREATE ON SCHEMA nofx TO nofx_app",
+		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid) RESET search_path",
+		"T5: no function is for the public":                                                         "GRANT EXECUTE ON FUNCTION nofx.tenant() TO PUBLIC",
+	} {
+		tx, err := s.Admin.Begin(s.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(s.ctx, breach); err != nil {
+			t.Fatalf("%s: %v", breach, err)
+		}
+		rows, err := tx.Query(s.ctx, tenancyRules[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !rows.Next() {
+			t.Errorf("%s: not broken by %s", name, breach)
+		}
+		rows.Close()
+		if err := tx.Rollback(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// everything is one of each thing that a tenant can have.
+type everything struct {
+	run                 run.Run
+	step, gate, ck, art uuid.UUID
+	key                 uuid.UUID
+	claim               *postgres.Claim
+}
+
+func (s *store) everything(t *testing.T) everything {
+	t.Helper()
+	r, steps := s.create(t, "a:", "m:", "x:")
+	c := s.claim(t, steps["a"].ID)
+	pre := checkpoint(run.PreCheckpoint)
+	if err := s.RecordCheckpoint(s.ctx, c, pre); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecordLogChunk(s.ctx, c, postgres.LogChunk{N: 1, Bytes: 3, Lines: 1, Key: "log", SHA256: make([]byte, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	f := outcome(c, "succeed")
+	f.Artifacts = []run.Artifact{{ID: run.NewID(), Name: "x", Key: "k", MediaType: "text/plain", SHA256: make([]byte, 32)}}
+	post := checkpoint(run.PostCheckpoint, pre.ID)
+	post.Blobs = []postgres.Blob{{SHA256: [32]byte{7}, Size: 1, Len: 1, Pack: &[32]byte{8}}}
+	post.Objects = []postgres.Object{{Key: "k", SHA256: [32]byte{7}, Bytes: 1, Kind: "blob"}}
+	f.Checkpoints = []*postgres.Checkpoint{post}
+	if err := s.FinishStep(s.ctx, f); err != nil {
+		t.Fatal(err)
+	}
+	m := s.do(t, steps["m"].ID, "approval")
+	k := postgres.APIKey{ID: run.NewID(), Name: "ci", Prefix: "nofx_test_1", Role: "admin", CreatedBy: "tester"}
+	if err := s.CreateAPIKey(s.ctx, s.tenant, k, make([]byte, 32)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.post(s.tenant, key, plan(t, "a:")); err != nil {
+		t.Fatal(err)
+	}
+	return everything{r, c.StepID, m.Gate.ID, post.ID, f.Artifacts[0].ID, k.ID, s.claim(t, steps["x"].ID)}
+}
+
+// Two tenants see nothing of each other through any method that takes an id,
+// and the lists of one are empty of the other.
+func TestS06_TwoTenants(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	e := s.everything(t)
+	other := s.Tenant(t)
+	before := s.image(t)
+	for name, do := range map[string]func() error{
+		"Run":         func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
+		"RunDetail":   func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
+		"CancelRun":   func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, nil, "x"); return err },
+		"Steps":       func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
+		"Step":        func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
+		"Log":         func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
+		"Events":      func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
+		"Checkpoints": func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
+		"Checkpoint":  func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
+		"Artifacts":   func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
+		"Artifact":    func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
+		"Gate":        func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
+		"DecideGate": func() error {
+			_, err := s.DecideGate(s.ctx, other, e.gate, postgres.Decision{Event: "approve"})
+			return err
+		},
+		"RevokeAPIKey": func() error { return s.RevokeAPIKey(s.ctx, other, e.key) },
+		"FinishStep": func() error {
+			c := *e.claim
+			c.TenantID = other
+			return s.FinishStep(s.ctx, outcome(&c, "succeed"))
+		},
+		"RecordCheckpoint": func() error {
+			c := *e.claim
+			c.TenantID = other
+			return s.RecordCheckpoint(s.ctx, &c, checkpoint(run.PreCheckpoint))
+		},
+		"RecordLogChunk": func() error {
+			c := *e.claim
+			c.TenantID = other
+			return s.RecordLogChunk(s.ctx, &c, postgres.LogChunk{N: 1, Key: "k", SHA256: make([]byte, 32)})
+		},
+		"Sweep": func() error {
+			_, err := s.Sweep(s.ctx, postgres.Due{TenantID: other, RunID: e.run.ID, StepID: &e.step, Kind: "lease"}, postgres.SweepRules{}, nil)
+			return err
+		},
+		"Sweep(deadline)": func() error {
+			_, err := s.Sweep(s.ctx, postgres.Due{TenantID: other, RunID: e.run.ID, Kind: "deadline"}, postgres.SweepRules{}, nil)
+			return err
+		},
+	} {
+		if err := do(); !errors.Is(err, fault.NotFound) {
+			t.Errorf("%s(another tenant's) = %v, want not found", name, err)
+		}
+	}
+	for name, count := range map[string]func(tenant uuid.UUID) (int, error){
+		"Runs": func(tn uuid.UUID) (int, error) {
+			l, err := s.Runs(s.ctx, tn, postgres.RunFilter{Limit: 10})
+			return len(l), err
+		},
+		"Gates": func(tn uuid.UUID) (int, error) {
+			l, err := s.Gates(s.ctx, tn, postgres.GateFilter{Limit: 10})
+			return len(l), err
+		},
+		"APIKeys": func(tn uuid.UUID) (int, error) { l, err := s.APIKeys(s.ctx, tn, nil, 10); return len(l), err },
+		"Blobs":   func(tn uuid.UUID) (int, error) { l, err := s.Blobs(s.ctx, tn, [][32]byte{{7}}); return len(l), err },
+		"Feed": func(tn uuid.UUID) (int, error) {
+			l, _, err := s.Feed(s.ctx, tn, postgres.FeedFilter{}, postgres.FeedCursor{}, 10)
+			return len(l), err
+		},
+		"Claim": func(tn uuid.UUID) (int, error) {
+			c, err := s.Claim(s.ctx, wakeUp(tn, one[uuid.UUID](t, s, "SELECT id FROM nofx.step WHERE state = 'ready' LIMIT 1"), 1), postgres.Worker{ID: "w"}, ttl, noCheckpoint)
+			return map[bool]int{true: 1}[c != nil], err
+		},
+		"EventHeads": func(tn uuid.UUID) (int, error) {
+			l, err := s.EventHeads(s.ctx, []postgres.RunRef{{Tenant: tn, Run: e.run.ID}})
+			return len(l), err
+		},
+	} {
+		if n, err := count(other); n != 0 || err != nil {
+			t.Errorf("%s of the other tenant = %d, %v, want none", name, n, err)
+		}
+		if name == "Claim" {
+			continue // it would change what is compared
+		}
+		if n, err := count(s.tenant); n == 0 || err != nil {
+			t.Errorf("%s of its own tenant = %d, %v, want some: the test looks at nothing", name, n, err)
+		}
+	}
+	s.wantUntouched(t, "the other tenant", before)
+}
+
+// Outside the opener nofx_app sees no row of any table and may write none, also
+// on a connection that a tenant has just used.
+func TestS09_NoTenantNoRows(t *testing.T) {
+	t.Parallel()
+	s := setupWith(t, postgres.Config{MaxConns: 1})
+	s.everything(t)
+	conns, err := pgxpool.New(s.ctx, s.AppURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conns.Close()
+	for _, pool := range []*pgxpool.Pool{conns, postgres.PoolOf(s.DB)} {
+		for _, table := range all[string](t, s, `SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+			WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind = 'r'`) {
+			var n int
+			if err := pool.QueryRow(s.ctx, "SELECT count(*) FROM "+table).Scan(&n); err != nil || n != 0 {
+				t.Errorf("rows of %s outside a tenant = %d, %v, want 0", table, n, err)
+			}
+		}
+		for _, sql := range []string{
+			"INSERT INTO nofx.blob (tenant_id, sha256, size, len) VALUES ('" + s.tenant.String() + "', decode(repeat('00', 32), 'hex'), 1, 1)",
+			"SELECT nofx.run_transition(id, 'cancel', 'x') FROM unnest(ARRAY['" + one[uuid.UUID](t, s, "SELECT id FROM nofx.run LIMIT 1").String() + "'::uuid]) AS id",
+		} {
+			if _, err := pool.Exec(s.ctx, sql); err == nil {
+				t.Errorf("%s outside a tenant = nil, want an error", sql)
+			}
+		}
+	}
+}
+
+// Tenants take turns on one connection, with failures and cancelled requests in
+// between, and each sees its own row alone; also as behind a transaction pooler.
+func TestS09_NoLeakOverOneConnection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]postgres.Config{"direct": {MaxConns: 1}, "pooled": {MaxConns: 1, Pooled: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setupWith(t, c)
+			tenants := []uuid.UUID{s.tenant, s.Tenant(t), s.Tenant(t)}
+			own := map[uuid.UUID]uuid.UUID{}
+			for _, tenant := range tenants {
+				r, _, err := s.CreateRun(s.ctx, tenant, postgres.NewRun{Project: "default", Plan: plan(t, "a:"), CreatedBy: "x"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				own[tenant] = r.ID
+			}
+			var wg sync.WaitGroup
+			for i, tenant := range tenants {
+				wg.Go(func() {
+					for n := range 150 {
+						list, err := s.Runs(s.ctx, tenant, postgres.RunFilter{Limit: 10})
+						if err != nil || len(list) != 1 || list[0].ID != own[tenant] {
+							t.Errorf("Runs(tenant %d) = %d runs, %v, want its own alone", i, len(list), err)
+							return
+						}
+						switch n % 10 {
+						case 3:
+							if _, err := s.Run(s.ctx, tenant, own[tenants[(i+1)%3]]); !errors.Is(err, fault.NotFound) {
+								t.Errorf("Run(of another) = %v, want not found", err)
+							}
+						case 7:
+							if _, err := s.CancelRun(s.ctx, tenant, own[tenant], nil, ""); !errors.Is(err, fault.Invalid) {
+								t.Errorf("CancelRun(without reason) = %v, want invalid", err)
+							}
+						case 9:
+							gone, cancel := context.WithCancel(s.ctx)
+							cancel()
+							if _, err := s.Run(gone, tenant, own[tenant]); err == nil {
+								t.Error("Run() of a client that went away = nil, want an error")
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// The whole life of a run needs one connection, and no prepared statement that
+// a transaction pooler would lose.
+func TestOneConnection(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]postgres.Config{"direct": {MaxConns: 1}, "pooled": {MaxConns: 1, Pooled: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setupWith(t, c)
+			if err := s.Ready(s.ctx); err != nil {
+				t.Errorf("Ready() = %v, want nil", err)
+			}
+			e := s.everything(t)
+			checks := map[string]error{}
+			var k postgres.PresentedKey
+			k, checks["PresentedKey"] = s.PresentedKey(s.ctx, e.key)
+			if k.Tenant != s.tenant || k.Role != "admin" || k.Expired || k.Revoked {
+				t.Errorf("PresentedKey() = %+v, want an admin's of the tenant", k)
+			}
+			_, checks["Heartbeat"] = s.Heartbeat(s.ctx, []postgres.Lease{{StepID: e.claim.StepID, Fence: e.claim.Fence}}, ttl)
+			_, checks["RunDetail"] = s.RunDetail(s.ctx, s.tenant, e.run.ID)
+			_, checks["Checkpoint"] = s.Checkpoint(s.ctx, s.tenant, e.run.ID, e.ck)
+			_, checks["Artifacts"] = s.Artifacts(s.ctx, s.tenant, e.run.ID, nil, 10)
+			_, checks["Log"] = s.Log(s.ctx, s.tenant, e.step, nil)
+			_, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{State: run.Running, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
+			_, checks["Gates"] = s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, After: &e.ck, Limit: 5})
+			_, checks["APIKeys"] = s.APIKeys(s.ctx, s.tenant, &e.key, 5)
+			_, checks["FeedHead"] = s.FeedHead(s.ctx, s.tenant)
+			_, _, checks["Feed"] = s.Feed(s.ctx, s.tenant, postgres.FeedFilter{Runs: []uuid.UUID{e.run.ID}, Types: []string{"step.*"}, Project: "default"}, postgres.FeedCursor{}, 5)
+			_, checks["EventHeads"] = s.EventHeads(s.ctx, []postgres.RunRef{{Tenant: s.tenant, Run: e.run.ID}})
+			_, checks["RunCounts"] = s.RunCounts(s.ctx)
+			_, checks["QueueDepths"] = s.QueueDepths(s.ctx)
+			_, checks["DecideGate"] = s.decide(e.gate, "approve")
+			s.expire(t, e.claim.StepID)
+			if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{Lost: time.Minute})); made != "[lease_expired]" {
+				t.Errorf("sweep = %s, want [lease_expired]", made)
+			}
+			s.do(t, e.claim.StepID, "succeed")
+			s.wantStates(t, e.run.ID, "succeeded a:succeeded m:succeeded x:succeeded")
+			checks["RevokeAPIKey"] = s.RevokeAPIKey(s.ctx, s.tenant, e.key)
+			var failed []string
+			for what, err := range checks {
+				if err != nil {
+					failed = append(failed, fmt.Sprintf("%s: %v", what, err))
+				}
+			}
+			slices.Sort(failed)
+			if len(failed) > 0 {
+				t.Errorf("with one connection:\n%s", strings.Join(failed, "\n"))
+			}
+			s.wantSound(t)
+		})
+	}
+}
