@@ -1,18 +1,71 @@
 package main
 
 import (
-	"slices"
+	"strings"
 	"testing"
 
+	"nofx.dev/gateway/internal/httpapi"
 	"nofx.dev/shared/config"
 )
 
-func TestSettingsAreKnownToOtherProcesses(t *testing.T) {
+// required are the settings that have no default.
+var required = []string{"DATABASE_URL=postgres://db/nofx", "NOFX_S3_ENDPOINT=http://s3", "NOFX_S3_ACCESS_KEY=a", "NOFX_S3_SECRET_KEY=b"}
+
+func TestDevKeys(t *testing.T) {
 	t.Parallel()
-	common := config.Settings[config.Common]()
-	for _, s := range config.Settings[settings]() {
-		if !slices.Contains(common, s) && !slices.Contains(config.Names, s.Name) {
-			t.Errorf("config.Names lacks %s, want every setting of this process in it", s.Name)
+	for _, tc := range []struct {
+		env, public string
+		taken       bool
+		made        httpapi.KeyEnv
+	}{
+		{"production", "", false, httpapi.LiveKey},
+		{"development", "", true, httpapi.DevKey},
+		{"development", "http://127.0.0.1:8080", true, httpapi.DevKey},
+		{"development", "http://[::1]:8080", true, httpapi.DevKey},
+		{"development", "http://localhost", true, httpapi.DevKey},
+		{"production", "http://localhost", true, httpapi.LiveKey},
+		{"development", "https://nofx.example", false, httpapi.LiveKey},
+		{"development", "http://127.0.0.1.nofx.example", false, httpapi.LiveKey},
+		{"development", "http://10.0.0.1", false, httpapi.LiveKey},
+	} {
+		s := settings{Common: config.Common{Env: tc.env}, PublicURL: tc.public}
+		if got := s.devKeys(); got != tc.taken {
+			t.Errorf("devKeys(%s, %q) = %v, want %v", tc.env, tc.public, got, tc.taken)
 		}
+		if got := s.keyEnv(); got != tc.made {
+			t.Errorf("keyEnv(%s, %q) = %s, want %s", tc.env, tc.public, got, tc.made)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	for given, bad := range map[string]bool{
+		"": false, "NOFX_ENV=development": false, "NOFX_ENV=staging": true, "NOFX_LIMIT_RATE=-1": true, "NOFX_LIMIT_STREAMS=-1": true,
+		"NOFX_DATABASE_MAX_CONNS=0": true, "NOFX_PUBLIC_URL=nofx.example": true, "NOFX_PUBLIC_URL=https://nofx.example": false,
+	} {
+		s, _, err := config.Load[settings](append([]string{given}, required...))
+		if err == nil {
+			err = s.check()
+		}
+		if (err != nil) != bad {
+			t.Errorf("check(%s) = %v, want an error %v", given, err, bad)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if err := command(t.Context(), t.Context(), []string{"config"}, nil, &out, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| `DATABASE_URL`, `…_FILE` | required |", "| `NOFX_HTTP_ADDR` | :8080 |", "`NOFX_LIMIT_RATE`"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("table lacks %q:\n%s", want, &out)
+		}
+	}
+	if err := command(t.Context(), t.Context(), []string{"bogus"}, nil, &out, &out); err == nil {
+		t.Error("an unknown command = nil, want an error")
 	}
 }

@@ -16,16 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river/rivertype"
 	"golang.org/x/sync/errgroup"
 
@@ -33,9 +28,8 @@ import (
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/config"
-	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/postgres"
-	"nofx.dev/shared/run"
+	"nofx.dev/shared/process"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -43,16 +37,7 @@ import (
 const finishTimeout = 20 * time.Second
 
 func main() {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	ctx, stop := context.WithCancel(context.Background())
-	hurry, rush := context.WithCancel(context.Background())
-	go func() {
-		<-signals
-		stop()
-		<-signals
-		rush()
-	}()
+	ctx, hurry := process.Signals()
 	if err := command(ctx, hurry, os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1)
@@ -83,15 +68,12 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := cfg.check(); err != nil {
 		return err
 	}
-	p, flush, err := watch(ctx, cfg, config.Lookup(environ), stderr)
+	p, flush, err := process.Start(ctx, "nofx-gateway", cfg.Common, environ, unknown, stderr)
 	if err != nil {
 		return err
 	}
 	defer flush()
-	if len(unknown) > 0 {
-		p.log.WarnContext(ctx, "variables that a gateway does not know", "names", unknown)
-	}
-	db, err := p.store(ctx, cfg)
+	db, err := openStore(ctx, p, cfg)
 	if err != nil {
 		return err
 	}
@@ -100,9 +82,9 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.metrics, Log: p.log})
+	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
-		Store: db, Blobs: blobs, Hub: hub, Metrics: p.metrics, Log: p.log,
+		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log,
 		KeyEnv: cfg.keyEnv(), DevKeys: cfg.devKeys(),
 		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate, Streams: cfg.Streams,
 	})
@@ -118,12 +100,12 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 		metrics.Close()
 		return fmt.Errorf("NOFX_HTTP_ADDR: %w", err)
 	}
-	p.log.InfoContext(ctx, "serving", "addr", listener.Addr().String(), "metrics_addr", metrics.Addr().String(), "dev_keys", cfg.devKeys())
+	p.Log.InfoContext(ctx, "serving", "addr", listener.Addr().String(), "metrics_addr", metrics.Addr().String(), "dev_keys", cfg.devKeys())
 
 	// The tailer and the metrics outlive the last request.
 	rest, stopRest := context.WithCancel(context.WithoutCancel(ctx))
 	var group errgroup.Group
-	group.Go(func() error { return telemetry.Serve(rest, metrics, p.registry, api.Ready) })
+	group.Go(func() error { return telemetry.Serve(rest, metrics, p.Registry, api.Ready) })
 	group.Go(func() error {
 		hub.Run(rest)
 		return nil
@@ -163,54 +145,12 @@ func drain(ctx, hurry context.Context, api *httpapi.Server, hub *stream.Hub, lis
 	return err
 }
 
-// process is what watches this gateway.
-type process struct {
-	log      *slog.Logger
-	registry *prometheus.Registry
-	metrics  *telemetry.Metrics
-}
-
-// watch sets up logs, metrics, traces and, in tests, failpoints. flush sends the
-// traces that are left.
-func watch(ctx context.Context, cfg settings, getenv func(string) string, stderr io.Writer) (p process, flush func(), err error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.Log)); err != nil {
-		return p, nil, fmt.Errorf("NOFX_LOG_LEVEL: %w", err)
-	}
-	redactor := telemetry.NewRedactor(cfg.DatabaseURL, cfg.ListenURL, cfg.S3.SecretKey)
-	p = process{log: telemetry.NewLogger(stderr, level, redactor), registry: prometheus.NewRegistry()}
-	p.metrics = telemetry.NewMetrics(p.registry, version())
-	if err := failpoint.Init(getenv, p.log, func(name string) { p.metrics.FailpointHits.Inc(name) }); err != nil {
-		return p, nil, err
-	}
-	host, _ := os.Hostname()
-	shutdown, err := telemetry.Setup(ctx, telemetry.Config{
-		Service: "nofx-gateway", Version: version(), InstanceID: host + "/" + run.NewID().String(),
-		Env: getenv, Log: p.log, Metrics: p.metrics, Redactor: redactor,
-	})
-	if err != nil {
-		return p, nil, err
-	}
-	return p, func() {
-		if err := shutdown(context.WithoutCancel(ctx)); err != nil {
-			p.log.Warn("flush of traces", "error", err)
-		}
-	}, nil
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
-}
-
-// store opens the database and what is measured of it. A database that cannot be
+// openStore opens the database and what is measured of it. A database that cannot be
 // worked with, or whose role may see every tenant, ends the gateway here.
-func (p process) store(ctx context.Context, cfg settings) (*postgres.DB, error) {
+func openStore(ctx context.Context, p *process.Process, cfg settings) (*postgres.DB, error) {
 	db, err := postgres.Open(ctx, postgres.Config{
 		URL: cfg.DatabaseURL, MaxConns: cfg.DBConns, Pooled: cfg.Pooled,
-		JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(p.metrics)},
+		JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(p.Metrics)},
 	})
 	if err != nil {
 		return nil, err
@@ -219,9 +159,9 @@ func (p process) store(ctx context.Context, cfg settings) (*postgres.DB, error) 
 		db.Close()
 		return nil, err
 	}
-	p.metrics.ListenerUp.Set(0) // streams are polled
-	p.metrics.CollectQueue(func(ctx context.Context) (telemetry.QueueStats, error) { return queueStats(ctx, db) })
-	p.metrics.CollectPools(func() map[string]telemetry.PoolStats {
+	p.Metrics.ListenerUp.Set(0) // streams are polled
+	p.Metrics.CollectQueue(func(ctx context.Context) (telemetry.QueueStats, error) { return queueStats(ctx, db) })
+	p.Metrics.CollectPools(func() map[string]telemetry.PoolStats {
 		s := db.Pool().Stat()
 		return map[string]telemetry.PoolStats{"requests": {Max: s.MaxConns(), Used: s.AcquiredConns(), Idle: s.IdleConns()}}
 	})

@@ -1,0 +1,93 @@
+// Package process is what gateway and worker do alike when they start and stop:
+// logs, metrics, traces and, in tests, failpoints from the same settings; and
+// signals.
+package process
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"nofx.dev/shared/config"
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/telemetry"
+)
+
+// Signals are two contexts: ctx ends with the first SIGINT or SIGTERM, which
+// asks the process to drain, and hurry with the second, which skips the waiting.
+func Signals() (ctx, hurry context.Context) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ctx, drain := context.WithCancel(context.Background())
+	hurry, rush := context.WithCancel(context.Background())
+	go func() {
+		<-signals
+		drain()
+		<-signals
+		rush()
+	}()
+	return ctx, hurry
+}
+
+// Process is who this process is and what watches it.
+type Process struct {
+	ID       string // host/uuid, unique among all that ever ran
+	Version  string // of the build
+	Log      *slog.Logger
+	Redactor *telemetry.Redactor // knows the secrets of the settings
+	Registry *prometheus.Registry
+	Metrics  *telemetry.Metrics
+}
+
+// Start sets up what watches a process of that service name. environ has the
+// form of os.Environ; unknown, as [config.Load] returns it, is warned about.
+// flush sends the traces that are left.
+func Start(ctx context.Context, service string, c config.Common, environ, unknown []string, stderr io.Writer) (p *Process, flush func(), err error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Log)); err != nil {
+		return nil, nil, fmt.Errorf("NOFX_LOG_LEVEL is none of debug, info, warn and error")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, nil, fmt.Errorf("name of the host: %w", err)
+	}
+	p = &Process{
+		ID: host + "/" + uuid.NewString(), Version: version(), Registry: prometheus.NewRegistry(),
+		Redactor: telemetry.NewRedactor(c.DatabaseURL, c.ListenURL, c.S3.SecretKey),
+	}
+	p.Log = telemetry.NewLogger(stderr, level, p.Redactor)
+	p.Metrics = telemetry.NewMetrics(p.Registry, p.Version)
+	if len(unknown) > 0 {
+		p.Log.WarnContext(ctx, "variables that nothing reads", "names", unknown)
+	}
+	getenv := config.Lookup(environ)
+	if err := failpoint.Init(getenv, p.Log, func(name string) { p.Metrics.FailpointHits.Inc(name) }); err != nil {
+		return nil, nil, err
+	}
+	shutdown, err := telemetry.Setup(ctx, telemetry.Config{
+		Service: service, Version: p.Version, InstanceID: p.ID, Env: getenv, Log: p.Log, Metrics: p.Metrics, Redactor: p.Redactor,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, func() {
+		if err := shutdown(context.WithoutCancel(ctx)); err != nil {
+			p.Log.Warn("flush of traces", "error", err)
+		}
+	}, nil
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
