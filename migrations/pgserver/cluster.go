@@ -130,6 +130,9 @@ func (c *cluster) serve(port int) (*child.Process, error) {
 		"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(port), "unix_socket_directories=",
 		"timezone=UTC", "log_timezone=UTC", "logging_collector=off", "max_connections=200",
 		"synchronous_commit=on",
+		// A new database has no statistics, and until its first analyze plans that
+		// sessions keep are poor ones; the default looks once a minute.
+		"autovacuum_naptime=5s",
 	}
 	onDeath := syscall.SIGINT
 	if c.dir.Temporary {

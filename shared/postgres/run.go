@@ -75,7 +75,7 @@ func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps string, e
 		index[s.Name] = i
 		rows[i] = map[string]any{
 			"id": run.NewID(), "name": s.Name, "tool": s.Tool, "queue": run.Queue(s.Tool),
-			"spec": n.Plan.Spec(i), "max_attempts": s.Retry.MaxAttempts,
+			"spec": n.Plan.Spec(i), "max_attempts": *s.Retry.MaxAttempts,
 		}
 	}
 	for i, s := range n.Plan.Steps {

@@ -53,16 +53,22 @@ type PlanStep struct {
 	Tool      string          `json:"tool"`
 	Inputs    json.RawMessage `json:"inputs,omitempty"`
 	DependsOn []string        `json:"depends_on,omitempty"`
-	TimeoutS  int             `json:"timeout_s,omitempty"`
-	Retry     *Retry          `json:"retry,omitempty"`
+	TimeoutS  *int            `json:"timeout_s,omitempty"`
+	Retry     *PlanRetry      `json:"retry,omitempty"`
+}
+
+// PlanRetry is a plan's say on retries; what it leaves out is a default. See Retry.
+type PlanRetry struct {
+	MaxAttempts *int     `json:"max_attempts,omitempty"`
+	Backoff     string   `json:"backoff,omitempty"` // exponential
+	InitialS    *float64 `json:"initial_s,omitempty"`
 }
 
 // Retry is how often and how soon a step that failed as `tool` or `timeout` is
 // tried again: after full jitter on initial_s × 2^n, at most five minutes.
 type Retry struct {
-	MaxAttempts int     `json:"max_attempts,omitempty"`
-	Backoff     string  `json:"backoff,omitempty"` // exponential
-	InitialS    float64 `json:"initial_s,omitempty"`
+	MaxAttempts int     `json:"max_attempts"`
+	InitialS    float64 `json:"initial_s"`
 }
 
 // Policy narrows what the steps of a plan may do; it never widens it.
@@ -134,7 +140,7 @@ func (p Plan) Normalise() (Plan, error) {
 // Spec is the spec of step i of a normalised plan.
 func (p Plan) Spec(i int) Spec {
 	s := p.Steps[i]
-	spec := Spec{Inputs: s.Inputs, TimeoutS: s.TimeoutS, Retry: *s.Retry, Excludes: excludes(p.Workspace)}
+	spec := Spec{Inputs: s.Inputs, TimeoutS: *s.TimeoutS, Retry: Retry{*s.Retry.MaxAttempts, *s.Retry.InitialS}, Excludes: excludes(p.Workspace)}
 	if p.Policy != nil {
 		spec.EnvAllowed = p.Policy.EnvAllowed
 	}
@@ -259,33 +265,36 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 			c.add(at+"/inputs"+f.Pointer, f.Detail)
 		}
 	}
-	if s.TimeoutS == 0 {
-		s.TimeoutS = int(DefaultStepTimeout.Seconds())
+	if s.TimeoutS == nil {
+		s.TimeoutS = new(int(DefaultStepTimeout.Seconds()))
 	}
-	if s.TimeoutS < 1 || s.TimeoutS > int(MaxStepTimeout.Seconds()) {
+	if *s.TimeoutS < 1 || *s.TimeoutS > int(MaxStepTimeout.Seconds()) {
 		c.add(at+"/timeout_s", fmt.Sprintf("is between 1 and %d", int(MaxStepTimeout.Seconds())))
 	}
 	s.Retry = c.retry(at+"/retry", s.Retry)
 }
 
-func (c *checker) retry(at string, given *Retry) *Retry {
-	r := Retry{MaxAttempts: 1, Backoff: "exponential", InitialS: 1}
-	if given == nil {
-		return &r
+func (c *checker) retry(at string, given *PlanRetry) *PlanRetry {
+	r := PlanRetry{}
+	if given != nil {
+		r = *given
 	}
-	if given.MaxAttempts != 0 {
-		r.MaxAttempts = given.MaxAttempts
+	if r.MaxAttempts == nil {
+		r.MaxAttempts = new(1)
 	}
-	if given.InitialS != 0 {
-		r.InitialS = given.InitialS
+	if r.InitialS == nil {
+		r.InitialS = new(1.0)
 	}
-	if r.MaxAttempts < 1 || r.MaxAttempts > 100 {
+	if r.Backoff == "" {
+		r.Backoff = "exponential"
+	}
+	if *r.MaxAttempts < 1 || *r.MaxAttempts > 100 {
 		c.add(at+"/max_attempts", "is between 1 and 100")
 	}
-	if given.Backoff != "" && given.Backoff != "exponential" {
+	if r.Backoff != "exponential" {
 		c.add(at+"/backoff", "is \"exponential\"")
 	}
-	if r.InitialS < 0.01 || r.InitialS > 300 {
+	if !(*r.InitialS >= 0.01 && *r.InitialS <= 300) {
 		c.add(at+"/initial_s", "is between 0.01 and 300")
 	}
 	return &r

@@ -135,7 +135,7 @@ func TestServe(t *testing.T) {
 	go func() { served <- command(ctx, context.Background(), nil, environ, io.Discard, log) }()
 	line := log.line(t, "serving")
 	api, metrics := "http://"+line["addr"].(string), "http://"+line["metrics_addr"].(string)
-	if unknown := log.line(t, "variables that a gateway does not know"); fmt.Sprint(unknown["names"]) != "[NOFX_MISSPELT]" {
+	if unknown := log.line(t, "variables that nothing reads"); fmt.Sprint(unknown["names"]) != "[NOFX_MISSPELT]" {
 		t.Errorf("unknown variables = %v, want the misspelt one", unknown["names"])
 	}
 

@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -118,5 +121,34 @@ func TestParallelCreates(t *testing.T) {
 	}
 	if len(ids) != 1 || created != 1 || g.runs() != 1 {
 		t.Errorf("%d runs answered, %d created, %d in the database, %d in flight, want 1 of each", len(ids), created, g.runs(), inFlight)
+	}
+}
+
+// TestLostAnswer is window W1: the run is committed, its answer is lost, and the
+// repeated request gets it. It arms the process's failpoints, so it runs by itself.
+func TestLostAnswer(t *testing.T) {
+	g := newGatewayAlone(t)
+	env := map[string]string{"NOFX_TEST": "1", "NOFX_FAILPOINTS": "before_response=error"}
+	arm := func() {
+		if err := failpoint.Init(func(name string) string { return env[name] }, slog.New(slog.DiscardHandler), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	arm()
+	req := httptest.NewRequest(http.MethodPost, "/api/runs", strings.NewReader(oneStep))
+	for name, value := range map[string]string{"Authorization": "Bearer " + g.key, "Content-Type": "application/json", "Idempotency-Key": "lost"} {
+		req.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	g.server.ServeHTTP(w, req)
+	env["NOFX_FAILPOINTS"] = ""
+	arm()
+	if w.Code != http.StatusInternalServerError || g.runs() != 1 {
+		t.Fatalf("lost answer = %d with %d runs, want 500 with 1", w.Code, g.runs())
+	}
+	again := g.do(http.MethodPost, "/api/runs", oneStep, header{"Idempotency-Key": "lost"})
+	g.want(again, http.StatusCreated, "")
+	if again.header.Get("Idempotent-Replayed") != "true" || g.runs() != 1 {
+		t.Errorf("repeated = %d runs, replayed %q, want 1, true", g.runs(), again.header.Get("Idempotent-Replayed"))
 	}
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +68,7 @@ func readBody(c echo.Context) ([]byte, error) {
 		return nil, tooLong
 	}
 	if err != nil {
-		if r.Context().Err() != nil {
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return nil, err
 		}
 		return nil, fault.New(fault.Invalid, "malformed-json", "the body could not be read to its end").Because(err)
@@ -77,9 +78,6 @@ func readBody(c echo.Context) ([]byte, error) {
 
 // decode reads one document strictly.
 func decode(body []byte, v any) error {
-	if !utf8.Valid(body) {
-		return malformed("", "it is not valid UTF-8")
-	}
 	if err := scan(body); err != nil {
 		return err
 	}
@@ -206,6 +204,9 @@ func scanScalar(d *jsontext.Decoder, kind jsontext.Kind, raw []byte) error {
 
 // badString says why Postgres would refuse a JSON string, or "".
 func badString(raw []byte) string {
+	if !utf8.Valid(raw) {
+		return "is not valid UTF-8"
+	}
 	for i := bytes.IndexByte(raw, '\\'); i >= 0 && i+1 < len(raw); {
 		if raw[i+1] == 'u' {
 			r := hex4(raw[i+2:])

@@ -152,7 +152,7 @@ func (s *Server) fail(c echo.Context, err error) (broken bool) {
 	}
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		c.Response().Status = statusClientGone
-		return false
+		return true // or net/http would answer 200 to whoever still reads
 	}
 	p := s.problem(r, err)
 	header := c.Response().Header()

@@ -134,7 +134,7 @@ func (b *bundle) create(t *testing.T, steps ...run.PlanStep) run.Run {
 
 func script(name, text string, needs ...string) run.PlanStep {
 	inputs, _ := json.Marshal(run.BashInputs{Script: text})
-	return run.PlanStep{Name: name, Tool: run.ToolBash, Inputs: inputs, DependsOn: needs, TimeoutS: 60}
+	return run.PlanStep{Name: name, Tool: run.ToolBash, Inputs: inputs, DependsOn: needs, TimeoutS: new(60)}
 }
 
 // until waits for the run to reach one of the states.
@@ -280,8 +280,8 @@ func TestTimeoutAndRetry(t *testing.T) {
 	b := setup(t)
 	b.worker(t, nil)
 	slow := script("slow", "echo x >> tries.txt; exec tail -f /dev/null")
-	slow.TimeoutS = 1
-	slow.Retry = &run.Retry{MaxAttempts: 2, InitialS: 0.01}
+	slow.TimeoutS = new(1)
+	slow.Retry = &run.PlanRetry{MaxAttempts: new(2), InitialS: new(0.01)}
 	d := b.until(t, b.create(t, slow).ID, run.Failed)
 	if s := d.Steps[0]; s.FailureClass != run.ClassExhausted || s.Attempt != 2 {
 		t.Errorf("step = %s after %d attempts (%s), want exhausted after 2", s.FailureClass, s.Attempt, s.Reason)

@@ -1,0 +1,143 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/stream"
+)
+
+// types reads all pages of events from a path with its filters on.
+func (g *gateway) types(path string) (types []string) {
+	g.Helper()
+	separator := "&"
+	if !strings.Contains(path, "?") {
+		separator = "?"
+	}
+	for after := ""; ; {
+		r := g.get(path + after)
+		g.want(r, http.StatusOK, "")
+		p := decodeAs[api.EventPage](g, r)
+		for _, e := range p.Items {
+			types = append(types, e.Type)
+		}
+		if r.header.Get("Link") == "" {
+			return types
+		}
+		after = separator + "after=" + p.NextCursor
+	}
+}
+
+func TestEventPages(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	g.want(g.do(http.MethodPost, "/api/runs/"+created.Run.ID+"/cancel", ""), http.StatusOK, "")
+	other := g.create(oneStep)
+	all := []string{"run.created", "step.ready", "step.cancelled", "run.cancelled"}
+	path := "/api/runs/" + created.Run.ID + "/events"
+	for query, want := range map[string][]string{
+		"": all, "?limit=1": all, "?limit=2": all, "?types=run.*": {"run.created", "run.cancelled"}, "?types=run.*&limit=1": {"run.created", "run.cancelled"},
+		"?types=step.ready,run.created": {"run.created", "step.ready"}, "?after=2": all[2:], "?after=4": nil, "?types=gate.*": nil, "?until=final": all,
+	} {
+		if diff := cmp.Diff(want, g.types(path+query)); diff != "" {
+			t.Errorf("events of %q (-want +got):\n%s", query, diff)
+		}
+	}
+	for query, want := range map[string][]string{
+		"": append(append([]string{}, all...), "run.created", "step.ready"), "?limit=1": append(append([]string{}, all...), "run.created", "step.ready"),
+		"?run=" + created.Run.ID: all, "?run=" + created.Run.ID + "," + other.Run.ID + "&types=run.created": {"run.created", "run.created"},
+		"?project=default&types=run.cancelled": {"run.cancelled"}, "?project=none": nil,
+	} {
+		if diff := cmp.Diff(want, g.types("/api/events"+query)); diff != "" {
+			t.Errorf("feed of %q (-want +got):\n%s", query, diff)
+		}
+	}
+	g.want(g.get(path+"?after=99"), http.StatusGone, "cursor-expired")
+	ahead := stream.FormatFeed(stream.Cursor{XID: 1 << 60})
+	g.want(g.get("/api/events?after="+ahead), http.StatusGone, "cursor-expired")
+	for _, at := range []string{path, "/api/events"} {
+		for query, code := range map[string]string{
+			"?after=x": "bad-cursor", "?after=-1": "bad-cursor", "?after=": "bad-cursor", "?limit=501": "bad-parameter", "?types=*": "bad-parameter",
+			"?types=run": "bad-parameter", "?types=": "bad-parameter", "?cursor=1": "bad-parameter", "?types=" + strings.Repeat("a.b,", 50) + "a.b": "bad-parameter",
+		} {
+			g.want(g.get(at+query), http.StatusBadRequest, code)
+			g.want(g.get(at+query, header{"Accept": "text/event-stream"}), http.StatusBadRequest, code)
+		}
+	}
+	g.want(g.get("/api/events?run=x"), http.StatusBadRequest, "bad-parameter")
+	g.want(g.get("/api/events?until=final"), http.StatusBadRequest, "bad-parameter")
+	g.want(g.get(path, header{"Last-Event-ID": "garbage"}), http.StatusBadRequest, "bad-cursor")
+	g.want(g.get(path, header{"Last-Event-ID": "99", "Accept": "text/event-stream"}, header{"Authorization": ""}), http.StatusUnauthorized, "unauthenticated")
+}
+
+func TestEventStreams(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.Streams = 2 })
+	created := g.create(oneStep)
+	path := "/api/runs/" + created.Run.ID + "/events"
+	f := g.follow(path+"?after=0&until=final", header{"Last-Event-ID": "1"}) // which wins
+	if ready := f.next(); ready.event != "stream.ready" || ready.data != `{"cursor":"1","resumed":true}` {
+		t.Errorf("first frame = %+v, want ready, resumed after 1", ready)
+	}
+	if got := f.next(); got.event != "step.ready" || got.id != "2" {
+		t.Errorf("second frame = %+v, want step.ready", got)
+	}
+	feed := g.follow("/api/events")
+	for _, want := range []string{"stream.ready", "run.created", "step.ready"} {
+		if got := feed.next(); got.event != want {
+			t.Errorf("frame of the feed = %+v, want %s", got, want)
+		}
+	}
+	third := g.get("/api/events", header{"Accept": "text/event-stream"})
+	g.want(third, http.StatusTooManyRequests, "rate-limited")
+	if third.header.Get("Retry-After") == "" {
+		t.Error("429 without Retry-After")
+	}
+	g.want(g.do(http.MethodPost, "/api/runs/"+created.Run.ID+"/cancel", ""), http.StatusOK, "")
+	for _, want := range []string{"step.cancelled", "run.cancelled", "stream.end"} {
+		if got := f.next(); got.event != want {
+			t.Errorf("frame = %+v, want %s", got, want)
+		}
+	}
+	cancelled := feed.next()
+	var e api.Event
+	if err := json.Unmarshal([]byte(cancelled.data), &e); err != nil || e.RunID != created.Run.ID {
+		t.Errorf("frame of the feed = %+v (%v), want an event of the run", cancelled, err)
+	}
+	if r := g.get(path+"?until=final", header{"Last-Event-ID": "4", "Accept": "text/event-stream"}); r.status != http.StatusNoContent {
+		t.Errorf("stream past the end = %d, want 204", r.status)
+	}
+	// What a foreign caller sees of it: nothing.
+	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
+	g.want(g.get(path, header{"Accept": "text/event-stream", "Authorization": "Bearer " + other}), http.StatusNotFound, "not-found")
+}
+
+// TestStreamsEndWithTheirKey checks that an open stream ends when its key is
+// revoked.
+func TestStreamsEndWithTheirKey(t *testing.T) {
+	g := newGateway(t)
+	key := g.newKey(g.tenant, api.RoleViewer)
+	_, id, _ := parseToken(key)
+	p, err := g.server.keys.identify(t.Context(), []string{"Bearer " + key}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := g.server.still(p, "listEvents")
+	if err := check(t.Context()); err != nil {
+		t.Errorf("check = %v, want nil", err)
+	}
+	if err := g.server.still(p, "listAPIKeys")(t.Context()); err == nil {
+		t.Error("a viewer may list keys, says the check")
+	}
+	if err := g.db.RevokeAPIKey(t.Context(), g.tenant, id); err != nil {
+		t.Fatal(err)
+	}
+	g.server.keys.age(id, keyTTL)
+	if err := check(t.Context()); err == nil {
+		t.Error("check of a revoked key = nil, want an error")
+	}
+}

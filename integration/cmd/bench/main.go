@@ -1,0 +1,100 @@
+// Command bench measures how fast the system is on this machine:
+//
+//	go run ./integration/cmd/bench [--json FILE] [--seconds N] [memory|start|next|runs|checkpoint|post…]
+//
+// It starts a stack of its own (durable Postgres, S3, one gateway, two workers)
+// and measures beside each figure what a user would have instead, in the same
+// run and on the same server: a minimal chain written by hand on River
+// (chain.go), git on the same tree. Machines differ and are shared, so the
+// ratio is what to quote. The goals are those of the performance page.
+//
+// What is printed last is in the format of Go's benchmarks, for benchstat;
+// --json keeps the raw numbers. Begin with [measurements].
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are what the command line says.
+type options struct {
+	json    string
+	seconds int
+	only    []string // empty: all
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends us at once, and our children with us
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, diagnostics io.Writer) error {
+	o, err := parse(args, diagnostics)
+	if err != nil {
+		return err
+	}
+	progress := func(what string) { fmt.Fprintln(diagnostics, "bench:", what) }
+	b, err := start(ctx, time.Duration(o.seconds)*time.Second, progress)
+	if err != nil {
+		return err
+	}
+	// What was measured before an error is worth showing all the same.
+	err = b.measure(ctx, o.only)
+	b.stop(err == nil || ctx.Err() != nil)
+	if printErr := b.report.print(out); err == nil {
+		err = printErr
+	}
+	if o.json != "" && len(b.report.Figures) > 0 {
+		if writeErr := b.report.write(o.json); err == nil {
+			err = writeErr
+		}
+	}
+	return err
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	names := make([]string, len(measurements))
+	for i, m := range measurements {
+		names[i] = m.name
+	}
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.Usage = func() {
+		fmt.Fprintf(out, "Usage: bench [--json FILE] [--seconds N] [%s …]\n\n", strings.Join(names, "|"))
+		flags.PrintDefaults()
+	}
+	flags.StringVar(&o.json, "json", "", "write all that was measured to `FILE`")
+	flags.IntVar(&o.seconds, "seconds", 9, "how long to load each system")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.seconds < 1 || o.seconds > 600 {
+		return o, fmt.Errorf("--seconds %d: want 1 to 600", o.seconds)
+	}
+	for _, name := range flags.Args() {
+		if !slices.Contains(names, name) {
+			return o, fmt.Errorf("unknown measurement %q; there are: %s", name, strings.Join(names, ", "))
+		}
+	}
+	o.only = flags.Args()
+	return o, nil
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"nofx.dev/gateway/api"
+)
+
+// nofx is the system under test: runs come in over HTTP, and its tables say what
+// became of them and when.
+type nofx struct {
+	url, key string
+	http     *http.Client
+	db       *pgxpool.Pool // sees the rows of the key's tenant
+}
+
+func newNOFX(ctx context.Context, url, key, database string) (*nofx, error) {
+	n := &nofx{url: url, key: key, http: &http.Client{
+		Transport: &http.Transport{MaxIdleConnsPerHost: 512}, // as many as an open loop may need
+		Timeout:   30 * time.Second,
+	}}
+	client, err := api.NewClientWithResponses(url, api.WithHTTPClient(n.http), api.WithRequestEditorFn(n.authorize))
+	if err != nil {
+		return nil, err
+	}
+	who, err := client.WhoamiWithResponse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if who.JSON200 == nil {
+		return nil, fmt.Errorf("GET /api/whoami: %s", who.Status())
+	}
+	tenant, err := uuid.Parse(strings.TrimPrefix(string(who.JSON200.Principal.TenantID), "ten_"))
+	if err != nil {
+		return nil, fmt.Errorf("id of the tenant: %w", err)
+	}
+	cfg, err := pgxpool.ParseConfig(database)
+	if err != nil {
+		return nil, fmt.Errorf("read the database address: %w", err)
+	}
+	// Small questions about growing tables are asked while others work, so they
+	// go through indexes, whatever the planner thinks of tables it has not yet
+	// analysed.
+	cfg.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	cfg.ConnConfig.RuntimeParams["nofx.tenant_id"] = tenant.String()
+	cfg.MaxConns = 2
+	n.db, err = pgxpool.NewWithConfig(ctx, cfg)
+	return n, err
+}
+
+func (n *nofx) close() { n.db.Close() }
+
+func (n *nofx) authorize(_ context.Context, r *http.Request) error {
+	r.Header.Set("Authorization", "Bearer "+n.key)
+	return nil
+}
+
+// noop is a plan of steps that do nothing, one after the other.
+func noop(steps int) map[string]any {
+	list := make([]any, steps)
+	for i := range list {
+		list[i] = map[string]any{"name": fmt.Sprint("s", i), "tool": "sleep", "inputs": map[string]any{"duration_s": 0}}
+	}
+	return map[string]any{"goal": "do nothing", "steps": list}
+}
+
+func (n *nofx) submit(ctx context.Context, steps int) error { return n.post(ctx, noop(steps)) }
+
+// post creates a run as our own clients do, with an Idempotency-Key.
+func (n *nofx) post(ctx context.Context, plan map[string]any) error {
+	body, err := json.Marshal(map[string]any{"plan": plan})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, n.url+"/api/runs", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	n.authorize(ctx, req) //nolint:errcheck // it has no way to fail
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", rand.Text())
+	resp, err := n.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusCreated {
+		err = fmt.Errorf("POST /api/runs: %s: %.500s", resp.Status, answer)
+	}
+	return err
+}
+
+func (n *nofx) live(ctx context.Context) (live int, err error) {
+	var failed int
+	err = n.db.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE state NOT IN ('failed', 'cancelled')), count(*) FILTER (WHERE state IN ('failed', 'cancelled'))
+		FROM nofx.run WHERE state IN ('queued', 'running', 'waiting', 'paused', 'failed', 'cancelled')`).Scan(&live, &failed)
+	if err == nil && failed > 0 {
+		err = n.failure(ctx)
+	}
+	return live, err
+}
+
+// failure tells why a run failed.
+func (n *nofx) failure(ctx context.Context) error {
+	var reason string
+	err := n.db.QueryRow(ctx, `SELECT coalesce(reason, state) FROM nofx.run WHERE state IN ('failed', 'cancelled') LIMIT 1`).Scan(&reason)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("a run failed: %s", reason)
+}
+
+func (n *nofx) now(ctx context.Context) (at time.Time, err error) {
+	err = n.db.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&at)
+	return at, err
+}
+
+func (n *nofx) finished(ctx context.Context, from, to time.Time) (count int, err error) {
+	err = n.db.QueryRow(ctx, `SELECT count(*) FROM nofx.run WHERE state = 'succeeded' AND finished_at >= $1 AND finished_at < $2`, from, to).Scan(&count)
+	return count, err
+}
+
+func (n *nofx) startDelays(ctx context.Context, from time.Time) ([]float64, error) {
+	return column(ctx, n.db, `
+		SELECT 1000 * extract(epoch FROM a.started_at - r.created_at)::float8
+		FROM nofx.run r
+		JOIN nofx.step s ON s.tenant_id = r.tenant_id AND s.run_id = r.id AND s.idx = 0
+		JOIN nofx.attempt a ON a.tenant_id = s.tenant_id AND a.step_id = s.id AND a.fence = 1
+		WHERE r.created_at >= $1`, from)
+}
+
+func (n *nofx) nextDelays(ctx context.Context, from time.Time) ([]float64, error) {
+	return column(ctx, n.db, `
+		SELECT 1000 * extract(epoch FROM a.started_at - s.finished_at)::float8
+		FROM nofx.run r
+		JOIN nofx.step s ON s.tenant_id = r.tenant_id AND s.run_id = r.id
+		JOIN nofx.step n ON n.tenant_id = s.tenant_id AND n.run_id = s.run_id AND n.idx = s.idx + 1
+		JOIN nofx.attempt a ON a.tenant_id = n.tenant_id AND a.step_id = n.id AND a.fence = 1
+		WHERE r.created_at >= $1`, from)
+}

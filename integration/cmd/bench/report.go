@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// figure is one thing measured. Its names and units stay, so that two commits
+// can be compared.
+type figure struct {
+	Name    string      `json:"name"`
+	What    string      `json:"what"`
+	Unit    string      `json:"unit"` // runs/s, ms, MiB or KiB: more is better of the first alone
+	Stat    string      `json:"stat"` // what Value is of Samples: median, p50 or p99
+	Value   float64     `json:"value"`
+	Samples []float64   `json:"samples,omitempty"`
+	Beside  *comparison `json:"beside,omitempty"`
+	Pass    float64     `json:"pass,omitempty"` // 0: no goal
+	Aim     float64     `json:"aim,omitempty"`
+}
+
+// comparison is the same measured of what a user would have instead.
+type comparison struct {
+	What    string    `json:"what"`
+	Value   float64   `json:"value"`
+	Samples []float64 `json:"samples"`
+	Ratio   float64   `json:"ratio"` // ours to this
+}
+
+func beside(what string, samples []float64) *comparison {
+	return &comparison{What: what, Samples: samples}
+}
+
+// report is all that a run of this command has to say.
+type report struct {
+	Machine machine   `json:"machine"`
+	Started time.Time `json:"started"`
+	Seconds int       `json:"seconds"`
+	Notes   []string  `json:"notes,omitempty"`
+	Figures []figure  `json:"figures"`
+}
+
+func (r *report) note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+// add computes what follows from the samples. A median's ratio is the median of
+// the ratios of rounds, in which both had the same neighbours.
+func (r *report) add(f figure) {
+	stat := map[string]func([]float64) float64{
+		"median": median, "p50": median, "p99": func(v []float64) float64 { return quantile(v, 0.99) },
+	}[f.Stat]
+	if f.Samples != nil {
+		f.Value = stat(f.Samples)
+	}
+	if c := f.Beside; c != nil {
+		c.Value = stat(c.Samples)
+		c.Ratio = f.Value / c.Value
+		if f.Stat == "median" {
+			c.Ratio = median(ratios(f.Samples, c.Samples))
+		}
+	}
+	r.Figures = append(r.Figures, f)
+}
+
+func (f figure) moreIsBetter() bool { return f.Unit == "runs/s" }
+
+// goals says which of the goals are reached.
+func (f figure) goals() string {
+	var all []string
+	for _, g := range []struct {
+		name string
+		want float64
+	}{{"pass", f.Pass}, {"aim", f.Aim}} {
+		if g.want == 0 {
+			continue
+		}
+		sign, met := "≤", f.Value <= g.want
+		if f.moreIsBetter() {
+			sign, met = "≥", f.Value >= g.want
+		}
+		all = append(all, fmt.Sprintf("%s %s %s: %s", g.name, sign, number(g.want), map[bool]string{true: "yes", false: "no"}[met]))
+	}
+	return strings.Join(all, ", ")
+}
+
+// number has three digits that say something.
+func number(v float64) string {
+	if math.Abs(v) >= 100 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
+}
+
+// print writes the table, then the lines for benchstat.
+func (r *report) print(out io.Writer) error {
+	if len(r.Figures) == 0 {
+		return nil
+	}
+	fmt.Fprintf(out, "\n%s", r.Machine)
+	if !r.Machine.durable() {
+		fmt.Fprintln(out, "THE DATABASE IS NOT DURABLE: these figures are not to be quoted")
+	}
+	fmt.Fprintln(out)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "what\tfigure\tbeside\tratio\tgoals")
+	for _, f := range r.Figures {
+		other, ratio := "–", "–"
+		if c := f.Beside; c != nil {
+			other, ratio = fmt.Sprintf("%s %s", number(c.Value), c.What), fmt.Sprintf("%.2f", c.Ratio)
+		}
+		fmt.Fprintf(t, "%s\t%s %s\t%s\t%s\t%s\n", f.What, number(f.Value), f.Unit, other, ratio, f.goals())
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintln(out, n)
+	}
+	return r.printBenchmarks(out)
+}
+
+// printBenchmarks writes a line per figure, and one per sample of a median,
+// since those were measured one after the other.
+func (r *report) printBenchmarks(out io.Writer) error {
+	goos, goarch, _ := strings.Cut(r.Machine.OS, "/")
+	fmt.Fprintf(out, "\ngoos: %s\ngoarch: %s\npkg: nofx.dev/integration/cmd/bench\ncpu: %s\n", goos, goarch, r.Machine.CPU)
+	for _, f := range r.Figures {
+		values := []float64{f.Value}
+		if f.Stat == "median" {
+			values = f.Samples
+		}
+		for _, v := range values {
+			if _, err := fmt.Fprintf(out, "Benchmark%s 1 %s\n", camel(f.Name), benchmarkValue(v, f.Unit)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// benchmarkValue is v in the units that benchstat knows.
+func benchmarkValue(v float64, unit string) string {
+	switch unit {
+	case "ms":
+		return fmt.Sprintf("%.0f ns/op", v*1e6)
+	case "runs/s":
+		return fmt.Sprintf("%.0f ns/op %.2f runs/s", 1e9/v, v)
+	case "MiB":
+		return fmt.Sprintf("%.0f B", v*(1<<20))
+	}
+	return fmt.Sprintf("%.0f B", v*(1<<10))
+}
+
+// camel makes start-p50 into StartP50.
+func camel(name string) string {
+	var b strings.Builder
+	for part := range strings.SplitSeq(name, "-") {
+		b.WriteString(strings.ToUpper(part[:1]) + part[1:])
+	}
+	return b.String()
+}
+
+// write keeps all of it as JSON.
+func (r *report) write(path string) error {
+	raw, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(raw, '\n'), 0o644)
+}
