@@ -125,7 +125,8 @@ SET LOCAL ROLE nofx_system;
 -- The key that a caller presents, before its tenant is known; also notes its
 -- use, at most once a minute, and not where the database can only be read.
 CREATE FUNCTION nofx.present_key(p_id uuid)
-    RETURNS TABLE (tenant_id uuid, name text, secret_sha256 bytea, role text, scopes text[], expired boolean, revoked boolean)
+    RETURNS TABLE (tenant_id uuid, tenant text, name text, secret_sha256 bytea, role text, scopes text[],
+        expires_at timestamptz, expired boolean, revoked boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
@@ -134,9 +135,9 @@ BEGIN
         WHERE k.id = p_id AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
     END IF;
     RETURN QUERY
-        SELECT k.tenant_id, k.name, k.secret_sha256, k.role, k.scopes,
-               coalesce(k.expires_at <= clock_timestamp(), false), k.revoked_at IS NOT NULL
-        FROM api_key k WHERE k.id = p_id;
+        SELECT k.tenant_id, t.slug, k.name, k.secret_sha256, k.role, k.scopes,
+               k.expires_at, coalesce(k.expires_at <= clock_timestamp(), false), k.revoked_at IS NOT NULL
+        FROM api_key k JOIN tenant t ON t.tenant_id = k.tenant_id WHERE k.id = p_id;
 END
 $$;
 GRANT EXECUTE ON FUNCTION nofx.present_key(uuid) TO nofx_app;

@@ -1,8 +1,11 @@
 -- Runs, their steps, attempts, leases, waits and events.
 SET LOCAL ROLE nofx_owner;
 
+-- A transaction that makes many events updates the run's row as often, and each
+-- update checks the row's foreign keys anew, so it has only those that another
+-- does not imply: the project's has the tenant, the parent's the root.
 CREATE TABLE nofx.run (
-    tenant_id            uuid NOT NULL REFERENCES nofx.tenant,
+    tenant_id            uuid NOT NULL,
     id                   uuid NOT NULL,
     project_id           uuid NOT NULL,
     name                 text,
@@ -41,7 +44,6 @@ CREATE TABLE nofx.run (
     reason               text CHECK (octet_length(reason) <= 2048),
     PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, project_id) REFERENCES nofx.project (tenant_id, id),
-    FOREIGN KEY (tenant_id, root_run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state),
     CONSTRAINT run_end_ends_steps CHECK (state NOT IN ('succeeded', 'failed', 'cancelled')
@@ -161,6 +163,8 @@ CREATE TABLE nofx.wait (
 CALL nofx.guard_tenant('nofx.wait');
 GRANT SELECT ON nofx.wait TO nofx_app;
 
+-- Written by the guards alone, under the lock of the run that they have at hand,
+-- so that a foreign key would only cost.
 CREATE TABLE nofx.event (
     tenant_id  uuid NOT NULL,
     run_id     uuid NOT NULL,
@@ -178,8 +182,7 @@ CREATE TABLE nofx.event (
     fence      bigint,
     at         timestamptz NOT NULL DEFAULT clock_timestamp(),
     xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (tenant_id, run_id, seq),
-    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id)
+    PRIMARY KEY (tenant_id, run_id, seq)
 );
 CREATE INDEX event_feed ON nofx.event (tenant_id, xid, run_id, seq);
 CALL nofx.guard_tenant('nofx.event');

@@ -1829,7 +1829,7 @@ type ClientInterface interface {
 
 	// Readyz Whether the gateway can serve
 	//
-	// Checks the database, its migrations and the object storage. When one fails: 503, with one entry of `errors` for each, its name as the pointer (`/database`).
+	// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
 	//
 	// Corresponds with GET /readyz (the `Readyz` operationId).
 	Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2410,7 +2410,7 @@ func (c *Client) Healthz(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 
 // Readyz Whether the gateway can serve
 //
-// Checks the database, its migrations and the object storage. When one fails: 503, with one entry of `errors` for each, its name as the pointer (`/database`).
+// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
 //
 // Corresponds with GET /readyz (the `Readyz` operationId).
 func (c *Client) Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4467,7 +4467,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReadyzWithResponse Whether the gateway can serve
 	//
-	// Checks the database, its migrations and the object storage. When one fails: 503, with one entry of `errors` for each, its name as the pointer (`/database`).
+	// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5870,7 +5870,7 @@ func (c *ClientWithResponses) HealthzWithResponse(ctx context.Context, reqEditor
 
 // ReadyzWithResponse Whether the gateway can serve
 //
-// Checks the database, its migrations and the object storage. When one fails: 503, with one entry of `errors` for each, its name as the pointer (`/database`).
+// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -14,23 +14,10 @@ const eventColumns = `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, 
 	coalesce(e.reason, ''), e.actor, e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint
 	FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id`
 
-type feedEvent struct {
-	run.Event
-	xid int64
-}
-
-func scanEvent(row pgx.CollectableRow) (e feedEvent, err error) {
-	err = row.Scan(&e.RunID, &e.TenantID, &e.Seq, &e.StepID, &e.StepName, &e.Type, &e.Event.Event, &e.FromState, &e.ToState,
-		&e.Reason, &e.Actor, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.xid)
+func scanEvent(row pgx.CollectableRow) (e run.Event, err error) {
+	err = row.Scan(&e.RunID, &e.TenantID, &e.Seq, &e.StepID, &e.StepName, &e.Type, &e.Event, &e.FromState, &e.ToState,
+		&e.Reason, &e.Actor, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.XID)
 	return e, err
-}
-
-func plain(list []feedEvent) []run.Event {
-	events := make([]run.Event, len(list))
-	for i, e := range list {
-		events[i] = e.Event
-	}
-	return events
 }
 
 // likePatterns turns types such as "step.*" and "gate.failed" into LIKE
@@ -64,8 +51,7 @@ func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, 
 		if err != nil {
 			return err
 		}
-		found, err := pgx.CollectRows(rows, scanEvent)
-		list = plain(found)
+		list, err = pgx.CollectRows(rows, scanEvent)
 		return err
 	})
 	return list, err
@@ -114,15 +100,14 @@ func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after Fe
 		if err != nil {
 			return err
 		}
-		found, err := pgx.CollectRows(rows, scanEvent)
-		if err != nil {
+		if list, err = pgx.CollectRows(rows, scanEvent); err != nil {
 			return err
 		}
-		list, next = plain(found), after
+		next = after
 		switch {
-		case len(found) == limit:
-			last := found[len(found)-1]
-			next = FeedCursor{last.xid, last.RunID, last.Seq}
+		case len(list) == limit:
+			last := list[len(list)-1]
+			next = FeedCursor{last.XID, last.RunID, last.Seq}
 		case horizon > after.XID:
 			next = FeedCursor{XID: horizon} // nothing of a transaction before it is left
 		}

@@ -58,11 +58,11 @@ func (db *DB) CreateAPIKey(ctx context.Context, tenant uuid.UUID, k APIKey, secr
 	})
 }
 
-// APIKeys lists the keys of tenant, oldest first, after one of them.
-func (db *DB) APIKeys(ctx context.Context, tenant uuid.UUID, after *uuid.UUID, limit int) (list []APIKey, err error) {
+// APIKeys lists the keys of tenant, newest first, before one of them.
+func (db *DB) APIKeys(ctx context.Context, tenant uuid.UUID, before *uuid.UUID, limit int) (list []APIKey, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT id, name, prefix, role, scopes, created_by, created_at, expires_at, revoked_at, last_used_at
-			FROM nofx.api_key WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3`, tenant, after, limit)
+			FROM nofx.api_key WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3`, tenant, before, limit)
 		if err != nil {
 			return err
 		}
@@ -88,10 +88,12 @@ func (db *DB) RevokeAPIKey(ctx context.Context, tenant, id uuid.UUID) error {
 // PresentedKey is what decides whether a caller who shows a key may pass.
 type PresentedKey struct {
 	Tenant       uuid.UUID
+	TenantSlug   string
 	Name         string
 	SecretSHA256 []byte
 	Role         string
 	Scopes       []string
+	ExpiresAt    *time.Time
 	Expired      bool
 	Revoked      bool
 }
@@ -100,7 +102,7 @@ type PresentedKey struct {
 // key is fault.NotFound.
 func (db *DB) PresentedKey(ctx context.Context, id uuid.UUID) (PresentedKey, error) {
 	found, err := across(ctx, db, pgx.RowToStructByPos[PresentedKey],
-		"SELECT tenant_id, name, secret_sha256, role, scopes, expired, revoked FROM nofx.present_key($1)", id)
+		"SELECT tenant_id, tenant, name, secret_sha256, role, scopes, expires_at, expired, revoked FROM nofx.present_key($1)", id)
 	if err != nil {
 		return PresentedKey{}, err
 	}

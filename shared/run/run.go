@@ -96,6 +96,7 @@ type Event struct {
 	SpanID    string
 	Fence     *int64
 	At        time.Time
+	XID       int64 // its transaction: with RunID and Seq its place in the tenant's feed
 }
 
 // Gate is a step's decision: its verdict is its state.

@@ -24,10 +24,12 @@ import (
 // Principal is who is asking. Nothing behind it looks at keys.
 type Principal struct {
 	Tenant  uuid.UUID
+	Slug    string // of the tenant
 	Subject string // names it in events and decisions: key:<name>
 	Role    api.Role
 	Scopes  []string // of role service
 	Key     uuid.UUID
+	Expires *time.Time // of the key, if it does
 }
 
 func (p *Principal) tenantID() string { return run.TenantID.Format(p.Tenant) }
@@ -184,7 +186,8 @@ func (k *keyring) identify(ctx context.Context, given []string, address string) 
 		return nil, k.refuse(address)
 	}
 	return &Principal{
-		Tenant: key.Tenant, Subject: "key:" + key.Name, Role: api.Role(key.Role), Scopes: key.Scopes, Key: id,
+		Tenant: key.Tenant, Slug: key.TenantSlug, Subject: "key:" + key.Name,
+		Role: api.Role(key.Role), Scopes: key.Scopes, Key: id, Expires: key.ExpiresAt,
 	}, nil
 }
 
@@ -275,6 +278,6 @@ func (s *Server) whoami(c echo.Context, p *Principal) error {
 		scopes = []string{}
 	}
 	return answer(c, http.StatusOK, api.Whoami{Principal: api.Principal{
-		TenantID: p.tenantID(), Tenant: p.tenantID(), Subject: p.Subject, Role: p.Role, Scopes: scopes,
+		TenantID: p.tenantID(), Tenant: p.Slug, Subject: p.Subject, Role: p.Role, Scopes: scopes, ExpiresAt: utc(p.Expires),
 	}})
 }

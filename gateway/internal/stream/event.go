@@ -141,9 +141,9 @@ func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, limit i
 		}
 		return frames, after, err
 	}
-	events, next, err := feedPage(ctx, db, s, after, limit)
+	events, next, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: s.project}, after, limit)
 	for _, e := range events {
-		frames = append(frames, s.encode(e.Event, e.at))
+		frames = append(frames, s.encode(e, Cursor{XID: e.XID, Run: e.RunID, Seq: e.Seq}))
 	}
 	return frames, next, err
 }
@@ -160,10 +160,4 @@ func (s source) encode(e run.Event, at Cursor) *frame {
 	}
 	b.WriteByte('\n')
 	return &frame{at: at, run: e.RunID, typ: e.Type, bytes: b.Bytes()}
-}
-
-// placed is an event of a feed and its place in it.
-type placed struct {
-	run.Event
-	at Cursor
 }

@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
-	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 )
@@ -218,20 +217,4 @@ func (s *subscription) leave() {
 		s.hub.leave(s.live)
 		s.live = nil
 	}
-}
-
-// feedPage reads a page of a feed with the place of each event.
-func feedPage(ctx context.Context, db *postgres.DB, s source, after Cursor, limit int) (page []placed, next Cursor, err error) {
-	for len(page) < limit {
-		events, at, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: s.project}, after, 1)
-		if err != nil {
-			return page, after, err
-		}
-		after = at
-		if len(events) == 0 {
-			break
-		}
-		page = append(page, placed{events[0], at})
-	}
-	return page, after, nil
 }

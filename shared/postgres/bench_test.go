@@ -1,0 +1,163 @@
+package postgres_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// What the guard and its event cost: a transition against an UPDATE of the same
+// columns of a copy of the table, without triggers, one after the other.
+func BenchmarkTransition(b *testing.B) {
+	s := setup(b)
+	_, steps := s.create(b, "a:")
+	a := steps["a"].ID
+	s.exec(b, "CREATE TABLE public.plain (LIKE nofx.step INCLUDING ALL)")
+	s.exec(b, "INSERT INTO public.plain SELECT * FROM nofx.step")
+	conn, err := s.Admin.Acquire(s.ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(s.ctx, "SELECT set_config('nofx.tenant_id', $1, false)", s.tenant.String()); err != nil {
+		b.Fatal(err)
+	}
+	timed := func(sql string, args ...any) time.Duration {
+		start := time.Now()
+		if _, err := conn.Exec(s.ctx, sql, args...); err != nil {
+			b.Fatalf("%s: %v", sql, err)
+		}
+		return time.Since(start)
+	}
+	cycle := []struct{ event, to string }{{"cancel", "cancelled"}, {"reopen", "pending"}, {"deps_met", "ready"}}
+	var plain, raw, function time.Duration
+	for i := range b.N {
+		e := cycle[i%3]
+		const set = " SET state = $3, event = $2, version = version + 1, reason = 'because' WHERE tenant_id = $4 AND id = $1"
+		plain += timed("UPDATE public.plain"+set, a, e.event, e.to, s.tenant)
+		if i/3%2 == 0 {
+			raw += timed("UPDATE nofx.step"+set, a, e.event, e.to, s.tenant)
+		} else {
+			function += timed("SELECT nofx.step_transition($1, $2, 'because')", a, e.event)
+		}
+	}
+	us := func(d time.Duration, n int) float64 { return float64(d.Microseconds()) / float64(max(n, 1)) }
+	p, r := us(plain, b.N), us(raw, (b.N+1)/2)
+	b.ReportMetric(p, "plain-µs/op")
+	b.ReportMetric(r, "guarded-µs/op")
+	b.ReportMetric(us(function, b.N/2), "function-µs/op")
+	b.ReportMetric(r-p, "guard-µs/op")
+	b.ReportMetric(r/p, "ratio")
+}
+
+// The store's calls in the life of a three-step run, each with its round trips.
+func BenchmarkRun(b *testing.B) {
+	s := setup(b)
+	p := plan(b, "a:", "b: a", "c: b")
+	var create, claim, finish time.Duration
+	pre := func(*postgres.Claim) (*postgres.Checkpoint, error) { return checkpoint(run.PreCheckpoint), nil }
+	for b.Loop() {
+		start := time.Now()
+		_, steps, err := s.CreateRun(s.ctx, s.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "x"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		create += time.Since(start)
+		for _, step := range steps {
+			start := time.Now()
+			c, err := s.Claim(s.ctx, wakeUp(s.tenant, step.ID, 1), postgres.Worker{ID: "w"}, ttl, pre)
+			if err != nil || c == nil {
+				b.Fatal(c, err)
+			}
+			claimed := time.Now()
+			f := outcome(c, "succeed")
+			f.Checkpoints = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}
+			if err := s.FinishStep(s.ctx, f); err != nil {
+				b.Fatal(err)
+			}
+			claim, finish = claim+claimed.Sub(start), finish+time.Since(claimed)
+		}
+	}
+	b.ReportMetric(float64(create.Microseconds())/float64(b.N), "create-µs")
+	b.ReportMetric(float64(claim.Microseconds())/float64(3*b.N), "claim-µs")
+	b.ReportMetric(float64(finish.Microseconds())/float64(3*b.N), "finish-µs")
+}
+
+// How the hot calls cost with many finished runs behind them: the figures of
+// both sizes should be the same.
+func BenchmarkHistory(b *testing.B) {
+	for _, finished := range []int{0, 100_000} {
+		b.Run(fmt.Sprint(finished), func(b *testing.B) {
+			s := setup(b)
+			s.history(b, finished)
+			rules := postgres.SweepRules{LeaseTTL: 0, Lost: 5 * time.Second, Limit: 200}
+			var due, counts, life time.Duration
+			for b.Loop() {
+				start := time.Now()
+				if _, err := s.Due(s.ctx, rules); err != nil {
+					b.Fatal(err)
+				}
+				due += time.Since(start)
+				start = time.Now()
+				if _, err := s.RunCounts(s.ctx); err != nil {
+					b.Fatal(err)
+				}
+				counts += time.Since(start)
+				start = time.Now()
+				_, steps := s.create(b, "a:")
+				s.do(b, steps["a"].ID, "succeed")
+				life += time.Since(start)
+			}
+			for name, d := range map[string]time.Duration{"due-µs": due, "counts-µs": counts, "run-µs": life} {
+				b.ReportMetric(float64(d.Microseconds())/float64(b.N), name)
+			}
+		})
+	}
+}
+
+// history makes finished runs of one step with their events, past the guards.
+func (s *store) history(t testing.TB, n int) {
+	t.Helper()
+	if n == 0 {
+		return
+	}
+	r, steps := s.create(t, "a:")
+	s.do(t, steps["a"].ID, "succeed")
+	const newRun, newStep = "lpad(to_hex(g.i), 32, '0')::uuid", "lpad(to_hex(g.i), 32, '1')::uuid"
+	copyRows := func(table, where string, id uuid.UUID, values map[string]string) string {
+		var to, from []string
+		for _, column := range all[string](t, s, "SELECT quote_ident(column_name) FROM information_schema.columns WHERE table_schema = 'nofx' AND table_name = $1", table) {
+			value, replaced := values[column]
+			if !replaced {
+				value = "x." + column
+			}
+			to, from = append(to, column), append(from, value)
+		}
+		return fmt.Sprintf("INSERT INTO nofx.%[1]s (%[2]s) SELECT %[3]s FROM nofx.%[1]s x, generate_series(1, %[4]d) AS g (i) WHERE x.%[5]s = '%[6]s'",
+			table, strings.Join(to, ", "), strings.Join(from, ", "), n, where, id)
+	}
+	sql := []string{
+		"SET LOCAL session_replication_role = replica",
+		copyRows("run", "id", r.ID, map[string]string{"id": newRun, "root_run_id": newRun, "trace_id": "md5('t' || g.i)"}),
+		copyRows("step", "id", steps["a"].ID, map[string]string{"id": newStep, "run_id": newRun}),
+		copyRows("event", "run_id", r.ID, map[string]string{"run_id": newRun, "step_id": "CASE WHEN x.step_id IS NOT NULL THEN " + newStep + " END"}),
+		copyRows("attempt", "step_id", steps["a"].ID, map[string]string{"step_id": newStep}),
+	}
+	tx, err := s.Admin.Begin(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(s.ctx, strings.Join(sql, ";\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.exec(t, "VACUUM ANALYZE")
+}

@@ -1,0 +1,41 @@
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+)
+
+// With many thousand finished runs behind them, the statements that run all
+// the time read an index and not a table.
+func TestNothingScansHistory(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.history(t, 5_000)
+	live, steps := s.create(t, "a:", "b: a")
+	s.exec(t, "ANALYZE")
+	for name, sql := range map[string]string{
+		"backoff":  "SELECT FROM nofx.step WHERE state = 'retrying' AND ready_at <= clock_timestamp() ORDER BY ready_at LIMIT 200",
+		"due":      "SELECT FROM nofx.step WHERE state = 'waiting' AND wait_until <= clock_timestamp() ORDER BY wait_until LIMIT 200",
+		"ready":    "SELECT FROM nofx.step WHERE state = 'ready' AND ready_at <= clock_timestamp()",
+		"late":     "SELECT FROM nofx.run WHERE state IN ('queued', 'running', 'waiting', 'paused') AND deadline <= clock_timestamp() ORDER BY deadline LIMIT 200",
+		"counts":   "SELECT state, count(*) FROM nofx.run WHERE state IN ('queued', 'running', 'waiting', 'paused') GROUP BY state",
+		"runs":     "SELECT FROM nofx.run WHERE tenant_id = '" + s.tenant.String() + "' ORDER BY id DESC LIMIT 50",
+		"failed":   "SELECT FROM nofx.run WHERE tenant_id = '" + s.tenant.String() + "' AND state = 'failed' ORDER BY id DESC LIMIT 50",
+		"events":   "SELECT FROM nofx.event WHERE tenant_id = '" + s.tenant.String() + "' AND run_id = '" + live.ID.String() + "' AND seq > 1 ORDER BY seq LIMIT 50",
+		"feed":     "SELECT FROM nofx.event WHERE tenant_id = '" + s.tenant.String() + "' AND (xid, run_id, seq) > ('1'::xid8, '" + uuid.Nil.String() + "', 0) ORDER BY xid, run_id, seq LIMIT 50",
+		"inbox":    "SELECT FROM nofx.gate WHERE tenant_id = '" + s.tenant.String() + "' AND state = 'pending' ORDER BY id LIMIT 50",
+		"deps":     "SELECT FROM nofx.step_dep WHERE tenant_id = '" + s.tenant.String() + "' AND needs = '" + steps["a"].ID.String() + "'",
+		"by trace": "SELECT FROM nofx.run WHERE tenant_id = '" + s.tenant.String() + "' AND trace_id = '" + live.TraceID + "'",
+	} {
+		// Small tables are scanned whatever indexes they have.
+		plan := strings.Join(all[string](t, s, "EXPLAIN "+sql), "\n")
+		if strings.Contains(plan, "Seq Scan on run") || strings.Contains(plan, "Seq Scan on step ") || strings.Contains(plan, "Seq Scan on event") {
+			t.Errorf("%s scans a table:\n%s", name, plan)
+		}
+		if strings.Contains(plan, "Sort") && name != "counts" && name != "inbox" {
+			t.Errorf("%s sorts:\n%s", name, plan)
+		}
+	}
+}
