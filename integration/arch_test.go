@@ -1,0 +1,325 @@
+package integration_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Who may import what (ARCHITECTURE.md). The rules are about code that ships: the
+// files of tests are not looked at. A pattern is an import path, or one that ends
+// in /..., which is that path and all below it.
+//
+// Ours is nofx.dev/; the tables leave it out.
+const ours = "nofx.dev/"
+
+// rule is about the packages that match pkg.
+type rule struct {
+	pkg  string
+	what []string
+}
+
+// mayImport says what a package may import beyond the standard library. The first
+// row that matches a package is its rule; a package without a row is a fault, so
+// that a new one is placed on purpose, and so is a row without a package.
+var mayImport = []rule{
+	{"shared/fault", nil},
+	{"shared/failpoint", nil},
+	{"shared/run", slices.Concat([]string{"shared/fault"}, pure)},
+	{"shared/job", slices.Concat([]string{"shared/run", "github.com/riverqueue/river", riverTypes}, pure)},
+	{"shared/postgres/pgtest", slices.Concat([]string{"shared/postgres", "migrations/..."}, pgx, pure)},
+	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/run", "shared/job", "migrations"}, pgx, river, otelAPI, pure)},
+	{"shared/blob/blobtest", slices.Concat([]string{"shared/blob", "migrations/..."}, minio)},
+	{"shared/blob", slices.Concat([]string{"shared/fault", "shared/failpoint"}, minio, pure)},
+	{"shared/tree", slices.Concat([]string{"shared/blob", "shared/fault"}, pure)},
+	{"shared/config", []string{"github.com/caarlos0/env/v11"}},
+	{"shared/process", []string{"shared/config", "shared/failpoint", "shared/telemetry", "github.com/google/uuid", "github.com/prometheus/..."}},
+	{"shared/telemetry", []string{riverTypes, "github.com/prometheus/...", "go.opentelemetry.io/otel/..."}},
+
+	{"gateway/api", []string{"github.com/oapi-codegen/runtime/..."}},
+	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "golang.org/x/term"}},
+	{"gateway/cmd/gateway", []string{"gateway/...", "shared/...", anyModule}},
+	{"gateway/internal/...", slices.Concat([]string{"gateway/api", "gateway/internal/...", "shared/..."}, echo, otelAPI, pure)},
+
+	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},
+	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
+	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
+	{"worker/internal/...", slices.Concat([]string{"worker/internal/...", "shared/...", "golang.org/x/sys/..."}, river, otelAPI, pure)},
+
+	{"migrations/...", slices.Concat([]string{"migrations/..."}, pgx, river)},
+	{"integration/...", []string{"integration/...", "gateway/api", "migrations/...", "shared/blob/blobtest", anyModule}},
+}
+
+// anyModule stands for every module that is not ours.
+const anyModule = "*"
+
+const riverTypes = "github.com/riverqueue/river/rivertype"
+
+var (
+	// pure are small libraries that do no I/O.
+	pure = []string{
+		"github.com/google/uuid", "github.com/gowebpki/jcs", "github.com/go-json-experiment/json/...",
+		"github.com/klauspost/compress/zstd", "golang.org/x/sync/errgroup",
+	}
+	pgx     = []string{"github.com/jackc/pgx/v5/..."}
+	river   = []string{"github.com/riverqueue/river/..."}
+	minio   = []string{"github.com/minio/minio-go/v7/..."}
+	echo    = []string{"github.com/labstack/echo/v4/..."}
+	otelAPI = []string{
+		"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes",
+		"go.opentelemetry.io/otel/propagation", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/contrib/instrumentation/...",
+	}
+	mains = []string{"gateway/cmd/gateway", "worker/cmd/worker", "migrations/cmd/migrate"}
+)
+
+// onlyIn says where a package may be imported at all, whatever the row of the
+// importer allows.
+var onlyIn = []struct {
+	what  string
+	where []string
+}{
+	{"github.com/labstack/echo/...", []string{"gateway/internal/...", "gateway/cmd/gateway"}},
+	{"github.com/jackc/pgx/...", slices.Concat([]string{"shared/postgres/...", "migrations/...", "integration/..."}, mains)},
+	{"github.com/riverqueue/river/riverdriver/...", slices.Concat([]string{"shared/postgres/...", "migrations/...", "integration/..."}, mains)},
+	{"github.com/minio/...", []string{"shared/blob/..."}},
+	{"go.opentelemetry.io/otel/sdk/...", slices.Concat([]string{"shared/telemetry"}, mains)},
+	{"go.opentelemetry.io/otel/exporters/...", slices.Concat([]string{"shared/telemetry"}, mains)},
+	{"shared/postgres/pgtest", nil},
+	{"shared/blob/blobtest", []string{"integration/..."}},
+	{"migrations/pgserver", testServers},
+	{"migrations/child", testServers},
+}
+
+// testServers start servers as children of a test or of the local stack.
+var testServers = []string{"migrations/...", "shared/postgres/pgtest", "shared/blob/blobtest", "integration/..."}
+
+// mayNotReach says what a package may not depend on, through whatever others.
+var mayNotReach = []rule{
+	{"gateway/cmd/nofx", []string{"shared/...", "gateway/internal/...", "github.com/labstack/...", "github.com/jackc/pgx/..."}},
+	{"integration/...", []string{"shared/postgres/...", "gateway/internal/...", "worker/..."}},
+	{"gateway/...", []string{"worker/..."}},
+	{"worker/...", []string{"gateway/..."}},
+	{"shared/...", []string{"gateway/...", "worker/..."}},
+}
+
+// nameless are names that say nothing about what a package is for.
+var nameless = []string{"util", "utils", "common", "helper", "helpers", "type", "types", "misc", "lib", "base"}
+
+// pkg is what go list says of a package.
+type pkg struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+// tree are packages by path, what they depend on included.
+type tree map[string]pkg
+
+// ours are the packages of this repository, without the prefix, sorted.
+func (t tree) ours() []string {
+	var all []string
+	for p := range t {
+		if short, ok := strings.CutPrefix(p, ours); ok {
+			all = append(all, short)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// imports are the direct imports of one of our packages that are not of the
+// standard library, as the tables write them.
+func (t tree) imports(p string) []string {
+	var all []string
+	for _, imp := range t[ours+p].Imports {
+		// Neither C nor what is vendored into the standard library is a module.
+		if domain, _, _ := strings.Cut(imp, "/"); !t[imp].Standard && strings.Contains(domain, ".") {
+			all = append(all, strings.TrimPrefix(imp, ours))
+		}
+	}
+	return all
+}
+
+// reach is all that one of our packages depends on, as a way from it to there.
+func (t tree) reach(p string) map[string][]string {
+	ways := map[string][]string{}
+	var walk func(string, []string)
+	walk = func(at string, way []string) {
+		for _, imp := range t[at].Imports {
+			short := strings.TrimPrefix(imp, ours)
+			if _, seen := ways[short]; seen || t[imp].Standard {
+				continue
+			}
+			ways[short] = append(slices.Clone(way), short)
+			walk(imp, ways[short])
+		}
+	}
+	walk(ours+p, []string{p})
+	return ways
+}
+
+func match(pattern, p string) bool {
+	if under, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return p == under || strings.HasPrefix(p, under+"/")
+	}
+	return pattern == p || pattern == anyModule && strings.Contains(strings.Split(p, "/")[0], ".")
+}
+
+func matchAny(patterns []string, p string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return match(pattern, p) })
+}
+
+// violations are the faults of a tree, one sentence each.
+func violations(t tree) []string {
+	var faults []string
+	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	packages := t.ours()
+	used := map[string]bool{}
+	for _, p := range packages {
+		if name := path.Base(p); slices.Contains(nameless, name) {
+			add("%s: the name %s says nothing about what it is for", p, name)
+		}
+		row := slices.IndexFunc(mayImport, func(r rule) bool { return match(r.pkg, p) })
+		if row < 0 {
+			add("%s: no row of mayImport is about it", p)
+			continue
+		}
+		used[mayImport[row].pkg] = true
+		for _, imp := range t.imports(p) {
+			if !matchAny(mayImport[row].what, imp) {
+				add("%s imports %s: the row of %s allows %v", p, imp, mayImport[row].pkg, mayImport[row].what)
+			}
+			for _, only := range onlyIn {
+				if match(only.what, imp) && !matchAny(only.where, p) {
+					add("%s imports %s: %s is only for %v", p, imp, only.what, only.where)
+				}
+			}
+		}
+	}
+	for _, row := range mayImport {
+		if !used[row.pkg] {
+			add("%s: there is no such package, so its row of mayImport is stale", row.pkg)
+		}
+	}
+	reached := map[string]map[string]bool{"gateway": {}, "worker": {}} // by the processes
+	for _, p := range packages {
+		ways := t.reach(p)
+		for _, not := range mayNotReach {
+			for _, to := range slices.Sorted(maps.Keys(ways)) {
+				if match(not.pkg, p) && matchAny(not.what, to) {
+					add("%s may not depend on %s, and does: %s", p, to, strings.Join(ways[to], " → "))
+				}
+			}
+		}
+		if by, ok := reached[strings.Split(p, "/")[0]]; ok {
+			for to := range ways {
+				by[to] = true
+			}
+		}
+	}
+	for _, p := range packages {
+		if !match("shared/...", p) || strings.HasSuffix(p, "test") {
+			continue
+		}
+		for _, process := range []string{"gateway", "worker"} {
+			if !reached[process][p] {
+				add("%s is not needed by the %s: what one process uses alone lives in its internal/", p, process)
+			}
+		}
+	}
+	return faults
+}
+
+// load asks the go command for all packages of the workspace and what they need.
+func load(t *testing.T) tree {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Standard,Imports", "work")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list -deps work: %v\n%s", err, &stderr)
+	}
+	all := tree{}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+}
+
+func TestImportsFollowTheArchitecture(t *testing.T) {
+	t.Parallel()
+	all := load(t)
+	for _, module := range []string{"gateway/...", "worker/...", "shared/...", "migrations/...", "integration/..."} {
+		if !slices.ContainsFunc(all.ours(), func(p string) bool { return match(module, p) }) {
+			t.Errorf("go list sees no package of %s", module)
+		}
+	}
+	for _, fault := range violations(all) {
+		t.Error(fault)
+	}
+}
+
+// TestTheCheckerSeesViolations breaks the real tree, one import at a time.
+func TestTheCheckerSeesViolations(t *testing.T) {
+	t.Parallel()
+	all := load(t)
+	before := violations(all)
+	for _, tt := range []struct{ pkg, imports, want string }{
+		{"shared/fault", "github.com/google/uuid", "shared/fault imports github.com/google/uuid: the row of shared/fault allows []"},
+		{"shared/fault", ours + "gateway/api", "shared/fault may not depend on gateway/api, and does: shared/fault → gateway/api"},
+		{"shared/run", ours + "shared/postgres", "shared/run imports shared/postgres: the row of shared/run allows"},
+		{"shared/run", "github.com/jackc/pgx/v5", "github.com/jackc/pgx/... is only for"},
+		{"gateway/cmd/nofx", ours + "shared/run", "gateway/cmd/nofx may not depend on shared/run"},
+		{"gateway/api", ours + "shared/fault", "gateway/cmd/nofx may not depend on shared/fault, and does: gateway/cmd/nofx → gateway/api → shared/fault"},
+		{"gateway/internal/httpapi", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/sdk/... is only for"},
+		{"gateway/internal/httpapi", ours + "shared/postgres/pgtest", "shared/postgres/pgtest is only for []"},
+		{"worker/internal/tool", "github.com/labstack/echo/v4", "github.com/labstack/echo/... is only for"},
+		{"worker/internal/tool", ours + "gateway/api", "worker/internal/tool may not depend on gateway/api"},
+		{"worker/internal/snapshot", ours + "shared/postgres", "worker/internal/snapshot imports shared/postgres: the row of worker/internal/snapshot allows"},
+		{"worker/internal/step", "github.com/minio/minio-go/v7/pkg/credentials", "github.com/minio/... is only for"},
+		{"worker/internal/step", ours + "migrations/pgserver", "migrations/pgserver is only for"},
+		{"integration/harness", ours + "shared/postgres", "integration/harness may not depend on shared/postgres"},
+		{"integration/harness", ours + "worker/internal/step", "integration/harness may not depend on worker/internal/step"},
+		{"migrations", ours + "shared/fault", "migrations imports shared/fault"},
+		{"shared/alone", "github.com/google/uuid", "shared/alone: no row of mayImport is about it"},
+		{"shared/alone", "fmt", "shared/alone is not needed by the gateway"},
+		{"shared/alone", "fmt", "shared/alone is not needed by the worker"},
+		{"worker/internal/helpers", "fmt", "worker/internal/helpers: the name helpers says nothing"},
+		{"gateway/cmd/helpful", "fmt", "gateway/cmd/helpful: no row of mayImport is about it"},
+	} {
+		broken := maps.Clone(all)
+		p := broken[ours+tt.pkg]
+		p.ImportPath = ours + tt.pkg
+		p.Imports = append(slices.Clone(p.Imports), tt.imports)
+		broken[p.ImportPath] = p
+		var found []string
+		for _, fault := range violations(broken) {
+			if !slices.Contains(before, fault) {
+				found = append(found, fault)
+			}
+		}
+		if !slices.ContainsFunc(found, func(fault string) bool { return strings.Contains(fault, tt.want) }) {
+			t.Errorf("%s imports %s: found %q, want one with %q", tt.pkg, tt.imports, found, tt.want)
+		}
+	}
+
+	gone := maps.Clone(all)
+	delete(gone, ours+"shared/tree")
+	if want := "shared/tree: there is no such package"; !slices.ContainsFunc(violations(gone), func(fault string) bool { return strings.HasPrefix(fault, want) }) {
+		t.Errorf("a row without its package is not found")
+	}
+}
