@@ -22,7 +22,7 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	env := filepath.Join(t.TempDir(), "env")
 	s := up(t, harness.Config{EnvFile: env})
-	busy := startWorker(t, env, "NOFX_DRAIN_GRACE=500ms", "NOFX_WORKSPACE_DIR="+t.TempDir())
+	busy := startWorker(t, env, s.Log("by-hand"), "NOFX_DRAIN_GRACE=500ms", "NOFX_WORKSPACE_DIR="+t.TempDir())
 	begun := t.TempDir() + "/begun"
 	id := s.create(t, bash("before", "echo kept > before"),
 		bash("long", `test ! -e dirt; cat before; echo half > dirt; if mkdir `+begun+`; then sleep 300; fi; echo done`)).Run.ID
@@ -73,7 +73,7 @@ func TestDrain(t *testing.T) {
 
 // startWorker starts one more worker by hand, knowing no more than the
 // environment file tells.
-func startWorker(t *testing.T, envFile string, extra ...string) *child.Process {
+func startWorker(t *testing.T, envFile, logFile string, extra ...string) *child.Process {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -84,7 +84,7 @@ func startWorker(t *testing.T, envFile string, extra ...string) *child.Process {
 	cmd := exec.Command(programs.Worker)
 	cmd.Env = append(strings.Split(strings.Trim(string(vars), "\x00"), "\x00"), "NOFX_METRICS_ADDR=127.0.0.1:0", "PATH="+os.Getenv("PATH"))
 	cmd.Env = append(cmd.Env, extra...)
-	log, err := os.Create(filepath.Join(t.TempDir(), "worker.log"))
+	log, err := os.Create(logFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,9 +96,6 @@ func startWorker(t *testing.T, envFile string, extra ...string) *child.Process {
 	t.Cleanup(func() {
 		w.Stop(syscall.SIGKILL, time.Second)
 		log.Close()
-		if content, err := os.ReadFile(log.Name()); t.Failed() {
-			t.Logf("worker log, %v:\n%s", err, content)
-		}
 	})
 	return w
 }

@@ -67,6 +67,7 @@ func TestRun(t *testing.T) {
 	t.Run("steps", func(t *testing.T) { checkSteps(t, s, done, first.WorkerID) })
 	t.Run("events", func(t *testing.T) { checkEvents(t, s, id) })
 	t.Run("checkpoints", func(t *testing.T) { checkCheckpoints(t, s, done) })
+	t.Run("invariants", func(t *testing.T) { checkInvariants(t, s, id) })
 	t.Run("trace", func(t *testing.T) { checkTrace(t, s, traces, done) })
 }
 

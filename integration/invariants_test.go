@@ -1,0 +1,152 @@
+package integration_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// invariant is a statement about the database and the query for what breaks it.
+type invariant struct{ name, offenders string }
+
+// invariants are the statements of RELIABILITY.md that hold at every instant and
+// that SQL can see; each query names its offenders.
+var invariants = []invariant{
+	{"I4 a terminal run has terminal steps", `
+		SELECT s.id::text || ' ' || s.state || ' in run ' || r.state FROM nofx.step s JOIN nofx.run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id)
+		WHERE r.state IN ('succeeded', 'failed', 'cancelled') AND s.state NOT IN ('succeeded', 'failed', 'skipped', 'cancelled')`},
+	{"I5 a succeeded step has one accepted attempt, any other none", `
+		SELECT s.id::text || ' ' || s.state || ' accepted ' || count(a.fence) FILTER (WHERE a.accepted) FROM nofx.step s
+		LEFT JOIN nofx.attempt a ON (a.tenant_id, a.step_id) = (s.tenant_id, s.id)
+		GROUP BY s.tenant_id, s.id, s.state
+		HAVING count(a.fence) FILTER (WHERE a.accepted) <> (s.state = 'succeeded')::int`},
+	{"I7 nothing is newer than the step's fence, and the newest attempt is the one accepted", `
+		SELECT a.step_id::text || ' fence ' || a.fence || ' of ' || s.fence FROM nofx.attempt a JOIN nofx.step s ON (s.tenant_id, s.id) = (a.tenant_id, a.step_id)
+		WHERE a.fence > s.fence OR a.accepted AND EXISTS (
+			SELECT FROM nofx.attempt b WHERE (b.tenant_id, b.step_id) = (a.tenant_id, a.step_id) AND b.fence > a.fence)`},
+	{"I8 no event of a fence follows the expiry of its lease", `
+		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' fence ' || e.fence FROM nofx.event e
+		JOIN nofx.event x ON (x.tenant_id, x.run_id, x.step_id) = (e.tenant_id, e.run_id, e.step_id)
+			AND x.event IN ('lease_expired', 'poison', 'cancel') AND x.from_state = 'running' AND x.seq < e.seq
+		WHERE e.fence < x.fence`},
+	{"I9 events are dense from 1", `
+		SELECT run_id::text || ' ' || min(seq) || '..' || max(seq) || ' in ' || count(*) FROM nofx.event
+		GROUP BY tenant_id, run_id HAVING min(seq) <> 1 OR max(seq) <> count(*)`},
+	{"I9 the run knows its newest event", `
+		SELECT r.id::text || ' ' || r.event_seq FROM nofx.run r
+		WHERE r.event_seq <> (SELECT max(seq) FROM nofx.event e WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id))`},
+	{"I10 every state event is an edge of the table", `
+		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' ' || e.from_state || '-' || e.event || '->' || e.to_state FROM nofx.event e
+		WHERE e.event IS NOT NULL AND NOT EXISTS (
+			SELECT FROM nofx.transition t WHERE t.machine = split_part(e.type, '.', 1)
+				AND t.from_state = e.from_state AND t.event = e.event AND t.to_state = e.to_state)`},
+	{"I10 each state event starts where the last one of the same thing ended", `
+		SELECT run_id::text || '.' || seq || ' ' || type || ' from ' || from_state || ' after ' || before FROM (
+			SELECT e.*, lag(to_state) OVER (PARTITION BY tenant_id, run_id, split_part(type, '.', 1), step_id ORDER BY seq) AS before
+			FROM nofx.event e WHERE event IS NOT NULL AND type NOT LIKE 'gate.%') e
+		WHERE from_state <> coalesce(before, CASE WHEN type LIKE 'run.%' THEN 'queued' ELSE 'pending' END)`},
+	{"I10 the last state event is the row", `
+		SELECT s.id::text || ' ' || s.state FROM nofx.step s
+		WHERE s.state <> coalesce((SELECT e.to_state FROM nofx.event e
+			WHERE (e.tenant_id, e.run_id, e.step_id) = (s.tenant_id, s.run_id, s.id) AND e.type LIKE 'step.%' AND e.event IS NOT NULL
+			ORDER BY e.seq DESC LIMIT 1), 'pending')
+		UNION ALL SELECT r.id::text || ' ' || r.state FROM nofx.run r
+		WHERE r.state <> coalesce((SELECT e.to_state FROM nofx.event e
+			WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id) AND e.type LIKE 'run.%' AND e.event IS NOT NULL
+			ORDER BY e.seq DESC LIMIT 1), 'queued')`},
+	{"I11 no state event follows a terminal one, unless the run was tried again", `
+		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' after ' || x.type FROM nofx.event x
+		JOIN nofx.event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL
+		WHERE x.type IN ('run.succeeded', 'run.failed', 'run.cancelled')
+			AND NOT EXISTS (SELECT FROM nofx.event r WHERE (r.tenant_id, r.run_id) = (x.tenant_id, x.run_id) AND r.seq > x.seq AND r.seq <= e.seq
+				AND (r.type = 'run.running' AND r.event IN ('retry', 'resume') OR r.type = 'gate.waived'))`},
+	{"I12 an end follows its start under the same fence", `
+		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type FROM nofx.event e
+		WHERE e.type LIKE 'step.%' AND e.event IN ('succeed', 'fail', 'wait', 'retry', 'interrupted') AND e.from_state = 'running' AND NOT EXISTS (
+			SELECT FROM nofx.event c WHERE (c.tenant_id, c.run_id, c.step_id, c.fence) = (e.tenant_id, e.run_id, e.step_id, e.fence)
+				AND c.event = 'claim' AND c.seq < e.seq)`},
+	{"I17 one trace: every row of a run carries the run's", `
+		SELECT 'event ' || e.run_id || '.' || e.seq FROM nofx.event e JOIN nofx.run r ON (r.tenant_id, r.id) = (e.tenant_id, e.run_id) WHERE e.trace_id <> r.trace_id
+		UNION ALL SELECT 'gate ' || g.id FROM nofx.gate g JOIN nofx.run r ON (r.tenant_id, r.id) = (g.tenant_id, g.run_id) WHERE g.trace_id <> r.trace_id
+		UNION ALL SELECT 'attempt ' || a.step_id || ' ' || a.fence FROM nofx.attempt a JOIN nofx.step s ON (s.tenant_id, s.id) = (a.tenant_id, a.step_id)
+			JOIN nofx.run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id) WHERE a.trace_id <> r.trace_id`},
+	{"I19 a step starts after all it depends on", `
+		SELECT s.id::text FROM nofx.step_dep d JOIN nofx.step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
+		JOIN nofx.step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
+		WHERE s.started_at < n.finished_at AND n.state = 'succeeded' OR s.started_at IS NOT NULL AND n.started_at IS NULL`},
+	{"I21 a gate is decided once, and nothing that depends on it starts before", `
+		SELECT s.id::text || ' before gate ' || g.id FROM nofx.gate g JOIN nofx.step_dep d ON (d.tenant_id, d.needs) = (g.tenant_id, g.step_id)
+		JOIN nofx.step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id) WHERE s.started_at < g.decided_at AND g.state IN ('passed', 'waived')`},
+	{"a lease belongs to a running step and its fence", `
+		SELECT l.step_id::text FROM nofx.step_lease l JOIN nofx.step s ON (s.tenant_id, s.id) = (l.tenant_id, l.step_id)
+		WHERE s.state <> 'running' OR l.fence <> s.fence`},
+	{"a packed blob names an object, and so does any other", `
+		SELECT encode(b.sha256, 'hex') FROM nofx.blob b
+		WHERE NOT EXISTS (SELECT FROM nofx.object o WHERE o.tenant_id = b.tenant_id AND o.sha256 = coalesce(b.pack_sha256, b.sha256))`},
+}
+
+// holdInvariants fails the test for each statement that does not hold.
+func (s *system) holdInvariants(t *testing.T) {
+	t.Helper()
+	for _, i := range invariants {
+		if bad := column[string](t, s.db, i.offenders); len(bad) > 0 {
+			t.Errorf("%s, but not for %d:\n%s", i.name, len(bad), strings.Join(bad[:min(len(bad), 5)], "\n"))
+		}
+	}
+}
+
+// mutations break a good database in one way each, past all guards, and name the
+// statement that has to notice. $ is the id of a run that succeeded.
+var mutations = []struct{ breaks, sql string }{
+	{"I4 ", `UPDATE nofx.step SET state = 'ready' WHERE run_id = $ AND idx = 0`},
+	{"I5 ", `UPDATE nofx.attempt SET accepted = false WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
+	{"I5 ", `DELETE FROM nofx.attempt WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
+	{"I5 ", `UPDATE nofx.step SET state = 'failed' WHERE run_id = $ AND idx = 0`},
+	{"I7 ", `UPDATE nofx.attempt SET fence = fence + 1 WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
+	{"I7 ", `UPDATE nofx.step SET fence = 0 WHERE run_id = $ AND idx = 0`},
+	{"I8 ", `UPDATE nofx.event SET event = 'lease_expired', from_state = 'running', fence = 9 WHERE run_id = $ AND event = 'claim'`},
+	{"I9 events", `DELETE FROM nofx.event WHERE run_id = $ AND seq = 5`},
+	{"I9 events", `DELETE FROM nofx.event WHERE run_id = $ AND seq = 1`},
+	{"I9 the run", `UPDATE nofx.run SET event_seq = event_seq + 1 WHERE id = $`},
+	{"I10 every", `UPDATE nofx.event SET event = 'approve' WHERE run_id = $ AND event = 'claim'`},
+	{"I10 each", `UPDATE nofx.event SET from_state = 'waiting' WHERE run_id = $ AND event = 'succeed'`},
+	{"I10 the last", `UPDATE nofx.step SET state = 'cancelled' WHERE run_id = $ AND idx = 1`},
+	{"I10 the last", `UPDATE nofx.run SET state = 'failed' WHERE id = $`},
+	{"I11 ", `UPDATE nofx.event SET seq = seq + 1000 WHERE run_id = $ AND type = 'step.succeeded'`},
+	{"I12 ", `UPDATE nofx.event SET fence = 7 WHERE run_id = $ AND event = 'claim'`},
+	{"I17 ", `UPDATE nofx.event SET trace_id = repeat('a', 32) WHERE run_id = $ AND seq = 3`},
+	{"I17 ", `UPDATE nofx.gate SET trace_id = repeat('a', 32) WHERE run_id = $`},
+	{"I17 ", `UPDATE nofx.attempt SET trace_id = repeat('a', 32) WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
+	{"I19 ", `UPDATE nofx.step SET started_at = started_at - interval '1 hour' WHERE run_id = $ AND idx = 1`},
+	{"I21 ", `UPDATE nofx.gate SET decided_at = decided_at + interval '1 hour' WHERE run_id = $`},
+	{"a lease", `INSERT INTO nofx.step_lease SELECT tenant_id, id, fence, 'nobody', clock_timestamp() FROM nofx.step WHERE run_id = $ AND idx = 0`},
+	{"a packed blob", `DELETE FROM nofx.object WHERE kind = 'pack'`},
+}
+
+// checkInvariants breaks the database of a run again and again, and takes it back.
+func checkInvariants(t *testing.T, s *system, run string) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, m := range mutations {
+		tx, err := s.db.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil { // no guard, no reference
+			t.Fatal(err)
+		}
+		changed, err := tx.Exec(ctx, strings.ReplaceAll(m.sql, "$", "'"+uuidOf(run)+"'"))
+		if err != nil || changed.RowsAffected() == 0 {
+			t.Errorf("%s: %d rows, %v, want some", m.sql, changed.RowsAffected(), err)
+		} else if !slices.ContainsFunc(invariants, func(i invariant) bool {
+			return strings.HasPrefix(i.name, m.breaks) && len(column[string](t, tx, i.offenders)) > 0
+		}) {
+			t.Errorf("%s: %q holds all the same", m.sql, m.breaks)
+		}
+		if err := tx.Rollback(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
