@@ -60,7 +60,7 @@ CREATE FUNCTION nofx.public_id(p_prefix text, p_id uuid) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN p_prefix || '_' || replace(p_id::text, '-', '');
 CREATE FUNCTION nofx.public_time(p_at timestamptz) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE -- as to_char is: else it is not inlined
     RETURN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 GRANT EXECUTE ON FUNCTION nofx.public_id(text, uuid), nofx.public_time(timestamptz) TO nofx_system;
 

@@ -42,16 +42,18 @@ CREATE TABLE nofx.run (
     failure_class        text,
     failure_signature    text,
     reason               text CHECK (octet_length(reason) <= 2048),
-    PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, project_id) REFERENCES nofx.project (tenant_id, id),
-    FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state),
     CONSTRAINT run_end_ends_steps CHECK (state NOT IN ('succeeded', 'failed', 'cancelled')
         OR pending_steps + ready_steps + running_steps + retrying_steps + waiting_steps = 0)
 ) WITH (fillfactor = 70);
 CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id);
-CREATE INDEX run_by_trace ON nofx.run (tenant_id, trace_id);
+CREATE INDEX run_by_trace ON nofx.run (trace_id);
 CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused');
+-- Primary keys come last. While a table has no statistics, all indexes that
+-- begin with the tenant look alike, and of equals the planner takes the newest.
+ALTER TABLE nofx.run ADD PRIMARY KEY (tenant_id, id),
+    ADD FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id);
 CALL nofx.guard_tenant('nofx.run');
 GRANT SELECT ON nofx.run TO nofx_app;
 
@@ -84,7 +86,6 @@ CREATE TABLE nofx.step (
     outputs            jsonb CHECK (octet_length(outputs::text) <= 262144),
     head_checkpoint_id uuid, -- the newest accepted one that successors start from
     restored_from      uuid,
-    PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, run_id, idx),
     UNIQUE (tenant_id, run_id, name),
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
@@ -94,6 +95,7 @@ CREATE TABLE nofx.step (
 CREATE INDEX step_ready ON nofx.step (ready_at) WHERE state = 'ready';
 CREATE INDEX step_retrying ON nofx.step (ready_at) WHERE state = 'retrying';
 CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE state = 'waiting';
+ALTER TABLE nofx.step ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.step');
 GRANT SELECT ON nofx.step TO nofx_app;
 GRANT UPDATE (job_id) ON nofx.step TO nofx_app;
@@ -107,7 +109,7 @@ CREATE TABLE nofx.step_dep (
     FOREIGN KEY (tenant_id, needs) REFERENCES nofx.step (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
-CREATE INDEX step_dep_step ON nofx.step_dep (tenant_id, step_id);
+CREATE INDEX step_dep_step ON nofx.step_dep (step_id, tenant_id, needs);
 CALL nofx.guard_tenant('nofx.step_dep');
 GRANT SELECT ON nofx.step_dep TO nofx_app;
 
@@ -181,10 +183,10 @@ CREATE TABLE nofx.event (
     span_id    char(16),
     fence      bigint,
     at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (tenant_id, run_id, seq)
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
 CREATE INDEX event_feed ON nofx.event (tenant_id, xid, run_id, seq);
+ALTER TABLE nofx.event ADD PRIMARY KEY (tenant_id, run_id, seq);
 CALL nofx.guard_tenant('nofx.event');
 GRANT SELECT ON nofx.event TO nofx_app;
 

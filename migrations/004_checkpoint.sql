@@ -21,11 +21,11 @@ CREATE TABLE nofx.checkpoint (
     label        text,
     hold         boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, run_id, seq),
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
+ALTER TABLE nofx.checkpoint ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.checkpoint');
 GRANT SELECT ON nofx.checkpoint TO nofx_app;
 
@@ -38,7 +38,7 @@ CREATE TABLE nofx.checkpoint_parent (
     FOREIGN KEY (tenant_id, checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id),
     FOREIGN KEY (tenant_id, parent_id) REFERENCES nofx.checkpoint (tenant_id, id)
 );
-CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (tenant_id, parent_id);
+CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (parent_id);
 CALL nofx.guard_tenant('nofx.checkpoint_parent');
 GRANT SELECT ON nofx.checkpoint_parent TO nofx_app;
 
@@ -88,11 +88,11 @@ CREATE TABLE nofx.artifact (
     sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
     state      text NOT NULL DEFAULT 'ready' CHECK (state IN ('pending', 'ready')),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (tenant_id, id),
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
 CREATE INDEX artifact_run ON nofx.artifact (tenant_id, run_id, id);
+ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;
 

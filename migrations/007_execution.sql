@@ -7,11 +7,13 @@ SET LOCAL ROLE nofx_system;
 -- Readies the pending steps of a run that wait for nothing. The caller holds
 -- the run's lock.
 CREATE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
-    LANGUAGE sql SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql SET search_path = nofx, pg_temp -- not sql: that plans anew at every call
 AS $$
+BEGIN
     UPDATE step s SET event = 'deps_met', version = s.version + 1, reason = NULL
     FROM (SELECT id FROM step WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'pending' AND deps_left = 0 ORDER BY idx) AS o
-    WHERE s.tenant_id = p_tenant AND s.id = o.id
+    WHERE s.tenant_id = p_tenant AND s.id = o.id;
+END
 $$;
 
 -- Counts a succeeded step off its successors and readies those that wait for
@@ -70,10 +72,12 @@ END
 $$;
 
 CREATE FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
-    LANGUAGE sql SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql SET search_path = nofx, pg_temp
 AS $$
+BEGIN
     UPDATE gate SET event = 'withdraw', version = version + 1, reason = p_reason
-    WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'pending'
+    WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'pending';
+END
 $$;
 
 -- The longest beginning of a text that fits into so many bytes.

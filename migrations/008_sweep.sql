@@ -165,13 +165,30 @@ BEGIN
 END
 $$;
 
+-- Deletes some of the stored answers that no client may rely on any more, and
+-- says how many.
+CREATE FUNCTION nofx.delete_expired(p_limit int) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH expired AS (
+        SELECT k.tenant_id, k.scope, k.key FROM idempotency_key k
+        WHERE k.expires_at <= clock_timestamp() ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit
+    ), gone AS (
+        DELETE FROM idempotency_key k USING expired e
+        WHERE k.tenant_id = e.tenant_id AND k.scope = e.scope AND k.key = e.key RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+
 -- The newest seq of the runs that somebody streams; runs of other tenants than
 -- the one named with them do not come back.
 CREATE FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE (run_id uuid, event_seq bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT r.id, r.event_seq FROM unnest(p_tenants, p_runs) AS q (tenant_id, id)
-    JOIN run r ON r.tenant_id = q.tenant_id AND r.id = q.id
+BEGIN
+    RETURN QUERY SELECT r.id, r.event_seq FROM unnest(p_tenants, p_runs) AS q (tenant_id, id)
+        JOIN run r ON r.tenant_id = q.tenant_id AND r.id = q.id;
+END
 $$;
 
 -- What the gauges show: live runs by status over all tenants.
@@ -186,6 +203,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.sweep_candidates(int, interval, interval),
     nofx.sweep_step(uuid, text, boolean, interval),
     nofx.sweep_run(uuid),
+    nofx.delete_expired(int),
     nofx.event_heads(uuid[], uuid[]),
     nofx.run_counts()
 TO nofx_app;

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -129,7 +130,7 @@ func (s *store) history(t testing.TB, n int) {
 	}
 	r, steps := s.create(t, "a:")
 	s.do(t, steps["a"].ID, "succeed")
-	const newRun, newStep = "lpad(to_hex(g.i), 32, '0')::uuid", "lpad(to_hex(g.i), 32, '1')::uuid"
+	const newRun, newStep = "('1' || lpad(to_hex(g.i), 31, '0'))::uuid", "('2' || lpad(to_hex(g.i), 31, '0'))::uuid"
 	copyRows := func(table, where string, id uuid.UUID, values map[string]string) string {
 		var to, from []string
 		for _, column := range all[string](t, s, "SELECT quote_ident(column_name) FROM information_schema.columns WHERE table_schema = 'nofx' AND table_name = $1", table) {
@@ -149,14 +150,10 @@ func (s *store) history(t testing.TB, n int) {
 		copyRows("event", "run_id", r.ID, map[string]string{"run_id": newRun, "step_id": "CASE WHEN x.step_id IS NOT NULL THEN " + newStep + " END"}),
 		copyRows("attempt", "step_id", steps["a"].ID, map[string]string{"step_id": newStep}),
 	}
-	tx, err := s.Admin.Begin(s.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(s.ctx, strings.Join(sql, ";\n")); err != nil {
-		t.Fatal(err)
-	}
-	if err := tx.Commit(s.ctx); err != nil {
+	if err := pgx.BeginFunc(s.ctx, s.Admin, func(tx pgx.Tx) error {
+		_, err := tx.Exec(s.ctx, strings.Join(sql, ";\n"))
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	s.exec(t, "VACUUM ANALYZE")

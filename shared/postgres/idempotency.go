@@ -96,3 +96,14 @@ func answer(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, do func(context.Co
 func storable(status int) bool {
 	return status >= 400 && status < 500 && status != 401 && status != 403 && status != 429
 }
+
+// DeleteExpired deletes at most limit of the answers of all tenants that are
+// older than 48 hours, twice as long as clients may rely on them, and says how
+// many there were.
+func (db *DB) DeleteExpired(ctx context.Context, limit int) (int64, error) {
+	deleted, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.delete_expired($1)", limit)
+	if err != nil {
+		return 0, err
+	}
+	return deleted[0], nil
+}

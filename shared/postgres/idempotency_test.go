@@ -161,3 +161,26 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// Old answers go in batches, and their keys are free again.
+func TestDeleteExpired(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	p := plan(t, "a:")
+	for i := range 5 {
+		if _, _, err := s.post(s.tenant, postgres.IdempotencyKey{Scope: "x", Key: fmt.Sprint(i)}, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.exec(t, "UPDATE nofx.idempotency_key SET expires_at = clock_timestamp() WHERE key < '3'")
+	for _, want := range []int64{2, 1, 0} {
+		if n, err := s.DeleteExpired(s.ctx, 2); n != want || err != nil {
+			t.Errorf("DeleteExpired(2) = %d, %v, want %d", n, err, want)
+		}
+	}
+	for i, want := range []bool{false, false, false, true, true} {
+		if _, replayed, err := s.post(s.tenant, postgres.IdempotencyKey{Scope: "x", Key: fmt.Sprint(i)}, p); replayed != want || err != nil {
+			t.Errorf("Idempotent(key %d) = replayed %t, %v, want %t", i, replayed, err, want)
+		}
+	}
+}

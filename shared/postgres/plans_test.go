@@ -1,11 +1,61 @@
 package postgres_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 )
+
+// A database that was just made has no statistics, and a session keeps the plan
+// that it makes then. It must look rows up by their keys, not walk its tenant.
+func TestPlansOfANewDatabase(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	conn, err := s.Admin.Acquire(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for where, index := range map[string]string{
+		"run WHERE tenant_id = $1 AND id = $2":                                "run_pkey",
+		"step WHERE tenant_id = $1 AND id = $2":                               "step_pkey",
+		"step WHERE tenant_id = $1 AND run_id = $2 ORDER BY idx":              "step_tenant_id_run_id_idx_key",
+		"step_dep WHERE tenant_id = $1 AND needs = $2":                        "step_dep_pkey",
+		"step_dep WHERE tenant_id = $1 AND step_id = $2":                      "step_dep_step",
+		"step_lease WHERE tenant_id = $1 AND step_id = $2":                    "step_lease_pkey",
+		"attempt WHERE tenant_id = $1 AND step_id = $2 AND fence = 1":         "attempt_pkey",
+		"gate WHERE tenant_id = $1 AND id = $2":                               "gate_pkey",
+		"checkpoint WHERE tenant_id = $1 AND id = $2":                         "checkpoint_pkey",
+		"artifact WHERE tenant_id = $1 AND id = $2":                           "artifact_pkey",
+		"event WHERE tenant_id = $1 AND run_id = $2 AND seq > 1":              "event_pkey",
+		"event WHERE tenant_id = $1 AND run_id = $2 AND seq > 1 ORDER BY seq": "event_pkey",
+	} {
+		var plan []string
+		err := pgx.BeginFunc(s.ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(s.ctx, "SET LOCAL plan_cache_mode = force_generic_plan; PREPARE lookup (uuid, uuid) AS SELECT 1 FROM nofx."+where); err != nil {
+				return err
+			}
+			rows, err := tx.Query(s.ctx, fmt.Sprintf("EXPLAIN EXECUTE lookup ('%s', '%[1]s')", s.tenant))
+			if err != nil {
+				return err
+			}
+			if plan, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+				return err
+			}
+			_, err = tx.Exec(s.ctx, "DEALLOCATE lookup")
+			return err
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", where, err)
+		}
+		if text := strings.Join(plan, "\n"); !strings.Contains(text, " using "+index+" on ") {
+			t.Errorf("%s does not use %s:\n%s", where, index, text)
+		}
+	}
+}
 
 // With many thousand finished runs behind them, the statements that run all
 // the time read an index and not a table.

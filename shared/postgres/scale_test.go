@@ -5,7 +5,30 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nofx.dev/shared/run"
 )
+
+// The densest plan that is allowed is created within the statement timeout.
+func TestDensestPlan(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	const each = run.MaxEdges / run.MaxSteps
+	text := make([]string, run.MaxSteps)
+	for i := range text {
+		var deps []string
+		for j := max(0, i-each); j < i; j++ {
+			deps = append(deps, fmt.Sprint("s", j))
+		}
+		text[i] = fmt.Sprintf("s%d: %s", i, strings.Join(deps, " "))
+	}
+	start := time.Now()
+	_, steps := s.create(t, text...)
+	t.Logf("created in %s", time.Since(start))
+	if n := len(steps["s999"].DependsOn); n != each {
+		t.Errorf("dependencies of the last step = %d, want %d", n, each)
+	}
+}
 
 // A thousand steps at once, out and in again, within the statement timeout.
 func TestFanOutFanIn(t *testing.T) {

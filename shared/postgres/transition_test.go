@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
@@ -346,5 +347,75 @@ func (s *store) wantTaken(t *testing.T, what string, sub subject, edge run.Trans
 		FROM nofx.event e WHERE `+s.eventsOf(sub)+` ORDER BY seq DESC LIMIT 1`, sub.id)
 	if want := fmt.Sprintf("%s.%s %s %s %s t t", edge.Machine, edge.To, edge.Event, edge.From, edge.To); got != want {
 		t.Errorf("%s: event = %s, want %s", what, got, want)
+	}
+}
+
+// A person decides manual gates alone: no approval opens a command gate, by
+// whatever way, and what is said to be allowed leaves it out.
+func TestNobodyApprovesACommandGate(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	sub := s.place(t, run.GateMachine, run.Pending)
+	s.exec(t, "UPDATE nofx.gate SET kind = 'command'")
+	for _, event := range []string{"approve", "reject"} {
+		update := fmt.Sprintf("UPDATE nofx.gate SET event = '%s', version = version + 1, reason = 'because'", event)
+		_, raw := s.in(s.ctx, "nofx_owner", update)
+		for what, err := range map[string]error{"raw": raw, "by function": s.transition(sub, event, "because", sub.fence)} {
+			pg, ok := errors.AsType[*pgconn.PgError](err)
+			if !ok || pg.Code != "NX001" || !strings.Contains(pg.Detail, `"allowed": ["error", "expire", "fail", "pass", "waive", "withdraw"]`) {
+				t.Errorf("%s of a command gate, %s = %v, want NX001 with what is allowed", event, what, err)
+			}
+		}
+	}
+}
+
+// A terminal run means terminal steps, whoever writes: neither can a run end
+// over a live step, nor a step come back to life below an ended run.
+func TestNoRunEndsOverALiveStep(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:")
+	for _, sql := range []string{
+		"SELECT nofx.run_transition('" + r.ID.String() + "', 'cancel', 'x')",
+		"UPDATE nofx.run SET state = 'cancelled', event = 'cancel', version = version + 1, reason = 'x' WHERE id = '" + r.ID.String() + "'",
+	} {
+		if _, err := s.in(s.ctx, "nofx_system", sql); sqlState(err) != "23514" {
+			t.Errorf("%s over a live step = %v, want 23514", sql, err)
+		}
+	}
+	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.in(s.ctx, "nofx_app", "SELECT nofx.step_transition($1, 'reopen', 'x')", steps["a"].ID)
+	if sqlState(err) != "23514" {
+		t.Errorf("reopen below a cancelled run = %v, want 23514", err)
+	}
+	s.wantSound(t)
+}
+
+// A claim by whatever way has a lease: without one nobody would ever look at
+// the running step again.
+func TestEveryClaimHasALease(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:", "b:")
+	for name, do := range map[string]func() error{
+		"a": func() error {
+			_, err := s.in(s.ctx, "nofx_app", "SELECT nofx.step_transition($1, 'claim')", steps["a"].ID)
+			return err
+		},
+		"b": func() error {
+			_, err := s.in(s.ctx, "nofx_owner", "UPDATE nofx.step SET event = 'claim', version = version + 1 WHERE id = $1", steps["b"].ID)
+			return err
+		},
+	} {
+		if err := do(); err != nil {
+			t.Errorf("claim of %s = %v, want nil", name, err)
+		}
+	}
+	s.wantSound(t)
+	s.exec(t, "UPDATE nofx.step_lease SET lease_until = clock_timestamp()")
+	if made := s.sweep(t, postgres.SweepRules{}); !slices.Equal(made, []string{"lease_expired", "lease_expired"}) {
+		t.Errorf("sweep = %v, want both leases expired", made)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -24,6 +25,8 @@ const (
 	MaxReasonBytes = 2048
 	MaxLabels      = 64
 	MaxOutputBytes = 64 << 10
+	MaxEdges       = 20_000  // dependencies of all steps together
+	MaxListBytes   = 4 << 10 // excludes and env_allowed, which every step carries, and tools_allowed
 
 	DefaultStepTimeout = 10 * time.Minute
 	MaxStepTimeout     = 24 * time.Hour
@@ -47,12 +50,12 @@ type Workspace struct {
 }
 
 // PlanStep is one step of a plan. A nil DependsOn in every step means that the
-// steps run in order.
+// steps run in order; an empty one, that the step waits for none.
 type PlanStep struct {
 	Name      string          `json:"name"`
 	Tool      string          `json:"tool"`
 	Inputs    json.RawMessage `json:"inputs,omitempty"`
-	DependsOn []string        `json:"depends_on,omitempty"`
+	DependsOn []string        `json:"depends_on,omitzero"`
 	TimeoutS  *int            `json:"timeout_s,omitempty"`
 	Retry     *PlanRetry      `json:"retry,omitempty"`
 }
@@ -73,7 +76,7 @@ type Retry struct {
 
 // Policy narrows what the steps of a plan may do; it never widens it.
 type Policy struct {
-	ToolsAllowed []string `json:"tools_allowed,omitempty"` // names, or family:*
+	ToolsAllowed []string `json:"tools_allowed,omitzero"` // names, or family:*; nil allows all
 	EnvAllowed   []string `json:"env_allowed,omitempty"`
 	Secrets      []string `json:"secrets,omitempty"`
 	Network      string   `json:"network,omitempty"` // none
@@ -107,6 +110,7 @@ func (p Plan) Normalise() (Plan, error) {
 		c.add("/plan/workspace/source", "only \"empty\" is offered by this deployment; a git:checkout step brings a repository in")
 	}
 	p.Workspace = &Workspace{Source: "empty", Excludes: excludes(p.Workspace)}
+	c.list("/plan/workspace/excludes", p.Workspace.Excludes)
 	c.labels(p.Labels)
 	c.policy(p.Policy)
 	switch n := len(p.Steps); {
@@ -121,8 +125,11 @@ func (p Plan) Normalise() (Plan, error) {
 	for i := range p.Steps {
 		at := "/plan/steps/" + strconv.Itoa(i)
 		s := &p.Steps[i]
-		if inOrder && i > 0 {
+		switch {
+		case inOrder && i > 0:
 			s.DependsOn = []string{p.Steps[i-1].Name}
+		case s.DependsOn == nil:
+			s.DependsOn = []string{}
 		}
 		c.step(at, s, p.Policy)
 		if j, dup := seen[s.Name]; dup {
@@ -220,14 +227,25 @@ func (c *checker) labels(labels map[string]string) {
 	if len(labels) > MaxLabels {
 		c.add("/plan/labels", fmt.Sprintf("%d labels; at most %d", len(labels), MaxLabels))
 	}
-	for name, value := range labels {
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		at := "/plan/labels/" + pointerToken(name)
 		if !labelName.MatchString(name) {
 			c.add(at, "a label's name matches "+labelName.String())
 		}
-		c.text(at, value, 0, 255)
+		c.text(at, labels[name], 0, 255)
 	}
-	slices.SortFunc(c.fields, func(a, b fault.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
+}
+
+// list checks texts that are limited together.
+func (c *checker) list(at string, texts []string) {
+	bytes := 0
+	for i, s := range texts {
+		c.text(at+"/"+strconv.Itoa(i), s, 1, MaxListBytes)
+		bytes += len(s)
+	}
+	if bytes > MaxListBytes {
+		c.add(at, fmt.Sprintf("%d bytes in all; at most %d", bytes, MaxListBytes))
+	}
 }
 
 func (c *checker) policy(p *Policy) {
@@ -237,6 +255,8 @@ func (c *checker) policy(p *Policy) {
 	if p.Network != "" && p.Network != "none" {
 		c.add("/plan/policy/network", "only \"none\" is offered by this deployment")
 	}
+	c.list("/plan/policy/tools_allowed", p.ToolsAllowed)
+	c.list("/plan/policy/env_allowed", p.EnvAllowed)
 	for i, name := range p.EnvAllowed {
 		if !envName.MatchString(name) {
 			c.add("/plan/policy/env_allowed/"+strconv.Itoa(i), "a variable's name matches "+envName.String())
@@ -303,18 +323,24 @@ func (c *checker) retry(at string, given *PlanRetry) *PlanRetry {
 // dependencies checks that every depends_on names another step and that the
 // steps form no cycle.
 func (c *checker) dependencies(steps []PlanStep, index map[string]int) {
-	known := true
+	known, edges := true, 0
 	for i, s := range steps {
+		edges += len(s.DependsOn)
+		seen := make(map[string]bool, len(s.DependsOn))
 		for j, name := range s.DependsOn {
 			at := fmt.Sprintf("/plan/steps/%d/depends_on/%d", i, j)
 			if _, ok := index[name]; !ok {
 				known = false
 				c.add(at, fmt.Sprintf("no step is named %q", name))
 			}
-			if slices.Contains(s.DependsOn[:j], name) {
+			if seen[name] {
 				c.add(at, fmt.Sprintf("%q is named twice", name))
 			}
+			seen[name] = true
 		}
+	}
+	if edges > MaxEdges {
+		c.add("/plan/steps", fmt.Sprintf("%d dependencies; a plan has at most %d", edges, MaxEdges))
 	}
 	if known {
 		if cycle := findCycle(steps, index); cycle != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"nofx.dev/shared/fault"
 )
@@ -146,6 +147,14 @@ func jsonFault(err error) fault.Field {
 		}
 		return fault.Field{Pointer: pointer, Detail: "cannot be read"}
 	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		pointer := string(syntactic.JSONPointer)
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return fault.Field{Pointer: pointer, Detail: "is given twice"}
+		}
+		return fault.Field{Pointer: pointer, Detail: "is not valid JSON in UTF-8"}
+	}
 	return fault.Field{Detail: "is not valid JSON"}
 }
 
@@ -241,6 +250,8 @@ func (c *checker) file(at string, f WriteFile) {
 		c.add(at, "exactly one of content and content_base64 is given")
 	} else if _, err := f.Bytes(); err != nil {
 		c.add(at+"/content_base64", "is not base64")
+	} else if f.Content != nil && BadText(*f.Content) != "" {
+		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
 	}
 	if f.Mode != "" && f.Mode != "644" && f.Mode != "755" {
 		c.add(at+"/mode", `is "644" or "755"`)
@@ -278,7 +289,7 @@ var (
 )
 
 func (c *checker) checkout(in CheckoutInputs) {
-	if !gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes {
+	if !gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes || BadText(in.URL) != "" {
 		c.add("/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
 	}
 	if in.Ref != "" && !gitRef.MatchString(in.Ref) {

@@ -181,7 +181,7 @@ func (d *Database) Open(t testing.TB, c postgres.Config) *postgres.DB {
 	if err != nil {
 		t.Fatalf("pgtest: open store: %v", err)
 	}
-	t.Cleanup(db.Close)
+	closeAtEnd(t, db.Close)
 	return db
 }
 
@@ -207,6 +207,23 @@ func pool(t testing.TB, dsn string) *pgxpool.Pool {
 	if err != nil {
 		t.Fatalf("pgtest: administrator's pool: %v", err)
 	}
-	t.Cleanup(p.Close)
+	closeAtEnd(t, p.Close)
 	return p
+}
+
+// closeAtEnd closes a pool when the test ends. That waits for the connections in
+// use: a test that leaves a transaction open fails instead of hanging.
+func closeAtEnd(t testing.TB, wait func()) {
+	t.Cleanup(func() {
+		closed := make(chan struct{}, 1)
+		go func() {
+			wait()
+			closed <- struct{}{}
+		}()
+		select {
+		case <-closed:
+		case <-time.After(15 * time.Second):
+			t.Error("pgtest: the test has left a transaction or rows open")
+		}
+	})
 }

@@ -1,0 +1,274 @@
+package run_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+)
+
+// parse reads a plan as a client writes it.
+func parse(t testing.TB, doc string) run.Plan {
+	t.Helper()
+	var p run.Plan
+	if err := json.Unmarshal([]byte(doc), &p); err != nil {
+		t.Fatalf("plan %s: %v", doc, err)
+	}
+	return p
+}
+
+// withSteps is a plan document around the JSON of its steps.
+func withSteps(steps ...string) string {
+	return `{"goal":"g","steps":[` + strings.Join(steps, ",") + `]}`
+}
+
+// one is a plan of a single step with the given tool and inputs.
+func one(tool, inputs string) string {
+	return withSteps(fmt.Sprintf(`{"name":"a","tool":%q,"inputs":%s}`, tool, inputs))
+}
+
+// What is wrong with a plan is said with where it is, all of it at once.
+func TestNormaliseRefuses(t *testing.T) {
+	t.Parallel()
+	const step = `{"name":"a","tool":"bash","inputs":{"script":"true"}}`
+	long := func(n int) string { return strings.Repeat("x", n) }
+	for name, tt := range map[string]struct {
+		doc  string
+		code string
+		want []string // pointers
+	}{
+		"empty":                 {`{}`, "invalid-plan", []string{"/plan/goal", "/plan/steps"}},
+		"no steps":              {withSteps(), "invalid-plan", []string{"/plan/steps"}},
+		"1,001 steps":           {withSteps(slices.Repeat([]string{step}, 1001)...), "invalid-plan", []string{"/plan/steps"}},
+		"long goal":             {`{"goal":"` + long(4097) + `","steps":[` + step + `]}`, "invalid-plan", []string{"/plan/goal"}},
+		"NUL in the goal":       {`{"goal":"a\u0000","steps":[` + step + `]}`, "invalid-plan", []string{"/plan/goal"}},
+		"other source":          {`{"goal":"g","workspace":{"source":"git"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/source"}},
+		"NUL in excludes":       {`{"goal":"g","workspace":{"excludes":["a","\u0000"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes/1"}},
+		"excludes of 5 KB":      {`{"goal":"g","workspace":{"excludes":["` + long(2500) + `","` + long(2500) + `"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes"}},
+		"label names":           {`{"goal":"g","labels":{"Bad":"","a/~b":"","ok":"\u0000"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/labels/Bad", "/plan/labels/a~1~0b", "/plan/labels/ok"}},
+		"network":               {`{"goal":"g","policy":{"network":"all"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/policy/network"}},
+		"unknown secret":        {`{"goal":"g","policy":{"secrets":["s"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/policy/secrets/0"}},
+		"variable name":         {`{"goal":"g","policy":{"env_allowed":["A","1A"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/policy/env_allowed/1"}},
+		"NUL in tools_allowed":  {`{"goal":"g","policy":{"tools_allowed":["bash","\u0000"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/policy/tools_allowed/1"}},
+		"tool not allowed":      {`{"goal":"g","policy":{"tools_allowed":["git:*"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/steps/0/tool"}},
+		"no tool allowed":       {`{"goal":"g","policy":{"tools_allowed":[]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/steps/0/tool"}},
+		"unknown tool":          {one("rm", `{}`), "unknown-tool", []string{"/plan/steps/0/tool"}},
+		"unknown tools":         {withSteps(`{"name":"a","tool":"x"}`, `{"name":"b","tool":"gate:llm_review"}`), "unknown-tool", []string{"/plan/steps/0/tool", "/plan/steps/1/tool"}},
+		"unknown tool and more": {withSteps(`{"name":"A","tool":"x"}`), "invalid-plan", []string{"/plan/steps/0/name", "/plan/steps/0/tool"}},
+		"family without name":   {one("gate:", `{}`), "unknown-tool", []string{"/plan/steps/0/tool"}},
+		"step name":             {withSteps(`{"name":"../a","tool":"bash","inputs":{"script":"true"}}`), "invalid-plan", []string{"/plan/steps/0/name"}},
+		"same name":             {withSteps(step, step), "invalid-plan", []string{"/plan/steps/1/name", "/plan/steps/1/depends_on"}},
+		"timeout 0":             {withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"timeout_s":0}`), "invalid-plan", []string{"/plan/steps/0/timeout_s"}},
+		"timeout of 2 days":     {withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"timeout_s":172800}`), "invalid-plan", []string{"/plan/steps/0/timeout_s"}},
+		"retry":                 {withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"retry":{"max_attempts":0,"backoff":"linear","initial_s":301}}`), "invalid-plan", []string{"/plan/steps/0/retry/max_attempts", "/plan/steps/0/retry/backoff", "/plan/steps/0/retry/initial_s"}},
+		"dangling":              {withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"depends_on":["b","b"]}`), "invalid-plan", []string{"/plan/steps/0/depends_on/0", "/plan/steps/0/depends_on/1", "/plan/steps/0/depends_on/1"}},
+		"itself":                {withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"depends_on":["a"]}`), "invalid-plan", []string{"/plan/steps/0/depends_on"}},
+		"a cycle":               {withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"depends_on":["b"]}`, `{"name":"b","tool":"bash","inputs":{"script":"true"},"depends_on":["a"]}`), "invalid-plan", []string{"/plan/steps/0/depends_on"}},
+
+		"no script":           {one("bash", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/script"}},
+		"inputs of a kind":    {one("bash", `[]`), "invalid-plan", []string{"/plan/steps/0/inputs"}},
+		"script of a kind":    {one("bash", `{"script":1}`), "invalid-plan", []string{"/plan/steps/0/inputs/script"}},
+		"unknown input":       {one("bash", `{"script":"true","cwd":"/"}`), "invalid-plan", []string{"/plan/steps/0/inputs/cwd"}},
+		"repeated input":      {one("bash", `{"script":"true","script":"false"}`), "invalid-plan", []string{"/plan/steps/0/inputs/script"}},
+		"template":            {one("bash", `{"script":"echo ${{ steps.x }}"}`), "invalid-plan", []string{"/plan/steps/0/inputs/script"}},
+		"NUL in a script":     {one("bash", `{"script":"a\u0000"}`), "invalid-plan", []string{"/plan/steps/0/inputs/script"}},
+		"lone surrogate":      {one("bash", `{"script":"\ud800"}`), "invalid-plan", []string{"/plan/steps/0/inputs/script"}},
+		"environment":         {one("bash", `{"script":"true","env":{"A=B":"x","NOFX_X":"x","C":"\u0000"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/env/A=B", "/plan/steps/0/inputs/env/C", "/plan/steps/0/inputs/env/NOFX_X"}},
+		"paths":               {one("workspace:write", `{"files":[{"path":"/etc/x","content":""},{"path":"a/../b","content":""},{"path":"","content":""},{"path":".nofx/x","content":""}]}`), "invalid-plan", []string{"/plan/steps/0/inputs/files/0/path", "/plan/steps/0/inputs/files/1/path", "/plan/steps/0/inputs/files/2/path", "/plan/steps/0/inputs/files/3/path"}},
+		"contents":            {one("workspace:write", `{"files":[{"path":"a"},{"path":"b","content":"","content_base64":""},{"path":"c","content_base64":"!"},{"path":"d","content":"\u0000"},{"path":"e","content":"","mode":"777"}]}`), "invalid-plan", []string{"/plan/steps/0/inputs/files/0", "/plan/steps/0/inputs/files/1", "/plan/steps/0/inputs/files/2/content_base64", "/plan/steps/0/inputs/files/3/content", "/plan/steps/0/inputs/files/4/mode"}},
+		"checkout":            {one("git:checkout", `{"url":"ext::sh -c x","ref":"-x","path":"../x","depth":-1}`), "invalid-plan", []string{"/plan/steps/0/inputs/url", "/plan/steps/0/inputs/ref", "/plan/steps/0/inputs/path", "/plan/steps/0/inputs/depth"}},
+		"NUL in an address":   {one("git:checkout", `{"url":"https://x/\u0000"}`), "invalid-plan", []string{"/plan/steps/0/inputs/url"}},
+		"long address":        {one("git:checkout", `{"url":"https://`+long(2000)+`"}`), "invalid-plan", []string{"/plan/steps/0/inputs/url"}},
+		"sleep for ever":      {one("sleep", `{"duration_s":1e9}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
+		"sleep beyond floats": {one("sleep", `{"duration_s":1e400}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
+		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":2}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
+		"gate without words":  {one("gate:unit", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := parse(t, tt.doc).Normalise()
+			f, ok := errors.AsType[*fault.Error](err)
+			if !ok || f.Kind != fault.Invalid || f.Code != tt.code {
+				t.Fatalf("Normalise() = %v, want invalid (%s)", err, tt.code)
+			}
+			var got []string
+			for _, field := range f.Fields {
+				got = append(got, field.Pointer)
+				if field.Detail == "" {
+					t.Errorf("%s has no detail", field.Pointer)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("Normalise() points elsewhere (-want +got):\n%s\n%v", diff, f.Fields)
+			}
+		})
+	}
+}
+
+// Too many dependencies are refused quickly, also when a single step repeats one.
+func TestNormaliseManyEdges(t *testing.T) {
+	t.Parallel()
+	p := run.Plan{Goal: "g"}
+	var names []string
+	for i := range 300 {
+		name := fmt.Sprint("s", i)
+		p.Steps = append(p.Steps, run.PlanStep{Name: name, Tool: "bash", Inputs: json.RawMessage(`{"script":"true"}`), DependsOn: slices.Clone(names)})
+		names = append(names, name)
+	}
+	if _, err := p.Normalise(); !errors.Is(err, fault.Invalid) {
+		t.Errorf("Normalise(44,850 dependencies) = %v, want invalid", err)
+	}
+	p.Steps = p.Steps[:2]
+	p.Steps[1].DependsOn = slices.Repeat([]string{"s0"}, 250_000)
+	_, err := p.Normalise()
+	if f, ok := errors.AsType[*fault.Error](err); !ok || len(f.Fields) != 100 {
+		t.Errorf("Normalise(one dependency 250,000 times) = %v, want invalid with 100 fields", err)
+	}
+}
+
+// Defaults are filled in, the order of steps without depends_on is written down,
+// and what was given is not changed.
+func TestNormaliseDefaults(t *testing.T) {
+	t.Parallel()
+	given := parse(t, withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"}}`, `{"name":"b","tool":"sleep"}`, `{"name":"c","tool":"bash","inputs":{"script":"true"},"timeout_s":5,"retry":{"max_attempts":3}}`))
+	before, _ := json.Marshal(given)
+	p, err := given.Normalise()
+	if err != nil {
+		t.Fatalf("Normalise() = %v, want nil", err)
+	}
+	if after, _ := json.Marshal(given); string(after) != string(before) {
+		t.Errorf("Normalise() changed its plan to %s", after)
+	}
+	doc, digest, err := p.Canonical()
+	if err != nil {
+		t.Fatalf("Canonical() = %v, want nil", err)
+	}
+	retry := `"retry":{"backoff":"exponential","initial_s":1,"max_attempts":%d}`
+	want := `{"goal":"g","steps":[` +
+		`{"depends_on":[],"inputs":{"script":"true"},"name":"a",` + fmt.Sprintf(retry, 1) + `,"timeout_s":600,"tool":"bash"},` +
+		`{"depends_on":["a"],"inputs":{},"name":"b",` + fmt.Sprintf(retry, 1) + `,"timeout_s":600,"tool":"sleep"},` +
+		`{"depends_on":["b"],"inputs":{"script":"true"},"name":"c",` + fmt.Sprintf(retry, 3) + `,"timeout_s":5,"tool":"bash"}],"workspace":{"source":"empty"}}`
+	if string(doc) != want {
+		t.Errorf("Canonical() = %s\nwant %s", doc, want)
+	}
+	if !strings.HasPrefix(digest, "sha256:") || len(digest) != 71 {
+		t.Errorf("Canonical() digest = %s, want sha256:<hex>", digest)
+	}
+	if spec := p.Spec(2); spec.TimeoutS != 5 || spec.Retry != (run.Retry{MaxAttempts: 3, InitialS: 1}) || string(spec.Inputs) != `{"script":"true"}` {
+		t.Errorf("Spec(2) = %+v, want that of c", spec)
+	}
+}
+
+// wantFixedPoint fails unless a stored plan means the same when it is posted
+// again, and holds nothing that Postgres refuses.
+func wantFixedPoint(t testing.TB, p run.Plan) {
+	t.Helper()
+	doc, digest, err := p.Canonical()
+	if err != nil {
+		t.Fatalf("Canonical() = %v, want nil", err)
+	}
+	if strings.Contains(strings.ReplaceAll(string(doc), `\\`, ""), `\u0000`) {
+		t.Errorf("a plan with a NUL was accepted: %q", doc)
+	}
+	again, err := parse(t, string(doc)).Normalise()
+	if err != nil {
+		t.Fatalf("Normalise(stored plan) = %v, want nil: %s", err, doc)
+	}
+	if doc2, digest2, err := again.Canonical(); err != nil || digest2 != digest {
+		t.Errorf("the stored plan reads as another: %v\n%s\n%s", err, doc, doc2)
+	}
+}
+
+// Steps in any order without a cycle are accepted; closing one makes the plan
+// invalid, and the cycle named is one.
+func TestCycles(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		n := rapid.IntRange(1, 30).Draw(rt, "steps")
+		order := rapid.Permutation(rapid.SliceOfN(rapid.Just(0), n, n).Draw(rt, "zeros")).Draw(rt, "order")
+		for i := range order {
+			order[i] = i
+		}
+		order = rapid.Permutation(order).Draw(rt, "places")
+		p := run.Plan{Goal: "g", Steps: make([]run.PlanStep, n)}
+		deps := make([][]int, n)
+		for i := range n { // step i may need those before it; it stands at order[i]
+			s := run.PlanStep{Name: fmt.Sprint("s", i), Tool: "bash", Inputs: json.RawMessage(`{"script":"true"}`), DependsOn: []string{}}
+			for j := range i {
+				if rapid.IntRange(0, 3).Draw(rt, "edge") == 0 {
+					s.DependsOn = append(s.DependsOn, fmt.Sprint("s", j))
+					deps[i] = append(deps[i], j)
+				}
+			}
+			p.Steps[order[i]] = s
+		}
+		good, err := p.Normalise()
+		if err != nil {
+			rt.Fatalf("Normalise(acyclic) = %v, want nil", err)
+		}
+		wantFixedPoint(t, good)
+
+		// An edge back from some step to one that needs it.
+		from := rapid.IntRange(0, n-1).Draw(rt, "from")
+		reach := []int{from}
+		for i := from + 1; i < n; i++ {
+			if slices.ContainsFunc(deps[i], func(j int) bool { return slices.Contains(reach, j) }) {
+				reach = append(reach, i)
+			}
+		}
+		back := rapid.SampledFrom(reach).Draw(rt, "back")
+		s := &p.Steps[order[from]]
+		s.DependsOn = append(slices.Clone(s.DependsOn), fmt.Sprint("s", back))
+		_, err = p.Normalise()
+		f, ok := errors.AsType[*fault.Error](err)
+		if !ok || len(f.Fields) != 1 || !strings.HasSuffix(f.Fields[0].Pointer, "/depends_on") {
+			rt.Fatalf("Normalise(cyclic) = %v, want one fault at a depends_on", err)
+		}
+		_, words, _ := strings.Cut(f.Fields[0].Detail, ": ")
+		path := strings.Split(words, " → ")
+		if len(path) < 2 || path[0] != path[len(path)-1] {
+			rt.Fatalf("the cycle %v does not close", path)
+		}
+		for i := range len(path) - 1 {
+			step := p.Steps[slices.IndexFunc(p.Steps, func(s run.PlanStep) bool { return s.Name == path[i] })]
+			if !slices.Contains(step.DependsOn, path[i+1]) {
+				rt.Fatalf("the cycle %v: %s does not need %s", path, path[i], path[i+1])
+			}
+		}
+	})
+}
+
+// Whatever a client writes is refused with a kind or is a plan that stays one.
+func FuzzNormalise(f *testing.F) {
+	for _, seed := range []string{
+		withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true","env":{"A":"b"}},"depends_on":[],"timeout_s":1}`),
+		withSteps(`{"name":"a","tool":"workspace:write","inputs":{"files":[{"path":"x","content":"y"}]}}`, `{"name":"m","tool":"manual:ok","inputs":{"message":"go?"}}`),
+		one("git:checkout", `{"url":"https://example.org/x.git","ref":"main","depth":0}`),
+		one("sleep", `{"duration_s":0.5}`), one("gate:unit", `{"command":"go test ./..."}`),
+		`{"goal":"g","labels":{"team":"x"},"policy":{"tools_allowed":["gate:*"],"env_allowed":["CI"]},"workspace":{"excludes":["*.o"]},"steps":[{"name":"a","tool":"gate:x","inputs":{"command":"true"}}]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		var p run.Plan
+		if json.Unmarshal(doc, &p) != nil {
+			return
+		}
+		good, err := p.Normalise()
+		if err != nil {
+			if !errors.Is(err, fault.Invalid) {
+				t.Errorf("Normalise() = %v, want invalid", err)
+			}
+			return
+		}
+		wantFixedPoint(t, good)
+	})
+}
