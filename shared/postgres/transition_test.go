@@ -125,7 +125,7 @@ func (s *store) in(ctx context.Context, role, sql string, args ...any) (tag pgco
 	return tag, err
 }
 
-// eventsOf are all events that some machine knows, and one that none does.
+// allEvents are those that some machine knows, and one that none does.
 func allEvents() []string {
 	events := []string{"bogus"}
 	for _, tr := range run.Transitions {

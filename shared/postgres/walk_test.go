@@ -178,7 +178,7 @@ func (w *walk) sweepAll() error {
 // when all is quiet.
 func TestRandomWalks(t *testing.T) {
 	t.Parallel()
-	const walks, actors, acts = 4, 8, 400
+	const walks, actors, acts = 4, 8, 400 // some ten thousand transitions
 	for i := range walks {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()

@@ -82,6 +82,7 @@ func TestCommands(t *testing.T) {
 	for name, args := range map[string]string{
 		"run-create":          "run create -f plan.json",
 		"run-create-json":     "run create -f - --json",
+		"run-create-body":     "run create -f body.json",
 		"run-create-preview":  "run create -f plan.json --preview",
 		"run-create-no-file":  "run create",
 		"run-create-bad-json": "run create -f bad.json",
@@ -121,7 +122,7 @@ func TestCommands(t *testing.T) {
 			_, server := newGateway(t, script())
 			c := newCLI(t, server.URL)
 			c.in = strings.NewReader(plan)
-			for file, content := range map[string]string{"plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}"} {
+			for file, content := range map[string]string{"plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`} {
 				path := filepath.Join(c.dir, file)
 				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 					t.Fatal(err)
