@@ -36,7 +36,7 @@ func mapError(err error) error {
 	switch pg.Code {
 	case "NX001":
 		e := fault.New(fault.Conflict, "illegal-transition", "%v is not possible while the %v is %v", detail["event"], detail["machine"], detail["from"])
-		return e.With("from", detail["from"]).With("event", detail["event"]).With("allowed", detail["allowed"]).Because(err)
+		return e.With("machine", detail["machine"]).With("from", detail["from"]).With("event", detail["event"]).With("allowed", detail["allowed"]).Because(err)
 	case "NX002":
 		return fault.New(fault.Invalid, "reason-required", "a reason is required").Because(err)
 	case "NX003":

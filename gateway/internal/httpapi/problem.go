@@ -155,6 +155,9 @@ func (s *Server) fail(c echo.Context, err error) (broken bool) {
 		return true // or net/http would answer 200 to whoever still reads
 	}
 	p := s.problem(r, err)
+	if p.Code == api.ProblemCodeIllegalTransition {
+		s.countRefusal(err)
+	}
 	header := c.Response().Header()
 	for _, name := range []string{"Content-Type", "Content-Length", "Content-Disposition", "ETag"} {
 		header.Del(name) // of the answer that it was to be
@@ -196,4 +199,15 @@ func ptr[T comparable](v T) *T {
 		return nil
 	}
 	return &v
+}
+
+// countRefusal counts a transition that the database refused.
+func (s *Server) countRefusal(err error) {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		text := func(key string) string {
+			v, _ := e.Meta[key].(string)
+			return v
+		}
+		s.Metrics.TransitionRejections.Inc(text("machine"), text("from"), text("event"))
+	}
 }

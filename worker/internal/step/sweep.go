@@ -20,7 +20,8 @@ const (
 )
 
 // sweeper moves what nobody else will: expired leases, due retries, waits and
-// deadlines, and ready steps whose wake-up got lost. Every worker has one; they
+// deadlines, and ready steps whose wake-up got lost; and it deletes stored answers
+// that have expired. Every worker has one; they
 // share the work by SKIP LOCKED and need no leader.
 type sweeper struct {
 	db      *postgres.DB
@@ -75,7 +76,8 @@ func (s *sweeper) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	_, err = s.db.DeleteExpired(ctx, sweepRows)
+	return err
 }
 
 func (s *sweeper) one(ctx context.Context, d postgres.Due) error {
