@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -72,8 +74,11 @@ func (s *sweeper) pass(ctx context.Context) error {
 		if d.Kind == "lease" && now.Before(s.resume) {
 			continue
 		}
-		if err := s.one(ctx, d); err != nil {
+		switch err := s.one(ctx, d); {
+		case errors.Is(err, fault.Unavailable) || ctx.Err() != nil:
 			return err
+		case err != nil: // its own trouble must not keep the others waiting
+			s.log.ErrorContext(ctx, "sweep of one", "kind", d.Kind, "run_id", run.RunID.Format(d.RunID), "error", err)
 		}
 	}
 	_, err = s.db.DeleteExpired(ctx, sweepRows)
@@ -91,7 +96,7 @@ func (s *sweeper) one(ctx context.Context, d postgres.Due) error {
 	switch event {
 	case "lease_expired", "poison":
 		s.metrics.LeaseLost.Inc("step")
-		s.log.WarnContext(ctx, "lease expired", "tenant_id", d.TenantID.String(), "run_id", d.RunID.String(), "step_id", d.StepID.String(), "event", event)
+		s.log.WarnContext(ctx, "lease expired", "run_id", run.RunID.Format(d.RunID), "step_id", run.StepID.Format(*d.StepID), "event", event)
 	}
 	return nil
 }
