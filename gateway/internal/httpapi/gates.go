@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -122,7 +123,7 @@ func (s *Server) decide(c echo.Context, p *Principal, span string, d postgres.De
 // whoWon adds the gate as it is by now to a refusal: of two decisions at once the
 // loser sees the other.
 func (s *Server) whoWon(ctx context.Context, tenant, id uuid.UUID, err error) error {
-	e, ok := err.(*fault.Error) //nolint:errorlint // the store's own, to be added to
+	e, ok := errors.AsType[*fault.Error](err)
 	if !ok || e.Code != "illegal-transition" {
 		return err
 	}
