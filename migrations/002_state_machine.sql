@@ -83,7 +83,7 @@ SET LOCAL ROLE nofx_system;
 -- The edge that an event takes from a state, or NX001 with the events allowed
 -- there, or NX002 when the edge wants a reason.
 CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
-    LANGUAGE plpgsql STABLE SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
     e nofx.transition;

@@ -9,7 +9,6 @@ CREATE TABLE nofx.gate (
     round               int NOT NULL,
     name                text NOT NULL,
     kind                text NOT NULL CHECK (kind IN ('command', 'review', 'manual')),
-    machine             text NOT NULL DEFAULT 'gate' CHECK (machine = 'gate'),
     state               text NOT NULL DEFAULT 'pending',
     event               text,
     version             bigint NOT NULL DEFAULT 1,
@@ -28,7 +27,6 @@ CREATE TABLE nofx.gate (
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id),
     FOREIGN KEY (tenant_id, shown_checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id),
-    FOREIGN KEY (machine, state) REFERENCES nofx.machine_state (machine, state),
     CHECK (kind <> 'manual' OR expires_at IS NOT NULL)
 );
 CREATE INDEX gate_run ON nofx.gate (tenant_id, run_id, id);

@@ -1,6 +1,10 @@
 -- One function per machine: the only way both processes change a state. Each
 -- locks run, then step, then gate (EXECUTION.md, Lock order), looks at fence
 -- and version, and leaves the rest to the guards.
+--
+-- Functions here and later that are not SECURITY DEFINER are helpers: nobody but
+-- nofx_system may call them, from functions that have set the search path. To set
+-- it again at each call would cost more than most of them do.
 SET LOCAL ROLE nofx_system;
 
 -- What a lock tells. Never the whole row: to hand one on Postgres unpacks every
@@ -10,7 +14,7 @@ CREATE TYPE nofx.locked_step AS (tenant_id uuid, run_id uuid, id uuid, name text
 CREATE TYPE nofx.locked_gate AS (tenant_id uuid, run_id uuid, step_id uuid, id uuid, kind text, state text, version bigint, fence bigint, expires_at timestamptz);
 
 CREATE FUNCTION nofx.lock_run(p_run uuid) RETURNS nofx.locked_run
-    LANGUAGE plpgsql SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql
 AS $$
 DECLARE
     r nofx.locked_run;
@@ -25,7 +29,7 @@ $$;
 
 -- Locks the step's run and then the step.
 CREATE FUNCTION nofx.lock_step(p_step uuid) RETURNS nofx.locked_step
-    LANGUAGE plpgsql SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql
 AS $$
 DECLARE
     s nofx.locked_step;
@@ -41,7 +45,7 @@ $$;
 
 -- Locks the gate's run, its step and then the gate.
 CREATE FUNCTION nofx.lock_gate(p_gate uuid) RETURNS nofx.locked_gate
-    LANGUAGE plpgsql SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql
 AS $$
 DECLARE
     g nofx.locked_gate;

@@ -63,8 +63,8 @@ AS $$
         FROM step_lease x
     ), backoff AS (
         SELECT s.tenant_id, s.run_id, s.id FROM step s
-        WHERE s.state = 'retrying' AND s.ready_at <= clock_timestamp()
-        ORDER BY s.ready_at FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
+        WHERE s.state = 'retrying' AND s.due_at <= clock_timestamp()
+        ORDER BY s.due_at FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
     ), due AS (
         SELECT s.tenant_id, s.run_id, s.id FROM step s
         WHERE s.state = 'waiting' AND s.wait_until <= clock_timestamp()
@@ -77,7 +77,7 @@ AS $$
         -- Most of a backlog has a job that waits its turn: those go first, by a join.
         SELECT s.* FROM (
             SELECT s.tenant_id, s.run_id, s.id, s.job_id, s.ready_at FROM step s
-            WHERE s.state = 'ready' AND s.ready_at <= clock_timestamp()
+            WHERE s.state = 'ready' AND s.due_at <= clock_timestamp()
               AND NOT EXISTS (SELECT FROM river.river_job j WHERE j.id = s.job_id AND j.state = 'available')
             OFFSET 0) AS s
         WHERE wake_up_lost(s.job_id, s.ready_at, p_lost)

@@ -2,6 +2,8 @@ package postgres_test
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,10 +61,15 @@ func BenchmarkTransition(b *testing.B) {
 
 // The store's calls in the life of a three-step run, each with its round trips.
 func BenchmarkRun(b *testing.B) {
-	s := setup(b)
+	s := setupWith(b, postgres.Config{MaxConns: 1})
 	p := plan(b, "a:", "b: a", "c: b")
 	var create, claim, finish time.Duration
 	pre := func(*postgres.Claim) (*postgres.Checkpoint, error) { return checkpoint(run.PreCheckpoint), nil }
+	var pid int
+	if err := s.Pool().QueryRow(s.ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		b.Fatal(err)
+	}
+	before := cpu(b, pid)
 	for b.Loop() {
 		start := time.Now()
 		_, steps, err := s.CreateRun(s.ctx, s.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "x"})
@@ -85,9 +92,28 @@ func BenchmarkRun(b *testing.B) {
 			claim, finish = claim+claimed.Sub(start), finish+time.Since(claimed)
 		}
 	}
+	b.ReportMetric(float64((cpu(b, pid)-before).Microseconds())/float64(b.N), "cpu-µs")
 	b.ReportMetric(float64(create.Microseconds())/float64(b.N), "create-µs")
 	b.ReportMetric(float64(claim.Microseconds())/float64(3*b.N), "claim-µs")
 	b.ReportMetric(float64(finish.Microseconds())/float64(3*b.N), "finish-µs")
+}
+
+// cpu is the processor time that a backend has used.
+func cpu(b *testing.B, pid int) time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Skip(err)
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	var ticks time.Duration
+	for _, field := range strings.Fields(after)[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond
 }
 
 // How the hot calls cost with many finished runs behind them: the figures of

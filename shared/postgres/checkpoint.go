@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/run"
 )
@@ -96,16 +97,19 @@ func (db *DB) RecordCheckpoint(ctx context.Context, c *Claim, ck *Checkpoint) er
 		if err := insertBlobs(ctx, tx, c.TenantID, ck.Blobs, ck.Objects); err != nil {
 			return err
 		}
-		return recordCheckpoint(ctx, tx, c.TenantID, c.StepID, c.Fence, ck)
+		return recordCheckpoints(ctx, tx, []map[string]any{ck.item(c, trace.SpanContextFromContext(ctx))})
 	})
 }
 
-func recordCheckpoint(ctx context.Context, tx pgx.Tx, tenant, step uuid.UUID, fence int64, ck *Checkpoint) error {
-	doc, err := document(ck.document())
+func recordCheckpoints(ctx context.Context, tx pgx.Tx, items []map[string]any) error {
+	if len(items) == 0 {
+		return nil
+	}
+	doc, err := document(items)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, "SELECT nofx.record_checkpoint($1, $2, $3)", step, fence, doc)
+	_, err = tx.Exec(ctx, "SELECT nofx.record_checkpoints($1)", doc)
 	return err
 }
 

@@ -216,8 +216,9 @@ func literal(s string) string {
 }
 
 // traceparent is ctx's span in W3C form, or "" outside any.
-func traceparent(ctx context.Context) string {
-	sc := trace.SpanContextFromContext(ctx)
+func traceparent(ctx context.Context) string { return spanParent(trace.SpanContextFromContext(ctx)) }
+
+func spanParent(sc trace.SpanContext) string {
 	if !sc.IsValid() {
 		return ""
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 const eventColumns = `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
-	coalesce(e.reason, ''), e.actor, e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint
+	coalesce(e.reason, ''), e.actor, jsonb_strip_nulls(jsonb_build_object(
+		'from', e.from_state, 'to', e.to_state, 'event', e.event, 'reason', e.reason, 'step', s.name, 'fence', e.fence)) || e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint
 	FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id`
 
 func scanEvent(row pgx.CollectableRow) (e run.Event, err error) {

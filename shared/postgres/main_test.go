@@ -100,6 +100,18 @@ func (s *store) wakeSeq(t testing.TB, step uuid.UUID) int64 {
 	return one[int64](t, s, "SELECT wake_seq FROM nofx.step WHERE id = $1", step)
 }
 
+// Claim takes the step that j wakes for, in ctx's span.
+func (s *store) Claim(ctx context.Context, j job.Step, w postgres.Worker, ttl time.Duration, pre postgres.Pre) (*postgres.Claim, error) {
+	return s.DB.Claim(ctx, postgres.Wake{Job: j, Span: trace.SpanContextFromContext(ctx), Pre: pre}, w, ttl)
+}
+
+// FinishStep finishes in ctx's span.
+func (s *store) FinishStep(ctx context.Context, f postgres.Finish) error {
+	f.Span = trace.SpanContextFromContext(ctx)
+	_, err := s.DB.FinishStep(ctx, f, postgres.Worker{ID: "w1", PID: 1}, ttl)
+	return err
+}
+
 func noCheckpoint(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil }
 
 // claim takes a ready step for the worker w1.

@@ -66,9 +66,9 @@ func TestNothingScansHistory(t *testing.T) {
 	live, steps := s.create(t, "a:", "b: a")
 	s.exec(t, "ANALYZE")
 	for name, sql := range map[string]string{
-		"backoff":  "SELECT FROM nofx.step WHERE state = 'retrying' AND ready_at <= clock_timestamp() ORDER BY ready_at LIMIT 200",
+		"backoff":  "SELECT FROM nofx.step WHERE state = 'retrying' AND due_at <= clock_timestamp() ORDER BY due_at LIMIT 200",
 		"due":      "SELECT FROM nofx.step WHERE state = 'waiting' AND wait_until <= clock_timestamp() ORDER BY wait_until LIMIT 200",
-		"ready":    "SELECT FROM nofx.step WHERE state = 'ready' AND ready_at <= clock_timestamp()",
+		"ready":    "SELECT FROM nofx.step WHERE state = 'ready' AND due_at <= clock_timestamp()",
 		"late":     "SELECT FROM nofx.run WHERE state IN ('queued', 'running', 'waiting', 'paused') AND deadline <= clock_timestamp() ORDER BY deadline LIMIT 200",
 		"counts":   "SELECT state, count(*) FROM nofx.run WHERE state IN ('queued', 'running', 'waiting', 'paused') GROUP BY state",
 		"runs":     "SELECT FROM nofx.run WHERE tenant_id = '" + s.tenant.String() + "' ORDER BY id DESC LIMIT 50",

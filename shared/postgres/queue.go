@@ -30,10 +30,16 @@ func (db *DB) NewQueueClient(c river.Config) (*QueueClient, error) {
 	return client, nil
 }
 
+// readyStep is a step that wants a job.
+type readyStep struct {
+	ID      uuid.UUID
+	WakeSeq int64
+	Queue   string
+}
+
 // enqueueReady inserts a River job for every ready step of the run that has
 // none and is due. Every method that may ready steps ends with it, before the
-// commit. The job carries ctx's span when that is of the run's trace, else the
-// run's root context: work that a later request causes stays in its own trace.
+// commit.
 func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		SELECT s.id, s.wake_seq, s.queue, r.traceparent
@@ -43,35 +49,45 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 	if err != nil {
 		return err
 	}
-	var steps []uuid.UUID
-	var params []river.InsertManyParams
+	var ready []readyStep
 	var parent string
-	for rows.Next() {
-		args, opts := job.Step{TenantID: tenant}, job.Step{}.InsertOpts()
-		if err := rows.Scan(&args.StepID, &args.WakeSeq, &opts.Queue, &parent); err != nil {
-			return err
-		}
-		if opts.Metadata, err = metadata(ctx, runID, parent); err != nil {
-			return err
-		}
-		steps = append(steps, args.StepID)
-		params = append(params, river.InsertManyParams{Args: args, InsertOpts: &opts})
-	}
-	if err := rows.Err(); err != nil || len(params) == 0 {
+	var s readyStep
+	if _, err := pgx.ForEachRow(rows, []any{&s.ID, &s.WakeSeq, &s.Queue, &parent}, func() error {
+		ready = append(ready, s)
+		return nil
+	}); err != nil {
 		return err
+	}
+	return db.enqueue(ctx, tx, tenant, runID, parent, ready)
+}
+
+// enqueue inserts a River job for each of a run's ready steps. It carries ctx's
+// span when that is of the run's trace, else parent, the run's root context:
+// work that a later request causes stays in its own trace.
+func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, parent string, ready []readyStep) error {
+	if len(ready) == 0 {
+		return nil
+	}
+	meta, err := metadata(ctx, runID, parent)
+	if err != nil {
+		return err
+	}
+	params := make([]river.InsertManyParams, len(ready))
+	for i, s := range ready {
+		opts := job.Step{}.InsertOpts()
+		opts.Queue, opts.Metadata = s.Queue, meta
+		params[i] = river.InsertManyParams{Args: job.Step{TenantID: tenant, StepID: s.ID, WakeSeq: s.WakeSeq}, InsertOpts: &opts}
 	}
 	jobs, err := db.river.InsertManyTx(inTrace(ctx, parent), tx, params)
 	if err != nil {
 		return fmt.Errorf("enqueue %d steps of run %s: %w", len(params), runID, err)
 	}
-	ids := make([]int64, len(jobs))
+	// Row by row: for a list the planner may choose to read the whole table.
+	batch := &pgx.Batch{}
 	for i, j := range jobs {
-		ids[i] = j.Job.ID
+		batch.Queue("UPDATE nofx.step SET job_id = $3 WHERE tenant_id = $1 AND id = $2", tenant, ready[i].ID, j.Job.ID)
 	}
-	_, err = tx.Exec(ctx, `
-		UPDATE nofx.step s SET job_id = j.id FROM unnest($2::uuid[], $3::bigint[]) AS j (step_id, id)
-		WHERE s.tenant_id = $1 AND s.id = j.step_id`, tenant, steps, ids)
-	return err
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // metadata names the job's run and, for work that a request of another trace

@@ -2,9 +2,10 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -26,67 +27,90 @@ type NewRun struct {
 // Run and jobs belong to the trace of ctx's span, which must be valid. An
 // unknown project is fault.NotFound.
 func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Run, []run.Step, error) {
-	id := run.NewID()
-	header, steps, err := n.rows(ctx, id)
+	r, steps, err := n.nouns(ctx, tenant)
 	if err != nil {
 		return run.Run{}, nil, err
 	}
-	var detail RunDetail
+	header, rows, err := n.rows(r, steps)
+	if err != nil {
+		return run.Run{}, nil, err
+	}
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT nofx.create_run($1, $2)", header, steps); err != nil {
+		var readyAt []time.Time
+		if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at FROM nofx.create_run($1, $2)", header, rows).Scan(&r.CreatedAt, &r.Deadline, &readyAt); err != nil {
 			return err
 		}
-		if err := db.enqueueReady(ctx, tx, tenant, id); err != nil {
-			return err
+		var ready []readyStep
+		for i := range steps {
+			if len(steps[i].DependsOn) == 0 {
+				at := readyAt[len(ready)]
+				steps[i].State, steps[i].Version, steps[i].ReadyAt = run.Ready, 2, &at
+				ready = append(ready, readyStep{steps[i].ID, 1, run.Queue(steps[i].Tool)})
+			}
 		}
-		detail, err = runDetail(ctx, tx, tenant, id)
-		return err
+		r.EventSeq = int64(1 + len(ready))
+		return db.enqueue(ctx, tx, tenant, r.ID, r.Traceparent, ready)
 	})
-	return detail.Run, detail.Steps, err
+	return r, steps, err
 }
 
-// rows are the arguments of nofx.create_run.
-func (n NewRun) rows(ctx context.Context, id uuid.UUID) (header, steps string, err error) {
+// nouns are the run and its steps as they are before the database has them.
+func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Step, error) {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
-		return "", "", fmt.Errorf("create run: no span in context")
+		return run.Run{}, nil, fmt.Errorf("create run: no span in context")
 	}
 	doc, digest, err := n.Plan.Canonical()
 	if err != nil {
-		return "", "", err
+		return run.Run{}, nil, err
 	}
-	labels := n.Plan.Labels
-	if labels == nil {
-		labels = map[string]string{}
+	r := run.Run{
+		ID: run.NewID(), TenantID: tenant, Project: n.Project, Goal: n.Plan.Goal, State: run.Queued, Version: 1, Labels: n.Plan.Labels,
+		Plan: doc, PlanDigest: digest, TraceID: sc.TraceID().String(), Traceparent: spanParent(sc), CorrelationID: n.CorrelationID, CreatedBy: n.CreatedBy,
 	}
+	if r.Labels == nil {
+		r.Labels = map[string]string{}
+	}
+	steps := make([]run.Step, len(n.Plan.Steps))
+	index := make(map[string]int, len(steps))
+	for i, s := range n.Plan.Steps {
+		index[s.Name] = i
+	}
+	for i, s := range n.Plan.Steps {
+		needs := slices.SortedFunc(slices.Values(s.DependsOn), func(a, b string) int { return index[a] - index[b] })
+		steps[i] = run.Step{ID: run.NewID(), RunID: r.ID, Index: i, Name: s.Name, Tool: s.Tool, State: run.Pending, Version: 1,
+			MaxAttempts: *s.Retry.MaxAttempts, DependsOn: append([]string{}, needs...)}
+	}
+	return r, steps, nil
+}
+
+// rows are the arguments of nofx.create_run.
+func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err error) {
 	header, err = document(map[string]any{
-		"id": id, "project": n.Project, "goal": n.Plan.Goal, "labels": labels,
-		"plan": json.RawMessage(doc), "plan_digest": digest,
-		"trace_id": sc.TraceID().String(), "traceparent": traceparent(ctx),
-		"correlation_id": nullable(n.CorrelationID), "created_by": n.CreatedBy,
-		"deadline_s": run.RunDeadline.Seconds(),
+		"id": r.ID, "project": r.Project, "goal": r.Goal, "labels": r.Labels,
+		"plan": r.Plan, "plan_digest": r.PlanDigest, "trace_id": r.TraceID, "traceparent": r.Traceparent,
+		"correlation_id": nullable(r.CorrelationID), "created_by": r.CreatedBy, "deadline_s": run.RunDeadline.Seconds(),
 	})
 	if err != nil {
 		return "", "", err
 	}
-	index := make(map[string]int, len(n.Plan.Steps))
-	rows := make([]map[string]any, len(n.Plan.Steps))
-	for i, s := range n.Plan.Steps {
+	index := make(map[string]int, len(steps))
+	list := make([]map[string]any, len(steps))
+	for i, s := range steps {
 		index[s.Name] = i
-		rows[i] = map[string]any{
-			"id": run.NewID(), "name": s.Name, "tool": s.Tool, "queue": run.Queue(s.Tool),
-			"spec": n.Plan.Spec(i), "max_attempts": *s.Retry.MaxAttempts,
-		}
 	}
-	for i, s := range n.Plan.Steps {
+	for i, s := range steps {
 		needs := make([]int, len(s.DependsOn))
 		for j, name := range s.DependsOn {
 			needs[j] = index[name]
 		}
-		rows[i]["needs"] = needs
+		list[i] = map[string]any{
+			"id": s.ID, "name": s.Name, "tool": s.Tool, "queue": run.Queue(s.Tool),
+			"spec": n.Plan.Spec(i), "max_attempts": s.MaxAttempts, "needs": needs,
+		}
 	}
-	steps, err = document(rows)
-	return header, steps, err
+	rows, err = document(list)
+	return header, rows, err
 }
 
 func nullable(s string) *string {

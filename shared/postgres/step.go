@@ -1,21 +1,20 @@
 package postgres
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
-	"github.com/riverqueue/river/rivertype"
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
@@ -136,71 +135,155 @@ type Checkpoint struct {
 	Objects     []Object
 }
 
-// Claim takes the step that j wakes for, under a new fence and a lease of ttl.
-// It returns nil when the wake-up is stale or the run takes no claims. pre makes
-// the checkpoint that the step starts from; where that needs no storage it is
-// recorded in the same transaction, else pre returns nil and the worker records
-// it with RecordCheckpoint; it is called again when the transaction is. ctx's
-// span is the attempt's.
-func (db *DB) Claim(ctx context.Context, j job.Step, w Worker, ttl time.Duration, pre func(*Claim) (*Checkpoint, error)) (*Claim, error) {
-	sc := trace.SpanContextFromContext(ctx)
-	var claim *Claim
-	err := db.tx(ctx, j.TenantID, func(tx pgx.Tx) error {
-		c := Claim{TenantID: j.TenantID, StepID: j.StepID}
-		claim = nil
-		batch := &pgx.Batch{}
-		batch.Queue(`SELECT run_id, name, tool, spec, fence, attempt, max_attempts, lost_leases, ready_at, claimed_at, lost_at, traceparent, plan_digest, coalesce(waived_digest, '')
-			FROM nofx.claim_step($1, $2, $3, $4, $5, $6, $7)`,
-			j.StepID, j.WakeSeq, w.ID, w.PID, ttl, sc.TraceID().String(), sc.SpanID().String())
-		batch.Queue(`SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline
-			FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
-			JOIN nofx.checkpoint c ON c.tenant_id = n.tenant_id AND c.id = n.head_checkpoint_id
-			WHERE d.tenant_id = $1 AND d.step_id = $2 ORDER BY n.idx`, j.TenantID, j.StepID)
-		if err := c.scan(tx.SendBatch(ctx, batch)); err != nil {
-			if errors.Is(err, pgx.ErrNoRows) {
-				return nil // stale
-			}
-			return err
-		}
-		if ck, err := pre(&c); err != nil {
-			return err
-		} else if ck != nil {
-			if err := recordCheckpoint(ctx, tx, c.TenantID, c.StepID, c.Fence, ck); err != nil {
-				return err
-			}
-		}
-		claim = &c
-		return nil
-	})
-	return claim, err
+// Pre makes the checkpoint that a claimed step starts from. Where that needs no
+// storage it is recorded with the claim; otherwise Pre returns nil and the worker
+// records it with RecordCheckpoint. It is called again when its transaction is.
+type Pre func(*Claim) (*Checkpoint, error)
+
+// Wake asks for the step that a job wakes for.
+type Wake struct {
+	Job  job.Step
+	Span trace.SpanContext // of the attempt to come
+	Pre  Pre
 }
 
-func (c *Claim) scan(results pgx.BatchResults) (err error) {
-	defer func() {
-		if closeErr := results.Close(); err == nil {
-			err = closeErr
+// Claim is ClaimSteps for one step.
+func (db *DB) Claim(ctx context.Context, wake Wake, w Worker, ttl time.Duration) (*Claim, error) {
+	claims, err := db.ClaimSteps(ctx, []Wake{wake}, w, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return claims[0], nil
+}
+
+// ClaimSteps takes steps of one tenant in one transaction, each under a new
+// fence and a lease of ttl. In the order of wakes it returns the claims, nil
+// where the wake-up is stale or the run takes no claims.
+func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.Duration) ([]*Claim, error) {
+	tenant := wakes[0].Job.TenantID
+	items := make([]map[string]any, len(wakes))
+	for i, wake := range wakes {
+		items[i] = map[string]any{"step_id": wake.Job.StepID, "wake_seq": wake.Job.WakeSeq, "traceparent": spanParent(wake.Span),
+			"trace_id": wake.Span.TraceID().String(), "span_id": wake.Span.SpanID().String()}
+	}
+	doc, err := document(items)
+	if err != nil {
+		return nil, err
+	}
+	var claims []*Claim
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		claims = make([]*Claim, len(wakes))
+		rows, err := tx.Query(ctx, "SELECT ord, "+claimColumns+" FROM nofx.claim_steps($1, $2, $3, $4)", doc, w.ID, w.PID, ttl)
+		if err != nil {
+			return err
 		}
-	}()
-	err = results.QueryRow().Scan(&c.RunID, &c.Name, &c.Tool, &c.Spec, &c.Fence, &c.Attempt, &c.MaxAttempts, &c.LostLeases,
-		&c.ReadyAt, &c.ClaimedAt, &c.LostAt, &c.Traceparent, &c.PlanDigest, &c.WaivedDigest)
-	if err != nil {
-		return err
-	}
-	rows, err := results.Query()
-	if err != nil {
-		return err
-	}
-	c.Parents, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Parent, err error) {
-		err = row.Scan(&p.ID, &p.Digest, &p.Generation, &p.TreeDigest, &p.StateDigest, &p.State)
-		return p, err
+		var ord int
+		var c claimRow
+		if _, err := pgx.ForEachRow(rows, append([]any{&ord}, c.fields()...), func() error {
+			claims[ord] = c.claim(tenant)
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := parents(ctx, tx, tenant, claims); err != nil {
+			return err
+		}
+		return start(ctx, tx, claims, func(i int) (Pre, trace.SpanContext) { return wakes[i].Pre, wakes[i].Span })
 	})
-	return err
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,
+	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents`
+
+// claimRow is a nofx.claimed, all of it NULL where nothing was claimed.
+type claimRow struct {
+	stepID, runID                    *uuid.UUID
+	name, tool                       *string
+	spec                             *run.Spec
+	fence                            *int64
+	attempt, maxAttempts, lostLeases *int
+	readyAt, claimedAt, lostAt       *time.Time
+	traceparent, planDigest, waived  *string
+	parents                          *int
+}
+
+func (r *claimRow) fields() []any {
+	return []any{&r.stepID, &r.runID, &r.name, &r.tool, &r.spec, &r.fence, &r.attempt, &r.maxAttempts, &r.lostLeases,
+		&r.readyAt, &r.claimedAt, &r.lostAt, &r.traceparent, &r.planDigest, &r.waived, &r.parents}
+}
+
+// claim is the row as a claim, whose parents are to be filled in, or nil.
+func (r *claimRow) claim(tenant uuid.UUID) *Claim {
+	if r.stepID == nil {
+		return nil
+	}
+	c := &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
+		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt,
+		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Parents: make([]Parent, *r.parents)}
+	if r.waived != nil {
+		c.WaivedDigest = *r.waived
+	}
+	return c
+}
+
+// parents reads the checkpoints that claims start from, but for those that have
+// theirs already.
+func parents(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, claims []*Claim) error {
+	wanted := map[uuid.UUID]*Claim{}
+	for _, c := range claims {
+		if c != nil && len(c.Parents) > 0 && c.Parents[0].ID == uuid.Nil {
+			wanted[c.StepID], c.Parents = c, c.Parents[:0]
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `SELECT d.step_id, c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline
+		FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
+		JOIN nofx.checkpoint c ON c.tenant_id = n.tenant_id AND c.id = n.head_checkpoint_id
+		WHERE d.tenant_id = $1 AND d.step_id = ANY ($2) ORDER BY n.idx`, tenant, slices.Collect(maps.Keys(wanted)))
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		var step uuid.UUID
+		var p Parent
+		if err := rows.Scan(&step, &p.ID, &p.Digest, &p.Generation, &p.TreeDigest, &p.StateDigest, &p.State); err != nil {
+			return err
+		}
+		wanted[step].Parents = append(wanted[step].Parents, p)
+	}
+	return rows.Err()
+}
+
+// start records the checkpoints that claims start from, as far as Pre makes them.
+func start(ctx context.Context, tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) error {
+	var items []map[string]any
+	for i, c := range claims {
+		if c == nil {
+			continue
+		}
+		pre, span := of(i)
+		ck, err := pre(c)
+		if err != nil {
+			return err
+		}
+		if ck != nil {
+			items = append(items, ck.item(c, span))
+		}
+	}
+	return recordCheckpoints(ctx, tx, items)
 }
 
 // Finish is what one attempt came to.
 type Finish struct {
 	Claim        *Claim
-	Outcome      string // succeed, fail, retry, wait or interrupted
+	Span         trace.SpanContext // of the finish
+	Outcome      string            // succeed, fail, retry, wait or interrupted
 	Reason       string
 	FailureClass run.FailureClass
 	Delay        time.Duration // retry: until it is due
@@ -211,11 +294,25 @@ type Finish struct {
 	Artifacts    []run.Artifact
 	Gate         *NewGate
 	Wait         *NewWait
-	Job          *river.Job[job.Step] // completed with it; nil when there is none
+	Chain        *Chain // nil: successors are left to the queue
+}
 
-	// RunEnded is told, after the commit, that this ended the run, and how long
-	// after its creation. It may be nil.
-	RunEnded func(s run.State, after time.Duration)
+// Chain has a finish go on with a step that it readies: on Queue, for the same
+// worker, in the same transaction.
+type Chain struct {
+	Queue string
+	Span  trace.SpanContext // of the attempt to come
+	Pre   Pre
+}
+
+// Finished is what became of a Finish.
+type Finished struct {
+	// Err is fault.Fenced where the lease was lost and nothing was written. An
+	// attempt that had been recorded like this before is no error.
+	Err   error
+	Next  *Claim        // the step taken by Chain
+	Ended run.State     // the run's, when this ended it
+	After time.Duration // how long after its creation
 }
 
 // NewGate is a gate to open and, for a command gate, its verdict.
@@ -239,70 +336,140 @@ type NewWait struct {
 	Quorum int
 }
 
-// FinishStep records the result of an attempt in one transaction: checkpoints,
-// artifacts, gate, state, events, successors and their jobs, and the completion
-// of its own job. fault.Fenced means that the lease was lost and nothing was
-// written; an attempt already recorded like this is no error.
-func (db *DB) FinishStep(ctx context.Context, f Finish) error {
-	doc, err := f.document()
+// FinishStep is FinishSteps for one attempt.
+func (db *DB) FinishStep(ctx context.Context, f Finish, w Worker, ttl time.Duration) (Finished, error) {
+	done, err := db.FinishSteps(ctx, []Finish{f}, w, ttl)
 	if err != nil {
-		return err
+		return Finished{}, err
 	}
-	c := f.Claim
-	var ended *run.State
-	var seconds *float64
-	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
-		for _, ck := range f.Checkpoints {
-			if err := insertBlobs(ctx, tx, c.TenantID, ck.Blobs, ck.Objects); err != nil {
-				return err
-			}
-		}
-		var answer string
-		if err := tx.QueryRow(ctx, "SELECT answer, run_state, run_seconds FROM nofx.finish_step($1)", doc).Scan(&answer, &ended, &seconds); err != nil {
-			return err
-		}
-		switch answer {
-		case "fenced":
-			return fault.New(fault.Fenced, "fenced", "step %s: fence %d is lost", c.StepID, c.Fence)
-		case "ok":
-			if err := db.enqueueReady(ctx, tx, c.TenantID, c.RunID); err != nil {
-				return err
-			}
-		}
-		if f.Job == nil {
-			return nil
-		}
-		// A job that is gone was only a wake-up; the step's row is the truth.
-		if _, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, f.Job); err != nil && !errors.Is(err, rivertype.ErrNotFound) {
-			return fmt.Errorf("complete job %d: %w", f.Job.ID, err)
-		}
-		return nil
-	})
-	if err == nil && ended != nil && f.RunEnded != nil {
-		f.RunEnded(*ended, time.Duration(*seconds*float64(time.Second)))
-	}
-	return err
+	return done[0], done[0].Err
 }
 
-// document is f as nofx.finish_step reads it.
-func (f Finish) document() (string, error) {
-	checkpoints := make([]map[string]any, len(f.Checkpoints))
-	for i, c := range f.Checkpoints {
-		checkpoints[i] = c.document()
+// FinishSteps records the results of attempts of one tenant in one transaction:
+// checkpoints, artifacts, gates, states, events, successors and the jobs of those
+// that no Chain took. It answers in the order of list; an error means that
+// nothing of it was recorded.
+//
+// The job of an attempt is not completed here: it was only a wake-up, and one
+// that comes again finds that its step has moved on.
+func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time.Duration) ([]Finished, error) {
+	tenant := list[0].Claim.TenantID
+	order := make([]int, len(list))
+	for i := range order {
+		order[i] = i
 	}
-	artifacts := make([]map[string]any, len(f.Artifacts))
-	for i, a := range f.Artifacts {
-		artifacts[i] = map[string]any{"id": a.ID, "name": a.Name, "key": a.Key, "media_type": a.MediaType,
-			"size_bytes": a.Size, "sha256": hex.EncodeToString(a.SHA256)}
+	slices.SortFunc(order, func(a, b int) int {
+		x, y := list[a].Claim, list[b].Claim
+		return cmp.Or(bytes.Compare(x.RunID[:], y.RunID[:]), bytes.Compare(x.StepID[:], y.StepID[:]))
+	})
+	items := make([]map[string]any, len(list))
+	for at, i := range order {
+		items[at] = list[i].item()
 	}
-	doc := map[string]any{
-		"step_id": f.Claim.StepID, "fence": f.Claim.Fence, "outcome": f.Outcome,
-		"reason": nullable(clip(f.Reason)), "failure_class": nullable(string(f.FailureClass)),
-		"delay_s": f.Delay.Seconds(), "exit_code": f.ExitCode, "usage": f.Usage,
-		"checkpoints": checkpoints, "artifacts": artifacts,
+	doc, err := document(items)
+	if err != nil {
+		return nil, err
+	}
+	var done []Finished
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		done = make([]Finished, len(list))
+		rows, err := tx.Query(ctx, "SELECT ord, answer, run_state, run_seconds, enqueue, "+claimColumns+" FROM nofx.finish_steps($1, $2, $3, $4)", doc, w.ID, w.PID, ttl)
+		if err != nil {
+			return err
+		}
+		var (
+			at      int
+			answer  string
+			ended   *run.State
+			seconds *float64
+			enqueue bool
+			c       claimRow
+			readied []Finish
+			stored  []*Checkpoint
+			claims  = make([]*Claim, len(list))
+		)
+		if _, err := pgx.ForEachRow(rows, append([]any{&at, &answer, &ended, &seconds, &enqueue}, c.fields()...), func() error {
+			i := order[at]
+			f, d := list[i], &done[i]
+			switch answer {
+			case "fenced":
+				d.Err = fault.New(fault.Fenced, "fenced", "step %s: fence %d is lost", f.Claim.StepID, f.Claim.Fence)
+			case "ok":
+				stored = append(stored, f.Checkpoints...)
+			}
+			if ended != nil {
+				d.Ended, d.After = *ended, time.Duration(*seconds*float64(time.Second))
+			}
+			if enqueue {
+				readied = append(readied, f)
+			}
+			d.Next = c.claim(tenant)
+			claims[i] = d.Next
+			if d.Next != nil && len(d.Next.Parents) == 1 {
+				d.Next.Parents[0] = f.Checkpoints[len(f.Checkpoints)-1].parent() // it needs this step alone
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, ck := range stored {
+			if err := insertBlobs(ctx, tx, tenant, ck.Blobs, ck.Objects); err != nil {
+				return err
+			}
+		}
+		for _, f := range readied {
+			if err := db.enqueueReady(trace.ContextWithSpanContext(ctx, f.Span), tx, tenant, f.Claim.RunID); err != nil {
+				return err
+			}
+		}
+		if err := parents(ctx, tx, tenant, claims); err != nil {
+			return err
+		}
+		return start(ctx, tx, claims, func(i int) (Pre, trace.SpanContext) { return list[i].Chain.Pre, list[i].Chain.Span })
+	})
+	if err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+// item is f as nofx.finish_steps reads it.
+func (f Finish) item() map[string]any {
+	item := map[string]any{
+		"run_id": f.Claim.RunID, "step_id": f.Claim.StepID, "fence": f.Claim.Fence, "traceparent": spanParent(f.Span), "outcome": f.Outcome,
+	}
+	if f.Reason != "" {
+		item["reason"] = clip(f.Reason)
+	}
+	if f.FailureClass != "" {
+		item["failure_class"] = f.FailureClass
+	}
+	if f.Outcome == "retry" {
+		item["delay_s"] = f.Delay.Seconds()
+	}
+	if f.ExitCode != nil {
+		item["exit_code"] = f.ExitCode
+	}
+	if f.Usage != (run.Usage{}) {
+		item["usage"] = f.Usage
 	}
 	if f.Outputs != nil {
-		doc["outputs"] = f.Outputs
+		item["outputs"] = f.Outputs
+	}
+	if f.Checkpoints != nil {
+		checkpoints := make([]map[string]any, len(f.Checkpoints))
+		for i, c := range f.Checkpoints {
+			checkpoints[i] = c.document()
+		}
+		item["checkpoints"] = checkpoints
+	}
+	if f.Artifacts != nil {
+		artifacts := make([]map[string]any, len(f.Artifacts))
+		for i, a := range f.Artifacts {
+			artifacts[i] = map[string]any{"id": a.ID, "name": a.Name, "key": a.Key, "media_type": a.MediaType,
+				"size_bytes": a.Size, "sha256": hex.EncodeToString(a.SHA256)}
+		}
+		item["artifacts"] = artifacts
 	}
 	if g := f.Gate; g != nil {
 		gate := map[string]any{"id": g.ID, "name": g.Name, "kind": g.Kind, "message": nullable(g.Message), "input_digest": g.InputDigest,
@@ -313,25 +480,38 @@ func (f Finish) document() (string, error) {
 		if g.Event != "" {
 			gate["event"] = g.Event
 		}
-		doc["gate"] = gate
+		item["gate"] = gate
 	}
 	if w := f.Wait; w != nil {
-		doc["wait"] = map[string]any{"kind": w.Kind, "after_s": w.After.Seconds(), "quorum": max(w.Quorum, 1)}
+		item["wait"] = map[string]any{"kind": w.Kind, "after_s": w.After.Seconds(), "quorum": max(w.Quorum, 1)}
 	}
-	return document(doc)
+	if c := f.Chain; c != nil {
+		item["chain"] = map[string]any{"queue": c.Queue, "trace_id": c.Span.TraceID().String(), "span_id": c.Span.SpanID().String()}
+	}
+	return item
 }
 
 func (c *Checkpoint) document() map[string]any {
 	doc := map[string]any{"id": c.ID, "kind": c.Kind, "generation": c.Generation, "digest": c.Digest,
 		"manifest": base64.StdEncoding.EncodeToString(c.Manifest), "state_digest": c.StateDigest,
-		"tree_digest": c.TreeDigest, "bytes_new": c.BytesNew, "parents": c.Parents}
-	if c.Parents == nil {
-		doc["parents"] = []uuid.UUID{}
+		"tree_digest": c.TreeDigest, "bytes_new": c.BytesNew}
+	if len(c.Parents) > 0 {
+		doc["parents"] = c.Parents
 	}
 	if c.State != nil {
 		doc["state_inline"] = base64.StdEncoding.EncodeToString(c.State)
 	}
 	return doc
+}
+
+// item is c as nofx.record_checkpoints reads it.
+func (c *Checkpoint) item(of *Claim, span trace.SpanContext) map[string]any {
+	return map[string]any{"step_id": of.StepID, "fence": of.Fence, "traceparent": spanParent(span), "checkpoint": c.document()}
+}
+
+// parent is c as a checkpoint that a step starts from.
+func (c *Checkpoint) parent() Parent {
+	return Parent{ID: c.ID, Digest: c.Digest, Generation: c.Generation, TreeDigest: c.TreeDigest, StateDigest: c.StateDigest, State: c.State}
 }
 
 // clip makes a reason fit its column, whatever a tool wrote: valid UTF-8 without

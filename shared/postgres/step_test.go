@@ -344,7 +344,7 @@ func TestRetries(t *testing.T) {
 		if made := s.sweep(t, postgres.SweepRules{}); made != nil {
 			t.Errorf("sweep before the time = %v, want nothing", made)
 		}
-		s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() WHERE id = $1", a)
+		s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp(), due_at = clock_timestamp() WHERE id = $1", a)
 		if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[backoff_elapsed]" {
 			t.Errorf("sweep when due = %v, want [backoff_elapsed]", made)
 		}

@@ -97,7 +97,7 @@ func TestPoison(t *testing.T) {
 			if made := s.sweep(t, postgres.SweepRules{}); made != nil {
 				t.Errorf("sweep during the delay = %v, want nothing", made)
 			}
-			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second' WHERE id = $1", a)
+			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE id = $1", a)
 			if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[wakeup]" || s.jobs(t, a) != 1 {
 				t.Errorf("sweep after the delay = %s and %d jobs, want [wakeup] and 1", made, s.jobs(t, a))
 			}
@@ -178,7 +178,7 @@ func TestLostWakeUps(t *testing.T) {
 			if made := s.sweep(t, rules); made != nil {
 				t.Errorf("sweep at once = %v, want nothing", made)
 			}
-			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '6 s' WHERE id = $1", a)
+			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '6 s', due_at = clock_timestamp() - interval '6 s' WHERE id = $1", a)
 			seq := s.wakeSeq(t, a)
 			if made := fmt.Sprint(s.sweep(t, rules)); made != tt.want {
 				t.Errorf("sweep = %s, want %s", made, tt.want)
@@ -211,7 +211,7 @@ func TestSweepersAtOnce(t *testing.T) {
 	s.claim(t, steps["a"].ID)
 	s.expire(t, steps["a"].ID)
 	s.exec(t, "DELETE FROM river.river_job")
-	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second' WHERE state = 'ready'")
+	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE state = 'ready'")
 	due, err := s.Due(s.ctx, rules)
 	if err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func (w *walk) one(r *rand.Rand) error {
 			WHERE step_id IN (SELECT step_id FROM nofx.step_lease ORDER BY random() LIMIT 1)`)
 		return err
 	case p < 950:
-		_, err := w.Admin.Exec(w.ctx, `UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 s'
+		_, err := w.Admin.Exec(w.ctx, `UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 s', due_at = clock_timestamp() - interval '1 s'
 			WHERE state IN ('ready', 'retrying') AND id IN (SELECT id FROM nofx.step WHERE state IN ('ready', 'retrying') ORDER BY random() LIMIT 1)`)
 		return err
 	}
@@ -222,7 +222,7 @@ func (w *walk) finishAll(t *testing.T) {
 		if len(live) == 0 {
 			return
 		}
-		w.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 hour' WHERE state IN ('ready', 'retrying')")
+		w.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 hour', due_at = clock_timestamp() - interval '1 hour' WHERE state IN ('ready', 'retrying')")
 		w.exec(t, "UPDATE nofx.step_lease SET lease_until = clock_timestamp()")
 		for _, gate := range all[uuid.UUID](t, w.store, "SELECT id FROM nofx.gate WHERE state = 'pending'") {
 			if _, err := w.decide(gate, "approve"); err != nil {

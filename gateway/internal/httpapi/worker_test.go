@@ -49,8 +49,9 @@ func (g *gateway) claim(step api.Step) *postgres.Claim {
 	if err := g.pg.Admin.QueryRow(ctx, "SELECT wake_seq FROM nofx.step WHERE id = $1", j.StepID).Scan(&j.WakeSeq); err != nil {
 		g.Fatal(err)
 	}
-	c, err := g.db.Claim(ctx, j, postgres.Worker{ID: "w1", PID: 7}, time.Minute,
-		func(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil })
+	c, err := g.db.Claim(ctx, postgres.Wake{
+		Job: j, Span: span.SpanContext(), Pre: func(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil },
+	}, postgres.Worker{ID: "w1", PID: 7}, time.Minute)
 	if err != nil || c == nil {
 		g.Fatalf("Claim(%s) = %v, %v", step.Name, c, err)
 	}
@@ -59,7 +60,7 @@ func (g *gateway) claim(step api.Step) *postgres.Claim {
 
 func (g *gateway) finish(f postgres.Finish) {
 	g.Helper()
-	if err := g.db.FinishStep(postgres.WithActor(g.Context(), "worker:w1"), f); err != nil {
+	if _, err := g.db.FinishStep(postgres.WithActor(g.Context(), "worker:w1"), f, postgres.Worker{ID: "w1", PID: 7}, time.Minute); err != nil {
 		g.Fatal(err)
 	}
 }

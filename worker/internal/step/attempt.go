@@ -40,43 +40,56 @@ type attempt struct {
 	saved *snapshot.Scan // what of it the finish records
 }
 
-// work runs the attempt that j wakes for. A stale wake-up is no error: the step
-// has moved on, and the job has done its duty.
+// work runs the attempt that j wakes for, and then steps of the same run that
+// its finish takes along. A stale wake-up is no error: the step has moved on, and
+// the job has done its duty.
 func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	w.metrics.WorkerSlots.Add(1, j.Queue, "used")
 	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
-	a := attempt{Worker: w, job: j}
+	a := &attempt{Worker: w, job: j}
 	sent := time.Now()
-	claim, err := w.db.Claim(ctx, j.Args, postgres.Worker{ID: w.id, PID: w.pid}, w.ttl, a.begin)
+	claim, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{Job: j.Args, Span: trace.SpanContextFromContext(ctx), Pre: a.begin})
 	if err != nil || claim == nil {
 		return err
 	}
-	a.claim = claim
+	for a != nil {
+		if a, sent, err = a.run(ctx, sent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run takes the claimed attempt to its end. It returns the attempt at a successor
+// that the finish claimed, and when that was sent.
+func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time, error) {
+	claim := a.claim
 	ctx = telemetry.WithScope(ctx, telemetry.Scope{
 		TenantID: run.TenantID.Format(claim.TenantID), RunID: run.RunID.Format(claim.RunID),
 		StepID: run.StepID.Format(claim.StepID), Attempt: claim.Attempt,
 	})
-	w.observeClaim(ctx, claim)
+	a.observeClaim(ctx, claim)
 
 	ctx, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
-	w.keeper.hold(claim, sent, lose)
-	defer w.keeper.release(claim)
+	a.keeper.hold(claim, sent, lose)
+	defer a.keeper.release(claim)
 	toolCtx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
-	defer w.drain.watch(interrupt)()
+	defer a.drain.watch(interrupt)()
 
 	if err := failpoint.Hit("after_claim"); err != nil {
-		return err
+		return nil, sent, err
 	}
 	began := time.Now()
 	defer a.giveBack(ctx)
 	f, err := a.try(ctx, toolCtx)
+	var next *attempt
 	if err == nil {
-		err = a.finish(ctx, f)
+		next, sent, err = a.finish(ctx, f)
 	}
 	a.report(ctx, f, err, time.Since(began))
-	return nil
+	return next, sent, nil
 }
 
 func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
@@ -228,34 +241,55 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 
 // finish records the outcome. While the database does not answer it tries again
 // for as long as the lease may hold; an attempt that was recorded without our
-// learning of it is not recorded twice.
-func (a *attempt) finish(ctx context.Context, f postgres.Finish) error {
+// learning of it is not recorded twice. Unless the worker drains, the same
+// transaction takes a successor that became ready: that is the next attempt, and
+// sent is when its lease was asked for.
+func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt, sent time.Time, err error) {
+	job := trace.SpanContextFromContext(ctx) // the attempts of one job are all under its span
 	ctx, span := tracer().Start(ctx, "finish")
 	defer span.End()
-	f.Job = a.job
-	f.RunEnded = func(s run.State, after time.Duration) {
-		a.metrics.RunsFinished.Inc(string(s))
-		a.metrics.RunDuration.Observe(ctx, after.Seconds(), string(s))
-	}
+	f.Span = span.SpanContext()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := a.keeper.fresh(ctx, a.claim)
-		if err == nil {
-			err = a.db.FinishStep(ctx, f)
+		next = &attempt{Worker: a.Worker, job: a.job}
+		f.Chain = nil
+		if f.Outcome == "succeed" && !a.drain.begun.Load() {
+			f.Chain = &postgres.Chain{Queue: a.job.Queue, Span: job, Pre: next.begin}
+		}
+		var done postgres.Finished
+		if err = a.keeper.fresh(ctx, a.claim); err == nil {
+			sent = time.Now()
+			if done, err = a.finishes.call(ctx, a.claim.TenantID, f); err == nil {
+				err = done.Err
+			}
 		}
 		if err == nil {
-			if a.saved != nil {
-				a.space.Committed(a.saved)
-			}
-			return failpoint.Hit("after_commit")
+			return a.finished(ctx, done, next), sent, failpoint.Hit("after_commit")
 		}
 		if !errors.Is(err, fault.Unavailable) {
-			return err
+			return nil, sent, err
 		}
 		a.log.WarnContext(ctx, "finish is tried again", "error", err)
 		if err := pauseFor(ctx, pause); err != nil {
-			return err
+			return nil, sent, err
 		}
 	}
+}
+
+// finished notes what a recorded finish came to, and returns next if it was
+// claimed.
+func (a *attempt) finished(ctx context.Context, done postgres.Finished, next *attempt) *attempt {
+	if a.saved != nil {
+		a.space.Committed(a.saved)
+	}
+	if done.Ended != "" {
+		a.metrics.RunsFinished.Inc(string(done.Ended))
+		a.metrics.RunDuration.Observe(ctx, done.After.Seconds(), string(done.Ended))
+	}
+	if done.Next == nil {
+		return nil
+	}
+	next.claim = done.Next
+	return next
 }
 
 func pauseFor(ctx context.Context, d time.Duration) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -20,6 +21,13 @@ import (
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/tool"
+)
+
+// How claims and finishes share transactions: so many transactions of each at
+// once, so many steps in one at the most (EXECUTION.md, Limits).
+const (
+	lanes = 2
+	batch = 64
 )
 
 // Config is what a Worker works with.
@@ -63,6 +71,9 @@ type Worker struct {
 	metrics   *telemetry.Metrics
 	log       *slog.Logger
 
+	claims   group[postgres.Wake, *postgres.Claim]
+	finishes group[postgres.Finish, postgres.Finished]
+
 	keeper  *keeper
 	sweeper *sweeper
 	drain   drain
@@ -82,6 +93,13 @@ func New(cfg Config) (*Worker, error) {
 		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		queues:    cfg.Queues,
 	}
+	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
+	w.claims = group[postgres.Wake, *postgres.Claim]{lanes: lanes, most: batch, do: func(ctx context.Context, list []postgres.Wake) ([]*postgres.Claim, error) {
+		return w.db.ClaimSteps(ctx, list, self, w.ttl)
+	}}
+	w.finishes = group[postgres.Finish, postgres.Finished]{lanes: lanes, most: batch, do: func(ctx context.Context, list []postgres.Finish) ([]postgres.Finished, error) {
+		return w.db.FinishSteps(ctx, list, self, w.ttl)
+	}}
 	var err error
 	if w.spaces, err = newWorkspaces(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency); err != nil {
 		return nil, err
@@ -151,6 +169,7 @@ func (w *Worker) Run(ctx, hurry context.Context) error {
 const giveBack = 20 * time.Second
 
 func (w *Worker) stop(ctx, hurry context.Context) error {
+	w.drain.begin()
 	w.log.InfoContext(ctx, "worker drains", "grace", w.grace.String())
 	if err := failpoint.Hit("in_drain"); err != nil {
 		return err
@@ -179,18 +198,22 @@ func (w *Worker) stop(ctx, hurry context.Context) error {
 
 // drain tells running tools that the worker is going down.
 type drain struct {
+	begun atomic.Bool // nothing more is claimed
+
 	mu      sync.Mutex
-	begun   bool
+	hurry   bool
 	next    int
 	running map[int]context.CancelCauseFunc
 }
+
+func (d *drain) begin() { d.begun.Store(true) }
 
 // watch has interrupt called when the drain's grace is over, until the returned
 // function is called.
 func (d *drain) watch(interrupt context.CancelCauseFunc) (forget func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.begun {
+	if d.hurry {
 		interrupt(errDraining)
 	}
 	if d.running == nil {
@@ -209,7 +232,7 @@ func (d *drain) watch(interrupt context.CancelCauseFunc) (forget func()) {
 func (d *drain) interrupt() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.begun = true
+	d.hurry = true
 	for _, interrupt := range d.running {
 		interrupt(errDraining)
 	}
