@@ -38,18 +38,20 @@ var raised = map[string]string{"NOFX_LIMIT_RATE": "0", "NOFX_LIMIT_TENANT_RATE":
 // bench is a stack, a chain beside it, and what was measured.
 type bench struct {
 	window   time.Duration // of load, per system
+	rounds   int           // how often each system has its turn
 	progress func(string)
 	dir      string
 	servers  *harness.Servers
 	stack    *harness.Stack
 	nofx     *nofx
 	chain    *chain
+	meter    *meter // nil: CPU cannot be read here
 	report   report
 }
 
 // start brings both systems up.
-func start(ctx context.Context, window time.Duration, progress func(string)) (_ *bench, err error) {
-	b := &bench{window: window, progress: progress}
+func start(ctx context.Context, o options, progress func(string)) (_ *bench, err error) {
+	b := &bench{window: time.Duration(o.seconds) * time.Second, rounds: o.rounds, progress: progress}
 	defer func() {
 		if err != nil {
 			b.stop(true)
@@ -81,8 +83,11 @@ func start(ctx context.Context, window time.Duration, progress func(string)) (_ 
 	if err := b.ripen(ctx); err != nil {
 		return nil, fmt.Errorf("first runs: %w", err)
 	}
+	if b.meter, err = b.newMeter(ctx); err != nil {
+		b.report.note("CPU was not measured: %v", err)
+	}
 	b.report.Machine, err = inspect(ctx, b.dir, b.nofx.db)
-	b.report.Started, b.report.Seconds = time.Now().UTC(), int(window.Seconds())
+	b.report.Started, b.report.Seconds = time.Now().UTC(), o.seconds
 	return b, err
 }
 

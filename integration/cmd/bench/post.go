@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // posts measures how fast runs are accepted, with no worker that takes them:
@@ -18,9 +19,9 @@ func (b *bench) posts(ctx context.Context) error {
 		rates  *[]float64
 		submit func(context.Context, int) error
 	}{{&ours, b.nofx.submit}, {&theirs, b.chain.submit}, {&bare, b.chain.submitBare}}
-	for range rounds {
+	for range b.rounds {
 		for _, t := range turns {
-			rate, err := flood(ctx, b.window/(2*rounds), func(ctx context.Context) error { return t.submit(ctx, steps) })
+			rate, err := flood(ctx, b.window/time.Duration(2*b.rounds), func(ctx context.Context) error { return t.submit(ctx, steps) })
 			if err != nil {
 				return err
 			}

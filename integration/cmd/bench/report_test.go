@@ -124,8 +124,10 @@ func TestParse(t *testing.T) {
 		want options
 		bad  string
 	}{
-		{args: nil, want: options{seconds: 9}},
-		{args: []string{"--json", "f", "--seconds", "3", "post", "runs"}, want: options{json: "f", seconds: 3, only: []string{"post", "runs"}}},
+		{args: nil, want: options{seconds: 9, rounds: 3}},
+		{args: []string{"--json", "f", "--seconds", "3", "post", "runs"}, want: options{json: "f", seconds: 3, rounds: 3, only: []string{"post", "runs"}}},
+		{args: []string{"runs", "--rounds", "1"}, want: options{seconds: 9, rounds: 1, only: []string{"runs"}}},
+		{args: []string{"--rounds", "10"}, bad: "want 1 to the 9 of --seconds"},
 		{args: []string{"--seconds", "0"}, bad: "want 1 to 600"},
 		{args: []string{"everything"}, bad: `unknown measurement "everything"`},
 	} {

@@ -11,41 +11,55 @@ const steps = 3
 // inFlight is how many runs the closed loop holds.
 const inFlight = 64
 
-// rounds is how often each system has its turn, so that a noisy neighbour meets
-// both.
-const rounds = 3
-
 // runs measures three-step runs per second: ours from HTTP request to succeeded,
 // with all events and checkpoints recorded, the chain's from call to last event.
 func (b *bench) runs(ctx context.Context) error {
-	var ours, theirs, next []float64
-	for range rounds {
+	var next []float64
+	ours, theirs := turn{system: b.nofx}, turn{system: b.chain}
+	for range b.rounds {
 		from, err := b.nofx.now(ctx)
 		if err != nil {
 			return err
 		}
-		rate, err := throughput(ctx, b.nofx, inFlight, steps, b.window/rounds)
-		if err != nil {
+		if err := b.turn(ctx, &ours); err != nil {
 			return err
 		}
 		delays, err := b.nofx.nextDelays(ctx, from)
 		if err != nil {
 			return err
 		}
-		ours, next = append(ours, rate), append(next, delays...)
-		if rate, err = throughput(ctx, b.chain, inFlight, steps, b.window/rounds); err != nil {
+		next = append(next, delays...)
+		if err := b.turn(ctx, &theirs); err != nil {
 			return err
 		}
-		theirs = append(theirs, rate)
 	}
 	b.report.add(figure{
-		Name: "runs", What: "three-step runs, HTTP to succeeded, 64 in flight", Unit: "runs/s", Stat: "median", Samples: ours,
-		Beside: beside("chain on River", theirs), Pass: 200, Aim: 400,
+		Name: "runs", What: "three-step runs, HTTP to succeeded, 64 in flight", Unit: "runs/s", Stat: "median", Samples: ours.rates,
+		Beside: beside("chain on River", theirs.rates), Pass: 200, Aim: 400,
 	})
 	b.report.add(figure{
 		Name: "next-loaded-p50", What: "step to next step, under that load, p50", Unit: "ms", Stat: "p50", Value: quantile(next, 0.5),
 	})
+	b.addCPU("runs-cpu", "a three-step run", ours.costs, theirs.costs)
 	return nil
+}
+
+// turn is what a system did in its rounds.
+type turn struct {
+	system system
+	rates  []float64
+	costs  costs
+}
+
+// turn gives a system one more round of load.
+func (b *bench) turn(ctx context.Context, t *turn) error {
+	cost, err := b.during(ctx, t.system, func() error {
+		rate, err := throughput(ctx, t.system, inFlight, steps, b.window/time.Duration(b.rounds))
+		t.rates = append(t.rates, rate)
+		return err
+	})
+	t.costs = append(t.costs, cost)
+	return err
 }
 
 // starts measures how long a run waits on a fleet that has nothing to do.
