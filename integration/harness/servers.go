@@ -85,6 +85,10 @@ func (s *Servers) log(dir, name string) (io.Writer, error) {
 	return f, err
 }
 
+// URL is an administrator's connection string for a database of the server, for
+// whoever wants one that is no stack's.
+func (s *Servers) URL(database string) string { return s.pg.URL(database) }
+
 // Wait returns nil when ctx ends and an error when a server has ended before.
 func (s *Servers) Wait(ctx context.Context) error {
 	select {

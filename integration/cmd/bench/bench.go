@@ -35,7 +35,7 @@ const (
 // raised are the limits of the gateway that a load from one key would meet.
 var raised = map[string]string{"NOFX_LIMIT_RATE": "0", "NOFX_LIMIT_TENANT_RATE": "0"}
 
-// bench is a stack, a chain beside it, and what was measured.
+// bench is a stack, a chain and a peer beside it, and what was measured.
 type bench struct {
 	window   time.Duration // of load, per system
 	rounds   int           // how often each system has its turn
@@ -45,6 +45,7 @@ type bench struct {
 	stack    *harness.Stack
 	nofx     *nofx
 	chain    *chain
+	peer     *peer  // nil: it could not be built
 	meter    *meter // nil: CPU cannot be read here
 	report   report
 }
@@ -80,6 +81,9 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 	if b.chain, err = newChain(ctx, b.stack.AdminURL, workers*concurrency); err != nil {
 		return nil, err
 	}
+	if b.peer, err = newPeer(ctx, b.servers.URL, b.dir, progress); err != nil {
+		b.report.note("DBOS was not measured: %v", err)
+	}
 	if err := b.ripen(ctx); err != nil {
 		return nil, fmt.Errorf("first runs: %w", err)
 	}
@@ -91,7 +95,7 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 	return b, err
 }
 
-// ripen gives both databases some history and their planner its statistics. On
+// ripen gives the databases some history and their planner its statistics. On
 // empty tables sessions make plans that go through a whole tenant, and keep them
 // until the first autovacuum, up to a minute later: that minute is not what the
 // figures are about.
@@ -111,12 +115,20 @@ func (b *bench) ripen(ctx context.Context) error {
 	if err := execute(ctx, b.stack.AdminURL, "ANALYZE"); err != nil {
 		return err
 	}
-	_, err := b.chain.pool.Exec(ctx, "ANALYZE")
-	return err
+	if _, err := b.chain.pool.Exec(ctx, "ANALYZE"); err != nil || b.peer == nil {
+		return err
+	}
+	if _, err := b.peer.measure(ctx, "runs", peerRuns, 3*time.Second); err != nil {
+		return err
+	}
+	return execute(ctx, b.peer.url, "ANALYZE")
 }
 
 // stop ends everything that was started. Without clean the logs are kept.
 func (b *bench) stop(clean bool) {
+	if b.peer != nil {
+		b.peer.close()
+	}
 	if b.chain != nil {
 		b.chain.close()
 	}

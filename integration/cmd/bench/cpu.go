@@ -228,23 +228,22 @@ func (b *bench) during(ctx context.Context, s system, load func() error) (usage,
 	return after.per(before, n), err
 }
 
-// addCPU reports what each piece of work cost, by group, and of the chain the
-// whole, whose workers are part of the load generator. name begins the figures'
-// names, what says what the piece is.
-func (b *bench) addCPU(name, what string, ours, theirs costs) {
+// addCPU reports what each piece of work cost us, by group, and beside it the
+// chain and the peer, whose workers are in the process that loads them. name
+// begins the figures' names, what says what the piece is.
+func (b *bench) addCPU(name, what string, ours, theirs, peers turn) {
 	if b.meter == nil {
 		return
 	}
 	for _, g := range b.meter.groups {
-		f := figure{Name: name + "-" + g.name, What: fmt.Sprintf("CPU of %s, %s", what, g.what), Unit: "ms", Stat: "median", Samples: ours.of(g.name)}
-		if g.name == "postgres" && theirs != nil {
-			f.Beside = beside("chain on River", theirs.of(g.name))
+		f := figure{Name: name + "-" + g.name, What: fmt.Sprintf("CPU of %s, %s", what, g.what), Unit: "ms", Stat: "median", Samples: ours.costs.of(g.name)}
+		if g.name == "postgres" {
+			f.Beside = beside("chain on River", theirs.costs.of(g.name)).and(b.peer.name(), peers.costs.of(g.name))
 		}
 		b.report.add(f)
 	}
-	f := figure{Name: name + "-total", What: fmt.Sprintf("CPU of %s, all", what), Unit: "ms", Stat: "median", Samples: ours.totals()}
-	if theirs != nil {
-		f.Beside = beside("chain on River", theirs.totals())
-	}
-	b.report.add(f)
+	b.report.add(figure{
+		Name: name + "-total", What: fmt.Sprintf("CPU of %s, all", what), Unit: "ms", Stat: "median", Samples: ours.costs.totals(),
+		Beside: beside("chain on River", theirs.costs.totals()).and(b.peer.name(), peers.costs.totals()),
+	})
 }

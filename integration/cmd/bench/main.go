@@ -5,7 +5,8 @@
 // It starts a stack of its own (durable Postgres, S3, one gateway, two workers)
 // and measures beside each figure what a user would have instead, in the same
 // run and on the same server: a minimal chain written by hand on River
-// (chain.go), git on the same tree. Machines differ and are shared, so the
+// (chain.go), DBOS's Go library (peer.go; without its modules it is left out),
+// git on the same tree. Machines differ and are shared, so the
 // ratio is what to quote. The goals are those of the performance page.
 //
 // Where there is a /proc the CPU that each group of processes spent on a run is

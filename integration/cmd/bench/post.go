@@ -8,13 +8,14 @@ import (
 
 // posts measures how fast runs are accepted, with no worker that takes them:
 // beside it the chain's insert with River's InsertTx, and with a plain row in
-// its place, which is the limit that this Postgres sets.
+// its place, which is the limit that this Postgres sets; and the peer's to a queue
+// that nobody empties.
 func (b *bench) posts(ctx context.Context) error {
 	b.keepWorkers(0)
 	if err := b.chain.stop(ctx); err != nil {
 		return err
 	}
-	var ours, theirs, bare []float64
+	var ours, theirs, peers, bare []float64
 	turns := []struct {
 		rates  *[]float64
 		submit func(context.Context, int) error
@@ -27,10 +28,18 @@ func (b *bench) posts(ctx context.Context) error {
 			}
 			*t.rates = append(*t.rates, rate)
 		}
+		if b.peer == nil {
+			continue
+		}
+		r, err := b.peer.measure(ctx, "enqueue", peerEnqueue, b.window/time.Duration(2*b.rounds))
+		if err != nil {
+			return err
+		}
+		peers = append(peers, r.EnqueuePerS)
 	}
 	b.report.add(figure{
 		Name: "post", What: "POST /api/runs, 16 clients", Unit: "runs/s", Stat: "median", Samples: ours,
-		Beside: beside("insert with InsertTx", theirs), Pass: 600, Aim: 0.6 * median(bare),
+		Beside: beside("insert with InsertTx", theirs).and(b.peer.name(), peers), Pass: 600, Aim: 0.6 * median(bare),
 	})
 	b.report.add(figure{Name: "insert-limit", What: "the same rows by plain inserts: the limit", Unit: "runs/s", Stat: "median", Samples: bare})
 	// The aim is a rate that not every machine can be asked for.

@@ -21,7 +21,7 @@ type figure struct {
 	Stat    string      `json:"stat"` // what Value is of Samples: median, p50 or p99
 	Value   float64     `json:"value"`
 	Samples []float64   `json:"samples,omitempty"`
-	Beside  *comparison `json:"beside,omitempty"`
+	Beside  comparisons `json:"beside,omitempty"`
 	Pass    float64     `json:"pass,omitempty"` // 0: no goal
 	Aim     float64     `json:"aim,omitempty"`
 }
@@ -34,8 +34,16 @@ type comparison struct {
 	Ratio   float64   `json:"ratio"` // ours to this
 }
 
-func beside(what string, samples []float64) *comparison {
-	return &comparison{What: what, Samples: samples}
+type comparisons []*comparison
+
+func beside(what string, samples []float64) comparisons { return comparisons{}.and(what, samples) }
+
+// and adds one more, unless it was not measured.
+func (c comparisons) and(what string, samples []float64) comparisons {
+	if len(samples) == 0 {
+		return c
+	}
+	return append(c, &comparison{What: what, Samples: samples})
 }
 
 // report is all that a run of this command has to say.
@@ -60,7 +68,7 @@ func (r *report) add(f figure) {
 	if f.Samples != nil {
 		f.Value = stat(f.Samples)
 	}
-	if c := f.Beside; c != nil {
+	for _, c := range f.Beside {
 		c.Value = stat(c.Samples)
 		c.Ratio = f.Value / c.Value
 		if f.Stat == "median" {
@@ -112,11 +120,21 @@ func (r *report) print(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "what\tfigure\tbeside\tratio\tgoals")
 	for _, f := range r.Figures {
-		other, ratio := "–", "–"
-		if c := f.Beside; c != nil {
-			other, ratio = fmt.Sprintf("%s %s", number(c.Value), c.What), fmt.Sprintf("%.2f", c.Ratio)
+		fmt.Fprintf(t, "%s\t%s %s\t", f.What, number(f.Value), f.Unit)
+		if len(f.Beside) == 0 {
+			fmt.Fprintf(t, "–\t–\t%s\n", f.goals())
 		}
-		fmt.Fprintf(t, "%s\t%s %s\t%s\t%s\t%s\n", f.What, number(f.Value), f.Unit, other, ratio, f.goals())
+		for i, c := range f.Beside {
+			fmt.Fprintf(t, "%s %s\t%.2f\t", number(c.Value), c.What, c.Ratio)
+			if i == 0 {
+				fmt.Fprintln(t, f.goals())
+			} else {
+				fmt.Fprintln(t)
+			}
+			if i < len(f.Beside)-1 {
+				fmt.Fprint(t, "\t\t") // the next one stands below it
+			}
+		}
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 
 func sample() *report {
 	r := &report{Machine: machine{OS: "linux/amd64", CPU: "A CPU", Cores: 2, Settings: map[string]string{"fsync": "on", "synchronous_commit": "on"}}, Seconds: 12}
-	r.add(figure{Name: "runs", What: "runs", Unit: "runs/s", Stat: "median", Samples: []float64{100, 300, 210}, Beside: beside("chain", []float64{100, 150, 100}), Pass: 200, Aim: 400})
+	r.add(figure{Name: "runs", What: "runs", Unit: "runs/s", Stat: "median", Samples: []float64{100, 300, 210}, Beside: beside("chain", []float64{100, 150, 100}).and("nobody", nil).and("peer", []float64{300, 300, 300}), Pass: 200, Aim: 400})
 	r.add(figure{Name: "start-p99", What: "start", Unit: "ms", Stat: "p99", Samples: []float64{5, 900, 7}, Beside: beside("chain", []float64{9, 10}), Pass: 200, Aim: 50})
 	r.add(figure{Name: "memory-worker", What: "worker", Unit: "MiB", Stat: "median", Samples: []float64{28}, Pass: 60})
 	r.add(figure{Name: "next-loaded-p50", What: "next", Unit: "ms", Stat: "p50", Value: 3})
@@ -24,22 +24,23 @@ func sample() *report {
 func TestReportAdd(t *testing.T) {
 	t.Parallel()
 	type numbers struct {
-		Value, Beside, Ratio float64
-		Goals                string
+		Value         float64
+		Beside, Ratio []float64
+		Goals         string
 	}
 	var got []numbers
 	for _, f := range sample().Figures {
 		n := numbers{Value: f.Value, Goals: f.goals()}
-		if f.Beside != nil {
-			n.Beside, n.Ratio = f.Beside.Value, f.Beside.Ratio
+		for _, c := range f.Beside {
+			n.Beside, n.Ratio = append(n.Beside, c.Value), append(n.Ratio, c.Ratio)
 		}
 		got = append(got, n)
 	}
 	want := []numbers{
-		{210, 100, 2, "pass ≥ 200: yes, aim ≥ 400: no"}, // ratios of the rounds: 1, 2, 2.1
-		{900, 10, 90, "pass ≤ 200: no, aim ≤ 50: no"},
-		{28, 0, 0, "pass ≤ 60: yes"},
-		{3, 0, 0, ""},
+		{210, []float64{100, 300}, []float64{2, 0.7}, "pass ≥ 200: yes, aim ≥ 400: no"}, // ratios of the rounds: 1, 2, 2.1 and 0.33, 1, 0.7
+		{900, []float64{10}, []float64{90}, "pass ≤ 200: no, aim ≤ 50: no"},
+		{28, nil, nil, "pass ≤ 60: yes"},
+		{3, nil, nil, ""},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("figures (-want +got):\n%s", diff)
@@ -56,6 +57,7 @@ func TestReportPrint(t *testing.T) {
 	for _, line := range []string{
 		`(?m)^machine   2 cores \(A CPU\)`,
 		`(?m)^runs +210 runs/s +100 chain +2\.00 +pass ≥ 200: yes, aim ≥ 400: no$`,
+		`(?m)^ +300 peer +0\.70 *$`,
 		`(?m)^next +3 ms +– +– *$`,
 		`(?m)^cpu: A CPU$`,
 		`(?m)^BenchmarkRuns 1 4761905 ns/op 210\.00 runs/s$`,

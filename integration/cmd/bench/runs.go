@@ -16,6 +16,7 @@ const inFlight = 64
 func (b *bench) runs(ctx context.Context) error {
 	var next []float64
 	ours, theirs := turn{system: b.nofx}, turn{system: b.chain}
+	var peers turn
 	for range b.rounds {
 		from, err := b.nofx.now(ctx)
 		if err != nil {
@@ -32,15 +33,21 @@ func (b *bench) runs(ctx context.Context) error {
 		if err := b.turn(ctx, &theirs); err != nil {
 			return err
 		}
+		if b.peer == nil {
+			continue
+		}
+		if err := b.peerTurn(ctx, &peers); err != nil {
+			return err
+		}
 	}
 	b.report.add(figure{
 		Name: "runs", What: "three-step runs, HTTP to succeeded, 64 in flight", Unit: "runs/s", Stat: "median", Samples: ours.rates,
-		Beside: beside("chain on River", theirs.rates), Pass: 200, Aim: 400,
+		Beside: beside("chain on River", theirs.rates).and(b.peer.name(), peers.rates), Pass: 200, Aim: 400,
 	})
 	b.report.add(figure{
 		Name: "next-loaded-p50", What: "step to next step, under that load, p50", Unit: "ms", Stat: "p50", Value: quantile(next, 0.5),
 	})
-	b.addCPU("runs-cpu", "a three-step run", ours.costs, theirs.costs)
+	b.addCPU("runs-cpu", "a three-step run", ours, theirs, peers)
 	return nil
 }
 
