@@ -93,6 +93,8 @@ CREATE TABLE nofx.step (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX step_due ON nofx.step (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE wait_until IS NOT NULL;
+-- The dead letters. A condition on the state would cost every update of a step.
+CREATE INDEX step_dead ON nofx.step (tenant_id, id) WHERE failure_class IN ('exhausted', 'poisoned');
 ALTER TABLE nofx.step ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.step');
 GRANT SELECT ON nofx.step TO nofx_app;
@@ -356,8 +358,8 @@ BEGIN
             IF OLD.state = 'running' THEN
                 NEW.fence := OLD.fence + 1;
             END IF;
-        WHEN 'retry' THEN
-            IF OLD.state = 'failed' THEN
+        WHEN 'retry', 'reopen' THEN
+            IF OLD.state <> 'running' THEN -- a person's, who grants all attempts anew
                 NEW.attempt := 0;
                 NEW.lost_leases := 0;
             END IF;

@@ -1,4 +1,4 @@
--- Execution: create, claim, finish, settle, cancel, decide. Every function that
+-- Execution: create, claim, finish, settle, end. Every function that
 -- is granted to nofx_app works in the tenant of its transaction. The run's lock,
 -- which comes first, keeps all that change its steps apart, so sets of steps
 -- are updated in any order below it.
@@ -101,51 +101,63 @@ BEGIN
 END
 $$;
 
--- Brings the run's state in line with its steps. The caller holds its lock. A
--- step that failed for good ends whatever has not begun; siblings that run may
--- end, and the last of them settles the run. The counters make this cost one
--- row, however many steps there are.
-CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid) RETURNS void
+-- Ends whatever of a run has not begun, because a step of it failed for good:
+-- siblings that run may end. The caller holds the run's lock.
+CREATE FUNCTION nofx.stop_steps(p_tenant uuid, p_run uuid) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM withdraw_gates(p_tenant, p_run, 'run_failed');
+    WITH RECURSIVE downstream (id) AS (
+        SELECT s.id FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
+        UNION
+        SELECT d.step_id FROM step_dep d JOIN downstream u ON d.tenant_id = p_tenant AND d.needs = u.id
+    )
+    UPDATE step s SET event = 'skip', version = s.version + 1,
+        reason = CASE WHEN s.id IN (SELECT u.id FROM downstream u) THEN 'upstream_failed' ELSE 'run_failed' END
+    WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'pending';
+    UPDATE step s SET event = 'cancel', version = s.version + 1, reason = 'run_failed', failure_class = 'cancelled'
+    WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state IN ('ready', 'retrying', 'waiting');
+END
+$$;
+
+-- Brings the run's state in line with its steps. The caller holds its lock.
+-- p_failed says that a step has just failed for good, which stops the others;
+-- a failure of before does not: what was retried beside it goes on. A run in
+-- which nothing is alive any more ends. The counters make this cost one row,
+-- however many steps there are.
+CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RETURNS void
     LANGUAGE plpgsql
 AS $$
 DECLARE
     r record;
     f record;
 BEGIN
-    SELECT state, pending_steps, running_steps, failed_steps, waiting_steps, ready_steps + retrying_steps AS due_steps
+    IF p_failed THEN
+        PERFORM stop_steps(p_tenant, p_run);
+    END IF;
+    SELECT state, failed_steps, pending_steps + waiting_steps AS idle_steps, ready_steps + retrying_steps + running_steps AS busy_steps
     INTO r FROM run WHERE tenant_id = p_tenant AND id = p_run;
     IF r.state IN ('succeeded', 'failed', 'cancelled') THEN
         RETURN;
     END IF;
-    IF r.failed_steps > 0 THEN
-        IF r.waiting_steps > 0 THEN
-            PERFORM withdraw_gates(p_tenant, p_run, 'run_failed');
+    IF r.idle_steps + r.busy_steps = 0 THEN
+        SELECT s.name, s.reason, s.failure_class INTO f FROM step s
+        WHERE r.failed_steps > 0 AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
+        ORDER BY s.finished_at, s.idx LIMIT 1;
+        IF NOT FOUND THEN -- one that was left out when others were retried
+            SELECT s.name, s.state || ', and was not retried' AS reason, 'cancelled' AS failure_class INTO f FROM step s
+            WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state IN ('skipped', 'cancelled')
+            ORDER BY s.idx LIMIT 1;
         END IF;
-        IF r.pending_steps > 0 THEN
-            WITH RECURSIVE downstream (id) AS (
-                SELECT s.id FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-                UNION
-                SELECT d.step_id FROM step_dep d JOIN downstream u ON d.tenant_id = p_tenant AND d.needs = u.id
-            )
-            UPDATE step s SET event = 'skip', version = s.version + 1,
-                reason = CASE WHEN s.id IN (SELECT u.id FROM downstream u) THEN 'upstream_failed' ELSE 'run_failed' END
-            WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'pending';
-        END IF;
-        IF r.due_steps + r.waiting_steps > 0 THEN
-            UPDATE step s SET event = 'cancel', version = s.version + 1, reason = 'run_failed', failure_class = 'cancelled'
-            WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state IN ('ready', 'retrying', 'waiting');
-        END IF;
-        IF r.running_steps = 0 THEN
-            SELECT s.name, s.reason, s.failure_class INTO f FROM step s
-            WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-            ORDER BY s.finished_at, s.idx LIMIT 1;
+        IF FOUND THEN
             PERFORM run_transition(p_run, 'fail', clip(format('step %s: %s', f.name, f.reason), 2048), NULL, f.failure_class);
+        ELSE
+            PERFORM run_transition(p_run, 'succeed');
         END IF;
-    ELSIF r.pending_steps + r.due_steps + r.running_steps + r.waiting_steps = 0 THEN
-        PERFORM run_transition(p_run, 'succeed');
-    ELSIF r.due_steps + r.running_steps = 0 AND r.state = 'running' THEN
+    ELSIF r.busy_steps = 0 AND r.state = 'running' THEN
         PERFORM run_transition(p_run, 'wait');
-    ELSIF r.due_steps + r.running_steps > 0 AND r.state = 'waiting' THEN
+    ELSIF r.busy_steps > 0 AND r.state = 'waiting' THEN
         PERFORM run_transition(p_run, 'wake');
     END IF;
 END
@@ -428,7 +440,7 @@ BEGIN
             RETURN f; -- the run goes on as it was
         END IF;
     END IF;
-    PERFORM settle_run(s.tenant_id, s.run_id);
+    PERFORM settle_run(s.tenant_id, s.run_id, v_outcome = 'fail');
     SELECT r.state, extract(epoch FROM r.finished_at - r.created_at) INTO f.run_state, f.run_seconds
     FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.finished_at IS NOT NULL;
     RETURN f;
@@ -493,80 +505,13 @@ BEGIN
 END
 $$;
 
--- A person's decision on a gate, and what follows from it, in one transaction.
-CREATE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-DECLARE
-    g nofx.locked_gate := lock_gate(p_gate);
-    v_actor text := nullif(current_setting('nofx.actor', true), '');
-BEGIN
-    PERFORM check_version(p_version, g.version, g.state);
-    IF p_event NOT IN ('approve', 'reject', 'waive') OR (g.state = 'pending' AND g.expires_at <= clock_timestamp()) THEN
-        RAISE EXCEPTION 'gate % is %: % is not possible', p_gate, g.state, p_event USING
-            ERRCODE = 'NX001',
-            DETAIL = jsonb_build_object('machine', 'gate', 'id', p_gate, 'event', p_event, 'allowed', '[]'::jsonb,
-                'from', CASE WHEN g.state = 'pending' AND g.expires_at <= clock_timestamp() THEN 'expired' ELSE g.state END);
-    END IF;
-    IF p_event <> 'reject' AND EXISTS (
-        SELECT FROM run r JOIN tenant t ON t.tenant_id = r.tenant_id
-        WHERE r.tenant_id = g.tenant_id AND r.id = g.run_id AND r.created_by = v_actor
-            AND (t.settings->>'four_eyes')::boolean) THEN
-        RAISE EXCEPTION 'the author of a run may not let it pass' USING ERRCODE = 'NX009';
-    END IF;
-    PERFORM gate_transition(p_gate, p_event, p_reason);
-    INSERT INTO approval (tenant_id, gate_id, subject, decision, reason)
-    VALUES (g.tenant_id, g.id, v_actor, p_event, p_reason)
-    ON CONFLICT (tenant_id, gate_id, subject) DO UPDATE SET decision = excluded.decision, reason = excluded.reason, at = clock_timestamp();
-    IF g.state = 'pending' THEN
-        UPDATE step SET outputs = jsonb_strip_nulls(jsonb_build_object('decision', p_event, 'by', v_actor, 'reason', p_reason))
-        WHERE tenant_id = g.tenant_id AND id = g.step_id;
-        PERFORM step_transition(g.step_id, p_event, p_reason, NULL, CASE WHEN p_event = 'reject' THEN 'gate_rejected' END);
-        IF p_event <> 'reject' THEN
-            PERFORM ready_successors(g.tenant_id, g.step_id);
-        END IF;
-        PERFORM settle_run(g.tenant_id, g.run_id);
-    ELSE
-        PERFORM resume_after_waiver(g.tenant_id, g.run_id, p_reason);
-    END IF;
-END
-$$;
-
--- After the last of a run's failed gates was waived the run goes on, whether it
--- has failed already or siblings are still running. While another step of it
--- has failed too, the waiver stays on record and nothing moves.
-CREATE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
-    LANGUAGE plpgsql
-AS $$
-DECLARE
-    v_state text;
-BEGIN
-    SELECT state INTO v_state FROM run WHERE tenant_id = p_tenant AND id = p_run AND failed_steps > 0;
-    IF NOT FOUND OR v_state = 'cancelled' OR EXISTS (
-        SELECT FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-            AND NOT EXISTS (SELECT FROM gate w WHERE w.tenant_id = p_tenant AND w.step_id = s.id AND w.state = 'waived'
-                AND w.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = s.id))) THEN
-        RETURN;
-    END IF;
-    IF v_state = 'failed' THEN
-        PERFORM run_transition(p_run, 'retry', p_reason);
-    END IF;
-    UPDATE step SET event = 'retry', version = version + 1, reason = p_reason
-    WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'failed';
-    UPDATE step SET event = 'reopen', version = version + 1, reason = p_reason
-    WHERE tenant_id = p_tenant AND run_id = p_run AND state IN ('skipped', 'cancelled');
-    PERFORM ready_steps(p_tenant, p_run);
-END
-$$;
-
 GRANT EXECUTE ON FUNCTION
     nofx.create_run(jsonb, jsonb),
     nofx.claim_steps(jsonb, text, int, interval),
     nofx.record_checkpoints(jsonb),
     nofx.record_log_chunk(uuid, bigint, int, bigint, bigint, int, text, bytea),
     nofx.finish_steps(jsonb, text, int, interval),
-    nofx.end_run(uuid, text, text, bigint, text),
-    nofx.decide_gate(uuid, text, text, bigint)
+    nofx.end_run(uuid, text, text, bigint, text)
 TO nofx_app;
 
 RESET ROLE;

@@ -144,7 +144,7 @@ BEGIN
     ELSE
         RETURN NULL;
     END CASE;
-    PERFORM settle_run(l.tenant_id, l.run_id);
+    PERFORM settle_run(l.tenant_id, l.run_id, v_event IN ('poison', 'expire'));
     RETURN v_event;
 END
 $$;

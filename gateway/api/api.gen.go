@@ -41,6 +41,27 @@ func (e APIKeyRequestRole) Valid() bool {
 	}
 }
 
+// Defines values for ApprovalDecision.
+const (
+	ApprovalDecisionApprove ApprovalDecision = "approve"
+	ApprovalDecisionReject  ApprovalDecision = "reject"
+	ApprovalDecisionWaive   ApprovalDecision = "waive"
+)
+
+// Valid indicates whether the value is a known member of the ApprovalDecision enum.
+func (e ApprovalDecision) Valid() bool {
+	switch e {
+	case ApprovalDecisionApprove:
+		return true
+	case ApprovalDecisionReject:
+		return true
+	case ApprovalDecisionWaive:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CheckpointKind.
 const (
 	CheckpointKindGateFailed CheckpointKind = "gate_failed"
@@ -62,6 +83,24 @@ func (e CheckpointKind) Valid() bool {
 	case CheckpointKindPre:
 		return true
 	case CheckpointKindWait:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DeadLetterClass.
+const (
+	DeadLetterClassExhausted DeadLetterClass = "exhausted"
+	DeadLetterClassPoisoned  DeadLetterClass = "poisoned"
+)
+
+// Valid indicates whether the value is a known member of the DeadLetterClass enum.
+func (e DeadLetterClass) Valid() bool {
+	switch e {
+	case DeadLetterClassExhausted:
+		return true
+	case DeadLetterClassPoisoned:
 		return true
 	default:
 		return false
@@ -601,6 +640,17 @@ type APIKeyRequest struct {
 // APIKeyRequestRole defines model for APIKeyRequest.Role.
 type APIKeyRequestRole string
 
+// Approval One person's decision on a gate
+type Approval struct {
+	At       time.Time        `json:"at"`
+	By       string           `json:"by"`
+	Decision ApprovalDecision `json:"decision"`
+	Reason   *string          `json:"reason,omitempty"`
+}
+
+// ApprovalDecision defines model for Approval.Decision.
+type ApprovalDecision string
+
 // Artifact defines model for Artifact.
 type Artifact struct {
 	CreatedAt time.Time  `json:"created_at"`
@@ -721,6 +771,17 @@ type CreatedRun struct {
 	Steps []Step `json:"steps"`
 }
 
+// DeadLetterClass defines model for DeadLetterClass.
+type DeadLetterClass string
+
+// DeadLetterPage defines model for DeadLetterPage.
+type DeadLetterPage struct {
+	Items []StepAnswer `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
 // Digest What the bytes hash to
 type Digest = string
 
@@ -799,7 +860,10 @@ type FilePage struct {
 // Gate defines model for Gate.
 type Gate struct {
 	// AgeS Seconds since it was opened
-	AgeS      int64      `json:"age_s"`
+	AgeS int64 `json:"age_s"`
+
+	// Approvals Decisions on it so far, oldest first
+	Approvals []Approval `json:"approvals,omitempty"`
 	CreatedAt time.Time  `json:"created_at"`
 	DecidedAt *time.Time `json:"decided_at,omitempty"`
 	DecidedBy *string    `json:"decided_by,omitempty"`
@@ -814,7 +878,10 @@ type Gate struct {
 	Message *string  `json:"message,omitempty"`
 
 	// Name Name of its step
-	Name   string  `json:"name"`
+	Name string `json:"name"`
+
+	// Quorum How many approvals a manual gate wants
+	Quorum *int    `json:"quorum,omitempty"`
 	Reason *string `json:"reason,omitempty"`
 
 	// Round A retry of the step opens another
@@ -957,7 +1024,7 @@ type Principal struct {
 // Problem defines model for Problem.
 type Problem struct {
 	// Allowed illegal-transition: what may be asked
-	Allowed []string `json:"allowed,omitempty"`
+	Allowed []string `json:"allowed,omitzero"`
 
 	// Code What went wrong, for machines; stable
 	Code ProblemCode `json:"code"`
@@ -1004,6 +1071,20 @@ type ReadinessStatus string
 // Reason defines model for Reason.
 type Reason struct {
 	Reason *string `json:"reason,omitempty"`
+}
+
+// Requeue Which dead letters; without a condition, all
+type Requeue struct {
+	FailureClass *DeadLetterClass `json:"failure_class,omitempty"`
+	Limit        *int             `json:"limit,omitempty"`
+	Project      *string          `json:"project,omitempty"`
+	Reason       *string          `json:"reason,omitempty"`
+	Tool         *string          `json:"tool,omitempty"`
+}
+
+// Requeued defines model for Requeued.
+type Requeued struct {
+	Requeued []StepAnswer `json:"requeued"`
 }
 
 // RequiredReason Without a reason, 422 `reason-required`
@@ -1142,6 +1223,12 @@ type Step struct {
 	WaitUntil    *time.Time `json:"wait_until,omitempty"`
 }
 
+// StepAnswer defines model for StepAnswer.
+type StepAnswer struct {
+	Run  Run  `json:"run"`
+	Step Step `json:"step"`
+}
+
 // StepDetail defines model for StepDetail.
 type StepDetail struct {
 	Attempts []Attempt `json:"attempts"`
@@ -1160,6 +1247,13 @@ type StepPage struct {
 
 	// NextCursor Null on the last page
 	NextCursor *string `json:"next_cursor"`
+}
+
+// StepRetry defines model for StepRetry.
+type StepRetry struct {
+	// Cascade Whether what fell with the step gets its turn too
+	Cascade *bool   `json:"cascade,omitempty"`
+	Reason  *string `json:"reason,omitempty"`
 }
 
 // StepStatus defines model for StepStatus.
@@ -1285,6 +1379,9 @@ type BadRequest = Problem
 // Conflict defines model for Conflict.
 type Conflict = Problem
 
+// CreatedRunResponse defines model for CreatedRun.
+type CreatedRunResponse = CreatedRun
+
 // Failure defines model for Failure.
 type Failure = Problem
 
@@ -1306,11 +1403,20 @@ type NotFound = Problem
 // RangeNotSatisfiable defines model for RangeNotSatisfiable.
 type RangeNotSatisfiable = Problem
 
+// RunResult defines model for RunResult.
+type RunResult = RunAnswer
+
 // Stale defines model for Stale.
 type Stale = Problem
 
 // Unavailable defines model for Unavailable.
 type Unavailable = Problem
+
+// Nothing defines model for Nothing.
+type Nothing = map[string]interface{}
+
+// ReasonRequestBody defines model for Reason.
+type ReasonRequestBody = Reason
 
 // RequiredReasonRequestBody Without a reason, 422 `reason-required`
 type RequiredReasonRequestBody = RequiredReason
@@ -1332,6 +1438,20 @@ type GetArtifactParams struct {
 
 // GetArtifactParamsRedirect defines parameters for GetArtifact.
 type GetArtifactParamsRedirect string
+
+// ListDeadLettersParams defines parameters for ListDeadLetters.
+type ListDeadLettersParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before; with the same filters.
+	Cursor       *Cursor          `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Tool         *string          `form:"tool,omitempty" json:"tool,omitempty"`
+	FailureClass *DeadLetterClass `form:"failure_class,omitempty" json:"failure_class,omitempty"`
+
+	// Project Slug of a project; all by default.
+	Project *ProjectQuery `form:"project,omitempty" json:"project,omitempty"`
+}
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
@@ -1474,6 +1594,39 @@ type ListRunEventsParams struct {
 // ListRunEventsParamsUntil defines parameters for ListRunEvents.
 type ListRunEventsParamsUntil string
 
+// PauseRunParams defines parameters for PauseRun.
+type PauseRunParams struct {
+	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// RerunRunJSONBody defines parameters for RerunRun.
+type RerunRunJSONBody = map[string]interface{}
+
+// RerunRunParams defines parameters for RerunRun.
+type RerunRunParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XCorrelationID The caller's own name for what it is doing; kept on the run and echoed.
+	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
+
+	// Traceparent W3C trace context; the run joins the caller's trace.
+	Traceparent *Traceparent `json:"traceparent,omitempty"`
+}
+
+// ResumeRunParams defines parameters for ResumeRun.
+type ResumeRunParams struct {
+	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// RetryRunParams defines parameters for RetryRun.
+type RetryRunParams struct {
+	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // ListStepsParams defines parameters for ListSteps.
 type ListStepsParams struct {
 	// Limit Items per page.
@@ -1502,6 +1655,12 @@ type GetStepLogsParamsFollow string
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody = APIKeyRequest
 
+// RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
+type RequeueDeadLettersJSONRequestBody = Requeue
+
+// RequeueDeadLetterJSONRequestBody defines body for RequeueDeadLetter for application/json ContentType.
+type RequeueDeadLetterJSONRequestBody = Reason
+
 // ApproveGateJSONRequestBody defines body for ApproveGate for application/json ContentType.
 type ApproveGateJSONRequestBody = Reason
 
@@ -1519,6 +1678,21 @@ type PreviewRunJSONRequestBody = RunRequest
 
 // CancelRunJSONRequestBody defines body for CancelRun for application/json ContentType.
 type CancelRunJSONRequestBody = Reason
+
+// PauseRunJSONRequestBody defines body for PauseRun for application/json ContentType.
+type PauseRunJSONRequestBody = Reason
+
+// RerunRunJSONRequestBody defines body for RerunRun for application/json ContentType.
+type RerunRunJSONRequestBody = RerunRunJSONBody
+
+// ResumeRunJSONRequestBody defines body for ResumeRun for application/json ContentType.
+type ResumeRunJSONRequestBody = Reason
+
+// RetryRunJSONRequestBody defines body for RetryRun for application/json ContentType.
+type RetryRunJSONRequestBody = Reason
+
+// RetryStepJSONRequestBody defines body for RetryStep for application/json ContentType.
+type RetryStepJSONRequestBody = StepRetry
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -1628,6 +1802,45 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeadLetters Steps that were given up, those of the newest runs first
+	//
+	// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+	//
+	// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
+	ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequeueDeadLettersWithBody Requeue the dead letters that match, at most so many
+	//
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+	RequeueDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequeueDeadLetters Requeue the dead letters that match, at most so many
+	//
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+	RequeueDeadLetters(ctx context.Context, body RequeueDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequeueDeadLetterWithBody Retry a step that was given up, and what fell with it
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+	RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequeueDeadLetter Retry a step that was given up, and what fell with it
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+	RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListEvents Events of all runs of the tenant, as a page or as a stream
 	//
@@ -1797,6 +2010,74 @@ type ClientInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PauseRunWithBody Pause a run
+	//
+	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+	PauseRunWithBody(ctx context.Context, runID RunIDParameter, params *PauseRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseRun Pause a run
+	//
+	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+	PauseRun(ctx context.Context, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RerunRunWithBody Start a new run of the plan of a run that has ended
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+	RerunRunWithBody(ctx context.Context, runID RunIDParameter, params *RerunRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RerunRun Start a new run of the plan of a run that has ended
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+	RerunRun(ctx context.Context, runID RunIDParameter, params *RerunRunParams, body RerunRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeRunWithBody Resume a run
+	//
+	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+	ResumeRunWithBody(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeRun Resume a run
+	//
+	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+	ResumeRun(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, body ResumeRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryRunWithBody Retry a run that failed or was cancelled
+	//
+	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+	RetryRunWithBody(ctx context.Context, runID RunIDParameter, params *RetryRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryRun Retry a run that failed or was cancelled
+	//
+	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+	RetryRun(ctx context.Context, runID RunIDParameter, params *RetryRunParams, body RetryRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListSteps Steps of a run in the order of its plan
 	//
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
@@ -1816,6 +2097,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/steps/{step_id}/logs (the `GetStepLogs` operationId).
 	GetStepLogs(ctx context.Context, stepID StepIDParameter, params *GetStepLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryStepWithBody Retry a step that failed
+	//
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+	RetryStepWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryStep Retry a step that failed
+	//
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+	RetryStep(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Whoami Who the caller is to this gateway
 	//
@@ -1910,6 +2209,95 @@ func (c *Client) RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEdit
 // Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetArtifactRequest(c.Server, artifactID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeadLetters Steps that were given up, those of the newest runs first
+//
+// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+//
+// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
+func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeadLettersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequeueDeadLettersWithBody Requeue the dead letters that match, at most so many
+//
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+func (c *Client) RequeueDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequeueDeadLettersRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequeueDeadLetters Requeue the dead letters that match, at most so many
+//
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+func (c *Client) RequeueDeadLetters(ctx context.Context, body RequeueDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequeueDeadLettersRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequeueDeadLetterWithBody Retry a step that was given up, and what fell with it
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+func (c *Client) RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequeueDeadLetterRequestWithBody(c.Server, stepID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequeueDeadLetter Retry a step that was given up, and what fell with it
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+func (c *Client) RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequeueDeadLetterRequest(c.Server, stepID, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2328,6 +2716,154 @@ func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params
 	return c.Client.Do(req)
 }
 
+// PauseRunWithBody Pause a run
+//
+// Steps that run may end, and waits go on; no step is started until the run is resumed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+func (c *Client) PauseRunWithBody(ctx context.Context, runID RunIDParameter, params *PauseRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseRunRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseRun Pause a run
+//
+// Steps that run may end, and waits go on; no step is started until the run is resumed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+func (c *Client) PauseRun(ctx context.Context, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseRunRequest(c.Server, runID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RerunRunWithBody Start a new run of the plan of a run that has ended
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+func (c *Client) RerunRunWithBody(ctx context.Context, runID RunIDParameter, params *RerunRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRerunRunRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RerunRun Start a new run of the plan of a run that has ended
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+func (c *Client) RerunRun(ctx context.Context, runID RunIDParameter, params *RerunRunParams, body RerunRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRerunRunRequest(c.Server, runID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeRunWithBody Resume a run
+//
+// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+func (c *Client) ResumeRunWithBody(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeRunRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeRun Resume a run
+//
+// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+func (c *Client) ResumeRun(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, body ResumeRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeRunRequest(c.Server, runID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryRunWithBody Retry a run that failed or was cancelled
+//
+// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+func (c *Client) RetryRunWithBody(ctx context.Context, runID RunIDParameter, params *RetryRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryRunRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryRun Retry a run that failed or was cancelled
+//
+// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+func (c *Client) RetryRun(ctx context.Context, runID RunIDParameter, params *RetryRunParams, body RetryRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryRunRequest(c.Server, runID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListSteps Steps of a run in the order of its plan
 //
 // Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
@@ -2368,6 +2904,44 @@ func (c *Client) GetStep(ctx context.Context, stepID StepIDParameter, reqEditors
 // Corresponds with GET /api/steps/{step_id}/logs (the `GetStepLogs` operationId).
 func (c *Client) GetStepLogs(ctx context.Context, stepID StepIDParameter, params *GetStepLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStepLogsRequest(c.Server, stepID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryStepWithBody Retry a step that failed
+//
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+func (c *Client) RetryStepWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryStepRequestWithBody(c.Server, stepID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryStep Retry a step that failed
+//
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryStepRequest(c.Server, stepID, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2622,6 +3196,195 @@ func NewGetArtifactRequest(server string, artifactID ArtifactIDParameter, params
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListDeadLettersRequest constructs an http.Request for the ListDeadLetters method
+func NewListDeadLettersRequest(server string, params *ListDeadLettersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/dead-letters")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Tool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tool", *params.Tool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.FailureClass != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "failure_class", *params.FailureClass, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Project != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "project", *params.Project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRequeueDeadLettersRequest calls the generic RequeueDeadLetters builder with application/json body
+func NewRequeueDeadLettersRequest(server string, body RequeueDeadLettersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRequeueDeadLettersRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRequeueDeadLettersRequestWithBody constructs an http.Request for the RequeueDeadLetters method, with any body, and a specified content type
+func NewRequeueDeadLettersRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/dead-letters/requeue")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRequeueDeadLetterRequest calls the generic RequeueDeadLetter builder with application/json body
+func NewRequeueDeadLetterRequest(server string, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRequeueDeadLetterRequestWithBody(server, stepID, "application/json", bodyReader)
+}
+
+// NewRequeueDeadLetterRequestWithBody constructs an http.Request for the RequeueDeadLetter method, with any body, and a specified content type
+func NewRequeueDeadLetterRequestWithBody(server string, stepID StepIDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "step_id", stepID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/dead-letters/%s/requeue", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -3861,6 +4624,276 @@ func NewListRunEventsRequest(server string, runID RunIDParameter, params *ListRu
 	return req, nil
 }
 
+// NewPauseRunRequest calls the generic PauseRun builder with application/json body
+func NewPauseRunRequest(server string, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseRunRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewPauseRunRequestWithBody constructs an http.Request for the PauseRun method, with any body, and a specified content type
+func NewPauseRunRequestWithBody(server string, runID RunIDParameter, params *PauseRunParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRerunRunRequest calls the generic RerunRun builder with application/json body
+func NewRerunRunRequest(server string, runID RunIDParameter, params *RerunRunParams, body RerunRunJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRerunRunRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewRerunRunRequestWithBody constructs an http.Request for the RerunRun method, with any body, and a specified content type
+func NewRerunRunRequestWithBody(server string, runID RunIDParameter, params *RerunRunParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/rerun", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XCorrelationID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Correlation-Id", *params.XCorrelationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Correlation-Id", headerParam1)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewResumeRunRequest calls the generic ResumeRun builder with application/json body
+func NewResumeRunRequest(server string, runID RunIDParameter, params *ResumeRunParams, body ResumeRunJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeRunRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewResumeRunRequestWithBody constructs an http.Request for the ResumeRun method, with any body, and a specified content type
+func NewResumeRunRequestWithBody(server string, runID RunIDParameter, params *ResumeRunParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRetryRunRequest calls the generic RetryRun builder with application/json body
+func NewRetryRunRequest(server string, runID RunIDParameter, params *RetryRunParams, body RetryRunJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetryRunRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewRetryRunRequestWithBody constructs an http.Request for the RetryRun method, with any body, and a specified content type
+func NewRetryRunRequestWithBody(server string, runID RunIDParameter, params *RetryRunParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/retry", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListStepsRequest constructs an http.Request for the ListSteps method
 func NewListStepsRequest(server string, runID RunIDParameter, params *ListStepsParams) (*http.Request, error) {
 	var err error
@@ -4067,6 +5100,53 @@ func NewGetStepLogsRequest(server string, stepID StepIDParameter, params *GetSte
 	return req, nil
 }
 
+// NewRetryStepRequest calls the generic RetryStep builder with application/json body
+func NewRetryStepRequest(server string, stepID StepIDParameter, body RetryStepJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetryStepRequestWithBody(server, stepID, "application/json", bodyReader)
+}
+
+// NewRetryStepRequestWithBody constructs an http.Request for the RetryStep method, with any body, and a specified content type
+func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "step_id", stepID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/steps/%s/retry", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewWhoamiRequest constructs an http.Request for the Whoami method
 func NewWhoamiRequest(server string) (*http.Request, error) {
 	var err error
@@ -4232,6 +5312,47 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*GetArtifactResponse, error)
+
+	// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
+	//
+	// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
+	ListDeadLettersWithResponse(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*ListDeadLettersResponse, error)
+
+	// RequeueDeadLettersWithBodyWithResponse Requeue the dead letters that match, at most so many
+	//
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+	RequeueDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLettersResponse, error)
+
+	// RequeueDeadLettersWithResponse Requeue the dead letters that match, at most so many
+	//
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+	RequeueDeadLettersWithResponse(ctx context.Context, body RequeueDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLettersResponse, error)
+
+	// RequeueDeadLetterWithBodyWithResponse Retry a step that was given up, and what fell with it
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+	RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
+
+	// RequeueDeadLetterWithResponse Retry a step that was given up, and what fell with it
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+	RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
 
 	// ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 	//
@@ -4425,6 +5546,74 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEventsWithResponse(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*ListRunEventsResponse, error)
 
+	// PauseRunWithBodyWithResponse Pause a run
+	//
+	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+	PauseRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *PauseRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseRunResponse, error)
+
+	// PauseRunWithResponse Pause a run
+	//
+	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+	PauseRunWithResponse(ctx context.Context, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseRunResponse, error)
+
+	// RerunRunWithBodyWithResponse Start a new run of the plan of a run that has ended
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+	RerunRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *RerunRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RerunRunResponse, error)
+
+	// RerunRunWithResponse Start a new run of the plan of a run that has ended
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+	RerunRunWithResponse(ctx context.Context, runID RunIDParameter, params *RerunRunParams, body RerunRunJSONRequestBody, reqEditors ...RequestEditorFn) (*RerunRunResponse, error)
+
+	// ResumeRunWithBodyWithResponse Resume a run
+	//
+	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+	ResumeRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeRunResponse, error)
+
+	// ResumeRunWithResponse Resume a run
+	//
+	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+	ResumeRunWithResponse(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, body ResumeRunJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeRunResponse, error)
+
+	// RetryRunWithBodyWithResponse Retry a run that failed or was cancelled
+	//
+	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+	RetryRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *RetryRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryRunResponse, error)
+
+	// RetryRunWithResponse Retry a run that failed or was cancelled
+	//
+	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+	RetryRunWithResponse(ctx context.Context, runID RunIDParameter, params *RetryRunParams, body RetryRunJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryRunResponse, error)
+
 	// ListStepsWithResponse Steps of a run in the order of its plan
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4450,6 +5639,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/steps/{step_id}/logs (the `GetStepLogs` operationId).
 	GetStepLogsWithResponse(ctx context.Context, stepID StepIDParameter, params *GetStepLogsParams, reqEditors ...RequestEditorFn) (*GetStepLogsResponse, error)
+
+	// RetryStepWithBodyWithResponse Retry a step that failed
+	//
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+	RetryStepWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
+
+	// RetryStepWithResponse Retry a step that failed
+	//
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+	RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
 
 	// WhoamiWithResponse Who the caller is to this gateway
 	//
@@ -4599,6 +5806,105 @@ func (r GetArtifactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDeadLettersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeadLetterPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeadLettersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeadLettersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeadLettersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RequeueDeadLettersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Requeued
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RequeueDeadLettersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RequeueDeadLettersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RequeueDeadLettersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RequeueDeadLetterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RequeueDeadLetterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RequeueDeadLetterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RequeueDeadLetterResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4871,7 +6177,7 @@ type CreateRunResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *CreatedRun
+	JSON201 *CreatedRunResponse
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Failure
 }
@@ -5003,7 +6309,7 @@ type CancelRunResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *RunAnswer
+	JSON200 *RunResult
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Failure
 }
@@ -5195,6 +6501,138 @@ func (r ListRunEventsResponse) ContentType() string {
 	return ""
 }
 
+type PauseRunResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RunResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r PauseRunResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PauseRunResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PauseRunResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RerunRunResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedRunResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RerunRunResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RerunRunResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RerunRunResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResumeRunResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RunResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ResumeRunResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResumeRunResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResumeRunResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryRunResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RunResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryRunResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryRunResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryRunResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListStepsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5286,6 +6724,39 @@ func (r GetStepLogsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetStepLogsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryStepResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StepAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryStepResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryStepResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryStepResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5460,6 +6931,77 @@ func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, artif
 		return nil, err
 	}
 	return ParseGetArtifactResponse(rsp)
+}
+
+// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
+//
+// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
+func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*ListDeadLettersResponse, error) {
+	rsp, err := c.ListDeadLetters(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeadLettersResponse(rsp)
+}
+
+// RequeueDeadLettersWithBodyWithResponse Requeue the dead letters that match, at most so many
+//
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+func (c *ClientWithResponses) RequeueDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLettersResponse, error) {
+	rsp, err := c.RequeueDeadLettersWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequeueDeadLettersResponse(rsp)
+}
+
+// RequeueDeadLettersWithResponse Requeue the dead letters that match, at most so many
+//
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
+func (c *ClientWithResponses) RequeueDeadLettersWithResponse(ctx context.Context, body RequeueDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLettersResponse, error) {
+	rsp, err := c.RequeueDeadLetters(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequeueDeadLettersResponse(rsp)
+}
+
+// RequeueDeadLetterWithBodyWithResponse Retry a step that was given up, and what fell with it
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+func (c *ClientWithResponses) RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error) {
+	rsp, err := c.RequeueDeadLetterWithBody(ctx, stepID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequeueDeadLetterResponse(rsp)
+}
+
+// RequeueDeadLetterWithResponse Retry a step that was given up, and what fell with it
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
+func (c *ClientWithResponses) RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error) {
+	rsp, err := c.RequeueDeadLetter(ctx, stepID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequeueDeadLetterResponse(rsp)
 }
 
 // ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
@@ -5798,6 +7340,122 @@ func (c *ClientWithResponses) ListRunEventsWithResponse(ctx context.Context, run
 	return ParseListRunEventsResponse(rsp)
 }
 
+// PauseRunWithBodyWithResponse Pause a run
+//
+// Steps that run may end, and waits go on; no step is started until the run is resumed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+func (c *ClientWithResponses) PauseRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *PauseRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseRunResponse, error) {
+	rsp, err := c.PauseRunWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseRunResponse(rsp)
+}
+
+// PauseRunWithResponse Pause a run
+//
+// Steps that run may end, and waits go on; no step is started until the run is resumed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/pause (the `PauseRun` operationId).
+func (c *ClientWithResponses) PauseRunWithResponse(ctx context.Context, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseRunResponse, error) {
+	rsp, err := c.PauseRun(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseRunResponse(rsp)
+}
+
+// RerunRunWithBodyWithResponse Start a new run of the plan of a run that has ended
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+func (c *ClientWithResponses) RerunRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *RerunRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RerunRunResponse, error) {
+	rsp, err := c.RerunRunWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRerunRunResponse(rsp)
+}
+
+// RerunRunWithResponse Start a new run of the plan of a run that has ended
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/rerun (the `RerunRun` operationId).
+func (c *ClientWithResponses) RerunRunWithResponse(ctx context.Context, runID RunIDParameter, params *RerunRunParams, body RerunRunJSONRequestBody, reqEditors ...RequestEditorFn) (*RerunRunResponse, error) {
+	rsp, err := c.RerunRun(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRerunRunResponse(rsp)
+}
+
+// ResumeRunWithBodyWithResponse Resume a run
+//
+// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+func (c *ClientWithResponses) ResumeRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeRunResponse, error) {
+	rsp, err := c.ResumeRunWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeRunResponse(rsp)
+}
+
+// ResumeRunWithResponse Resume a run
+//
+// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/resume (the `ResumeRun` operationId).
+func (c *ClientWithResponses) ResumeRunWithResponse(ctx context.Context, runID RunIDParameter, params *ResumeRunParams, body ResumeRunJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeRunResponse, error) {
+	rsp, err := c.ResumeRun(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeRunResponse(rsp)
+}
+
+// RetryRunWithBodyWithResponse Retry a run that failed or was cancelled
+//
+// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+func (c *ClientWithResponses) RetryRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *RetryRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryRunResponse, error) {
+	rsp, err := c.RetryRunWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryRunResponse(rsp)
+}
+
+// RetryRunWithResponse Retry a run that failed or was cancelled
+//
+// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/retry (the `RetryRun` operationId).
+func (c *ClientWithResponses) RetryRunWithResponse(ctx context.Context, runID RunIDParameter, params *RetryRunParams, body RetryRunJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryRunResponse, error) {
+	rsp, err := c.RetryRun(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryRunResponse(rsp)
+}
+
 // ListStepsWithResponse Steps of a run in the order of its plan
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5840,6 +7498,36 @@ func (c *ClientWithResponses) GetStepLogsWithResponse(ctx context.Context, stepI
 		return nil, err
 	}
 	return ParseGetStepLogsResponse(rsp)
+}
+
+// RetryStepWithBodyWithResponse Retry a step that failed
+//
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+func (c *ClientWithResponses) RetryStepWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryStepResponse, error) {
+	rsp, err := c.RetryStepWithBody(ctx, stepID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryStepResponse(rsp)
+}
+
+// RetryStepWithResponse Retry a step that failed
+//
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
+func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error) {
+	rsp, err := c.RetryStep(ctx, stepID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryStepResponse(rsp)
 }
 
 // WhoamiWithResponse Who the caller is to this gateway
@@ -6001,6 +7689,105 @@ func ParseGetArtifactResponse(rsp *http.Response) (*GetArtifactResponse, error) 
 
 	case rsp.StatusCode == 303:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDeadLettersResponse parses an HTTP response from a ListDeadLettersWithResponse call
+func ParseListDeadLettersResponse(rsp *http.Response) (*ListDeadLettersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeadLettersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeadLetterPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRequeueDeadLettersResponse parses an HTTP response from a RequeueDeadLettersWithResponse call
+func ParseRequeueDeadLettersResponse(rsp *http.Response) (*RequeueDeadLettersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RequeueDeadLettersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Requeued
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRequeueDeadLetterResponse parses an HTTP response from a RequeueDeadLetterWithResponse call
+func ParseRequeueDeadLetterResponse(rsp *http.Response) (*RequeueDeadLetterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RequeueDeadLetterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -6292,7 +8079,7 @@ func ParseCreateRunResponse(rsp *http.Response) (*CreateRunResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest CreatedRun
+		var dest CreatedRunResponse
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6424,7 +8211,7 @@ func ParseCancelRunResponse(rsp *http.Response) (*CancelRunResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest RunAnswer
+		var dest RunResult
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6609,6 +8396,138 @@ func ParseListRunEventsResponse(rsp *http.Response) (*ListRunEventsResponse, err
 	return response, nil
 }
 
+// ParsePauseRunResponse parses an HTTP response from a PauseRunWithResponse call
+func ParsePauseRunResponse(rsp *http.Response) (*PauseRunResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PauseRunResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RunResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRerunRunResponse parses an HTTP response from a RerunRunWithResponse call
+func ParseRerunRunResponse(rsp *http.Response) (*RerunRunResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RerunRunResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedRunResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResumeRunResponse parses an HTTP response from a ResumeRunWithResponse call
+func ParseResumeRunResponse(rsp *http.Response) (*ResumeRunResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResumeRunResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RunResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryRunResponse parses an HTTP response from a RetryRunWithResponse call
+func ParseRetryRunResponse(rsp *http.Response) (*RetryRunResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryRunResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RunResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListStepsResponse parses an HTTP response from a ListStepsWithResponse call
 func ParseListStepsResponse(rsp *http.Response) (*ListStepsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6689,6 +8608,39 @@ func ParseGetStepLogsResponse(rsp *http.Response) (*GetStepLogsResponse, error) 
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryStepResponse parses an HTTP response from a RetryStepWithResponse call
+func ParseRetryStepResponse(rsp *http.Response) (*RetryStepResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryStepResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StepAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {

@@ -34,7 +34,7 @@ func TestFeedUnderWriters(t *testing.T) {
 						_, err = s.Claim(ctx, wakeUp(s.tenant, steps[0].ID, 1), postgres.Worker{ID: "w"}, ttl, noCheckpoint)
 					}
 					if err == nil && r.IntN(3) == 0 {
-						_, err = s.CancelRun(ctx, s.tenant, made.ID, nil, "enough")
+						_, err = s.CancelRun(ctx, s.tenant, made.ID, postgres.Verb{Reason: "enough"})
 					}
 					if err == nil && fail {
 						err = undo

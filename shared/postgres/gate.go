@@ -11,11 +11,16 @@ import (
 
 const gateColumns = `g.id, g.run_id, g.step_id, g.round, g.name, g.kind, g.state, g.version, coalesce(g.message, ''), g.input_digest,
 	g.shown_checkpoint_id, coalesce(g.shown_digest, ''), g.evidence, g.expires_at, coalesce(g.decided_by, ''), g.decided_at,
-	coalesce(g.reason, ''), g.created_at FROM nofx.gate g`
+	coalesce(g.reason, ''), g.created_at,
+	coalesce((SELECT w.quorum FROM nofx.wait w WHERE w.tenant_id = g.tenant_id AND w.step_id = g.step_id AND w.round = g.round AND g.kind = 'manual'), 0),
+	(SELECT jsonb_agg(jsonb_build_object('by', a.subject, 'decision', a.decision, 'reason', a.reason, 'at', a.at) ORDER BY a.at)
+	 FROM nofx.approval a WHERE a.tenant_id = g.tenant_id AND a.gate_id = g.id)
+	FROM nofx.gate g`
 
 func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
 	err = row.Scan(&g.ID, &g.RunID, &g.StepID, &g.Round, &g.Name, &g.Kind, &g.State, &g.Version, &g.Message, &g.InputDigest,
-		&g.ShownCheckpointID, &g.ShownDigest, &g.Evidence, &g.ExpiresAt, &g.DecidedBy, &g.DecidedAt, &g.Reason, &g.CreatedAt)
+		&g.ShownCheckpointID, &g.ShownDigest, &g.Evidence, &g.ExpiresAt, &g.DecidedBy, &g.DecidedAt, &g.Reason, &g.CreatedAt,
+		&g.Quorum, &g.Approvals)
 	return g, err
 }
 
@@ -72,7 +77,8 @@ type Decision struct {
 }
 
 // DecideGate takes a decision and lets its step and run go on or fail, in one
-// transaction. Of two decisions at once one wins; the other is fault.Conflict
+// transaction. A gate that wants several approvals stays pending until the last
+// of them. Of two decisions at once one wins; the other is fault.Conflict
 // (illegal-transition). fault.Forbidden (four-eyes) keeps an author from
 // approving or waiving in their own run where the tenant wants that.
 func (db *DB) DecideGate(ctx context.Context, tenant, id uuid.UUID, d Decision) (g run.Gate, err error) {
@@ -80,7 +86,7 @@ func (db *DB) DecideGate(ctx context.Context, tenant, id uuid.UUID, d Decision) 
 		if g, err = oneGate(ctx, tx, tenant, id); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "SELECT nofx.decide_gate($1, $2, $3, $4)", id, d.Event, nullable(d.Reason), d.Version); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT nofx.decide_gate($1, $2, $3, $4, $5)", id, d.Event, nullable(d.Reason), d.Version, run.RunDeadline); err != nil {
 			return err
 		}
 		if err := db.enqueueReady(ctx, tx, tenant, g.RunID); err != nil {

@@ -83,7 +83,7 @@ func TestDecisionRaces(t *testing.T) {
 		other  func(s *store, r run.Run, step, gate uuid.UUID) (won bool, err error)
 		ends   map[bool]string // by whether the approval won
 	}{
-		"expiry": {200, func(s *store, r run.Run, step, gate uuid.UUID) (bool, error) {
+		"expiry": {1000, func(s *store, r run.Run, step, gate uuid.UUID) (bool, error) {
 			event, err := s.Sweep(s.ctx, postgres.Due{TenantID: s.tenant, RunID: r.ID, StepID: &step, Kind: "wait"}, rules, func() error { return nil })
 			return event == "expire", err
 		}, map[bool]string{true: "running m:succeeded b:ready", false: "failed m:failed b:skipped"}},
@@ -92,7 +92,7 @@ func TestDecisionRaces(t *testing.T) {
 			return err == nil, ignoreConflict(err)
 		}, map[bool]string{true: "running m:succeeded b:ready", false: "failed m:failed b:skipped"}},
 		"cancel": {100, func(s *store, r run.Run, _, _ uuid.UUID) (bool, error) {
-			_, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, "enough")
+			_, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"})
 			return err == nil, err
 		}, map[bool]string{true: "cancelled m:succeeded b:cancelled", false: "cancelled m:cancelled b:cancelled"}},
 	}
@@ -272,7 +272,7 @@ func TestWaiveOneOfTwo(t *testing.T) {
 	r, steps = s.create(t, "g:", "h:")
 	g, _ = s.claim(t, steps["g"].ID), s.claim(t, steps["h"].ID)
 	one = s.finish(t, g, "gate failed")
-	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, "enough"); err != nil {
+	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.decide(one.Gate.ID, "waive"); err != nil {
@@ -337,6 +337,72 @@ func TestDecideAtOnce(t *testing.T) {
 	}
 	if got := one[time.Time](t, s, "SELECT decided_at FROM nofx.gate"); got.IsZero() {
 		t.Error("decided_at is not set")
+	}
+	s.wantSound(t)
+}
+
+// A gate that wants several approvals passes with the last of them, whoever
+// comes at once; nobody counts twice, and one rejection ends it.
+func TestSeveralApprovers(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	open := func() (run.Run, uuid.UUID) {
+		r, steps := s.create(t, "m:", "b: m")
+		f := outcome(s.claim(t, steps["m"].ID), "approval")
+		f.Wait.Quorum = 2
+		if err := s.FinishStep(s.ctx, f); err != nil {
+			t.Fatal(err)
+		}
+		return r, f.Gate.ID
+	}
+	as := func(who, event string, gate uuid.UUID) (run.Gate, error) {
+		return s.DecideGate(postgres.WithActor(s.ctx, who), s.tenant, gate, postgres.Decision{Event: event, Reason: "because"})
+	}
+	events := func(r run.Run) string {
+		return fmt.Sprint(all[string](t, s, `SELECT type || coalesce(' ' || (data->>'by') || ' ' || (data->>'given') || '/' || (data->>'wanted'), '')
+			FROM nofx.event WHERE run_id = $1 AND (type LIKE 'gate.%' OR type LIKE 'approval.%') ORDER BY seq`, r.ID))
+	}
+
+	r, gate := open()
+	for range 2 { // the second time changes nothing
+		g, err := as("ann", "approve", gate)
+		if err != nil || g.State != run.Pending || g.Quorum != 2 || len(g.Approvals) != 1 || g.Approvals[0].By != "ann" || g.Version != 1 {
+			t.Fatalf("DecideGate(approve) by the first = %+v, %v, want pending with one approval of 2", g, err)
+		}
+	}
+	s.wantStates(t, r.ID, "waiting m:waiting b:pending")
+	if g, err := as("bob", "approve", gate); err != nil || g.State != run.Passed || g.DecidedBy != "bob" || len(g.Approvals) != 2 {
+		t.Fatalf("DecideGate(approve) by the second = %+v, %v, want passed", g, err)
+	}
+	s.wantStates(t, r.ID, "running m:succeeded b:ready")
+	if got, want := events(r), "[gate.pending approval.decided ann 1/2 approval.decided bob 2/2 gate.passed]"; got != want {
+		t.Errorf("events = %s, want %s", got, want)
+	}
+
+	r, gate = open()
+	if _, err := as("ann", "approve", gate); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := as("ann", "reject", gate); err != nil || g.State != run.Failed {
+		t.Errorf("DecideGate(reject) after one's own approval = %s, %v, want failed", g.State, err)
+	}
+	s.wantStates(t, r.ID, "failed m:failed b:skipped")
+
+	for range 50 {
+		r, gate := open()
+		var wg sync.WaitGroup
+		for _, who := range []string{"ann", "bob"} {
+			wg.Go(func() {
+				if _, err := as(who, "approve", gate); err != nil {
+					t.Errorf("DecideGate(approve) by %s, two at once = %v, want nil", who, err)
+				}
+			})
+		}
+		wg.Wait()
+		s.wantStates(t, r.ID, "running m:succeeded b:ready")
+		if n := one[int](t, s, "SELECT count(*) FROM nofx.event WHERE run_id = $1 AND type = 'gate.passed'", r.ID); n != 1 {
+			t.Errorf("two approvers at once: %d gate.passed, want 1", n)
+		}
 	}
 	s.wantSound(t)
 }

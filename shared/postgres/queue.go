@@ -38,13 +38,14 @@ type readyStep struct {
 }
 
 // enqueueReady inserts a River job for every ready step of the run that has
-// none and is due. Every method that may ready steps ends with it, before the
-// commit.
+// none and is due, unless the run is paused: what resumes it comes here again.
+// Every method that may ready steps ends with it, before the commit.
 func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		SELECT s.id, s.wake_seq, s.queue, r.traceparent
 		FROM nofx.step s JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
 		WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'ready' AND s.job_id IS NULL AND s.ready_at <= clock_timestamp()
+			AND r.state <> 'paused'
 		ORDER BY s.idx`, tenant, runID)
 	if err != nil {
 		return err

@@ -227,20 +227,6 @@ func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []r
 	return list, err
 }
 
-// CancelRun ends a live run and all of it that has not ended; steps that run
-// lose their lease. A run that has ended is fault.Conflict (illegal-transition),
-// as is a version that is not the run's (stale-version).
-func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, version *int64, reason string) (r run.Run, err error) {
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT nofx.end_run($1, 'cancel', $2, $3, 'cancelled')", id, reason, version); err != nil {
-			return err
-		}
-		r, err = oneRun(ctx, tx, tenant, id)
-		return err
-	})
-	return r, err
-}
-
 // RunCounts counts the live runs of all tenants by state.
 func (db *DB) RunCounts(ctx context.Context) (map[run.State]int64, error) {
 	type count struct {

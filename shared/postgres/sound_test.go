@@ -61,8 +61,11 @@ var invariants = map[string]string{
 		SELECT c.step_id::text FROM nofx.event c JOIN nofx.step_dep d ON d.tenant_id = c.tenant_id AND d.step_id = c.step_id
 		WHERE c.event = 'claim' AND NOT EXISTS (SELECT FROM nofx.event f WHERE f.tenant_id = c.tenant_id AND f.run_id = c.run_id AND f.step_id = d.needs
 			AND f.type = 'step.succeeded' AND f.seq < c.seq)`,
-	"I21: at most one decision opens a gate": `
-		SELECT gate_id::text FROM nofx.approval GROUP BY gate_id HAVING count(*) FILTER (WHERE decision <> 'waive') > 1`,
+	"I21: a gate opens once, by as many approvals as it wants": `
+		SELECT g.id::text FROM nofx.gate g JOIN nofx.wait w ON w.tenant_id = g.tenant_id AND w.step_id = g.step_id AND w.round = g.round
+		LEFT JOIN nofx.approval a ON a.tenant_id = g.tenant_id AND a.gate_id = g.id AND a.decision = 'approve'
+		WHERE g.kind = 'manual' GROUP BY g.id, g.state, w.quorum
+		HAVING CASE g.state WHEN 'passed' THEN count(a.gate_id) <> w.quorum ELSE count(a.gate_id) >= w.quorum END`,
 	"the run's counters are those of its steps": `
 		SELECT r.id::text FROM nofx.run r JOIN nofx.step s ON s.tenant_id = r.tenant_id AND s.run_id = r.id GROUP BY r.tenant_id, r.id
 		HAVING r.pending_steps <> count(*) FILTER (WHERE s.state = 'pending') OR r.ready_steps <> count(*) FILTER (WHERE s.state = 'ready')

@@ -177,7 +177,7 @@ func TestFenced(t *testing.T) {
 			s.do(t, c.StepID, "succeed")
 		},
 		"cancelled": func(t *testing.T, s *store, c *postgres.Claim) {
-			if _, err := s.CancelRun(s.ctx, s.tenant, c.RunID, nil, "enough"); err != nil {
+			if _, err := s.CancelRun(s.ctx, s.tenant, c.RunID, postgres.Verb{Reason: "enough"}); err != nil {
 				t.Fatal(err)
 			}
 		},

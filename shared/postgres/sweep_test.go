@@ -273,25 +273,25 @@ func TestCancel(t *testing.T) {
 	s.do(t, steps["m"].ID, "approval")
 	s.do(t, steps["r"].ID, "retry")
 	stale := int64(1)
-	_, err := s.CancelRun(s.ctx, s.tenant, r.ID, &stale, "enough")
+	_, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough", Version: &stale})
 	if e := wantKind(t, "CancelRun(version 1)", err, fault.Conflict, "stale-version"); fmt.Sprint(e.Meta["version"]) != "2" {
 		t.Errorf("CancelRun(version 1): version = %v, want 2", e.Meta["version"])
 	}
-	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, ""); !errors.Is(err, fault.Invalid) {
+	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: ""}); !errors.Is(err, fault.Invalid) {
 		t.Errorf("CancelRun(without reason) = %v, want invalid", err)
 	}
 	current := int64(2)
-	done, err := s.CancelRun(s.ctx, s.tenant, r.ID, &current, "enough")
+	done, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough", Version: &current})
 	if err != nil || done.State != run.Cancelled || done.Reason != "enough" {
 		t.Errorf("CancelRun() = %+v, %v, want cancelled", done, err)
 	}
 	s.wantStates(t, r.ID, "cancelled a:cancelled m:cancelled r:cancelled b:cancelled")
-	_, err = s.CancelRun(s.ctx, s.tenant, r.ID, nil, "again")
+	_, err = s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "again"})
 	e := wantKind(t, "CancelRun() again", err, fault.Conflict, "illegal-transition")
 	if got := fmt.Sprintf("%v %v %v", e.Meta["from"], e.Meta["event"], e.Meta["allowed"]); got != "cancelled cancel [resume retry]" {
 		t.Errorf("CancelRun() again: %v, want from, event and what is allowed", e.Meta)
 	}
-	_, err = s.CancelRun(s.ctx, s.tenant, uuid.New(), nil, "x")
+	_, err = s.CancelRun(s.ctx, s.tenant, uuid.New(), postgres.Verb{Reason: "x"})
 	wantKind(t, "CancelRun(unknown)", err, fault.NotFound, "not-found")
 	s.wantSound(t)
 }
@@ -328,7 +328,7 @@ func TestHeartbeatAgainstCancel(t *testing.T) {
 				}
 			})
 		}
-		if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, "enough"); err != nil {
+		if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
 			t.Errorf("CancelRun() = %v, want nil", err)
 		}
 		close(stop)

@@ -174,7 +174,7 @@ func TestS06_TwoTenants(t *testing.T) {
 	for name, do := range map[string]func() error{
 		"Run":         func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
 		"RunDetail":   func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
-		"CancelRun":   func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, nil, "x"); return err },
+		"CancelRun":   func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
 		"Steps":       func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
 		"Step":        func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
 		"Log":         func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
@@ -317,7 +317,7 @@ func TestS09_NoLeakOverOneConnection(t *testing.T) {
 								t.Errorf("Run(of another) = %v, want not found", err)
 							}
 						case 7:
-							if _, err := s.CancelRun(s.ctx, tenant, own[tenant], nil, ""); !errors.Is(err, fault.Invalid) {
+							if _, err := s.CancelRun(s.ctx, tenant, own[tenant], postgres.Verb{Reason: ""}); !errors.Is(err, fault.Invalid) {
 								t.Errorf("CancelRun(without reason) = %v, want invalid", err)
 							}
 						case 9:

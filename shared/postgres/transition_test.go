@@ -383,7 +383,7 @@ func TestNoRunEndsOverALiveStep(t *testing.T) {
 			t.Errorf("%s over a live step = %v, want 23514", sql, err)
 		}
 	}
-	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, nil, "enough"); err != nil {
+	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := s.in(s.ctx, "nofx_app", "SELECT nofx.step_transition($1, 'reopen', 'x')", steps["a"].ID)

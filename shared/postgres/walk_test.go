@@ -76,7 +76,7 @@ func (w *walk) one(r *rand.Rand) error {
 		w.mu.Lock()
 		id := w.runs[r.IntN(len(w.runs))]
 		w.mu.Unlock()
-		_, err := w.CancelRun(w.ctx, w.tenant, id, nil, "enough")
+		_, err := w.CancelRun(w.ctx, w.tenant, id, postgres.Verb{Reason: "enough"})
 		return err
 	case p < 900:
 		_, err := w.Admin.Exec(w.ctx, `UPDATE nofx.step_lease SET lease_until = clock_timestamp()

@@ -25,6 +25,7 @@ const (
 	MaxReasonBytes = 2048
 	MaxLabels      = 64
 	MaxOutputBytes = 64 << 10
+	MaxApprovals   = 20
 	MaxEdges       = 20_000  // dependencies of all steps together
 	MaxListBytes   = 4 << 10 // excludes and env_allowed, which every step carries, and tools_allowed
 

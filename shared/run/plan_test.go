@@ -89,7 +89,7 @@ func TestNormaliseRefuses(t *testing.T) {
 		"long address":        {one("git:checkout", `{"url":"https://`+long(2000)+`"}`), "invalid-plan", []string{"/plan/steps/0/inputs/url"}},
 		"sleep for ever":      {one("sleep", `{"duration_s":1e9}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
 		"sleep beyond floats": {one("sleep", `{"duration_s":1e400}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
-		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":2}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
+		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":21}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
 		"gate without words":  {one("gate:unit", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
 	} {
 		t.Run(name, func(t *testing.T) {

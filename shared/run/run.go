@@ -119,6 +119,16 @@ type Gate struct {
 	DecidedAt         *time.Time
 	Reason            string
 	CreatedAt         time.Time
+	Quorum            int        // approvals that a manual gate wants
+	Approvals         []Approval // decisions on it, oldest first
+}
+
+// Approval is one person's decision on a gate.
+type Approval struct {
+	By       string    `json:"by"`
+	Decision string    `json:"decision"` // approve, reject or waive
+	Reason   string    `json:"reason"`
+	At       time.Time `json:"at"`
 }
 
 // GateKind says who decides a gate.

@@ -103,7 +103,7 @@ type SleepInputs struct {
 type ManualInputs struct {
 	Message   string `json:"message"`
 	ExpiresS  *int   `json:"expires_s,omitempty"` // 24 h by default
-	Approvals *int   `json:"approvals,omitempty"` // 1
+	Approvals *int   `json:"approvals,omitempty"` // 1 by default: so many people have to approve
 }
 
 // Expires is how long a manual step waits for its decision.
@@ -310,7 +310,7 @@ func (c *checker) manual(in ManualInputs) {
 	if in.ExpiresS != nil && (*in.ExpiresS < 1 || *in.ExpiresS > int(MaxWait.Seconds())) {
 		c.add("/expires_s", fmt.Sprintf("is between 1 and %d", int(MaxWait.Seconds())))
 	}
-	if in.Approvals != nil && *in.Approvals != 1 {
-		c.add("/approvals", "is 1 in this deployment")
+	if in.Approvals != nil && (*in.Approvals < 1 || *in.Approvals > MaxApprovals) {
+		c.add("/approvals", fmt.Sprintf("is between 1 and %d", MaxApprovals))
 	}
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,12 @@ func TestWhoMay(t *testing.T) {
 		keys[role] = g.newKey(g.tenant, role)
 	}
 	nothing := "0198c0de" + strings.Repeat("0", 24)
+	scopes := []string{"gates:write", "keys:write"} // which open nothing
+	for _, rule := range policy {
+		if rule.scope != "" && !slices.Contains(scopes, rule.scope) {
+			scopes = append(scopes, rule.scope)
+		}
+	}
 	for _, op := range g.server.operations() {
 		rule := policy[op.id]
 		path := strings.NewReplacer("{run_id}", "run_"+nothing, "{step_id}", "step_"+nothing, "{gate_id}", "gate_"+nothing,
@@ -47,9 +54,7 @@ func TestWhoMay(t *testing.T) {
 		if got := ask(g.newKey(g.tenant, api.RoleService, "none:read")); (got == http.StatusForbidden) == (rule.role == "") {
 			t.Errorf("%s as a service without its scope = %d", op.id, got)
 		}
-		scoped := g.newKey(g.tenant, api.RoleService, "runs:read", "runs:write", "steps:read", "events:read", "gates:read",
-			"gates:write", "checkpoints:read", "artifacts:read", "keys:write")
-		if got := ask(scoped); (got == http.StatusForbidden) != (rule.role != "" && rule.scope == "") {
+		if got := ask(g.newKey(g.tenant, api.RoleService, scopes...)); (got == http.StatusForbidden) != (rule.role != "" && rule.scope == "") {
 			t.Errorf("%s as a service with all scopes = %d, scope %q", op.id, got, rule.scope)
 		}
 	}

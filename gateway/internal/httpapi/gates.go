@@ -140,8 +140,15 @@ func apiGate(g run.Gate) api.Gate {
 		ShownDigest: ptr(g.ShownDigest), CreatedAt: g.CreatedAt.UTC(), AgeS: max(0, int64(time.Since(g.CreatedAt).Seconds())),
 		ExpiresAt: utc(g.ExpiresAt), DecidedBy: ptr(g.DecidedBy), DecidedAt: utc(g.DecidedAt), Reason: ptr(g.Reason),
 	}
+	if g.Kind == run.ManualGate {
+		out.Quorum, out.Approvals = ptr(g.Quorum), convert(g.Approvals, apiApproval)
+	}
 	if g.ShownCheckpointID != nil {
 		out.ShownCheckpointID = ptr(run.CheckpointID.Format(*g.ShownCheckpointID))
 	}
 	return out
+}
+
+func apiApproval(a run.Approval) api.Approval {
+	return api.Approval{By: a.By, Decision: api.ApprovalDecision(a.Decision), Reason: ptr(a.Reason), At: a.At.UTC()}
 }

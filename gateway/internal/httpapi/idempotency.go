@@ -91,7 +91,7 @@ func idempotencyKey(r *http.Request) (string, error) {
 	return key, nil
 }
 
-// fingerprint tells requests under one key apart (EXECUTION.md): method, route,
+// fingerprint tells requests under one key apart (EXECUTION.md): method, path,
 // tenant, project, version of the API, If-Match and the body in canonical form, so
 // that order and spaces do not matter.
 func (s *Server) fingerprint(c echo.Context, p *Principal, body []byte) (sum [32]byte, err error) {
@@ -102,7 +102,7 @@ func (s *Server) fingerprint(c echo.Context, p *Principal, body []byte) (sum [32
 	r := c.Request()
 	h := sha256.New()
 	for _, part := range []string{
-		r.Method, s.routes[c.Path()], p.tenantID(), r.Header.Get("X-Project-Id"), apiVersion, r.Header.Get("If-Match"), string(canonical),
+		r.Method, r.URL.Path, p.tenantID(), r.Header.Get("X-Project-Id"), apiVersion, r.Header.Get("If-Match"), string(canonical),
 	} {
 		var size [8]byte
 		binary.BigEndian.PutUint64(size[:], uint64(len(part)))

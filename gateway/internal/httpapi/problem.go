@@ -112,6 +112,9 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	}
 	p.From = metaString(e, "from")
 	p.Event = metaString(e, "event")
+	if p.Code == api.ProblemCodeIllegalTransition {
+		p.Allowed = []string{} // said even when there is none
+	}
 	for _, v := range metaList(e, "allowed") {
 		if name, ok := v.(string); ok {
 			p.Allowed = append(p.Allowed, name)

@@ -46,22 +46,27 @@ func (s *Server) createRun(c echo.Context, p *Principal) error {
 		if err != nil {
 			return postgres.Answer{}, err
 		}
-		r, steps, err := s.Store.CreateRun(ctx, p.Tenant, postgres.NewRun{
-			Project: project, Plan: plan, CorrelationID: c.Request().Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
-		})
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(r.ID)))
-		created := apiRun(r)
-		return postgres.Answer{
-			Status: http.StatusCreated,
-			Header: map[string]string{
-				"Content-Type": echo.MIMEApplicationJSON, "ETag": etag(r.Version), "Location": "/api/runs/" + created.ID,
-			},
-			Body: encode(api.CreatedRun{Run: created, Steps: convert(steps, apiStep)}),
-		}, nil
+		return s.startRun(ctx, c.Request(), p, project, plan, span)
 	})
+}
+
+// startRun creates a run of a normalised plan and makes the answer that says so.
+func (s *Server) startRun(ctx context.Context, r *http.Request, p *Principal, project string, plan run.Plan, span trace.Span) (postgres.Answer, error) {
+	made, steps, err := s.Store.CreateRun(ctx, p.Tenant, postgres.NewRun{
+		Project: project, Plan: plan, CorrelationID: r.Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
+	})
+	if err != nil {
+		return postgres.Answer{}, err
+	}
+	span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(made.ID)))
+	created := apiRun(made)
+	return postgres.Answer{
+		Status: http.StatusCreated,
+		Header: map[string]string{
+			"Content-Type": echo.MIMEApplicationJSON, "ETag": etag(made.Version), "Location": "/api/runs/" + created.ID,
+		},
+		Body: encode(api.CreatedRun{Run: created, Steps: convert(steps, apiStep)}),
+	}, nil
 }
 
 // projectOf is the project that the caller names. A slug that could be none is
@@ -195,58 +200,6 @@ func (s *Server) getRun(c echo.Context, p *Principal) error {
 		Run: apiRun(d.Run), Steps: convert(d.Steps, apiStep), Gates: convert(d.Gates, apiGate),
 		StreamCursor: strconv.FormatInt(d.Run.EventSeq, 10),
 	})
-}
-
-// cancelRun ends a run and all of it that has not ended.
-func (s *Server) cancelRun(c echo.Context, p *Principal) error {
-	if err := noQuery(c); err != nil {
-		return err
-	}
-	id, err := pathID(c, run.RunID, "run_id")
-	if err != nil {
-		return err
-	}
-	version, err := ifMatch(c)
-	if err != nil {
-		return err
-	}
-	reason, err := readReason(c)
-	if err != nil {
-		return err
-	}
-	if reason == "" {
-		reason = "requested by " + p.Subject
-	}
-	ctx := c.Request().Context()
-	r, err := s.Store.CancelRun(ctx, p.Tenant, id, version, reason)
-	if err != nil {
-		return err
-	}
-	linkToRun(trace.SpanFromContext(ctx), r)
-	s.countEnd(ctx, r)
-	setETag(c, r.Version)
-	return answer(c, http.StatusOK, api.RunAnswer{Run: apiRun(r)})
-}
-
-// countEnd counts a run that the request ended.
-func (s *Server) countEnd(ctx context.Context, r run.Run) {
-	if r.State.Terminal() && r.FinishedAt != nil {
-		s.Metrics.RunsFinished.Inc(string(r.State))
-		s.Metrics.RunDuration.Observe(ctx, r.FinishedAt.Sub(r.CreatedAt).Seconds(), string(r.State))
-	}
-}
-
-// readReason reads a body that may say why.
-func readReason(c echo.Context) (string, error) {
-	in, err := readOptionalJSON[api.Reason](c)
-	if err != nil || in.Reason == nil {
-		return "", err
-	}
-	reason := strings.TrimSpace(*in.Reason)
-	if len(reason) > run.MaxReasonBytes {
-		return "", fieldFault("invalid-field", "/reason", fmt.Sprintf("%d bytes; at most %d", len(reason), run.MaxReasonBytes))
-	}
-	return reason, nil
 }
 
 func apiRun(r run.Run) api.Run {

@@ -80,13 +80,22 @@ func (s *Server) operations() []operation {
 		{id: "previewRun", method: post, path: "/api/runs/preview", handle: s.previewRun},
 		{id: "getRun", method: get, path: "/api/runs/{run_id}", handle: s.getRun},
 		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun},
+		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", handle: s.pauseRun},
+		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", handle: s.resumeRun},
+		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", handle: s.retryRun},
+		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", handle: s.rerunRun},
 
 		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", handle: s.listSteps},
 		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
+		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep},
 		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog},
 
 		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", handle: s.listRunEvents, streams: acceptsStream},
 		{id: "listEvents", method: get, path: "/api/events", handle: s.listEvents, streams: acceptsStream},
+
+		{id: "listDeadLetters", method: get, path: "/api/dead-letters", handle: s.listDeadLetters},
+		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", handle: s.requeueDeadLetters},
+		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", handle: s.requeueDeadLetter},
 
 		{id: "listGates", method: get, path: "/api/gates", handle: s.listGates},
 		{id: "getGate", method: get, path: "/api/gates/{gate_id}", handle: s.getGate},

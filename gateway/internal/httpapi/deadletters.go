@@ -1,0 +1,152 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// retryStep has a failed step run again.
+func (s *Server) retryStep(c echo.Context, p *Principal) error {
+	in, err := readOptionalJSON[api.StepRetry](c)
+	if err != nil {
+		return err
+	}
+	return s.retry(c, p, in.Cascade == nil || *in.Cascade, in.Reason)
+}
+
+// requeueDeadLetter is retryStep for whoever works through the dead letters.
+func (s *Server) requeueDeadLetter(c echo.Context, p *Principal) error {
+	in, err := readOptionalJSON[api.Reason](c)
+	if err != nil {
+		return err
+	}
+	return s.retry(c, p, true, in.Reason)
+}
+
+func (s *Server) retry(c echo.Context, p *Principal, cascade bool, why *string) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.StepID, "step_id")
+	if err != nil {
+		return err
+	}
+	reason, err := cleanReason(why)
+	if err != nil {
+		return err
+	}
+	a, err := s.retryOne(c.Request().Context(), p, id, cascade, reason)
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, a)
+}
+
+func (s *Server) retryOne(ctx context.Context, p *Principal, id uuid.UUID, cascade bool, reason string) (api.StepAnswer, error) {
+	step, r, err := s.Store.RetryStep(ctx, p.Tenant, id, cascade, p.reason(reason))
+	if err != nil {
+		return api.StepAnswer{}, err
+	}
+	linkToRun(trace.SpanFromContext(ctx), r)
+	return api.StepAnswer{Step: apiStep(step), Run: apiRun(r)}, nil
+}
+
+// deadLetterClasses are the classes of steps that nothing tries again by itself.
+var deadLetterClasses = []run.FailureClass{run.ClassExhausted, run.ClassPoisoned}
+
+// listDeadLetters answers the steps that were given up.
+func (s *Server) listDeadLetters(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	limit := q.limit(200)
+	tool, _ := q.text("tool")
+	f := postgres.DeadLetterFilter{
+		Tool: tool, Class: oneOf(q, "failure_class", deadLetterClasses...), Project: q.slug("project"),
+		Before: q.afterID("dead-letters"), Limit: limit + 1,
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	letters, err := s.Store.DeadLetters(c.Request().Context(), p.Tenant, f)
+	if err != nil {
+		return err
+	}
+	letters, next := page(c, "dead-letters", letters, limit, func(l postgres.DeadLetter) string { return l.Step.ID.String() })
+	return answer(c, http.StatusOK, api.DeadLetterPage{Items: convert(letters, apiDeadLetter), NextCursor: next})
+}
+
+// requeueDeadLetters retries dead letters, the oldest not first: whoever empties
+// the list repeats it until nothing comes back.
+func (s *Server) requeueDeadLetters(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, _, err := readJSON[api.Requeue](c)
+	if err != nil {
+		return err
+	}
+	f, err := requeueFilter(in)
+	if err != nil {
+		return err
+	}
+	reason, err := cleanReason(in.Reason)
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	letters, err := s.Store.DeadLetters(ctx, p.Tenant, f)
+	if err != nil {
+		return err
+	}
+	out := api.Requeued{Requeued: []api.StepAnswer{}}
+	for _, l := range letters {
+		a, err := s.retryOne(ctx, p, l.Step.ID, true, reason)
+		if errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
+			continue // somebody was quicker
+		}
+		if err != nil {
+			return err
+		}
+		out.Requeued = append(out.Requeued, a)
+	}
+	return answer(c, http.StatusOK, out)
+}
+
+func requeueFilter(in api.Requeue) (f postgres.DeadLetterFilter, err error) {
+	f.Limit = 50
+	if in.Limit != nil {
+		f.Limit = *in.Limit
+	}
+	if f.Limit < 1 || f.Limit > 200 {
+		return f, fieldFault("invalid-field", "/limit", "is a number from 1 to 200")
+	}
+	if in.FailureClass != nil {
+		f.Class = run.FailureClass(*in.FailureClass)
+		if f.Class != run.ClassExhausted && f.Class != run.ClassPoisoned {
+			return f, fieldFault("invalid-field", "/failure_class", fmt.Sprintf("is one of %v", deadLetterClasses))
+		}
+	}
+	if in.Project != nil {
+		if f.Project = *in.Project; !slugShape.MatchString(f.Project) {
+			return f, fieldFault("invalid-field", "/project", "is a slug: "+slugShape.String())
+		}
+	}
+	if in.Tool != nil {
+		f.Tool = *in.Tool
+	}
+	return f, nil
+}
+
+func apiDeadLetter(l postgres.DeadLetter) api.StepAnswer {
+	return api.StepAnswer{Step: apiStep(l.Step), Run: apiRun(l.Run)}
+}

@@ -1,0 +1,145 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// cancelRun ends a run and all of it that has not ended.
+func (s *Server) cancelRun(c echo.Context, p *Principal) error {
+	return s.verb(c, p, s.Store.CancelRun)
+}
+
+// pauseRun lets no further step of a run start.
+func (s *Server) pauseRun(c echo.Context, p *Principal) error { return s.verb(c, p, s.Store.PauseRun) }
+
+// resumeRun lets a paused run go on, or one that failed or was cancelled.
+func (s *Server) resumeRun(c echo.Context, p *Principal) error {
+	return s.verb(c, p, s.Store.ResumeRun)
+}
+
+// retryRun has what failed run again.
+func (s *Server) retryRun(c echo.Context, p *Principal) error { return s.verb(c, p, s.Store.RetryRun) }
+
+func (s *Server) verb(c echo.Context, p *Principal, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RunID, "run_id")
+	if err != nil {
+		return err
+	}
+	version, err := ifMatch(c)
+	if err != nil {
+		return err
+	}
+	reason, err := readReason(c)
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	r, err := do(ctx, p.Tenant, id, postgres.Verb{Reason: p.reason(reason), Version: version})
+	if err != nil {
+		return err
+	}
+	linkToRun(trace.SpanFromContext(ctx), r)
+	s.countEnd(ctx, r)
+	setETag(c, r.Version)
+	return answer(c, http.StatusOK, api.RunAnswer{Run: apiRun(r)})
+}
+
+// rerunRun starts a new run of the plan of one that has ended, in the same project.
+func (s *Server) rerunRun(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RunID, "run_id")
+	if err != nil {
+		return err
+	}
+	if _, err := readOptionalJSON[struct{}](c); err != nil {
+		return err
+	}
+	_, span := s.tracer.Start(c.Request().Context(), "run.create")
+	defer span.End()
+	return s.idempotent(c, p, "rerunRun", []byte("{}"), func(ctx context.Context) (postgres.Answer, error) {
+		before, err := s.Store.Run(ctx, p.Tenant, id)
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		if !before.State.Terminal() {
+			return postgres.Answer{}, notOver(before)
+		}
+		linkToRun(span, before)
+		var plan run.Plan
+		if err := json.Unmarshal(before.Plan, &plan); err != nil {
+			return postgres.Answer{}, fmt.Errorf("plan of run %s: %w", before.ID, err)
+		}
+		// What a plan may hold can have changed since.
+		if plan, err = plan.Normalise(); err != nil {
+			return postgres.Answer{}, err
+		}
+		return s.startRun(ctx, c.Request(), p, before.Project, plan, span)
+	})
+}
+
+// notOver refuses to rerun a run that has not ended. The machine has no such
+// event, as it is another run that starts.
+func notOver(r run.Run) error {
+	var allowed []any
+	for _, t := range run.Transitions {
+		if t.Machine == run.RunMachine && t.From == r.State {
+			allowed = append(allowed, t.Event)
+		}
+	}
+	return fault.New(fault.Conflict, "illegal-transition", "rerun is not possible while the run is %s", r.State).
+		With("machine", string(run.RunMachine)).With("from", string(r.State)).With("event", "rerun").With("allowed", allowed)
+}
+
+// reason is what the caller said, or who asked, for transitions that want one.
+func (p *Principal) reason(given string) string {
+	if given == "" {
+		return "requested by " + p.Subject
+	}
+	return given
+}
+
+// countEnd counts a run that the request ended.
+func (s *Server) countEnd(ctx context.Context, r run.Run) {
+	if r.State.Terminal() && r.FinishedAt != nil {
+		s.Metrics.RunsFinished.Inc(string(r.State))
+		s.Metrics.RunDuration.Observe(ctx, r.FinishedAt.Sub(r.CreatedAt).Seconds(), string(r.State))
+	}
+}
+
+// readReason reads a body that may say why.
+func readReason(c echo.Context) (string, error) {
+	in, err := readOptionalJSON[api.Reason](c)
+	if err != nil {
+		return "", err
+	}
+	return cleanReason(in.Reason)
+}
+
+func cleanReason(given *string) (string, error) {
+	if given == nil {
+		return "", nil
+	}
+	reason := strings.TrimSpace(*given)
+	if len(reason) > run.MaxReasonBytes {
+		return "", fieldFault("invalid-field", "/reason", fmt.Sprintf("%d bytes; at most %d", len(reason), run.MaxReasonBytes))
+	}
+	return reason, nil
+}

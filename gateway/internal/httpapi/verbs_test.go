@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+const two = `{"name":"a","tool":"bash","inputs":{"script":"true"}},{"name":"b","tool":"bash","inputs":{"script":"true"}}`
+
+// runIn brings a run of two steps to a status, by what leads there.
+func (g *gateway) runIn(status api.RunStatus) api.CreatedRun {
+	g.Helper()
+	if status == api.RunStatusWaiting {
+		made := g.create(plan(manual))
+		g.gate(g.claim(made.Steps[0]))
+		return made
+	}
+	made := g.create(plan(two))
+	end := func(outcome string) {
+		for _, step := range made.Steps {
+			f := postgres.Finish{Claim: g.claim(step), Outcome: outcome}
+			if outcome == "fail" {
+				f.Reason, f.FailureClass = "exit status 1", run.ClassExhausted
+			}
+			g.finish(f)
+			if outcome == "fail" {
+				return
+			}
+		}
+	}
+	switch status {
+	case api.RunStatusRunning:
+		g.claim(made.Steps[0])
+	case api.RunStatusPaused:
+		g.want(g.do(http.MethodPost, "/api/runs/"+made.Run.ID+"/pause", ""), http.StatusOK, "")
+	case api.RunStatusSucceeded:
+		end("succeed")
+	case api.RunStatusFailed:
+		end("fail")
+	case api.RunStatusCancelled:
+		g.want(g.do(http.MethodPost, "/api/runs/"+made.Run.ID+"/cancel", ""), http.StatusOK, "")
+	}
+	return made
+}
+
+// TestVerbs asks every verb of a run in every status: the answer, and what the
+// run's events say of it.
+func TestVerbs(t *testing.T) {
+	g := newGateway(t)
+	statuses := []api.RunStatus{api.RunStatusQueued, api.RunStatusRunning, api.RunStatusWaiting, api.RunStatusPaused,
+		api.RunStatusSucceeded, api.RunStatusFailed, api.RunStatusCancelled}
+	want := map[string]map[api.RunStatus]string{ // the event that moves the run, else it is refused
+		"pause":  {"queued": "run.paused", "running": "run.paused", "waiting": "run.paused"},
+		"resume": {"paused": "run.queued", "failed": "run.running", "cancelled": "run.running"},
+		"retry":  {"failed": "run.running", "cancelled": "run.running"},
+		"cancel": {"queued": "run.cancelled", "running": "run.cancelled", "waiting": "run.cancelled", "paused": "run.cancelled"},
+		"rerun":  {"succeeded": "", "failed": "", "cancelled": ""},
+	}
+	for verb, moves := range want {
+		for _, status := range statuses {
+			made := g.runIn(status)
+			before := g.get("/api/runs/" + made.Run.ID)
+			what := fmt.Sprintf("%s of a run %s", verb, status)
+			r := g.do(http.MethodPost, "/api/runs/"+made.Run.ID+"/"+verb, "")
+			event, legal := moves[status]
+			switch {
+			case !legal:
+				g.want(r, http.StatusConflict, "illegal-transition")
+				p := decodeAs[api.Problem](t, r)
+				if p.From == nil || *p.From != string(status) || p.Event == nil || *p.Event != verb || p.Allowed == nil || slices.Contains(p.Allowed, verb) {
+					t.Errorf("%s = %s, want from, event and what is allowed", what, r.body)
+				}
+				if after := g.get("/api/runs/" + made.Run.ID); string(after.body) != string(before.body) {
+					t.Errorf("%s was refused and changed the run:\n%s", what, cmp.Diff(string(before.body), string(after.body)))
+				}
+			case verb == "rerun":
+				g.want(r, http.StatusCreated, "")
+				again := decodeAs[api.CreatedRun](t, r)
+				if again.Run.ID == made.Run.ID || again.Run.PlanDigest != made.Run.PlanDigest || again.Run.Status != api.RunStatusQueued ||
+					again.Run.TraceID == made.Run.TraceID || r.header.Get("Location") != "/api/runs/"+again.Run.ID {
+					t.Errorf("%s = %s, want a new run of plan %s in a trace of its own", what, r.body, made.Run.PlanDigest)
+				}
+				if after := g.get("/api/runs/" + made.Run.ID); string(after.body) != string(before.body) {
+					t.Errorf("%s changed the run", what)
+				}
+			default:
+				g.want(r, http.StatusOK, "")
+				after := decodeAs[api.RunAnswer](t, r).Run
+				if "run."+string(after.Status) != event || r.header.Get("ETag") != fmt.Sprintf(`"v%d"`, after.Version) ||
+					after.Reason == nil || !strings.HasPrefix(*after.Reason, "requested by key:admin-") {
+					t.Errorf("%s = %s, want %s with an ETag, and who asked", what, r.body, event)
+				}
+				events := decodeAs[api.EventPage](t, g.get("/api/runs/"+made.Run.ID+"/events?limit=500&types=run.*")).Items
+				if last := events[len(events)-1]; last.Type != event {
+					t.Errorf("%s: last event %s, want %s", what, last.Type, event)
+				}
+			}
+		}
+	}
+	made := g.runIn(api.RunStatusFailed)
+	for _, verb := range []string{"pause", "resume", "retry", "cancel"} {
+		path := "/api/runs/" + made.Run.ID + "/" + verb
+		g.want(g.do(http.MethodPost, path, "", header{"If-Match": `"v99"`}), http.StatusPreconditionFailed, "stale-version")
+		g.want(g.do(http.MethodPost, path, `{"why":"x"}`), http.StatusBadRequest, "unknown-field")
+		g.want(g.do(http.MethodPost, path, `{"reason":"`+strings.Repeat("x", 2049)+`"}`), http.StatusUnprocessableEntity, "invalid-field")
+		g.want(g.do(http.MethodPost, path+"?force=1", ""), http.StatusBadRequest, "bad-parameter")
+	}
+	g.want(g.do(http.MethodPost, "/api/runs/"+made.Run.ID+"/rerun", `{"plan":{}}`), http.StatusBadRequest, "unknown-field")
+}
+
+// TestRerunOnce checks that a repeated rerun starts one run, and that the key of
+// one run's rerun does not answer for another's.
+func TestRerunOnce(t *testing.T) {
+	g := newGateway(t)
+	first, second := g.runIn(api.RunStatusFailed), g.runIn(api.RunStatusSucceeded)
+	key := header{"Idempotency-Key": "again"}
+	once := g.do(http.MethodPost, "/api/runs/"+first.Run.ID+"/rerun", "", key)
+	g.want(once, http.StatusCreated, "")
+	twice := g.do(http.MethodPost, "/api/runs/"+first.Run.ID+"/rerun", "", key)
+	if twice.header.Get("Idempotent-Replayed") != "true" || string(twice.body) != string(once.body) {
+		t.Errorf("repeated rerun = %d %s, want the first answer", twice.status, twice.body)
+	}
+	g.want(g.do(http.MethodPost, "/api/runs/"+second.Run.ID+"/rerun", "", key), http.StatusUnprocessableEntity, "idempotency-key-reused")
+}
+
+// TestRetryStep checks the verb of a step and the list of those given up.
+func TestRetryStep(t *testing.T) {
+	g := newGateway(t)
+	made := g.runIn(api.RunStatusFailed)
+	a, b := made.Steps[0].ID, made.Steps[1].ID
+	letters := decodeAs[api.DeadLetterPage](t, g.get("/api/dead-letters?failure_class=exhausted&tool=bash&project=default"))
+	if len(letters.Items) != 1 || letters.Items[0].Step.ID != a || letters.Items[0].Run.ID != made.Run.ID {
+		t.Fatalf("dead letters = %+v, want step a of the run", letters.Items)
+	}
+	for _, query := range []string{"failure_class=tool", "project=UP", "limit=0", "state=failed"} {
+		g.want(g.get("/api/dead-letters?"+query), http.StatusBadRequest, "bad-parameter")
+	}
+	g.want(g.get("/api/dead-letters?cursor=x"), http.StatusBadRequest, "bad-cursor")
+
+	g.want(g.do(http.MethodPost, "/api/steps/"+b+"/retry", ""), http.StatusConflict, "illegal-transition")
+	g.want(g.do(http.MethodPost, "/api/steps/"+made.Run.ID+"/retry", ""), http.StatusNotFound, "not-found")
+	alone := g.do(http.MethodPost, "/api/steps/"+a+"/retry", `{"cascade":false,"reason":"flaky"}`)
+	g.want(alone, http.StatusOK, "")
+	if got := decodeAs[api.StepAnswer](t, alone); got.Step.Status != api.StepStatusReady || got.Run.Status != api.RunStatusRunning || got.Step.Attempt != 0 {
+		t.Errorf("retry = %s, want the step ready, with all its attempts, and the run running", alone.body)
+	}
+	if got := decodeAs[api.StepDetail](t, g.get("/api/steps/"+b)).Step; got.Status != api.StepStatusSkipped {
+		t.Errorf("step b after a retry without cascade = %s, want skipped", got.Status)
+	}
+	if left := decodeAs[api.DeadLetterPage](t, g.get("/api/dead-letters")); len(left.Items) != 0 {
+		t.Errorf("dead letters after the retry = %v, want none", left.Items)
+	}
+
+	var ids []string
+	for range 3 {
+		ids = append(ids, g.runIn(api.RunStatusFailed).Steps[0].ID)
+	}
+	one := g.do(http.MethodPost, "/api/dead-letters/"+ids[0]+"/requeue", "")
+	g.want(one, http.StatusOK, "")
+	if got := decodeAs[api.StepAnswer](t, one); got.Step.ID != ids[0] || got.Step.Status != api.StepStatusReady {
+		t.Errorf("requeue = %s, want step %s ready", one.body, ids[0])
+	}
+	for body, code := range map[string]string{
+		`{"limit":0}`: "invalid-field", `{"limit":201}`: "invalid-field", `{"failure_class":"tool"}`: "invalid-field", `{"project":"A B"}`: "invalid-field",
+	} {
+		g.want(g.do(http.MethodPost, "/api/dead-letters/requeue", body), http.StatusUnprocessableEntity, code)
+	}
+	g.want(g.do(http.MethodPost, "/api/dead-letters/requeue", `{"all":true}`), http.StatusBadRequest, "unknown-field")
+	none := decodeAs[api.Requeued](t, g.do(http.MethodPost, "/api/dead-letters/requeue", `{"failure_class":"poisoned"}`))
+	some := decodeAs[api.Requeued](t, g.do(http.MethodPost, "/api/dead-letters/requeue", `{"tool":"bash","limit":1,"reason":"fixed"}`))
+	rest := decodeAs[api.Requeued](t, g.do(http.MethodPost, "/api/dead-letters/requeue", `{}`))
+	if len(none.Requeued) != 0 || len(some.Requeued) != 1 || len(rest.Requeued) != 1 {
+		t.Errorf("requeued %d, %d, %d, want none, the newest, and the one left", len(none.Requeued), len(some.Requeued), len(rest.Requeued))
+	}
+	g.want(g.do(http.MethodPost, "/api/dead-letters/"+ids[2]+"/requeue", ""), http.StatusConflict, "illegal-transition")
+}

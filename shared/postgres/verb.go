@@ -1,0 +1,83 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/run"
+)
+
+// Verb is what somebody wants of a run or a step, and why.
+type Verb struct {
+	Reason  string
+	Version *int64 // refuse with fault.Conflict (stale-version) unless the run is at it
+}
+
+// CancelRun ends a live run and all of it that has not ended; steps that run
+// lose their lease. A run that has ended is fault.Conflict (illegal-transition).
+func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
+	return db.verb(ctx, tenant, id, "SELECT nofx.end_run($1, 'cancel', $2, $3, 'cancelled')", v)
+}
+
+// PauseRun keeps workers from claiming steps of a live run. Steps that run may
+// end, and waits go on. Anything but a live run is fault.Conflict
+// (illegal-transition).
+func (db *DB) PauseRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
+	return db.verb(ctx, tenant, id, "SELECT nofx.run_transition($1, 'pause', $2, $3)", v)
+}
+
+// ResumeRun takes a paused run up where it stands. One that failed or was
+// cancelled goes on from its last checkpoints with everything that had not
+// succeeded. Any other is fault.Conflict (illegal-transition).
+func (db *DB) ResumeRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
+	return db.verb(ctx, tenant, id, "SELECT nofx.resume_run($1, $2, $3, $4)", v, run.RunDeadline)
+}
+
+// RetryRun has the failed steps of a run that failed or was cancelled run again,
+// and what was skipped or cancelled after them. Any other run is fault.Conflict
+// (illegal-transition).
+func (db *DB) RetryRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
+	return db.verb(ctx, tenant, id, "SELECT nofx.retry_run($1, $2, $3, $4)", v, run.RunDeadline)
+}
+
+func (db *DB) verb(ctx context.Context, tenant, id uuid.UUID, call string, v Verb, more ...any) (r run.Run, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, call, append([]any{id, nullable(v.Reason), v.Version}, more...)...); err != nil {
+			return err
+		}
+		if err := db.enqueueReady(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		r, err = oneRun(ctx, tx, tenant, id)
+		return err
+	})
+	return r, err
+}
+
+// RetryStep has a failed step run again, with all its attempts anew, and its run
+// with it. With cascade what fell with it gets its turn: the skipped and
+// cancelled steps below it, and those left out only because the run was failing,
+// but for steps that also wait for another one that failed. A step that has not
+// failed is fault.Conflict (illegal-transition).
+func (db *DB) RetryStep(ctx context.Context, tenant, id uuid.UUID, cascade bool, reason string) (s run.Step, r run.Run, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.retry_step($1, $2, $3, $4)", id, cascade, nullable(reason), run.RunDeadline); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT "+stepColumns+" WHERE s.tenant_id = $1 AND s.id = $2", tenant, id)
+		if err != nil {
+			return err
+		}
+		if s, err = pgx.CollectExactlyOneRow(rows, scanStep); err != nil {
+			return err
+		}
+		if err := db.enqueueReady(ctx, tx, tenant, s.RunID); err != nil {
+			return err
+		}
+		r, err = oneRun(ctx, tx, tenant, s.RunID)
+		return err
+	})
+	return s, r, err
+}
