@@ -22,8 +22,17 @@ func script() map[string]http.HandlerFunc {
 		g.Status, g.DecidedBy, g.DecidedAt = status, ptr("bob"), ptr(ago(1))
 		return answer(http.StatusOK, api.GateAnswer{Gate: g})
 	}
-	cancelled := d.Run
-	cancelled.Status = api.RunStatusCancelled
+	runIn := func(status api.RunStatus) api.RunAnswer {
+		r := d.Run
+		r.Status = status
+		return api.RunAnswer{Run: r}
+	}
+	letter := api.StepAnswer{Step: failedDetail().Steps[1], Run: failedDetail().Run}
+	letter.Step.FailureClass, letter.Step.Reason = ptr(api.FailureClassExhausted), ptr("tool: exit code 1")
+	requeued := letter
+	requeued.Step.Status, requeued.Run.Status = api.StepStatusReady, api.RunStatusRunning
+	shared := shipGate()
+	shared.Quorum, shared.Approvals = ptr(2), []api.Approval{{By: "bob", Decision: api.ApprovalDecisionApprove, At: ago(5)}}
 	checkpoint := api.Checkpoint{ID: id("ckpt", 1), RunID: d.Run.ID, Seq: 1, Kind: api.CheckpointKindPost, StepID: ptr(id("step", 1)),
 		Digest: digest(2), StateDigest: digest(3), TreeDigest: digest(4), Parents: []string{id("ckpt", 2)}, BytesNew: 3 << 20, CreatedAt: ago(52)}
 	key := api.APIKey{ID: id("key", 1), Name: "ci", Prefix: "nofx_live_0198", Role: api.RoleService, Scopes: []string{"runs:write"}, CreatedAt: ago(3600)}
@@ -34,13 +43,29 @@ func script() map[string]http.HandlerFunc {
 		"previewRun": answer(http.StatusOK, api.RunPreview{PlanDigest: digest(1),
 			Plan:  api.Plan{Goal: "ship the fix", Steps: []api.PlanStep{{Name: "build", Tool: "bash"}, {Name: "unit", Tool: "gate:unit"}}},
 			Graph: api.PlanGraph{Levels: [][]string{{"build"}, {"unit"}}, Edges: []api.PlanEdge{{Needs: "build", Step: "unit"}}}}),
-		"listRuns":    answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run}, NextCursor: ptr("b2xk")}),
-		"getRun":      answer(http.StatusOK, d),
-		"cancelRun":   answer(http.StatusOK, api.RunAnswer{Run: cancelled}),
-		"listGates":   answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
-		"getGate":     answer(http.StatusOK, api.GateAnswer{Gate: failedDetail().Gates[1]}),
-		"approveGate": decided(api.GateStatusPassed),
-		"waiveGate":   decided(api.GateStatusWaived),
+		"listRuns":  answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run}, NextCursor: ptr("b2xk")}),
+		"getRun":    answer(http.StatusOK, d),
+		"cancelRun": answer(http.StatusOK, runIn(api.RunStatusCancelled)),
+		"pauseRun":  answer(http.StatusOK, runIn(api.RunStatusPaused)),
+		"resumeRun": answer(http.StatusOK, runIn(api.RunStatusWaiting)),
+		"retryRun":  answer(http.StatusOK, runIn(api.RunStatusRunning)),
+		"rerunRun":  answer(http.StatusCreated, api.CreatedRun{Run: d.Run, Steps: d.Steps}),
+		"retryStep": answer(http.StatusOK, requeued),
+
+		"listDeadLetters":    answer(http.StatusOK, api.DeadLetterPage{Items: []api.StepAnswer{letter}}),
+		"requeueDeadLetter":  answer(http.StatusOK, requeued),
+		"requeueDeadLetters": answer(http.StatusOK, api.Requeued{Requeued: []api.StepAnswer{}}),
+
+		"listGates": answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
+		"getGate":   answer(http.StatusOK, api.GateAnswer{Gate: failedDetail().Gates[1]}),
+		"approveGate": func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, id("gate", 3)) {
+				answer(http.StatusOK, api.GateAnswer{Gate: shared})(w, r)
+				return
+			}
+			decided(api.GateStatusPassed)(w, r)
+		},
+		"waiveGate": decided(api.GateStatusWaived),
 		"rejectGate": func(w http.ResponseWriter, r *http.Request) {
 			won := shipGate()
 			won.Status, won.DecidedBy, won.DecidedAt = api.GateStatusPassed, ptr("carol"), ptr(ago(2))
@@ -92,7 +117,18 @@ func TestCommands(t *testing.T) {
 		"run-show":            "run show " + run,
 		"run-show-other-noun": "run show " + gate,
 		"run-cancel":          "run cancel " + run + " --reason obsolete",
+		"run-pause":           "run pause " + run,
+		"run-resume":          "run resume " + run + " --reason go",
+		"run-retry":           "run retry " + run,
+		"run-retry-alone":     "run retry " + run + " --alone",
+		"run-retry-step":      "run retry " + run + "/unit --alone --reason flaky",
+		"run-rerun":           "run rerun " + run,
+		"dlq-list":            "dlq list --class exhausted --tool gate:unit",
+		"dlq-requeue":         "dlq requeue " + run + "/unit " + id("step", 2),
+		"dlq-requeue-all":     "dlq requeue --all --tool bash --limit 10",
+		"dlq-requeue-nothing": "dlq requeue --tool bash",
 		"gate-list":           "gate list",
+		"gate-approve-one":    "gate approve " + id("gate", 3),
 		"gate-show":           "gate show " + id("gate", 2),
 		"gate-approve":        "gate approve " + gate,
 		"gate-reject-no-why":  "gate reject " + gate,

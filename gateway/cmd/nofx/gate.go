@@ -91,6 +91,7 @@ func (a *app) gateShowCommand() *cobra.Command {
 				facts(w, "gate", g.ID, "name", g.Name, "kind", string(g.Kind), "status", string(g.Status), "message", deref(g.Message),
 					"run", g.RunID, "step", g.StepID, "round", fmt.Sprint(g.Round), "opened", clock(&g.CreatedAt), "expires", clock(g.ExpiresAt),
 					"shown", deref(g.ShownCheckpointID), "decided by", deref(g.DecidedBy), "decided", clock(g.DecidedAt), "reason", deref(g.Reason),
+					"approvals", approvals(g),
 					"evidence", string(g.Evidence))
 				for _, line := range hint(g, a.self()) {
 					fmt.Fprintln(w, line)
@@ -98,6 +99,15 @@ func (a *app) gateShowCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// approvals tells who decided how on a manual gate.
+func approvals(g api.Gate) string {
+	given := make([]string, len(g.Approvals))
+	for i, a := range g.Approvals {
+		given[i] = fmt.Sprintf("%s by %s at %s", a.Decision, a.By, clock(&a.At))
+	}
+	return strings.Join(given, ", ")
 }
 
 // decideCommand is one of the three decisions. All but approve want a reason.

@@ -131,6 +131,9 @@ func size(n int64) string {
 // verdict is what a gate came to, in a sentence.
 func verdict(g api.Gate) string {
 	s := fmt.Sprintf("gate %s (%s) %s", g.ID, g.Name, g.Status)
+	if wanted := deref(g.Quorum); g.Status == api.GateStatusPending && wanted > 1 {
+		s += fmt.Sprintf(", %d of %d approvals given", len(g.Approvals), wanted)
+	}
 	if g.DecidedBy != nil {
 		s += ", decided by " + *g.DecidedBy
 	}

@@ -87,6 +87,9 @@ func hint(g api.Gate, self string) []string {
 	if g.ExpiresAt != nil {
 		line += " (until " + clock(g.ExpiresAt) + ")"
 	}
+	if wanted := deref(g.Quorum); wanted > 1 {
+		line += fmt.Sprintf(", %d of %d approvals given", len(g.Approvals), wanted)
+	}
 	return []string{line,
 		fmt.Sprintf("  %s gate approve %s", self, g.ID),
 		fmt.Sprintf("  %s gate reject %s --reason '…'", self, g.ID)}

@@ -18,8 +18,12 @@ import (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	return group("run", "Start, list, watch and cancel runs",
-		a.runCreateCommand(), a.runListCommand(), a.runShowCommand(), a.runWatchCommand(), a.runCancelCommand())
+	return group("run", "Start, list, watch and steer runs",
+		a.runCreateCommand(), a.runListCommand(), a.runShowCommand(), a.runWatchCommand(),
+		runVerbCommand(a, "pause", "Start no further step of a run until it is resumed", (*api.Client).PauseRun),
+		runVerbCommand(a, "resume", "Go on with a run that is paused, failed or cancelled", (*api.Client).ResumeRun),
+		runVerbCommand(a, "cancel", "Cancel a run and every step of it that has not ended", (*api.Client).CancelRun),
+		a.runRetryCommand(), a.runRerunCommand())
 }
 
 func (a *app) runCreateCommand() *cobra.Command {
@@ -66,16 +70,7 @@ the run joins that trace.`,
 			if err != nil {
 				return err
 			}
-			run := created.Run
-			if err := a.answer(raw, func(w io.Writer) {
-				fmt.Fprintf(w, "%s %s, trace %s\n", run.ID, run.Status, run.TraceID)
-				if !watch {
-					fmt.Fprintf(w, "watch it: %s run watch %s\n", a.self(), run.ID)
-				}
-			}); err != nil || !watch {
-				return err
-			}
-			return a.watch(cmd.Context(), client, run.ID)
+			return a.started(cmd.Context(), client, created.Run, raw, watch)
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "the plan, - for the standard input")
@@ -254,28 +249,6 @@ when it failed or was cancelled.`,
 			return a.watch(cmd.Context(), client, args[0])
 		},
 	}
-}
-
-func (a *app) runCancelCommand() *cobra.Command {
-	var reason string
-	c := &cobra.Command{
-		Use:   "cancel RUN",
-		Short: "Cancel a run and every step of it that has not ended",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			answer, raw, err := call[api.RunAnswer](client.CancelRun(cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}))
-			if err != nil {
-				return err
-			}
-			return a.answer(raw, func(w io.Writer) { fmt.Fprintf(w, "%s %s\n", answer.Run.ID, answer.Run.Status) })
-		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why, kept with the run")
-	return c
 }
 
 // self is how to call this tool again at the same gateway.

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+func (a *app) dlqCommand() *cobra.Command {
+	return group("dlq", "See the steps that were given up, and requeue them", a.dlqListCommand(), a.dlqRequeueCommand())
+}
+
+// letterFlags choose among the dead letters.
+type letterFlags struct{ tool, class, project string }
+
+func (f *letterFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.tool, "tool", "", "only steps of this tool")
+	c.Flags().StringVar(&f.class, "class", "", "only of this class: exhausted or poisoned")
+	c.Flags().StringVar(&f.project, "project", "", "only of this project's runs")
+	oneOf(c, "class", api.DeadLetterClassExhausted, api.DeadLetterClassPoisoned)
+}
+
+func (a *app) dlqListCommand() *cobra.Command {
+	var f letterFlags
+	var cursor string
+	var limit int
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the steps that were given up, those of the newest runs first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			page, raw, err := call[api.DeadLetterPage](client.ListDeadLetters(cmd.Context(), &api.ListDeadLettersParams{
+				Tool: optional(f.tool), FailureClass: optional(api.DeadLetterClass(f.class)), Project: optional(f.project),
+				Cursor: optional(cursor), Limit: optional(limit),
+			}))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				printLetters(w, page.Items)
+				nextPage(w, page.NextCursor)
+			})
+		},
+	}
+	f.register(c)
+	pageFlags(c, &limit, &cursor)
+	return c
+}
+
+func printLetters(w io.Writer, letters []api.StepAnswer) {
+	rows := make([][]string, len(letters))
+	for i, l := range letters {
+		rows[i] = []string{l.Step.ID, l.Step.Name, l.Step.Tool, string(deref(l.Step.FailureClass)), clock(l.Step.FinishedAt), l.Run.ID, shorten(deref(l.Step.Reason), 60)}
+	}
+	table(w, []string{"STEP", "NAME", "TOOL", "CLASS", "SINCE", "RUN", "REASON"}, rows)
+}
+
+func (a *app) dlqRequeueCommand() *cobra.Command {
+	var f letterFlags
+	var all bool
+	var limit int
+	var reason string
+	c := &cobra.Command{
+		Use:   "requeue STEP… | --all",
+		Short: "Run steps again that were given up, with what fell with them",
+		Long: `Run steps again that were given up, with what fell with them: the steps named,
+by id or as RUN/NAME, or with --all every one that the other flags choose, at
+most --limit of them.`,
+		Example: `  nofx dlq requeue run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/unit --reason 'disk is free again'
+  nofx dlq requeue --all --tool http --limit 200`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return usagef("name steps, or choose them by --all")
+			}
+			if !all && f != (letterFlags{}) {
+				return usagef("--tool, --class and --project choose among --all")
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if all {
+				done, raw, err := call[api.Requeued](client.RequeueDeadLetters(cmd.Context(), api.Requeue{
+					Tool: optional(f.tool), FailureClass: optional(api.DeadLetterClass(f.class)), Project: optional(f.project),
+					Limit: optional(limit), Reason: optional(reason),
+				}))
+				if err != nil {
+					return err
+				}
+				return a.answer(raw, func(w io.Writer) { printRequeued(w, done.Requeued...) })
+			}
+			for _, name := range args {
+				step, err := stepID(cmd.Context(), client, name)
+				if err != nil {
+					return err
+				}
+				done, raw, err := call[api.StepAnswer](client.RequeueDeadLetter(cmd.Context(), step, api.Reason{Reason: optional(reason)}))
+				if err != nil {
+					return err
+				}
+				if err := a.answer(raw, func(w io.Writer) { printRequeued(w, done) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	f.register(c)
+	c.Flags().BoolVar(&all, "all", false, "every step that the other flags choose")
+	c.Flags().IntVar(&limit, "limit", 0, "with --all at most so many (50 by default, 200 at most)")
+	c.Flags().StringVar(&reason, "reason", "", "why, kept with the steps")
+	return c
+}
+
+func printRequeued(w io.Writer, done ...api.StepAnswer) {
+	for _, d := range done {
+		fmt.Fprintf(w, "%s (%s) %s, run %s %s\n", d.Step.ID, clean(d.Step.Name), d.Step.Status, d.Run.ID, d.Run.Status)
+	}
+	if len(done) == 0 {
+		fmt.Fprintln(w, "nothing to requeue")
+	}
+}
