@@ -154,14 +154,35 @@ CREATE TABLE nofx.wait (
     wait_until   timestamptz NOT NULL,
     on_timeout   text NOT NULL DEFAULT 'fail' CHECK (on_timeout IN ('fail', 'cancel')),
     quorum       int NOT NULL DEFAULT 1 CHECK (quorum > 0),
+    correlation  text CHECK ((kind = 'signal') = (correlation IS NOT NULL)), -- the key of the signal
     shown_digest text,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, step_id, round),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id),
     CHECK (wait_until <= created_at + interval '30 days 1 minute')
 );
+CREATE INDEX wait_signal ON nofx.wait (tenant_id, correlation) WHERE correlation IS NOT NULL;
 CALL nofx.guard_tenant('nofx.wait');
 GRANT SELECT ON nofx.wait TO nofx_app;
+
+-- Signals, by the key that a step waits under. One that comes before its step
+-- waits stays here and is found when it does.
+CREATE TABLE nofx.inbox (
+    tenant_id  uuid NOT NULL,
+    id         uuid NOT NULL,
+    key        text NOT NULL,
+    payload    jsonb NOT NULL,
+    sent_by    text NOT NULL,
+    sent_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL DEFAULT clock_timestamp() + interval '30 days',
+    step_id    uuid, -- that took it
+    PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX inbox_waiting ON nofx.inbox (tenant_id, key, id) WHERE step_id IS NULL;
+CREATE INDEX inbox_taken ON nofx.inbox (tenant_id, step_id) WHERE step_id IS NOT NULL;
+CREATE INDEX inbox_expiry ON nofx.inbox (expires_at);
+CALL nofx.guard_tenant('nofx.inbox');
+GRANT SELECT ON nofx.inbox TO nofx_app;
 
 -- Written by the guards alone, under the lock of the run that they have at hand,
 -- so that a foreign key would only cost.

@@ -165,7 +165,7 @@ $$;
 
 -- A step as its claim hands it on; parents is how many steps it depends on.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
-    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, traceparent text, plan_digest text, waived_digest text, parents int);
+    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, traceparent text, plan_digest text, waived_digest text, parents int, signal jsonb);
 
 -- Takes a ready step: fence + 1, a lease, an attempt row. The caller holds the
 -- run's lock; p_claim is {owner, pid, ttl, trace_id, span_id}.
@@ -180,7 +180,7 @@ BEGIN
     WHERE s.tenant_id = p_tenant AND s.id = p_step
     RETURNING s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
         NULL::timestamptz, NULL::text, NULL::text, NULL::text,
-        (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step)::int
+        (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step)::int, NULL::jsonb
     INTO c;
     PERFORM set_config('nofx.claim', '', true);
     SELECT r.traceparent, r.plan_digest INTO c.traceparent, c.plan_digest FROM run r WHERE r.tenant_id = p_tenant AND r.id = c.run_id;
@@ -193,6 +193,9 @@ BEGIN
         SELECT g.input_digest INTO c.waived_digest FROM gate g
         WHERE g.tenant_id = p_tenant AND g.step_id = p_step AND g.state = 'waived'
             AND g.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = p_step);
+    END IF;
+    IF c.tool = 'signal' THEN
+        SELECT i.payload INTO c.signal FROM inbox i WHERE i.tenant_id = p_tenant AND i.step_id = p_step ORDER BY i.id DESC LIMIT 1;
     END IF;
     RETURN c;
 END
@@ -349,6 +352,32 @@ BEGIN
 END
 $$;
 
+-- The key of a signal, locked until the end of the transaction, so that a wait
+-- and its signal cannot miss each other (inngest#1433).
+CREATE FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) RETURNS void
+    LANGUAGE sql
+AS $$
+    SELECT pg_advisory_xact_lock(hashtextextended(p_tenant::text || '/signal/' || p_key, 0))
+$$;
+
+-- Gives a waiting step the oldest signal under its key, if there is one, and
+-- readies it. The caller holds the locks of run, step and key.
+CREATE FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    UPDATE inbox SET step_id = p_step
+    WHERE tenant_id = p_tenant AND id = (
+        SELECT i.id FROM inbox i WHERE i.tenant_id = p_tenant AND i.key = p_key AND i.step_id IS NULL AND i.expires_at > clock_timestamp()
+        ORDER BY i.id LIMIT 1);
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE step SET event = 'signal', version = version + 1, reason = NULL WHERE tenant_id = p_tenant AND id = p_step;
+    RETURN true;
+END
+$$;
+
 -- What became of one finish: answer is ok; fenced when the lease is lost, and
 -- then nothing was written; stale when this very attempt had ended like this
 -- before. run_state is the run's when this ended it, run_seconds how long after
@@ -399,9 +428,12 @@ BEGIN
     END IF;
     IF p ? 'wait' THEN
         v_until := clock_timestamp() + make_interval(secs => (p->'wait'->>'after_s')::float8);
-        INSERT INTO wait (tenant_id, step_id, round, kind, wait_until, quorum, shown_digest)
+        IF p->'wait' ? 'key' THEN
+            PERFORM lock_signal(p_tenant, p->'wait'->>'key');
+        END IF;
+        INSERT INTO wait (tenant_id, step_id, round, kind, wait_until, quorum, shown_digest, correlation)
         VALUES (s.tenant_id, s.id, 1 + coalesce((SELECT max(w.round) FROM wait w WHERE w.tenant_id = s.tenant_id AND w.step_id = s.id), 0),
-            p->'wait'->>'kind', v_until, (p->'wait'->>'quorum')::int, p->'gate'->>'shown_digest');
+            p->'wait'->>'kind', v_until, (p->'wait'->>'quorum')::int, p->'gate'->>'shown_digest', p->'wait'->>'key');
     END IF;
     IF p ? 'gate' THEN
         PERFORM open_gate(s, p->'gate', v_until);
@@ -418,6 +450,9 @@ BEGIN
         ready_at = CASE WHEN v_outcome = 'retry' THEN clock_timestamp() + make_interval(secs => (p->>'delay_s')::float8) ELSE ready_at END
     WHERE tenant_id = s.tenant_id AND id = s.id;
 
+    IF p->'wait' ? 'key' THEN
+        f.enqueue := take_signal(p_tenant, s.id, p->'wait'->>'key');
+    END IF;
     IF v_outcome = 'succeed' THEN
         IF v_chain THEN
             v_chain := EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state = 'running');

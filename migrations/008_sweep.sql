@@ -134,7 +134,8 @@ BEGIN
             IF FOUND THEN
                 PERFORM gate_transition(v_gate, 'expire', 'nobody decided in time');
             END IF;
-            PERFORM step_transition(l.id, v_event, 'expired: nobody decided in time', NULL, 'expired');
+            PERFORM step_transition(l.id, v_event,
+                CASE WHEN v_gate IS NULL THEN 'expired: what it waits for did not come in time' ELSE 'expired: nobody decided in time' END, NULL, 'expired');
         END IF;
     WHEN p_kind = 'wakeup' AND l.state = 'ready' AND s.ready_at <= clock_timestamp() AND wake_up_lost(s.job_id, s.ready_at, p_lost) THEN
         -- A fresh wake-up makes any older job of the step stale.

@@ -1,5 +1,5 @@
--- What people do to runs besides starting and ending them: resume, retry, decide
--- (to pause is one transition). Each is one transaction under the run's lock and
+-- What people do to runs besides starting and ending them: resume, retry, decide,
+-- send a signal (to pause is one transition). Each is one transaction under the run's lock and
 -- ends with the run's state in line with its steps.
 SET LOCAL ROLE nofx_system;
 
@@ -194,7 +194,57 @@ BEGIN
 END
 $$;
 
+-- The step that waits for a signal under a key, of several the first; its run.
+CREATE FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid)
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    SELECT s.id, s.run_id INTO step_id, run_id FROM wait w JOIN step s ON s.tenant_id = w.tenant_id AND s.id = w.step_id AND s.state = 'waiting'
+    WHERE w.tenant_id = p_tenant AND w.correlation = p_key AND s.wait_until > clock_timestamp()
+        AND w.round = (SELECT max(l.round) FROM wait l WHERE l.tenant_id = p_tenant AND l.step_id = s.id)
+    ORDER BY w.created_at, s.id LIMIT 1;
+END
+$$;
+
+-- Sends a signal: to the step that waits for it, whose run comes back, or to the
+-- inbox.
+CREATE FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    v_locked record;
+    v record;
+BEGIN
+    -- A wait locks run, step, key in this order, so this does; who began to wait
+    -- in between is not waited for.
+    SELECT * INTO v_locked FROM waiting_for(v_tenant, p_key);
+    IF v_locked.step_id IS NOT NULL THEN
+        PERFORM lock_step(v_locked.step_id);
+    END IF;
+    PERFORM lock_signal(v_tenant, p_key);
+    INSERT INTO inbox (tenant_id, id, key, payload, sent_by)
+    VALUES (v_tenant, p_id, p_key, p_payload, nullif(current_setting('nofx.actor', true), ''));
+    SELECT * INTO v FROM waiting_for(v_tenant, p_key);
+    IF v.step_id IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF v.step_id IS DISTINCT FROM v_locked.step_id THEN
+        PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = v.run_id FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'another step began to wait for signal %', p_key USING ERRCODE = 'serialization_failure';
+        END IF;
+        PERFORM lock_step(v.step_id);
+    END IF;
+    IF take_signal(v_tenant, v.step_id, p_key) THEN
+        PERFORM settle_run(v_tenant, v.run_id, false);
+    END IF;
+    RETURN v.run_id;
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
+    nofx.send_signal(uuid, text, jsonb),
     nofx.resume_run(uuid, text, bigint, interval),
     nofx.retry_run(uuid, text, bigint, interval),
     nofx.retry_step(uuid, boolean, text, interval),

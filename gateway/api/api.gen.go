@@ -1190,6 +1190,26 @@ type Scope = string
 // SessionID defines model for SessionID.
 type SessionID = string
 
+// SignalAnswer defines model for SignalAnswer.
+type SignalAnswer struct {
+	Signal struct {
+		ID  string `json:"id"`
+		Key string `json:"key"`
+
+		// Taken Whether a step was waiting for it
+		Taken bool `json:"taken"`
+	} `json:"signal"`
+}
+
+// SignalRequest defines model for SignalRequest.
+type SignalRequest struct {
+	// Key What a step waits for
+	Key string `json:"key"`
+
+	// Payload Any JSON, at most 16 KiB; null by default
+	Payload interface{} `json:"payload,omitempty"`
+}
+
 // Slug defines model for Slug.
 type Slug = string
 
@@ -1636,6 +1656,12 @@ type ListStepsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// SendSignalParams defines parameters for SendSignal.
+type SendSignalParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetStepLogsParams defines parameters for GetStepLogs.
 type GetStepLogsParams struct {
 	// Attempt The fence of an attempt.
@@ -1690,6 +1716,9 @@ type ResumeRunJSONRequestBody = Reason
 
 // RetryRunJSONRequestBody defines body for RetryRun for application/json ContentType.
 type RetryRunJSONRequestBody = Reason
+
+// SendSignalJSONRequestBody defines body for SendSignal for application/json ContentType.
+type SendSignalJSONRequestBody = SignalRequest
 
 // RetryStepJSONRequestBody defines body for RetryStep for application/json ContentType.
 type RetryStepJSONRequestBody = StepRetry
@@ -2082,6 +2111,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListSteps(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SendSignalWithBody Send a signal to the step that waits for it
+	//
+	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/signals (the `SendSignal` operationId).
+	SendSignalWithBody(ctx context.Context, params *SendSignalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SendSignal Send a signal to the step that waits for it
+	//
+	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/signals (the `SendSignal` operationId).
+	SendSignal(ctx context.Context, params *SendSignalParams, body SendSignalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStep A step and its attempts
 	//
@@ -2869,6 +2916,44 @@ func (c *Client) RetryRun(ctx context.Context, runID RunIDParameter, params *Ret
 // Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 func (c *Client) ListSteps(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListStepsRequest(c.Server, runID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SendSignalWithBody Send a signal to the step that waits for it
+//
+// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/signals (the `SendSignal` operationId).
+func (c *Client) SendSignalWithBody(ctx context.Context, params *SendSignalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSendSignalRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SendSignal Send a signal to the step that waits for it
+//
+// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/signals (the `SendSignal` operationId).
+func (c *Client) SendSignal(ctx context.Context, params *SendSignalParams, body SendSignalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSendSignalRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4967,6 +5052,61 @@ func NewListStepsRequest(server string, runID RunIDParameter, params *ListStepsP
 	return req, nil
 }
 
+// NewSendSignalRequest calls the generic SendSignal builder with application/json body
+func NewSendSignalRequest(server string, params *SendSignalParams, body SendSignalJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSendSignalRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewSendSignalRequestWithBody constructs an http.Request for the SendSignal method, with any body, and a specified content type
+func NewSendSignalRequestWithBody(server string, params *SendSignalParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/signals")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetStepRequest constructs an http.Request for the GetStep method
 func NewGetStepRequest(server string, stepID StepIDParameter) (*http.Request, error) {
 	var err error
@@ -5620,6 +5760,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListStepsWithResponse(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*ListStepsResponse, error)
+
+	// SendSignalWithBodyWithResponse Send a signal to the step that waits for it
+	//
+	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/signals (the `SendSignal` operationId).
+	SendSignalWithBodyWithResponse(ctx context.Context, params *SendSignalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SendSignalResponse, error)
+
+	// SendSignalWithResponse Send a signal to the step that waits for it
+	//
+	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/signals (the `SendSignal` operationId).
+	SendSignalWithResponse(ctx context.Context, params *SendSignalParams, body SendSignalJSONRequestBody, reqEditors ...RequestEditorFn) (*SendSignalResponse, error)
 
 	// GetStepWithResponse A step and its attempts
 	//
@@ -6666,6 +6824,39 @@ func (r ListStepsResponse) ContentType() string {
 	return ""
 }
 
+type SendSignalResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *SignalAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r SendSignalResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SendSignalResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SendSignalResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetStepResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7467,6 +7658,36 @@ func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, runID R
 		return nil, err
 	}
 	return ParseListStepsResponse(rsp)
+}
+
+// SendSignalWithBodyWithResponse Send a signal to the step that waits for it
+//
+// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/signals (the `SendSignal` operationId).
+func (c *ClientWithResponses) SendSignalWithBodyWithResponse(ctx context.Context, params *SendSignalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SendSignalResponse, error) {
+	rsp, err := c.SendSignalWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSendSignalResponse(rsp)
+}
+
+// SendSignalWithResponse Send a signal to the step that waits for it
+//
+// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/signals (the `SendSignal` operationId).
+func (c *ClientWithResponses) SendSignalWithResponse(ctx context.Context, params *SendSignalParams, body SendSignalJSONRequestBody, reqEditors ...RequestEditorFn) (*SendSignalResponse, error) {
+	rsp, err := c.SendSignal(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSendSignalResponse(rsp)
 }
 
 // GetStepWithResponse A step and its attempts
@@ -8548,6 +8769,39 @@ func ParseListStepsResponse(rsp *http.Response) (*ListStepsResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSendSignalResponse parses an HTTP response from a SendSignalWithResponse call
+func ParseSendSignalResponse(rsp *http.Response) (*SendSignalResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SendSignalResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest SignalAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -50,7 +50,8 @@ func traced(ctx context.Context) context.Context {
 }
 
 // plan makes a plan of lines such as "c: a b", a step and what it depends on.
-// Names that begin with m are manual steps, with w timers; the rest runs bash.
+// Names that begin with m are manual steps, with w timers, with s waits for a
+// signal; the rest runs bash.
 func plan(t testing.TB, text ...string) run.Plan {
 	t.Helper()
 	p, err := lines(text...).Normalise()
@@ -70,6 +71,8 @@ func lines(text ...string) run.Plan {
 			s.Tool, s.Inputs = run.ManualFamily+"ok", json.RawMessage(`{"message":"go on?"}`)
 		case 'w':
 			s.Tool, s.Inputs = run.ToolSleep, json.RawMessage(`{"duration_s":1}`)
+		case 's':
+			s.Tool, s.Inputs = run.ToolSignal, json.RawMessage(`{"key":"k"}`)
 		}
 		p.Steps = append(p.Steps, s)
 	}

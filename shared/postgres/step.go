@@ -104,8 +104,9 @@ type Claim struct {
 	LostAt       *time.Time // when the lease of the attempt before ran out, if it was lost
 	Traceparent  string     // the run's root context
 	PlanDigest   string
-	WaivedDigest string   // input digest of the gate waived last; "" when none is
-	Parents      []Parent // the checkpoints it starts from, in plan order
+	WaivedDigest string          // input digest of the gate waived last; "" when none is
+	Parents      []Parent        // the checkpoints it starts from, in plan order
+	Signal       json.RawMessage // the payload of the signal that the step took; nil before
 }
 
 // Parent is a checkpoint that a step starts from.
@@ -197,7 +198,7 @@ func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.D
 }
 
 const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,
-	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents`
+	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents, (claim).signal`
 
 // claimRow is a nofx.claimed, all of it NULL where nothing was claimed.
 type claimRow struct {
@@ -209,11 +210,12 @@ type claimRow struct {
 	readyAt, claimedAt, lostAt       *time.Time
 	traceparent, planDigest, waived  *string
 	parents                          *int
+	signal                           json.RawMessage
 }
 
 func (r *claimRow) fields() []any {
 	return []any{&r.stepID, &r.runID, &r.name, &r.tool, &r.spec, &r.fence, &r.attempt, &r.maxAttempts, &r.lostLeases,
-		&r.readyAt, &r.claimedAt, &r.lostAt, &r.traceparent, &r.planDigest, &r.waived, &r.parents}
+		&r.readyAt, &r.claimedAt, &r.lostAt, &r.traceparent, &r.planDigest, &r.waived, &r.parents, &r.signal}
 }
 
 // claim is the row as a claim, whose parents are to be filled in, or nil.
@@ -223,7 +225,7 @@ func (r *claimRow) claim(tenant uuid.UUID) *Claim {
 	}
 	c := &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
 		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt,
-		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Parents: make([]Parent, *r.parents)}
+		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Parents: make([]Parent, *r.parents), Signal: r.signal}
 	if r.waived != nil {
 		c.WaivedDigest = *r.waived
 	}
@@ -331,9 +333,10 @@ type NewGate struct {
 
 // NewWait says for what and for how long a step waits.
 type NewWait struct {
-	Kind   string // approval or timer
+	Kind   string // approval, timer or signal
 	After  time.Duration
-	Quorum int
+	Quorum int    // approval
+	Key    string // signal
 }
 
 // FinishStep is FinishSteps for one attempt.
@@ -483,7 +486,11 @@ func (f Finish) item() map[string]any {
 		item["gate"] = gate
 	}
 	if w := f.Wait; w != nil {
-		item["wait"] = map[string]any{"kind": w.Kind, "after_s": w.After.Seconds(), "quorum": max(w.Quorum, 1)}
+		wait := map[string]any{"kind": w.Kind, "after_s": w.After.Seconds(), "quorum": max(w.Quorum, 1)}
+		if w.Key != "" {
+			wait["key"] = w.Key
+		}
+		item["wait"] = wait
 	}
 	if c := f.Chain; c != nil {
 		item["chain"] = map[string]any{"queue": c.Queue, "trace_id": c.Span.TraceID().String(), "span_id": c.Span.SpanID().String()}

@@ -21,6 +21,7 @@ const (
 	ArtifactID   Prefix = "art"
 	KeyID        Prefix = "key"
 	TenantID     Prefix = "ten"
+	SignalID     Prefix = "sig"
 )
 
 // NewID makes a UUIDv7, so that rows of one kind sort by creation.

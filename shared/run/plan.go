@@ -26,6 +26,8 @@ const (
 	MaxLabels      = 64
 	MaxOutputBytes = 64 << 10
 	MaxApprovals   = 20
+	MaxSignalKey   = 255 // bytes
+	MaxPayload     = 16 << 10
 	MaxEdges       = 20_000  // dependencies of all steps together
 	MaxListBytes   = 4 << 10 // excludes and env_allowed, which every step carries, and tools_allowed
 

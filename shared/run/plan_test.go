@@ -90,6 +90,8 @@ func TestNormaliseRefuses(t *testing.T) {
 		"sleep for ever":      {one("sleep", `{"duration_s":1e9}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
 		"sleep beyond floats": {one("sleep", `{"duration_s":1e400}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
 		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":21}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
+		"signal":              {one("signal", `{"key":"","expires_s":0}`), "invalid-plan", []string{"/plan/steps/0/inputs/key", "/plan/steps/0/inputs/expires_s"}},
+		"long key":            {one("signal", `{"key":"`+long(256)+`"}`), "invalid-plan", []string{"/plan/steps/0/inputs/key"}},
 		"gate without words":  {one("gate:unit", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
 	} {
 		t.Run(name, func(t *testing.T) {

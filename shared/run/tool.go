@@ -24,6 +24,7 @@ const (
 	ToolWorkspaceWrite = "workspace:write"
 	ToolGitCheckout    = "git:checkout"
 	ToolSleep          = "sleep"
+	ToolSignal         = "signal"
 	ManualFamily       = "manual:"
 	GateFamily         = "gate:"
 )
@@ -37,7 +38,7 @@ func KnownTool(tool string) bool {
 		return false
 	}
 	switch tool {
-	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolSleep:
+	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolSleep, ToolSignal:
 		return true
 	}
 	name, manual := strings.CutPrefix(tool, ManualFamily)
@@ -99,6 +100,22 @@ type SleepInputs struct {
 	DurationS float64 `json:"duration_s"`
 }
 
+// SignalInputs are the inputs of tool signal.
+type SignalInputs struct {
+	Key      string `json:"key"`
+	ExpiresS *int   `json:"expires_s,omitempty"` // 24 h by default
+}
+
+// Expires is how long a step waits for its signal.
+func (s SignalInputs) Expires() time.Duration { return expires(s.ExpiresS) }
+
+func expires(seconds *int) time.Duration {
+	if seconds == nil {
+		return 24 * time.Hour
+	}
+	return time.Duration(*seconds) * time.Second
+}
+
 // ManualInputs are the inputs of the tools manual:*.
 type ManualInputs struct {
 	Message   string `json:"message"`
@@ -107,12 +124,7 @@ type ManualInputs struct {
 }
 
 // Expires is how long a manual step waits for its decision.
-func (m ManualInputs) Expires() time.Duration {
-	if m.ExpiresS == nil {
-		return 24 * time.Hour
-	}
-	return time.Duration(*m.ExpiresS) * time.Second
-}
+func (m ManualInputs) Expires() time.Duration { return expires(m.ExpiresS) }
 
 // GateInputs are the inputs of command gates.
 type GateInputs struct {
@@ -193,6 +205,11 @@ func checkInputs(tool string, raw []byte) []fault.Field {
 			if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
 				c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
 			}
+		})
+	case tool == ToolSignal:
+		return check(raw, func(c *checker, in SignalInputs) {
+			c.plain("/key", in.Key, 1, MaxSignalKey)
+			c.wait(in.ExpiresS)
 		})
 	case strings.HasPrefix(tool, ManualFamily):
 		return check(raw, func(c *checker, in ManualInputs) { c.manual(in) })
@@ -307,10 +324,14 @@ func (c *checker) checkout(in CheckoutInputs) {
 
 func (c *checker) manual(in ManualInputs) {
 	c.plain("/message", in.Message, 1, 4096)
-	if in.ExpiresS != nil && (*in.ExpiresS < 1 || *in.ExpiresS > int(MaxWait.Seconds())) {
-		c.add("/expires_s", fmt.Sprintf("is between 1 and %d", int(MaxWait.Seconds())))
-	}
+	c.wait(in.ExpiresS)
 	if in.Approvals != nil && (*in.Approvals < 1 || *in.Approvals > MaxApprovals) {
 		c.add("/approvals", fmt.Sprintf("is between 1 and %d", MaxApprovals))
+	}
+}
+
+func (c *checker) wait(expiresS *int) {
+	if expiresS != nil && (*expiresS < 1 || *expiresS > int(MaxWait.Seconds())) {
+		c.add("/expires_s", fmt.Sprintf("is between 1 and %d", int(MaxWait.Seconds())))
 	}
 }

@@ -52,6 +52,8 @@ func script() map[string]http.HandlerFunc {
 		"rerunRun":  answer(http.StatusCreated, api.CreatedRun{Run: d.Run, Steps: d.Steps}),
 		"retryStep": answer(http.StatusOK, requeued),
 
+		"sendSignal": answer(http.StatusCreated, map[string]any{"signal": map[string]any{"id": id("sig", 1), "key": "k", "taken": true}}),
+
 		"listDeadLetters":    answer(http.StatusOK, api.DeadLetterPage{Items: []api.StepAnswer{letter}}),
 		"requeueDeadLetter":  answer(http.StatusOK, requeued),
 		"requeueDeadLetters": answer(http.StatusOK, api.Requeued{Requeued: []api.StepAnswer{}}),
@@ -123,6 +125,8 @@ func TestCommands(t *testing.T) {
 		"run-retry-alone":     "run retry " + run + " --alone",
 		"run-retry-step":      "run retry " + run + "/unit --alone --reason flaky",
 		"run-rerun":           "run rerun " + run,
+		"signal-send":         `signal send deploy/42 --payload {"v":1}`,
+		"signal-bad-payload":  "signal send deploy/42 --payload text",
 		"dlq-list":            "dlq list --class exhausted --tool gate:unit",
 		"dlq-requeue":         "dlq requeue " + run + "/unit " + id("step", 2),
 		"dlq-requeue-all":     "dlq requeue --all --tool bash --limit 10",

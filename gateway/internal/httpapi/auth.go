@@ -56,6 +56,7 @@ var policy = map[string]rule{
 	"listSteps":           {role: api.RoleViewer, scope: "steps:read"},
 	"getStep":             {role: api.RoleViewer, scope: "steps:read"},
 	"retryStep":           {role: api.RoleOperator, scope: "steps:write"},
+	"sendSignal":          {role: api.RoleOperator, scope: "steps:write"},
 	"listDeadLetters":     {role: api.RoleViewer, scope: "steps:read"},
 	"requeueDeadLetter":   {role: api.RoleOperator, scope: "steps:write"},
 	"requeueDeadLetters":  {role: api.RoleOperator, scope: "steps:write"},

@@ -93,6 +93,7 @@ func (s *Server) operations() []operation {
 		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", handle: s.listRunEvents, streams: acceptsStream},
 		{id: "listEvents", method: get, path: "/api/events", handle: s.listEvents, streams: acceptsStream},
 
+		{id: "sendSignal", method: post, path: "/api/signals", handle: s.sendSignal},
 		{id: "listDeadLetters", method: get, path: "/api/dead-letters", handle: s.listDeadLetters},
 		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", handle: s.requeueDeadLetters},
 		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", handle: s.requeueDeadLetter},

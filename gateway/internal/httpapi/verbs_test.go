@@ -183,3 +183,35 @@ func TestRetryStep(t *testing.T) {
 	}
 	g.want(g.do(http.MethodPost, "/api/dead-letters/"+ids[2]+"/requeue", ""), http.StatusConflict, "illegal-transition")
 }
+
+// TestSendSignal checks what a signal may be, and that a repeated request sends
+// one.
+func TestSendSignal(t *testing.T) {
+	g := newGateway(t)
+	for body, want := range map[string]struct {
+		status int
+		code   string
+	}{
+		`{}`:                             {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":""}`:                     {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"a\u0000"}`:              {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"k","to":"step"}`:        {http.StatusBadRequest, "unknown-field"},
+		`{"key":7}`:                      {http.StatusBadRequest, "malformed-json"},
+		`{"key":"k","payload":"\ud800"}`: {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"` + strings.Repeat("k", 256) + `"}`:                          {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"k","payload":"` + strings.Repeat("x", run.MaxPayload) + `"}`: {http.StatusUnprocessableEntity, "invalid-field"},
+	} {
+		g.want(g.do(http.MethodPost, "/api/signals", body), want.status, want.code)
+	}
+	key := header{"Idempotency-Key": "one"}
+	first := g.do(http.MethodPost, "/api/signals", `{"key":"k","payload":{"a":[1,2.50]}}`, key)
+	g.want(first, http.StatusCreated, "")
+	again := g.do(http.MethodPost, "/api/signals", `{"payload":{"a":[1,2.5]},"key":"k"}`, key)
+	if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" {
+		t.Errorf("repeated signal = %d %s, want the first answer", again.status, again.body)
+	}
+	var n int
+	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.inbox").Scan(&n); err != nil || n != 1 {
+		t.Errorf("signals kept = %d, %v, want 1", n, err)
+	}
+}

@@ -222,7 +222,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Traceparent: telemetry.Inject(toolCtx),
+		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx),
 	}
 	if a.space == nil {
 		return a.tools.Run(toolCtx, call)
@@ -351,7 +351,7 @@ func isGate(t string) bool { return strings.HasPrefix(t, run.GateFamily) }
 
 // usesWorkspace reports whether a tool sees files at all.
 func usesWorkspace(t string) bool {
-	return t != run.ToolSleep && !strings.HasPrefix(t, run.ManualFamily)
+	return t != run.ToolSleep && t != run.ToolSignal && !strings.HasPrefix(t, run.ManualFamily)
 }
 
 // changesWorkspace reports whether what a tool leaves in the workspace is what

@@ -102,7 +102,7 @@ func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, 
 	}
 	f := postgres.Finish{
 		Claim: a.claim, Outcome: "wait", Reason: "waits for " + string(r.Wait.Kind),
-		Wait: &postgres.NewWait{Kind: string(r.Wait.Kind), After: r.Wait.Until, Quorum: r.Wait.Approvals},
+		Wait: &postgres.NewWait{Kind: string(r.Wait.Kind), After: r.Wait.Until, Quorum: r.Wait.Approvals, Key: r.Wait.Key},
 	}
 	if r.Wait.Kind == tool.ApprovalWait {
 		f.Gate = &postgres.NewGate{

@@ -8,7 +8,7 @@
 // reads nor writes the database.
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// git.go (git:checkout), wait.go (sleep, manual:*). What code of a step sees of
+// git.go (git:checkout), wait.go (sleep, signal, manual:*). What code of a step sees of
 // the world is in env.go; how it is run, in the sandbox package.
 package tool
 
@@ -37,10 +37,11 @@ type Call struct {
 	RunID, StepID string // public form
 	Name, Tool    string
 	Spec          run.Spec
-	Workspace     string    // absolute, restored; the work happens here
-	Scratch       string    // absolute, empty, outside the workspace; the caller drops it afterwards
-	Traceparent   string    // of the attempt's span, or ""
-	Log           io.Writer // takes stdout and stderr as they come; nil discards
+	Workspace     string          // absolute, restored; the work happens here
+	Scratch       string          // absolute, empty, outside the workspace; the caller drops it afterwards
+	Traceparent   string          // of the attempt's span, or ""
+	Signal        json.RawMessage // the payload of the signal that came; nil before
+	Log           io.Writer       // takes stdout and stderr as they come; nil discards
 }
 
 // Result is what a tool produced or decided. Beside an error it holds what is
@@ -60,6 +61,7 @@ type Wait struct {
 	Until     time.Duration
 	Message   string // approval
 	Approvals int    // approval
+	Key       string // signal
 }
 
 // WaitKind says what ends a wait.
@@ -69,6 +71,7 @@ type WaitKind string
 const (
 	ApprovalWait WaitKind = "approval" // a person, or expiry after Until
 	TimerWait    WaitKind = "timer"    // Until has passed
+	SignalWait   WaitKind = "signal"   // a signal under Key, or expiry after Until
 )
 
 // Failure is why a step's work did not succeed.
@@ -155,6 +158,8 @@ func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 		return with(ctx, c, b.checkout)
 	case c.Tool == run.ToolSleep:
 		return with(ctx, c, b.sleep)
+	case c.Tool == run.ToolSignal:
+		return with(ctx, c, b.signal)
 	case strings.HasPrefix(c.Tool, run.ManualFamily):
 		return with(ctx, c, b.manual)
 	case strings.HasPrefix(c.Tool, run.GateFamily) && run.KnownTool(c.Tool):

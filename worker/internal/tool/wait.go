@@ -23,3 +23,12 @@ func (b *Box) manual(_ context.Context, _ Call, in run.ManualInputs) (Result, er
 	}
 	return Result{Wait: &Wait{Kind: ApprovalWait, Until: in.Expires(), Message: in.Message, Approvals: approvals}}, nil
 }
+
+// signal waits, holding no worker, until somebody sends a signal under its key.
+// Output: payload, what was sent.
+func (b *Box) signal(_ context.Context, c Call, in run.SignalInputs) (Result, error) {
+	if c.Signal != nil {
+		return Result{Outputs: map[string]any{"payload": c.Signal}}, nil
+	}
+	return Result{Wait: &Wait{Kind: SignalWait, Until: in.Expires(), Key: in.Key}}, nil
+}

@@ -1,0 +1,48 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// signalRequest is the contract's SignalRequest with the payload as it came.
+type signalRequest struct {
+	Key     string          `json:"key"`
+	Payload json.RawMessage `json:"payload"`
+}
+
+// sendSignal wakes the step that waits for a signal, or keeps the signal for it.
+func (s *Server) sendSignal(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, body, err := readJSON[signalRequest](c)
+	if err != nil {
+		return err
+	}
+	return s.idempotent(c, p, "sendSignal", body, func(ctx context.Context) (postgres.Answer, error) {
+		switch {
+		case in.Key == "" || len(in.Key) > run.MaxSignalKey:
+			return postgres.Answer{}, fieldFault("invalid-field", "/key", fmt.Sprintf("has 1 to %d bytes", run.MaxSignalKey))
+		case len(in.Payload) > run.MaxPayload:
+			return postgres.Answer{}, fieldFault("invalid-field", "/payload", fmt.Sprintf("%d bytes; at most %d", len(in.Payload), run.MaxPayload))
+		case in.Payload == nil:
+			in.Payload = json.RawMessage("null")
+		}
+		id, taken, err := s.Store.SendSignal(ctx, p.Tenant, in.Key, in.Payload)
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		var out api.SignalAnswer
+		out.Signal.ID, out.Signal.Key, out.Signal.Taken = run.SignalID.Format(id), in.Key, taken
+		return postgres.Answer{Status: http.StatusCreated, Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON}, Body: encode(out)}, nil
+	})
+}
