@@ -67,6 +67,22 @@ GRANT SELECT, INSERT ON nofx.idempotency_key TO nofx_app;
 RESET ROLE;
 SET LOCAL ROLE nofx_system;
 
+-- Claims a key until the end of the transaction, unless another has it, and then
+-- looks for the answer stored under it. Two statements, since the second must see
+-- what the other has committed meanwhile.
+CREATE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status int, OUT headers jsonb, OUT body bytea)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    mine := pg_try_advisory_xact_lock(hashtextextended(tenant()::text || '/' || p_scope || '/' || p_key, 0));
+    IF mine THEN
+        SELECT k.fingerprint, k.status, k.headers, k.body INTO fingerprint, status, headers, body FROM idempotency_key k
+        WHERE k.tenant_id = tenant() AND k.scope = p_scope AND k.key = p_key;
+    END IF;
+END
+$$;
+GRANT EXECUTE ON FUNCTION nofx.find_answer(text, text) TO nofx_app;
+
 -- The net under every writer of a gate's state.
 CREATE FUNCTION nofx.gate_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp

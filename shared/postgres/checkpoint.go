@@ -27,38 +27,36 @@ type Object struct {
 	Kind   string // blob, pack or log
 }
 
-// insertBlobs records what was stored. What is known already stays as it is:
-// the same digest is the same bytes.
-func insertBlobs(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) error {
-	if len(blobs)+len(objects) == 0 {
-		return nil
-	}
-	var sums, packs [][]byte
-	var sizes, offs, lens []int64
-	for _, b := range blobs {
-		sums = append(sums, b.SHA256[:])
-		var pack []byte
-		if b.Pack != nil {
-			pack = b.Pack[:]
+// insertBlobs records what was stored, with the next statement or the commit.
+// What is known already stays as it is: the same digest is the same bytes.
+func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) {
+	if len(objects) > 0 {
+		var keys, kinds []string
+		var sums [][]byte
+		var bytes []int64
+		for _, o := range objects {
+			keys, kinds = append(keys, o.Key), append(kinds, o.Kind)
+			sums, bytes = append(sums, o.SHA256[:]), append(bytes, o.Bytes)
 		}
-		packs = append(packs, pack)
-		sizes, offs, lens = append(sizes, b.Size), append(offs, b.Off), append(lens, b.Len)
+		queue(tx, `INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind)
+			SELECT $1, o.* FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS o
+			ON CONFLICT DO NOTHING`, tenant, keys, sums, bytes, kinds)
 	}
-	var keys, kinds []string
-	var objectSums [][]byte
-	var bytes []int64
-	for _, o := range objects {
-		keys, kinds = append(keys, o.Key), append(kinds, o.Kind)
-		objectSums, bytes = append(objectSums, o.SHA256[:]), append(bytes, o.Bytes)
+	if len(blobs) > 0 {
+		var sums, packs [][]byte
+		var sizes, offs, lens []int64
+		for _, b := range blobs {
+			var pack []byte
+			if b.Pack != nil {
+				pack = b.Pack[:]
+			}
+			sums, packs = append(sums, b.SHA256[:]), append(packs, pack)
+			sizes, offs, lens = append(sizes, b.Size), append(offs, b.Off), append(lens, b.Len)
+		}
+		queue(tx, `INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len)
+			SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[]) AS b
+			ON CONFLICT DO NOTHING`, tenant, sums, sizes, packs, offs, lens)
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(`INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind)
-		SELECT $1, o.* FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS o
-		ON CONFLICT DO NOTHING`, tenant, keys, objectSums, bytes, kinds)
-	batch.Queue(`INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len)
-		SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[]) AS b
-		ON CONFLICT DO NOTHING`, tenant, sums, sizes, packs, offs, lens)
-	return tx.SendBatch(ctx, batch).Close()
 }
 
 // Blobs finds which of the digests are stored for tenant, and where. Digests
@@ -94,14 +92,12 @@ func (db *DB) Blobs(ctx context.Context, tenant uuid.UUID, digests [][32]byte) (
 // that the lease is lost and nothing was written.
 func (db *DB) RecordCheckpoint(ctx context.Context, c *Claim, ck *Checkpoint) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
-		if err := insertBlobs(ctx, tx, c.TenantID, ck.Blobs, ck.Objects); err != nil {
-			return err
-		}
-		return recordCheckpoints(ctx, tx, []map[string]any{ck.item(c, trace.SpanContextFromContext(ctx))})
+		insertBlobs(tx, c.TenantID, ck.Blobs, ck.Objects)
+		return recordCheckpoints(tx, []map[string]any{ck.item(c, trace.SpanContextFromContext(ctx))})
 	})
 }
 
-func recordCheckpoints(ctx context.Context, tx pgx.Tx, items []map[string]any) error {
+func recordCheckpoints(tx pgx.Tx, items []map[string]any) error {
 	if len(items) == 0 {
 		return nil
 	}
@@ -109,8 +105,8 @@ func recordCheckpoints(ctx context.Context, tx pgx.Tx, items []map[string]any) e
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, "SELECT nofx.record_checkpoints($1)", doc)
-	return err
+	queue(tx, "SELECT nofx.record_checkpoints($1)", doc)
+	return nil
 }
 
 const checkpointColumns = `c.id, c.run_id, c.seq, c.kind, c.step_id, c.fence, c.generation, c.digest, c.state_digest, c.tree_digest,

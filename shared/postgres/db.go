@@ -131,15 +131,15 @@ type joined struct {
 // failed for a passing reason is run again, so fn must not keep what an earlier
 // try told it. Inside [DB.Idempotent] fn joins the transaction already open.
 func (db *DB) tx(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
-	return db.in(ctx, tenant, "BEGIN", fn)
+	return db.in(ctx, tenant, "", fn)
 }
 
 // snapshot is tx for reads that must show one moment.
 func (db *DB) snapshot(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
-	return db.in(ctx, tenant, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", fn)
+	return db.in(ctx, tenant, " ISOLATION LEVEL REPEATABLE READ READ ONLY", fn)
 }
 
-func (db *DB) in(ctx context.Context, tenant uuid.UUID, begin string, fn func(pgx.Tx) error) error {
+func (db *DB) in(ctx context.Context, tenant uuid.UUID, mode string, fn func(pgx.Tx) error) error {
 	if j, ok := ctx.Value(txKey{}).(joined); ok {
 		if j.tenant != tenant {
 			return fmt.Errorf("transaction of tenant %s used for %s", j.tenant, tenant)
@@ -153,25 +153,33 @@ func (db *DB) in(ctx context.Context, tenant uuid.UUID, begin string, fn func(pg
 				return mapError(err)
 			}
 		}
-		if err = db.once(ctx, begin+settings(ctx, tenant), fn); !passing(err) {
+		if err = db.once(ctx, tenant, mode, fn); !passing(err) {
 			break
 		}
 	}
 	return mapError(err)
 }
 
-func (db *DB) once(ctx context.Context, begin string, fn func(pgx.Tx) error) error {
+func (db *DB) once(ctx context.Context, tenant uuid.UUID, mode string, fn func(pgx.Tx) error) (err error) {
 	conn, err := db.acquire(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Release()
-	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, fn)
-	if dropConn(err) {
-		// A server that goes read-only or shuts down does not come back on this connection.
-		_ = conn.Conn().Close(context.WithoutCancel(ctx))
+	defer conn.Release() // a connection that is still inside a transaction is closed
+	t := begin(ctx, conn.Conn(), tenant, mode)
+	defer func() {
+		if err != nil {
+			_ = t.Rollback(ctx)
+		}
+		if dropConn(err) {
+			// A server that goes read-only or shuts down does not come back on this connection.
+			_ = conn.Conn().Close(context.WithoutCancel(ctx))
+		}
+	}()
+	if err := fn(t); err != nil {
+		return err
 	}
-	return err
+	return t.Commit(ctx)
 }
 
 // across collects the rows of one statement outside every tenant: a call of one
@@ -201,18 +209,6 @@ func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 		return nil, unavailable(fmt.Errorf("no connection within %s: %w", acquireTimeout, err))
 	}
 	return conn, err
-}
-
-// settings are sent with BEGIN, in one round trip. They are local to the
-// transaction: anything longer would leak to the next borrower of the connection.
-func settings(ctx context.Context, tenant uuid.UUID) string {
-	return "; SELECT set_config('nofx.tenant_id', " + literal(tenant.String()) + ", true)" +
-		", set_config('nofx.actor', " + literal(actor(ctx)) + ", true)" +
-		", set_config('nofx.traceparent', " + literal(traceparent(ctx)) + ", true)"
-}
-
-func literal(s string) string {
-	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", "''") + "'"
 }
 
 // traceparent is ctx's span in W3C form, or "" outside any.

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,58 +37,65 @@ type Answer struct {
 // answered fault.Conflict (idempotency-in-flight).
 func (db *DB) Idempotent(ctx context.Context, tenant uuid.UUID, k IdempotencyKey, do func(context.Context) (Answer, error)) (a Answer, replayed bool, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		var mine bool
-		if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))",
-			tenant.String()+"/"+k.Scope+"/"+k.Key).Scan(&mine); err != nil {
+		if a, replayed, err = k.find(ctx, tx, tenant); err != nil || replayed {
 			return err
 		}
-		if !mine {
-			e := fault.New(fault.Conflict, "idempotency-in-flight", "a request with this Idempotency-Key is being answered")
-			e.RetryAfter = time.Second
-			return e
-		}
-		var fingerprint []byte
-		err := tx.QueryRow(ctx, `SELECT fingerprint, status, headers, body FROM nofx.idempotency_key
-			WHERE tenant_id = $1 AND scope = $2 AND key = $3`, tenant, k.Scope, k.Key).
-			Scan(&fingerprint, &a.Status, &a.Header, &a.Body)
-		switch {
-		case err == nil && [32]byte(fingerprint) != k.Fingerprint:
-			return fault.New(fault.Invalid, "idempotency-key-reused", "this Idempotency-Key was used for another request")
-		case err == nil:
-			replayed = true
-			return nil
-		case !errors.Is(err, pgx.ErrNoRows):
+		if a, err = do(context.WithValue(ctx, txKey{}, joined{tx, tenant})); err != nil {
 			return err
 		}
-		replayed = false
-		if a, err = answer(ctx, tx, tenant, do); err != nil {
+		return k.store(tx, tenant, a)
+	})
+	if err == nil || !storable(a.Status) {
+		return a, replayed, err
+	}
+	// What do did is undone. Whoever comes in between with the same request is
+	// refused like this one, and then theirs is the answer that is stored.
+	refusal := a
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if a, replayed, err = k.find(ctx, tx, tenant); err != nil || replayed {
 			return err
 		}
-		if a.Header == nil {
-			a.Header = map[string]string{}
-		}
-		header, err := document(a.Header)
-		if err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `INSERT INTO nofx.idempotency_key (tenant_id, scope, key, fingerprint, status, headers, body)
-			VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, ''::bytea))`, tenant, k.Scope, k.Key, k.Fingerprint[:], a.Status, header, a.Body)
-		return err
+		a = refusal
+		return k.store(tx, tenant, a)
 	})
 	return a, replayed, err
 }
 
-// answer runs do in a savepoint of tx.
-func answer(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, do func(context.Context) (Answer, error)) (a Answer, err error) {
-	var refused error
-	err = pgx.BeginFunc(ctx, tx, func(inner pgx.Tx) error {
-		a, refused = do(context.WithValue(ctx, txKey{}, joined{inner, tenant}))
-		return refused
-	})
-	if refused != nil && storable(a.Status) {
-		return a, nil
+// find claims the key until the end of the transaction and looks for an answer
+// stored under it.
+func (k IdempotencyKey) find(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) (a Answer, found bool, err error) {
+	var mine bool
+	var fingerprint []byte
+	var status *int
+	if err := tx.QueryRow(ctx, "SELECT mine, fingerprint, status, headers, body FROM nofx.find_answer($1, $2)", k.Scope, k.Key).
+		Scan(&mine, &fingerprint, &status, &a.Header, &a.Body); err != nil {
+		return Answer{}, false, err
 	}
-	return a, err
+	switch {
+	case !mine:
+		e := fault.New(fault.Conflict, "idempotency-in-flight", "a request with this Idempotency-Key is being answered")
+		e.RetryAfter = time.Second
+		return Answer{}, false, e
+	case status == nil:
+		return Answer{}, false, nil
+	case [32]byte(fingerprint) != k.Fingerprint:
+		return Answer{}, false, fault.New(fault.Invalid, "idempotency-key-reused", "this Idempotency-Key was used for another request")
+	}
+	a.Status = *status
+	return a, true, nil
+}
+
+func (k IdempotencyKey) store(tx pgx.Tx, tenant uuid.UUID, a Answer) error {
+	header := "{}"
+	if a.Header != nil {
+		var err error
+		if header, err = document(a.Header); err != nil {
+			return err
+		}
+	}
+	queue(tx, `INSERT INTO nofx.idempotency_key (tenant_id, scope, key, fingerprint, status, headers, body)
+		VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, ''::bytea))`, tenant, k.Scope, k.Key, k.Fingerprint[:], a.Status, header, a.Body)
+	return nil
 }
 
 // storable reports whether a refusal would be the same again.

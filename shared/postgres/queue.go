@@ -83,12 +83,10 @@ func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, p
 	if err != nil {
 		return fmt.Errorf("enqueue %d steps of run %s: %w", len(params), runID, err)
 	}
-	// Row by row: for a list the planner may choose to read the whole table.
-	batch := &pgx.Batch{}
-	for i, j := range jobs {
-		batch.Queue("UPDATE nofx.step SET job_id = $3 WHERE tenant_id = $1 AND id = $2", tenant, ready[i].ID, j.Job.ID)
+	for i, j := range jobs { // for a list the planner may choose to read the whole table
+		queue(tx, "UPDATE nofx.step SET job_id = $3 WHERE tenant_id = $1 AND id = $2", tenant, ready[i].ID, j.Job.ID)
 	}
-	return tx.SendBatch(ctx, batch).Close()
+	return nil
 }
 
 // metadata names the job's run and, for work that a request of another trace

@@ -189,7 +189,7 @@ func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.D
 		if err := parents(ctx, tx, tenant, claims); err != nil {
 			return err
 		}
-		return start(ctx, tx, claims, func(i int) (Pre, trace.SpanContext) { return wakes[i].Pre, wakes[i].Span })
+		return start(tx, claims, func(i int) (Pre, trace.SpanContext) { return wakes[i].Pre, wakes[i].Span })
 	})
 	if err != nil {
 		return nil, err
@@ -263,7 +263,7 @@ func parents(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, claims []*Claim) 
 }
 
 // start records the checkpoints that claims start from, as far as Pre makes them.
-func start(ctx context.Context, tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) error {
+func start(tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) error {
 	var items []map[string]any
 	for i, c := range claims {
 		if c == nil {
@@ -278,7 +278,7 @@ func start(ctx context.Context, tx pgx.Tx, claims []*Claim, of func(int) (Pre, t
 			items = append(items, ck.item(c, span))
 		}
 	}
-	return recordCheckpoints(ctx, tx, items)
+	return recordCheckpoints(tx, items)
 }
 
 // Finish is what one attempt came to.
@@ -416,9 +416,7 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			return err
 		}
 		for _, ck := range stored {
-			if err := insertBlobs(ctx, tx, tenant, ck.Blobs, ck.Objects); err != nil {
-				return err
-			}
+			insertBlobs(tx, tenant, ck.Blobs, ck.Objects)
 		}
 		for _, f := range readied {
 			if err := db.enqueueReady(trace.ContextWithSpanContext(ctx, f.Span), tx, tenant, f.Claim.RunID); err != nil {
@@ -428,7 +426,7 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 		if err := parents(ctx, tx, tenant, claims); err != nil {
 			return err
 		}
-		return start(ctx, tx, claims, func(i int) (Pre, trace.SpanContext) { return list[i].Chain.Pre, list[i].Chain.Span })
+		return start(tx, claims, func(i int) (Pre, trace.SpanContext) { return list[i].Chain.Pre, list[i].Chain.Span })
 	})
 	if err != nil {
 		return nil, err
