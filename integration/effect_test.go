@@ -120,9 +120,9 @@ func TestEffects(t *testing.T) {
 	}
 
 	for what, query := range map[string]string{
-		"runs that did not succeed":                   "SELECT id::text FROM nofx.run WHERE state <> 'succeeded'",
-		"steps without one accepted attempt":          `SELECT step_id::text FROM nofx.attempt GROUP BY step_id HAVING count(*) FILTER (WHERE accepted) <> 1`,
-		"steps whose outputs are not what was answer": `SELECT s.id::text FROM nofx.step s LEFT JOIN nofx.step_effect e ON (e.tenant_id, e.run_id, e.step_name) = (s.tenant_id, s.run_id, s.name) WHERE s.outputs IS DISTINCT FROM e.result`,
+		"runs that did not succeed":                     "SELECT id::text FROM nofx.run WHERE state <> 'succeeded'",
+		"steps without one accepted attempt":            `SELECT step_id::text FROM nofx.attempt GROUP BY step_id HAVING count(*) FILTER (WHERE accepted) <> 1`,
+		"steps whose outputs are not what was answered": `SELECT s.id::text FROM nofx.step s LEFT JOIN nofx.step_effect e ON (e.tenant_id, e.run_id, e.step_name) = (s.tenant_id, s.run_id, s.name) WHERE s.outputs IS DISTINCT FROM e.result`,
 	} {
 		if bad := list[string](t, s, query); len(bad) > 0 {
 			t.Errorf("%s: %v", what, bad)
@@ -160,7 +160,7 @@ func TestEffects(t *testing.T) {
 	if again := calls - len(l.effects); again != hits["after_effect"] {
 		t.Errorf("repeated requests = %d, want %d, one for each that was done and not recorded", again, hits["after_effect"])
 	}
-	t.Logf("%d kills %v, %d runs: %d requests, %d effects outside, %d on record, all the same", kills, hits, len(want), calls, len(l.effects), len(recorded))
+	t.Logf("%d kills %v, %d runs: %d requests, %d effects outside, %d on record", kills, hits, len(want), calls, len(l.effects), len(recorded))
 }
 
 // TestEffectOfAZombie stops a worker when its effect may begin, and continues it
