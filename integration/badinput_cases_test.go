@@ -154,7 +154,7 @@ func plans() (all []bad) {
 	for _, name := range []string{"", "A", "a b", ".a", "../a", "a/b", strings.Repeat("a", 65), "a\u202eb", "a\u200bb", "é"} {
 		add("name "+name, steps(name), planCode, first+"/name")
 	}
-	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "http", "codegen", "workspace:read"} {
+	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen", "workspace:read"} {
 		add("tool "+name, withTool(name, `{}`), tool, first+"/tool")
 	}
 	for _, tt := range []struct{ tool, inputs, pointer string }{
@@ -182,6 +182,30 @@ func plans() (all []bad) {
 		{"git:checkout", `{"url":"https://host/x","ref":"--upload-pack=id"}`, "/ref"},
 		{"git:checkout", `{"url":"https://host/x","path":"../y"}`, "/path"},
 		{"git:checkout", `{"url":"https://host/x","depth":-1}`, "/depth"},
+		{"http", `{}`, "/url"},
+		{"http", `{"url":"/x"}`, "/url"},
+		{"http", `{"url":"ftp://host/x"}`, "/url"},
+		{"http", `{"url":"file:///etc/passwd"}`, "/url"},
+		{"http", `{"url":"https://me:secret@host/"}`, "/url"},
+		{"http", `{"url":"http://2130706433/"}`, "/url"},
+		{"http", `{"url":"http://host:0/"}`, "/url"},
+		{"http", `{"url":"https://host/","method":"TRACE"}`, "/method"},
+		{"http", `{"url":"https://host/","method":"post"}`, "/method"},
+		{"http", `{"url":"https://host/","body":"x"}`, "/body"},
+		{"http", `{"url":"https://host/","method":"POST","body":{"a":1}}`, "/body"},
+		{"http", `{"url":"https://host/","headers":{"Idempotency-Key":"mine"}}`, "/headers/Idempotency-Key"},
+		{"http", `{"url":"https://host/","headers":{"host":"other"}}`, "/headers/host"},
+		{"http", `{"url":"https://host/","headers":{"A B":"x"}}`, "/headers/A B"},
+		{"http", `{"url":"https://host/","headers":{"A":"x\r\nB: y"}}`, "/headers/A"},
+		{"http", `{"url":"https://host/","headers":{"A":7}}`, "/headers/A"},
+		{"http", `{"url":"https://host/","expect_status":[]}`, "/expect_status"},
+		{"http", `{"url":"https://host/","expect_status":[99]}`, "/expect_status/0"},
+		{"http", `{"url":"https://host/","expect_status":200}`, "/expect_status"},
+		{"http", `{"url":"https://host/","timeout":1}`, "/timeout"},
+		{"bash", `{"script":"true","env":{"A":"${{ steps.b.outputs.x }}"}}`, "/env/A"},
+		{"bash", `{"script":"true","env":{"A":"${{ steps.a.outputs.x }}"}}`, "/env/A"},
+		{"bash", `{"script":"true","env":{"A":"${{ secrets.TOKEN }}"}}`, "/env/A"},
+		{"manual:ship", `{"message":"${{ steps.b.outputs.x"}`, "/message"},
 		{"sleep", `{"duration_s":-1}`, "/duration_s"},
 		{"sleep", `{"duration_s":99999999}`, "/duration_s"},
 		{"manual:ship", `{}`, "/message"},
@@ -190,6 +214,11 @@ func plans() (all []bad) {
 	} {
 		add(tt.tool+" "+tt.inputs, withTool(tt.tool, tt.inputs), planCode, first+"/inputs"+tt.pointer)
 	}
+	later := func(tool, inputs, message string) string {
+		return fmt.Sprintf(`{"plan":{"goal":"g","steps":[{"name":"a","tool":%q,"inputs":%s,"depends_on":[]},{"name":"b","tool":"manual:x","inputs":{"message":%q},"depends_on":[]}]}}`, tool, inputs, message)
+	}
+	add("output of a step beside", later("bash", `{"script":"true"}`, "${{ steps.a.outputs.x }}"), planCode, "/plan/steps/1/inputs/message")
+	add("output that no such step has", strings.Replace(later("sleep", `{}`, "${{ steps.a.outputs.x }}"), `"depends_on":[]}]`, `"depends_on":["a"]}]`, 1), planCode, "/plan/steps/1/inputs/message")
 	add("tool that the policy forbids", withPlan(`"policy":{"tools_allowed":["gate:*"]}`), planCode, first+"/tool")
 	add("secret that is not there", withPlan(`"policy":{"secrets":["TOKEN"]}`), planCode, "/plan/policy/secrets/0")
 	add("network", withPlan(`"policy":{"network":"all"}`), planCode, "/plan/policy/network")

@@ -22,6 +22,9 @@ var invariants = []invariant{
 		LEFT JOIN nofx.attempt a ON (a.tenant_id, a.step_id) = (s.tenant_id, s.id)
 		GROUP BY s.tenant_id, s.id, s.state
 		HAVING count(a.fence) FILTER (WHERE a.accepted) <> (s.state = 'succeeded')::int`},
+	{"I6 an effect is that of an attempt", `
+		SELECT e.key || ' fence ' || e.fence FROM nofx.step_effect e JOIN nofx.step s ON (s.tenant_id, s.run_id, s.name) = (e.tenant_id, e.run_id, e.step_name)
+		LEFT JOIN nofx.attempt a ON (a.tenant_id, a.step_id, a.fence) = (s.tenant_id, s.id, e.fence) WHERE a.fence IS NULL`},
 	{"I7 nothing is newer than the step's fence, and the newest attempt is the one accepted", `
 		SELECT a.step_id::text || ' fence ' || a.fence || ' of ' || s.fence FROM nofx.attempt a JOIN nofx.step s ON (s.tenant_id, s.id) = (a.tenant_id, a.step_id)
 		WHERE a.fence > s.fence OR a.accepted AND EXISTS (
@@ -104,6 +107,8 @@ var mutations = []struct{ breaks, sql string }{
 	{"I5 ", `UPDATE nofx.attempt SET accepted = false WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
 	{"I5 ", `DELETE FROM nofx.attempt WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
 	{"I5 ", `UPDATE nofx.step SET state = 'failed' WHERE run_id = $ AND idx = 0`},
+	{"I6 ", `INSERT INTO nofx.step_effect (tenant_id, run_id, step_name, name, key, fence, request_digest)
+		SELECT tenant_id, run_id, name, 'http', 'key', 99, 'sha256:' || repeat('0', 64) FROM nofx.step WHERE run_id = $ AND idx = 0`},
 	{"I7 ", `UPDATE nofx.attempt SET fence = fence + 1 WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
 	{"I7 ", `UPDATE nofx.step SET fence = 0 WHERE run_id = $ AND idx = 0`},
 	{"I8 ", `UPDATE nofx.event SET event = 'lease_expired', from_state = 'running', fence = 9 WHERE run_id = $ AND event = 'claim'`},

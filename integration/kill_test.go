@@ -52,7 +52,7 @@ func TestKill(t *testing.T) {
 	s := up(t, harness.Config{
 		Workers: 2, Env: map[string]string{"NOFX_TEST": "1"}, WorkerEnv: map[string]string{"NOFX_WORKER_CONCURRENCY": "1"},
 	})
-	doomed := s.doomed(t)
+	doomed := s.doomed(t, killsPerWindow)
 	var recoveries []time.Duration
 	total := 0
 	for _, w := range windows {
@@ -95,11 +95,11 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// doomed adds the workers that are to die. They stay dead until they are armed
+// doomed adds n workers that are to die. They stay dead until they are armed
 // again.
-func (s *system) doomed(t *testing.T) []*harness.Process {
+func (s *system) doomed(t *testing.T, n int) []*harness.Process {
 	t.Helper()
-	all := make([]*harness.Process, killsPerWindow)
+	all := make([]*harness.Process, n)
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {
@@ -118,12 +118,13 @@ func (s *system) doomed(t *testing.T) []*harness.Process {
 	return all
 }
 
-// arm starts the workers again, each to kill itself where it passes the failpoint.
-func (s *system) arm(t *testing.T, doomed []*harness.Process, failpoint string) {
+// arm starts the workers again, each to kill itself where it passes its failpoint,
+// of several in turn.
+func (s *system) arm(t *testing.T, doomed []*harness.Process, failpoints ...string) {
 	t.Helper()
 	var wg sync.WaitGroup
-	for _, p := range doomed {
-		p.SetEnv(map[string]string{"NOFX_FAILPOINTS": failpoint + "=kill"})
+	for i, p := range doomed {
+		p.SetEnv(map[string]string{"NOFX_FAILPOINTS": failpoints[i%len(failpoints)] + "=kill"})
 		wg.Go(func() {
 			if err := p.Restart(t.Context()); err != nil {
 				t.Errorf("Restart(%s) = %v", p.Name(), err)

@@ -41,6 +41,7 @@ func TestSteps(t *testing.T) {
 		{"environment", environment},
 		{"follow a log", followLog},
 		{"sleep", sleep},
+		{"templates", templates},
 		{"git", func(t *testing.T, s *system) { checkout(t, s, allowed, outside) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,6 +118,21 @@ func exhausted(t *testing.T, s *system) {
 	d := s.await(t, s.create(t, st).Run.ID, api.RunStatusFailed)
 	if f := d.Steps[0]; deref(f.FailureClass) != api.FailureClassExhausted || !strings.HasPrefix(deref(f.Reason), "tool: ") || len(s.attempts(t, f.ID)) != 2 {
 		t.Errorf("hopeless step = %s %q after %d attempts, want exhausted, for tool, after 2", deref(f.FailureClass), deref(f.Reason), len(s.attempts(t, f.ID)))
+	}
+}
+
+// A step is told what an earlier one found out, as text and not as code.
+func templates(t *testing.T, s *system) {
+	last := bash("last", `echo "$FOUND"`)
+	last.Inputs["env"] = map[string]string{"FOUND": "v${{ steps.first.outputs.version }} ${{steps.first.outputs.exit_code}}"}
+	d := s.await(t, s.create(t, bash("first", `echo 'version=1.2 $(id); "' >> $NOFX_OUTPUT`), bash("between", "true"), last).Run.ID, api.RunStatusSucceeded)
+	if got, want := s.log(t, named(t, d, "last").ID), "v1.2 $(id); \" 0\n"; got != want {
+		t.Errorf("log of the step = %q, want %q", got, want)
+	}
+	last.Inputs["env"] = map[string]string{"FOUND": "${{ steps.first.outputs.nothing }}"}
+	d = s.await(t, s.create(t, bash("first", "true"), last).Run.ID, api.RunStatusFailed)
+	if f := named(t, d, "last"); deref(f.FailureClass) != api.FailureClassInvalid || deref(f.Reason) != `inputs/env/FOUND: step first has no output "nothing"` {
+		t.Errorf("step without its output = %s %q, want invalid, and which", deref(f.FailureClass), deref(f.Reason))
 	}
 }
 

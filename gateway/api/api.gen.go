@@ -979,7 +979,9 @@ type PlanGraph struct {
 type PlanStep struct {
 	DependsOn []StepName `json:"depends_on,omitempty"`
 
-	// Inputs What the tool asks for
+	// Inputs What the tool asks for. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of a step
+	// that comes before: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT`
+	// under its key. Not in `script` and `command`, where a value could say anything: pass it by `env`.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 
@@ -987,7 +989,7 @@ type PlanStep struct {
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
-	// Tool `bash`, `workspace:write`, `git:checkout`, `sleep`, `manual:<name>` or `gate:<name>`
+	// Tool `bash`, `workspace:write`, `git:checkout`, `http`, `sleep`, `manual:<name>` or `gate:<name>`
 	Tool string `json:"tool"`
 }
 

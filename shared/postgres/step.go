@@ -81,6 +81,17 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 	return s, attempts, err
 }
 
+// StepOutputs are the outputs of a step of a run by its name: an object, or nil
+// where it has none. fault.NotFound for an unknown step.
+func (db *DB) StepOutputs(ctx context.Context, tenant, runID uuid.UUID, name string) (outputs json.RawMessage, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		outputs = nil
+		err := tx.QueryRow(ctx, "SELECT outputs FROM nofx.step WHERE tenant_id = $1 AND run_id = $2 AND name = $3", tenant, runID, name).Scan(&outputs)
+		return missing(err, "step")
+	})
+	return outputs, err
+}
+
 // Worker is who claims: a worker process.
 type Worker struct {
 	ID  string

@@ -125,6 +125,7 @@ func (p Plan) Normalise() (Plan, error) {
 	}
 	inOrder := !slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.DependsOn != nil })
 	seen := make(map[string]int, len(p.Steps))
+	templates := make([][]reference, len(p.Steps))
 	for i := range p.Steps {
 		at := "/plan/steps/" + strconv.Itoa(i)
 		s := &p.Steps[i]
@@ -135,12 +136,14 @@ func (p Plan) Normalise() (Plan, error) {
 			s.DependsOn = []string{}
 		}
 		c.step(at, s, p.Policy)
+		templates[i] = c.references(at+"/inputs", s)
 		if j, dup := seen[s.Name]; dup {
 			c.add(at+"/name", fmt.Sprintf("%q is also the name of step %d", s.Name, j))
 		}
 		seen[s.Name] = i
 	}
-	c.dependencies(p.Steps, seen)
+	acyclic := c.dependencies(p.Steps, seen)
+	c.resolvable(p.Steps, seen, templates, acyclic)
 	if err := c.err(); err != nil {
 		return Plan{}, err
 	}
@@ -181,6 +184,7 @@ func excludes(w *Workspace) []string {
 type checker struct {
 	fields      []fault.Field
 	unknownTool int
+	templates   bool // they stand for values that are not known yet
 }
 
 func (c *checker) add(pointer, detail string) {
@@ -284,7 +288,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	case !policy.Allows(s.Tool):
 		c.add(at+"/tool", fmt.Sprintf("%q is not in the plan's tools_allowed", s.Tool))
 	default:
-		for _, f := range checkInputs(s.Tool, s.Inputs) {
+		for _, f := range checkInputs(s.Tool, s.Inputs, true) {
 			c.add(at+"/inputs"+f.Pointer, f.Detail)
 		}
 	}
@@ -324,8 +328,8 @@ func (c *checker) retry(at string, given *PlanRetry) *PlanRetry {
 }
 
 // dependencies checks that every depends_on names another step and that the
-// steps form no cycle.
-func (c *checker) dependencies(steps []PlanStep, index map[string]int) {
+// steps form no cycle, and reports whether both are so.
+func (c *checker) dependencies(steps []PlanStep, index map[string]int) (acyclic bool) {
 	known, edges := true, 0
 	for i, s := range steps {
 		edges += len(s.DependsOn)
@@ -345,12 +349,15 @@ func (c *checker) dependencies(steps []PlanStep, index map[string]int) {
 	if edges > MaxEdges {
 		c.add("/plan/steps", fmt.Sprintf("%d dependencies; a plan has at most %d", edges, MaxEdges))
 	}
-	if known {
-		if cycle := findCycle(steps, index); cycle != nil {
-			at := fmt.Sprintf("/plan/steps/%d/depends_on", index[cycle[0]])
-			c.add(at, "the steps wait for each other: "+strings.Join(cycle, " → "))
-		}
+	if !known {
+		return false
 	}
+	cycle := findCycle(steps, index)
+	if cycle != nil {
+		at := fmt.Sprintf("/plan/steps/%d/depends_on", index[cycle[0]])
+		c.add(at, "the steps wait for each other: "+strings.Join(cycle, " → "))
+	}
+	return cycle == nil
 }
 
 // findCycle is the names along one cycle, its first repeated at the end, or nil.

@@ -23,6 +23,7 @@ const (
 	ToolBash           = "bash"
 	ToolWorkspaceWrite = "workspace:write"
 	ToolGitCheckout    = "git:checkout"
+	ToolHTTP           = "http"
 	ToolSleep          = "sleep"
 	ToolSignal         = "signal"
 	ManualFamily       = "manual:"
@@ -38,7 +39,7 @@ func KnownTool(tool string) bool {
 		return false
 	}
 	switch tool {
-	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolSleep, ToolSignal:
+	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolHTTP, ToolSleep, ToolSignal:
 		return true
 	}
 	name, manual := strings.CutPrefix(tool, ManualFamily)
@@ -55,6 +56,27 @@ func KnownTool(tool string) bool {
 // wants a sandbox (SECURITY.md §12).
 func RunsCode(tool string) bool {
 	return tool == ToolBash || tool == ToolGitCheckout || strings.HasPrefix(tool, GateFamily)
+}
+
+// outputKeys are the names of tool's outputs, unless the step gives them.
+func outputKeys(tool string) (keys []string, fixed bool) {
+	switch {
+	case tool == ToolWorkspaceWrite:
+		return []string{"files"}, true
+	case tool == ToolGitCheckout:
+		return []string{"commit"}, true
+	case tool == ToolHTTP:
+		return []string{"status", "headers", "body", "truncated"}, true
+	case tool == ToolSleep:
+		return nil, true
+	case tool == ToolSignal:
+		return []string{"payload"}, true
+	case strings.HasPrefix(tool, ManualFamily):
+		return []string{"decision", "by", "reason"}, true
+	case strings.HasPrefix(tool, GateFamily) && !slices.Contains(reserved, tool):
+		return []string{"verdict"}, true
+	}
+	return nil, false
 }
 
 // Queue is the River queue that serves tool.
@@ -184,56 +206,62 @@ func kindName(k string) string {
 	return k
 }
 
-// checkInputs says what is wrong with the inputs of a known tool.
-func checkInputs(tool string, raw []byte) []fault.Field {
+// checkInputs says what is wrong with the inputs of a known tool. Templates in
+// them are to be resolved later if open says so; else they are plain text.
+func checkInputs(tool string, raw []byte, open bool) []fault.Field {
+	c := &checker{templates: open}
 	switch {
 	case tool == ToolBash:
-		return check(raw, func(c *checker, in BashInputs) {
+		return check(c, raw, func(in BashInputs) {
 			c.script("/script", in.Script)
 			c.env(in.Env)
 		})
 	case tool == ToolWorkspaceWrite:
-		return check(raw, func(c *checker, in WriteInputs) {
+		return check(c, raw, func(in WriteInputs) {
 			for i, f := range in.Files {
 				c.file("/files/"+strconv.Itoa(i), f)
 			}
 		})
 	case tool == ToolGitCheckout:
-		return check(raw, func(c *checker, in CheckoutInputs) { c.checkout(in) })
+		return check(c, raw, c.checkout)
+	case tool == ToolHTTP:
+		return check(c, raw, c.http)
 	case tool == ToolSleep:
-		return check(raw, func(c *checker, in SleepInputs) {
+		return check(c, raw, func(in SleepInputs) {
 			if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
 				c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
 			}
 		})
 	case tool == ToolSignal:
-		return check(raw, func(c *checker, in SignalInputs) {
-			c.plain("/key", in.Key, 1, MaxSignalKey)
+		return check(c, raw, func(in SignalInputs) {
+			c.text("/key", in.Key, 1, MaxSignalKey)
 			c.wait(in.ExpiresS)
 		})
 	case strings.HasPrefix(tool, ManualFamily):
-		return check(raw, func(c *checker, in ManualInputs) { c.manual(in) })
+		return check(c, raw, c.manual)
 	}
-	return check(raw, func(c *checker, in GateInputs) {
+	return check(c, raw, func(in GateInputs) {
 		c.script("/command", in.Command)
 		c.env(in.Env)
 	})
 }
 
-func check[T any](raw []byte, rules func(*checker, T)) []fault.Field {
+func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {
 	in, err := Inputs[T](raw)
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e.Fields
 	}
-	var c checker
-	rules(&c, in)
+	rules(in)
 	return c.fields
 }
+
+// open reports whether s has a template, so that its value is not known yet.
+func (c *checker) open(s string) bool { return c.templates && strings.Contains(s, templateBegin) }
 
 // script refuses templates: text spliced into a shell is an injection.
 func (c *checker) script(at, s string) {
 	c.text(at, s, 1, 256<<10)
-	if strings.Contains(s, "${{") {
+	if strings.Contains(s, templateBegin) {
 		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"`)
 	}
 }
@@ -247,30 +275,24 @@ func (c *checker) env(env map[string]string) {
 		if strings.HasPrefix(name, "NOFX_") {
 			c.add(at, "names that begin with NOFX_ are set by the worker")
 		}
-		c.plain(at, env[name], 0, 32<<10)
-	}
-}
-
-// plain is text in which a template would stay unexpanded, so it is refused.
-func (c *checker) plain(at, s string, shortest, longest int) {
-	c.text(at, s, shortest, longest)
-	if strings.Contains(s, "${{") {
-		c.add(at, "templates are not offered by this deployment")
+		c.text(at, env[name], 0, 32<<10)
 	}
 }
 
 func (c *checker) file(at string, f WriteFile) {
-	if detail := BadPath(f.Path); detail != "" {
-		c.add(at+"/path", detail)
+	if !c.open(f.Path) {
+		if detail := BadPath(f.Path); detail != "" {
+			c.add(at+"/path", detail)
+		}
 	}
 	if (f.Content == nil) == (f.ContentBase64 == nil) {
 		c.add(at, "exactly one of content and content_base64 is given")
-	} else if _, err := f.Bytes(); err != nil {
+	} else if _, err := f.Bytes(); err != nil && !c.open(*f.ContentBase64) {
 		c.add(at+"/content_base64", "is not base64")
 	} else if f.Content != nil && BadText(*f.Content) != "" {
 		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
 	}
-	if f.Mode != "" && f.Mode != "644" && f.Mode != "755" {
+	if f.Mode != "" && !c.open(f.Mode) && f.Mode != "644" && f.Mode != "755" {
 		c.add(at+"/mode", `is "644" or "755"`)
 	}
 }
@@ -306,13 +328,13 @@ var (
 )
 
 func (c *checker) checkout(in CheckoutInputs) {
-	if !gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes || BadText(in.URL) != "" {
+	if !c.open(in.URL) && (!gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes || BadText(in.URL) != "") {
 		c.add("/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
 	}
-	if in.Ref != "" && !gitRef.MatchString(in.Ref) {
+	if in.Ref != "" && !c.open(in.Ref) && !gitRef.MatchString(in.Ref) {
 		c.add("/ref", "is a branch, a tag or a commit")
 	}
-	if in.Path != "" {
+	if in.Path != "" && !c.open(in.Path) {
 		if detail := BadPath(in.Path); detail != "" {
 			c.add("/path", detail)
 		}
@@ -323,7 +345,7 @@ func (c *checker) checkout(in CheckoutInputs) {
 }
 
 func (c *checker) manual(in ManualInputs) {
-	c.plain("/message", in.Message, 1, 4096)
+	c.text("/message", in.Message, 1, 4096)
 	c.wait(in.ExpiresS)
 	if in.Approvals != nil && (*in.Approvals < 1 || *in.Approvals > MaxApprovals) {
 		c.add("/approvals", fmt.Sprintf("is between 1 and %d", MaxApprovals))

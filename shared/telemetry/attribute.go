@@ -26,6 +26,11 @@ const (
 	PeakBytesKey        = attribute.Key("nofx.peak_bytes")
 	IdempotentReplayKey = attribute.Key("nofx.idempotent_replay")
 
+	// Of requests that steps make; those of the API have theirs from otelhttp.
+	HTTPMethodKey    = attribute.Key("http.request.method")
+	HTTPStatusKey    = attribute.Key("http.response.status_code")
+	ServerAddressKey = attribute.Key("server.address")
+
 	messagingSystemKey    = attribute.Key("messaging.system")
 	messagingQueueKey     = attribute.Key("messaging.destination.name")
 	messagingBatchKey     = attribute.Key("messaging.batch.message_count")

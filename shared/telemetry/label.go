@@ -80,7 +80,7 @@ var (
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "git:checkout", "sleep", "signal", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "git:checkout", "http", "sleep", "signal", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 

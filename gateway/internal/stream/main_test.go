@@ -206,7 +206,7 @@ func (b *bench) create(n int) run.Run {
 // cancel ends a run: an event per step and one of the run.
 func (b *bench) cancel(r run.Run) {
 	b.Helper()
-	if _, err := b.db.CancelRun(context.Background(), b.tenant, r.ID, nil, "enough"); err != nil {
+	if _, err := b.db.CancelRun(context.Background(), b.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"nofx.dev/shared/config"
 	"nofx.dev/shared/process"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/sandbox"
 	"nofx.dev/worker/internal/step"
 	"nofx.dev/worker/internal/tool"
@@ -97,6 +98,10 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 
 // newWorker makes the worker, once the database can be worked with.
 func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools, blobs *blob.Store) (*step.Worker, error) {
+	allow, err := egress.ParseAllow(cfg.EgressAllow)
+	if err != nil {
+		return nil, fmt.Errorf("NOFX_EGRESS_ALLOW: %w", err)
+	}
 	if err := db.work.Ready(ctx); err != nil {
 		return nil, err
 	}
@@ -112,6 +117,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tool.New(tool.Config{
 			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redact: p.Redactor.String,
+			HTTP: egress.NewClient(egress.Config{Allow: allow}),
 		}),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace,

@@ -130,7 +130,7 @@ func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
 		}
 	case errors.As(err, &failure):
 		partial := f
-		f = retry(a.claim, failure.Class, failure.Reason, 0)
+		f = retry(a.claim, failure.Class, failure.Reason, failure.RetryAfter)
 		f.ExitCode, f.Usage = partial.ExitCode, partial.Usage
 	default:
 		f = a.failed(ctx, err)
@@ -151,8 +151,8 @@ func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 	return retry(a.claim, classOf(err), reason, after)
 }
 
-// outcome brings the workspace in, runs the tool and saves what it left. Beside
-// an error of the tool it holds what the tool consumed.
+// outcome brings the workspace in, puts earlier outputs into the inputs, runs the
+// tool and saves what it left. Beside an error of the tool it holds what the tool consumed.
 func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error) {
 	c := a.claim
 	if !a.start.ready {
@@ -161,6 +161,9 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 		} else if conflicts != nil {
 			return a.conflict(conflicts)
 		}
+	}
+	if err := a.resolve(ctx); err != nil {
+		return postgres.Finish{}, err
 	}
 	if waived, err := a.waived(); err != nil {
 		return postgres.Finish{}, err
@@ -223,11 +226,16 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
 		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx),
+		Effect: func(toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
+			return a.effect(ctx, toolCtx, e)
+		},
 	}
-	if a.space == nil {
+	if waits(c.Tool) {
 		return a.tools.Run(toolCtx, call)
 	}
-	call.Workspace, call.Scratch = a.space.path, a.space.scratch
+	if a.space != nil {
+		call.Workspace, call.Scratch = a.space.path, a.space.scratch
+	}
 	log := a.openLog(ctx)
 	call.Log = log
 	result, err := a.tools.Run(toolCtx, call)
@@ -349,10 +357,13 @@ var verdicts = map[string]run.State{"pass": run.Passed, "fail": run.Failed, "err
 
 func isGate(t string) bool { return strings.HasPrefix(t, run.GateFamily) }
 
-// usesWorkspace reports whether a tool sees files at all.
-func usesWorkspace(t string) bool {
-	return t != run.ToolSleep && t != run.ToolSignal && !strings.HasPrefix(t, run.ManualFamily)
+// waits reports whether a tool does nothing itself, and so has no log.
+func waits(t string) bool {
+	return t == run.ToolSleep || t == run.ToolSignal || strings.HasPrefix(t, run.ManualFamily)
 }
+
+// usesWorkspace reports whether a tool sees files at all.
+func usesWorkspace(t string) bool { return !waits(t) && t != run.ToolHTTP }
 
 // changesWorkspace reports whether what a tool leaves in the workspace is what
 // its successors start from. A gate judges and changes nothing.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/google/uuid"
@@ -133,12 +132,11 @@ func (a *attempt) stateDocument(ctx context.Context, p postgres.Parent) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.source.Open(ctx, a.claim.TenantID, d)
+	doc, err := a.read(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("state of checkpoint %s: %w", p.ID, err)
 	}
-	defer r.Close()
-	return io.ReadAll(r)
+	return doc, nil
 }
 
 // sameTree is a checkpoint that leaves the workspace as the step found it.

@@ -5,11 +5,13 @@
 // did not succeed is a [Failure] with its class, which decides about retries; a
 // context that ended for any other reason than its time limit is returned as it
 // is, because then the caller knows better what became of the step. A Box neither
-// reads nor writes the database.
+// reads nor writes the database: what it does outside it does through
+// [Call.Effect], which remembers.
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// git.go (git:checkout), wait.go (sleep, signal, manual:*). What code of a step sees of
-// the world is in env.go; how it is run, in the sandbox package.
+// git.go (git:checkout), http.go (http), wait.go (sleep, signal, manual:*). What
+// code of a step sees of the world is in env.go; how it is run, in the sandbox
+// package.
 package tool
 
 import (
@@ -18,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -29,6 +32,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -42,6 +46,19 @@ type Call struct {
 	Traceparent   string          // of the attempt's span, or ""
 	Signal        json.RawMessage // the payload of the signal that came; nil before
 	Log           io.Writer       // takes stdout and stderr as they come; nil discards
+	// Effect does an effect of the step, unless an attempt before has recorded
+	// it as done: then it is the result of that one. What Do returns is recorded
+	// if its error is nil.
+	Effect func(context.Context, Effect) (json.RawMessage, error)
+}
+
+// Effect is something that a step does outside and that must be done once.
+type Effect struct {
+	Name   string // what kind, such as http
+	Digest string // sha256:<hex> of what is asked for
+	// Do does it, under the key by which whoever is asked knows it again. It may
+	// be called again for an effect that it did before.
+	Do func(ctx context.Context, key string) (json.RawMessage, error)
 }
 
 // Result is what a tool produced or decided. Beside an error it holds what is
@@ -79,6 +96,8 @@ type Failure struct {
 	Class  run.FailureClass // tool, timeout, invalid, policy or infrastructure
 	Reason string           // one line for people, without output of the step's code
 	Err    error            // the cause, for logs; may be nil
+
+	RetryAfter time.Duration // not before that is it worth another attempt
 }
 
 func (f *Failure) Error() string { return f.Reason }
@@ -96,6 +115,7 @@ type Config struct {
 	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
 	Development bool                // code runs without isolation
 	Redact      func(string) string // masks secrets in evidence; nil for none
+	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
 }
 
 // Box holds the tools of a worker. It is safe for concurrent use.
@@ -105,6 +125,9 @@ type Box struct{ cfg Config }
 func New(cfg Config) *Box {
 	if cfg.Redact == nil {
 		cfg.Redact = func(s string) string { return s }
+	}
+	if cfg.HTTP == nil {
+		cfg.HTTP = egress.NewClient(egress.Config{})
 	}
 	return &Box{cfg}
 }
@@ -156,6 +179,8 @@ func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 		return with(ctx, c, b.write)
 	case c.Tool == run.ToolGitCheckout:
 		return with(ctx, c, b.checkout)
+	case c.Tool == run.ToolHTTP:
+		return with(ctx, c, b.http)
 	case c.Tool == run.ToolSleep:
 		return with(ctx, c, b.sleep)
 	case c.Tool == run.ToolSignal:

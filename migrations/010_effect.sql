@@ -1,0 +1,77 @@
+-- What steps do outside, so that it is done once (EXECUTION.md, Effects): a step
+-- may run again, but not what is recorded here as done.
+SET LOCAL ROLE nofx_owner;
+
+CREATE TABLE nofx.step_effect (
+    tenant_id      uuid NOT NULL,
+    run_id         uuid NOT NULL,
+    step_name      text NOT NULL,
+    name           text NOT NULL,  -- what kind of effect, such as http
+    key            text NOT NULL CHECK (octet_length(key) <= 255), -- what the provider is told, on every attempt
+    fence          bigint NOT NULL, -- of the attempt that began it last; done: that did it
+    state          text NOT NULL DEFAULT 'begun' CHECK (state IN ('begun', 'done')),
+    request_digest text NOT NULL CHECK (request_digest ~ '^sha256:[0-9a-f]{64}$'),
+    result         jsonb CHECK (pg_column_size(result) <= 262144),
+    begun_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    done_at        timestamptz,
+    PRIMARY KEY (tenant_id, key),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
+    CHECK ((state = 'done') = (done_at IS NOT NULL AND result IS NOT NULL))
+);
+CREATE INDEX step_effect_run ON nofx.step_effect (run_id, tenant_id, step_name);
+CALL nofx.guard_tenant('nofx.step_effect');
+GRANT SELECT ON nofx.step_effect TO nofx_app;
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- Says by which key a running attempt is to do an effect, or what came of it
+-- before. The key is <run>/<step>. It is the same as long as the request is; a
+-- second effect of the step, or one whose inputs have changed, adds
+-- /<name>-<digest12> to it. NX004 when the attempt has lost its lease.
+CREATE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+    e record;
+BEGIN
+    effect_key := public_id('run', s.run_id) || '/' || s.name;
+    SELECT x.name, x.request_digest INTO e FROM step_effect x WHERE x.tenant_id = s.tenant_id AND x.key = effect_key;
+    IF (e.name, e.request_digest) <> (p_name, p_digest) THEN
+        effect_key := effect_key || '/' || p_name || '-' || substr(p_digest, 8, 12);
+    END IF;
+    INSERT INTO step_effect AS x (tenant_id, run_id, step_name, name, key, fence, request_digest)
+    VALUES (s.tenant_id, s.run_id, s.name, p_name, effect_key, p_fence, p_digest)
+    ON CONFLICT (tenant_id, key) DO UPDATE SET fence = CASE x.state WHEN 'begun' THEN excluded.fence ELSE x.fence END
+    RETURNING x.name, x.request_digest, x.result INTO e;
+    IF (e.name, e.request_digest) <> (p_name, p_digest) THEN
+        RAISE EXCEPTION 'step %: key % is that of another effect', p_step, effect_key USING ERRCODE = 'NX006';
+    END IF;
+    effect_result := e.result;
+END
+$$;
+
+-- Records what came of an effect that this attempt began. NX004 when it has lost
+-- its lease meanwhile: whoever holds it asks the provider by the same key.
+CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    UPDATE step_effect SET state = 'done', result = p_result, done_at = clock_timestamp()
+    WHERE tenant_id = s.tenant_id AND key = p_key AND run_id = s.run_id AND step_name = s.name AND state = 'begun' AND fence = p_fence;
+    IF NOT FOUND AND NOT EXISTS ( -- recorded before, without the caller's learning of it
+        SELECT FROM step_effect x WHERE x.tenant_id = s.tenant_id AND x.key = p_key AND x.state = 'done' AND x.fence = p_fence) THEN
+        RAISE EXCEPTION 'step %: fence % did not begin effect %', p_step, p_fence, p_key USING ERRCODE = 'NX006';
+    END IF;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.begin_effect(uuid, bigint, text, text),
+    nofx.finish_effect(uuid, bigint, text, jsonb)
+TO nofx_app;
+
+RESET ROLE;

@@ -1,0 +1,38 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Effect is something that a step does outside, under a key by which the provider
+// knows it again.
+type Effect struct {
+	Key    string          // at most 255 bytes; the same whoever does it
+	Result json.RawMessage // what came of it, when it has been done; else nil
+}
+
+// BeginEffect notes that the attempt of c is about to do an effect: what kind, and
+// the sha256:<hex> of what it will ask for. An effect that was begun before and not
+// recorded as done is to be asked for again, by the key. fault.Fenced means that the
+// lease is lost, and nothing must be done.
+func (db *DB) BeginEffect(ctx context.Context, c *Claim, name, requestDigest string) (e Effect, err error) {
+	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		e = Effect{}
+		return tx.QueryRow(ctx, "SELECT effect_key, effect_result FROM nofx.begin_effect($1, $2, $3, $4)",
+			c.StepID, c.Fence, name, requestDigest).Scan(&e.Key, &e.Result)
+	})
+	return e, err
+}
+
+// FinishEffect records what came of an effect that the attempt of c began; doing it
+// twice is no error. fault.Fenced means that the lease is lost and nothing was
+// recorded.
+func (db *DB) FinishEffect(ctx context.Context, c *Claim, key string, result json.RawMessage) error {
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT nofx.finish_effect($1, $2, $3, $4)", c.StepID, c.Fence, key, string(result))
+		return err
+	})
+}

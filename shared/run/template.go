@@ -1,0 +1,292 @@
+package run
+
+import (
+	"bytes"
+	"fmt"
+	"math/big"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"nofx.dev/shared/fault"
+)
+
+// A template is ${{ steps.<name>.outputs.<key> }} in a string of a step's inputs:
+// it stands for an output of a step that comes before. The gateway checks that
+// there is such a step ([Plan.Normalise]); the worker puts the value in its place
+// when the step has been claimed ([Resolve]).
+const (
+	templateBegin, templateEnd = "${{", "}}"
+	templateShape              = "${{ steps.<name>.outputs.<key> }}"
+)
+
+// maxResolvedBytes is how long the strings of a step's inputs may become.
+const maxResolvedBytes = 1 << 20
+
+// The name ends at the first .outputs. that can end it.
+var templateForm = regexp.MustCompile(`^\s*steps\.([a-z0-9][a-z0-9_.-]{0,63}?)\.outputs\.([A-Za-z_][A-Za-z0-9_.-]{0,255})\s*$`)
+
+// part is a piece of a string: text as it stands or, where step is set, a
+// template for that step's output.
+type part struct{ text, step, key string }
+
+// parts takes s apart. The problem says why that cannot be done, or "".
+func parts(s string) (list []part, problem string) {
+	for s != "" {
+		text, rest, found := strings.Cut(s, templateBegin)
+		if text != "" {
+			list = append(list, part{text: text})
+		}
+		if !found {
+			break
+		}
+		inner, after, closed := strings.Cut(rest, templateEnd)
+		if !closed {
+			return nil, "has a template without its end: " + templateShape
+		}
+		m := templateForm.FindStringSubmatch(inner)
+		if m == nil {
+			return nil, fmt.Sprintf("has a template %.80q; it is %s", templateBegin+inner+templateEnd, templateShape)
+		}
+		list = append(list, part{step: m[1], key: m[2]})
+		s = after
+	}
+	return list, ""
+}
+
+// Resolve is the inputs of a step with each template replaced by the value it
+// stands for: a string as it is, anything else as JSON. What comes in that way is
+// no template again. outputs gives the outputs of a step, an object or nil; its
+// errors are returned. An output that is not there, or resolved inputs that break
+// a rule of their tool, are fault.Invalid. Inputs without a template come back as
+// they are.
+//
+// A key is looked for among the outputs, and then among what the step's code
+// wrote to $NOFX_OUTPUT, which is the output named outputs. Dots lead into
+// objects.
+func Resolve(tool string, inputs []byte, outputs func(step string) ([]byte, error)) ([]byte, error) {
+	if !bytes.Contains(inputs, []byte(templateBegin)) && !bytes.Contains(inputs, []byte(`\u`)) {
+		return inputs, nil
+	}
+	known := map[string]jsontext.Value{}
+	value := func(p part) (string, error) {
+		doc, ok := known[p.step]
+		if !ok {
+			raw, err := outputs(p.step)
+			if err != nil {
+				return "", err
+			}
+			doc = raw
+			known[p.step] = doc
+		}
+		v, ok := member(doc, p.key)
+		if !ok {
+			own, _ := member(doc, "outputs")
+			v, ok = member(own, p.key)
+		}
+		if !ok {
+			return "", fault.New(fault.Invalid, "invalid-plan", "step %s has no output %q", p.step, p.key)
+		}
+		return written(v)
+	}
+	replaced, size := false, 0
+	resolved, err := mapTexts(inputs, func(pointer, s string) (string, error) {
+		if untemplated(tool, pointer) || !strings.Contains(s, templateBegin) {
+			return s, nil
+		}
+		list, problem := parts(s)
+		if problem != "" {
+			return "", invalidInput(pointer, problem)
+		}
+		replaced = true
+		var b strings.Builder
+		for _, p := range list {
+			text := p.text
+			if p.step != "" {
+				var err error
+				if text, err = value(p); err != nil {
+					if e, ok := err.(*fault.Error); ok && e.Kind == fault.Invalid {
+						err = invalidInput(pointer, e.Detail)
+					}
+					return "", err
+				}
+			}
+			if size += len(text); size > maxResolvedBytes {
+				return "", invalidInput(pointer, fmt.Sprintf("with the outputs it names the inputs are longer than %d bytes", maxResolvedBytes))
+			}
+			b.WriteString(text)
+		}
+		return b.String(), nil
+	})
+	if err != nil || !replaced {
+		return inputs, err
+	}
+	if wrong := checkInputs(tool, resolved, false); len(wrong) > 0 {
+		return nil, invalidInput(wrong[0].Pointer, wrong[0].Detail)
+	}
+	return resolved, nil
+}
+
+func invalidInput(pointer, detail string) error {
+	e := fault.New(fault.Invalid, "invalid-plan", "inputs%s: %s", pointer, detail)
+	e.Fields = []fault.Field{{Pointer: pointer, Detail: detail}}
+	return e
+}
+
+// untemplated reports whether the input at pointer is text for a shell, in which
+// a template is refused: spliced in, a value could say anything.
+func untemplated(tool, pointer string) bool {
+	return tool == ToolBash && pointer == "/script" || strings.HasPrefix(tool, GateFamily) && pointer == "/command"
+}
+
+// member is the value at key in an object: under that very name, else along its
+// dots.
+func member(object jsontext.Value, key string) (jsontext.Value, bool) {
+	if object.Kind() != '{' {
+		return nil, false
+	}
+	var members map[string]jsontext.Value
+	if err := json.Unmarshal(object, &members); err != nil {
+		return nil, false
+	}
+	if v, ok := members[key]; ok {
+		return v, true
+	}
+	for i, c := range []byte(key) {
+		if c != '.' {
+			continue
+		}
+		if v, ok := member(members[key[:i]], key[i+1:]); ok {
+			return v, true
+		}
+	}
+	return nil, false
+}
+
+// written is a value as it is put into a string.
+func written(v jsontext.Value) (string, error) {
+	if v.Kind() == '"' {
+		var s string
+		err := json.Unmarshal(v, &s)
+		return s, err
+	}
+	v = v.Clone()
+	if err := v.Compact(); err != nil {
+		return "", err
+	}
+	return string(v), nil
+}
+
+// mapTexts is raw, a JSON value, with each string replaced by what f makes of it;
+// names of members are left alone. pointer is the string's place.
+func mapTexts(raw []byte, f func(pointer, s string) (string, error)) ([]byte, error) {
+	var out bytes.Buffer
+	dec, enc := jsontext.NewDecoder(bytes.NewReader(raw)), jsontext.NewEncoder(&out)
+	for depth := -1; depth != 0; depth = dec.StackDepth() {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		kind, n := dec.StackIndex(dec.StackDepth())
+		if name := kind == '{' && n%2 == 1; token.Kind() == '"' && !name {
+			s, err := f(string(dec.StackPointer()), token.String())
+			if err != nil {
+				return nil, err
+			}
+			token = jsontext.String(s)
+		}
+		if err := enc.WriteToken(token); err != nil {
+			return nil, err
+		}
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
+// reference is a template of a plan: where it stands and what it names.
+type reference struct{ at, step, key string }
+
+// references are the templates in the inputs of a step. What is malformed is
+// reported.
+func (c *checker) references(at string, s *PlanStep) (all []reference) {
+	if !KnownTool(s.Tool) || !bytes.Contains(s.Inputs, []byte(templateBegin)) && !bytes.Contains(s.Inputs, []byte(`\u`)) {
+		return nil
+	}
+	// What is no JSON has been reported.
+	_, _ = mapTexts(s.Inputs, func(pointer, text string) (string, error) {
+		if untemplated(s.Tool, pointer) {
+			return text, nil
+		}
+		list, problem := parts(text)
+		if problem != "" {
+			if strings.HasPrefix(pointer, "/files/") && strings.HasSuffix(pointer, "/content") {
+				problem += "; give text that only looks like one as content_base64"
+			}
+			c.add(at+pointer, problem)
+		}
+		for _, p := range list {
+			if p.step != "" {
+				all = append(all, reference{at + pointer, p.step, p.key})
+			}
+		}
+		return text, nil
+	})
+	return all
+}
+
+// resolvable checks that each template names a step that comes before its own,
+// and an output that such a step has. acyclic says that the steps can be ordered.
+func (c *checker) resolvable(steps []PlanStep, index map[string]int, refs [][]reference, acyclic bool) {
+	if !slices.ContainsFunc(refs, func(of []reference) bool { return len(of) > 0 }) {
+		return
+	}
+	var before []*big.Int
+	if acyclic {
+		before = ancestors(steps, index)
+	}
+	for i, of := range refs {
+		for _, r := range of {
+			j, ok := index[r.step]
+			switch {
+			case !ok:
+				c.add(r.at, fmt.Sprintf("no step is named %q", r.step))
+			case j == i:
+				c.add(r.at, "a step's own outputs are not known to it")
+			case acyclic && before[i].Bit(j) == 0:
+				c.add(r.at, fmt.Sprintf("step %q does not come before %q; name it in depends_on", r.step, steps[i].Name))
+			default:
+				if has, fixed := outputKeys(steps[j].Tool); fixed && !slices.Contains(has, firstOf(r.key)) {
+					c.add(r.at, fmt.Sprintf("step %q has no output %q; the outputs of %s are [%s]", r.step, r.key, steps[j].Tool, strings.Join(has, " ")))
+				}
+			}
+		}
+	}
+}
+
+func firstOf(key string) string {
+	first, _, _ := strings.Cut(key, ".")
+	return first
+}
+
+// ancestors are, for each step, those that have ended when it starts, as bits.
+func ancestors(steps []PlanStep, index map[string]int) []*big.Int {
+	before := make([]*big.Int, len(steps))
+	var visit func(i int) *big.Int
+	visit = func(i int) *big.Int {
+		if before[i] == nil {
+			before[i] = new(big.Int)
+			for _, name := range steps[i].DependsOn {
+				j := index[name]
+				before[i].Or(before[i], visit(j))
+				before[i].SetBit(before[i], j, 1)
+			}
+		}
+		return before[i]
+	}
+	for i := range steps {
+		visit(i)
+	}
+	return before
+}

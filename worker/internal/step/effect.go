@@ -1,0 +1,54 @@
+package step
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/fault"
+	"nofx.dev/worker/internal/tool"
+)
+
+// effect has the tool do e, unless the ledger knows what came of it. It is noted
+// before and recorded after, so that a later attempt either gets the result or
+// asks by the same key again. It begins only while the lease is young: when
+// another worker has the step by now, that one is to do it. ctx ends with the
+// lease; it outlives toolCtx, so that what was done is recorded although the
+// worker drains or the time is up.
+func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
+	begun, err := a.db.BeginEffect(toolCtx, a.claim, e.Name, e.Digest)
+	if err != nil || begun.Result != nil {
+		return begun.Result, err
+	}
+	if err := a.keeper.fresh(toolCtx, a.claim); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit(failpoint.BeforeEffect); err != nil {
+		return nil, err
+	}
+	result, err := e.Do(toolCtx, begun.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit(failpoint.AfterEffect); err != nil {
+		return nil, err
+	}
+	return result, a.recordEffect(ctx, begun.Key, result)
+}
+
+// recordEffect tries again while the database does not answer, for as long as the
+// lease may hold: not to record it means to ask again.
+func (a *attempt) recordEffect(ctx context.Context, key string, result json.RawMessage) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := a.db.FinishEffect(ctx, a.claim, key, result)
+		if !errors.Is(err, fault.Unavailable) {
+			return err
+		}
+		a.log.WarnContext(ctx, "effect is recorded again", "error", err)
+		if err := pauseFor(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
