@@ -14,14 +14,23 @@ BEGIN
 END
 $$;
 
--- A transaction pooler keeps no session settings, so the limits sit on the role.
+-- A transaction pooler keeps no session settings, so they sit on the role: the
+-- limits, and plans that depend on neither values nor statistics. Every statement
+-- of ours finds its rows by an index. A session that plans it while the tables are
+-- small would choose to read them whole, and keep that plan while they grow; with
+-- the values at hand an array of one looks cheaper than the ten that are assumed
+-- without, and the statement is planned anew at every call.
 DO $$
 BEGIN
-    IF NOT (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'nofx_app') THEN
+    IF NOT EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+        WHERE r.rolname = 'nofx_app' AND s.setdatabase = 0 AND 'enable_seqscan=off' = ANY (s.setconfig)) THEN
         ALTER ROLE nofx_app LOGIN;
         ALTER ROLE nofx_app SET lock_timeout = '2s';
         ALTER ROLE nofx_app SET statement_timeout = '5s';
         ALTER ROLE nofx_app SET idle_in_transaction_session_timeout = '30s';
+        ALTER ROLE nofx_app SET plan_cache_mode = 'force_generic_plan';
+        ALTER ROLE nofx_app SET enable_seqscan = 'off';
+        ALTER ROLE nofx_app SET jit = 'off'; -- what has no index looks dear now
     END IF;
     -- From Postgres 16 on a creator must be granted the right to act as a role.
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN

@@ -2,7 +2,8 @@
 -- (CHECKPOINTS.md). Rows come second: their objects are in storage already.
 SET LOCAL ROLE nofx_owner;
 
--- Written by nofx.insert_checkpoint alone, which checks its values.
+-- Written by nofx.store_checkpoint alone, which checks its values, under the lock
+-- of the run.
 CREATE TABLE nofx.checkpoint (
     tenant_id    uuid NOT NULL,
     id           uuid NOT NULL,
@@ -22,8 +23,7 @@ CREATE TABLE nofx.checkpoint (
     label        text,
     hold         boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (tenant_id, run_id, seq),
-    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id)
+    UNIQUE (tenant_id, run_id, seq)
 );
 ALTER TABLE nofx.checkpoint ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.checkpoint');

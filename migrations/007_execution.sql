@@ -49,14 +49,20 @@ DECLARE
     v_run uuid := (p_run->>'id')::uuid;
     v_project uuid;
     v_ids uuid[];
+    v_ready uuid[];
+    v_id uuid;
+    v_at timestamptz;
 BEGIN
     SELECT id INTO v_project FROM project WHERE tenant_id = v_tenant AND slug = p_run->>'project';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no project %', p_run->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';
     END IF;
-    INSERT INTO run (tenant_id, id, project_id, goal, labels, pending_steps, plan, plan_digest, root_run_id,
+    v_ready := ARRAY(SELECT (s->>'id')::uuid FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord) WHERE jsonb_array_length(s->'needs') = 0 ORDER BY ord);
+    PERFORM set_config('nofx.telling', 'on', true);
+    INSERT INTO run (tenant_id, id, project_id, goal, labels, event_seq, pending_steps, ready_steps, plan, plan_digest, root_run_id,
         trace_id, traceparent, correlation_id, created_by, deadline)
-    VALUES (v_tenant, v_run, v_project, p_run->>'goal', p_run->'labels', jsonb_array_length(p_steps), p_run->'plan', p_run->>'plan_digest', v_run,
+    VALUES (v_tenant, v_run, v_project, p_run->>'goal', p_run->'labels', 1 + cardinality(v_ready),
+        jsonb_array_length(p_steps) - cardinality(v_ready), cardinality(v_ready), p_run->'plan', p_run->>'plan_digest', v_run,
         p_run->>'trace_id', p_run->>'traceparent', p_run->>'correlation_id', p_run->>'created_by',
         clock_timestamp() + make_interval(secs => (p_run->>'deadline_s')::float8))
     RETURNING run.created_at, run.deadline INTO created_at, deadline;
@@ -71,10 +77,16 @@ BEGIN
     SELECT v_tenant, v_run, v_ids[n.i::int + 1], v_ids[e.ord]
     FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord), jsonb_array_elements_text(e.s->'needs') AS n (i);
 
-    WITH readied AS (
-        UPDATE step s SET event = 'deps_met', version = s.version + 1
-        WHERE s.tenant_id = v_tenant AND s.run_id = v_run AND s.deps_left = 0 RETURNING s.idx, s.ready_at
-    ) SELECT array_agg(x.ready_at ORDER BY x.idx) INTO ready_at FROM readied x;
+    FOREACH v_id IN ARRAY v_ready LOOP
+        UPDATE step s SET event = 'deps_met', version = s.version + 1 WHERE s.tenant_id = v_tenant AND s.id = v_id RETURNING s.ready_at INTO v_at;
+        ready_at := ready_at || v_at;
+    END LOOP;
+    PERFORM set_config('nofx.telling', '', true);
+    PERFORM tell(v_tenant, ARRAY[ROW(v_run, 1, NULL, 'run.created', NULL, NULL, NULL,
+            jsonb_build_object('goal', left(p_run->>'goal', 500), 'plan_digest', p_run->>'plan_digest', 'steps', jsonb_array_length(p_steps)),
+            NULL, p_run->>'trace_id', NULL, nofx.cause())::nofx.told]
+        || ARRAY(SELECT ROW(v_run, 1 + x.n, x.id, 'step.ready', 'deps_met', 'pending', 'ready', '{"attempt": 0}', NULL, p_run->>'trace_id', NULL, nofx.cause())::nofx.told
+            FROM unnest(v_ready) WITH ORDINALITY AS x (id, n)));
 END
 $$;
 
@@ -167,23 +179,18 @@ $$;
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
     ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, traceparent text, plan_digest text, waived_digest text, parents int, signal jsonb);
 
--- Takes a ready step: fence + 1, a lease, an attempt row. The caller holds the
--- run's lock; p_claim is {owner, pid, ttl, trace_id, span_id}.
-CREATE FUNCTION nofx.take_step(p_tenant uuid, p_step uuid, p_claim text) RETURNS nofx.claimed
+-- A step that this transaction has claimed.
+CREATE FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) RETURNS nofx.claimed
     LANGUAGE plpgsql
 AS $$
 DECLARE
     c nofx.claimed;
 BEGIN
-    PERFORM set_config('nofx.claim', p_claim, true);
-    UPDATE step s SET event = 'claim', version = s.version + 1, reason = NULL
-    WHERE s.tenant_id = p_tenant AND s.id = p_step
-    RETURNING s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
-        NULL::timestamptz, NULL::text, NULL::text, NULL::text,
-        (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step)::int, NULL::jsonb
-    INTO c;
-    PERFORM set_config('nofx.claim', '', true);
+    SELECT s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
+        NULL::timestamptz, NULL::text, NULL::text, NULL::text, NULL::int, NULL::jsonb INTO c
+    FROM step s WHERE s.tenant_id = p_tenant AND s.id = p_step;
     SELECT r.traceparent, r.plan_digest INTO c.traceparent, c.plan_digest FROM run r WHERE r.tenant_id = p_tenant AND r.id = c.run_id;
+    SELECT count(*) INTO c.parents FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step;
     IF c.lost_leases > 0 THEN
         -- When the lease before ran out; the sweep took the fence between.
         SELECT a.ended_at INTO c.lost_at FROM attempt a
@@ -201,6 +208,62 @@ BEGIN
 END
 $$;
 
+-- The checkpoints that steps start from, in the order of the plan.
+CREATE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE (step_id uuid, id uuid, digest text, generation int, tree_digest text, state_digest text, state_inline bytea)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    d record;
+BEGIN
+    FOREACH step_id IN ARRAY p_steps LOOP
+        FOR d IN SELECT y.* FROM step_dep x,
+            LATERAL (SELECT z.idx, z.head_checkpoint_id FROM step z WHERE z.tenant_id = v_tenant AND z.id = x.needs OFFSET 0) AS y
+            WHERE x.tenant_id = v_tenant AND x.step_id = step_parents.step_id ORDER BY y.idx LOOP
+            SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline INTO id, digest, generation, tree_digest, state_digest, state_inline
+            FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = d.head_checkpoint_id;
+            IF FOUND THEN
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+-- Locks runs in the order in which everybody does.
+--
+-- Row by row, as everything on the hot path: a look-up by a whole key is planned
+-- alike whatever is known of the tables, and one statement serves however many.
+-- For lists and joins a new database's planner walks the tenant.
+CREATE FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_run uuid;
+BEGIN
+    FOR v_run IN SELECT DISTINCT x FROM unnest(p_runs) AS x ORDER BY x LOOP
+        PERFORM FROM run r WHERE r.tenant_id = p_tenant AND r.id = v_run FOR NO KEY UPDATE;
+    END LOOP;
+END
+$$;
+
+-- A step that was claimed, under which fence, and the span of the attempt to come.
+CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, trace_id text, span_id text);
+
+-- The lease and the attempt of each step that a worker has claimed.
+CREATE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid int, p_ttl interval) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
+    SELECT p_tenant, t.step_id, t.fence, p_owner, v_now + p_ttl FROM unnest(p) AS t;
+    INSERT INTO attempt (tenant_id, step_id, fence, owner, owner_pid, started_at, trace_id, span_id)
+    SELECT p_tenant, t.step_id, t.fence, p_owner, p_pid, v_now, t.trace_id, t.span_id FROM unnest(p) AS t;
+END
+$$;
+
 -- Takes ready steps for a worker. p is an array of {step_id, wake_seq, trace_id,
 -- span_id, traceparent}; ord is the place in it. No row comes back for a wake-up
 -- that is stale or whose run takes no claims.
@@ -209,116 +272,142 @@ CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid int, p_ttl interva
 AS $$
 DECLARE
     v_tenant uuid := tenant();
-    v_ids uuid[];
+    v_runs uuid[];
+    v_ords int[] := '{}';
+    v_taken nofx.taken[] := '{}';
+    v_told nofx.told[] := '{}';
     x record;
-    v_run record;
+    s record;
+    r record;
+    c record;
+    v_seq bigint;
 BEGIN
-    v_ids := ARRAY(SELECT (e.i->>'step_id')::uuid FROM jsonb_array_elements(p) AS e (i));
-    v_ids := ARRAY(SELECT s.run_id FROM step s WHERE s.tenant_id = v_tenant AND s.id = ANY (v_ids));
-    PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = ANY (v_ids) ORDER BY r.id FOR NO KEY UPDATE;
-    FOR x IN SELECT e.i, e.n::int - 1 AS n, (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
-        SELECT y.id, y.state INTO v_run FROM step s JOIN run y ON y.tenant_id = v_tenant AND y.id = s.run_id
-        WHERE s.tenant_id = v_tenant AND s.id = x.step_id AND s.state = 'ready' AND s.wake_seq = (x.i->>'wake_seq')::bigint
-            AND y.state IN ('queued', 'running', 'waiting');
-        IF NOT FOUND THEN
-            CONTINUE;
-        END IF;
-        PERFORM set_config('nofx.traceparent', x.i->>'traceparent', true);
-        IF v_run.state = 'queued' THEN
-            UPDATE run SET event = 'start', version = version + 1 WHERE tenant_id = v_tenant AND id = v_run.id;
-        END IF;
-        ord := x.n;
-        claim := take_step(v_tenant, x.step_id,
-            (x.i || jsonb_build_object('owner', p_owner, 'pid', p_pid, 'ttl', p_ttl))::text);
-        RETURN NEXT;
+    FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) LOOP
+        SELECT v_runs || y.run_id INTO v_runs FROM step y WHERE y.tenant_id = v_tenant AND y.id = x.step_id;
     END LOOP;
+    PERFORM lock_runs(v_tenant, v_runs);
+    PERFORM set_config('nofx.telling', 'on', true);
+    FOR x IN SELECT e.i, e.n::int - 1 AS n, (e.i->>'step_id')::uuid AS step_id, e.i->>'traceparent' AS cause FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
+        SELECT y.run_id, y.ready_at INTO s FROM step y
+        WHERE y.tenant_id = v_tenant AND y.id = x.step_id AND y.state = 'ready' AND y.wake_seq = (x.i->>'wake_seq')::bigint;
+        CONTINUE WHEN NOT FOUND;
+        SELECT q.state, q.event_seq, q.trace_id, q.reason INTO r FROM run q
+        WHERE q.tenant_id = v_tenant AND q.id = s.run_id AND q.state IN ('queued', 'running', 'waiting');
+        CONTINUE WHEN NOT FOUND;
+        v_seq := r.event_seq + 1;
+        IF r.state = 'queued' THEN
+            v_told := v_told || ROW(s.run_id, v_seq, NULL, 'run.running', 'start', 'queued', 'running', '{}', r.reason, r.trace_id, NULL, x.cause)::nofx.told;
+            v_seq := v_seq + 1;
+            UPDATE run q SET event = 'start', version = q.version + 1, event_seq = v_seq, ready_steps = q.ready_steps - 1, running_steps = q.running_steps + 1
+            WHERE q.tenant_id = v_tenant AND q.id = s.run_id;
+        ELSE
+            UPDATE run q SET event_seq = v_seq, ready_steps = q.ready_steps - 1, running_steps = q.running_steps + 1
+            WHERE q.tenant_id = v_tenant AND q.id = s.run_id;
+        END IF;
+        UPDATE step y SET event = 'claim', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = x.step_id
+        RETURNING y.fence, y.attempt INTO c;
+        v_told := v_told || ROW(s.run_id, v_seq, x.step_id, 'step.running', 'claim', 'ready', 'running',
+            jsonb_build_object('attempt', c.attempt, 'wait_ms', (extract(epoch FROM clock_timestamp() - s.ready_at) * 1000)::bigint),
+            NULL, r.trace_id, c.fence, x.cause)::nofx.told;
+        v_taken := v_taken || ROW(x.step_id, c.fence, x.i->>'trace_id', x.i->>'span_id')::nofx.taken;
+        v_ords := v_ords || x.n;
+    END LOOP;
+    PERFORM set_config('nofx.telling', '', true);
+    IF v_ords = '{}' THEN
+        RETURN;
+    END IF;
+    PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl), tell(v_tenant, v_told);
+    RETURN QUERY SELECT o.ord, claimed_step(v_tenant, t.step_id) FROM unnest(v_taken) WITH ORDINALITY AS t (step_id, fence, trace_id, span_id, n)
+        JOIN unnest(v_ords) WITH ORDINALITY AS o (ord, n) USING (n);
 END
 $$;
 
--- The caller's step, its run locked, while its fence and its lease hold; else NULL.
-CREATE FUNCTION nofx.held_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
+-- Whether a step runs under this fence and its lease holds. The caller has locked
+-- its run; the lease is locked here, so that it neither is renewed nor expires.
+CREATE FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
-DECLARE
-    s nofx.locked_step;
 BEGIN
-    PERFORM FROM run r WHERE r.tenant_id = tenant() AND r.id = (SELECT x.run_id FROM step x WHERE x.tenant_id = tenant() AND x.id = p_step) FOR NO KEY UPDATE;
-    SELECT x.tenant_id, x.run_id, x.id, x.name, x.state, x.fence INTO s
-    FROM step x JOIN step_lease l ON l.tenant_id = x.tenant_id AND l.step_id = x.id AND l.fence = p_fence
-    WHERE x.tenant_id = tenant() AND x.id = p_step AND x.state = 'running' AND x.fence = p_fence AND l.lease_until > clock_timestamp()
-    FOR NO KEY UPDATE OF x;
-    RETURN s;
+    PERFORM FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = p_step AND l.fence = p_fence AND l.lease_until > clock_timestamp() FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.id = p_step AND s.run_id = p_run AND s.state = 'running' AND s.fence = p_fence;
+    RETURN FOUND;
 END
 $$;
 
--- The same, but NX004 when they do not hold.
+-- The caller's step, its run locked, while its fence and its lease hold; else NX004.
 CREATE FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
     LANGUAGE plpgsql
 AS $$
 DECLARE
-    s nofx.locked_step := held_step(p_step, p_fence);
+    s nofx.locked_step := lock_step(p_step);
 BEGIN
-    IF s.id IS NULL THEN
-        PERFORM lock_step(p_step); -- if it is there at all
+    IF NOT is_held(s.tenant_id, s.run_id, s.id, p_fence) THEN
         RAISE EXCEPTION 'step %: fence % is lost', p_step, p_fence USING
-            ERRCODE = 'NX004', DETAIL = (SELECT jsonb_build_object('fence', p_fence, 'current', x.fence)
-                FROM step x WHERE x.tenant_id = tenant() AND x.id = p_step);
+            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', s.fence);
     END IF;
     RETURN s;
 END
 $$;
 
--- One checkpoint row with its parents and its event; that of a finish becomes
--- the run's head.
-CREATE FUNCTION nofx.insert_checkpoint(s nofx.locked_step, c jsonb) RETURNS void
+-- Whether a text is sha256:<64 hex digits>. A regular expression would say it in
+-- one, and takes ten times as long.
+CREATE FUNCTION nofx.is_digest(p text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN length(p) = 71 AND starts_with(p, 'sha256:') AND translate(substr(p, 8), '0123456789abcdef', '') = '';
+
+-- Inserts a checkpoint with its parents under a seq of its run, and returns what
+-- its event says.
+CREATE FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint, p_seq bigint, c jsonb) RETURNS jsonb
     LANGUAGE plpgsql
 AS $$
 DECLARE
     v_id uuid := (c->>'id')::uuid;
     v_kind text := c->>'kind';
-    v_seq bigint;
-    v_trace char(32);
 BEGIN
     IF (v_kind IN ('pre', 'post', 'gate_failed', 'wait', 'interrupt', 'edit', 'merge', 'manual') AND (c->>'generation')::int >= 1
-        AND c->>'digest' ~ '^sha256:[0-9a-f]{64}$' AND c->>'state_digest' ~ '^sha256:[0-9a-f]{64}$' AND c->>'tree_digest' ~ '^sha256:[0-9a-f]{64}$'
+        AND is_digest(c->>'digest') AND is_digest(c->>'state_digest') AND is_digest(c->>'tree_digest')
         AND length(c->>'manifest') <= 349528 AND coalesce(length(c->>'state_inline'), 0) <= 87384) IS NOT TRUE THEN -- 256 and 64 KiB in base64
         RAISE EXCEPTION 'checkpoint %: kind, generation, digests or sizes', v_id USING ERRCODE = 'check_violation';
     END IF;
-    -- The caller holds the run's lock, so its next seq can be read before it is taken.
-    SELECT r.event_seq + 1, r.trace_id INTO v_seq, v_trace FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id;
     INSERT INTO checkpoint (tenant_id, id, run_id, seq, kind, step_id, fence, generation, digest, manifest, state_digest, state_inline, tree_digest, bytes_new)
-    VALUES (s.tenant_id, v_id, s.run_id, v_seq, v_kind, s.id, s.fence, (c->>'generation')::int, c->>'digest', decode(c->>'manifest', 'base64'),
+    VALUES (p_tenant, v_id, p_run, p_seq, v_kind, p_step, p_fence, (c->>'generation')::int, c->>'digest', decode(c->>'manifest', 'base64'),
         c->>'state_digest', decode(c->>'state_inline', 'base64'), c->>'tree_digest', (c->>'bytes_new')::bigint);
     IF c ? 'parents' THEN
         INSERT INTO checkpoint_parent (tenant_id, checkpoint_id, ord, parent_id)
-        SELECT s.tenant_id, v_id, p.ord, p.id::uuid FROM jsonb_array_elements_text(c->'parents') WITH ORDINALITY AS p (id, ord);
+        SELECT p_tenant, v_id, p.ord, p.id::uuid FROM jsonb_array_elements_text(c->'parents') WITH ORDINALITY AS p (id, ord);
     END IF;
-    IF v_kind IN ('post', 'wait') THEN
-        UPDATE run r SET event_seq = v_seq, head_checkpoint_id = v_id WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id;
-    ELSE
-        UPDATE run r SET event_seq = v_seq WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id;
-    END IF;
-    PERFORM write_event(s.tenant_id, s.run_id, v_seq, s.id, 'checkpoint.created', NULL, NULL, NULL, NULL, v_trace, s.fence, jsonb_build_object(
-        'checkpoint_id', public_id('ckpt', v_id), 'kind', v_kind, 'digest', c->>'digest', 'bytes_new', (c->>'bytes_new')::bigint));
+    RETURN jsonb_build_object('checkpoint_id', public_id('ckpt', v_id), 'kind', v_kind, 'digest', c->>'digest', 'bytes_new', (c->>'bytes_new')::bigint);
 END
 $$;
 
--- Records checkpoints of running attempts; p is an array of {step_id, fence,
--- traceparent, checkpoint} in the order of runs. Kinds post and wait come with
--- the finish alone: they are what successors start from.
+-- Records checkpoints of running attempts; p is an array of {run_id, step_id,
+-- fence, traceparent, checkpoint}. Kinds post and wait come with the finish alone:
+-- they are what successors start from.
 CREATE FUNCTION nofx.record_checkpoints(p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    i jsonb;
+    v_tenant uuid := tenant();
+    v_told nofx.told[] := '{}';
+    x record;
+    r record;
 BEGIN
-    FOR i IN SELECT e.i FROM jsonb_array_elements(p) AS e (i) LOOP
-        IF i->'checkpoint'->>'kind' IN ('post', 'wait') THEN
-            RAISE EXCEPTION 'a % checkpoint comes with the finish', i->'checkpoint'->>'kind' USING ERRCODE = 'NX006';
+    PERFORM lock_runs(v_tenant, ARRAY(SELECT (e.i->>'run_id')::uuid FROM jsonb_array_elements(p) AS e (i)));
+    FOR x IN SELECT e.i, (e.i->>'run_id')::uuid AS run_id, (e.i->>'step_id')::uuid AS step_id, (e.i->>'fence')::bigint AS fence FROM jsonb_array_elements(p) AS e (i) LOOP
+        IF x.i->'checkpoint'->>'kind' IN ('post', 'wait') THEN
+            RAISE EXCEPTION 'a % checkpoint comes with the finish', x.i->'checkpoint'->>'kind' USING ERRCODE = 'NX006';
         END IF;
-        PERFORM set_config('nofx.traceparent', i->>'traceparent', true);
-        PERFORM insert_checkpoint(hold_step((i->>'step_id')::uuid, (i->>'fence')::bigint), i->'checkpoint');
+        IF NOT is_held(v_tenant, x.run_id, x.step_id, x.fence) THEN
+            PERFORM hold_step(x.step_id, x.fence); -- which says what is wrong
+        END IF;
+        UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = x.run_id RETURNING y.event_seq, y.trace_id INTO r;
+        v_told := v_told || ROW(x.run_id, r.event_seq, x.step_id, 'checkpoint.created', NULL, NULL, NULL,
+            store_checkpoint(v_tenant, x.run_id, x.step_id, x.fence, r.event_seq, x.i->'checkpoint'), NULL, r.trace_id, x.fence, x.i->>'traceparent')::nofx.told;
     END LOOP;
+    PERFORM tell(v_tenant, v_told);
 END
 $$;
 
@@ -380,49 +469,45 @@ $$;
 
 -- What became of one finish: answer is ok; fenced when the lease is lost, and
 -- then nothing was written; stale when this very attempt had ended like this
--- before. run_state is the run's when this ended it, run_seconds how long after
--- its creation. enqueue says that steps became ready that want a job, claim is
--- the successor that was taken at once.
-CREATE TYPE nofx.finished AS (answer text, run_state text, run_seconds float8, enqueue boolean, claim nofx.claimed);
+-- before. ended is the run's state when this ended it, seconds how long after its
+-- creation. enqueue says that steps became ready that want a job, taken is the
+-- successor that was claimed at once.
+CREATE TYPE nofx.finished AS (ord int, answer text, ended text, seconds float8, enqueue boolean, taken uuid);
 
--- Records what one attempt came to; see finish_steps.
-CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb, p_claim jsonb) RETURNS nofx.finished
+-- Records what an attempt came to that did not simply succeed, or left more than
+-- a checkpoint; see finish_steps.
+CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_step uuid := (p->>'step_id')::uuid;
-    v_fence bigint := (p->>'fence')::bigint;
+    s nofx.locked_step := hold_step((p->>'step_id')::uuid, (p->>'fence')::bigint);
     v_outcome text := p->>'outcome';
-    s nofx.locked_step := held_step(v_step, v_fence);
     f nofx.finished;
     v_until timestamptz;
     v_head uuid;
-    v_ready uuid[];
-    v_next uuid;
-    v_chain boolean := v_outcome = 'succeed' AND p ? 'chain';
+    v_seq bigint;
+    v_trace char(32);
+    c jsonb;
 BEGIN
-    IF s.id IS NULL THEN
-        PERFORM lock_step(v_step); -- if it is there at all
-        f.answer := CASE WHEN EXISTS (
-            SELECT FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = v_step
-                AND a.fence = v_fence AND a.outcome = v_outcome) THEN 'stale' ELSE 'fenced' END;
-        RETURN f;
-    END IF;
     IF v_outcome NOT IN ('succeed', 'fail', 'retry', 'wait', 'interrupted') THEN
         RAISE EXCEPTION 'an attempt does not end by %', v_outcome USING ERRCODE = 'NX006';
     END IF;
     f.answer := 'ok';
     f.enqueue := v_outcome = 'interrupted';
-    IF p ? 'checkpoints' THEN
-        PERFORM insert_checkpoint(s, c) FROM jsonb_array_elements(p->'checkpoints') AS x (c);
-        SELECT (c->>'id')::uuid INTO v_head FROM jsonb_array_elements(p->'checkpoints') WITH ORDINALITY AS x (c, ord)
-        WHERE c->>'kind' IN ('post', 'wait') ORDER BY ord DESC LIMIT 1;
-    END IF;
+    FOR c IN SELECT x.c FROM jsonb_array_elements(p->'checkpoints') AS x (c) LOOP
+        IF c->>'kind' IN ('post', 'wait') THEN
+            v_head := (c->>'id')::uuid;
+        END IF;
+        UPDATE run r SET event_seq = r.event_seq + 1, head_checkpoint_id = coalesce(v_head, r.head_checkpoint_id) WHERE r.tenant_id = p_tenant AND r.id = s.run_id
+        RETURNING r.event_seq, r.trace_id INTO v_seq, v_trace;
+        PERFORM write_event(p_tenant, s.run_id, v_seq, s.id, 'checkpoint.created', NULL, NULL, NULL, NULL, v_trace, s.fence,
+            store_checkpoint(p_tenant, s.run_id, s.id, s.fence, v_seq, c));
+    END LOOP;
     IF p ? 'artifacts' THEN
         INSERT INTO artifact (tenant_id, id, run_id, step_id, fence, name, key, media_type, size_bytes, sha256)
-        SELECT s.tenant_id, (a->>'id')::uuid, s.run_id, s.id, v_fence, a->>'name', a->>'key', a->>'media_type', (a->>'size_bytes')::bigint, decode(a->>'sha256', 'hex')
+        SELECT s.tenant_id, (a->>'id')::uuid, s.run_id, s.id, s.fence, a->>'name', a->>'key', a->>'media_type', (a->>'size_bytes')::bigint, decode(a->>'sha256', 'hex')
         FROM jsonb_array_elements(p->'artifacts') AS x (a);
-        PERFORM append_event(s.tenant_id, s.run_id, s.id, 'artifact.created', v_fence, jsonb_build_object(
+        PERFORM append_event(s.tenant_id, s.run_id, s.id, 'artifact.created', s.fence, jsonb_build_object(
             'artifact_id', public_id('art', (a->>'id')::uuid), 'name', a->>'name', 'sha256', a->>'sha256', 'bytes', (a->>'size_bytes')::bigint))
         FROM jsonb_array_elements(p->'artifacts') AS x (a);
     END IF;
@@ -438,10 +523,8 @@ BEGIN
     IF p ? 'gate' THEN
         PERFORM open_gate(s, p->'gate', v_until);
     END IF;
-    IF p ? 'exit_code' OR p ? 'usage' THEN
-        UPDATE attempt SET exit_code = (p->>'exit_code')::int, usage = coalesce(p->'usage', '{}')
-        WHERE tenant_id = s.tenant_id AND step_id = s.id AND fence = v_fence;
-    END IF;
+    UPDATE attempt SET exit_code = (p->>'exit_code')::int, usage = coalesce(p->'usage', '{}')
+    WHERE tenant_id = s.tenant_id AND step_id = s.id AND fence = s.fence;
     UPDATE step SET event = v_outcome, version = version + 1,
         reason = p->>'reason', failure_class = p->>'failure_class',
         outputs = coalesce(p->'outputs', outputs),
@@ -449,73 +532,139 @@ BEGIN
         wait_until = v_until,
         ready_at = CASE WHEN v_outcome = 'retry' THEN clock_timestamp() + make_interval(secs => (p->>'delay_s')::float8) ELSE ready_at END
     WHERE tenant_id = s.tenant_id AND id = s.id;
-
     IF p->'wait' ? 'key' THEN
         f.enqueue := take_signal(p_tenant, s.id, p->'wait'->>'key');
-    END IF;
-    IF v_outcome = 'succeed' THEN
-        IF v_chain THEN
-            v_chain := EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state = 'running');
-            PERFORM set_config('nofx.chain', CASE WHEN v_chain THEN 'on' END, true);
-        END IF;
-        v_ready := ready_successors(s.tenant_id, s.id);
-        IF v_chain THEN
-            PERFORM set_config('nofx.chain', '', true);
-            SELECT n.id INTO v_next FROM step n
-            WHERE n.tenant_id = s.tenant_id AND n.id = ANY (v_ready) AND n.queue = p->'chain'->>'queue' ORDER BY n.idx LIMIT 1;
-            IF v_next IS NOT NULL THEN
-                f.claim := take_step(s.tenant_id, v_next, (p_claim || (p->'chain'))::text);
-            END IF;
-            IF cardinality(v_ready) > (v_next IS NOT NULL)::int THEN
-                UPDATE step n SET due_at = n.ready_at WHERE n.tenant_id = s.tenant_id AND n.id = ANY (v_ready) AND n.state = 'ready';
-            END IF;
-        END IF;
-        f.enqueue := coalesce(cardinality(v_ready), 0) > (v_next IS NOT NULL)::int;
-        IF v_ready IS NOT NULL THEN
-            RETURN f; -- the run goes on as it was
-        END IF;
+    ELSIF v_outcome = 'succeed' THEN
+        f.enqueue := ready_successors(s.tenant_id, s.id) IS NOT NULL;
     END IF;
     PERFORM settle_run(s.tenant_id, s.run_id, v_outcome = 'fail');
-    SELECT r.state, extract(epoch FROM r.finished_at - r.created_at) INTO f.run_state, f.run_seconds
+    SELECT r.state, extract(epoch FROM r.finished_at - r.created_at) INTO f.ended, f.seconds
     FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.finished_at IS NOT NULL;
     RETURN f;
 END
 $$;
 
--- Records what attempts came to. p is an array, in the order of runs and steps,
--- of {run_id, step_id, fence, traceparent, outcome, reason, failure_class,
--- delay_s, exit_code, usage, outputs, checkpoints, artifacts, gate, wait, chain};
--- ord is the place in it. An item with chain, {queue, trace_id, span_id}, takes a
--- successor that it readied on that queue for the same worker, in the same
--- transaction: the lease is the guarantee, so no job is needed.
+-- Records what attempts came to. p is an array of {run_id, step_id, fence,
+-- traceparent, outcome, reason, failure_class, delay_s, exit_code, usage, outputs,
+-- checkpoints, artifacts, gate, wait, chain}; ord is the place in it. An item with
+-- chain, {queue, trace_id, span_id}, takes a successor that it readied on that
+-- queue for the same worker, in the same transaction: the lease is the guarantee,
+-- so no job is needed.
 CREATE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid int, p_ttl interval)
     RETURNS TABLE (ord int, answer text, run_state text, run_seconds float8, enqueue boolean, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     v_tenant uuid := tenant();
-    v_claim jsonb := jsonb_build_object('owner', p_owner, 'pid', p_pid, 'ttl', p_ttl);
-    x record;
+    v_done nofx.finished[] := '{}';
+    v_told nofx.told[] := '{}';
+    v_taken nofx.taken[] := '{}';
     f nofx.finished;
+    x record;
+    s record;
+    n record;
+    r record;
+    c jsonb;
+    v_seq bigint;
+    v_head uuid;
+    v_fence bigint;
+    v_attempt int;
 BEGIN
-    IF jsonb_array_length(p) > 1 THEN
-        PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = ANY (ARRAY(SELECT (e.i->>'run_id')::uuid FROM jsonb_array_elements(p) AS e (i)))
-        ORDER BY r.id FOR NO KEY UPDATE;
-        -- Several leases at once, so in the order in which a heartbeat takes them.
-        PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = ANY (ARRAY(SELECT (e.i->>'step_id')::uuid FROM jsonb_array_elements(p) AS e (i)))
-        ORDER BY l.step_id FOR UPDATE;
-    END IF;
-    FOR x IN SELECT e.i, e.n::int - 1 AS n FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
-        PERFORM set_config('nofx.traceparent', x.i->>'traceparent', true);
-        f := finish_step(v_tenant, x.i, v_claim);
-        ord := x.n;
-        answer := f.answer;
-        run_state := f.run_state;
-        run_seconds := f.run_seconds;
-        enqueue := coalesce(f.enqueue, false);
-        claim := f.claim;
-        RETURN NEXT;
+    PERFORM lock_runs(v_tenant, ARRAY(SELECT (e.i->>'run_id')::uuid FROM jsonb_array_elements(p) AS e (i)));
+    -- Several leases at once, so in the order in which a heartbeat takes them.
+    FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) WHERE jsonb_array_length(p) > 1 ORDER BY 1 LOOP
+        PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;
     END LOOP;
+    FOR x IN SELECT e.i, e.n::int - 1 AS n, (e.i->>'run_id')::uuid AS run_id, (e.i->>'step_id')::uuid AS step_id, (e.i->>'fence')::bigint AS fence, e.i->>'outcome' AS outcome, e.i->>'traceparent' AS cause
+        FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
+        f := ROW(x.n, 'ok', NULL, NULL, false, NULL);
+        IF NOT is_held(v_tenant, x.run_id, x.step_id, x.fence) THEN
+            PERFORM lock_step(x.step_id); -- if it is there at all
+            f.answer := CASE WHEN EXISTS (SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = x.step_id
+                AND a.fence = x.fence AND a.outcome = x.outcome) THEN 'stale' ELSE 'fenced' END;
+            v_done := v_done || f;
+            CONTINUE;
+        END IF;
+        IF x.outcome <> 'succeed' OR x.i ?| ARRAY['artifacts', 'wait', 'gate'] THEN
+            PERFORM set_config('nofx.traceparent', x.cause, true);
+            f := finish_step(v_tenant, x.i);
+            f.ord := x.n;
+            v_done := v_done || f;
+            CONTINUE;
+        END IF;
+
+        -- It succeeded, and that is all. What follows is nearly every finish.
+        SELECT q.state, q.event_seq, q.trace_id INTO s FROM run q WHERE q.tenant_id = v_tenant AND q.id = x.run_id;
+        v_seq := s.event_seq;
+        v_head := NULL;
+        FOR c IN SELECT y.c FROM jsonb_array_elements(x.i->'checkpoints') AS y (c) LOOP
+            v_seq := v_seq + 1;
+            v_told := v_told || ROW(x.run_id, v_seq, x.step_id, 'checkpoint.created', NULL, NULL, NULL,
+                store_checkpoint(v_tenant, x.run_id, x.step_id, x.fence, v_seq, c), NULL, s.trace_id, x.fence, x.cause)::nofx.told;
+            IF c->>'kind' = 'post' THEN
+                v_head := (c->>'id')::uuid;
+            END IF;
+        END LOOP;
+        PERFORM set_config('nofx.telling', 'on', true);
+        UPDATE step y SET event = 'succeed', version = y.version + 1, reason = x.i->>'reason', outputs = coalesce(x.i->'outputs', y.outputs),
+            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = v_tenant AND y.id = x.step_id
+        RETURNING y.attempt INTO v_attempt;
+        v_seq := v_seq + 1;
+        v_told := v_told || ROW(x.run_id, v_seq, x.step_id, 'step.succeeded', 'succeed', 'running', 'succeeded',
+            jsonb_build_object('attempt', v_attempt), x.i->>'reason', s.trace_id, x.fence, x.cause)::nofx.told;
+        UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (x.i->>'exit_code')::int, usage = coalesce(x.i->'usage', '{}')
+        WHERE a.tenant_id = v_tenant AND a.step_id = x.step_id AND a.fence = x.fence;
+        DELETE FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id;
+
+        -- Its successors: the first that it readies on the worker's queue goes on.
+        SELECT 0 AS pending, 0 AS ready, -1 AS running INTO r;
+        FOR n IN SELECT y.* FROM step_dep d,
+            LATERAL (SELECT z.id, z.idx, z.queue, z.deps_left, z.state, z.attempt, z.fence FROM step z WHERE z.tenant_id = v_tenant AND z.id = d.step_id OFFSET 0) AS y
+            WHERE d.tenant_id = v_tenant AND d.needs = x.step_id ORDER BY y.idx LOOP
+            IF n.state <> 'pending' OR n.deps_left > 1 THEN
+                UPDATE step y SET deps_left = y.deps_left - 1 WHERE y.tenant_id = v_tenant AND y.id = n.id;
+                CONTINUE;
+            END IF;
+            r.pending := r.pending - 1;
+            v_seq := v_seq + 1;
+            v_told := v_told || ROW(x.run_id, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
+                NULL, s.trace_id, nullif(n.fence, 0), x.cause)::nofx.told;
+            IF f.taken IS NULL AND n.queue = x.i->'chain'->>'queue' AND s.state = 'running' THEN
+                UPDATE step y SET deps_left = 0, event = 'claim', version = y.version + 2, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id
+                RETURNING y.fence, y.attempt INTO v_fence, v_attempt;
+                v_seq := v_seq + 1;
+                v_told := v_told || ROW(x.run_id, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
+                    jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_fence, x.cause)::nofx.told;
+                v_taken := v_taken || ROW(n.id, v_fence, x.i->'chain'->>'trace_id', x.i->'chain'->>'span_id')::nofx.taken;
+                f.taken := n.id;
+                r.running := r.running + 1;
+            ELSE
+                UPDATE step y SET deps_left = 0, event = 'deps_met', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id;
+                f.enqueue := true;
+                r.ready := r.ready + 1;
+            END IF;
+        END LOOP;
+        PERFORM set_config('nofx.telling', '', true);
+        UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + r.pending,
+            ready_steps = y.ready_steps + r.ready, running_steps = y.running_steps + r.running
+        WHERE y.tenant_id = v_tenant AND y.id = x.run_id
+        RETURNING y.ready_steps + y.running_steps + y.retrying_steps AS busy INTO n;
+        IF n.busy = 0 THEN
+            PERFORM set_config('nofx.traceparent', x.cause, true);
+            PERFORM settle_run(v_tenant, x.run_id, false);
+            SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
+            FROM run y WHERE y.tenant_id = v_tenant AND y.id = x.run_id AND y.finished_at IS NOT NULL;
+        END IF;
+        v_done := v_done || f;
+    END LOOP;
+
+    IF v_told <> '{}' THEN
+        PERFORM tell(v_tenant, v_told);
+    END IF;
+    IF v_taken <> '{}' THEN
+        PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
+    END IF;
+    RETURN QUERY SELECT d.ord, d.answer, d.ended, d.seconds, d.enqueue, CASE WHEN d.taken IS NOT NULL THEN claimed_step(v_tenant, d.taken) END FROM unnest(v_done) AS d;
 END
 $$;
 
@@ -543,6 +692,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.create_run(jsonb, jsonb),
     nofx.claim_steps(jsonb, text, int, interval),
+    nofx.step_parents(uuid[]),
     nofx.record_checkpoints(jsonb),
     nofx.record_log_chunk(uuid, bigint, int, bigint, bigint, int, text, bytea),
     nofx.finish_steps(jsonb, text, int, interval),

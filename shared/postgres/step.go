@@ -255,10 +255,8 @@ func parents(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, claims []*Claim) 
 	if len(wanted) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, `SELECT d.step_id, c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline
-		FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
-		JOIN nofx.checkpoint c ON c.tenant_id = n.tenant_id AND c.id = n.head_checkpoint_id
-		WHERE d.tenant_id = $1 AND d.step_id = ANY ($2) ORDER BY n.idx`, tenant, slices.Collect(maps.Keys(wanted)))
+	rows, err := tx.Query(ctx, "SELECT step_id, id, digest, generation, tree_digest, state_digest, state_inline FROM nofx.step_parents($1)",
+		slices.Collect(maps.Keys(wanted)))
 	if err != nil {
 		return err
 	}
@@ -522,7 +520,7 @@ func (c *Checkpoint) document() map[string]any {
 
 // item is c as nofx.record_checkpoints reads it.
 func (c *Checkpoint) item(of *Claim, span trace.SpanContext) map[string]any {
-	return map[string]any{"step_id": of.StepID, "fence": of.Fence, "traceparent": spanParent(span), "checkpoint": c.document()}
+	return map[string]any{"run_id": of.RunID, "step_id": of.StepID, "fence": of.Fence, "traceparent": spanParent(span), "checkpoint": c.document()}
 }
 
 // parent is c as a checkpoint that a step starts from.
