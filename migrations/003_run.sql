@@ -286,7 +286,7 @@ BEGIN
         IF NEW.state <> 'queued' OR NEW.version <> 1 OR NOT v_telling AND NEW.event_seq <> 0 THEN
             RAISE EXCEPTION 'a run starts queued at version 1' USING ERRCODE = 'NX006';
         END IF;
-        IF NEW.trace_id !~ '^[0-9a-f]{32}$' OR NEW.trace_id = repeat('0', 32) THEN
+        IF length(NEW.trace_id) <> 32 OR translate(NEW.trace_id, '0123456789abcdef', '') <> '' OR NEW.trace_id = repeat('0', 32) THEN
             RAISE EXCEPTION 'run %: % is no trace id', NEW.id, NEW.trace_id USING ERRCODE = 'check_violation';
         END IF;
         IF NOT v_telling THEN
@@ -360,6 +360,14 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.state <> 'pending' OR NEW.version <> 1 OR NEW.fence <> 0 THEN
             RAISE EXCEPTION 'a step starts pending at version 1' USING ERRCODE = 'NX006';
+        END IF;
+        IF v_telling AND NEW.event = 'deps_met' THEN -- readied at once
+            e := edge('step', NEW.id, NEW.state, NEW.event, NULL);
+            NEW.state := e.to_state;
+            NEW.version := 2;
+            NEW.wake_seq := 1;
+            NEW.ready_at := v_now;
+            NEW.due_at := v_now;
         END IF;
         RETURN NEW;
     END IF;

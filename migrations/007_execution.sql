@@ -50,8 +50,6 @@ DECLARE
     v_project uuid;
     v_ids uuid[];
     v_ready uuid[];
-    v_id uuid;
-    v_at timestamptz;
 BEGIN
     SELECT id INTO v_project FROM project WHERE tenant_id = v_tenant AND slug = p_run->>'project';
     IF NOT FOUND THEN
@@ -67,20 +65,18 @@ BEGIN
         clock_timestamp() + make_interval(secs => (p_run->>'deadline_s')::float8))
     RETURNING run.created_at, run.deadline INTO created_at, deadline;
 
-    INSERT INTO step (tenant_id, id, run_id, idx, name, tool, queue, spec, max_attempts, deps_left)
-    SELECT v_tenant, (s->>'id')::uuid, v_run, (ord - 1)::int, s->>'name', s->>'tool', s->>'queue', s->'spec',
-           (s->>'max_attempts')::int, jsonb_array_length(s->'needs')
-    FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord);
+    WITH made AS (
+        INSERT INTO step (tenant_id, id, run_id, idx, name, tool, queue, spec, max_attempts, deps_left, event)
+        SELECT v_tenant, (s->>'id')::uuid, v_run, (ord - 1)::int, s->>'name', s->>'tool', s->>'queue', s->'spec',
+               (s->>'max_attempts')::int, jsonb_array_length(s->'needs'), CASE jsonb_array_length(s->'needs') WHEN 0 THEN 'deps_met' END
+        FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord)
+        RETURNING step.idx, step.ready_at
+    ) SELECT array_agg(m.ready_at ORDER BY m.idx) FILTER (WHERE m.ready_at IS NOT NULL) INTO ready_at FROM made m;
 
     v_ids := ARRAY(SELECT (s->>'id')::uuid FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord) ORDER BY ord);
     INSERT INTO step_dep (tenant_id, run_id, needs, step_id)
     SELECT v_tenant, v_run, v_ids[n.i::int + 1], v_ids[e.ord]
     FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord), jsonb_array_elements_text(e.s->'needs') AS n (i);
-
-    FOREACH v_id IN ARRAY v_ready LOOP
-        UPDATE step s SET event = 'deps_met', version = s.version + 1 WHERE s.tenant_id = v_tenant AND s.id = v_id RETURNING s.ready_at INTO v_at;
-        ready_at := ready_at || v_at;
-    END LOOP;
     PERFORM set_config('nofx.telling', '', true);
     PERFORM tell(v_tenant, ARRAY[ROW(v_run, 1, NULL, 'run.created', NULL, NULL, NULL,
             jsonb_build_object('goal', left(p_run->>'goal', 500), 'plan_digest', p_run->>'plan_digest', 'steps', jsonb_array_length(p_steps)),
@@ -644,16 +640,24 @@ BEGIN
                 r.ready := r.ready + 1;
             END IF;
         END LOOP;
-        PERFORM set_config('nofx.telling', '', true);
         UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + r.pending,
             ready_steps = y.ready_steps + r.ready, running_steps = y.running_steps + r.running
         WHERE y.tenant_id = v_tenant AND y.id = x.run_id
-        RETURNING y.ready_steps + y.running_steps + y.retrying_steps AS busy INTO n;
-        IF n.busy = 0 THEN
-            PERFORM set_config('nofx.traceparent', x.cause, true);
-            PERFORM settle_run(v_tenant, x.run_id, false);
-            SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
-            FROM run y WHERE y.tenant_id = v_tenant AND y.id = x.run_id AND y.finished_at IS NOT NULL;
+        RETURNING y.ready_steps + y.running_steps + y.retrying_steps AS busy, y.pending_steps + y.waiting_steps + y.failed_steps AS others INTO n;
+        IF n.busy + n.others = 0 AND NOT EXISTS (
+            SELECT FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = x.run_id AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx) THEN
+            v_told := v_told || ROW(x.run_id, v_seq + 1, NULL, 'run.succeeded', 'succeed', s.state, 'succeeded', '{}', NULL, s.trace_id, NULL, x.cause)::nofx.told;
+            UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = x.run_id
+            RETURNING y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds;
+            PERFORM set_config('nofx.telling', '', true);
+        ELSE
+            PERFORM set_config('nofx.telling', '', true);
+            IF n.busy = 0 THEN
+                PERFORM set_config('nofx.traceparent', x.cause, true);
+                PERFORM settle_run(v_tenant, x.run_id, false);
+                SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
+                FROM run y WHERE y.tenant_id = v_tenant AND y.id = x.run_id AND y.finished_at IS NOT NULL;
+            END IF;
         END IF;
         v_done := v_done || f;
     END LOOP;
