@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"os"
 	"os/exec"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +54,7 @@ var mayImport = []rule{
 
 	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
+	{"worker/internal/egress", []string{"shared/fault"}},
 	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
 	{"worker/internal/...", slices.Concat([]string{"worker/internal/...", "shared/...", "golang.org/x/sys/..."}, river, otelAPI, pure)},
 
@@ -321,5 +325,33 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 	delete(gone, ours+"shared/tree")
 	if want := "shared/tree: there is no such package"; !slices.ContainsFunc(violations(gone), func(fault string) bool { return strings.HasPrefix(fault, want) }) {
 		t.Errorf("a row without its package is not found")
+	}
+}
+
+// ownClient is code that reaches out by itself.
+var ownClient = regexp.MustCompile(`\bhttp\.(Client|Transport)\{|\bhttp\.(Default(Client|Transport)|Get|Head|Post|PostForm)\b|\bnet\.(Dialer\{|Dial)`)
+
+// TestS27_OneConstructor holds the worker to the one place that makes clients.
+func TestS27_OneConstructor(t *testing.T) {
+	t.Parallel()
+	made := 0
+	err := fs.WalkDir(os.DirFS("../worker"), ".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile("../worker/" + file)
+		if err != nil {
+			return err
+		}
+		found := ownClient.FindAllString(string(source), -1)
+		if path.Dir(file) == "internal/egress" {
+			made += len(found)
+		} else if len(found) > 0 {
+			t.Errorf("worker/%s has %q: clients are made by worker/internal/egress alone", file, found)
+		}
+		return nil
+	})
+	if err != nil || made == 0 {
+		t.Errorf("walk ../worker = %v with %d clients made by egress, want some: nothing is looked at", err, made)
 	}
 }

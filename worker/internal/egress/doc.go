@@ -1,0 +1,13 @@
+// Package egress makes every HTTP client of the worker, so that nothing a plan,
+// a repository or a model says leads a request into the network the worker
+// stands in (SECURITY.md §10).
+//
+// What is asked for by name is checked by address: a connection is refused when
+// the address that it would really be made to is not one of the public internet,
+// whatever name, spelling, redirect or later answer of a name server led there.
+// The administrator's list opens single ports of single hosts. Redirects stay
+// with their host and carry no header that could hold a credential; proxies of
+// the environment are ignored; TLS is 1.2 at the least.
+//
+// A client has no time limit of its own: the context of each request has.
+package egress
