@@ -90,7 +90,9 @@ func TestNormaliseRefuses(t *testing.T) {
 		"sleep for ever":      {one("sleep", `{"duration_s":1e9}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
 		"sleep beyond floats": {one("sleep", `{"duration_s":1e400}`), "invalid-plan", []string{"/plan/steps/0/inputs/duration_s"}},
 		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":2}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
-		"gate without words":  {one("gate:unit", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
+		"report format":       {one("gate:unit", `{"report":{"format":"tap","path":"a"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format"}},
+		"report outside":      {one("gate:unit", `{"report":{"format":"sarif","path":".nofx/x"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
+		"report of nothing":   {one("gate:unit", `{"report":{}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format", "/plan/steps/0/inputs/report/path"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,6 +255,7 @@ func FuzzNormalise(f *testing.F) {
 		withSteps(`{"name":"a","tool":"workspace:write","inputs":{"files":[{"path":"x","content":"y"}]}}`, `{"name":"m","tool":"manual:ok","inputs":{"message":"go?"}}`),
 		one("git:checkout", `{"url":"https://example.org/x.git","ref":"main","depth":0}`),
 		one("sleep", `{"duration_s":0.5}`), one("gate:unit", `{"command":"go test ./..."}`),
+		one("gate:unit", `{"report":{"format":"gotest","path":"out/unit.json"}}`),
 		`{"goal":"g","labels":{"team":"x"},"policy":{"tools_allowed":["gate:*"],"env_allowed":["CI"]},"workspace":{"excludes":["*.o"]},"steps":[{"name":"a","tool":"gate:x","inputs":{"command":"true"}}]}`,
 	} {
 		f.Add([]byte(seed))

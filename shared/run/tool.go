@@ -114,11 +114,23 @@ func (m ManualInputs) Expires() time.Duration {
 	return time.Duration(*m.ExpiresS) * time.Second
 }
 
-// GateInputs are the inputs of command gates.
+// GateInputs are the inputs of command gates. Without a command, the workspace's
+// own for the gate's name is run.
 type GateInputs struct {
-	Command string            `json:"command"`
+	Command string            `json:"command,omitempty"`
 	Env     map[string]string `json:"env,omitempty"`
+	Report  *GateReport       `json:"report,omitempty"`
 }
+
+// GateReport is what a gate's command writes about its findings, and where.
+type GateReport struct {
+	Format string `json:"format"` // one of ReportFormats
+	Path   string `json:"path"`   // in the workspace
+}
+
+// ReportFormats are the reports that gates understand: JUnit XML, SARIF 2.1.0, and
+// what `go test -json` prints.
+var ReportFormats = []string{"junit", "sarif", "gotest"}
 
 // Inputs decodes the inputs of a step strictly: an unknown or repeated member
 // is a fault.Invalid that names it.
@@ -197,10 +209,26 @@ func checkInputs(tool string, raw []byte) []fault.Field {
 	case strings.HasPrefix(tool, ManualFamily):
 		return check(raw, func(c *checker, in ManualInputs) { c.manual(in) })
 	}
-	return check(raw, func(c *checker, in GateInputs) {
+	return check(raw, func(c *checker, in GateInputs) { c.fields = CheckGate(in) })
+}
+
+// CheckGate says what is wrong with a gate's inputs, also where a workspace holds
+// them.
+func CheckGate(in GateInputs) []fault.Field {
+	var c checker
+	if in.Command != "" {
 		c.script("/command", in.Command)
-		c.env(in.Env)
-	})
+	}
+	c.env(in.Env)
+	if r := in.Report; r != nil {
+		if !slices.Contains(ReportFormats, r.Format) {
+			c.add("/report/format", "is one of "+strings.Join(ReportFormats, ", "))
+		}
+		if detail := BadPath(r.Path); detail != "" {
+			c.add("/report/path", detail)
+		}
+	}
+	return c.fields
 }
 
 func check[T any](raw []byte, rules func(*checker, T)) []fault.Field {
