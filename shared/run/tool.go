@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bmatcuk/doublestar/v4"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -24,6 +25,7 @@ const (
 	ToolWorkspaceWrite = "workspace:write"
 	ToolGitCheckout    = "git:checkout"
 	ToolSleep          = "sleep"
+	ToolCodegen        = "codegen"
 	ManualFamily       = "manual:"
 	GateFamily         = "gate:"
 )
@@ -37,7 +39,7 @@ func KnownTool(tool string) bool {
 		return false
 	}
 	switch tool {
-	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolSleep:
+	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolSleep, ToolCodegen:
 		return true
 	}
 	name, manual := strings.CutPrefix(tool, ManualFamily)
@@ -56,8 +58,20 @@ func RunsCode(tool string) bool {
 	return tool == ToolBash || tool == ToolGitCheckout || strings.HasPrefix(tool, GateFamily)
 }
 
+// The queues of steps. Those of review need the credentials of a model or a forge,
+// and run no code of a plan.
+const (
+	StepQueue   = "step"
+	ReviewQueue = "review"
+)
+
 // Queue is the River queue that serves tool.
-func Queue(tool string) string { return "step" }
+func Queue(tool string) string {
+	if tool == ToolCodegen {
+		return ReviewQueue
+	}
+	return StepQueue
+}
 
 // BashInputs are the inputs of tool bash.
 type BashInputs struct {
@@ -131,6 +145,21 @@ type GateReport struct {
 // ReportFormats are the reports that gates understand: JUnit XML, SARIF 2.1.0, and
 // what `go test -json` prints.
 var ReportFormats = []string{"junit", "sarif", "gotest"}
+
+// Limits of codegen's inputs.
+const (
+	MaxInstructionBytes = 64 << 10
+	MaxCodegenPaths     = 100
+	MaxCodegenTokens    = 10_000_000
+)
+
+// CodegenInputs are the inputs of tool codegen.
+type CodegenInputs struct {
+	Instruction string   `json:"instruction"`
+	Paths       []string `json:"paths,omitempty"`      // globs of the files that the model is shown, ** by default
+	Model       string   `json:"model,omitempty"`      // one that the deployment offers; its first by default
+	MaxTokens   *int     `json:"max_tokens,omitempty"` // of all calls of an attempt, input and output; below the deployment's own limit
+}
 
 // Inputs decodes the inputs of a step strictly: an unknown or repeated member
 // is a fault.Invalid that names it.
@@ -206,6 +235,8 @@ func checkInputs(tool string, raw []byte) []fault.Field {
 				c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
 			}
 		})
+	case tool == ToolCodegen:
+		return check(raw, func(c *checker, in CodegenInputs) { c.codegen(in) })
 	case strings.HasPrefix(tool, ManualFamily):
 		return check(raw, func(c *checker, in ManualInputs) { c.manual(in) })
 	}
@@ -229,6 +260,32 @@ func CheckGate(in GateInputs) []fault.Field {
 		}
 	}
 	return c.fields
+}
+
+var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
+
+func (c *checker) codegen(in CodegenInputs) {
+	c.text("/instruction", in.Instruction, 1, MaxInstructionBytes)
+	if strings.Contains(in.Instruction, "${{") {
+		c.add("/instruction", "templates are not expanded here, since what a step put out is no instruction; write it to a file and let paths show that")
+	}
+	if len(in.Paths) > MaxCodegenPaths {
+		c.add("/paths", fmt.Sprintf("%d patterns; at most %d", len(in.Paths), MaxCodegenPaths))
+	}
+	for i, p := range in.Paths {
+		at := "/paths/" + strconv.Itoa(i)
+		if detail := BadPath(p); detail != "" {
+			c.add(at, detail)
+		} else if !doublestar.ValidatePattern(p) {
+			c.add(at, "is not a pattern")
+		}
+	}
+	if in.Model != "" && !modelName.MatchString(in.Model) {
+		c.add("/model", "a model's name matches "+modelName.String())
+	}
+	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
+		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
+	}
 }
 
 func check[T any](raw []byte, rules func(*checker, T)) []fault.Field {

@@ -59,7 +59,7 @@ var (
 
 // The values. Tests compare those that other packages define with them.
 var (
-	queues      = []string{"step"}
+	queues      = []string{"step", "review"}
 	jobKinds    = []string{"step"}
 	jobStates   = []string{"available", "pending", "retryable", "running", "scheduled"}
 	jobOutcomes = []string{"completed", "retryable", "discarded", "cancelled", "snoozed", "panic", "timeout", "fenced"}
@@ -82,7 +82,7 @@ var (
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "git:checkout", "sleep", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "git:checkout", "sleep", "codegen", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 

@@ -130,7 +130,7 @@ func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
 		}
 	case errors.As(err, &failure):
 		partial := f
-		f = retry(a.claim, failure.Class, failure.Reason, 0)
+		f = retry(a.claim, failure.Class, failure.Reason, failure.RetryAfter)
 		f.ExitCode, f.Usage = partial.ExitCode, partial.Usage
 	default:
 		f = a.failed(ctx, err)

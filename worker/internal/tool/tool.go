@@ -8,7 +8,7 @@
 // reads nor writes the database.
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// git.go (git:checkout), wait.go (sleep, manual:*). What code of a step sees of
+// git.go (git:checkout), codegen.go (codegen), wait.go (sleep, manual:*). What code of a step sees of
 // the world is in env.go; how it is run, in the sandbox package.
 package tool
 
@@ -29,6 +29,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/llm"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -76,6 +77,8 @@ type Failure struct {
 	Class  run.FailureClass // tool, timeout, invalid, policy or infrastructure
 	Reason string           // one line for people, without output of the step's code
 	Err    error            // the cause, for logs; may be nil
+	// RetryAfter is how long whoever was asked wants to be left alone.
+	RetryAfter time.Duration
 }
 
 func (f *Failure) Error() string { return f.Reason }
@@ -92,7 +95,9 @@ type Config struct {
 	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
 	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
 	Development bool                // code runs without isolation
-	Redact      func(string) string // masks secrets in evidence; nil for none
+	Redact      func(string) string // masks secrets in evidence and prompts; nil for none
+	Models      *llm.Client         // of codegen; nil for none
+	ModelTokens int64               // NOFX_LLM_MAX_TOKENS: what an attempt may use at most
 }
 
 // Box holds the tools of a worker. It is safe for concurrent use.
@@ -153,6 +158,8 @@ func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 		return with(ctx, c, b.write)
 	case c.Tool == run.ToolGitCheckout:
 		return with(ctx, c, b.checkout)
+	case c.Tool == run.ToolCodegen:
+		return with(ctx, c, b.codegen)
 	case c.Tool == run.ToolSleep:
 		return with(ctx, c, b.sleep)
 	case strings.HasPrefix(c.Tool, run.ManualFamily):
