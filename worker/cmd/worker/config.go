@@ -11,7 +11,7 @@ type settings struct {
 	config.Common
 	MetricsAddr  string        `env:"NOFX_METRICS_ADDR" envDefault:":9465" doc:"where metrics and readiness are served"`
 	Queues       []string      `env:"NOFX_WORKER_QUEUES" envDefault:"step,review" doc:"queues to serve, separated by commas: step runs code of plans, review asks models; in production a worker with a model's key serves review alone, and one without leaves review to others"`
-	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" doc:"steps at once"`
+	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" doc:"steps at once, on each queue"`
 	LeaseTTL     time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" doc:"how long a step stays with a worker that is silent; the same on all workers"`
 	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" doc:"how long running steps may go on after SIGTERM"`
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory of this worker alone for workspaces; a new one below the system's temporary directory by default"`
