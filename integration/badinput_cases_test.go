@@ -154,7 +154,7 @@ func plans() (all []bad) {
 	for _, name := range []string{"", "A", "a b", ".a", "../a", "a/b", strings.Repeat("a", 65), "a\u202eb", "a\u200bb", "é"} {
 		add("name "+name, steps(name), planCode, first+"/name")
 	}
-	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen", "workspace:read"} {
+	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen:x", "workspace:read"} {
 		add("tool "+name, withTool(name, `{}`), tool, first+"/tool")
 	}
 	for _, tt := range []struct{ tool, inputs, pointer string }{
@@ -168,6 +168,18 @@ func plans() (all []bad) {
 		{"bash", `{"script":"true","env":{"A":7}}`, "/env/A"},
 		{"bash", `[]`, ""},
 		{"gate:unit", `{"command":"${{ x }}"}`, "/command"},
+		{"gate:unit", `{"report":{"format":"tap","path":"r"}}`, "/report/format"},
+		{"gate:unit", `{"report":{"format":"junit","path":"../r.xml"}}`, "/report/path"},
+		{"gate:unit", `{"report":{"format":"junit"}}`, "/report/path"},
+		{"gate:unit", `{"report":{"format":"junit","path":"r.xml","as":"x"}}`, "/report/as"},
+		{"codegen", `{}`, "/instruction"},
+		{"codegen", `{"instruction":"use ${{ steps.a.outputs.x }}"}`, "/instruction"},
+		{"codegen", `{"instruction":"x","paths":["/etc/*"]}`, "/paths/0"},
+		{"codegen", `{"instruction":"x","paths":["**/*.go","a/../../b"]}`, "/paths/1"},
+		{"codegen", `{"instruction":"x","paths":["[a"]}`, "/paths/0"},
+		{"codegen", `{"instruction":"x","model":"a b"}`, "/model"},
+		{"codegen", `{"instruction":"x","max_tokens":0}`, "/max_tokens"},
+		{"codegen", `{"instruction":"x","temperature":2}`, "/temperature"},
 		{"workspace:write", `{"files":[{"path":"../x","content":""}]}`, "/files/0/path"},
 		{"workspace:write", `{"files":[{"path":"a/../../x","content":""}]}`, "/files/0/path"},
 		{"workspace:write", `{"files":[{"path":"/etc/passwd","content":""}]}`, "/files/0/path"},

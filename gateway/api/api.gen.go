@@ -981,7 +981,8 @@ type PlanStep struct {
 
 	// Inputs What the tool asks for. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of a step
 	// that comes before: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT`
-	// under its key. Not in `script` and `command`, where a value could say anything: pass it by `env`.
+	// under its key. Not in `script`, `command` and `instruction`, where a value could say anything: pass it to
+	// the first two by `env`.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 
@@ -989,7 +990,7 @@ type PlanStep struct {
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
-	// Tool `bash`, `workspace:write`, `git:checkout`, `http`, `sleep`, `manual:<name>` or `gate:<name>`
+	// Tool `bash {script, env?}`, `workspace:write {files}`, `git:checkout {url, ref?, path?, depth?}`, `http {url, method?, headers?, body?, expect_status?}`, `sleep {duration_s}`, `signal {key, expires_s?}`, `codegen {instruction, paths?, model?, max_tokens?}`, `manual:<name> {message, expires_s?, approvals?}` or `gate:<name> {command?, env?, report?: {format: junit|sarif|gotest, path}}`
 	Tool string `json:"tool"`
 }
 
@@ -1323,10 +1324,18 @@ type TraceID = string
 // Usage What an attempt consumed; a member is absent when unknown or 0
 type Usage struct {
 	// BytesNew Checkpoint bytes nothing before it had
-	BytesNew    *int64 `json:"bytes_new,omitempty"`
-	CPUMs       *int64 `json:"cpu_ms,omitempty"`
-	MaxRssBytes *int64 `json:"max_rss_bytes,omitempty"`
-	RunMs       *int64 `json:"run_ms,omitempty"`
+	BytesNew     *int64 `json:"bytes_new,omitempty"`
+	CachedTokens *int64 `json:"cached_tokens,omitempty"`
+
+	// CostUsd Where the deployment knows the model's prices
+	CostUsd *float64 `json:"cost_usd,omitempty"`
+	CPUMs   *int64   `json:"cpu_ms,omitempty"`
+
+	// InputTokens Of models; those read from a cache included
+	InputTokens  *int64 `json:"input_tokens,omitempty"`
+	MaxRssBytes  *int64 `json:"max_rss_bytes,omitempty"`
+	OutputTokens *int64 `json:"output_tokens,omitempty"`
+	RunMs        *int64 `json:"run_ms,omitempty"`
 }
 
 // Whoami defines model for Whoami.

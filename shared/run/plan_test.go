@@ -97,7 +97,13 @@ func TestNormaliseRefuses(t *testing.T) {
 		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":21}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
 		"signal":              {one("signal", `{"key":"","expires_s":0}`), "invalid-plan", []string{"/plan/steps/0/inputs/key", "/plan/steps/0/inputs/expires_s"}},
 		"long key":            {one("signal", `{"key":"`+long(256)+`"}`), "invalid-plan", []string{"/plan/steps/0/inputs/key"}},
-		"gate without words":  {one("gate:unit", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
+		"report format":       {one("gate:unit", `{"report":{"format":"tap","path":"a"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format"}},
+		"report outside":      {one("gate:unit", `{"report":{"format":"sarif","path":".nofx/x"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
+		"report of nothing":   {one("gate:unit", `{"report":{}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format", "/plan/steps/0/inputs/report/path"}},
+		"codegen for nothing": {one("codegen", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
+		"codegen template":    {one("codegen", `{"instruction":"${{ a }}"}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
+		"codegen paths":       {one("codegen", `{"instruction":"x","paths":["**/*.go","../*","{a","/a"]}`), "invalid-plan", []string{"/plan/steps/0/inputs/paths/1", "/plan/steps/0/inputs/paths/2", "/plan/steps/0/inputs/paths/3"}},
+		"codegen model":       {one("codegen", `{"instruction":"x","model":"-x","max_tokens":-1}`), "invalid-plan", []string{"/plan/steps/0/inputs/model", "/plan/steps/0/inputs/max_tokens"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -262,6 +268,8 @@ func FuzzNormalise(f *testing.F) {
 		one("http", `{"method":"POST","url":"https://x.example/a?b=c","headers":{"Accept":"*/*"},"body":"b","expect_status":[201]}`),
 		withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.outputs.v }}"}}`),
 		one("sleep", `{"duration_s":0.5}`), one("gate:unit", `{"command":"go test ./..."}`),
+		one("gate:unit", `{"report":{"format":"gotest","path":"out/unit.json"}}`),
+		one("codegen", `{"instruction":"add a test","paths":["**/*.go"],"model":"m","max_tokens":1000}`),
 		`{"goal":"g","labels":{"team":"x"},"policy":{"tools_allowed":["gate:*"],"env_allowed":["CI"]},"workspace":{"excludes":["*.o"]},"steps":[{"name":"a","tool":"gate:x","inputs":{"command":"true"}}]}`,
 	} {
 		f.Add([]byte(seed))

@@ -76,6 +76,13 @@ type Usage struct {
 	MaxRSSBytes  int64 `json:"max_rss_bytes,omitempty"`
 	RunMillis    int64 `json:"run_ms,omitempty"`
 	BytesWritten int64 `json:"bytes_new,omitempty"` // new checkpoint bytes
+
+	// Of models: tokens, those read from a cache being part of the input, and what
+	// they cost where the deployment knows the prices.
+	InputTokens  int64   `json:"input_tokens,omitempty"`
+	OutputTokens int64   `json:"output_tokens,omitempty"`
+	CachedTokens int64   `json:"cached_tokens,omitempty"`
+	CostUSD      float64 `json:"cost_usd,omitempty"`
 }
 
 // Event is one thing that happened to a run. Seq is dense per run from 1.

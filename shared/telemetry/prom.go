@@ -37,6 +37,10 @@ type Metrics struct {
 	CheckpointWrite *Histogram // kind
 	GateVerdicts    *Counter   // gate, verdict
 
+	LLMDuration *Histogram // provider, model, outcome
+	LLMTokens   *Counter   // provider, model, input|output|cached
+	LLMCost     *Counter   // provider, model
+
 	HTTPDuration      *Histogram // method, route, code
 	HTTPInFlight      *Gauge
 	IdempotentReplays *Counter // route
@@ -76,6 +80,9 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.CheckpointBytes = m.histogram("checkpoint_bytes")
 	m.CheckpointWrite = m.histogram("checkpoint_write_seconds")
 	m.GateVerdicts = m.counter("gate_verdicts_total")
+	m.LLMDuration = m.histogram("llm_request_duration_seconds")
+	m.LLMTokens = m.counter("llm_tokens_total")
+	m.LLMCost = m.counter("llm_cost_usd_total")
 	m.HTTPDuration = m.histogram("http_request_duration_seconds")
 	m.HTTPInFlight = m.gauge("http_requests_in_flight")
 	m.IdempotentReplays = m.counter("idempotent_replays_total")

@@ -52,10 +52,13 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := cfg.apart(config.Lookup(environ)); err != nil {
+		return err
+	}
 	if err := sandbox.Harden(); err != nil {
 		return fmt.Errorf("keep the process's memory to itself: %w", err)
 	}
-	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr)
+	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, cfg.Model.Key)
 	if err != nil {
 		return err
 	}
@@ -105,6 +108,10 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 	if err := db.work.Ready(ctx); err != nil {
 		return nil, err
 	}
+	models, err := cfg.Model.client(p.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	listens := db.river.Listens(ctx)
 	if listens != nil {
 		p.Log.WarnContext(ctx, "polling instead of listening", "error", listens)
@@ -117,7 +124,8 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tool.New(tool.Config{
 			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redact: p.Redactor.String,
-			HTTP: egress.NewClient(egress.Config{Allow: allow}),
+			HTTP:   egress.NewClient(egress.Config{Allow: allow}),
+			Models: models, ModelTokens: cfg.Model.MaxTokens,
 		}),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace,

@@ -17,6 +17,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/snapshot"
@@ -106,7 +107,11 @@ func New(cfg Config) (*Worker, error) {
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
 	for _, q := range cfg.Queues {
-		queues[q] = river.QueueConfig{MaxWorkers: cfg.Concurrency}
+		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency}
+		if q == run.ReviewQueue {
+			queue.FetchPollInterval = 500 * time.Millisecond // a model takes seconds anyway
+		}
+		queues[q] = queue
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(w.wake))

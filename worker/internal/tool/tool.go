@@ -9,9 +9,9 @@
 // [Call.Effect], which remembers.
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// git.go (git:checkout), http.go (http), wait.go (sleep, signal, manual:*). What
-// code of a step sees of the world is in env.go; how it is run, in the sandbox
-// package.
+// git.go (git:checkout), http.go (http), codegen.go (codegen), wait.go (sleep,
+// signal, manual:*). What code of a step sees of the world is in env.go; how it is
+// run, in the sandbox package.
 package tool
 
 import (
@@ -33,6 +33,7 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/llm"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -114,8 +115,10 @@ type Config struct {
 	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
 	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
 	Development bool                // code runs without isolation
-	Redact      func(string) string // masks secrets in evidence; nil for none
+	Redact      func(string) string // masks secrets in evidence and prompts; nil for none
 	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
+	Models      *llm.Client         // of codegen; nil for none
+	ModelTokens int64               // NOFX_LLM_MAX_TOKENS: what an attempt may use at most
 }
 
 // Box holds the tools of a worker. It is safe for concurrent use.
@@ -181,6 +184,8 @@ func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 		return with(ctx, c, b.checkout)
 	case c.Tool == run.ToolHTTP:
 		return with(ctx, c, b.http)
+	case c.Tool == run.ToolCodegen:
+		return with(ctx, c, b.codegen)
 	case c.Tool == run.ToolSleep:
 		return with(ctx, c, b.sleep)
 	case c.Tool == run.ToolSignal:
