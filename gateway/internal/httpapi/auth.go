@@ -48,8 +48,10 @@ var policy = map[string]rule{
 	"listRuns":            {role: api.RoleViewer, scope: "runs:read"},
 	"previewRun":          {role: api.RoleViewer, scope: "runs:read"},
 	"getRun":              {role: api.RoleViewer, scope: "runs:read"},
+	"getTrace":            {role: api.RoleViewer, scope: "runs:read"},
 	"cancelRun":           {role: api.RoleOperator, scope: "runs:write"},
 	"listSteps":           {role: api.RoleViewer, scope: "steps:read"},
+	"getTimeline":         {role: api.RoleViewer, scope: "steps:read"},
 	"getStep":             {role: api.RoleViewer, scope: "steps:read"},
 	"getStepLogs":         {role: api.RoleViewer, scope: "steps:read"},
 	"listRunEvents":       {role: api.RoleViewer, scope: "events:read"},
@@ -69,9 +71,15 @@ var policy = map[string]rule{
 	"createAPIKey":        {role: api.RoleAdmin},
 	"revokeAPIKey":        {role: api.RoleAdmin},
 	"whoami":              {},
+	"listQueues":          {role: api.RoleViewer, scope: "queues:read"},
+	"pauseQueue":          {role: api.RoleAdmin},
+	"resumeQueue":         {role: api.RoleAdmin},
+	"listWorkers":         {role: api.RoleViewer, scope: "workers:read"},
 	"healthz":             {public: true},
 	"readyz":              {public: true},
 	"getContract":         {public: true},
+	"getDocs":             {public: true},
+	"getDocsAsset":        {public: true},
 }
 
 // rank orders the roles of people. Service is none of them.
