@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -159,6 +161,49 @@ func TestCommands(t *testing.T) {
 			got = strings.NewReplacer(c.dir+"/", "", server.URL, "http://gateway").Replace(got)
 			golden(t, name, got)
 		})
+	}
+}
+
+// TestOnTerminals shows tables at the widths of terminals: nothing wraps.
+func TestOnTerminals(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string]string{
+		"run-list": "run list", "run-timeline": "run timeline " + id("run", 1), "worker-list": "worker list", "queue-list": "queue list",
+	} {
+		for _, width := range []int{80, 200} {
+			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {
+				t.Parallel()
+				_, server := newGateway(t, script())
+				c := newCLI(t, server.URL)
+				c.screen = func() (int, int) { return width, 50 }
+				got := c.transcript(t.Context(), strings.Fields(args)...)
+				for line := range strings.Lines(c.out.String()) {
+					if n := len([]rune(strings.TrimRight(line, "\n"))); n > width {
+						t.Errorf("a line of %d on a terminal of %d: %s", n, width, line)
+					}
+				}
+				golden(t, fmt.Sprint(name, "-", width), got)
+			})
+		}
+	}
+}
+
+// TestCompletionScripts checks that each shell gets its script, and that bash takes
+// what it gets.
+func TestCompletionScripts(t *testing.T) {
+	t.Parallel()
+	for shell, want := range map[string]string{"bash": "complete -o default -F __start_nofx nofx", "zsh": "#compdef nofx", "fish": "complete -c nofx"} {
+		c := newCLI(t, "http://nowhere")
+		if code := execute(t.Context(), c.app, []string{"completion", shell}); code != exitOK || !strings.Contains(c.out.String(), want) {
+			t.Errorf("completion %s = exit %d, want 0 and %q in it", shell, code, want)
+		}
+		if bash, err := exec.LookPath("bash"); shell == "bash" && err == nil {
+			check := exec.CommandContext(t.Context(), bash, "-n")
+			check.Stdin = strings.NewReader(c.out.String())
+			if out, err := check.CombinedOutput(); err != nil {
+				t.Errorf("bash does not read its script: %v\n%s", err, out)
+			}
+		}
 	}
 }
 

@@ -57,6 +57,15 @@ func (a *app) fitted(w io.Writer, head []string, rows [][]string) {
 	table(w, head, rows)
 }
 
+// narrow reports whether the terminal has no room for columns that can be spared.
+func (a *app) narrow() bool {
+	if a.screen == nil {
+		return false
+	}
+	width, _ := a.screen()
+	return width < 110
+}
+
 // facts writes names and values in two columns, without those that are empty.
 func facts(w io.Writer, pairs ...string) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)

@@ -129,12 +129,16 @@ steps there: 0 is nothing.`,
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
+				columns := 9
+				if a.narrow() {
+					columns = 6
+				}
 				rows := make([][]string, len(page.Items))
 				for i, p := range page.Items {
 					rows[i] = []string{p.ID, string(p.Status), fmt.Sprintf("%d/%d", p.SlotsUsed, p.SlotsMax), strings.Join(p.Queues, ","), strconv.Itoa(p.SandboxTier),
-						span(a.now().Sub(p.StartedAt)), span(a.now().Sub(p.SeenAt)) + " ago", strconv.Itoa(p.Pid), p.Version}
+						span(a.now().Sub(p.SeenAt)) + " ago", span(a.now().Sub(p.StartedAt)), strconv.Itoa(p.Pid), p.Version}[:columns]
 				}
-				a.fitted(w, []string{"WORKER", "STATUS", "SLOTS", "QUEUES", "TIER", "UP", "SEEN", "PID", "VERSION"}, rows)
+				table(w, []string{"WORKER", "STATUS", "SLOTS", "QUEUES", "TIER", "SEEN", "UP", "PID", "VERSION"}[:columns], rows)
 			})
 		},
 	}

@@ -99,11 +99,19 @@ func moment(flag, s string, now time.Time) (*time.Time, error) {
 }
 
 func (a *app) printRuns(w io.Writer, page api.RunPage) {
+	head := []string{"RUN", "STATUS", "PROJECT", "CREATED", "TIME", "GOAL"}
+	if a.narrow() {
+		head = []string{"RUN", "STATUS", "AGE", "TIME", "GOAL"}
+	}
 	rows := make([][]string, len(page.Items))
 	for i, r := range page.Items {
-		rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), span(lasted(r.StartedAt, r.FinishedAt, a.now())), shorten(r.Goal, 60)}
+		took, goal := span(lasted(r.StartedAt, r.FinishedAt, a.now())), shorten(r.Goal, 60)
+		rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), took, goal}
+		if a.narrow() {
+			rows[i] = []string{r.ID, string(r.Status), span(a.now().Sub(r.CreatedAt)), took, goal}
+		}
 	}
-	a.fitted(w, []string{"RUN", "STATUS", "PROJECT", "CREATED", "TIME", "GOAL"}, rows)
+	a.fitted(w, head, rows)
 	nextPage(w, page.NextCursor)
 }
 
