@@ -24,16 +24,18 @@ CREATE INDEX run_by_signature ON nofx.run (tenant_id, failure_signature, id) WHE
 RESET ROLE;
 SET LOCAL ROLE nofx_system;
 
+-- No definer: it runs as whoever writes the run, which is nofx_system, and to change
+-- role and path once more for each run would cost as much as its row does.
 CREATE FUNCTION nofx.search_run() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO run_search (tenant_id, run_id, project_id, tools, labels, words)
+        INSERT INTO nofx.run_search (tenant_id, run_id, project_id, tools, labels, words)
         VALUES (NEW.tenant_id, NEW.id, NEW.project_id, ARRAY(SELECT DISTINCT t #>> '{}' FROM jsonb_path_query(NEW.plan, '$.steps[*].tool') AS p (t)),
             NEW.labels, lower(concat_ws(E'\n', NEW.goal, NEW.name)));
     ELSE
-        UPDATE run_search SET reason = lower(NEW.reason) WHERE tenant_id = NEW.tenant_id AND run_id = NEW.id;
+        UPDATE nofx.run_search SET reason = lower(NEW.reason) WHERE tenant_id = NEW.tenant_id AND run_id = NEW.id;
     END IF;
     RETURN NULL;
 END
