@@ -539,6 +539,27 @@ func (e StreamControlReason) Valid() bool {
 	}
 }
 
+// Defines values for WorkerStatus.
+const (
+	WorkerStatusDraining WorkerStatus = "draining"
+	WorkerStatusServing  WorkerStatus = "serving"
+	WorkerStatusSilent   WorkerStatus = "silent"
+)
+
+// Valid indicates whether the value is a known member of the WorkerStatus enum.
+func (e WorkerStatus) Valid() bool {
+	switch e {
+	case WorkerStatusDraining:
+		return true
+	case WorkerStatusServing:
+		return true
+	case WorkerStatusSilent:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WorkspaceSource.
 const (
 	WorkspaceSourceEmpty WorkspaceSource = "empty"
@@ -1061,6 +1082,53 @@ type Problem struct {
 // ProblemCode What went wrong, for machines; stable
 type ProblemCode string
 
+// Queue defines model for Queue.
+type Queue struct {
+	// Depth Jobs that are not finished. A job wakes a worker for one step.
+	Depth QueueDepth `json:"depth"`
+	Name  QueueName  `json:"name"`
+
+	// OldestAgeMs How long the oldest available job has been due; 0 without any
+	OldestAgeMs int64      `json:"oldest_age_ms"`
+	Paused      bool       `json:"paused"`
+	PausedAt    *time.Time `json:"paused_at,omitempty"`
+
+	// Workers That serve it
+	Workers int `json:"workers"`
+}
+
+// QueueAnswer defines model for QueueAnswer.
+type QueueAnswer struct {
+	Queue Queue `json:"queue"`
+}
+
+// QueueDepth Jobs that are not finished. A job wakes a worker for one step.
+type QueueDepth struct {
+	// Available Due and not taken
+	Available int64 `json:"available"`
+	Pending   int64 `json:"pending"`
+
+	// Retryable To be tried again later
+	Retryable int64 `json:"retryable"`
+
+	// Running Taken by a worker
+	Running int64 `json:"running"`
+
+	// Scheduled Due later
+	Scheduled int64 `json:"scheduled"`
+}
+
+// QueueName defines model for QueueName.
+type QueueName = string
+
+// QueuePage defines model for QueuePage.
+type QueuePage struct {
+	Items []Queue `json:"items"`
+
+	// NextCursor Always null
+	NextCursor *string `json:"next_cursor"`
+}
+
 // Readiness defines model for Readiness.
 type Readiness struct {
 	// Checks What was checked
@@ -1318,6 +1386,48 @@ type StreamControlReason string
 // TenantID defines model for TenantID.
 type TenantID = string
 
+// Timeline defines model for Timeline.
+type Timeline struct {
+	// At The moment that all of it shows, by the clock of its times
+	At    time.Time      `json:"at"`
+	Items []TimelineItem `json:"items"`
+	Run   Run            `json:"run"`
+}
+
+// TimelineAttempt defines model for TimelineAttempt.
+type TimelineAttempt struct {
+	// Attempt One try at a step by one worker, under one fence
+	Attempt Attempt `json:"attempt"`
+	RunMs   int64   `json:"run_ms"`
+
+	// WaitMs How long the step had been due when it began
+	WaitMs int64 `json:"wait_ms"`
+}
+
+// TimelineItem A step, and what it did when
+type TimelineItem struct {
+	// Attempts By fence, oldest first
+	Attempts []TimelineAttempt `json:"attempts"`
+
+	// RunMs How long its attempts took together
+	RunMs int64 `json:"run_ms"`
+
+	// Spans Its statuses from `ready` on, in order: bars to draw
+	Spans []TimelineSpan `json:"spans"`
+	Step  Step           `json:"step"`
+
+	// WaitMs How long it was due and nobody worked on it
+	WaitMs int64 `json:"wait_ms"`
+}
+
+// TimelineSpan defines model for TimelineSpan.
+type TimelineSpan struct {
+	// EndedAt Absent while it lasts
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	StartedAt time.Time  `json:"started_at"`
+	Status    StepStatus `json:"status"`
+}
+
 // TraceID defines model for TraceID.
 type TraceID = string
 
@@ -1342,6 +1452,42 @@ type Usage struct {
 type Whoami struct {
 	Principal Principal `json:"principal"`
 }
+
+// Worker defines model for Worker.
+type Worker struct {
+	Host string `json:"host"`
+
+	// ID As the `worker_id` of attempts
+	ID     string      `json:"id"`
+	Pid    int         `json:"pid"`
+	Queues []QueueName `json:"queues"`
+
+	// SandboxTier What isolates steps there; 0 is nothing
+	SandboxTier int       `json:"sandbox_tier"`
+	SeenAt      time.Time `json:"seen_at"`
+
+	// SlotsMax Steps that it runs at once at most
+	SlotsMax int `json:"slots_max"`
+
+	// SlotsUsed Steps that it runs
+	SlotsUsed int       `json:"slots_used"`
+	StartedAt time.Time `json:"started_at"`
+
+	// Status `silent`: not heard of for 15 seconds, so probably lost
+	Status  WorkerStatus `json:"status"`
+	Version string       `json:"version"`
+}
+
+// WorkerPage defines model for WorkerPage.
+type WorkerPage struct {
+	Items []Worker `json:"items"`
+
+	// NextCursor Always null
+	NextCursor *string `json:"next_cursor"`
+}
+
+// WorkerStatus `silent`: not heard of for 15 seconds, so probably lost
+type WorkerStatus string
 
 // Workspace The files a run starts from
 type Workspace struct {
@@ -1395,11 +1541,17 @@ type ProjectHeader = Slug
 // ProjectQuery defines model for ProjectQuery.
 type ProjectQuery = Slug
 
+// QueueNameParameter defines model for QueueName.
+type QueueNameParameter = QueueName
+
 // RunIDParameter defines model for RunID.
 type RunIDParameter = RunID
 
 // StepIDParameter defines model for StepID.
 type StepIDParameter = StepID
+
+// TraceIDPath defines model for TraceIDPath.
+type TraceIDPath = TraceID
 
 // Traceparent defines model for Traceparent.
 type Traceparent = string
@@ -1430,6 +1582,9 @@ type Invalid = Problem
 
 // NotFound defines model for NotFound.
 type NotFound = Problem
+
+// QueueResult defines model for QueueResult.
+type QueueResult = QueueAnswer
 
 // RangeNotSatisfiable defines model for RangeNotSatisfiable.
 type RangeNotSatisfiable = Problem
@@ -1514,6 +1669,12 @@ type ListGatesParams struct {
 	Cursor *Cursor     `form:"cursor,omitempty" json:"cursor,omitempty"`
 	Status *GateStatus `form:"status,omitempty" json:"status,omitempty"`
 	Kind   *GateKind   `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// Name Name of the gate, which is that of its step.
+	Name *StepName `form:"name,omitempty" json:"name,omitempty"`
+
+	// Project Slug of a project; all by default.
+	Project *ProjectQuery `form:"project,omitempty" json:"project,omitempty"`
 }
 
 // ApproveGateParams defines parameters for ApproveGate.
@@ -1540,14 +1701,31 @@ type ListRunsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor The `next_cursor` of the page before; with the same filters.
-	Cursor *Cursor    `form:"cursor,omitempty" json:"cursor,omitempty"`
-	Status *RunStatus `form:"status,omitempty" json:"status,omitempty"`
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Any of these.
+	Status []RunStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// Project Slug of a project; all by default.
 	Project *ProjectQuery `form:"project,omitempty" json:"project,omitempty"`
 
 	// Label A label as `name:value`; given several times, all must match.
 	Label []string `form:"label,omitempty" json:"label,omitempty"`
+
+	// Tool A tool that a step of the plan uses, or a family of them as `gate:*`.
+	Tool *string `form:"tool,omitempty" json:"tool,omitempty"`
+
+	// Since Created at this time or later.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Created before this time.
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// Signature The `failure_signature`, whole.
+	Signature *string `form:"signature,omitempty" json:"signature,omitempty"`
+
+	// Q Words, all of which stand somewhere in goal, name or reason, as parts of words too and in any case.
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // CreateRunParams defines parameters for CreateRun.
@@ -1689,6 +1867,15 @@ type GetStepLogsParams struct {
 // GetStepLogsParamsFollow defines parameters for GetStepLogs.
 type GetStepLogsParamsFollow string
 
+// GetTraceParams defines parameters for GetTrace.
+type GetTraceParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before; with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody = APIKeyRequest
 
@@ -1706,6 +1893,12 @@ type RejectGateJSONRequestBody = RequiredReason
 
 // WaiveGateJSONRequestBody defines body for WaiveGate for application/json ContentType.
 type WaiveGateJSONRequestBody = RequiredReason
+
+// PauseQueueJSONRequestBody defines body for PauseQueue for application/json ContentType.
+type PauseQueueJSONRequestBody = Reason
+
+// ResumeQueueJSONRequestBody defines body for ResumeQueue for application/json ContentType.
+type ResumeQueueJSONRequestBody = Reason
 
 // CreateRunJSONRequestBody defines body for CreateRun for application/json ContentType.
 type CreateRunJSONRequestBody = RunRequest
@@ -1882,6 +2075,16 @@ type ClientInterface interface {
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 	RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetDocs This document as a page to browse
+	//
+	// Corresponds with GET /api/docs (the `GetDocs` operationId).
+	GetDocs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDocsAsset What that page is made of
+	//
+	// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+	GetDocsAsset(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListEvents Events of all runs of the tenant, as a page or as a stream
 	//
 	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
@@ -1954,7 +2157,48 @@ type ClientInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContract(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListQueues What waits in each queue, and who works on it
+	//
+	// Of the whole deployment. All tenants share its queues and workers.
+	//
+	// Corresponds with GET /api/queues (the `ListQueues` operationId).
+	ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseQueueWithBody Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseQueue Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueue(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeQueueWithBody Let workers take from a paused queue again
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeQueue Let workers take from a paused queue again
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueue(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListRuns Runs of the tenant, newest first
+	//
+	// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 	//
 	// Corresponds with GET /api/runs (the `ListRuns` operationId).
 	ListRuns(ctx context.Context, params *ListRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2123,6 +2367,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListSteps(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetTimeline When the steps of a run did what, ready to draw
+	//
+	// All of one moment, `at`; whatever has no end in the answer lasts until then.
+	//
+	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+	GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SendSignalWithBody Send a signal to the step that waits for it
 	//
 	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -2174,10 +2425,24 @@ type ClientInterface interface {
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
 	RetryStep(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetTrace The runs that belong to a trace, newest first
+	//
+	// A trace without any is 404, whether it exists elsewhere or not.
+	//
+	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+	GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Whoami Who the caller is to this gateway
 	//
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListWorkers The worker processes, oldest first
+	//
+	// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+	//
+	// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+	ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Healthz Whether the process answers
 	//
@@ -2366,6 +2631,36 @@ func (c *Client) RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, 
 	return c.Client.Do(req)
 }
 
+// GetDocs This document as a page to browse
+//
+// Corresponds with GET /api/docs (the `GetDocs` operationId).
+func (c *Client) GetDocs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDocsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDocsAsset What that page is made of
+//
+// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+func (c *Client) GetDocsAsset(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDocsAssetRequest(c.Server, asset)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListEvents Events of all runs of the tenant, as a page or as a stream
 //
 // As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
@@ -2538,7 +2833,98 @@ func (c *Client) GetContract(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
+// ListQueues What waits in each queue, and who works on it
+//
+// Of the whole deployment. All tenants share its queues and workers.
+//
+// Corresponds with GET /api/queues (the `ListQueues` operationId).
+func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListQueuesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseQueueWithBody Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *Client) PauseQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseQueueRequestWithBody(c.Server, queueName, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseQueue Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *Client) PauseQueue(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseQueueRequest(c.Server, queueName, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeQueueWithBody Let workers take from a paused queue again
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *Client) ResumeQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeQueueRequestWithBody(c.Server, queueName, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeQueue Let workers take from a paused queue again
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *Client) ResumeQueue(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeQueueRequest(c.Server, queueName, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListRuns Runs of the tenant, newest first
+//
+// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 //
 // Corresponds with GET /api/runs (the `ListRuns` operationId).
 func (c *Client) ListRuns(ctx context.Context, params *ListRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2937,6 +3323,23 @@ func (c *Client) ListSteps(ctx context.Context, runID RunIDParameter, params *Li
 	return c.Client.Do(req)
 }
 
+// GetTimeline When the steps of a run did what, ready to draw
+//
+// All of one moment, `at`; whatever has no end in the answer lasts until then.
+//
+// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+func (c *Client) GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTimelineRequest(c.Server, runID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SendSignalWithBody Send a signal to the step that waits for it
 //
 // Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -3048,11 +3451,45 @@ func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, body Ret
 	return c.Client.Do(req)
 }
 
+// GetTrace The runs that belong to a trace, newest first
+//
+// A trace without any is 404, whether it exists elsewhere or not.
+//
+// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+func (c *Client) GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTraceRequest(c.Server, traceID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Whoami Who the caller is to this gateway
 //
 // Corresponds with GET /api/whoami (the `Whoami` operationId).
 func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWhoamiRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListWorkers The worker processes, oldest first
+//
+// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+//
+// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+func (c *Client) ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListWorkersRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3485,6 +3922,67 @@ func NewRequeueDeadLetterRequestWithBody(server string, stepID StepIDParameter, 
 	return req, nil
 }
 
+// NewGetDocsRequest constructs an http.Request for the GetDocs method
+func NewGetDocsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/docs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDocsAssetRequest constructs an http.Request for the GetDocsAsset method
+func NewGetDocsAssetRequest(server string, asset string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset", asset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/docs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListEventsRequest constructs an http.Request for the ListEvents method
 func NewListEventsRequest(server string, params *ListEventsParams) (*http.Request, error) {
 	var err error
@@ -3669,6 +4167,30 @@ func NewListGatesRequest(server string, params *ListGatesParams) (*http.Request,
 		if params.Kind != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Project != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "project", *params.Project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3939,6 +4461,127 @@ func NewGetContractRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListQueuesRequest constructs an http.Request for the ListQueues method
+func NewListQueuesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/queues")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPauseQueueRequest calls the generic PauseQueue builder with application/json body
+func NewPauseQueueRequest(server string, queueName QueueNameParameter, body PauseQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseQueueRequestWithBody(server, queueName, "application/json", bodyReader)
+}
+
+// NewPauseQueueRequestWithBody constructs an http.Request for the PauseQueue method, with any body, and a specified content type
+func NewPauseQueueRequestWithBody(server string, queueName QueueNameParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "queue_name", queueName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/queues/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResumeQueueRequest calls the generic ResumeQueue builder with application/json body
+func NewResumeQueueRequest(server string, queueName QueueNameParameter, body ResumeQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeQueueRequestWithBody(server, queueName, "application/json", bodyReader)
+}
+
+// NewResumeQueueRequestWithBody constructs an http.Request for the ResumeQueue method, with any body, and a specified content type
+func NewResumeQueueRequestWithBody(server string, queueName QueueNameParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "queue_name", queueName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/queues/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListRunsRequest constructs an http.Request for the ListRuns method
 func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, error) {
 	var err error
@@ -3993,7 +4636,7 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 
 		if params.Status != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -4018,6 +4661,66 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 		if params.Label != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "label", params.Label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Tool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tool", *params.Tool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Signature != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "signature", *params.Signature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -5063,6 +5766,40 @@ func NewListStepsRequest(server string, runID RunIDParameter, params *ListStepsP
 	return req, nil
 }
 
+// NewGetTimelineRequest constructs an http.Request for the GetTimeline method
+func NewGetTimelineRequest(server string, runID RunIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/timeline", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSendSignalRequest calls the generic SendSignal builder with application/json body
 func NewSendSignalRequest(server string, params *SendSignalParams, body SendSignalJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5298,6 +6035,79 @@ func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, contentT
 	return req, nil
 }
 
+// NewGetTraceRequest constructs an http.Request for the GetTrace method
+func NewGetTraceRequest(server string, traceID TraceIDPath, params *GetTraceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "trace_id", traceID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/traces/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewWhoamiRequest constructs an http.Request for the Whoami method
 func NewWhoamiRequest(server string) (*http.Request, error) {
 	var err error
@@ -5308,6 +6118,33 @@ func NewWhoamiRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/whoami")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListWorkersRequest constructs an http.Request for the ListWorkers method
+func NewListWorkersRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/workers")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5505,6 +6342,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 	RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
 
+	// GetDocsWithResponse This document as a page to browse
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/docs (the `GetDocs` operationId).
+	GetDocsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocsResponse, error)
+
+	// GetDocsAssetWithResponse What that page is made of
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+	GetDocsAssetWithResponse(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*GetDocsAssetResponse, error)
+
 	// ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 	//
 	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
@@ -5585,7 +6436,50 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContractWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetContractResponse, error)
 
+	// ListQueuesWithResponse What waits in each queue, and who works on it
+	//
+	// Of the whole deployment. All tenants share its queues and workers.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/queues (the `ListQueues` operationId).
+	ListQueuesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListQueuesResponse, error)
+
+	// PauseQueueWithBodyWithResponse Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
+
+	// PauseQueueWithResponse Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
+
+	// ResumeQueueWithBodyWithResponse Let workers take from a paused queue again
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error)
+
+	// ResumeQueueWithResponse Let workers take from a paused queue again
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error)
+
 	// ListRunsWithResponse Runs of the tenant, newest first
+	//
+	// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5772,6 +6666,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListStepsWithResponse(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*ListStepsResponse, error)
 
+	// GetTimelineWithResponse When the steps of a run did what, ready to draw
+	//
+	// All of one moment, `at`; whatever has no end in the answer lasts until then.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+	GetTimelineWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetTimelineResponse, error)
+
 	// SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 	//
 	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -5827,12 +6730,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
 	RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
 
+	// GetTraceWithResponse The runs that belong to a trace, newest first
+	//
+	// A trace without any is 404, whether it exists elsewhere or not.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+	GetTraceWithResponse(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*GetTraceResponse, error)
+
 	// WhoamiWithResponse Who the caller is to this gateway
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiResponse, error)
+
+	// ListWorkersWithResponse The worker processes, oldest first
+	//
+	// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+	ListWorkersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListWorkersResponse, error)
 
 	// HealthzWithResponse Whether the process answers
 	//
@@ -6080,6 +7001,68 @@ func (r RequeueDeadLetterResponse) ContentType() string {
 	return ""
 }
 
+type GetDocsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDocsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDocsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDocsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDocsAssetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDocsAssetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDocsAssetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDocsAssetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6303,6 +7286,105 @@ func (r GetContractResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListQueuesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueuePage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListQueuesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListQueuesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListQueuesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PauseQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r PauseQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PauseQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PauseQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResumeQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ResumeQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResumeQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResumeQueueResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6835,6 +7917,39 @@ func (r ListStepsResponse) ContentType() string {
 	return ""
 }
 
+type GetTimelineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Timeline
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTimelineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTimelineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTimelineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SendSignalResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6965,6 +8080,39 @@ func (r RetryStepResponse) ContentType() string {
 	return ""
 }
 
+type GetTraceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RunPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTraceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTraceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTraceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WhoamiResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6992,6 +8140,39 @@ func (r WhoamiResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r WhoamiResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListWorkersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WorkerPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListWorkersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListWorkersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListWorkersResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7206,6 +8387,32 @@ func (c *ClientWithResponses) RequeueDeadLetterWithResponse(ctx context.Context,
 	return ParseRequeueDeadLetterResponse(rsp)
 }
 
+// GetDocsWithResponse This document as a page to browse
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/docs (the `GetDocs` operationId).
+func (c *ClientWithResponses) GetDocsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocsResponse, error) {
+	rsp, err := c.GetDocs(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDocsResponse(rsp)
+}
+
+// GetDocsAssetWithResponse What that page is made of
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+func (c *ClientWithResponses) GetDocsAssetWithResponse(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*GetDocsAssetResponse, error) {
+	rsp, err := c.GetDocsAsset(ctx, asset, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDocsAssetResponse(rsp)
+}
+
 // ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 //
 // As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
@@ -7346,7 +8553,80 @@ func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, reqEd
 	return ParseGetContractResponse(rsp)
 }
 
+// ListQueuesWithResponse What waits in each queue, and who works on it
+//
+// Of the whole deployment. All tenants share its queues and workers.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/queues (the `ListQueues` operationId).
+func (c *ClientWithResponses) ListQueuesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListQueuesResponse, error) {
+	rsp, err := c.ListQueues(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListQueuesResponse(rsp)
+}
+
+// PauseQueueWithBodyWithResponse Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *ClientWithResponses) PauseQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error) {
+	rsp, err := c.PauseQueueWithBody(ctx, queueName, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseQueueResponse(rsp)
+}
+
+// PauseQueueWithResponse Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *ClientWithResponses) PauseQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error) {
+	rsp, err := c.PauseQueue(ctx, queueName, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseQueueResponse(rsp)
+}
+
+// ResumeQueueWithBodyWithResponse Let workers take from a paused queue again
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *ClientWithResponses) ResumeQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error) {
+	rsp, err := c.ResumeQueueWithBody(ctx, queueName, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeQueueResponse(rsp)
+}
+
+// ResumeQueueWithResponse Let workers take from a paused queue again
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *ClientWithResponses) ResumeQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error) {
+	rsp, err := c.ResumeQueue(ctx, queueName, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeQueueResponse(rsp)
+}
+
 // ListRunsWithResponse Runs of the tenant, newest first
+//
+// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7671,6 +8951,21 @@ func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, runID R
 	return ParseListStepsResponse(rsp)
 }
 
+// GetTimelineWithResponse When the steps of a run did what, ready to draw
+//
+// All of one moment, `at`; whatever has no end in the answer lasts until then.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+func (c *ClientWithResponses) GetTimelineWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetTimelineResponse, error) {
+	rsp, err := c.GetTimeline(ctx, runID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTimelineResponse(rsp)
+}
+
 // SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 //
 // Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -7762,6 +9057,21 @@ func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID 
 	return ParseRetryStepResponse(rsp)
 }
 
+// GetTraceWithResponse The runs that belong to a trace, newest first
+//
+// A trace without any is 404, whether it exists elsewhere or not.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+func (c *ClientWithResponses) GetTraceWithResponse(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*GetTraceResponse, error) {
+	rsp, err := c.GetTrace(ctx, traceID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTraceResponse(rsp)
+}
+
 // WhoamiWithResponse Who the caller is to this gateway
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7773,6 +9083,21 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseWhoamiResponse(rsp)
+}
+
+// ListWorkersWithResponse The worker processes, oldest first
+//
+// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+func (c *ClientWithResponses) ListWorkersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListWorkersResponse, error) {
+	rsp, err := c.ListWorkers(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListWorkersResponse(rsp)
 }
 
 // HealthzWithResponse Whether the process answers
@@ -8033,6 +9358,61 @@ func ParseRequeueDeadLetterResponse(rsp *http.Response) (*RequeueDeadLetterRespo
 	return response, nil
 }
 
+// ParseGetDocsResponse parses an HTTP response from a GetDocsWithResponse call
+func ParseGetDocsResponse(rsp *http.Response) (*GetDocsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDocsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDocsAssetResponse parses an HTTP response from a GetDocsAssetWithResponse call
+func ParseGetDocsAssetResponse(rsp *http.Response) (*GetDocsAssetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDocsAssetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
 func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8250,6 +9630,105 @@ func ParseGetContractResponse(rsp *http.Response) (*GetContractResponse, error) 
 	switch {
 	case rsp.StatusCode == 200:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListQueuesResponse parses an HTTP response from a ListQueuesWithResponse call
+func ParseListQueuesResponse(rsp *http.Response) (*ListQueuesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListQueuesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueuePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePauseQueueResponse parses an HTTP response from a PauseQueueWithResponse call
+func ParsePauseQueueResponse(rsp *http.Response) (*PauseQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PauseQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResumeQueueResponse parses an HTTP response from a ResumeQueueWithResponse call
+func ParseResumeQueueResponse(rsp *http.Response) (*ResumeQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResumeQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -8793,6 +10272,39 @@ func ParseListStepsResponse(rsp *http.Response) (*ListStepsResponse, error) {
 	return response, nil
 }
 
+// ParseGetTimelineResponse parses an HTTP response from a GetTimelineWithResponse call
+func ParseGetTimelineResponse(rsp *http.Response) (*GetTimelineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTimelineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Timeline
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSendSignalResponse parses an HTTP response from a SendSignalWithResponse call
 func ParseSendSignalResponse(rsp *http.Response) (*SendSignalResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8918,6 +10430,39 @@ func ParseRetryStepResponse(rsp *http.Response) (*RetryStepResponse, error) {
 	return response, nil
 }
 
+// ParseGetTraceResponse parses an HTTP response from a GetTraceWithResponse call
+func ParseGetTraceResponse(rsp *http.Response) (*GetTraceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTraceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RunPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseWhoamiResponse parses an HTTP response from a WhoamiWithResponse call
 func ParseWhoamiResponse(rsp *http.Response) (*WhoamiResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8934,6 +10479,39 @@ func ParseWhoamiResponse(rsp *http.Response) (*WhoamiResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Whoami
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListWorkersResponse parses an HTTP response from a ListWorkersWithResponse call
+func ParseListWorkersResponse(rsp *http.Response) (*ListWorkersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListWorkersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WorkerPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -121,13 +121,13 @@ func nullable(s string) *string {
 }
 
 const runColumns = `r.id, r.tenant_id, p.slug, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
-	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.reason, ''),
+	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
 	r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline
 	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
 
 func scanRun(row pgx.CollectableRow) (r run.Run, err error) {
 	err = row.Scan(&r.ID, &r.TenantID, &r.Project, &r.Name, &r.Goal, &r.State, &r.Version, &r.EventSeq, &r.Labels, &r.Plan, &r.PlanDigest,
-		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.Reason,
+		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.FailureSignature, &r.Reason,
 		&r.CreatedBy, &r.CreatedAt, &r.StartedAt, &r.FinishedAt, &r.Deadline)
 	return r, err
 }
@@ -189,42 +189,6 @@ func runDetail(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (d RunDetai
 	}
 	d.Gates, err = pgx.CollectRows(rows, scanGate)
 	return d, err
-}
-
-// RunFilter selects runs; a zero field selects all.
-type RunFilter struct {
-	State   run.State
-	Project string
-	Labels  map[string]string // all of them
-	Before  *uuid.UUID        // of the page before, its last run
-	Limit   int
-}
-
-// Runs lists runs, newest first.
-func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, err error) {
-	// Conditions that are not asked for are left out: one plan for all of them
-	// could not use the index by state.
-	q := query{sql: "SELECT " + runColumns + " WHERE r.tenant_id = $1", args: []any{tenant}}
-	q.and(f.State != "", "r.state = ?", f.State)
-	q.and(f.Project != "", "p.slug = ?", f.Project)
-	q.and(f.Before != nil, "r.id < ?", f.Before)
-	if len(f.Labels) > 0 {
-		labels, err := document(f.Labels)
-		if err != nil {
-			return nil, err
-		}
-		q.and(true, "r.labels @> ?::jsonb", labels)
-	}
-	q.end("ORDER BY r.id DESC LIMIT ?", f.Limit)
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, q.sql, q.args...)
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(rows, scanRun)
-		return err
-	})
-	return list, err
 }
 
 // RunCounts counts the live runs of all tenants by state.

@@ -24,11 +24,11 @@ import (
 var tenancyRules = map[string]string{
 	"T1: a table of nofx has a tenant, or is the same for all": `
 		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition')
+		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker')
 		AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND a.attnotnull)`,
 	"T1: keys begin with the tenant": `
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
-		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition') AND conname NOT LIKE '%machine_state%'
+		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker') AND conname NOT LIKE '%machine_state%'
 		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
 		AND (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = k.conkey[1]) <> 'tenant_id'`,
 	"T1: a foreign key keeps to its tenant": `
@@ -219,7 +219,7 @@ func TestS06_TwoTenants(t *testing.T) {
 	}
 	for name, count := range map[string]func(tenant uuid.UUID) (int, error){
 		"Runs": func(tn uuid.UUID) (int, error) {
-			l, err := s.Runs(s.ctx, tn, postgres.RunFilter{Limit: 10})
+			l, _, err := s.Runs(s.ctx, tn, postgres.RunFilter{Limit: 10})
 			return len(l), err
 		},
 		"Gates": func(tn uuid.UUID) (int, error) {
@@ -306,7 +306,7 @@ func TestS09_NoLeakOverOneConnection(t *testing.T) {
 			for i, tenant := range tenants {
 				wg.Go(func() {
 					for n := range 150 {
-						list, err := s.Runs(s.ctx, tenant, postgres.RunFilter{Limit: 10})
+						list, _, err := s.Runs(s.ctx, tenant, postgres.RunFilter{Limit: 10})
 						if err != nil || len(list) != 1 || list[0].ID != own[tenant] {
 							t.Errorf("Runs(tenant %d) = %d runs, %v, want its own alone", i, len(list), err)
 							return
@@ -358,7 +358,7 @@ func TestOneConnection(t *testing.T) {
 			_, checks["Checkpoint"] = s.Checkpoint(s.ctx, s.tenant, e.run.ID, e.ck)
 			_, checks["Artifacts"] = s.Artifacts(s.ctx, s.tenant, e.run.ID, nil, 10)
 			_, checks["Log"] = s.Log(s.ctx, s.tenant, e.step, nil)
-			_, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{State: run.Running, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
+			_, _, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{States: []run.State{run.Running, run.Failed}, Tool: "gate:*", Words: []string{"x"}, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
 			_, checks["Gates"] = s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, After: &e.ck, Limit: 5})
 			_, checks["APIKeys"] = s.APIKeys(s.ctx, s.tenant, &e.key, 5)
 			_, checks["FeedHead"] = s.FeedHead(s.ctx, s.tenant)

@@ -25,6 +25,7 @@ type Run struct {
 	CorrelationID    string
 	HeadCheckpointID *uuid.UUID
 	FailureClass     FailureClass
+	FailureSignature string // groups failures that look alike
 	Reason           string
 	CreatedBy        string
 	CreatedAt        time.Time

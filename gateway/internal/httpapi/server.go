@@ -79,6 +79,7 @@ func (s *Server) operations() []operation {
 		{id: "listRuns", method: get, path: "/api/runs", handle: s.listRuns},
 		{id: "previewRun", method: post, path: "/api/runs/preview", handle: s.previewRun},
 		{id: "getRun", method: get, path: "/api/runs/{run_id}", handle: s.getRun},
+		{id: "getTrace", method: get, path: "/api/traces/{trace_id}", handle: s.getTrace},
 		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun},
 		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", handle: s.pauseRun},
 		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", handle: s.resumeRun},
@@ -86,6 +87,7 @@ func (s *Server) operations() []operation {
 		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", handle: s.rerunRun},
 
 		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", handle: s.listSteps},
+		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", handle: s.getTimeline},
 		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
 		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep},
 		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog},
@@ -117,9 +119,15 @@ func (s *Server) operations() []operation {
 		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", handle: s.revokeAPIKey},
 		{id: "whoami", method: get, path: "/api/whoami", handle: s.whoami},
 
+		{id: "listQueues", method: get, path: "/api/queues", handle: s.listQueues},
+		{id: "pauseQueue", method: post, path: "/api/queues/{queue_name}/pause", handle: s.pauseQueue},
+		{id: "resumeQueue", method: post, path: "/api/queues/{queue_name}/resume", handle: s.resumeQueue},
+		{id: "listWorkers", method: get, path: "/api/workers", handle: s.listWorkers},
 		{id: "healthz", method: get, path: "/healthz", handle: s.healthz},
 		{id: "readyz", method: get, path: "/readyz", handle: s.readyz},
 		{id: "getContract", method: get, path: "/api/openapi.yaml", handle: s.getContract},
+		{id: "getDocs", method: get, path: "/api/docs", handle: s.getDocs},
+		{id: "getDocsAsset", method: get, path: "/api/docs/{asset}", handle: s.getDocsAsset},
 	}
 }
 

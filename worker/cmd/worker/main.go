@@ -119,8 +119,9 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 	} else {
 		p.Metrics.ListenerUp.Set(1)
 	}
+	host, _, _ := strings.Cut(p.ID, "/")
 	return step.New(step.Config{
-		ID: p.ID, PID: os.Getpid(), Version: p.Version,
+		ID: p.ID, PID: os.Getpid(), Host: host, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tool.New(tool.Config{
 			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redact: p.Redactor.String,

@@ -35,7 +35,9 @@ const (
 type Config struct {
 	ID      string // unique among workers; on leases and attempts
 	PID     int
+	Host    string
 	Version string // of the build; on checkpoints
+	Tier    int    // of the sandbox
 
 	Work      *postgres.DB // claims and finishes
 	River     *postgres.DB // River's own, which can listen unless PollOnly
@@ -77,6 +79,7 @@ type Worker struct {
 
 	keeper  *keeper
 	sweeper *sweeper
+	beacon  *beacon
 	drain   drain
 	river   *postgres.QueueClient
 	queues  []string
@@ -94,6 +97,8 @@ func New(cfg Config) (*Worker, error) {
 		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		queues:    cfg.Queues,
 	}
+	w.beacon = &beacon{Worker: w, host: cfg.Host, tier: cfg.Tier}
+	w.drain.told = make(chan struct{})
 	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
 	w.claims = group[postgres.Wake, *postgres.Claim]{lanes: lanes, most: batch, do: func(ctx context.Context, list []postgres.Wake) ([]*postgres.Claim, error) {
 		return w.db.ClaimSteps(ctx, list, self, w.ttl)
@@ -155,6 +160,8 @@ func (w *Worker) Run(ctx, hurry context.Context) error {
 	defer stop()
 	keeping.Go(func() { w.keeper.run(background) })
 	keeping.Go(func() { w.sweeper.run(postgres.WithActor(ctx, w.id)) })
+	w.beacon.beat(ctx) // to know what is paused before anything is taken
+	keeping.Go(func() { w.beacon.run(background, w.drain.told) })
 	for _, q := range w.queues {
 		w.metrics.WorkerSlots.Set(float64(w.concurrency), q, "max")
 	}
@@ -203,7 +210,8 @@ func (w *Worker) stop(ctx, hurry context.Context) error {
 
 // drain tells running tools that the worker is going down.
 type drain struct {
-	begun atomic.Bool // nothing more is claimed
+	begun atomic.Bool   // nothing more is claimed
+	told  chan struct{} // closed then
 
 	mu      sync.Mutex
 	hurry   bool
@@ -211,7 +219,11 @@ type drain struct {
 	running map[int]context.CancelCauseFunc
 }
 
-func (d *drain) begin() { d.begun.Store(true) }
+// begin is called once.
+func (d *drain) begin() {
+	d.begun.Store(true)
+	close(d.told)
+}
 
 // watch has interrupt called when the drain's grace is over, until the returned
 // function is called.
