@@ -162,7 +162,8 @@ const (
 	InterruptCheckpoint  CheckpointKind = "interrupt"
 )
 
-// Artifact is bytes that a step produced, addressed by object key and SHA-256.
+// Artifact is bytes that a step produced or a client uploaded, addressed by object
+// key and SHA-256. They can be read once it is ready.
 type Artifact struct {
 	ID        uuid.UUID
 	RunID     *uuid.UUID
@@ -172,5 +173,10 @@ type Artifact struct {
 	MediaType string
 	Size      int64
 	SHA256    []byte
+	State     State // Pending or Ready
 	CreatedAt time.Time
 }
+
+// MaxArtifactBytes is the largest artifact that can be uploaded: the largest file
+// of a workspace.
+const MaxArtifactBytes = 1 << 30

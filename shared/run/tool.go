@@ -26,6 +26,9 @@ const (
 	ToolSleep          = "sleep"
 	ManualFamily       = "manual:"
 	GateFamily         = "gate:"
+
+	// ToolUnpack is not for plans to name: it brings an uploaded workspace in.
+	ToolUnpack = "workspace:unpack"
 )
 
 // reserved are gates that are no command gates.
@@ -70,15 +73,22 @@ type WriteInputs struct {
 	Files []WriteFile `json:"files"`
 }
 
-// WriteFile is one file to write: its content as text or in base64.
+// WriteFile is one file to write: its content as text, in base64, or the bytes of
+// an artifact.
 type WriteFile struct {
 	Path          string  `json:"path"`
 	Content       *string `json:"content,omitempty"`
 	ContentBase64 *string `json:"content_base64,omitempty"`
+	ArtifactID    string  `json:"artifact_id,omitempty"`
 	Mode          string  `json:"mode,omitempty"` // 644, the default, or 755
 }
 
-// Bytes is the content to write.
+// UnpackInputs are the inputs of the tool that unpacks a workspace.
+type UnpackInputs struct {
+	ArtifactID string `json:"artifact_id"`
+}
+
+// Bytes is the content to write of a file that names no artifact.
 func (f WriteFile) Bytes() ([]byte, error) {
 	if f.ContentBase64 != nil {
 		return base64.StdEncoding.DecodeString(*f.ContentBase64)
@@ -246,15 +256,30 @@ func (c *checker) file(at string, f WriteFile) {
 	if detail := BadPath(f.Path); detail != "" {
 		c.add(at+"/path", detail)
 	}
-	if (f.Content == nil) == (f.ContentBase64 == nil) {
-		c.add(at, "exactly one of content and content_base64 is given")
-	} else if _, err := f.Bytes(); err != nil {
-		c.add(at+"/content_base64", "is not base64")
-	} else if f.Content != nil && BadText(*f.Content) != "" {
-		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
+	given := 0
+	for _, is := range []bool{f.Content != nil, f.ContentBase64 != nil, f.ArtifactID != ""} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		c.add(at, "exactly one of content, content_base64 and artifact_id is given")
+	case f.ArtifactID != "":
+		c.artifact(at+"/artifact_id", f.ArtifactID)
+	default:
+		c.content(at, f)
 	}
 	if f.Mode != "" && f.Mode != "644" && f.Mode != "755" {
 		c.add(at+"/mode", `is "644" or "755"`)
+	}
+}
+
+func (c *checker) content(at string, f WriteFile) {
+	if _, err := f.Bytes(); err != nil {
+		c.add(at+"/content_base64", "is not base64")
+	} else if f.Content != nil && BadText(*f.Content) != "" {
+		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
 	}
 }
 
@@ -289,12 +314,7 @@ var (
 )
 
 func (c *checker) checkout(in CheckoutInputs) {
-	if !gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes || BadText(in.URL) != "" {
-		c.add("/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
-	}
-	if in.Ref != "" && !gitRef.MatchString(in.Ref) {
-		c.add("/ref", "is a branch, a tag or a commit")
-	}
+	c.repository("", in.URL, in.Ref)
 	if in.Path != "" {
 		if detail := BadPath(in.Path); detail != "" {
 			c.add("/path", detail)
@@ -302,6 +322,15 @@ func (c *checker) checkout(in CheckoutInputs) {
 	}
 	if in.Depth != nil && *in.Depth < 0 {
 		c.add("/depth", "is 0 or more")
+	}
+}
+
+func (c *checker) repository(at, url, ref string) {
+	if !gitURL.MatchString(url) || len(url) > maxURLBytes || BadText(url) != "" {
+		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
+	}
+	if ref != "" && !gitRef.MatchString(ref) {
+		c.add(at+"/ref", "is a branch, a tag or a commit")
 	}
 }
 

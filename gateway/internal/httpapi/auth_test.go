@@ -48,7 +48,7 @@ func TestWhoMay(t *testing.T) {
 			t.Errorf("%s as a service without its scope = %d", op.id, got)
 		}
 		scoped := g.newKey(g.tenant, api.RoleService, "runs:read", "runs:write", "steps:read", "events:read", "gates:read",
-			"gates:write", "checkpoints:read", "artifacts:read", "keys:write")
+			"gates:write", "checkpoints:read", "artifacts:read", "artifacts:write", "keys:write")
 		if got := ask(scoped); (got == http.StatusForbidden) != (rule.role != "" && rule.scope == "") {
 			t.Errorf("%s as a service with all scopes = %d, scope %q", op.id, got, rule.scope)
 		}

@@ -222,7 +222,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Traceparent: telemetry.Inject(toolCtx),
+		Spec: c.Spec, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
 	}
 	if a.space == nil {
 		return a.tools.Run(toolCtx, call)

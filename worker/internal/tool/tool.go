@@ -8,7 +8,7 @@
 // reads nor writes the database.
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// git.go (git:checkout), wait.go (sleep, manual:*). What code of a step sees of
+// unpack.go (workspace:unpack), git.go (git:checkout), wait.go (sleep, manual:*). What code of a step sees of
 // the world is in env.go; how it is run, in the sandbox package.
 package tool
 
@@ -41,7 +41,12 @@ type Call struct {
 	Scratch       string    // absolute, empty, outside the workspace; the caller drops it afterwards
 	Traceparent   string    // of the attempt's span, or ""
 	Log           io.Writer // takes stdout and stderr as they come; nil discards
+	Artifact      OpenArtifact
 }
+
+// OpenArtifact opens an artifact of the tenant by its public id. Reading it to its
+// end fails where its bytes are not what they were when it became ready.
+type OpenArtifact func(ctx context.Context, id string) (content io.ReadCloser, size int64, err error)
 
 // Result is what a tool produced or decided. Beside an error it holds what is
 // known all the same, such as exit code and usage.
@@ -116,8 +121,8 @@ func (t timeUp) Error() string {
 func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // Run does the work of c within the step's timeout, and returns when nothing of
-// it runs any more. The error is a *Failure, the cause of ctx's end, or that of an
-// armed failpoint.
+// it runs any more. The error is a *Failure, the cause of ctx's end, what Artifact
+// said, or that of an armed failpoint.
 func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	if run.RunsCode(c.Tool) && sandbox.Tier() == 0 && !b.cfg.Development {
 		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only", c.Tool)
@@ -151,6 +156,8 @@ func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 		return with(ctx, c, b.bash)
 	case c.Tool == run.ToolWorkspaceWrite:
 		return with(ctx, c, b.write)
+	case c.Tool == run.ToolUnpack:
+		return with(ctx, c, b.unpack)
 	case c.Tool == run.ToolGitCheckout:
 		return with(ctx, c, b.checkout)
 	case c.Tool == run.ToolSleep:
