@@ -82,7 +82,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 	}
 	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the gateway")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's answer as it came")
-	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.checkpointCommand(),
+	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.checkpointCommand(), a.artifactCommand(),
 		a.eventsCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
 	root.SetArgs(args)
 	root.SetIn(a.in)
