@@ -42,6 +42,9 @@ func TestSteps(t *testing.T) {
 		{"follow a log", followLog},
 		{"sleep", sleep},
 		{"git", func(t *testing.T, s *system) { checkout(t, s, allowed, outside) }},
+		{"workspace from git", func(t *testing.T, s *system) { workspaceGit(t, s, allowed, outside) }},
+		{"workspace from an upload", workspaceUpload},
+		{"artifact as a file", artifactFile},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
