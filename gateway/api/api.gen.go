@@ -1235,7 +1235,7 @@ type StoredObject struct {
 // StoredObjectKind Many small blobs, or one large one
 type StoredObjectKind string
 
-// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, oldest, reason `expired`, `epoch` or `ahead`; then the stream goes on live) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
+// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, reason `epoch` or `ahead`, and then the stream goes on live; or `expired`, and then it goes on after `oldest`) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
 type StreamControl struct {
 	Cursor    *string              `json:"cursor,omitempty"`
 	Oldest    *string              `json:"oldest,omitempty"`
@@ -1420,7 +1420,7 @@ type GetArtifactParamsRedirect string
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// After A cursor of an earlier page or frame; without it, the oldest event kept.
+	// After A cursor of an earlier page or frame; without it, the oldest event kept. Before that: 410 `cursor-expired`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Run Only these runs.
@@ -1542,7 +1542,7 @@ type ListCheckpointFilesParams struct {
 
 // ListRunEventsParams defines parameters for ListRunEvents.
 type ListRunEventsParams struct {
-	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here.
+	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here. Behind events that were deleted when the run's retention passed: 410 `cursor-expired`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Types Only these types: `step.succeeded`, or a family: `gate.*`.
@@ -1927,7 +1927,7 @@ type ClientInterface interface {
 	// GetStepLogs The log of one attempt, whole, in part, or as it grows
 	//
 	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 	// has ended. `Range` is honoured for one range, and only without `follow`.
 	//
@@ -2537,7 +2537,7 @@ func (c *Client) GetStep(ctx context.Context, stepID StepIDParameter, reqEditors
 // GetStepLogs The log of one attempt, whole, in part, or as it grows
 //
 // Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 // LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 // has ended. `Range` is honoured for one range, and only without `follow`.
 //
@@ -4738,7 +4738,7 @@ type ClientWithResponsesInterface interface {
 	// GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 	//
 	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 	// has ended. `Range` is honoured for one range, and only without `follow`.
 	//
@@ -6238,7 +6238,7 @@ func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, stepID St
 // GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 //
 // Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 // LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 // has ended. `Range` is honoured for one range, and only without `follow`.
 //

@@ -16,7 +16,8 @@ type Run struct {
 	Goal             string
 	State            State
 	Version          int64
-	EventSeq         int64 // seq of the newest event
+	EventSeq         int64  // seq of the newest event
+	PrunedSeq        *int64 // its logs and the events up to this one were deleted when its retention passed; nil: none
 	Labels           map[string]string
 	Plan             json.RawMessage // normalised
 	PlanDigest       string          // sha256:<hex> of the plan in RFC 8785 form
