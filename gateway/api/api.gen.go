@@ -290,6 +290,7 @@ const (
 	ProblemCodeUnknownField         ProblemCode = "unknown-field"
 	ProblemCodeUnknownTool          ProblemCode = "unknown-tool"
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
+	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
@@ -350,6 +351,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeUnknownTool:
 		return true
 	case ProblemCodeUnsupportedMediaType:
+		return true
+	case ProblemCodeUploadIncomplete:
 		return true
 	default:
 		return false
@@ -539,6 +542,21 @@ func (e StreamControlReason) Valid() bool {
 	}
 }
 
+// Defines values for UploadMethod.
+const (
+	UploadMethodPUT UploadMethod = "PUT"
+)
+
+// Valid indicates whether the value is a known member of the UploadMethod enum.
+func (e UploadMethod) Valid() bool {
+	switch e {
+	case UploadMethodPUT:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WorkerStatus.
 const (
 	WorkerStatusDraining WorkerStatus = "draining"
@@ -562,13 +580,19 @@ func (e WorkerStatus) Valid() bool {
 
 // Defines values for WorkspaceSource.
 const (
-	WorkspaceSourceEmpty WorkspaceSource = "empty"
+	WorkspaceSourceEmpty  WorkspaceSource = "empty"
+	WorkspaceSourceGit    WorkspaceSource = "git"
+	WorkspaceSourceUpload WorkspaceSource = "upload"
 )
 
 // Valid indicates whether the value is a known member of the WorkspaceSource enum.
 func (e WorkspaceSource) Valid() bool {
 	switch e {
 	case WorkspaceSourceEmpty:
+		return true
+	case WorkspaceSourceGit:
+		return true
+	case WorkspaceSourceUpload:
 		return true
 	default:
 		return false
@@ -706,6 +730,18 @@ type ArtifactPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
+// ArtifactRequest defines model for ArtifactRequest.
+type ArtifactRequest struct {
+	MediaType *string `json:"media_type,omitempty"`
+
+	// Name A file name for those who download it
+	Name string `json:"name"`
+
+	// Sha256 64 hex digits
+	Sha256    SHA256 `json:"sha256"`
+	SizeBytes int64  `json:"size_bytes"`
+}
+
 // Attempt One try at a step by one worker, under one fence
 type Attempt struct {
 	// Accepted Its result is the step's
@@ -784,6 +820,14 @@ type CreatedAPIKey struct {
 
 	// Secret The whole key
 	Secret string `json:"secret"`
+}
+
+// CreatedArtifact defines model for CreatedArtifact.
+type CreatedArtifact struct {
+	Artifact Artifact `json:"artifact"`
+
+	// Upload Where the bytes go, and how; good until `expires_at`, at most 15 minutes
+	Upload *Upload `json:"upload,omitempty"`
 }
 
 // CreatedRun defines model for CreatedRun.
@@ -978,14 +1022,17 @@ type Plan struct {
 	Policy *Policy    `json:"policy,omitempty"`
 	Steps  []PlanStep `json:"steps"`
 
-	// Workspace The files a run starts from
+	// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
 	Workspace *Workspace `json:"workspace,omitempty"`
 }
 
 // PlanEdge defines model for PlanEdge.
 type PlanEdge struct {
-	Needs StepName `json:"needs"`
-	Step  StepName `json:"step"`
+	// Needs That of a step of the plan; with `~` one that the system added
+	Needs RunStepName `json:"needs"`
+
+	// Step That of a step of the plan; with `~` one that the system added
+	Step RunStepName `json:"step"`
 }
 
 // PlanGraph defines model for PlanGraph.
@@ -993,7 +1040,7 @@ type PlanGraph struct {
 	Edges []PlanEdge `json:"edges"`
 
 	// Levels Names of steps; each level needs only levels before it
-	Levels [][]StepName `json:"levels"`
+	Levels [][]RunStepName `json:"levels"`
 }
 
 // PlanStep defines model for PlanStep.
@@ -1252,6 +1299,9 @@ type RunRequest struct {
 // RunStatus defines model for RunStatus.
 type RunStatus string
 
+// RunStepName That of a step of the plan; with `~` one that the system added
+type RunStepName = string
+
 // SHA256 64 hex digits
 type SHA256 = string
 
@@ -1291,15 +1341,17 @@ type SpanID = string
 type Step struct {
 	// Attempt Attempts begun
 	Attempt      int           `json:"attempt"`
-	DependsOn    []StepName    `json:"depends_on"`
+	DependsOn    []RunStepName `json:"depends_on"`
 	FailureClass *FailureClass `json:"failure_class,omitempty"`
 	FinishedAt   *time.Time    `json:"finished_at,omitempty"`
 	ID           StepID        `json:"id"`
 
-	// Idx Its place in the plan, from 0
-	Idx         int      `json:"idx"`
-	MaxAttempts int      `json:"max_attempts"`
-	Name        StepName `json:"name"`
+	// Idx Its place in the run, from 0: the step that brings the workspace in, if there is one, then those of the plan
+	Idx         int `json:"idx"`
+	MaxAttempts int `json:"max_attempts"`
+
+	// Name That of a step of the plan; with `~` one that the system added
+	Name RunStepName `json:"name"`
 
 	// Outputs An object whose members depend on the case
 	Outputs      Object     `json:"outputs,omitempty"`
@@ -1368,7 +1420,7 @@ type StoredObject struct {
 // StoredObjectKind Many small blobs, or one large one
 type StoredObjectKind string
 
-// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, oldest, reason `expired`, `epoch` or `ahead`; then the stream goes on live) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
+// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, reason `epoch` or `ahead`, and then the stream goes on live; or `expired`, and then it goes on after `oldest`) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
 type StreamControl struct {
 	Cursor    *string              `json:"cursor,omitempty"`
 	Oldest    *string              `json:"oldest,omitempty"`
@@ -1431,6 +1483,19 @@ type TimelineSpan struct {
 // TraceID defines model for TraceID.
 type TraceID = string
 
+// Upload Where the bytes go, and how; good until `expires_at`, at most 15 minutes
+type Upload struct {
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Headers To be sent as they are; they belong to the signature
+	Headers map[string]string `json:"headers"`
+	Method  UploadMethod      `json:"method"`
+	URL     string            `json:"url"`
+}
+
+// UploadMethod defines model for Upload.Method.
+type UploadMethod string
+
 // Usage What an attempt consumed; a member is absent when unknown or 0
 type Usage struct {
 	// BytesNew Checkpoint bytes nothing before it had
@@ -1489,15 +1554,29 @@ type WorkerPage struct {
 // WorkerStatus `silent`: not heard of for 15 seconds, so probably lost
 type WorkerStatus string
 
-// Workspace The files a run starts from
+// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
 type Workspace struct {
+	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
+
 	// Excludes Globs kept out of checkpoints
-	Excludes []string         `json:"excludes,omitempty"`
-	Source   *WorkspaceSource `json:"source,omitempty"`
+	Excludes []string `json:"excludes,omitempty"`
+
+	// Git Of source `git`; as the inputs of a `git:checkout`
+	Git    *WorkspaceGit    `json:"git,omitempty"`
+	Source *WorkspaceSource `json:"source,omitempty"`
 }
 
 // WorkspaceSource defines model for Workspace.Source.
 type WorkspaceSource string
+
+// WorkspaceGit Of source `git`; as the inputs of a `git:checkout`
+type WorkspaceGit struct {
+	// Ref A branch, a tag or a commit; HEAD by default
+	Ref *string `json:"ref,omitempty"`
+
+	// URL https, or file where the deployment allows it
+	URL string `json:"url"`
+}
 
 // ArtifactIDParameter defines model for ArtifactID.
 type ArtifactIDParameter = ArtifactID
@@ -1616,6 +1695,12 @@ type ListAPIKeysParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// CreateArtifactParams defines parameters for CreateArtifact.
+type CreateArtifactParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetArtifactParams defines parameters for GetArtifact.
 type GetArtifactParams struct {
 	// Redirect Answer 303 to the signed URL instead.
@@ -1641,7 +1726,7 @@ type ListDeadLettersParams struct {
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// After A cursor of an earlier page or frame; without it, the oldest event kept.
+	// After A cursor of an earlier page or frame; without it, the oldest event kept. Before that: 410 `cursor-expired`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Run Only these runs.
@@ -1786,7 +1871,7 @@ type ListCheckpointFilesParams struct {
 
 // ListRunEventsParams defines parameters for ListRunEvents.
 type ListRunEventsParams struct {
-	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here.
+	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here. Behind events that were deleted when the run's retention passed: 410 `cursor-expired`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Types Only these types: `step.succeeded`, or a family: `gate.*`.
@@ -1878,6 +1963,9 @@ type GetTraceParams struct {
 
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody = APIKeyRequest
+
+// CreateArtifactJSONRequestBody defines body for CreateArtifact for application/json ContentType.
+type CreateArtifactJSONRequestBody = ArtifactRequest
 
 // RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
 type RequeueDeadLettersJSONRequestBody = Requeue
@@ -2031,10 +2119,39 @@ type ClientInterface interface {
 	// Corresponds with DELETE /api/api-keys/{key_id} (the `RevokeAPIKey` operationId).
 	RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateArtifactWithBody Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifactWithBody(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateArtifact Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifact(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetArtifact An artifact with a signed URL of its bytes
 	//
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
+	//
+	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+	//
+	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters Steps that were given up, those of the newest runs first
 	//
@@ -2400,7 +2517,7 @@ type ClientInterface interface {
 	// GetStepLogs The log of one attempt, whole, in part, or as it grows
 	//
 	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 	// has ended. `Range` is honoured for one range, and only without `follow`.
 	//
@@ -2527,11 +2644,70 @@ func (c *Client) RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEdit
 	return c.Client.Do(req)
 }
 
+// CreateArtifactWithBody Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *Client) CreateArtifactWithBody(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateArtifactRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateArtifact Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *Client) CreateArtifact(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateArtifactRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetArtifact An artifact with a signed URL of its bytes
 //
 // Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetArtifactRequest(c.Server, artifactID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
+//
+// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+//
+// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompleteArtifactRequest(c.Server, artifactID)
 	if err != nil {
 		return nil, err
 	}
@@ -3396,7 +3572,7 @@ func (c *Client) GetStep(ctx context.Context, stepID StepIDParameter, reqEditors
 // GetStepLogs The log of one attempt, whole, in part, or as it grows
 //
 // Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 // LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 // has ended. `Range` is honoured for one range, and only without `follow`.
 //
@@ -3672,6 +3848,61 @@ func NewRevokeAPIKeyRequest(server string, keyID KeyIDParameter) (*http.Request,
 	return req, nil
 }
 
+// NewCreateArtifactRequest calls the generic CreateArtifact builder with application/json body
+func NewCreateArtifactRequest(server string, params *CreateArtifactParams, body CreateArtifactJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateArtifactRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateArtifactRequestWithBody constructs an http.Request for the CreateArtifact method, with any body, and a specified content type
+func NewCreateArtifactRequestWithBody(server string, params *CreateArtifactParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/artifacts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetArtifactRequest constructs an http.Request for the GetArtifact method
 func NewGetArtifactRequest(server string, artifactID ArtifactIDParameter, params *GetArtifactParams) (*http.Request, error) {
 	var err error
@@ -3726,6 +3957,40 @@ func NewGetArtifactRequest(server string, artifactID ArtifactIDParameter, params
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCompleteArtifactRequest constructs an http.Request for the CompleteArtifact method
+func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "artifact_id", artifactID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/artifacts/%s/complete", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -6294,12 +6559,43 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /api/api-keys/{key_id} (the `RevokeAPIKey` operationId).
 	RevokeAPIKeyWithResponse(ctx context.Context, keyID KeyIDParameter, reqEditors ...RequestEditorFn) (*RevokeAPIKeyResponse, error)
 
+	// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifactWithBodyWithResponse(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error)
+
+	// CreateArtifactWithResponse Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifactWithResponse(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error)
+
 	// GetArtifactWithResponse An artifact with a signed URL of its bytes
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*GetArtifactResponse, error)
+
+	// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
+	//
+	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
 	// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
 	//
@@ -6703,7 +6999,7 @@ type ClientWithResponsesInterface interface {
 	// GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 	//
 	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 	// has ended. `Range` is honoured for one range, and only without `follow`.
 	//
@@ -6869,6 +7165,39 @@ func (r RevokeAPIKeyResponse) ContentType() string {
 	return ""
 }
 
+type CreateArtifactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedArtifact
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateArtifactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateArtifactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetArtifactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6896,6 +7225,39 @@ func (r GetArtifactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CompleteArtifactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ArtifactAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CompleteArtifactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompleteArtifactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompleteArtifactResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8303,6 +8665,40 @@ func (c *ClientWithResponses) RevokeAPIKeyWithResponse(ctx context.Context, keyI
 	return ParseRevokeAPIKeyResponse(rsp)
 }
 
+// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *ClientWithResponses) CreateArtifactWithBodyWithResponse(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error) {
+	rsp, err := c.CreateArtifactWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateArtifactResponse(rsp)
+}
+
+// CreateArtifactWithResponse Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *ClientWithResponses) CreateArtifactWithResponse(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error) {
+	rsp, err := c.CreateArtifact(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateArtifactResponse(rsp)
+}
+
 // GetArtifactWithResponse An artifact with a signed URL of its bytes
 //
 // Returns a wrapper object for the known response body format(s).
@@ -8314,6 +8710,21 @@ func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, artif
 		return nil, err
 	}
 	return ParseGetArtifactResponse(rsp)
+}
+
+// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
+//
+// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error) {
+	rsp, err := c.CompleteArtifact(ctx, artifactID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompleteArtifactResponse(rsp)
 }
 
 // ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
@@ -9012,7 +9423,7 @@ func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, stepID St
 // GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 //
 // Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 // LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 // has ended. `Range` is honoured for one range, and only without `follow`.
 //
@@ -9223,6 +9634,39 @@ func ParseRevokeAPIKeyResponse(rsp *http.Response) (*RevokeAPIKeyResponse, error
 	return response, nil
 }
 
+// ParseCreateArtifactResponse parses an HTTP response from a CreateArtifactWithResponse call
+func ParseCreateArtifactResponse(rsp *http.Response) (*CreateArtifactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateArtifactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedArtifact
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetArtifactResponse parses an HTTP response from a GetArtifactWithResponse call
 func ParseGetArtifactResponse(rsp *http.Response) (*GetArtifactResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9246,6 +9690,39 @@ func ParseGetArtifactResponse(rsp *http.Response) (*GetArtifactResponse, error) 
 
 	case rsp.StatusCode == 303:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCompleteArtifactResponse parses an HTTP response from a CompleteArtifactWithResponse call
+func ParseCompleteArtifactResponse(rsp *http.Response) (*CompleteArtifactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompleteArtifactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArtifactAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -172,18 +172,19 @@ func TestS06_TwoTenants(t *testing.T) {
 	s.behindHorizon(t)
 	before := s.image(t)
 	for name, do := range map[string]func() error{
-		"Run":         func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
-		"RunDetail":   func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
-		"CancelRun":   func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
-		"Steps":       func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
-		"Step":        func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
-		"Log":         func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
-		"Events":      func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
-		"Checkpoints": func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
-		"Checkpoint":  func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
-		"Artifacts":   func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
-		"Artifact":    func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
-		"Gate":        func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
+		"Run":            func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
+		"RunDetail":      func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
+		"CancelRun":      func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
+		"Steps":          func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
+		"Step":           func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
+		"Log":            func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
+		"Events":         func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
+		"Checkpoints":    func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
+		"Checkpoint":     func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
+		"Artifacts":      func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
+		"Artifact":       func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
+		"CompleteUpload": func() error { _, err := s.CompleteUpload(s.ctx, other, e.art, "k"); return err },
+		"Gate":           func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
 		"DecideGate": func() error {
 			_, err := s.DecideGate(s.ctx, other, e.gate, postgres.Decision{Event: "approve"})
 			return err
@@ -366,6 +367,14 @@ func TestOneConnection(t *testing.T) {
 			_, checks["EventHeads"] = s.EventHeads(s.ctx, []postgres.RunRef{{Tenant: s.tenant, Run: e.run.ID}})
 			_, checks["RunCounts"] = s.RunCounts(s.ctx)
 			_, checks["QueueDepths"] = s.QueueDepths(s.ctx)
+			_, _, checks["ExpiredRuns"] = s.ExpiredRuns(s.ctx, postgres.RunRef{}, 10, 10)
+			_, checks["PruneRuns"] = s.PruneRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
+			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})
+			checks["CreateUpload"] = err
+			_, checks["CompleteUpload"] = s.CompleteUpload(s.ctx, s.tenant, u.ID, "blob")
+			_, checks["ExpireUploads"] = s.ExpireUploads(s.ctx, 10)
+			_, checks["CondemnedObjects"] = s.CondemnedObjects(s.ctx, 10)
+			checks["ForgetObjects"] = s.ForgetObjects(s.ctx, []postgres.Garbage{{TenantID: s.tenant, Key: "u"}})
 			_, checks["DecideGate"] = s.decide(e.gate, "approve")
 			s.expire(t, e.claim.StepID)
 			if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{Lost: time.Minute})); made != "[lease_expired]" {

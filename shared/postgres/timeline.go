@@ -25,7 +25,7 @@ func (db *DB) Timeline(ctx context.Context, tenant, runID uuid.UUID) (t run.Time
 		if t.Run, err = oneRun(ctx, tx, tenant, runID); err != nil {
 			return err
 		}
-		steps, err := stepsOfRun(ctx, tx, tenant, runID, -1, run.MaxSteps)
+		steps, err := stepsOfRun(ctx, tx, tenant, runID, -1, run.MaxSteps+1)
 		if err != nil {
 			return err
 		}

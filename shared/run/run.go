@@ -16,7 +16,8 @@ type Run struct {
 	Goal             string
 	State            State
 	Version          int64
-	EventSeq         int64 // seq of the newest event
+	EventSeq         int64  // seq of the newest event
+	PrunedSeq        *int64 // its logs and the events up to this one were deleted when its retention passed; nil: none
 	Labels           map[string]string
 	Plan             json.RawMessage // normalised
 	PlanDigest       string          // sha256:<hex> of the plan in RFC 8785 form
@@ -180,7 +181,8 @@ const (
 	InterruptCheckpoint  CheckpointKind = "interrupt"
 )
 
-// Artifact is bytes that a step produced, addressed by object key and SHA-256.
+// Artifact is bytes that a step produced or a client uploaded, addressed by object
+// key and SHA-256. They can be read once it is ready.
 type Artifact struct {
 	ID        uuid.UUID
 	RunID     *uuid.UUID
@@ -190,5 +192,10 @@ type Artifact struct {
 	MediaType string
 	Size      int64
 	SHA256    []byte
+	State     State // Pending or Ready
 	CreatedAt time.Time
 }
+
+// MaxArtifactBytes is the largest artifact that can be uploaded: the largest file
+// of a workspace.
+const MaxArtifactBytes = 1 << 30

@@ -30,6 +30,9 @@ const (
 	ToolCodegen        = "codegen"
 	ManualFamily       = "manual:"
 	GateFamily         = "gate:"
+
+	// ToolUnpack is not for plans to name: it brings an uploaded workspace in.
+	ToolUnpack = "workspace:unpack"
 )
 
 // reserved are gates that are no command gates.
@@ -109,15 +112,22 @@ type WriteInputs struct {
 	Files []WriteFile `json:"files"`
 }
 
-// WriteFile is one file to write: its content as text or in base64.
+// WriteFile is one file to write: its content as text, in base64, or the bytes of
+// an artifact.
 type WriteFile struct {
 	Path          string  `json:"path"`
 	Content       *string `json:"content,omitempty"`
 	ContentBase64 *string `json:"content_base64,omitempty"`
+	ArtifactID    string  `json:"artifact_id,omitempty"`
 	Mode          string  `json:"mode,omitempty"` // 644, the default, or 755
 }
 
-// Bytes is the content to write.
+// UnpackInputs are the inputs of the tool that unpacks a workspace.
+type UnpackInputs struct {
+	ArtifactID string `json:"artifact_id"`
+}
+
+// Bytes is the content to write of a file that names no artifact.
 func (f WriteFile) Bytes() ([]byte, error) {
 	if f.ContentBase64 != nil {
 		return base64.StdEncoding.DecodeString(*f.ContentBase64)
@@ -379,15 +389,32 @@ func (c *checker) file(at string, f WriteFile) {
 			c.add(at+"/path", detail)
 		}
 	}
-	if (f.Content == nil) == (f.ContentBase64 == nil) {
-		c.add(at, "exactly one of content and content_base64 is given")
-	} else if _, err := f.Bytes(); err != nil && !c.open(*f.ContentBase64) {
-		c.add(at+"/content_base64", "is not base64")
-	} else if f.Content != nil && BadText(*f.Content) != "" {
-		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
+	given := 0
+	for _, is := range []bool{f.Content != nil, f.ContentBase64 != nil, f.ArtifactID != ""} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		c.add(at, "exactly one of content, content_base64 and artifact_id is given")
+	case f.ArtifactID != "":
+		if !c.open(f.ArtifactID) {
+			c.artifact(at+"/artifact_id", f.ArtifactID)
+		}
+	default:
+		c.content(at, f)
 	}
 	if f.Mode != "" && !c.open(f.Mode) && f.Mode != "644" && f.Mode != "755" {
 		c.add(at+"/mode", `is "644" or "755"`)
+	}
+}
+
+func (c *checker) content(at string, f WriteFile) {
+	if _, err := f.Bytes(); err != nil && !c.open(*f.ContentBase64) {
+		c.add(at+"/content_base64", "is not base64")
+	} else if f.Content != nil && BadText(*f.Content) != "" {
+		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
 	}
 }
 
@@ -422,12 +449,7 @@ var (
 )
 
 func (c *checker) checkout(in CheckoutInputs) {
-	if !c.open(in.URL) && (!gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes || BadText(in.URL) != "") {
-		c.add("/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
-	}
-	if in.Ref != "" && !c.open(in.Ref) && !gitRef.MatchString(in.Ref) {
-		c.add("/ref", "is a branch, a tag or a commit")
-	}
+	c.repository("", in.URL, in.Ref)
 	if in.Path != "" && !c.open(in.Path) {
 		if detail := BadPath(in.Path); detail != "" {
 			c.add("/path", detail)
@@ -435,6 +457,15 @@ func (c *checker) checkout(in CheckoutInputs) {
 	}
 	if in.Depth != nil && *in.Depth < 0 {
 		c.add("/depth", "is 0 or more")
+	}
+}
+
+func (c *checker) repository(at, url, ref string) {
+	if !c.open(url) && (!gitURL.MatchString(url) || len(url) > maxURLBytes || BadText(url) != "") {
+		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
+	}
+	if ref != "" && !c.open(ref) && !gitRef.MatchString(ref) {
+		c.add(at+"/ref", "is a branch, a tag or a commit")
 	}
 }
 

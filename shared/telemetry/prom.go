@@ -46,6 +46,7 @@ type Metrics struct {
 	IdempotentReplays *Counter // route
 	SSEConnections    *Gauge   // run|feed
 	SSEEventsSent     *Counter // type
+	EventsPruned      *Counter
 	ListenerUp        *Gauge
 
 	FailpointHits *Counter // name
@@ -88,6 +89,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.IdempotentReplays = m.counter("idempotent_replays_total")
 	m.SSEConnections = m.gauge("sse_connections")
 	m.SSEEventsSent = m.counter("sse_events_sent_total")
+	m.EventsPruned = m.counter("events_pruned_total")
 	m.ListenerUp = m.gauge("listener_up")
 	m.FailpointHits = m.counter("failpoint_hits_total")
 	m.SpansDropped = m.counter("otel_spans_dropped_total")

@@ -91,6 +91,9 @@ func script() map[string]http.HandlerFunc {
 		"listCheckpointFiles": answer(http.StatusOK, api.FilePage{Items: []api.File{
 			{Name: "cmd", Path: "cmd", Mode: api.FileModeN040000, Digest: digest(6)},
 			{Name: "go.mod", Path: "go.mod", Mode: api.FileModeN100644, Digest: digest(7), SizeBytes: ptr(int64(120))}}}),
+		"listArtifacts": answer(http.StatusOK, api.ArtifactPage{Items: []api.Artifact{
+			{ID: id("art", 1), RunID: &d.Run.ID, StepID: ptr(id("step", 2)), Name: "unit-evidence\x1b[2J.json", MediaType: "application/json",
+				SizeBytes: 1800, Sha256: digest(8)[7:], CreatedAt: ago(40)}}, NextCursor: ptr("YXJ0")}),
 		"getCheckpointFile": text("module example\n", "application/octet-stream"),
 		"getStepLogs":       text("compiling\nok\n", "text/plain"),
 		"getStep": answer(http.StatusOK, api.StepDetail{Step: d.Steps[0], Attempts: []api.Attempt{{Fence: 1, WorkerID: "w1", WorkerPid: 42,
@@ -172,6 +175,8 @@ func TestCommands(t *testing.T) {
 		"checkpoint-show":     "checkpoint show " + run + " " + ckpt,
 		"checkpoint-files":    "checkpoint files " + run + " " + ckpt,
 		"checkpoint-cat":      "checkpoint cat " + run + " " + ckpt + " go.mod",
+		"artifact-list":       "artifact list " + run,
+		"artifact-no-file":    "artifact upload nowhere.txt",
 		"logs":                "logs " + run + "/build",
 		"logs-no-such-step":   "logs " + run + "/deploy",
 		"logs-list":           "logs " + id("step", 1) + " --list",
@@ -191,12 +196,15 @@ func TestCommands(t *testing.T) {
 			_, server := newGateway(t, script())
 			c := newCLI(t, server.URL)
 			c.in = strings.NewReader(plan)
-			for file, content := range map[string]string{"plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`} {
+			for file, content := range map[string]string{"nowhere.txt": "", "plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`} {
 				path := filepath.Join(c.dir, file)
+				args = strings.Replace(args, " "+file, " "+path, 1)
+				if content == "" {
+					continue
+				}
 				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				args = strings.Replace(args, " "+file, " "+path, 1)
 			}
 			got := c.transcript(t.Context(), strings.Fields(args)...)
 			got = strings.NewReplacer(c.dir+"/", "", server.URL, "http://gateway").Replace(got)

@@ -76,6 +76,8 @@ var policy = map[string]rule{
 	"getCheckpointFile":   {role: api.RoleViewer, scope: "checkpoints:read"},
 	"listArtifacts":       {role: api.RoleViewer, scope: "artifacts:read"},
 	"getArtifact":         {role: api.RoleViewer, scope: "artifacts:read"},
+	"createArtifact":      {role: api.RoleOperator, scope: "artifacts:write"},
+	"completeArtifact":    {role: api.RoleOperator, scope: "artifacts:write"},
 	"listAPIKeys":         {role: api.RoleAdmin},
 	"createAPIKey":        {role: api.RoleAdmin},
 	"revokeAPIKey":        {role: api.RoleAdmin},

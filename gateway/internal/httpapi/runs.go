@@ -82,7 +82,7 @@ func projectOf(r *http.Request) (string, error) {
 }
 
 // previewRun checks a plan and answers how it would run, writing nothing.
-func (s *Server) previewRun(c echo.Context, _ *Principal) error {
+func (s *Server) previewRun(c echo.Context, p *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -94,11 +94,14 @@ func (s *Server) previewRun(c echo.Context, _ *Principal) error {
 	if err != nil {
 		return err
 	}
+	if err := s.Store.CheckArtifacts(c.Request().Context(), p.Tenant, plan); err != nil {
+		return err
+	}
 	_, digest, err := plan.Canonical()
 	if err != nil {
 		return err
 	}
-	out := api.RunPreview{PlanDigest: digest, Graph: graph(plan.Steps)}
+	out := api.RunPreview{PlanDigest: digest, Graph: graph(plan.Expanded().Steps)}
 	raw, err := json.Marshal(plan)
 	if err != nil {
 		return fmt.Errorf("plan as JSON: %w", err)

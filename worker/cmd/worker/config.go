@@ -16,7 +16,7 @@ type settings struct {
 	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" doc:"how long running steps may go on after SIGTERM"`
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory of this worker alone for workspaces; a new one below the system's temporary directory by default"`
 	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed"`
-	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout may read, separated by commas"`
+	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`
 	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps may reach although they are not on the public internet"`
 	Model        modelSettings
 }

@@ -24,6 +24,7 @@ import (
 	"nofx.dev/shared/process"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/retention"
 	"nofx.dev/worker/internal/sandbox"
 	"nofx.dev/worker/internal/step"
 	"nofx.dev/worker/internal/tool"
@@ -90,6 +91,10 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 		return telemetry.Serve(serving, listener, p.Registry, func(check context.Context) map[string]error {
 			return map[string]error{"database": pools.work.Ready(check), "storage": blobs.Ping(check), "draining": ctx.Err()}
 		})
+	})
+	group.Go(func() error {
+		retention.New(retention.Config{DB: pools.work, Blobs: blobs, Metrics: p.Metrics, Log: p.Log}).Run(ctx)
+		return nil
 	})
 	err = w.Run(ctx, hurry)
 	stopServing()

@@ -225,7 +225,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx),
+		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
 		Effect: func(toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
 			return a.effect(ctx, toolCtx, e)
 		},

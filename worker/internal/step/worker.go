@@ -31,6 +31,12 @@ const (
 	batch = 64
 )
 
+// How long finished jobs are kept: those of a busy day would be millions of rows.
+const (
+	jobRetention       = time.Hour
+	failedJobRetention = 24 * time.Hour
+)
+
 // Config is what a Worker works with.
 type Config struct {
 	ID      string // unique among workers; on leases and attempts
@@ -130,6 +136,11 @@ func New(cfg Config) (*Worker, error) {
 		FetchPollInterval: 100 * time.Millisecond, // for what no notification told
 		JobTimeout:        -1,                     // a step's own timeout and lease act
 		PollOnly:          cfg.PollOnly,
+		// Whichever worker leads deletes finished jobs. They were wake-ups: what
+		// happened is in the rows of their steps.
+		CompletedJobRetentionPeriod: jobRetention,
+		CancelledJobRetentionPeriod: failedJobRetention,
+		DiscardedJobRetentionPeriod: failedJobRetention,
 	})
 	return w, err
 }
