@@ -1,6 +1,7 @@
 -- Retention: what runs that ended long ago have left goes run by run, in small
--- batches (EXECUTION.md, Tables). Runs, steps, attempts, gates, checkpoints and
--- artifacts stay; step logs and events go, and the run says how far.
+-- batches (EXECUTION.md, Tables). Runs, steps, attempts, effects, gates, checkpoints
+-- and artifacts stay; step logs and events go, and the run says how far. Signals go
+-- by a time of their own.
 SET LOCAL ROLE nofx_owner;
 
 -- The newest transaction of which an event was deleted. A tenant's feed is whole
@@ -129,9 +130,27 @@ BEGIN
 END
 $$;
 
+-- Deletes some of the signals that nobody waited for in time, or that a step took
+-- which has ended since, of all tenants, and says how many.
+CREATE FUNCTION nofx.expire_signals(p_limit int) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM inbox WHERE ctid = ANY (ARRAY(
+            SELECT i.ctid FROM inbox i
+            WHERE i.expires_at <= (SELECT clock_timestamp())
+              -- The next attempt at a step reads its payload. No join: that could read all steps.
+              AND coalesce((SELECT s.state FROM step s WHERE s.tenant_id = i.tenant_id AND s.id = i.step_id), 'failed')
+                IN ('succeeded', 'failed', 'skipped', 'cancelled')
+            ORDER BY i.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit)) RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+
 GRANT EXECUTE ON FUNCTION
     nofx.expired_runs(uuid, uuid, int, int),
-    nofx.prune_runs(uuid[], int)
+    nofx.prune_runs(uuid[], int),
+    nofx.expire_signals(int)
 TO nofx_app;
 
 RESET ROLE;

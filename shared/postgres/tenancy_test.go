@@ -373,6 +373,7 @@ func TestOneConnection(t *testing.T) {
 			checks["CreateUpload"] = err
 			_, checks["CompleteUpload"] = s.CompleteUpload(s.ctx, s.tenant, u.ID, "blob")
 			_, checks["ExpireUploads"] = s.ExpireUploads(s.ctx, 10)
+			_, checks["ExpireSignals"] = s.ExpireSignals(s.ctx, 10)
 			_, checks["CondemnedObjects"] = s.CondemnedObjects(s.ctx, 10)
 			checks["ForgetObjects"] = s.ForgetObjects(s.ctx, []postgres.Garbage{{TenantID: s.tenant, Key: "u"}})
 			_, checks["DecideGate"] = s.decide(e.gate, "approve")

@@ -1,6 +1,6 @@
 // Package retention deletes what runs have left once the time for it has passed:
-// step logs and events, uploads that nobody completed, and the objects that no row
-// needs any more.
+// step logs and events, uploads that nobody completed, signals that nobody waited
+// for, and the objects that no row needs any more.
 //
 // Every worker has a [Cleaner]. They share the work by SKIP LOCKED and need no
 // leader; each does a little at a time, so that a backlog of years is worked off
@@ -82,12 +82,16 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	expired, err := c.DB.ExpireUploads(ctx, batch)
+	uploads, err := c.DB.ExpireUploads(ctx, batch)
+	if err != nil {
+		return false, err
+	}
+	signals, err := c.DB.ExpireSignals(ctx, batch)
 	if err != nil {
 		return false, err
 	}
 	deleted, err := c.objects(ctx)
-	return pruned || expired == batch || deleted == batch, err
+	return pruned || uploads == batch || signals == batch || deleted == batch, err
 }
 
 // runs prunes runs whose retention has passed.

@@ -281,6 +281,25 @@ func TestUploads(t *testing.T) {
 	}
 }
 
+// Signals that nobody waited for go when their time has passed, also more of them
+// than a batch.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	tenant := b.Tenant(t)
+	for _, key := range []string{"old", "new"} {
+		if _, taken, err := b.db.SendSignal(b.ctx, tenant, key, []byte("1")); taken || err != nil {
+			t.Fatalf("SendSignal(%s) = %v, %v, want it kept", key, taken, err)
+		}
+	}
+	b.exec(t, `INSERT INTO nofx.inbox (tenant_id, id, key, payload, sent_by, sent_at, expires_at)
+		SELECT tenant_id, gen_random_uuid(), key, payload, sent_by, sent_at, expires_at FROM nofx.inbox, generate_series(1, $1) WHERE key = 'old'`, batch)
+	b.exec(t, "UPDATE nofx.inbox SET expires_at = clock_timestamp() WHERE key = 'old'")
+	if got := b.passes(t); got != 2 || b.count(t, "inbox") != 1 || b.count(t, "inbox WHERE key = 'new'") != 1 {
+		t.Errorf("%d passes, signals left: %d; want 2, and the one in time", got, b.count(t, "inbox"))
+	}
+}
+
 // Run works by itself and ends with its context.
 func TestRun(t *testing.T) {
 	t.Parallel()
