@@ -68,7 +68,7 @@ CREATE TABLE nofx.object (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, key)
 );
-CREATE INDEX object_condemned ON nofx.object (created_at) WHERE state = 'condemned';
+CREATE INDEX object_condemned ON nofx.object (kind, created_at) WHERE state = 'condemned';
 CALL nofx.guard_tenant('nofx.object');
 GRANT SELECT, INSERT ON nofx.object TO nofx_app;
 

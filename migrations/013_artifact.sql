@@ -40,7 +40,7 @@ CREATE FUNCTION nofx.expire_uploads(p_limit int) RETURNS bigint
 AS $$
     WITH expired AS (
         SELECT a.tenant_id, a.id FROM artifact a
-        WHERE a.state = 'pending' AND a.created_at <= clock_timestamp() - interval '1 day'
+        WHERE a.state = 'pending' AND a.created_at <= (SELECT clock_timestamp()) - interval '1 day'
         ORDER BY a.created_at FOR UPDATE SKIP LOCKED LIMIT p_limit
     ), gone AS (
         DELETE FROM artifact a USING expired e WHERE a.tenant_id = e.tenant_id AND a.id = e.id RETURNING a.tenant_id, a.key
@@ -55,9 +55,14 @@ $$;
 CREATE FUNCTION nofx.condemned_objects(p_limit int) RETURNS TABLE (tenant_id uuid, key text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT o.tenant_id, o.key FROM object o
-    WHERE o.state = 'condemned' AND (o.kind = 'log' OR o.kind = 'upload' AND o.created_at <= clock_timestamp() - interval '1 day')
-    ORDER BY o.created_at LIMIT p_limit
+    SELECT c.tenant_id, c.key FROM (
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'log' ORDER BY o.created_at LIMIT p_limit)
+        UNION ALL
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
+        ORDER BY o.created_at LIMIT p_limit)) AS c
+    ORDER BY c.created_at LIMIT p_limit
 $$;
 
 -- The caller has deleted these objects.
