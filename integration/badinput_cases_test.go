@@ -224,7 +224,7 @@ func plans() (all []bad) {
 		{"sleep", `{"duration_s":99999999}`, "/duration_s"},
 		{"manual:ship", `{}`, "/message"},
 		{"manual:ship", `{"message":"Go?","expires_s":0}`, "/expires_s"},
-		{"manual:ship", `{"message":"Go?","approvals":2}`, "/approvals"},
+		{"manual:ship", `{"message":"Go?","approvals":21}`, "/approvals"},
 	} {
 		add(tt.tool+" "+tt.inputs, withTool(tt.tool, tt.inputs), planCode, first+"/inputs"+tt.pointer)
 	}

@@ -1464,7 +1464,7 @@ type TimelineItem struct {
 	// RunMs How long its attempts took together
 	RunMs int64 `json:"run_ms"`
 
-	// Spans Its statuses from `ready` on, in order: bars to draw
+	// Spans Its statuses from `ready` on, in order: bars to draw; deleted with the events when the retention of the run has passed
 	Spans []TimelineSpan `json:"spans"`
 	Step  Step           `json:"step"`
 

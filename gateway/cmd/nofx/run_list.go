@@ -67,7 +67,7 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 	c.Flags().StringVar(&until, "until", "", "only runs created before")
 	anyOf(c, "status", api.RunStatusQueued, api.RunStatusRunning, api.RunStatusWaiting, api.RunStatusPaused,
 		api.RunStatusSucceeded, api.RunStatusFailed, api.RunStatusCancelled)
-	oneOf(c, "tool", "bash", "workspace:write", "git:checkout", "sleep", "gate:*", "manual:*")
+	oneOf(c, "tool", "bash", "workspace:write", "git:checkout", "http", "sleep", "signal", "codegen", "gate:*", "manual:*")
 	oneOf(c, "since", "1h", "24h", "7d", "30d")
 	oneOf(c, "until", "1h", "24h", "7d", "30d")
 	pageFlags(c, &limit, &cursor)
