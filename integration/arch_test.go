@@ -56,6 +56,8 @@ var mayImport = []rule{
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/egress", []string{"shared/fault"}},
 	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
+	{"worker/internal/llm/...", slices.Concat([]string{"worker/internal/llm", "worker/internal/edit", "shared/fault", "shared/telemetry", "github.com/santhosh-tekuri/jsonschema/v6"}, otelAPI, pure)},
+	{"worker/internal/edit", slices.Concat([]string{"worker/internal/llm", "shared/fault", "shared/run"}, pure)},
 	{"worker/internal/...", slices.Concat([]string{"worker/internal/...", "shared/...", "golang.org/x/sys/..."}, river, otelAPI, pure)},
 
 	{"migrations/...", slices.Concat([]string{"migrations/..."}, pgx, river)},
@@ -70,7 +72,7 @@ const riverTypes = "github.com/riverqueue/river/rivertype"
 var (
 	// pure are small libraries that do no I/O.
 	pure = []string{
-		"github.com/google/uuid", "github.com/gowebpki/jcs", "github.com/go-json-experiment/json/...",
+		"github.com/bmatcuk/doublestar/v4", "github.com/google/uuid", "github.com/gowebpki/jcs", "github.com/go-json-experiment/json/...",
 		"github.com/klauspost/compress/zstd", "golang.org/x/sync/errgroup",
 	}
 	pgx     = []string{"github.com/jackc/pgx/v5/..."}
@@ -112,6 +114,8 @@ var mayNotReach = []rule{
 	{"gateway/...", []string{"worker/..."}},
 	{"worker/...", []string{"gateway/..."}},
 	{"shared/...", []string{"gateway/...", "worker/..."}},
+	// What speaks to a model has neither the database nor a way to run code.
+	{"worker/internal/llm/...", []string{"shared/postgres/...", "shared/blob/...", "worker/internal/sandbox", "worker/internal/tool"}},
 }
 
 // nameless are names that say nothing about what a package is for.
@@ -295,6 +299,7 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 		{"worker/internal/tool", ours + "gateway/api", "worker/internal/tool may not depend on gateway/api"},
 		{"worker/internal/snapshot", ours + "shared/postgres", "worker/internal/snapshot imports shared/postgres: the row of worker/internal/snapshot allows"},
 		{"worker/internal/step", "github.com/minio/minio-go/v7/pkg/credentials", "github.com/minio/... is only for"},
+		{"worker/internal/edit", ours + "shared/postgres", "worker/internal/llm/rules may not depend on shared/postgres, and does: worker/internal/llm/rules → worker/internal/edit → shared/postgres"},
 		{"worker/internal/step", ours + "migrations/pgserver", "migrations/pgserver is only for"},
 		{"integration/harness", ours + "shared/postgres", "integration/harness may not depend on shared/postgres"},
 		{"integration/harness", ours + "worker/internal/step", "integration/harness may not depend on worker/internal/step"},

@@ -154,7 +154,7 @@ func plans() (all []bad) {
 	for _, name := range []string{"", "A", "a b", ".a", "../a", "a/b", strings.Repeat("a", 65), "a\u202eb", "a\u200bb", "é"} {
 		add("name "+name, steps(name), planCode, first+"/name")
 	}
-	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen", "workspace:read"} {
+	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen:x", "workspace:read"} {
 		add("tool "+name, withTool(name, `{}`), tool, first+"/tool")
 	}
 	for _, tt := range []struct{ tool, inputs, pointer string }{
@@ -168,6 +168,18 @@ func plans() (all []bad) {
 		{"bash", `{"script":"true","env":{"A":7}}`, "/env/A"},
 		{"bash", `[]`, ""},
 		{"gate:unit", `{"command":"${{ x }}"}`, "/command"},
+		{"gate:unit", `{"report":{"format":"tap","path":"r"}}`, "/report/format"},
+		{"gate:unit", `{"report":{"format":"junit","path":"../r.xml"}}`, "/report/path"},
+		{"gate:unit", `{"report":{"format":"junit"}}`, "/report/path"},
+		{"gate:unit", `{"report":{"format":"junit","path":"r.xml","as":"x"}}`, "/report/as"},
+		{"codegen", `{}`, "/instruction"},
+		{"codegen", `{"instruction":"use ${{ steps.a.outputs.x }}"}`, "/instruction"},
+		{"codegen", `{"instruction":"x","paths":["/etc/*"]}`, "/paths/0"},
+		{"codegen", `{"instruction":"x","paths":["**/*.go","a/../../b"]}`, "/paths/1"},
+		{"codegen", `{"instruction":"x","paths":["[a"]}`, "/paths/0"},
+		{"codegen", `{"instruction":"x","model":"a b"}`, "/model"},
+		{"codegen", `{"instruction":"x","max_tokens":0}`, "/max_tokens"},
+		{"codegen", `{"instruction":"x","temperature":2}`, "/temperature"},
 		{"workspace:write", `{"files":[{"path":"../x","content":""}]}`, "/files/0/path"},
 		{"workspace:write", `{"files":[{"path":"a/../../x","content":""}]}`, "/files/0/path"},
 		{"workspace:write", `{"files":[{"path":"/etc/passwd","content":""}]}`, "/files/0/path"},
@@ -175,6 +187,8 @@ func plans() (all []bad) {
 		{"workspace:write", `{"files":[{"path":".nofx/x","content":""}]}`, "/files/0/path"},
 		{"workspace:write", `{"files":[{"path":"a","content":"","content_base64":""}]}`, "/files/0"},
 		{"workspace:write", `{"files":[{"path":"a"}]}`, "/files/0"},
+		{"workspace:write", `{"files":[{"path":"a","artifact_id":"art_x"}]}`, "/files/0/artifact_id"},
+		{"workspace:write", `{"files":[{"path":"a","content":"","artifact_id":"art_x"}]}`, "/files/0"},
 		{"workspace:write", `{"files":[{"path":"a","content_base64":"***"}]}`, "/files/0/content_base64"},
 		{"workspace:write", `{"files":[{"path":"a","content":"","mode":"4755"}]}`, "/files/0/mode"},
 		{"git:checkout", `{"url":"ssh://host/x"}`, "/url"},
@@ -210,7 +224,7 @@ func plans() (all []bad) {
 		{"sleep", `{"duration_s":99999999}`, "/duration_s"},
 		{"manual:ship", `{}`, "/message"},
 		{"manual:ship", `{"message":"Go?","expires_s":0}`, "/expires_s"},
-		{"manual:ship", `{"message":"Go?","approvals":2}`, "/approvals"},
+		{"manual:ship", `{"message":"Go?","approvals":21}`, "/approvals"},
 	} {
 		add(tt.tool+" "+tt.inputs, withTool(tt.tool, tt.inputs), planCode, first+"/inputs"+tt.pointer)
 	}
@@ -222,7 +236,17 @@ func plans() (all []bad) {
 	add("tool that the policy forbids", withPlan(`"policy":{"tools_allowed":["gate:*"]}`), planCode, first+"/tool")
 	add("secret that is not there", withPlan(`"policy":{"secrets":["TOKEN"]}`), planCode, "/plan/policy/secrets/0")
 	add("network", withPlan(`"policy":{"network":"all"}`), planCode, "/plan/policy/network")
-	add("workspace of another source", withPlan(`"workspace":{"source":"upload"}`), planCode, "/plan/workspace/source")
+	add("workspace of another source", withPlan(`"workspace":{"source":"svn"}`), planCode, "/plan/workspace/source")
+	add("workspace of no repository", withPlan(`"workspace":{"source":"git"}`), planCode, "/plan/workspace/git")
+	add("workspace by ssh", withPlan(`"workspace":{"source":"git","git":{"url":"ssh://host/x"}}`), planCode, "/plan/workspace/git/url")
+	add("workspace at an option", withPlan(`"workspace":{"source":"git","git":{"url":"https://host/x","ref":"--upload-pack=id"}}`), planCode, "/plan/workspace/git/ref")
+	add("workspace of no artifact", withPlan(`"workspace":{"source":"upload"}`), planCode, "/plan/workspace/artifact_id")
+	add("workspace of a run", withPlan(`"workspace":{"source":"upload","artifact_id":"run_`+strings.Repeat("0", 32)+`"}`), planCode, "/plan/workspace/artifact_id")
+	add("workspace of an artifact nowhere", withPlan(`"workspace":{"source":"upload","artifact_id":"art_`+strings.Repeat("0", 32)+`"}`), planCode, "/plan/workspace/artifact_id")
+	add("empty workspace of a repository", withPlan(`"workspace":{"git":{"url":"https://host/x"}}`), planCode, "/plan/workspace/git")
+	add("artifact nowhere", withTool("workspace:write", `{"files":[{"path":"a","artifact_id":"art_`+strings.Repeat("0", 32)+`"}]}`), planCode, first+"/inputs/files/0/artifact_id")
+	add("a tool that is ours", withTool("workspace:unpack", `{"artifact_id":"art_`+strings.Repeat("0", 32)+`"}`), tool, first+"/tool")
+	add("a name that is ours", `{"plan":{"goal":"g","steps":[{"name":"workspace~git","tool":"bash","inputs":{"script":"true"}}]}}`, planCode, first+"/name")
 	add("label's name", withPlan(`"labels":{"A B":"c"}`), planCode, "/plan/labels/A B")
 	add("long label", withPlan(`"labels":{"a":"`+strings.Repeat("x", 256)+`"}`), planCode, "/plan/labels/a")
 	for _, timeout := range []string{"-1", "0", "86401"} {
@@ -234,6 +258,35 @@ func plans() (all []bad) {
 	add("another back-off", withStep(`"retry":{"backoff":"linear"}`), planCode, first+"/retry/backoff")
 	add("no pause", withStep(`"retry":{"initial_s":0}`), planCode, first+"/retry/initial_s")
 	add("a long pause", withStep(`"retry":{"initial_s":301}`), planCode, first+"/retry/initial_s")
+	return all
+}
+
+// uploads are announcements of artifacts that cannot be.
+func uploads(mine things) (all []bad) {
+	sum := strings.Repeat("0123456789abcdef", 4)
+	add := func(name, body string, status int, code api.ProblemCode, pointer string) {
+		all = append(all, bad{name, "POST /api/artifacts", "", body, status, code, pointer})
+	}
+	announce := func(name, size, sum string) string {
+		return `{"name":` + name + `,"size_bytes":` + size + `,"sha256":"` + sum + `"}`
+	}
+	add("nothing", `{}`, 422, field, "/name")
+	add("no name", announce(`""`, "1", sum), 422, field, "/name")
+	add("long name", announce(`"`+strings.Repeat("n", 256)+`"`, "1", sum), 422, field, "/name")
+	add("bidi name", announce(`"a\u202eb"`, "1", sum), 422, field, "/name")
+	add("NUL in the name", announce(`"a\u0000b"`, "1", sum), 422, field, "/name")
+	add("empty", announce(`"a"`, "0", sum), 422, field, "/size_bytes")
+	add("negative", announce(`"a"`, "-1", sum), 422, field, "/size_bytes")
+	add("too large", announce(`"a"`, "1073741825", sum), 422, field, "/size_bytes")
+	add("beyond 64 bits", announce(`"a"`, "9223372036854775808", sum), 422, field, "/size_bytes")
+	add("half a byte", announce(`"a"`, "1.5", sum), 400, malformed, "/size_bytes")
+	add("no digest", announce(`"a"`, "1", ""), 422, field, "/sha256")
+	add("another digest", announce(`"a"`, "1", strings.ToUpper(sum)), 422, field, "/sha256")
+	add("of somebody else's run", `{"name":"a","size_bytes":1,"sha256":"`+sum+`","run_id":"`+mine.run+`"}`, 400, unknown, "/run_id")
+	all = append(all,
+		bad{"completion of a run", "POST /api/artifacts/" + mine.run + "/complete", "", "", 404, notFound, ""},
+		bad{"completion of nothing", "POST /api/artifacts/art_" + strings.Repeat("0", 32) + "/complete", "", "", 404, notFound, ""},
+		bad{"completion with a wish", "POST /api/artifacts/" + mine.artifact + "/complete?force=1", "", "", 400, parameter, "/force"})
 	return all
 }
 

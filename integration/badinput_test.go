@@ -115,7 +115,7 @@ func TestBadInput(t *testing.T) {
 	}
 	w := wire{strings.TrimPrefix(s.URL, "http://"), s.APIKey}
 	for name, table := range map[string][]bad{
-		"syntax": syntax(), "plans": plans(), "headers and routes": routes(), "parameters": parameters(mine),
+		"syntax": syntax(), "plans": plans(), "uploads": uploads(mine), "headers and routes": routes(), "parameters": parameters(mine),
 		"ids": ids(mine, theirs), "states": states(mine), "keys": keyed(keys, viewer, service),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,6 +203,7 @@ func alike(t *testing.T, w wire, theirs things) {
 		{"POST", "/api/gates/%s/reject", theirs.pending, `{"reason":"x"}`},
 		{"POST", "/api/gates/%s/waive", theirs.gate, `{"reason":"x"}`},
 		{"GET", "/api/artifacts/%s", theirs.artifact, ""},
+		{"POST", "/api/artifacts/%s/complete", theirs.artifact, ""},
 		{"DELETE", "/api/api-keys/%s", theirs.key, ""},
 	} {
 		ask := func(id string) api.Problem {

@@ -34,12 +34,18 @@ var invariants = []invariant{
 		JOIN nofx.event x ON (x.tenant_id, x.run_id, x.step_id) = (e.tenant_id, e.run_id, e.step_id)
 			AND x.event IN ('lease_expired', 'poison', 'cancel') AND x.from_state = 'running' AND x.seq < e.seq
 		WHERE e.fence < x.fence`},
-	{"I9 events are dense from 1", `
-		SELECT run_id::text || ' ' || min(seq) || '..' || max(seq) || ' in ' || count(*) FROM nofx.event
-		GROUP BY tenant_id, run_id HAVING min(seq) <> 1 OR max(seq) <> count(*)`},
+	{"I9 events are dense from 1, or from where retention has come to", `
+		SELECT e.run_id::text || ' ' || min(e.seq) || '..' || max(e.seq) || ' in ' || count(*) FROM nofx.event e
+		JOIN nofx.run r ON (r.tenant_id, r.id) = (e.tenant_id, e.run_id) GROUP BY e.tenant_id, e.run_id, r.pruned_seq
+		HAVING min(e.seq) <> coalesce(r.pruned_seq, 0) + 1 OR max(e.seq) <> coalesce(r.pruned_seq, 0) + count(*)`},
 	{"I9 the run knows its newest event", `
 		SELECT r.id::text || ' ' || r.event_seq FROM nofx.run r
-		WHERE r.event_seq <> (SELECT max(seq) FROM nofx.event e WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id))`},
+		WHERE r.event_seq <> coalesce((SELECT max(seq) FROM nofx.event e WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id)), r.pruned_seq, 0)`},
+	{"only what has ended is pruned, and its logs first", `
+		SELECT r.id::text FROM nofx.run r WHERE r.pruned_seq > 0 AND (r.pruned_seq > r.event_seq OR EXISTS (
+			SELECT FROM nofx.step s JOIN nofx.log_chunk c ON (c.tenant_id, c.step_id) = (s.tenant_id, s.id)
+			WHERE (s.tenant_id, s.run_id) = (r.tenant_id, r.id) AND c.created_at < coalesce((
+				SELECT min(e.at) FROM nofx.event e WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id)), 'infinity')))`},
 	{"I10 every state event is an edge of the table", `
 		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' ' || e.from_state || '-' || e.event || '->' || e.to_state FROM nofx.event e
 		WHERE e.event IS NOT NULL AND NOT EXISTS (
@@ -49,16 +55,18 @@ var invariants = []invariant{
 		SELECT run_id::text || '.' || seq || ' ' || type || ' from ' || from_state || ' after ' || before FROM (
 			SELECT e.*, lag(to_state) OVER (PARTITION BY tenant_id, run_id, split_part(type, '.', 1), step_id ORDER BY seq) AS before
 			FROM nofx.event e WHERE event IS NOT NULL AND type NOT LIKE 'gate.%') e
-		WHERE from_state <> coalesce(before, CASE WHEN type LIKE 'run.%' THEN 'queued' ELSE 'pending' END)`},
+		WHERE from_state <> coalesce(before, CASE
+			WHEN EXISTS (SELECT FROM nofx.run r WHERE (r.tenant_id, r.id) = (e.tenant_id, e.run_id) AND r.pruned_seq > 0) THEN from_state
+			WHEN type LIKE 'run.%' THEN 'queued' ELSE 'pending' END)`},
 	{"I10 the last state event is the row", `
-		SELECT s.id::text || ' ' || s.state FROM nofx.step s
+		SELECT s.id::text || ' ' || s.state FROM nofx.step s JOIN nofx.run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id)
 		WHERE s.state <> coalesce((SELECT e.to_state FROM nofx.event e
 			WHERE (e.tenant_id, e.run_id, e.step_id) = (s.tenant_id, s.run_id, s.id) AND e.type LIKE 'step.%' AND e.event IS NOT NULL
-			ORDER BY e.seq DESC LIMIT 1), 'pending')
+			ORDER BY e.seq DESC LIMIT 1), CASE WHEN r.pruned_seq > 0 THEN s.state ELSE 'pending' END)
 		UNION ALL SELECT r.id::text || ' ' || r.state FROM nofx.run r
 		WHERE r.state <> coalesce((SELECT e.to_state FROM nofx.event e
 			WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id) AND e.type LIKE 'run.%' AND e.event IS NOT NULL
-			ORDER BY e.seq DESC LIMIT 1), 'queued')`},
+			ORDER BY e.seq DESC LIMIT 1), CASE WHEN r.pruned_seq > 0 THEN r.state ELSE 'queued' END)`},
 	{"I11 no state event follows a terminal one, unless the run was tried again", `
 		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' after ' || x.type FROM nofx.event x
 		JOIN nofx.event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL
@@ -69,7 +77,8 @@ var invariants = []invariant{
 		SELECT e.run_id::text || '.' || e.seq || ' ' || e.type FROM nofx.event e
 		WHERE e.type LIKE 'step.%' AND e.event IN ('succeed', 'fail', 'wait', 'retry', 'interrupted') AND e.from_state = 'running' AND NOT EXISTS (
 			SELECT FROM nofx.event c WHERE (c.tenant_id, c.run_id, c.step_id, c.fence) = (e.tenant_id, e.run_id, e.step_id, e.fence)
-				AND c.event = 'claim' AND c.seq < e.seq)`},
+				AND c.event = 'claim' AND c.seq < e.seq)
+			AND NOT EXISTS (SELECT FROM nofx.run r WHERE (r.tenant_id, r.id) = (e.tenant_id, e.run_id) AND r.pruned_seq > 0)`},
 	{"I17 one trace: every row of a run carries the run's", `
 		SELECT 'event ' || e.run_id || '.' || e.seq FROM nofx.event e JOIN nofx.run r ON (r.tenant_id, r.id) = (e.tenant_id, e.run_id) WHERE e.trace_id <> r.trace_id
 		UNION ALL SELECT 'gate ' || g.id FROM nofx.gate g JOIN nofx.run r ON (r.tenant_id, r.id) = (g.tenant_id, g.run_id) WHERE g.trace_id <> r.trace_id
@@ -114,6 +123,9 @@ var mutations = []struct{ breaks, sql string }{
 	{"I8 ", `UPDATE nofx.event SET event = 'lease_expired', from_state = 'running', fence = 9 WHERE run_id = $ AND event = 'claim'`},
 	{"I9 events", `DELETE FROM nofx.event WHERE run_id = $ AND seq = 5`},
 	{"I9 events", `DELETE FROM nofx.event WHERE run_id = $ AND seq = 1`},
+	{"I9 events", `UPDATE nofx.run SET pruned_seq = 2 WHERE id = $`},
+	{"I9 the run", `DELETE FROM nofx.event WHERE run_id = $`},
+	{"only what", `WITH gone AS (DELETE FROM nofx.event WHERE run_id = $) UPDATE nofx.run SET pruned_seq = event_seq WHERE id = $`},
 	{"I9 the run", `UPDATE nofx.run SET event_seq = event_seq + 1 WHERE id = $`},
 	{"I10 every", `UPDATE nofx.event SET event = 'approve' WHERE run_id = $ AND event = 'claim'`},
 	{"I10 each", `UPDATE nofx.event SET from_state = 'waiting' WHERE run_id = $ AND event = 'succeed'`},

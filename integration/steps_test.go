@@ -43,6 +43,9 @@ func TestSteps(t *testing.T) {
 		{"sleep", sleep},
 		{"templates", templates},
 		{"git", func(t *testing.T, s *system) { checkout(t, s, allowed, outside) }},
+		{"workspace from git", func(t *testing.T, s *system) { workspaceGit(t, s, allowed, outside) }},
+		{"workspace from an upload", workspaceUpload},
+		{"artifact as a file", artifactFile},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -22,6 +22,7 @@ CREATE TABLE nofx.run (
     event                text, -- the transition that led here
     version              bigint NOT NULL DEFAULT 1,
     event_seq            bigint NOT NULL DEFAULT 0,
+    pruned_seq           bigint, -- its logs and the events up to this seq have been deleted, see 014; NULL: none
     -- How many steps are in each state that settles the run; the step trigger
     -- keeps them, so that settling costs one row however many steps there are.
     pending_steps        int NOT NULL DEFAULT 0,

@@ -63,11 +63,12 @@ CREATE TABLE nofx.object (
     key        text NOT NULL,
     sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
     bytes      bigint NOT NULL,
-    kind       text NOT NULL CHECK (kind IN ('blob', 'pack', 'log')),
-    state      text NOT NULL DEFAULT 'live',
+    kind       text NOT NULL CHECK (kind IN ('blob', 'pack', 'log', 'upload')),
+    state      text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'condemned')),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, key)
 );
+CREATE INDEX object_condemned ON nofx.object (kind, created_at) WHERE state = 'condemned';
 CALL nofx.guard_tenant('nofx.object');
 GRANT SELECT, INSERT ON nofx.object TO nofx_app;
 
@@ -88,6 +89,7 @@ CREATE TABLE nofx.artifact (
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
 CREATE INDEX artifact_run ON nofx.artifact (tenant_id, run_id, id);
+CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pending';
 ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;

@@ -63,21 +63,21 @@ AS $$
         FROM step_lease x
     ), backoff AS (
         SELECT s.tenant_id, s.run_id, s.id FROM step s
-        WHERE s.state = 'retrying' AND s.due_at <= clock_timestamp()
+        WHERE s.state = 'retrying' AND s.due_at <= (SELECT clock_timestamp())
         ORDER BY s.due_at FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
     ), due AS (
         SELECT s.tenant_id, s.run_id, s.id FROM step s
-        WHERE s.state = 'waiting' AND s.wait_until <= clock_timestamp()
+        WHERE s.state = 'waiting' AND s.wait_until <= (SELECT clock_timestamp())
         ORDER BY s.wait_until FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
     ), late AS (
         SELECT r.tenant_id, r.id FROM run r
-        WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.deadline <= clock_timestamp()
+        WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.deadline <= (SELECT clock_timestamp())
         ORDER BY r.deadline FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
     ), lost AS (
         -- Most of a backlog has a job that waits its turn: those go first, by a join.
         SELECT s.* FROM (
             SELECT s.tenant_id, s.run_id, s.id, s.job_id, s.ready_at FROM step s
-            WHERE s.state = 'ready' AND s.due_at <= clock_timestamp()
+            WHERE s.state = 'ready' AND s.due_at <= (SELECT clock_timestamp())
               AND NOT EXISTS (SELECT FROM river.river_job j WHERE j.id = s.job_id AND j.state = 'available')
             OFFSET 0) AS s
         WHERE wake_up_lost(s.job_id, s.ready_at, p_lost)
@@ -171,12 +171,11 @@ $$;
 CREATE FUNCTION nofx.delete_expired(p_limit int) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    WITH expired AS (
-        SELECT k.tenant_id, k.scope, k.key FROM idempotency_key k
-        WHERE k.expires_at <= clock_timestamp() ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit
-    ), gone AS (
-        DELETE FROM idempotency_key k USING expired e
-        WHERE k.tenant_id = e.tenant_id AND k.scope = e.scope AND k.key = e.key RETURNING 1
+    -- Not by a join, for which the planner, which does not know the limit, reads the table.
+    WITH gone AS (
+        DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
+            SELECT k.ctid FROM idempotency_key k WHERE k.expires_at <= (SELECT clock_timestamp())
+            ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit)) RETURNING 1
     )
     SELECT count(*) FROM gone
 $$;

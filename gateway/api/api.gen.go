@@ -290,6 +290,7 @@ const (
 	ProblemCodeUnknownField         ProblemCode = "unknown-field"
 	ProblemCodeUnknownTool          ProblemCode = "unknown-tool"
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
+	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
@@ -350,6 +351,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeUnknownTool:
 		return true
 	case ProblemCodeUnsupportedMediaType:
+		return true
+	case ProblemCodeUploadIncomplete:
 		return true
 	default:
 		return false
@@ -539,15 +542,57 @@ func (e StreamControlReason) Valid() bool {
 	}
 }
 
+// Defines values for UploadMethod.
+const (
+	UploadMethodPUT UploadMethod = "PUT"
+)
+
+// Valid indicates whether the value is a known member of the UploadMethod enum.
+func (e UploadMethod) Valid() bool {
+	switch e {
+	case UploadMethodPUT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for WorkerStatus.
+const (
+	WorkerStatusDraining WorkerStatus = "draining"
+	WorkerStatusServing  WorkerStatus = "serving"
+	WorkerStatusSilent   WorkerStatus = "silent"
+)
+
+// Valid indicates whether the value is a known member of the WorkerStatus enum.
+func (e WorkerStatus) Valid() bool {
+	switch e {
+	case WorkerStatusDraining:
+		return true
+	case WorkerStatusServing:
+		return true
+	case WorkerStatusSilent:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WorkspaceSource.
 const (
-	WorkspaceSourceEmpty WorkspaceSource = "empty"
+	WorkspaceSourceEmpty  WorkspaceSource = "empty"
+	WorkspaceSourceGit    WorkspaceSource = "git"
+	WorkspaceSourceUpload WorkspaceSource = "upload"
 )
 
 // Valid indicates whether the value is a known member of the WorkspaceSource enum.
 func (e WorkspaceSource) Valid() bool {
 	switch e {
 	case WorkspaceSourceEmpty:
+		return true
+	case WorkspaceSourceGit:
+		return true
+	case WorkspaceSourceUpload:
 		return true
 	default:
 		return false
@@ -685,6 +730,18 @@ type ArtifactPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
+// ArtifactRequest defines model for ArtifactRequest.
+type ArtifactRequest struct {
+	MediaType *string `json:"media_type,omitempty"`
+
+	// Name A file name for those who download it
+	Name string `json:"name"`
+
+	// Sha256 64 hex digits
+	Sha256    SHA256 `json:"sha256"`
+	SizeBytes int64  `json:"size_bytes"`
+}
+
 // Attempt One try at a step by one worker, under one fence
 type Attempt struct {
 	// Accepted Its result is the step's
@@ -763,6 +820,14 @@ type CreatedAPIKey struct {
 
 	// Secret The whole key
 	Secret string `json:"secret"`
+}
+
+// CreatedArtifact defines model for CreatedArtifact.
+type CreatedArtifact struct {
+	Artifact Artifact `json:"artifact"`
+
+	// Upload Where the bytes go, and how; good until `expires_at`, at most 15 minutes
+	Upload *Upload `json:"upload,omitempty"`
 }
 
 // CreatedRun defines model for CreatedRun.
@@ -957,14 +1022,17 @@ type Plan struct {
 	Policy *Policy    `json:"policy,omitempty"`
 	Steps  []PlanStep `json:"steps"`
 
-	// Workspace The files a run starts from
+	// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
 	Workspace *Workspace `json:"workspace,omitempty"`
 }
 
 // PlanEdge defines model for PlanEdge.
 type PlanEdge struct {
-	Needs StepName `json:"needs"`
-	Step  StepName `json:"step"`
+	// Needs That of a step of the plan; with `~` one that the system added
+	Needs RunStepName `json:"needs"`
+
+	// Step That of a step of the plan; with `~` one that the system added
+	Step RunStepName `json:"step"`
 }
 
 // PlanGraph defines model for PlanGraph.
@@ -972,7 +1040,7 @@ type PlanGraph struct {
 	Edges []PlanEdge `json:"edges"`
 
 	// Levels Names of steps; each level needs only levels before it
-	Levels [][]StepName `json:"levels"`
+	Levels [][]RunStepName `json:"levels"`
 }
 
 // PlanStep defines model for PlanStep.
@@ -981,7 +1049,8 @@ type PlanStep struct {
 
 	// Inputs What the tool asks for. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of a step
 	// that comes before: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT`
-	// under its key. Not in `script` and `command`, where a value could say anything: pass it by `env`.
+	// under its key. Not in `script`, `command` and `instruction`, where a value could say anything: pass it to
+	// the first two by `env`.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 
@@ -989,7 +1058,7 @@ type PlanStep struct {
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
-	// Tool `bash`, `workspace:write`, `git:checkout`, `http`, `sleep`, `manual:<name>` or `gate:<name>`
+	// Tool `bash {script, env?}`, `workspace:write {files}`, `git:checkout {url, ref?, path?, depth?}`, `http {url, method?, headers?, body?, expect_status?}`, `sleep {duration_s}`, `signal {key, expires_s?}`, `codegen {instruction, paths?, model?, max_tokens?}`, `manual:<name> {message, expires_s?, approvals?}` or `gate:<name> {command?, env?, report?: {format: junit|sarif|gotest, path}}`
 	Tool string `json:"tool"`
 }
 
@@ -1059,6 +1128,53 @@ type Problem struct {
 
 // ProblemCode What went wrong, for machines; stable
 type ProblemCode string
+
+// Queue defines model for Queue.
+type Queue struct {
+	// Depth Jobs that are not finished. A job wakes a worker for one step.
+	Depth QueueDepth `json:"depth"`
+	Name  QueueName  `json:"name"`
+
+	// OldestAgeMs How long the oldest available job has been due; 0 without any
+	OldestAgeMs int64      `json:"oldest_age_ms"`
+	Paused      bool       `json:"paused"`
+	PausedAt    *time.Time `json:"paused_at,omitempty"`
+
+	// Workers That serve it
+	Workers int `json:"workers"`
+}
+
+// QueueAnswer defines model for QueueAnswer.
+type QueueAnswer struct {
+	Queue Queue `json:"queue"`
+}
+
+// QueueDepth Jobs that are not finished. A job wakes a worker for one step.
+type QueueDepth struct {
+	// Available Due and not taken
+	Available int64 `json:"available"`
+	Pending   int64 `json:"pending"`
+
+	// Retryable To be tried again later
+	Retryable int64 `json:"retryable"`
+
+	// Running Taken by a worker
+	Running int64 `json:"running"`
+
+	// Scheduled Due later
+	Scheduled int64 `json:"scheduled"`
+}
+
+// QueueName defines model for QueueName.
+type QueueName = string
+
+// QueuePage defines model for QueuePage.
+type QueuePage struct {
+	Items []Queue `json:"items"`
+
+	// NextCursor Always null
+	NextCursor *string `json:"next_cursor"`
+}
 
 // Readiness defines model for Readiness.
 type Readiness struct {
@@ -1183,6 +1299,9 @@ type RunRequest struct {
 // RunStatus defines model for RunStatus.
 type RunStatus string
 
+// RunStepName That of a step of the plan; with `~` one that the system added
+type RunStepName = string
+
 // SHA256 64 hex digits
 type SHA256 = string
 
@@ -1222,15 +1341,17 @@ type SpanID = string
 type Step struct {
 	// Attempt Attempts begun
 	Attempt      int           `json:"attempt"`
-	DependsOn    []StepName    `json:"depends_on"`
+	DependsOn    []RunStepName `json:"depends_on"`
 	FailureClass *FailureClass `json:"failure_class,omitempty"`
 	FinishedAt   *time.Time    `json:"finished_at,omitempty"`
 	ID           StepID        `json:"id"`
 
-	// Idx Its place in the plan, from 0
-	Idx         int      `json:"idx"`
-	MaxAttempts int      `json:"max_attempts"`
-	Name        StepName `json:"name"`
+	// Idx Its place in the run, from 0: the step that brings the workspace in, if there is one, then those of the plan
+	Idx         int `json:"idx"`
+	MaxAttempts int `json:"max_attempts"`
+
+	// Name That of a step of the plan; with `~` one that the system added
+	Name RunStepName `json:"name"`
 
 	// Outputs An object whose members depend on the case
 	Outputs      Object     `json:"outputs,omitempty"`
@@ -1299,7 +1420,7 @@ type StoredObject struct {
 // StoredObjectKind Many small blobs, or one large one
 type StoredObjectKind string
 
-// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, oldest, reason `expired`, `epoch` or `ahead`; then the stream goes on live) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
+// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, reason `epoch` or `ahead`, and then the stream goes on live; or `expired`, and then it goes on after `oldest`) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
 type StreamControl struct {
 	Cursor    *string              `json:"cursor,omitempty"`
 	Oldest    *string              `json:"oldest,omitempty"`
@@ -1317,16 +1438,79 @@ type StreamControlReason string
 // TenantID defines model for TenantID.
 type TenantID = string
 
+// Timeline defines model for Timeline.
+type Timeline struct {
+	// At The moment that all of it shows, by the clock of its times
+	At    time.Time      `json:"at"`
+	Items []TimelineItem `json:"items"`
+	Run   Run            `json:"run"`
+}
+
+// TimelineAttempt defines model for TimelineAttempt.
+type TimelineAttempt struct {
+	// Attempt One try at a step by one worker, under one fence
+	Attempt Attempt `json:"attempt"`
+	RunMs   int64   `json:"run_ms"`
+
+	// WaitMs How long the step had been due when it began
+	WaitMs int64 `json:"wait_ms"`
+}
+
+// TimelineItem A step, and what it did when
+type TimelineItem struct {
+	// Attempts By fence, oldest first
+	Attempts []TimelineAttempt `json:"attempts"`
+
+	// RunMs How long its attempts took together
+	RunMs int64 `json:"run_ms"`
+
+	// Spans Its statuses from `ready` on, in order: bars to draw; deleted with the events when the retention of the run has passed
+	Spans []TimelineSpan `json:"spans"`
+	Step  Step           `json:"step"`
+
+	// WaitMs How long it was due and nobody worked on it
+	WaitMs int64 `json:"wait_ms"`
+}
+
+// TimelineSpan defines model for TimelineSpan.
+type TimelineSpan struct {
+	// EndedAt Absent while it lasts
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	StartedAt time.Time  `json:"started_at"`
+	Status    StepStatus `json:"status"`
+}
+
 // TraceID defines model for TraceID.
 type TraceID = string
+
+// Upload Where the bytes go, and how; good until `expires_at`, at most 15 minutes
+type Upload struct {
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Headers To be sent as they are; they belong to the signature
+	Headers map[string]string `json:"headers"`
+	Method  UploadMethod      `json:"method"`
+	URL     string            `json:"url"`
+}
+
+// UploadMethod defines model for Upload.Method.
+type UploadMethod string
 
 // Usage What an attempt consumed; a member is absent when unknown or 0
 type Usage struct {
 	// BytesNew Checkpoint bytes nothing before it had
-	BytesNew    *int64 `json:"bytes_new,omitempty"`
-	CPUMs       *int64 `json:"cpu_ms,omitempty"`
-	MaxRssBytes *int64 `json:"max_rss_bytes,omitempty"`
-	RunMs       *int64 `json:"run_ms,omitempty"`
+	BytesNew     *int64 `json:"bytes_new,omitempty"`
+	CachedTokens *int64 `json:"cached_tokens,omitempty"`
+
+	// CostUsd Where the deployment knows the model's prices
+	CostUsd *float64 `json:"cost_usd,omitempty"`
+	CPUMs   *int64   `json:"cpu_ms,omitempty"`
+
+	// InputTokens Of models; those read from a cache included
+	InputTokens  *int64 `json:"input_tokens,omitempty"`
+	MaxRssBytes  *int64 `json:"max_rss_bytes,omitempty"`
+	OutputTokens *int64 `json:"output_tokens,omitempty"`
+	RunMs        *int64 `json:"run_ms,omitempty"`
 }
 
 // Whoami defines model for Whoami.
@@ -1334,15 +1518,65 @@ type Whoami struct {
 	Principal Principal `json:"principal"`
 }
 
-// Workspace The files a run starts from
+// Worker defines model for Worker.
+type Worker struct {
+	Host string `json:"host"`
+
+	// ID As the `worker_id` of attempts
+	ID     string      `json:"id"`
+	Pid    int         `json:"pid"`
+	Queues []QueueName `json:"queues"`
+
+	// SandboxTier What isolates steps there; 0 is nothing
+	SandboxTier int       `json:"sandbox_tier"`
+	SeenAt      time.Time `json:"seen_at"`
+
+	// SlotsMax Steps that it runs at once at most
+	SlotsMax int `json:"slots_max"`
+
+	// SlotsUsed Steps that it runs
+	SlotsUsed int       `json:"slots_used"`
+	StartedAt time.Time `json:"started_at"`
+
+	// Status `silent`: not heard of for 15 seconds, so probably lost
+	Status  WorkerStatus `json:"status"`
+	Version string       `json:"version"`
+}
+
+// WorkerPage defines model for WorkerPage.
+type WorkerPage struct {
+	Items []Worker `json:"items"`
+
+	// NextCursor Always null
+	NextCursor *string `json:"next_cursor"`
+}
+
+// WorkerStatus `silent`: not heard of for 15 seconds, so probably lost
+type WorkerStatus string
+
+// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
 type Workspace struct {
+	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
+
 	// Excludes Globs kept out of checkpoints
-	Excludes []string         `json:"excludes,omitempty"`
-	Source   *WorkspaceSource `json:"source,omitempty"`
+	Excludes []string `json:"excludes,omitempty"`
+
+	// Git Of source `git`; as the inputs of a `git:checkout`
+	Git    *WorkspaceGit    `json:"git,omitempty"`
+	Source *WorkspaceSource `json:"source,omitempty"`
 }
 
 // WorkspaceSource defines model for Workspace.Source.
 type WorkspaceSource string
+
+// WorkspaceGit Of source `git`; as the inputs of a `git:checkout`
+type WorkspaceGit struct {
+	// Ref A branch, a tag or a commit; HEAD by default
+	Ref *string `json:"ref,omitempty"`
+
+	// URL https, or file where the deployment allows it
+	URL string `json:"url"`
+}
 
 // ArtifactIDParameter defines model for ArtifactID.
 type ArtifactIDParameter = ArtifactID
@@ -1386,11 +1620,17 @@ type ProjectHeader = Slug
 // ProjectQuery defines model for ProjectQuery.
 type ProjectQuery = Slug
 
+// QueueNameParameter defines model for QueueName.
+type QueueNameParameter = QueueName
+
 // RunIDParameter defines model for RunID.
 type RunIDParameter = RunID
 
 // StepIDParameter defines model for StepID.
 type StepIDParameter = StepID
+
+// TraceIDPath defines model for TraceIDPath.
+type TraceIDPath = TraceID
 
 // Traceparent defines model for Traceparent.
 type Traceparent = string
@@ -1422,6 +1662,9 @@ type Invalid = Problem
 // NotFound defines model for NotFound.
 type NotFound = Problem
 
+// QueueResult defines model for QueueResult.
+type QueueResult = QueueAnswer
+
 // RangeNotSatisfiable defines model for RangeNotSatisfiable.
 type RangeNotSatisfiable = Problem
 
@@ -1452,6 +1695,12 @@ type ListAPIKeysParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// CreateArtifactParams defines parameters for CreateArtifact.
+type CreateArtifactParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetArtifactParams defines parameters for GetArtifact.
 type GetArtifactParams struct {
 	// Redirect Answer 303 to the signed URL instead.
@@ -1477,7 +1726,7 @@ type ListDeadLettersParams struct {
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// After A cursor of an earlier page or frame; without it, the oldest event kept.
+	// After A cursor of an earlier page or frame; without it, the oldest event kept. Before that: 410 `cursor-expired`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Run Only these runs.
@@ -1505,6 +1754,12 @@ type ListGatesParams struct {
 	Cursor *Cursor     `form:"cursor,omitempty" json:"cursor,omitempty"`
 	Status *GateStatus `form:"status,omitempty" json:"status,omitempty"`
 	Kind   *GateKind   `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// Name Name of the gate, which is that of its step.
+	Name *StepName `form:"name,omitempty" json:"name,omitempty"`
+
+	// Project Slug of a project; all by default.
+	Project *ProjectQuery `form:"project,omitempty" json:"project,omitempty"`
 }
 
 // ApproveGateParams defines parameters for ApproveGate.
@@ -1531,14 +1786,31 @@ type ListRunsParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Cursor The `next_cursor` of the page before; with the same filters.
-	Cursor *Cursor    `form:"cursor,omitempty" json:"cursor,omitempty"`
-	Status *RunStatus `form:"status,omitempty" json:"status,omitempty"`
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Status Any of these.
+	Status []RunStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// Project Slug of a project; all by default.
 	Project *ProjectQuery `form:"project,omitempty" json:"project,omitempty"`
 
 	// Label A label as `name:value`; given several times, all must match.
 	Label []string `form:"label,omitempty" json:"label,omitempty"`
+
+	// Tool A tool that a step of the plan uses, or a family of them as `gate:*`.
+	Tool *string `form:"tool,omitempty" json:"tool,omitempty"`
+
+	// Since Created at this time or later.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Created before this time.
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// Signature The `failure_signature`, whole.
+	Signature *string `form:"signature,omitempty" json:"signature,omitempty"`
+
+	// Q Words, all of which stand somewhere in goal, name or reason, as parts of words too and in any case.
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // CreateRunParams defines parameters for CreateRun.
@@ -1599,7 +1871,7 @@ type ListCheckpointFilesParams struct {
 
 // ListRunEventsParams defines parameters for ListRunEvents.
 type ListRunEventsParams struct {
-	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here.
+	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here. Behind events that were deleted when the run's retention passed: 410 `cursor-expired`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Types Only these types: `step.succeeded`, or a family: `gate.*`.
@@ -1680,8 +1952,20 @@ type GetStepLogsParams struct {
 // GetStepLogsParamsFollow defines parameters for GetStepLogs.
 type GetStepLogsParamsFollow string
 
+// GetTraceParams defines parameters for GetTrace.
+type GetTraceParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before; with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody = APIKeyRequest
+
+// CreateArtifactJSONRequestBody defines body for CreateArtifact for application/json ContentType.
+type CreateArtifactJSONRequestBody = ArtifactRequest
 
 // RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
 type RequeueDeadLettersJSONRequestBody = Requeue
@@ -1697,6 +1981,12 @@ type RejectGateJSONRequestBody = RequiredReason
 
 // WaiveGateJSONRequestBody defines body for WaiveGate for application/json ContentType.
 type WaiveGateJSONRequestBody = RequiredReason
+
+// PauseQueueJSONRequestBody defines body for PauseQueue for application/json ContentType.
+type PauseQueueJSONRequestBody = Reason
+
+// ResumeQueueJSONRequestBody defines body for ResumeQueue for application/json ContentType.
+type ResumeQueueJSONRequestBody = Reason
 
 // CreateRunJSONRequestBody defines body for CreateRun for application/json ContentType.
 type CreateRunJSONRequestBody = RunRequest
@@ -1829,10 +2119,39 @@ type ClientInterface interface {
 	// Corresponds with DELETE /api/api-keys/{key_id} (the `RevokeAPIKey` operationId).
 	RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateArtifactWithBody Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifactWithBody(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateArtifact Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifact(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetArtifact An artifact with a signed URL of its bytes
 	//
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
+	//
+	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+	//
+	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters Steps that were given up, those of the newest runs first
 	//
@@ -1872,6 +2191,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 	RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDocs This document as a page to browse
+	//
+	// Corresponds with GET /api/docs (the `GetDocs` operationId).
+	GetDocs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDocsAsset What that page is made of
+	//
+	// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+	GetDocsAsset(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListEvents Events of all runs of the tenant, as a page or as a stream
 	//
@@ -1945,7 +2274,48 @@ type ClientInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContract(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListQueues What waits in each queue, and who works on it
+	//
+	// Of the whole deployment. All tenants share its queues and workers.
+	//
+	// Corresponds with GET /api/queues (the `ListQueues` operationId).
+	ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseQueueWithBody Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseQueue Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueue(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeQueueWithBody Let workers take from a paused queue again
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeQueue Let workers take from a paused queue again
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueue(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListRuns Runs of the tenant, newest first
+	//
+	// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 	//
 	// Corresponds with GET /api/runs (the `ListRuns` operationId).
 	ListRuns(ctx context.Context, params *ListRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2114,6 +2484,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListSteps(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetTimeline When the steps of a run did what, ready to draw
+	//
+	// All of one moment, `at`; whatever has no end in the answer lasts until then.
+	//
+	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+	GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SendSignalWithBody Send a signal to the step that waits for it
 	//
 	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -2140,7 +2517,7 @@ type ClientInterface interface {
 	// GetStepLogs The log of one attempt, whole, in part, or as it grows
 	//
 	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 	// has ended. `Range` is honoured for one range, and only without `follow`.
 	//
@@ -2165,10 +2542,24 @@ type ClientInterface interface {
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
 	RetryStep(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetTrace The runs that belong to a trace, newest first
+	//
+	// A trace without any is 404, whether it exists elsewhere or not.
+	//
+	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+	GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Whoami Who the caller is to this gateway
 	//
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListWorkers The worker processes, oldest first
+	//
+	// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+	//
+	// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+	ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Healthz Whether the process answers
 	//
@@ -2253,11 +2644,70 @@ func (c *Client) RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEdit
 	return c.Client.Do(req)
 }
 
+// CreateArtifactWithBody Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *Client) CreateArtifactWithBody(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateArtifactRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateArtifact Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *Client) CreateArtifact(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateArtifactRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetArtifact An artifact with a signed URL of its bytes
 //
 // Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetArtifactRequest(c.Server, artifactID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
+//
+// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+//
+// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompleteArtifactRequest(c.Server, artifactID)
 	if err != nil {
 		return nil, err
 	}
@@ -2347,6 +2797,36 @@ func (c *Client) RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDPar
 // Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 func (c *Client) RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRequeueDeadLetterRequest(c.Server, stepID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDocs This document as a page to browse
+//
+// Corresponds with GET /api/docs (the `GetDocs` operationId).
+func (c *Client) GetDocs(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDocsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDocsAsset What that page is made of
+//
+// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+func (c *Client) GetDocsAsset(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDocsAssetRequest(c.Server, asset)
 	if err != nil {
 		return nil, err
 	}
@@ -2529,7 +3009,98 @@ func (c *Client) GetContract(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
+// ListQueues What waits in each queue, and who works on it
+//
+// Of the whole deployment. All tenants share its queues and workers.
+//
+// Corresponds with GET /api/queues (the `ListQueues` operationId).
+func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListQueuesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseQueueWithBody Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *Client) PauseQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseQueueRequestWithBody(c.Server, queueName, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseQueue Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *Client) PauseQueue(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseQueueRequest(c.Server, queueName, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeQueueWithBody Let workers take from a paused queue again
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *Client) ResumeQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeQueueRequestWithBody(c.Server, queueName, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeQueue Let workers take from a paused queue again
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *Client) ResumeQueue(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeQueueRequest(c.Server, queueName, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListRuns Runs of the tenant, newest first
+//
+// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 //
 // Corresponds with GET /api/runs (the `ListRuns` operationId).
 func (c *Client) ListRuns(ctx context.Context, params *ListRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2928,6 +3499,23 @@ func (c *Client) ListSteps(ctx context.Context, runID RunIDParameter, params *Li
 	return c.Client.Do(req)
 }
 
+// GetTimeline When the steps of a run did what, ready to draw
+//
+// All of one moment, `at`; whatever has no end in the answer lasts until then.
+//
+// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+func (c *Client) GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTimelineRequest(c.Server, runID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SendSignalWithBody Send a signal to the step that waits for it
 //
 // Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -2984,7 +3572,7 @@ func (c *Client) GetStep(ctx context.Context, stepID StepIDParameter, reqEditors
 // GetStepLogs The log of one attempt, whole, in part, or as it grows
 //
 // Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 // LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 // has ended. `Range` is honoured for one range, and only without `follow`.
 //
@@ -3039,11 +3627,45 @@ func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, body Ret
 	return c.Client.Do(req)
 }
 
+// GetTrace The runs that belong to a trace, newest first
+//
+// A trace without any is 404, whether it exists elsewhere or not.
+//
+// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+func (c *Client) GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTraceRequest(c.Server, traceID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Whoami Who the caller is to this gateway
 //
 // Corresponds with GET /api/whoami (the `Whoami` operationId).
 func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWhoamiRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListWorkers The worker processes, oldest first
+//
+// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+//
+// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+func (c *Client) ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListWorkersRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -3226,6 +3848,61 @@ func NewRevokeAPIKeyRequest(server string, keyID KeyIDParameter) (*http.Request,
 	return req, nil
 }
 
+// NewCreateArtifactRequest calls the generic CreateArtifact builder with application/json body
+func NewCreateArtifactRequest(server string, params *CreateArtifactParams, body CreateArtifactJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateArtifactRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateArtifactRequestWithBody constructs an http.Request for the CreateArtifact method, with any body, and a specified content type
+func NewCreateArtifactRequestWithBody(server string, params *CreateArtifactParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/artifacts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetArtifactRequest constructs an http.Request for the GetArtifact method
 func NewGetArtifactRequest(server string, artifactID ArtifactIDParameter, params *GetArtifactParams) (*http.Request, error) {
 	var err error
@@ -3280,6 +3957,40 @@ func NewGetArtifactRequest(server string, artifactID ArtifactIDParameter, params
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCompleteArtifactRequest constructs an http.Request for the CompleteArtifact method
+func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "artifact_id", artifactID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/artifacts/%s/complete", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -3476,6 +4187,67 @@ func NewRequeueDeadLetterRequestWithBody(server string, stepID StepIDParameter, 
 	return req, nil
 }
 
+// NewGetDocsRequest constructs an http.Request for the GetDocs method
+func NewGetDocsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/docs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDocsAssetRequest constructs an http.Request for the GetDocsAsset method
+func NewGetDocsAssetRequest(server string, asset string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "asset", asset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/docs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListEventsRequest constructs an http.Request for the ListEvents method
 func NewListEventsRequest(server string, params *ListEventsParams) (*http.Request, error) {
 	var err error
@@ -3660,6 +4432,30 @@ func NewListGatesRequest(server string, params *ListGatesParams) (*http.Request,
 		if params.Kind != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Project != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "project", *params.Project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3930,6 +4726,127 @@ func NewGetContractRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListQueuesRequest constructs an http.Request for the ListQueues method
+func NewListQueuesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/queues")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPauseQueueRequest calls the generic PauseQueue builder with application/json body
+func NewPauseQueueRequest(server string, queueName QueueNameParameter, body PauseQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseQueueRequestWithBody(server, queueName, "application/json", bodyReader)
+}
+
+// NewPauseQueueRequestWithBody constructs an http.Request for the PauseQueue method, with any body, and a specified content type
+func NewPauseQueueRequestWithBody(server string, queueName QueueNameParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "queue_name", queueName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/queues/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResumeQueueRequest calls the generic ResumeQueue builder with application/json body
+func NewResumeQueueRequest(server string, queueName QueueNameParameter, body ResumeQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeQueueRequestWithBody(server, queueName, "application/json", bodyReader)
+}
+
+// NewResumeQueueRequestWithBody constructs an http.Request for the ResumeQueue method, with any body, and a specified content type
+func NewResumeQueueRequestWithBody(server string, queueName QueueNameParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "queue_name", queueName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/queues/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListRunsRequest constructs an http.Request for the ListRuns method
 func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, error) {
 	var err error
@@ -3984,7 +4901,7 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 
 		if params.Status != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -4009,6 +4926,66 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 		if params.Label != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "label", params.Label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Tool != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tool", *params.Tool, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Signature != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "signature", *params.Signature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -5054,6 +6031,40 @@ func NewListStepsRequest(server string, runID RunIDParameter, params *ListStepsP
 	return req, nil
 }
 
+// NewGetTimelineRequest constructs an http.Request for the GetTimeline method
+func NewGetTimelineRequest(server string, runID RunIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/timeline", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewSendSignalRequest calls the generic SendSignal builder with application/json body
 func NewSendSignalRequest(server string, params *SendSignalParams, body SendSignalJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5289,6 +6300,79 @@ func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, contentT
 	return req, nil
 }
 
+// NewGetTraceRequest constructs an http.Request for the GetTrace method
+func NewGetTraceRequest(server string, traceID TraceIDPath, params *GetTraceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "trace_id", traceID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/traces/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewWhoamiRequest constructs an http.Request for the Whoami method
 func NewWhoamiRequest(server string) (*http.Request, error) {
 	var err error
@@ -5299,6 +6383,33 @@ func NewWhoamiRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/whoami")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListWorkersRequest constructs an http.Request for the ListWorkers method
+func NewListWorkersRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/workers")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5448,12 +6559,43 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /api/api-keys/{key_id} (the `RevokeAPIKey` operationId).
 	RevokeAPIKeyWithResponse(ctx context.Context, keyID KeyIDParameter, reqEditors ...RequestEditorFn) (*RevokeAPIKeyResponse, error)
 
+	// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifactWithBodyWithResponse(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error)
+
+	// CreateArtifactWithResponse Announce an artifact and get a signed URL to put its bytes at
+	//
+	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+	CreateArtifactWithResponse(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error)
+
 	// GetArtifactWithResponse An artifact with a signed URL of its bytes
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*GetArtifactResponse, error)
+
+	// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
+	//
+	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
 	// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
 	//
@@ -5495,6 +6637,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 	RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
+
+	// GetDocsWithResponse This document as a page to browse
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/docs (the `GetDocs` operationId).
+	GetDocsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocsResponse, error)
+
+	// GetDocsAssetWithResponse What that page is made of
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+	GetDocsAssetWithResponse(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*GetDocsAssetResponse, error)
 
 	// ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 	//
@@ -5576,7 +6732,50 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContractWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetContractResponse, error)
 
+	// ListQueuesWithResponse What waits in each queue, and who works on it
+	//
+	// Of the whole deployment. All tenants share its queues and workers.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/queues (the `ListQueues` operationId).
+	ListQueuesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListQueuesResponse, error)
+
+	// PauseQueueWithBodyWithResponse Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
+
+	// PauseQueueWithResponse Let workers take nothing more from a queue
+	//
+	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+	PauseQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
+
+	// ResumeQueueWithBodyWithResponse Let workers take from a paused queue again
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error)
+
+	// ResumeQueueWithResponse Let workers take from a paused queue again
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+	ResumeQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error)
+
 	// ListRunsWithResponse Runs of the tenant, newest first
+	//
+	// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -5763,6 +6962,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListStepsWithResponse(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*ListStepsResponse, error)
 
+	// GetTimelineWithResponse When the steps of a run did what, ready to draw
+	//
+	// All of one moment, `at`; whatever has no end in the answer lasts until then.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+	GetTimelineWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetTimelineResponse, error)
+
 	// SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 	//
 	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -5791,7 +6999,7 @@ type ClientWithResponsesInterface interface {
 	// GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 	//
 	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 	// has ended. `Range` is honoured for one range, and only without `follow`.
 	//
@@ -5818,12 +7026,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
 	RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
 
+	// GetTraceWithResponse The runs that belong to a trace, newest first
+	//
+	// A trace without any is 404, whether it exists elsewhere or not.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+	GetTraceWithResponse(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*GetTraceResponse, error)
+
 	// WhoamiWithResponse Who the caller is to this gateway
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiResponse, error)
+
+	// ListWorkersWithResponse The worker processes, oldest first
+	//
+	// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+	ListWorkersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListWorkersResponse, error)
 
 	// HealthzWithResponse Whether the process answers
 	//
@@ -5939,6 +7165,39 @@ func (r RevokeAPIKeyResponse) ContentType() string {
 	return ""
 }
 
+type CreateArtifactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedArtifact
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateArtifactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateArtifactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetArtifactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5966,6 +7225,39 @@ func (r GetArtifactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CompleteArtifactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ArtifactAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CompleteArtifactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompleteArtifactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompleteArtifactResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6065,6 +7357,68 @@ func (r RequeueDeadLetterResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RequeueDeadLetterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDocsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDocsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDocsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDocsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDocsAssetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDocsAssetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDocsAssetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDocsAssetResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6294,6 +7648,105 @@ func (r GetContractResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListQueuesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueuePage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListQueuesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListQueuesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListQueuesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PauseQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r PauseQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PauseQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PauseQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResumeQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ResumeQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResumeQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResumeQueueResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6826,6 +8279,39 @@ func (r ListStepsResponse) ContentType() string {
 	return ""
 }
 
+type GetTimelineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Timeline
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTimelineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTimelineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTimelineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SendSignalResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6956,6 +8442,39 @@ func (r RetryStepResponse) ContentType() string {
 	return ""
 }
 
+type GetTraceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RunPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTraceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTraceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTraceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WhoamiResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -6983,6 +8502,39 @@ func (r WhoamiResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r WhoamiResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListWorkersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WorkerPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListWorkersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListWorkersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListWorkersResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7113,6 +8665,40 @@ func (c *ClientWithResponses) RevokeAPIKeyWithResponse(ctx context.Context, keyI
 	return ParseRevokeAPIKeyResponse(rsp)
 }
 
+// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *ClientWithResponses) CreateArtifactWithBodyWithResponse(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error) {
+	rsp, err := c.CreateArtifactWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateArtifactResponse(rsp)
+}
+
+// CreateArtifactWithResponse Announce an artifact and get a signed URL to put its bytes at
+//
+// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
+// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
+// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
+func (c *ClientWithResponses) CreateArtifactWithResponse(ctx context.Context, params *CreateArtifactParams, body CreateArtifactJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error) {
+	rsp, err := c.CreateArtifact(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateArtifactResponse(rsp)
+}
+
 // GetArtifactWithResponse An artifact with a signed URL of its bytes
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7124,6 +8710,21 @@ func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, artif
 		return nil, err
 	}
 	return ParseGetArtifactResponse(rsp)
+}
+
+// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
+//
+// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
+func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error) {
+	rsp, err := c.CompleteArtifact(ctx, artifactID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompleteArtifactResponse(rsp)
 }
 
 // ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
@@ -7195,6 +8796,32 @@ func (c *ClientWithResponses) RequeueDeadLetterWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseRequeueDeadLetterResponse(rsp)
+}
+
+// GetDocsWithResponse This document as a page to browse
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/docs (the `GetDocs` operationId).
+func (c *ClientWithResponses) GetDocsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocsResponse, error) {
+	rsp, err := c.GetDocs(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDocsResponse(rsp)
+}
+
+// GetDocsAssetWithResponse What that page is made of
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/docs/{asset} (the `GetDocsAsset` operationId).
+func (c *ClientWithResponses) GetDocsAssetWithResponse(ctx context.Context, asset string, reqEditors ...RequestEditorFn) (*GetDocsAssetResponse, error) {
+	rsp, err := c.GetDocsAsset(ctx, asset, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDocsAssetResponse(rsp)
 }
 
 // ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
@@ -7337,7 +8964,80 @@ func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, reqEd
 	return ParseGetContractResponse(rsp)
 }
 
+// ListQueuesWithResponse What waits in each queue, and who works on it
+//
+// Of the whole deployment. All tenants share its queues and workers.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/queues (the `ListQueues` operationId).
+func (c *ClientWithResponses) ListQueuesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListQueuesResponse, error) {
+	rsp, err := c.ListQueues(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListQueuesResponse(rsp)
+}
+
+// PauseQueueWithBodyWithResponse Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *ClientWithResponses) PauseQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error) {
+	rsp, err := c.PauseQueueWithBody(ctx, queueName, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseQueueResponse(rsp)
+}
+
+// PauseQueueWithResponse Let workers take nothing more from a queue
+//
+// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
+func (c *ClientWithResponses) PauseQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error) {
+	rsp, err := c.PauseQueue(ctx, queueName, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseQueueResponse(rsp)
+}
+
+// ResumeQueueWithBodyWithResponse Let workers take from a paused queue again
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *ClientWithResponses) ResumeQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error) {
+	rsp, err := c.ResumeQueueWithBody(ctx, queueName, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeQueueResponse(rsp)
+}
+
+// ResumeQueueWithResponse Let workers take from a paused queue again
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
+func (c *ClientWithResponses) ResumeQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error) {
+	rsp, err := c.ResumeQueue(ctx, queueName, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeQueueResponse(rsp)
+}
+
 // ListRunsWithResponse Runs of the tenant, newest first
+//
+// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7662,6 +9362,21 @@ func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, runID R
 	return ParseListStepsResponse(rsp)
 }
 
+// GetTimelineWithResponse When the steps of a run did what, ready to draw
+//
+// All of one moment, `at`; whatever has no end in the answer lasts until then.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
+func (c *ClientWithResponses) GetTimelineWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetTimelineResponse, error) {
+	rsp, err := c.GetTimeline(ctx, runID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTimelineResponse(rsp)
+}
+
 // SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 //
 // Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
@@ -7708,7 +9423,7 @@ func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, stepID St
 // GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 //
 // Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
+// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
 // LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
 // has ended. `Range` is honoured for one range, and only without `follow`.
 //
@@ -7753,6 +9468,21 @@ func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID 
 	return ParseRetryStepResponse(rsp)
 }
 
+// GetTraceWithResponse The runs that belong to a trace, newest first
+//
+// A trace without any is 404, whether it exists elsewhere or not.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
+func (c *ClientWithResponses) GetTraceWithResponse(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*GetTraceResponse, error) {
+	rsp, err := c.GetTrace(ctx, traceID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTraceResponse(rsp)
+}
+
 // WhoamiWithResponse Who the caller is to this gateway
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7764,6 +9494,21 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseWhoamiResponse(rsp)
+}
+
+// ListWorkersWithResponse The worker processes, oldest first
+//
+// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/workers (the `ListWorkers` operationId).
+func (c *ClientWithResponses) ListWorkersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListWorkersResponse, error) {
+	rsp, err := c.ListWorkers(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListWorkersResponse(rsp)
 }
 
 // HealthzWithResponse Whether the process answers
@@ -7889,6 +9634,39 @@ func ParseRevokeAPIKeyResponse(rsp *http.Response) (*RevokeAPIKeyResponse, error
 	return response, nil
 }
 
+// ParseCreateArtifactResponse parses an HTTP response from a CreateArtifactWithResponse call
+func ParseCreateArtifactResponse(rsp *http.Response) (*CreateArtifactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateArtifactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedArtifact
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetArtifactResponse parses an HTTP response from a GetArtifactWithResponse call
 func ParseGetArtifactResponse(rsp *http.Response) (*GetArtifactResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7912,6 +9690,39 @@ func ParseGetArtifactResponse(rsp *http.Response) (*GetArtifactResponse, error) 
 
 	case rsp.StatusCode == 303:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCompleteArtifactResponse parses an HTTP response from a CompleteArtifactWithResponse call
+func ParseCompleteArtifactResponse(rsp *http.Response) (*CompleteArtifactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompleteArtifactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArtifactAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -8011,6 +9822,61 @@ func ParseRequeueDeadLetterResponse(rsp *http.Response) (*RequeueDeadLetterRespo
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDocsResponse parses an HTTP response from a GetDocsWithResponse call
+func ParseGetDocsResponse(rsp *http.Response) (*GetDocsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDocsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDocsAssetResponse parses an HTTP response from a GetDocsAssetWithResponse call
+func ParseGetDocsAssetResponse(rsp *http.Response) (*GetDocsAssetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDocsAssetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 304:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -8241,6 +10107,105 @@ func ParseGetContractResponse(rsp *http.Response) (*GetContractResponse, error) 
 	switch {
 	case rsp.StatusCode == 200:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListQueuesResponse parses an HTTP response from a ListQueuesWithResponse call
+func ParseListQueuesResponse(rsp *http.Response) (*ListQueuesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListQueuesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueuePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePauseQueueResponse parses an HTTP response from a PauseQueueWithResponse call
+func ParsePauseQueueResponse(rsp *http.Response) (*PauseQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PauseQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResumeQueueResponse parses an HTTP response from a ResumeQueueWithResponse call
+func ParseResumeQueueResponse(rsp *http.Response) (*ResumeQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResumeQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -8784,6 +10749,39 @@ func ParseListStepsResponse(rsp *http.Response) (*ListStepsResponse, error) {
 	return response, nil
 }
 
+// ParseGetTimelineResponse parses an HTTP response from a GetTimelineWithResponse call
+func ParseGetTimelineResponse(rsp *http.Response) (*GetTimelineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTimelineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Timeline
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSendSignalResponse parses an HTTP response from a SendSignalWithResponse call
 func ParseSendSignalResponse(rsp *http.Response) (*SendSignalResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8909,6 +10907,39 @@ func ParseRetryStepResponse(rsp *http.Response) (*RetryStepResponse, error) {
 	return response, nil
 }
 
+// ParseGetTraceResponse parses an HTTP response from a GetTraceWithResponse call
+func ParseGetTraceResponse(rsp *http.Response) (*GetTraceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTraceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RunPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseWhoamiResponse parses an HTTP response from a WhoamiWithResponse call
 func ParseWhoamiResponse(rsp *http.Response) (*WhoamiResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8925,6 +10956,39 @@ func ParseWhoamiResponse(rsp *http.Response) (*WhoamiResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Whoami
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListWorkersResponse parses an HTTP response from a ListWorkersWithResponse call
+func ParseListWorkersResponse(rsp *http.Response) (*ListWorkersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListWorkersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WorkerPage
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

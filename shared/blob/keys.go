@@ -25,6 +25,13 @@ func LogKey(tenant, run, step uuid.UUID, fence int64, n int) string {
 	return fmt.Sprintf("t/%s/log/%s/%s/%d-%d", id(tenant), id(run), id(step), fence, n)
 }
 
+// UploadKey is where a client puts the bytes of an artifact that nobody has
+// verified yet: t/<tenant>/upload/<artifact>. What is verified is copied to its
+// BlobKey, which only our own code ever writes.
+func UploadKey(tenant, artifact uuid.UUID) string {
+	return fmt.Sprintf("t/%s/upload/%s", id(tenant), id(artifact))
+}
+
 func digestKey(tenant uuid.UUID, kind string, sha256 [32]byte) string {
 	h := hex.EncodeToString(sha256[:])
 	return "t/" + id(tenant) + "/" + kind + "/" + h[:2] + "/" + h

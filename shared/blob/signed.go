@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,18 +22,37 @@ const MaxSignedTTL = 15 * time.Minute
 // whatever was declared when it was stored. The caller has checked who asks,
 // and keeps the URL out of rows, events and logs.
 func (s *Store) SignedURL(ctx context.Context, key, filename string, ttl time.Duration) (string, error) {
+	query := url.Values{
+		"response-content-disposition": {disposition(filename)},
+		"response-content-type":        {"application/octet-stream"},
+	}
+	return s.sign(ctx, http.MethodGet, key, query.Encode(), nil, ttl)
+}
+
+// SignedPut makes a URL with which anybody can PUT exactly size bytes at key, and
+// nothing else, until ttl (as of SignedURL) has passed. The headers belong to the
+// signature and must be sent as they are. What was put is for its reader to
+// verify: a signed checksum holds on some S3 only, and others refuse it.
+func (s *Store) SignedPut(ctx context.Context, key string, size int64, ttl time.Duration) (url string, headers map[string]string, err error) {
+	headers = map[string]string{"Content-Length": strconv.FormatInt(size, 10)}
+	url, err = s.sign(ctx, http.MethodPut, key, "", headers, ttl)
+	return url, headers, err
+}
+
+// sign makes the URL of one request with these headers, within the longest life.
+func (s *Store) sign(ctx context.Context, method, key, query string, headers map[string]string, ttl time.Duration) (string, error) {
 	if ttl < time.Second || ttl > MaxSignedTTL {
 		return "", fmt.Errorf("sign %s: a life of %s is outside 1s to %s", key, ttl, MaxSignedTTL)
 	}
 	u := *s.public
 	u.Path = s.cfg.PathPrefix + "/" + s.cfg.Bucket + "/" + key
-	u.RawQuery = url.Values{
-		"response-content-disposition": {disposition(filename)},
-		"response-content-type":        {"application/octet-stream"},
-	}.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	u.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return "", fmt.Errorf("sign %s: %w", key, err)
+	}
+	for name, value := range headers {
+		req.Header.Set(name, value)
 	}
 	signed := signer.PreSignV4(*req, s.cfg.AccessKey, s.cfg.SecretKey, "", s.cfg.Region, int64(ttl/time.Second))
 	return signed.URL.String(), nil

@@ -1,13 +1,19 @@
 package blob
 
 import (
+	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/fault"
 )
 
 func fetch(t testing.TB, method, url string) (status int, body []byte) {
@@ -81,6 +87,58 @@ func TestSignedURL(t *testing.T) {
 	}
 	if got, err := read(t, s, key, 0, -1); err != nil || string(got) != string(content) {
 		t.Errorf("Open afterwards = %q, %v, want %q", got, err, content)
+	}
+}
+
+// putSigned PUTs content to a signed URL.
+func putSigned(t testing.TB, url, content string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, strings.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("PUT signed URL: %v", err)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+func TestSignedPut(t *testing.T) {
+	t.Parallel()
+	s := open(t, nil)
+	const content = "exactly these bytes"
+	key := UploadKey(uuid.New(), uuid.New())
+	url, headers, err := s.SignedPut(t.Context(), key, int64(len(content)), time.Minute)
+	if err != nil {
+		t.Fatalf("SignedPut: %v", err)
+	}
+	if got := headers["Content-Length"]; got != strconv.Itoa(len(content)) || len(headers) != 1 {
+		t.Errorf("SignedPut headers = %v, want the length alone", headers)
+	}
+	for name, c := range map[string]struct{ url, content string }{
+		"fewer bytes": {url, content[1:]},
+		"more bytes":  {url, content + "!"},
+		"other key":   {strings.Replace(url, "/upload/", "/blob/", 1), content},
+	} {
+		if status := putSigned(t, c.url, c.content); status != http.StatusForbidden {
+			t.Errorf("PUT of %s = %d, want 403", name, status)
+		}
+	}
+	for _, method := range []string{http.MethodGet, http.MethodDelete} {
+		if status, body := fetch(t, method, url); status != http.StatusForbidden {
+			t.Errorf("%s = %d %s, want 403", method, status, body)
+		}
+	}
+	if _, err := s.Stat(t.Context(), key); !errors.Is(err, fault.Gone) {
+		t.Errorf("Stat after refusals = %v, want nothing there", err)
+	}
+	if status := putSigned(t, url, content); status != http.StatusOK {
+		t.Errorf("PUT = %d, want 200", status)
+	}
+	if got, err := read(t, s, key, 0, -1); err != nil || string(got) != content {
+		t.Errorf("Open = %q, %v, want %q", got, err, content)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
+
+	"nofx.dev/shared/run"
 )
 
 // Schema is where River keeps its tables.
@@ -19,11 +21,9 @@ const (
 	MetaCause = "nofx.cause"  // traceparent of the request that caused work of another trace
 )
 
-// QueueStep is the queue of steps; see run.Queue for which tool goes where.
-const QueueStep = "step"
-
-// Queues are all queues that a worker serves by default.
-var Queues = []string{QueueStep}
+// Queues are all queues, which a worker serves by default; see run.Queue for
+// which tool goes where.
+var Queues = []string{run.StepQueue, run.ReviewQueue}
 
 // Step wakes a worker for a step. WakeSeq is part of it, and so of River's
 // uniqueness: without it a second wake-up would be swallowed by the row that a
@@ -41,7 +41,7 @@ func (Step) Kind() string { return "step" }
 // retries belong to the step.
 func (Step) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{
-		Queue:       QueueStep,
+		Queue:       run.StepQueue,
 		MaxAttempts: 5,
 		UniqueOpts:  river.UniqueOpts{ByArgs: true},
 	}

@@ -184,3 +184,46 @@ func (s *store) history(t testing.TB, n int) {
 	}
 	s.exec(t, "VACUUM ANALYZE")
 }
+
+// BenchmarkRetention is what looking for expired runs costs behind 100,000 runs
+// that ended: while none has expired, while all have, and when all are pruned but
+// nothing was vacuumed since; and what it costs to prune a batch of 200 rows.
+func BenchmarkRetention(b *testing.B) {
+	s := setup(b)
+	s.history(b, 100_000)
+	look := func(name string, want int) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				runs, _, err := s.ExpiredRuns(s.ctx, postgres.RunRef{}, 1000, 200)
+				if err != nil || len(runs) != want {
+					b.Fatalf("ExpiredRuns = %d, %v, want %d", len(runs), err, want)
+				}
+			}
+		})
+	}
+	look("look/none", 0)
+	s.exec(b, "UPDATE nofx.run SET created_at = created_at - interval '31 days', finished_at = finished_at - interval '31 days'")
+	s.exec(b, "VACUUM ANALYZE nofx.run")
+	look("look/all", 200)
+	b.Run("prune", func(b *testing.B) {
+		var rows int64
+		for b.Loop() {
+			runs, _, err := s.ExpiredRuns(s.ctx, postgres.RunRef{}, 1000, 200)
+			if err != nil {
+				b.Fatal(err)
+			}
+			ids := make([]uuid.UUID, len(runs))
+			for i, r := range runs {
+				ids[i] = r.Run
+			}
+			p, err := s.PruneRuns(s.ctx, s.tenant, ids, 200)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rows += p.Events
+		}
+		b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+	})
+	s.exec(b, "DELETE FROM nofx.event WHERE run_id IN (SELECT id FROM nofx.run ORDER BY id LIMIT 99000)")
+	look("look/dead", 200)
+}

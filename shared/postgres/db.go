@@ -244,10 +244,15 @@ func (q *query) and(wanted bool, condition string, value any) {
 	}
 }
 
+// arg adds a value and is how the statement names it.
+func (q *query) arg(value any) string {
+	q.args = append(q.args, value)
+	return "$" + strconv.Itoa(len(q.args))
+}
+
 // end adds a clause with one value, written as ?.
 func (q *query) end(clause string, value any) {
-	q.args = append(q.args, value)
-	q.sql += " " + strings.Replace(clause, "?", "$"+strconv.Itoa(len(q.args)), 1)
+	q.sql += " " + strings.Replace(clause, "?", q.arg(value), 1)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -40,19 +40,24 @@ func likePatterns(types []string) []string {
 }
 
 // Events lists the events of a run with a seq above after, in order. Types are
-// exact or end in *; none select all. An unknown run is fault.NotFound.
+// exact or end in *; none select all. An unknown run is fault.NotFound, and
+// fault.Gone (cursor-expired, see [OldestKept]) says that some of them were deleted.
 func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, types []string, limit int) (list []run.Event, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := oneRun(ctx, tx, tenant, runID); err != nil {
-			return err
-		}
 		rows, err := tx.Query(ctx, "SELECT "+eventColumns+`
 			WHERE e.tenant_id = $1 AND e.run_id = $2 AND e.seq > $3 AND e.type LIKE ANY ($4)
 			ORDER BY e.seq LIMIT $5`, tenant, runID, after, likePatterns(types), limit)
 		if err != nil {
 			return err
 		}
-		list, err = pgx.CollectRows(rows, scanEvent)
+		if list, err = pgx.CollectRows(rows, scanEvent); err != nil {
+			return err
+		}
+		// Asked last: what was deleted before the events were read is known to it.
+		r, err := oneRun(ctx, tx, tenant, runID)
+		if err == nil && r.PrunedSeq != nil && after < *r.PrunedSeq {
+			return expired(FeedCursor{Seq: *r.PrunedSeq})
+		}
 		return err
 	})
 	return list, err
@@ -84,12 +89,21 @@ func (db *DB) FeedHead(ctx context.Context, tenant uuid.UUID) (c FeedCursor, err
 // Feed lists the events of a tenant after a cursor, over all its runs, and the
 // cursor to go on from, which advances past what the filter skipped. It stays
 // behind the oldest transaction still running: a cursor over a plain sequence
-// skips what commits late (RELIABILITY.md, R9).
+// skips what commits late (RELIABILITY.md, R9). The zero cursor is before the
+// oldest event of the feed, which begins behind the newest one that was deleted;
+// any other cursor before that is fault.Gone (cursor-expired, see [OldestKept]).
 func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after FeedCursor, limit int) (list []run.Event, next FeedCursor, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
-		var horizon int64
-		if err := tx.QueryRow(ctx, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").Scan(&horizon); err != nil {
+		var horizon, pruned int64
+		if err := tx.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+			coalesce((SELECT h.xid::text::bigint FROM nofx.event_horizon h WHERE h.tenant_id = $1), 0)`, tenant).Scan(&horizon, &pruned); err != nil {
 			return err
+		}
+		after := after
+		if oldest := (FeedCursor{XID: pruned + 1}); pruned > 0 && after == (FeedCursor{}) {
+			after = oldest
+		} else if after.XID <= pruned && pruned > 0 {
+			return expired(oldest)
 		}
 		rows, err := tx.Query(ctx, "SELECT "+eventColumns+`
 			WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::bigint::text::xid8, $3, $4) AND e.xid < $5::bigint::text::xid8

@@ -1,6 +1,22 @@
 package postgres
 
-import "github.com/jackc/pgx/v5/pgxpool"
+import (
+	"strconv"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
 
 // PoolOf gives tests the connections of a store.
 func PoolOf(db *DB) *pgxpool.Pool { return db.pool }
+
+// Explain is the statement that lists the first slice of f's runs, for tests to
+// see its plan. A project is not looked up.
+func (f RunFilter) Explain(tenant uuid.UUID) (sql string, args []any) {
+	var project *uuid.UUID
+	if f.Project != "" {
+		project = &tenant
+	}
+	s := f.scan(tenant, project)
+	return s.sql + strconv.Itoa(f.Limit+1), s.args
+}

@@ -26,10 +26,12 @@ func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
 
 // GateFilter selects gates; a zero field selects all.
 type GateFilter struct {
-	State run.State
-	Kind  run.GateKind
-	After *uuid.UUID // of the page before, its last gate
-	Limit int
+	State   run.State
+	Kind    run.GateKind
+	Name    string
+	Project string     // slug
+	After   *uuid.UUID // of the page before, its last gate
+	Limit   int
 }
 
 // Gates lists gates over all runs of tenant, oldest first.
@@ -37,6 +39,9 @@ func (db *DB) Gates(ctx context.Context, tenant uuid.UUID, f GateFilter) (list [
 	q := query{sql: "SELECT " + gateColumns + " WHERE g.tenant_id = $1", args: []any{tenant}}
 	q.and(f.State != "", "g.state = ?", f.State)
 	q.and(f.Kind != "", "g.kind = ?", f.Kind)
+	q.and(f.Name != "", "g.name = ?", f.Name)
+	q.and(f.Project != "", `EXISTS (SELECT FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
+		WHERE r.tenant_id = g.tenant_id AND r.id = g.run_id AND p.slug = ?)`, f.Project)
 	q.and(f.After != nil, "g.id > ?", f.After)
 	q.end("ORDER BY g.id LIMIT ?", f.Limit)
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {

@@ -9,6 +9,7 @@ import (
 
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 )
 
 // stepWorker takes the steps of River's jobs to their end, and hears of each
@@ -43,7 +44,7 @@ func TestRiverDelivers(t *testing.T) {
 			river.AddWorker(workers, w)
 			client, err := s.NewQueueClient(river.Config{
 				Workers: workers, PollOnly: true, FetchCooldown: 10 * time.Millisecond, FetchPollInterval: 20 * time.Millisecond,
-				Queues: map[string]river.QueueConfig{job.QueueStep: {MaxWorkers: 2}},
+				Queues: map[string]river.QueueConfig{run.StepQueue: {MaxWorkers: 2}},
 			})
 			if err != nil {
 				t.Fatal(err)

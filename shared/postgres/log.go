@@ -41,15 +41,18 @@ func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 }
 
 // Log lists the chunks of one attempt in order, of the latest when fence is nil.
-// fault.NotFound for an unknown step or attempt.
+// fault.NotFound for an unknown step or attempt, fault.Gone (object-gone) for a log
+// that was deleted when the run's retention passed.
 func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (l Log, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		l = Log{}
 		wanted := fence
 		var newest *int64
 		var state run.State
-		err := tx.QueryRow(ctx, `SELECT s.run_id, s.state, (SELECT max(fence) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id)
-			FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = $2`, tenant, stepID).Scan(&l.RunID, &state, &newest)
+		var pruned bool
+		err := tx.QueryRow(ctx, `SELECT s.run_id, s.state, (SELECT max(fence) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id),
+				(SELECT r.pruned_seq IS NOT NULL FROM nofx.run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id)
+			FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = $2`, tenant, stepID).Scan(&l.RunID, &state, &newest, &pruned)
 		if err != nil {
 			return missing(err, "step")
 		}
@@ -78,6 +81,10 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (
 			err = row.Scan(&c.N, &c.Start, &c.Bytes, &c.Lines, &c.Key, &c.SHA256)
 			return c, err
 		})
+		// A later attempt, of a run that was tried again, has all of its own.
+		if err == nil && pruned && l.Ended && (len(l.Chunks) == 0 || l.Chunks[0].Start > 0) {
+			return fault.New(fault.Gone, "object-gone", "the log was deleted when the run's retention passed")
+		}
 		return err
 	})
 	return l, err

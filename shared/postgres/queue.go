@@ -3,16 +3,21 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/run"
 )
@@ -130,3 +135,93 @@ func (db *DB) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
 		FROM river.river_job WHERE state IN ('available', 'running', 'retryable', 'scheduled', 'pending')
 		GROUP BY queue, state`)
 }
+
+// Queue is a queue of the deployment: all tenants share it.
+type Queue struct {
+	Name      string
+	PausedAt  *time.Time       // nil unless paused
+	Depth     map[string]int64 // by River's state: jobs that are not finished
+	OldestAge time.Duration    // of those available: since they were due
+	Workers   int              // that serve it: heard of lately and not draining
+}
+
+// Queues lists the queues that there are: those we use, and any other that has
+// been worked.
+func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
+	byName := map[string]*Queue{}
+	queue := func(name string) *Queue {
+		if byName[name] == nil {
+			byName[name] = &Queue{Name: name, Depth: map[string]int64{}}
+		}
+		return byName[name]
+	}
+	for _, name := range job.Queues {
+		queue(name)
+	}
+	type row struct {
+		Name     string
+		PausedAt *time.Time
+	}
+	worked, err := across(ctx, db, pgx.RowToStructByPos[row], "SELECT name, paused_at FROM river.river_queue")
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range worked {
+		queue(q.Name).PausedAt = q.PausedAt
+	}
+	depths, err := db.QueueDepths(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range depths {
+		q := queue(d.Queue)
+		q.Depth[d.State] = d.Count
+		if d.State == "available" {
+			q.OldestAge = d.OldestAge
+		}
+	}
+	workers, err := db.Workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range workers {
+		for _, name := range w.Queues {
+			if w.Silence < SilentAfter && !w.Draining {
+				queue(name).Workers++
+			}
+		}
+	}
+	list := make([]Queue, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		list = append(list, *byName[name])
+	}
+	return list, nil
+}
+
+// PauseQueue has workers take nothing more from a queue, whoever's it is, or go on
+// with it; what they run already they finish. To ask for what is so already changes
+// nothing. An unknown queue is fault.NotFound.
+func (db *DB) PauseQueue(ctx context.Context, tenant uuid.UUID, name string, paused bool) error {
+	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if name == "*" { // all of them, to River
+			return noQueue()
+		}
+		if slices.Contains(job.Queues, name) { // which no worker may have served yet
+			if _, err := tx.Exec(ctx, "INSERT INTO river.river_queue (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", name); err != nil {
+				return err
+			}
+		}
+		change := db.river.QueueResumeTx
+		if paused {
+			change = db.river.QueuePauseTx
+		}
+		if err := change(ctx, tx, name, nil); errors.Is(err, rivertype.ErrNotFound) {
+			return noQueue()
+		} else if err != nil {
+			return fmt.Errorf("queue %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+func noQueue() error { return fault.New(fault.NotFound, "not-found", "no such queue") }

@@ -21,12 +21,16 @@ type NewRun struct {
 	Plan          run.Plan // normalised
 	CorrelationID string
 	CreatedBy     string
+
+	steps run.Plan // Plan, expanded
 }
 
 // CreateRun inserts a run with its steps and the jobs of those that are ready.
 // Run and jobs belong to the trace of ctx's span, which must be valid. An
-// unknown project is fault.NotFound.
+// unknown project is fault.NotFound; a plan that names artifacts which cannot be
+// read is fault.Invalid.
 func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Run, []run.Step, error) {
+	n.steps = n.Plan.Expanded()
 	r, steps, err := n.nouns(ctx, tenant)
 	if err != nil {
 		return run.Run{}, nil, err
@@ -36,6 +40,9 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 		return run.Run{}, nil, err
 	}
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if err := checkArtifacts(ctx, tx, tenant, n.Plan); err != nil {
+			return err
+		}
 		var readyAt []time.Time
 		if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at FROM nofx.create_run($1, $2)", header, rows).Scan(&r.CreatedAt, &r.Deadline, &readyAt); err != nil {
 			return err
@@ -71,12 +78,12 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 	if r.Labels == nil {
 		r.Labels = map[string]string{}
 	}
-	steps := make([]run.Step, len(n.Plan.Steps))
+	steps := make([]run.Step, len(n.steps.Steps))
 	index := make(map[string]int, len(steps))
-	for i, s := range n.Plan.Steps {
+	for i, s := range n.steps.Steps {
 		index[s.Name] = i
 	}
-	for i, s := range n.Plan.Steps {
+	for i, s := range n.steps.Steps {
 		needs := slices.SortedFunc(slices.Values(s.DependsOn), func(a, b string) int { return index[a] - index[b] })
 		steps[i] = run.Step{ID: run.NewID(), RunID: r.ID, Index: i, Name: s.Name, Tool: s.Tool, State: run.Pending, Version: 1,
 			MaxAttempts: *s.Retry.MaxAttempts, DependsOn: append([]string{}, needs...)}
@@ -106,7 +113,7 @@ func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err erro
 		}
 		list[i] = map[string]any{
 			"id": s.ID, "name": s.Name, "tool": s.Tool, "queue": run.Queue(s.Tool),
-			"spec": n.Plan.Spec(i), "max_attempts": s.MaxAttempts, "needs": needs,
+			"spec": n.steps.Spec(i), "max_attempts": s.MaxAttempts, "needs": needs,
 		}
 	}
 	rows, err = document(list)
@@ -121,14 +128,14 @@ func nullable(s string) *string {
 }
 
 const runColumns = `r.id, r.tenant_id, p.slug, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
-	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.reason, ''),
-	r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline
+	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
+	r.created_by, r.created_at, r.started_at, r.finished_at, r.deadline, r.pruned_seq
 	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
 
 func scanRun(row pgx.CollectableRow) (r run.Run, err error) {
 	err = row.Scan(&r.ID, &r.TenantID, &r.Project, &r.Name, &r.Goal, &r.State, &r.Version, &r.EventSeq, &r.Labels, &r.Plan, &r.PlanDigest,
-		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.Reason,
-		&r.CreatedBy, &r.CreatedAt, &r.StartedAt, &r.FinishedAt, &r.Deadline)
+		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.FailureSignature, &r.Reason,
+		&r.CreatedBy, &r.CreatedAt, &r.StartedAt, &r.FinishedAt, &r.Deadline, &r.PrunedSeq)
 	return r, err
 }
 
@@ -180,7 +187,7 @@ func runDetail(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (d RunDetai
 	if d.Run, err = oneRun(ctx, tx, tenant, id); err != nil {
 		return d, err
 	}
-	if d.Steps, err = stepsOfRun(ctx, tx, tenant, id, -1, run.MaxSteps); err != nil {
+	if d.Steps, err = stepsOfRun(ctx, tx, tenant, id, -1, run.MaxSteps+1); err != nil {
 		return d, err
 	}
 	rows, err := tx.Query(ctx, "SELECT "+gateColumns+" WHERE g.tenant_id = $1 AND g.run_id = $2 ORDER BY g.id", tenant, id)
@@ -189,42 +196,6 @@ func runDetail(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (d RunDetai
 	}
 	d.Gates, err = pgx.CollectRows(rows, scanGate)
 	return d, err
-}
-
-// RunFilter selects runs; a zero field selects all.
-type RunFilter struct {
-	State   run.State
-	Project string
-	Labels  map[string]string // all of them
-	Before  *uuid.UUID        // of the page before, its last run
-	Limit   int
-}
-
-// Runs lists runs, newest first.
-func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, err error) {
-	// Conditions that are not asked for are left out: one plan for all of them
-	// could not use the index by state.
-	q := query{sql: "SELECT " + runColumns + " WHERE r.tenant_id = $1", args: []any{tenant}}
-	q.and(f.State != "", "r.state = ?", f.State)
-	q.and(f.Project != "", "p.slug = ?", f.Project)
-	q.and(f.Before != nil, "r.id < ?", f.Before)
-	if len(f.Labels) > 0 {
-		labels, err := document(f.Labels)
-		if err != nil {
-			return nil, err
-		}
-		q.and(true, "r.labels @> ?::jsonb", labels)
-	}
-	q.end("ORDER BY r.id DESC LIMIT ?", f.Limit)
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, q.sql, q.args...)
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(rows, scanRun)
-		return err
-	})
-	return list, err
 }
 
 // RunCounts counts the live runs of all tenants by state.

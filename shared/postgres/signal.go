@@ -27,3 +27,13 @@ func (db *DB) SendSignal(ctx context.Context, tenant uuid.UUID, key string, payl
 	})
 	return id, taken, err
 }
+
+// ExpireSignals deletes at most limit of the signals of all tenants whose time has
+// passed, unless a step that took one may still ask for it, and says how many.
+func (db *DB) ExpireSignals(ctx context.Context, limit int) (int64, error) {
+	expired, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.expire_signals($1)", limit)
+	if err != nil {
+		return 0, err
+	}
+	return expired[0], nil
+}

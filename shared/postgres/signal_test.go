@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -158,4 +159,38 @@ func TestSignalMeetsWait(t *testing.T) {
 		t.Errorf("steps with a signal of their own = %d, want %d", n, lanes*rounds)
 	}
 	s.wantSound(t)
+}
+
+// Signals go when their time has passed, some at a time, but not from under a step
+// that took one and is not over.
+func TestExpireSignals(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	expire := func(limit int, want int64) {
+		t.Helper()
+		if n, err := s.ExpireSignals(s.ctx, limit); n != want || err != nil {
+			t.Errorf("ExpireSignals(%d) = %d, %v, want %d", limit, n, err, want)
+		}
+	}
+	_, steps := s.create(t, "s:")
+	s.await(t, steps["s"].ID, "taken")
+	s.signal(t, "taken", `"payload"`)
+	for _, key := range []string{"a", "b", "c"} {
+		s.signal(t, key, "1")
+	}
+	expire(10, 0)
+	s.exec(t, "UPDATE nofx.inbox SET expires_at = clock_timestamp() WHERE key <> 'c'")
+	expire(1, 1)
+	expire(10, 1)
+	if left := all[string](t, s, "SELECT key FROM nofx.inbox ORDER BY key"); !slices.Equal(left, []string{"c", "taken"}) {
+		t.Errorf("signals left = %v, want the one in time and the one of a step that has to run", left)
+	}
+	c := s.claim(t, steps["s"].ID)
+	if string(c.Signal) != `"payload"` {
+		t.Errorf("Claim().Signal = %s, want the payload", c.Signal)
+	}
+	expire(10, 0)
+	s.finish(t, c, "succeed")
+	expire(10, 1)
+	expire(10, 0)
 }

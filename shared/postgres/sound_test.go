@@ -19,28 +19,29 @@ var invariants = map[string]string{
 	"I8: nothing is written under a fence once it was lost": `
 		SELECT e.run_id::text || ' ' || e.seq FROM nofx.event e JOIN nofx.event x
 		ON x.tenant_id = e.tenant_id AND x.run_id = e.run_id AND x.step_id = e.step_id AND x.seq < e.seq AND x.fence > e.fence`,
-	"I9: seq is dense from 1 and the run knows the last": `
+	"I9: seq is dense, from 1 or from where retention has come to, and the run knows the last": `
 		SELECT r.id::text FROM nofx.run r LEFT JOIN nofx.event e ON e.tenant_id = r.tenant_id AND e.run_id = r.id
-		GROUP BY r.id, r.event_seq HAVING min(e.seq) <> 1 OR max(e.seq) <> count(*) OR r.event_seq <> count(*)`,
+		GROUP BY r.id, r.event_seq, r.pruned_seq
+		HAVING min(e.seq) <> coalesce(r.pruned_seq, 0) + 1 OR r.event_seq <> coalesce(r.pruned_seq, 0) + count(e.seq)`,
 	"I10: each event takes an edge from where the one before led": `
 		SELECT q.id || ' ' || q.seq FROM (
 			SELECT coalesce(e.data->>'gate_id', e.step_id::text, e.run_id::text) AS id, e.seq, e.event, e.from_state, e.to_state,
 			       split_part(e.type, '.', 1) AS machine,
 			       lag(e.to_state) OVER (PARTITION BY e.run_id, split_part(e.type, '.', 1), coalesce(e.data->>'gate_id', e.step_id::text) ORDER BY e.seq) AS before
-			FROM nofx.event e WHERE e.event IS NOT NULL) AS q
+			FROM nofx.event e WHERE e.event IS NOT NULL AND EXISTS (SELECT FROM nofx.run r WHERE r.id = e.run_id AND r.pruned_seq IS NULL)) AS q
 		LEFT JOIN nofx.transition t ON t.machine = q.machine AND t.from_state = q.from_state AND t.event = q.event AND t.to_state = q.to_state
 		WHERE t.machine IS NULL OR q.from_state <> coalesce(q.before, CASE q.machine WHEN 'run' THEN 'queued' ELSE 'pending' END)`,
 	"I10: replayed, the events of a run end in its state, and version counts them": `
 		SELECT r.id::text FROM nofx.run r LEFT JOIN nofx.event e ON e.tenant_id = r.tenant_id AND e.run_id = r.id AND e.event IS NOT NULL AND e.type LIKE 'run.%'
-		GROUP BY r.id, r.state, r.version
+		WHERE r.pruned_seq IS NULL GROUP BY r.id, r.state, r.version
 		HAVING r.version <> 1 + count(e.seq) OR r.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'queued')`,
 	"I10: of a step": `
 		SELECT s.id::text FROM nofx.step s LEFT JOIN nofx.event e ON e.tenant_id = s.tenant_id AND e.step_id = s.id AND e.event IS NOT NULL AND e.type LIKE 'step.%'
-		GROUP BY s.id, s.state, s.version
+		WHERE EXISTS (SELECT FROM nofx.run r WHERE r.id = s.run_id AND r.pruned_seq IS NULL) GROUP BY s.id, s.state, s.version
 		HAVING s.version <> 1 + count(e.seq) OR s.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')`,
 	"I10: of a gate": `
 		SELECT g.id::text FROM nofx.gate g LEFT JOIN nofx.event e ON e.tenant_id = g.tenant_id AND e.data->>'gate_id' = nofx.public_id('gate', g.id) AND e.event IS NOT NULL
-		GROUP BY g.id, g.state, g.version
+		WHERE EXISTS (SELECT FROM nofx.run r WHERE r.id = g.run_id AND r.pruned_seq IS NULL) GROUP BY g.id, g.state, g.version
 		HAVING g.version <> 1 + count(e.seq) OR g.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')`,
 	"I11: after a run ended its state moves by an explicit retry alone": `
 		SELECT q.run_id::text || ' ' || q.seq FROM (
@@ -53,14 +54,16 @@ var invariants = map[string]string{
 	"I12: an attempt's end follows its start under the same fence": `
 		SELECT e.step_id::text || ' ' || e.seq FROM nofx.event e WHERE e.event IN ('succeed', 'fail', 'wait', 'retry', 'interrupted') AND e.type LIKE 'step.%'
 		AND NOT EXISTS (SELECT FROM nofx.event c WHERE c.tenant_id = e.tenant_id AND c.run_id = e.run_id AND c.step_id = e.step_id
-			AND c.event = 'claim' AND c.fence = e.fence AND c.seq < e.seq)`,
+			AND c.event = 'claim' AND c.fence = e.fence AND c.seq < e.seq)
+		AND EXISTS (SELECT FROM nofx.run r WHERE r.id = e.run_id AND r.pruned_seq IS NULL)`,
 	"I17: the tenant is the same along every edge": `
 		SELECT e.run_id::text FROM nofx.event e JOIN nofx.run r ON r.id = e.run_id WHERE r.tenant_id <> e.tenant_id
 		UNION ALL SELECT s.id::text FROM nofx.step s JOIN nofx.run r ON r.id = s.run_id WHERE r.tenant_id <> s.tenant_id`,
 	"I19: a step starts after all it needs": `
 		SELECT c.step_id::text FROM nofx.event c JOIN nofx.step_dep d ON d.tenant_id = c.tenant_id AND d.step_id = c.step_id
 		WHERE c.event = 'claim' AND NOT EXISTS (SELECT FROM nofx.event f WHERE f.tenant_id = c.tenant_id AND f.run_id = c.run_id AND f.step_id = d.needs
-			AND f.type = 'step.succeeded' AND f.seq < c.seq)`,
+			AND f.type = 'step.succeeded' AND f.seq < c.seq)
+		AND EXISTS (SELECT FROM nofx.run r WHERE r.id = c.run_id AND r.pruned_seq IS NULL)`,
 	"I21: a gate opens once, by as many approvals as it wants": `
 		SELECT g.id::text FROM nofx.gate g JOIN nofx.wait w ON w.tenant_id = g.tenant_id AND w.step_id = g.step_id AND w.round = g.round
 		LEFT JOIN nofx.approval a ON a.tenant_id = g.tenant_id AND a.gate_id = g.id AND a.decision = 'approve'

@@ -66,14 +66,12 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 		if s, err = pgx.CollectExactlyOneRow(rows, scanStep); err != nil {
 			return missing(err, "step")
 		}
-		rows, err = tx.Query(ctx, `
-			SELECT fence, owner, owner_pid, started_at, ended_at, accepted, coalesce(outcome, ''), exit_code, usage, trace_id, span_id
-			FROM nofx.attempt WHERE tenant_id = $1 AND step_id = $2 ORDER BY fence`, tenant, id)
+		rows, err = tx.Query(ctx, "SELECT "+attemptColumns+" FROM nofx.attempt a WHERE a.tenant_id = $1 AND a.step_id = $2 ORDER BY a.fence", tenant, id)
 		if err != nil {
 			return err
 		}
 		attempts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a run.Attempt, err error) {
-			err = row.Scan(&a.Fence, &a.Owner, &a.OwnerPID, &a.StartedAt, &a.EndedAt, &a.Accepted, &a.Outcome, &a.ExitCode, &a.Usage, &a.TraceID, &a.SpanID)
+			err = row.Scan(attemptFields(&a)...)
 			return a, err
 		})
 		return err

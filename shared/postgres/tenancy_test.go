@@ -24,11 +24,11 @@ import (
 var tenancyRules = map[string]string{
 	"T1: a table of nofx has a tenant, or is the same for all": `
 		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition')
+		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker')
 		AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND a.attnotnull)`,
 	"T1: keys begin with the tenant": `
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
-		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition') AND conname NOT LIKE '%machine_state%'
+		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker') AND conname NOT LIKE '%machine_state%'
 		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
 		AND (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = k.conkey[1]) <> 'tenant_id'`,
 	"T1: a foreign key keeps to its tenant": `
@@ -172,18 +172,19 @@ func TestS06_TwoTenants(t *testing.T) {
 	s.behindHorizon(t)
 	before := s.image(t)
 	for name, do := range map[string]func() error{
-		"Run":         func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
-		"RunDetail":   func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
-		"CancelRun":   func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
-		"Steps":       func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
-		"Step":        func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
-		"Log":         func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
-		"Events":      func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
-		"Checkpoints": func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
-		"Checkpoint":  func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
-		"Artifacts":   func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
-		"Artifact":    func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
-		"Gate":        func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
+		"Run":            func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
+		"RunDetail":      func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
+		"CancelRun":      func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
+		"Steps":          func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
+		"Step":           func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
+		"Log":            func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
+		"Events":         func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
+		"Checkpoints":    func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
+		"Checkpoint":     func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
+		"Artifacts":      func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
+		"Artifact":       func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
+		"CompleteUpload": func() error { _, err := s.CompleteUpload(s.ctx, other, e.art, "k"); return err },
+		"Gate":           func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
 		"DecideGate": func() error {
 			_, err := s.DecideGate(s.ctx, other, e.gate, postgres.Decision{Event: "approve"})
 			return err
@@ -219,7 +220,7 @@ func TestS06_TwoTenants(t *testing.T) {
 	}
 	for name, count := range map[string]func(tenant uuid.UUID) (int, error){
 		"Runs": func(tn uuid.UUID) (int, error) {
-			l, err := s.Runs(s.ctx, tn, postgres.RunFilter{Limit: 10})
+			l, _, err := s.Runs(s.ctx, tn, postgres.RunFilter{Limit: 10})
 			return len(l), err
 		},
 		"Gates": func(tn uuid.UUID) (int, error) {
@@ -306,7 +307,7 @@ func TestS09_NoLeakOverOneConnection(t *testing.T) {
 			for i, tenant := range tenants {
 				wg.Go(func() {
 					for n := range 150 {
-						list, err := s.Runs(s.ctx, tenant, postgres.RunFilter{Limit: 10})
+						list, _, err := s.Runs(s.ctx, tenant, postgres.RunFilter{Limit: 10})
 						if err != nil || len(list) != 1 || list[0].ID != own[tenant] {
 							t.Errorf("Runs(tenant %d) = %d runs, %v, want its own alone", i, len(list), err)
 							return
@@ -358,7 +359,7 @@ func TestOneConnection(t *testing.T) {
 			_, checks["Checkpoint"] = s.Checkpoint(s.ctx, s.tenant, e.run.ID, e.ck)
 			_, checks["Artifacts"] = s.Artifacts(s.ctx, s.tenant, e.run.ID, nil, 10)
 			_, checks["Log"] = s.Log(s.ctx, s.tenant, e.step, nil)
-			_, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{State: run.Running, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
+			_, _, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{States: []run.State{run.Running, run.Failed}, Tool: "gate:*", Words: []string{"x"}, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
 			_, checks["Gates"] = s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, After: &e.ck, Limit: 5})
 			_, checks["APIKeys"] = s.APIKeys(s.ctx, s.tenant, &e.key, 5)
 			_, checks["FeedHead"] = s.FeedHead(s.ctx, s.tenant)
@@ -366,6 +367,15 @@ func TestOneConnection(t *testing.T) {
 			_, checks["EventHeads"] = s.EventHeads(s.ctx, []postgres.RunRef{{Tenant: s.tenant, Run: e.run.ID}})
 			_, checks["RunCounts"] = s.RunCounts(s.ctx)
 			_, checks["QueueDepths"] = s.QueueDepths(s.ctx)
+			_, _, checks["ExpiredRuns"] = s.ExpiredRuns(s.ctx, postgres.RunRef{}, 10, 10)
+			_, checks["PruneRuns"] = s.PruneRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
+			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})
+			checks["CreateUpload"] = err
+			_, checks["CompleteUpload"] = s.CompleteUpload(s.ctx, s.tenant, u.ID, "blob")
+			_, checks["ExpireUploads"] = s.ExpireUploads(s.ctx, 10)
+			_, checks["ExpireSignals"] = s.ExpireSignals(s.ctx, 10)
+			_, checks["CondemnedObjects"] = s.CondemnedObjects(s.ctx, 10)
+			checks["ForgetObjects"] = s.ForgetObjects(s.ctx, []postgres.Garbage{{TenantID: s.tenant, Key: "u"}})
 			_, checks["DecideGate"] = s.decide(e.gate, "approve")
 			s.expire(t, e.claim.StepID)
 			if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{Lost: time.Minute})); made != "[lease_expired]" {

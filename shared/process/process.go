@@ -48,9 +48,9 @@ type Process struct {
 }
 
 // Start sets up what watches a process of that service name. environ has the
-// form of os.Environ; unknown, as [config.Load] returns it, is warned about.
-// flush sends the traces that are left.
-func Start(ctx context.Context, service string, c config.Common, environ, unknown []string, stderr io.Writer) (p *Process, flush func(), err error) {
+// form of os.Environ; unknown, as [config.Load] returns it, is warned about; secrets
+// are what the redactor is to know beside those of c. flush sends the traces that are left.
+func Start(ctx context.Context, service string, c config.Common, environ, unknown []string, stderr io.Writer, secrets ...string) (p *Process, flush func(), err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.Log)); err != nil {
 		return nil, nil, fmt.Errorf("NOFX_LOG_LEVEL is none of debug, info, warn and error")
@@ -61,7 +61,7 @@ func Start(ctx context.Context, service string, c config.Common, environ, unknow
 	}
 	p = &Process{
 		ID: host + "/" + uuid.NewString(), Version: version(), Registry: prometheus.NewRegistry(),
-		Redactor: telemetry.NewRedactor(c.DatabaseURL, c.ListenURL, c.S3.SecretKey),
+		Redactor: telemetry.NewRedactor(append(secrets, c.DatabaseURL, c.ListenURL, c.S3.SecretKey)...),
 	}
 	p.Log = telemetry.NewLogger(stderr, level, p.Redactor)
 	p.Metrics = telemetry.NewMetrics(p.Registry, p.Version)

@@ -48,8 +48,16 @@ type Plan struct {
 
 // Workspace says what files a run starts from.
 type Workspace struct {
-	Source   string   `json:"source,omitempty"` // empty, the default and so far the only one
-	Excludes []string `json:"excludes,omitempty"`
+	Source     string        `json:"source,omitempty"` // empty, the default, git or upload
+	Git        *WorkspaceGit `json:"git,omitempty"`
+	ArtifactID string        `json:"artifact_id,omitempty"` // of an upload: an archive
+	Excludes   []string      `json:"excludes,omitempty"`
+}
+
+// WorkspaceGit is a repository at a ref, its HEAD by default.
+type WorkspaceGit struct {
+	URL string `json:"url"`
+	Ref string `json:"ref,omitempty"`
 }
 
 // PlanStep is one step of a plan. A nil DependsOn in every step means that the
@@ -109,11 +117,7 @@ func (p Plan) Normalise() (Plan, error) {
 	c := checker{}
 	p.Steps = slices.Clone(p.Steps)
 	c.text("/plan/goal", p.Goal, 1, MaxGoalBytes)
-	if p.Workspace != nil && p.Workspace.Source != "" && p.Workspace.Source != "empty" {
-		c.add("/plan/workspace/source", "only \"empty\" is offered by this deployment; a git:checkout step brings a repository in")
-	}
-	p.Workspace = &Workspace{Source: "empty", Excludes: excludes(p.Workspace)}
-	c.list("/plan/workspace/excludes", p.Workspace.Excludes)
+	p.Workspace = c.workspace(p.Workspace)
 	c.labels(p.Labels)
 	c.policy(p.Policy)
 	switch n := len(p.Steps); {

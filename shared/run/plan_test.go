@@ -50,7 +50,17 @@ func TestNormaliseRefuses(t *testing.T) {
 		"1,001 steps":           {withSteps(slices.Repeat([]string{step}, 1001)...), "invalid-plan", []string{"/plan/steps"}},
 		"long goal":             {`{"goal":"` + long(4097) + `","steps":[` + step + `]}`, "invalid-plan", []string{"/plan/goal"}},
 		"NUL in the goal":       {`{"goal":"a\u0000","steps":[` + step + `]}`, "invalid-plan", []string{"/plan/goal"}},
-		"other source":          {`{"goal":"g","workspace":{"source":"git"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/source"}},
+		"other source":          {`{"goal":"g","workspace":{"source":"svn"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/source"}},
+		"git: no repository":    {`{"goal":"g","workspace":{"source":"git"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/git"}},
+		"git: bad address":      {`{"goal":"g","workspace":{"source":"git","git":{"url":"ssh://h/x","ref":"--upload-pack=id"}},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/git/url", "/plan/workspace/git/ref"}},
+		"git: not asked for":    {`{"goal":"g","workspace":{"git":{"url":"https://h/x"}},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/git"}},
+		"upload: no artifact":   {`{"goal":"g","workspace":{"source":"upload"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/artifact_id"}},
+		"upload: of a run":      {`{"goal":"g","workspace":{"source":"upload","artifact_id":"run_0"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/artifact_id"}},
+		"upload and git":        {`{"goal":"g","workspace":{"source":"upload","artifact_id":"art_00000000000000000000000000000001","git":{"url":"https://h/x"}},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/git"}},
+		"git and upload":        {`{"goal":"g","workspace":{"source":"git","artifact_id":"art_00000000000000000000000000000001","git":{"url":"https://h/x"}},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/artifact_id"}},
+		"our own step name":     {withSteps(`{"name":"workspace~git","tool":"bash","inputs":{"script":"true"}}`), "invalid-plan", []string{"/plan/steps/0/name"}},
+		"our own tool":          {one("workspace:unpack", `{"artifact_id":"art_00000000000000000000000000000001"}`), "unknown-tool", []string{"/plan/steps/0/tool"}},
+		"artifacts to write":    {one("workspace:write", `{"files":[{"path":"a","artifact_id":"art_x"},{"path":"b","content":"","artifact_id":"art_00000000000000000000000000000001"}]}`), "invalid-plan", []string{"/plan/steps/0/inputs/files/0/artifact_id", "/plan/steps/0/inputs/files/1"}},
 		"NUL in excludes":       {`{"goal":"g","workspace":{"excludes":["a","\u0000"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes/1"}},
 		"excludes of 5 KB":      {`{"goal":"g","workspace":{"excludes":["` + long(2500) + `","` + long(2500) + `"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes"}},
 		"label names":           {`{"goal":"g","labels":{"Bad":"","a/~b":"","ok":"\u0000"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/labels/Bad", "/plan/labels/a~1~0b", "/plan/labels/ok"}},
@@ -97,7 +107,13 @@ func TestNormaliseRefuses(t *testing.T) {
 		"approval":            {one("manual:ok", `{"expires_s":0,"approvals":21}`), "invalid-plan", []string{"/plan/steps/0/inputs/message", "/plan/steps/0/inputs/expires_s", "/plan/steps/0/inputs/approvals"}},
 		"signal":              {one("signal", `{"key":"","expires_s":0}`), "invalid-plan", []string{"/plan/steps/0/inputs/key", "/plan/steps/0/inputs/expires_s"}},
 		"long key":            {one("signal", `{"key":"`+long(256)+`"}`), "invalid-plan", []string{"/plan/steps/0/inputs/key"}},
-		"gate without words":  {one("gate:unit", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
+		"report format":       {one("gate:unit", `{"report":{"format":"tap","path":"a"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format"}},
+		"report outside":      {one("gate:unit", `{"report":{"format":"sarif","path":".nofx/x"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
+		"report of nothing":   {one("gate:unit", `{"report":{}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format", "/plan/steps/0/inputs/report/path"}},
+		"codegen for nothing": {one("codegen", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
+		"codegen template":    {one("codegen", `{"instruction":"${{ a }}"}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
+		"codegen paths":       {one("codegen", `{"instruction":"x","paths":["**/*.go","../*","{a","/a"]}`), "invalid-plan", []string{"/plan/steps/0/inputs/paths/1", "/plan/steps/0/inputs/paths/2", "/plan/steps/0/inputs/paths/3"}},
+		"codegen model":       {one("codegen", `{"instruction":"x","model":"-x","max_tokens":-1}`), "invalid-plan", []string{"/plan/steps/0/inputs/model", "/plan/steps/0/inputs/max_tokens"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -262,6 +278,8 @@ func FuzzNormalise(f *testing.F) {
 		one("http", `{"method":"POST","url":"https://x.example/a?b=c","headers":{"Accept":"*/*"},"body":"b","expect_status":[201]}`),
 		withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.outputs.v }}"}}`),
 		one("sleep", `{"duration_s":0.5}`), one("gate:unit", `{"command":"go test ./..."}`),
+		one("gate:unit", `{"report":{"format":"gotest","path":"out/unit.json"}}`),
+		one("codegen", `{"instruction":"add a test","paths":["**/*.go"],"model":"m","max_tokens":1000}`),
 		`{"goal":"g","labels":{"team":"x"},"policy":{"tools_allowed":["gate:*"],"env_allowed":["CI"]},"workspace":{"excludes":["*.o"]},"steps":[{"name":"a","tool":"gate:x","inputs":{"command":"true"}}]}`,
 	} {
 		f.Add([]byte(seed))

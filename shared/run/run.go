@@ -16,7 +16,8 @@ type Run struct {
 	Goal             string
 	State            State
 	Version          int64
-	EventSeq         int64 // seq of the newest event
+	EventSeq         int64  // seq of the newest event
+	PrunedSeq        *int64 // its logs and the events up to this one were deleted when its retention passed; nil: none
 	Labels           map[string]string
 	Plan             json.RawMessage // normalised
 	PlanDigest       string          // sha256:<hex> of the plan in RFC 8785 form
@@ -25,6 +26,7 @@ type Run struct {
 	CorrelationID    string
 	HeadCheckpointID *uuid.UUID
 	FailureClass     FailureClass
+	FailureSignature string // groups failures that look alike
 	Reason           string
 	CreatedBy        string
 	CreatedAt        time.Time
@@ -76,6 +78,13 @@ type Usage struct {
 	MaxRSSBytes  int64 `json:"max_rss_bytes,omitempty"`
 	RunMillis    int64 `json:"run_ms,omitempty"`
 	BytesWritten int64 `json:"bytes_new,omitempty"` // new checkpoint bytes
+
+	// Of models: tokens, those read from a cache being part of the input, and what
+	// they cost where the deployment knows the prices.
+	InputTokens  int64   `json:"input_tokens,omitempty"`
+	OutputTokens int64   `json:"output_tokens,omitempty"`
+	CachedTokens int64   `json:"cached_tokens,omitempty"`
+	CostUSD      float64 `json:"cost_usd,omitempty"`
 }
 
 // Event is one thing that happened to a run. Seq is dense per run from 1.
@@ -172,7 +181,8 @@ const (
 	InterruptCheckpoint  CheckpointKind = "interrupt"
 )
 
-// Artifact is bytes that a step produced, addressed by object key and SHA-256.
+// Artifact is bytes that a step produced or a client uploaded, addressed by object
+// key and SHA-256. They can be read once it is ready.
 type Artifact struct {
 	ID        uuid.UUID
 	RunID     *uuid.UUID
@@ -182,5 +192,10 @@ type Artifact struct {
 	MediaType string
 	Size      int64
 	SHA256    []byte
+	State     State // Pending or Ready
 	CreatedAt time.Time
 }
+
+// MaxArtifactBytes is the largest artifact that can be uploaded: the largest file
+// of a workspace.
+const MaxArtifactBytes = 1 << 30

@@ -136,10 +136,16 @@ func invalidInput(pointer, detail string) error {
 	return e
 }
 
-// untemplated reports whether the input at pointer is text for a shell, in which
-// a template is refused: spliced in, a value could say anything.
+// untemplated reports whether the input at pointer is text for a shell or a model,
+// in which a template is refused: spliced in, a value could say anything.
 func untemplated(tool, pointer string) bool {
-	return tool == ToolBash && pointer == "/script" || strings.HasPrefix(tool, GateFamily) && pointer == "/command"
+	switch {
+	case tool == ToolBash:
+		return pointer == "/script"
+	case tool == ToolCodegen:
+		return pointer == "/instruction"
+	}
+	return strings.HasPrefix(tool, GateFamily) && pointer == "/command"
 }
 
 // member is the value at key in an object: under that very name, else along its

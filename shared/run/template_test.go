@@ -36,7 +36,11 @@ func TestTemplatesInPlans(t *testing.T) {
 			"headers":{"X":"${{ steps.call.outputs.headers.etag }}"},"body":"${{ steps.call.outputs.status }}"}`), nil},
 		"environment":   {after("bash", `{"script":"echo $V","env":{"V":"v${{ steps.a.outputs.version }}"}}`), nil},
 		"gate":          {after("gate:x", `{"command":"true","env":{"V":"${{ steps.call.outputs.body }}"}}`), nil},
+		"report":        {after("gate:x", `{"report":{"format":"${{ steps.a.outputs.f }}","path":"out/${{ steps.a.outputs.p }}"}}`), nil},
+		"a model":       {after("codegen", `{"instruction":"x","paths":["${{ steps.a.outputs.dir }}/*.go"],"model":"${{ steps.a.outputs.m }}"}`), nil},
 		"files":         {after("workspace:write", `{"files":[{"path":"${{ steps.a.outputs.p }}","content":"${{ steps.a.outputs.c }}"},{"path":"x","content_base64":"${{ steps.a.outputs.c }}","mode":"${{ steps.a.outputs.m }}"}]}`), nil},
+		"an artifact":   {after("workspace:write", `{"files":[{"path":"x","artifact_id":"${{ steps.a.outputs.id }}"}]}`), nil},
+		"a workspace":   {`{"goal":"g","workspace":{"source":"git","git":{"url":"https://host/${{steps.a.outputs.v}}"}},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}`, []string{"/plan/workspace/git/url"}},
 		"repository":    {after("git:checkout", `{"url":"${{ steps.a.outputs.url }}","ref":"${{ steps.a.outputs.ref }}","path":"${{ steps.a.outputs.p }}"}`), nil},
 		"message":       {after("manual:ok", `{"message":"Ship ${{ steps.a.outputs.version }}?"}`), nil},
 		"dotted name":   {withSteps(`{"name":"a.b-c","tool":"bash","inputs":{"script":"true"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.b-c.outputs.v }}"}}`), nil},
@@ -45,6 +49,9 @@ func TestTemplatesInPlans(t *testing.T) {
 		"in a name":     {after("bash", `{"script":"true","env":{"${{ steps.a.outputs.v }}":""}}`), []string{inputs + "/env/${{ steps.a.outputs.v }}"}},
 		"in a script":   {after("bash", `{"script":"echo ${{ steps.a.outputs.v }}"}`), []string{inputs + "/script"}},
 		"in a command":  {after("gate:x", `{"command":"echo ${{ steps.nobody.outputs.v }}"}`), []string{inputs + "/command"}},
+		"instruction":   {after("codegen", `{"instruction":"do ${{ steps.nobody.outputs.v }}"}`), []string{inputs + "/instruction"}},
+		"of a model":    {withSteps(`{"name":"a","tool":"codegen","inputs":{"instruction":"x"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.outputs.model }}: ${{ steps.a.outputs.files }}"}}`), nil},
+		"not of it":     {withSteps(`{"name":"a","tool":"codegen","inputs":{"instruction":"x"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.outputs.text }}"}}`), []string{"/plan/steps/1/inputs/message"}},
 		"for a number":  {after("sleep", `{"duration_s":"${{ steps.a.outputs.v }}"}`), []string{inputs + "/duration_s"}},
 		"unknown step":  {after("manual:ok", `{"message":"${{ steps.nobody.outputs.v }}"}`), []string{inputs + "/message"}},
 		"itself":        {after("manual:ok", `{"message":"${{ steps.b.outputs.v }}"}`), []string{inputs + "/message"}},
@@ -122,7 +129,10 @@ func TestResolve(t *testing.T) {
 		{"http", `{"url":"https://${{ steps.a.outputs.host }}/"}`, "/url", "neither a name nor an address"},
 		{"http", `{"url":"https://x/","headers":{"X":"${{ steps.a.outputs.lines }}"}}`, "/headers/X", "control character"},
 		{"workspace:write", `{"files":[{"path":"../${{ steps.a.outputs.version }}","content":""}]}`, "/files/0/path", ".."},
+		{"workspace:write", `{"files":[{"path":"x","artifact_id":"${{ steps.a.outputs.version }}"}]}`, "/files/0/artifact_id", "no such artifact"},
 		{"git:checkout", `{"url":"https://x/","ref":"${{ steps.a.outputs.lines }}"}`, "/ref", "a branch"},
+		{"gate:x", `{"report":{"format":"${{ steps.a.outputs.version }}","path":"p"}}`, "/report/format", "is one of"},
+		{"codegen", `{"instruction":"x","paths":["../${{ steps.a.outputs.version }}"]}`, "/paths/0", ".."},
 	} {
 		_, err := run.Resolve(tt.tool, []byte(tt.inputs), known)
 		f, ok := errors.AsType[*fault.Error](err)

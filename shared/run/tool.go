@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bmatcuk/doublestar/v4"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -26,8 +27,12 @@ const (
 	ToolHTTP           = "http"
 	ToolSleep          = "sleep"
 	ToolSignal         = "signal"
+	ToolCodegen        = "codegen"
 	ManualFamily       = "manual:"
 	GateFamily         = "gate:"
+
+	// ToolUnpack is not for plans to name: it brings an uploaded workspace in.
+	ToolUnpack = "workspace:unpack"
 )
 
 // reserved are gates that are no command gates.
@@ -39,7 +44,7 @@ func KnownTool(tool string) bool {
 		return false
 	}
 	switch tool {
-	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolHTTP, ToolSleep, ToolSignal:
+	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolHTTP, ToolSleep, ToolSignal, ToolCodegen:
 		return true
 	}
 	name, manual := strings.CutPrefix(tool, ManualFamily)
@@ -67,6 +72,8 @@ func outputKeys(tool string) (keys []string, fixed bool) {
 		return []string{"commit"}, true
 	case tool == ToolHTTP:
 		return []string{"status", "headers", "body", "truncated"}, true
+	case tool == ToolCodegen:
+		return []string{"files", "model", "tokens"}, true
 	case tool == ToolSleep:
 		return nil, true
 	case tool == ToolSignal:
@@ -79,8 +86,20 @@ func outputKeys(tool string) (keys []string, fixed bool) {
 	return nil, false
 }
 
+// The queues of steps. Those of review need the credentials of a model or a forge,
+// and run no code of a plan.
+const (
+	StepQueue   = "step"
+	ReviewQueue = "review"
+)
+
 // Queue is the River queue that serves tool.
-func Queue(tool string) string { return "step" }
+func Queue(tool string) string {
+	if tool == ToolCodegen {
+		return ReviewQueue
+	}
+	return StepQueue
+}
 
 // BashInputs are the inputs of tool bash.
 type BashInputs struct {
@@ -93,15 +112,22 @@ type WriteInputs struct {
 	Files []WriteFile `json:"files"`
 }
 
-// WriteFile is one file to write: its content as text or in base64.
+// WriteFile is one file to write: its content as text, in base64, or the bytes of
+// an artifact.
 type WriteFile struct {
 	Path          string  `json:"path"`
 	Content       *string `json:"content,omitempty"`
 	ContentBase64 *string `json:"content_base64,omitempty"`
+	ArtifactID    string  `json:"artifact_id,omitempty"`
 	Mode          string  `json:"mode,omitempty"` // 644, the default, or 755
 }
 
-// Bytes is the content to write.
+// UnpackInputs are the inputs of the tool that unpacks a workspace.
+type UnpackInputs struct {
+	ArtifactID string `json:"artifact_id"`
+}
+
+// Bytes is the content to write of a file that names no artifact.
 func (f WriteFile) Bytes() ([]byte, error) {
 	if f.ContentBase64 != nil {
 		return base64.StdEncoding.DecodeString(*f.ContentBase64)
@@ -148,10 +174,37 @@ type ManualInputs struct {
 // Expires is how long a manual step waits for its decision.
 func (m ManualInputs) Expires() time.Duration { return expires(m.ExpiresS) }
 
-// GateInputs are the inputs of command gates.
+// GateInputs are the inputs of command gates. Without a command, the workspace's
+// own for the gate's name is run.
 type GateInputs struct {
-	Command string            `json:"command"`
+	Command string            `json:"command,omitempty"`
 	Env     map[string]string `json:"env,omitempty"`
+	Report  *GateReport       `json:"report,omitempty"`
+}
+
+// GateReport is what a gate's command writes about its findings, and where.
+type GateReport struct {
+	Format string `json:"format"` // one of ReportFormats
+	Path   string `json:"path"`   // in the workspace
+}
+
+// ReportFormats are the reports that gates understand: JUnit XML, SARIF 2.1.0, and
+// what `go test -json` prints.
+var ReportFormats = []string{"junit", "sarif", "gotest"}
+
+// Limits of codegen's inputs.
+const (
+	MaxInstructionBytes = 64 << 10
+	MaxCodegenPaths     = 100
+	MaxCodegenTokens    = 10_000_000
+)
+
+// CodegenInputs are the inputs of tool codegen.
+type CodegenInputs struct {
+	Instruction string   `json:"instruction"`
+	Paths       []string `json:"paths,omitempty"`      // globs of the files that the model is shown, ** by default
+	Model       string   `json:"model,omitempty"`      // one that the deployment offers; its first by default
+	MaxTokens   *int     `json:"max_tokens,omitempty"` // of all calls of an attempt, input and output; below the deployment's own limit
 }
 
 // Inputs decodes the inputs of a step strictly: an unknown or repeated member
@@ -237,13 +290,64 @@ func checkInputs(tool string, raw []byte, open bool) []fault.Field {
 			c.text("/key", in.Key, 1, MaxSignalKey)
 			c.wait(in.ExpiresS)
 		})
+	case tool == ToolCodegen:
+		return check(c, raw, c.codegen)
 	case strings.HasPrefix(tool, ManualFamily):
 		return check(c, raw, c.manual)
 	}
-	return check(c, raw, func(in GateInputs) {
+	return check(c, raw, c.gate)
+}
+
+// CheckGate says what is wrong with a gate's inputs where a workspace holds them:
+// in them nothing is a template.
+func CheckGate(in GateInputs) []fault.Field {
+	var c checker
+	c.gate(in)
+	return c.fields
+}
+
+func (c *checker) gate(in GateInputs) {
+	if in.Command != "" {
 		c.script("/command", in.Command)
-		c.env(in.Env)
-	})
+	}
+	c.env(in.Env)
+	if r := in.Report; r != nil {
+		if !c.open(r.Format) && !slices.Contains(ReportFormats, r.Format) {
+			c.add("/report/format", "is one of "+strings.Join(ReportFormats, ", "))
+		}
+		if detail := BadPath(r.Path); detail != "" && !c.open(r.Path) {
+			c.add("/report/path", detail)
+		}
+	}
+}
+
+var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
+
+func (c *checker) codegen(in CodegenInputs) {
+	c.text("/instruction", in.Instruction, 1, MaxInstructionBytes)
+	if strings.Contains(in.Instruction, templateBegin) {
+		c.add("/instruction", "templates are not expanded here, since what a step put out is no instruction; write it to a file and let paths show that")
+	}
+	if len(in.Paths) > MaxCodegenPaths {
+		c.add("/paths", fmt.Sprintf("%d patterns; at most %d", len(in.Paths), MaxCodegenPaths))
+	}
+	for i, p := range in.Paths {
+		at := "/paths/" + strconv.Itoa(i)
+		if c.open(p) {
+			continue
+		}
+		if detail := BadPath(p); detail != "" {
+			c.add(at, detail)
+		} else if !doublestar.ValidatePattern(p) {
+			c.add(at, "is not a pattern")
+		}
+	}
+	if in.Model != "" && !c.open(in.Model) && !modelName.MatchString(in.Model) {
+		c.add("/model", "a model's name matches "+modelName.String())
+	}
+	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
+		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
+	}
 }
 
 func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {
@@ -285,15 +389,32 @@ func (c *checker) file(at string, f WriteFile) {
 			c.add(at+"/path", detail)
 		}
 	}
-	if (f.Content == nil) == (f.ContentBase64 == nil) {
-		c.add(at, "exactly one of content and content_base64 is given")
-	} else if _, err := f.Bytes(); err != nil && !c.open(*f.ContentBase64) {
-		c.add(at+"/content_base64", "is not base64")
-	} else if f.Content != nil && BadText(*f.Content) != "" {
-		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
+	given := 0
+	for _, is := range []bool{f.Content != nil, f.ContentBase64 != nil, f.ArtifactID != ""} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		c.add(at, "exactly one of content, content_base64 and artifact_id is given")
+	case f.ArtifactID != "":
+		if !c.open(f.ArtifactID) {
+			c.artifact(at+"/artifact_id", f.ArtifactID)
+		}
+	default:
+		c.content(at, f)
 	}
 	if f.Mode != "" && !c.open(f.Mode) && f.Mode != "644" && f.Mode != "755" {
 		c.add(at+"/mode", `is "644" or "755"`)
+	}
+}
+
+func (c *checker) content(at string, f WriteFile) {
+	if _, err := f.Bytes(); err != nil && !c.open(*f.ContentBase64) {
+		c.add(at+"/content_base64", "is not base64")
+	} else if f.Content != nil && BadText(*f.Content) != "" {
+		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
 	}
 }
 
@@ -328,12 +449,7 @@ var (
 )
 
 func (c *checker) checkout(in CheckoutInputs) {
-	if !c.open(in.URL) && (!gitURL.MatchString(in.URL) || len(in.URL) > maxURLBytes || BadText(in.URL) != "") {
-		c.add("/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
-	}
-	if in.Ref != "" && !c.open(in.Ref) && !gitRef.MatchString(in.Ref) {
-		c.add("/ref", "is a branch, a tag or a commit")
-	}
+	c.repository("", in.URL, in.Ref)
 	if in.Path != "" && !c.open(in.Path) {
 		if detail := BadPath(in.Path); detail != "" {
 			c.add("/path", detail)
@@ -341,6 +457,15 @@ func (c *checker) checkout(in CheckoutInputs) {
 	}
 	if in.Depth != nil && *in.Depth < 0 {
 		c.add("/depth", "is 0 or more")
+	}
+}
+
+func (c *checker) repository(at, url, ref string) {
+	if !c.open(url) && (!gitURL.MatchString(url) || len(url) > maxURLBytes || BadText(url) != "") {
+		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
+	}
+	if ref != "" && !c.open(ref) && !gitRef.MatchString(ref) {
+		c.add(at+"/ref", "is a branch, a tag or a commit")
 	}
 }
 

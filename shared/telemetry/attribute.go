@@ -31,6 +31,18 @@ const (
 	HTTPStatusKey    = attribute.Key("http.response.status_code")
 	ServerAddressKey = attribute.Key("server.address")
 
+	// Of calls to models, as the semantic conventions for generative AI have them.
+	GenAIOperationKey     = attribute.Key("gen_ai.operation.name")
+	GenAIProviderKey      = attribute.Key("gen_ai.provider.name")
+	GenAIRequestModelKey  = attribute.Key("gen_ai.request.model")
+	GenAIResponseModelKey = attribute.Key("gen_ai.response.model")
+	GenAIMaxTokensKey     = attribute.Key("gen_ai.request.max_tokens")
+	GenAIFinishReasonsKey = attribute.Key("gen_ai.response.finish_reasons")
+	GenAIInputTokensKey   = attribute.Key("gen_ai.usage.input_tokens")
+	GenAIOutputTokensKey  = attribute.Key("gen_ai.usage.output_tokens")
+	GenAICachedTokensKey  = attribute.Key("gen_ai.usage.cache_read.input_tokens")
+	ErrorTypeKey          = attribute.Key("error.type")
+
 	messagingSystemKey    = attribute.Key("messaging.system")
 	messagingQueueKey     = attribute.Key("messaging.destination.name")
 	messagingBatchKey     = attribute.Key("messaging.batch.message_count")

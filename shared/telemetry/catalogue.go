@@ -60,11 +60,16 @@ var Catalogue = []Metric{
 	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "From scanning the workspace to all objects stored.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
 	{Name: "gate_verdicts_total", Type: CounterType, Help: "Gates decided.", Labels: []Label{gateLabel, oneOf("verdict", "passed", "failed", "waived", "expired", "error")}},
 
+	{Name: "llm_request_duration_seconds", Type: HistogramType, Help: "One try at a model, answered or not.", Labels: []Label{providerLabel, modelLabel, oneOf("outcome", llmOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
+	{Name: "llm_tokens_total", Type: CounterType, Help: "Tokens used; cached ones are input too.", Labels: []Label{providerLabel, modelLabel, oneOf("direction", "input", "output", "cached")}},
+	{Name: "llm_cost_usd_total", Type: CounterType, Help: "What models cost, as far as their prices are configured.", Labels: []Label{providerLabel, modelLabel}},
+
 	{Name: "http_request_duration_seconds", Type: HistogramType, Help: "Requests of the API; streams are left out.", Labels: []Label{methodLabel, routeLabel, codeLabel}, Buckets: httpBuckets, Exemplars: true},
 	{Name: "http_requests_in_flight", Type: GaugeType, Help: "Requests being answered; streams are left out."},
 	{Name: "idempotent_replays_total", Type: CounterType, Help: "Requests answered from the stored answer of their key.", Labels: []Label{routeLabel}},
 	{Name: "sse_connections", Type: GaugeType, Help: "Open event streams.", Labels: []Label{oneOf("stream", "run", "feed")}},
 	{Name: "sse_events_sent_total", Type: CounterType, Help: "Events written to streams, once per stream.", Labels: []Label{oneOf("type", eventTypes...)}},
+	{Name: "events_pruned_total", Type: CounterType, Help: "Events deleted because the retention of their run has passed."},
 	{Name: "listener_up", Type: GaugeType, Help: "1 while notifications arrive; 0 is polling only."},
 	{Name: "db_pool_connections", Type: GaugeType, Help: "Connections of a pool.", Labels: []Label{oneOf("pool", pools...), oneOf("state", "max", "used", "idle")}, Scraped: true},
 

@@ -45,19 +45,21 @@ func (l Label) allow(v string) (string, bool) {
 
 // The labels that several metrics share.
 var (
-	queueLabel   = oneOf("queue", queues...)
-	kindLabel    = oneOf("kind", jobKinds...)
-	attemptLabel = oneOf("attempt", "first", "retry")
-	toolLabel    = Label{Name: "tool", Values: knownTools, fold: foldTool}
-	gateLabel    = Label{Name: "gate", Values: append(slices.Clone(knownGates), other), fold: foldGate}
-	methodLabel  = oneOf("method", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-	routeLabel   = Label{Name: "route", Values: []string{"none"}, fold: foldRoute, most: 100}
-	codeLabel    = Label{Name: "code", fold: foldCode, most: 40}
+	queueLabel    = oneOf("queue", queues...)
+	kindLabel     = oneOf("kind", jobKinds...)
+	attemptLabel  = oneOf("attempt", "first", "retry")
+	toolLabel     = Label{Name: "tool", Values: knownTools, fold: foldTool}
+	gateLabel     = Label{Name: "gate", Values: append(slices.Clone(knownGates), other), fold: foldGate}
+	methodLabel   = oneOf("method", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+	routeLabel    = Label{Name: "route", Values: []string{"none"}, fold: foldRoute, most: 100}
+	codeLabel     = Label{Name: "code", fold: foldCode, most: 40}
+	providerLabel = oneOf("provider", "openai", "anthropic", "rules", "replay")
+	modelLabel    = Label{Name: "model", fold: foldModel, most: 20}
 )
 
 // The values. Tests compare those that other packages define with them.
 var (
-	queues      = []string{"step"}
+	queues      = []string{"step", "review"}
 	jobKinds    = []string{"step"}
 	jobStates   = []string{"available", "pending", "retryable", "running", "scheduled"}
 	jobOutcomes = []string{"completed", "retryable", "discarded", "cancelled", "snoozed", "panic", "timeout", "fenced"}
@@ -80,8 +82,13 @@ var (
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "git:checkout", "http", "sleep", "signal", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
+	}
+
+	llmOutcomes = []string{
+		"ok", "refused", "truncated", "rate-limited", "unavailable", "timeout", "malformed", "too-large", "invalid",
+		"unauthenticated", "forbidden", "not-found", "not-recorded", "cancelled",
 	}
 
 	pools      = []string{"requests", "heartbeat", "river", "listen"}
@@ -117,6 +124,11 @@ func foldGate(name string) (string, bool) {
 	}
 	return other, true
 }
+
+// models are those that the administrator named, so there are few.
+var modelShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
+
+func foldModel(name string) (string, bool) { return name, modelShape.MatchString(name) }
 
 // routes are templates, as the router knows them: an id in its place has digits.
 var routeShape = regexp.MustCompile(`^(?:/[a-z.-]*|/\{[a-z_]+\}|/:[a-z_]+|/\*)+$`)

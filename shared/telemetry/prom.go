@@ -37,11 +37,16 @@ type Metrics struct {
 	CheckpointWrite *Histogram // kind
 	GateVerdicts    *Counter   // gate, verdict
 
+	LLMDuration *Histogram // provider, model, outcome
+	LLMTokens   *Counter   // provider, model, input|output|cached
+	LLMCost     *Counter   // provider, model
+
 	HTTPDuration      *Histogram // method, route, code
 	HTTPInFlight      *Gauge
 	IdempotentReplays *Counter // route
 	SSEConnections    *Gauge   // run|feed
 	SSEEventsSent     *Counter // type
+	EventsPruned      *Counter
 	ListenerUp        *Gauge
 
 	FailpointHits *Counter // name
@@ -76,11 +81,15 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.CheckpointBytes = m.histogram("checkpoint_bytes")
 	m.CheckpointWrite = m.histogram("checkpoint_write_seconds")
 	m.GateVerdicts = m.counter("gate_verdicts_total")
+	m.LLMDuration = m.histogram("llm_request_duration_seconds")
+	m.LLMTokens = m.counter("llm_tokens_total")
+	m.LLMCost = m.counter("llm_cost_usd_total")
 	m.HTTPDuration = m.histogram("http_request_duration_seconds")
 	m.HTTPInFlight = m.gauge("http_requests_in_flight")
 	m.IdempotentReplays = m.counter("idempotent_replays_total")
 	m.SSEConnections = m.gauge("sse_connections")
 	m.SSEEventsSent = m.counter("sse_events_sent_total")
+	m.EventsPruned = m.counter("events_pruned_total")
 	m.ListenerUp = m.gauge("listener_up")
 	m.FailpointHits = m.counter("failpoint_hits_total")
 	m.SpansDropped = m.counter("otel_spans_dropped_total")

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -58,6 +60,15 @@ func script() map[string]http.HandlerFunc {
 		"requeueDeadLetter":  answer(http.StatusOK, requeued),
 		"requeueDeadLetters": answer(http.StatusOK, api.Requeued{Requeued: []api.StepAnswer{}}),
 
+		"getTrace":    answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run}}),
+		"getTimeline": answer(http.StatusOK, timeline()),
+		"listQueues":  answer(http.StatusOK, api.QueuePage{Items: []api.Queue{pausedQueue(), {Name: "step", Workers: 2, Depth: api.QueueDepth{Running: 12}}}}),
+		"pauseQueue":  answer(http.StatusOK, api.QueueAnswer{Queue: pausedQueue()}),
+		"resumeQueue": answer(http.StatusOK, api.QueueAnswer{Queue: api.Queue{Name: "review", Depth: api.QueueDepth{Available: 3}, OldestAgeMs: 61_000}}),
+		"listWorkers": answer(http.StatusOK, api.WorkerPage{Items: []api.Worker{
+			{ID: "host/6f1c", Pid: 42, Host: "host", Version: "v1.2.3", Status: api.WorkerStatusServing, Queues: []string{"step", "review"}, SlotsMax: 16, SlotsUsed: 3, SandboxTier: 2, StartedAt: ago(7200), SeenAt: ago(3)},
+			{ID: "other/9a2d", Pid: 7, Host: "other", Version: "v1.2.2", Status: api.WorkerStatusSilent, Queues: []string{"step"}, SlotsMax: 8, StartedAt: ago(600), SeenAt: ago(120)}}}),
+
 		"listGates": answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
 		"getGate":   answer(http.StatusOK, api.GateAnswer{Gate: failedDetail().Gates[1]}),
 		"approveGate": func(w http.ResponseWriter, r *http.Request) {
@@ -80,6 +91,9 @@ func script() map[string]http.HandlerFunc {
 		"listCheckpointFiles": answer(http.StatusOK, api.FilePage{Items: []api.File{
 			{Name: "cmd", Path: "cmd", Mode: api.FileModeN040000, Digest: digest(6)},
 			{Name: "go.mod", Path: "go.mod", Mode: api.FileModeN100644, Digest: digest(7), SizeBytes: ptr(int64(120))}}}),
+		"listArtifacts": answer(http.StatusOK, api.ArtifactPage{Items: []api.Artifact{
+			{ID: id("art", 1), RunID: &d.Run.ID, StepID: ptr(id("step", 2)), Name: "unit-evidence\x1b[2J.json", MediaType: "application/json",
+				SizeBytes: 1800, Sha256: digest(8)[7:], CreatedAt: ago(40)}}, NextCursor: ptr("YXJ0")}),
 		"getCheckpointFile": text("module example\n", "application/octet-stream"),
 		"getStepLogs":       text("compiling\nok\n", "text/plain"),
 		"getStep": answer(http.StatusOK, api.StepDetail{Step: d.Steps[0], Attempts: []api.Attempt{{Fence: 1, WorkerID: "w1", WorkerPid: 42,
@@ -116,6 +130,24 @@ func TestCommands(t *testing.T) {
 		"run-create-both":     "run create -f plan.json --preview --watch",
 		"run-list":            "run list --status failed --project default --label team:core --limit 2",
 		"run-list-bad-status": "run list --status asleep",
+		"run-list-filters":    "run list --status running,failed --tool gate:* --search broken --since 7d --until 2026-03-04 --signature v1-0f1e --label team:core --cursor b2xk",
+		"run-list-bad-since":  "run list --since yesterday",
+		"run-timeline":        "run timeline " + run,
+		"run-timeline-json":   "run timeline " + run + " --json",
+		"trace-show":          "trace show " + testTrace,
+		"trace-show-bad":      "trace show x",
+		"queue-list":          "queue list",
+		"queue-list-json":     "queue list --json",
+		"queue-pause":         "queue pause review --reason moving",
+		"queue-resume":        "queue resume review",
+		"queue-pause-nothing": "queue pause",
+		"worker-list":         "worker list",
+		"worker-list-json":    "worker list --json",
+		"gate-list-filters":   "gate list --status all --name ship --project default --kind manual",
+		"complete-statuses":   "__complete run list --status running,f",
+		"complete-queue":      "__complete queue pause r",
+		"complete-since":      "__complete run list --since 2",
+		"run-list-help":       "run list --help",
 		"run-show":            "run show " + run,
 		"run-show-other-noun": "run show " + gate,
 		"run-cancel":          "run cancel " + run + " --reason obsolete",
@@ -143,6 +175,8 @@ func TestCommands(t *testing.T) {
 		"checkpoint-show":     "checkpoint show " + run + " " + ckpt,
 		"checkpoint-files":    "checkpoint files " + run + " " + ckpt,
 		"checkpoint-cat":      "checkpoint cat " + run + " " + ckpt + " go.mod",
+		"artifact-list":       "artifact list " + run,
+		"artifact-no-file":    "artifact upload nowhere.txt",
 		"logs":                "logs " + run + "/build",
 		"logs-no-such-step":   "logs " + run + "/deploy",
 		"logs-list":           "logs " + id("step", 1) + " --list",
@@ -162,17 +196,63 @@ func TestCommands(t *testing.T) {
 			_, server := newGateway(t, script())
 			c := newCLI(t, server.URL)
 			c.in = strings.NewReader(plan)
-			for file, content := range map[string]string{"plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`} {
+			for file, content := range map[string]string{"nowhere.txt": "", "plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`} {
 				path := filepath.Join(c.dir, file)
+				args = strings.Replace(args, " "+file, " "+path, 1)
+				if content == "" {
+					continue
+				}
 				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				args = strings.Replace(args, " "+file, " "+path, 1)
 			}
 			got := c.transcript(t.Context(), strings.Fields(args)...)
 			got = strings.NewReplacer(c.dir+"/", "", server.URL, "http://gateway").Replace(got)
 			golden(t, name, got)
 		})
+	}
+}
+
+// TestOnTerminals shows tables at the widths of terminals: nothing wraps.
+func TestOnTerminals(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string]string{
+		"run-list": "run list", "run-timeline": "run timeline " + id("run", 1), "worker-list": "worker list", "queue-list": "queue list",
+	} {
+		for _, width := range []int{80, 200} {
+			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {
+				t.Parallel()
+				_, server := newGateway(t, script())
+				c := newCLI(t, server.URL)
+				c.screen = func() (int, int) { return width, 50 }
+				got := c.transcript(t.Context(), strings.Fields(args)...)
+				for line := range strings.Lines(c.out.String()) {
+					if n := len([]rune(strings.TrimRight(line, "\n"))); n > width {
+						t.Errorf("a line of %d on a terminal of %d: %s", n, width, line)
+					}
+				}
+				golden(t, fmt.Sprint(name, "-", width), got)
+			})
+		}
+	}
+}
+
+// TestCompletionScripts checks that each shell gets its script, and that bash takes
+// what it gets.
+func TestCompletionScripts(t *testing.T) {
+	t.Parallel()
+	for shell, want := range map[string]string{"bash": "complete -o default -F __start_nofx nofx", "zsh": "#compdef nofx", "fish": "complete -c nofx"} {
+		c := newCLI(t, "http://nowhere")
+		if code := execute(t.Context(), c.app, []string{"completion", shell}); code != exitOK || !strings.Contains(c.out.String(), want) {
+			t.Errorf("completion %s = exit %d, want 0 and %q in it", shell, code, want)
+		}
+		if bash, err := exec.LookPath("bash"); shell == "bash" && err == nil {
+			check := exec.CommandContext(t.Context(), bash, "-n")
+			check.Stdin = strings.NewReader(c.out.String())
+			if out, err := check.CombinedOutput(); err != nil {
+				t.Errorf("bash does not read its script: %v\n%s", err, out)
+			}
+		}
 	}
 }
 

@@ -24,17 +24,20 @@ const (
 )
 
 // client speaks to the gateway of this process's configuration.
-func (a *app) client() (*api.Client, error) {
+func (a *app) client() (*api.Client, error) { return a.clientWithin(answerTimeout) }
+
+// clientWithin is client for requests that may take so long.
+func (a *app) clientWithin(limit time.Duration) (*api.Client, error) {
 	address, key, err := a.gateway()
 	if err != nil {
 		return nil, err
 	}
-	return a.clientOf(address, key)
+	return a.clientOf(address, key, limit)
 }
 
-func (a *app) clientOf(address, key string) (*api.Client, error) {
+func (a *app) clientOf(address, key string, limit time.Duration) (*api.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.ResponseHeaderTimeout = answerTimeout
+	transport.ResponseHeaderTimeout = limit
 	return api.NewClient(address, api.WithHTTPClient(&caller{
 		address: address, key: key, pause: a.pause,
 		http: &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind},

@@ -43,6 +43,39 @@ func detail() api.RunDetail {
 	}
 }
 
+// timeline is when that run did what.
+func timeline() api.Timeline {
+	d := detail()
+	t := api.Timeline{Run: d.Run, At: now}
+	spans := func(of ...any) (list []api.TimelineSpan) { // status, and seconds ago when it began
+		for i := 0; i < len(of); i += 2 {
+			s := api.TimelineSpan{Status: of[i].(api.StepStatus), StartedAt: ago(of[i+1].(int))}
+			if i > 0 {
+				list[len(list)-1].EndedAt = &s.StartedAt
+			}
+			if list = append(list, s); s.Status == api.StepStatusSucceeded {
+				list = list[:len(list)-1]
+			}
+		}
+		return list
+	}
+	const ready, running, retrying, waiting, succeeded = api.StepStatusReady, api.StepStatusRunning, api.StepStatusRetrying, api.StepStatusWaiting, api.StepStatusSucceeded
+	t.Items = []api.TimelineItem{
+		{Step: d.Steps[0], WaitMs: 1000, RunMs: 8000, Spans: spans(ready, 61, running, 60, succeeded, 52)},
+		{Step: d.Steps[1], WaitMs: 2000, RunMs: 30_000, Spans: spans(ready, 52, running, 50, retrying, 40, ready, 20, running, 20)},
+		{Step: d.Steps[2], WaitMs: 2000, RunMs: 12, Spans: spans(ready, 52, running, 50, waiting, 50)},
+		{Step: d.Steps[3], Spans: []api.TimelineSpan{}},
+	}
+	for i := range t.Items {
+		t.Items[i].Attempts = []api.TimelineAttempt{}
+	}
+	return t
+}
+
+func pausedQueue() api.Queue {
+	return api.Queue{Name: "review", Paused: true, PausedAt: ptr(ago(60)), Depth: api.QueueDepth{Available: 3, Scheduled: 1, Retryable: 1}, OldestAgeMs: 61_000}
+}
+
 func shipGate() api.Gate {
 	return api.Gate{ID: id("gate", 1), RunID: id("run", 1), StepID: id("step", 3), Round: 1, Name: "ship", Kind: api.GateKindManual,
 		Status: api.GateStatusPending, Version: 1, Message: ptr("Deploy\x1b[31m?"), CreatedAt: ago(50), AgeS: 50,

@@ -28,20 +28,20 @@ func (a *app) gateCommand() *cobra.Command {
 }
 
 func (a *app) gateListCommand() *cobra.Command {
-	var status, kind, cursor string
+	var status, kind, name, project, cursor string
 	var limit int
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the gates that wait, oldest first",
 		Example: `  nofx gate list
-  nofx gate list --status failed --kind command`,
+  nofx gate list --status failed --kind command --project web`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			params := api.ListGatesParams{Kind: optional(api.GateKind(kind)), Cursor: optional(cursor), Limit: optional(limit)}
+			params := api.ListGatesParams{Kind: optional(api.GateKind(kind)), Name: optional(name), Project: optional(project), Cursor: optional(cursor), Limit: optional(limit)}
 			if status != "all" {
 				params.Status = optional(api.GateStatus(status))
 			}
@@ -58,13 +58,15 @@ func (a *app) gateListCommand() *cobra.Command {
 					}
 					rows[i] = []string{g.ID, g.Name, string(g.Kind), string(g.Status), span(time.Duration(g.AgeS) * time.Second), expires, g.RunID, shorten(deref(g.Message), 60)}
 				}
-				table(w, []string{"GATE", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "RUN", "MESSAGE"}, rows)
+				a.fitted(w, []string{"GATE", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "RUN", "MESSAGE"}, rows)
 				nextPage(w, page.NextCursor)
 			})
 		},
 	}
 	c.Flags().StringVar(&status, "status", "pending", `only gates in this status, or "all"`)
 	c.Flags().StringVar(&kind, "kind", "", "only gates of this kind: command or manual")
+	c.Flags().StringVar(&name, "name", "", "only gates of this name")
+	c.Flags().StringVar(&project, "project", "", "only gates of this project")
 	oneOf(c, "status", "all", api.GateStatusPending, api.GateStatusPassed, api.GateStatusFailed, api.GateStatusWaived,
 		api.GateStatusExpired, api.GateStatusError)
 	oneOf(c, "kind", api.GateKindCommand, api.GateKindManual)

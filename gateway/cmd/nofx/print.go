@@ -37,6 +37,35 @@ func table(w io.Writer, head []string, rows [][]string) {
 	t.Flush()
 }
 
+// fitted is table on a terminal that is wide enough for all but the last column,
+// which is cut to what is left.
+func (a *app) fitted(w io.Writer, head []string, rows [][]string) {
+	if a.screen != nil {
+		width, _ := a.screen()
+		last := len(head) - 1
+		for i := range last {
+			widest := len([]rune(head[i]))
+			for _, row := range rows {
+				widest = max(widest, len([]rune(clean(row[i]))))
+			}
+			width -= widest + 2
+		}
+		for _, row := range rows {
+			row[last] = shorten(clean(row[last]), max(width, 12))
+		}
+	}
+	table(w, head, rows)
+}
+
+// narrow reports whether the terminal has no room for columns that can be spared.
+func (a *app) narrow() bool {
+	if a.screen == nil {
+		return false
+	}
+	width, _ := a.screen()
+	return width < 110
+}
+
 // facts writes names and values in two columns, without those that are empty.
 func facts(w io.Writer, pairs ...string) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,7 +85,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the gateway")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's answer as it came")
 	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.signalCommand(), a.dlqCommand(), a.checkpointCommand(),
-		a.eventsCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
+		a.artifactCommand(), a.eventsCommand(), a.traceCommand(), a.queueCommand(), a.workerCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -154,6 +156,22 @@ func oneOf[T ~string](c *cobra.Command, flag string, words ...T) {
 		choices[i] = string(w)
 	}
 	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // no such flag: a mistake in this program
+	}
+}
+
+// anyOf is oneOf for a flag that takes several words, separated by commas.
+func anyOf[T ~string](c *cobra.Command, flag string, words ...T) {
+	if err := c.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		before := begun[:strings.LastIndex(begun, ",")+1]
+		var choices []cobra.Completion
+		for _, w := range words {
+			if !slices.Contains(strings.Split(before, ","), string(w)) {
+				choices = append(choices, before+string(w))
+			}
+		}
+		return choices, cobra.ShellCompDirectiveNoFileComp
+	}); err != nil {
 		panic(err) // no such flag: a mistake in this program
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	return group("run", "Start, list, watch and steer runs",
-		a.runCreateCommand(), a.runListCommand(), a.runShowCommand(), a.runWatchCommand(),
+		a.runCreateCommand(), a.runListCommand(), a.runShowCommand(), a.runTimelineCommand(), a.runWatchCommand(),
 		runVerbCommand(a, "pause", "Start no further step of a run until it is resumed", (*api.Client).PauseRun),
 		runVerbCommand(a, "resume", "Go on with a run that is paused, failed or cancelled", (*api.Client).ResumeRun),
 		runVerbCommand(a, "cancel", "Cancel a run and every step of it that has not ended", (*api.Client).CancelRun),
@@ -134,45 +134,6 @@ func printPreview(w io.Writer, p api.RunPreview) {
 		}
 	}
 	table(w, []string{"LEVEL", "STEP", "TOOL", "NEEDS"}, rows)
-}
-
-func (a *app) runListCommand() *cobra.Command {
-	var params api.ListRunsParams
-	var status, project, cursor string
-	var limit int
-	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List runs, newest first",
-		Example: `  nofx run list --status running --label team:core`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			params.Status, params.Project = optional(api.RunStatus(status)), optional(project)
-			params.Cursor, params.Limit = optional(cursor), optional(limit)
-			page, raw, err := call[api.RunPage](client.ListRuns(cmd.Context(), &params))
-			if err != nil {
-				return err
-			}
-			return a.answer(raw, func(w io.Writer) {
-				rows := make([][]string, len(page.Items))
-				for i, r := range page.Items {
-					rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), span(lasted(r.StartedAt, r.FinishedAt, a.now())), shorten(r.Goal, 60)}
-				}
-				table(w, []string{"RUN", "STATUS", "PROJECT", "CREATED", "TIME", "GOAL"}, rows)
-				nextPage(w, page.NextCursor)
-			})
-		},
-	}
-	c.Flags().StringVar(&status, "status", "", "only runs in this status")
-	c.Flags().StringVar(&project, "project", "", "only runs of this project")
-	c.Flags().StringArrayVar(&params.Label, "label", nil, "only runs with this label, name:value; may be repeated")
-	oneOf(c, "status", api.RunStatusQueued, api.RunStatusRunning, api.RunStatusWaiting, api.RunStatusPaused,
-		api.RunStatusSucceeded, api.RunStatusFailed, api.RunStatusCancelled)
-	pageFlags(c, &limit, &cursor)
-	return c
 }
 
 // pageFlags are those of every list.

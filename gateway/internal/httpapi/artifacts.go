@@ -1,14 +1,22 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/blob"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
@@ -59,6 +67,162 @@ func (s *Server) getArtifact(c echo.Context, p *Principal) error {
 	out := apiArtifact(a)
 	out.URL, out.ExpiresAt = &url, &expires
 	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: out})
+}
+
+// How long verifying an artifact may take, how many are verified at once, and how
+// long a client has to put the bytes.
+const (
+	verifyTimeout = 5 * time.Minute
+	verifyAtOnce  = 4
+	uploadTTL     = blob.MaxSignedTTL
+)
+
+// createArtifact announces an artifact and answers where its bytes go. What is
+// stored under an Idempotency-Key is the artifact alone: a URL is minted for each
+// answer and kept nowhere.
+func (s *Server) createArtifact(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, body, err := readJSON[api.ArtifactRequest](c)
+	if err != nil {
+		return err
+	}
+	a, err := s.once(c, p, "createArtifact", body, func(ctx context.Context) (postgres.Answer, error) {
+		wanted, err := newArtifact(in)
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		wanted.Key = blob.UploadKey(p.Tenant, wanted.ID)
+		created, err := s.Store.CreateUpload(ctx, p.Tenant, wanted)
+		if err != nil {
+			return postgres.Answer{}, err
+		}
+		out := apiArtifact(created)
+		return postgres.Answer{
+			Status: http.StatusCreated,
+			Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON, "Location": "/api/artifacts/" + out.ID},
+			Body:   encode(api.CreatedArtifact{Artifact: out}),
+		}, nil
+	})
+	if err == nil && a.Status == http.StatusCreated {
+		a.Body, err = s.withUpload(c.Request().Context(), p, a.Body)
+	}
+	if err != nil {
+		return err
+	}
+	return s.send(c, a)
+}
+
+// withUpload adds to the answer with a created artifact where its bytes go, while
+// they are wanted.
+func (s *Server) withUpload(ctx context.Context, p *Principal, body []byte) ([]byte, error) {
+	var out api.CreatedArtifact
+	if err := json.Unmarshal(body, &out); err != nil {
+		return nil, fmt.Errorf("stored artifact: %w", err)
+	}
+	id, err := run.ArtifactID.Parse(out.Artifact.ID)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.Store.Upload(ctx, p.Tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	if a.State == run.Pending {
+		expires := time.Now().Add(uploadTTL).UTC().Truncate(time.Second)
+		url, headers, err := s.Blobs.SignedPut(ctx, a.Key, a.Size, uploadTTL)
+		if err != nil {
+			return nil, err
+		}
+		out.Upload = &api.Upload{Method: api.UploadMethodPUT, URL: url, Headers: headers, ExpiresAt: expires}
+	}
+	return encode(out), nil
+}
+
+// newArtifact is the artifact that in asks for, or all that is wrong with it.
+func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
+	var fields []fault.Field
+	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }
+	if n := len(in.Name); strings.TrimSpace(in.Name) == "" || n > 255 {
+		bad("/name", "has 1 to 255 bytes")
+	}
+	if strings.ContainsFunc(in.Name, invisible) {
+		bad("/name", "has control characters or such as change what is seen")
+	}
+	if in.SizeBytes < 1 || in.SizeBytes > run.MaxArtifactBytes {
+		bad("/size_bytes", fmt.Sprintf("is between 1 and %d", int64(run.MaxArtifactBytes)))
+	}
+	sum, err := hex.DecodeString(in.Sha256)
+	if err != nil || len(sum) != 32 || hex.EncodeToString(sum) != in.Sha256 {
+		bad("/sha256", "is 64 hex digits in lower case")
+	}
+	media := "application/octet-stream"
+	if in.MediaType != nil {
+		media = *in.MediaType
+		if _, _, err := mime.ParseMediaType(media); err != nil || len(media) > 255 || !strings.Contains(media, "/") {
+			bad("/media_type", "is a media type such as text/plain")
+		}
+	}
+	if len(fields) > 0 {
+		e := fault.New(fault.Invalid, "invalid-field", "%s: %s", fields[0].Pointer, fields[0].Detail)
+		e.Fields = fields
+		return run.Artifact{}, e
+	}
+	return run.Artifact{ID: run.NewID(), Name: in.Name, MediaType: media, Size: in.SizeBytes, SHA256: sum}, nil
+}
+
+// completeArtifact reads what a client has put for an artifact, on its way to the
+// key of its digest, and makes it readable if it is what was announced.
+func (s *Server) completeArtifact(c echo.Context, p *Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.ArtifactID, "artifact_id")
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	a, err := s.Store.Upload(ctx, p.Tenant, id)
+	if err != nil {
+		return err
+	}
+	if a.State == run.Pending {
+		key := blob.BlobKey(p.Tenant, [32]byte(a.SHA256))
+		if err := s.verifyUpload(ctx, a, key); err != nil {
+			return err
+		}
+		if a, err = s.Store.CompleteUpload(ctx, p.Tenant, id, key); err != nil {
+			return err
+		}
+	}
+	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: apiArtifact(a)})
+}
+
+// verifyUpload copies the bytes of a from where they were put to key. They are
+// copied by us and not by the storage: whoever has the URL may put others while we
+// look, and only what passed through here is known to be right.
+func (s *Server) verifyUpload(ctx context.Context, a run.Artifact, key string) error {
+	select {
+	case s.verify <- struct{}{}:
+		defer func() { <-s.verify }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	sum := [32]byte(a.SHA256)
+	r, err := s.Blobs.Open(ctx, a.Key, 0, -1)
+	if errors.Is(err, fault.Gone) {
+		return fault.New(fault.Conflict, "upload-incomplete", "nothing was put at the artifact's URL yet").Because(err)
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	err = s.Blobs.Put(ctx, key, blob.Verify(r, sum, a.Size), a.Size, blob.PutOptions{SHA256: &sum})
+	if errors.Is(err, fault.Conflict) {
+		return fault.New(fault.Conflict, "object-corrupt", "what was put is not %d bytes with the SHA-256 %s", a.Size, hex.EncodeToString(a.SHA256)).Because(err)
+	}
+	return err
 }
 
 // seeOther sends the caller to a signed URL, which is for them alone.

@@ -7,9 +7,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 )
 
 // types reads all pages of events from a path with its filters on.
@@ -139,5 +142,41 @@ func TestStreamsEndWithTheirKey(t *testing.T) {
 	g.server.keys.age(id, keyTTL)
 	if err := check(t.Context()); err == nil {
 		t.Error("check of a revoked key = nil, want an error")
+	}
+}
+
+// TestExpired checks what a reader of a run sees whose retention has passed.
+func TestExpired(t *testing.T) {
+	g := newGateway(t)
+	old := g.create(oneStep)
+	c := g.claim(old.Steps[0])
+	g.log(c, 1, 0, "printed\n")
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
+	young := g.create(oneStep)
+	first := decodeAs[api.EventPage](t, g.get("/api/events?limit=2"))
+	id := uuidOf(g, run.RunID, old.Run.ID)
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.run SET finished_at = finished_at - interval '31 days' WHERE id = $1", id); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := g.db.PruneRuns(t.Context(), g.tenant, []uuid.UUID{id}, 1000); err != nil || p.Chunks != 1 || p.Events == 0 {
+		t.Fatalf("PruneRuns = %+v, %v, want the log and the events", p, err)
+	}
+	run := "/api/runs/" + old.Run.ID
+	detail := decodeAs[api.RunDetail](t, g.get(run))
+	if detail.Run.Status != api.RunStatusSucceeded || len(detail.Steps) != 1 {
+		t.Errorf("run = %+v, want it as it was", detail.Run)
+	}
+	g.want(g.get(run+"/events"), http.StatusGone, "cursor-expired")
+	g.want(g.get(run+"/events?after=1"), http.StatusGone, "cursor-expired")
+	if p := decodeAs[api.EventPage](t, g.get(run+"/events?after="+detail.StreamCursor)); len(p.Items) != 0 {
+		t.Errorf("events after the newest = %+v, want none", p)
+	}
+	g.want(g.get("/api/steps/"+old.Steps[0].ID+"/logs"), http.StatusGone, "object-gone")
+	g.want(g.get("/api/steps/"+old.Steps[0].ID+"/logs?follow=1", header{"Accept": "text/event-stream"}), http.StatusGone, "object-gone")
+	g.want(g.get("/api/events?after="+first.NextCursor), http.StatusGone, "cursor-expired")
+	for _, e := range decodeAs[api.EventPage](t, g.get("/api/events")).Items {
+		if e.RunID != young.Run.ID {
+			t.Errorf("the feed has an event of %s, want of %s alone", e.RunID, young.Run.ID)
+		}
 	}
 }

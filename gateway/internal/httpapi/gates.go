@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,6 +19,9 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
+// stepName is the contract's StepName, which gates have too.
+var stepName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
+
 // listGates answers gates over all runs, oldest first: with status=pending the
 // inbox of those who decide.
 func (s *Server) listGates(c echo.Context, p *Principal) error {
@@ -25,6 +29,7 @@ func (s *Server) listGates(c echo.Context, p *Principal) error {
 	limit := q.limit(200)
 	f := postgres.GateFilter{
 		State: oneOf(q, "status", run.States[run.GateMachine]...), Kind: oneOf(q, "kind", run.CommandGate, run.ManualGate),
+		Name: q.shaped("name", stepName), Project: q.slug("project"),
 		After: q.afterID("gates"), Limit: limit + 1,
 	}
 	if err := q.err(); err != nil {

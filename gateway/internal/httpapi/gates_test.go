@@ -33,6 +33,15 @@ func TestGates(t *testing.T) {
 		t.Errorf("command gates = %v, want none", got.Items)
 	}
 
+	for query, want := range map[string]int{"name=ship": 3, "name=other": 0, "project=default&status=pending": 3, "project=none": 0} {
+		if got := decodeAs[api.GatePage](t, g.get("/api/gates?"+query)); len(got.Items) != want {
+			t.Errorf("gates of %s = %d, want %d", query, len(got.Items), want)
+		}
+	}
+	for _, query := range []string{"name=", "name=A", "project=-", "status=open", "kind=robot", "age=1"} {
+		g.want(g.get("/api/gates?"+query), http.StatusBadRequest, "bad-parameter")
+	}
+
 	one := g.get("/api/gates/" + ids[0])
 	g.want(one, http.StatusOK, "")
 	gate := decodeAs[api.GateAnswer](t, one).Gate

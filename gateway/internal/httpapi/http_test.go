@@ -28,7 +28,7 @@ func TestUnknownRoutes(t *testing.T) {
 	g := newGateway(t)
 	for _, path := range []string{
 		"/", "/api", "/api/", "/api/run", "/api/runs/", "/api%2Fruns", "/api/runs%2F", "/metrics", "/metrics%2F..", "/api//runs",
-		"/api/../api/runs", "/api/./runs", "/api/runs/x/y", "/%61pi/runs/x/y", "/debug/pprof", "/api/docs", "/API/runs",
+		"/api/../api/runs", "/api/./runs", "/api/runs/x/y", "/%61pi/runs/x/y", "/debug/pprof", "/api/document", "/API/runs",
 	} {
 		// Sent as it stands: a client of Go's would tidy it.
 		r := g.raw("GET " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + g.key + "\r\nConnection: close\r\n\r\n")

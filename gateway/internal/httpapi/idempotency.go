@@ -25,21 +25,26 @@ const apiVersion = "1"
 // context, and the stored answer are one transaction. body are the request's
 // bytes, which have been read strictly.
 func (s *Server) idempotent(c echo.Context, p *Principal, operation string, body []byte, do func(context.Context) (postgres.Answer, error)) error {
+	a, err := s.once(c, p, operation, body, do)
+	if err != nil {
+		return err
+	}
+	return s.send(c, a)
+}
+
+// once is idempotent for an answer that is not all of what is sent.
+func (s *Server) once(c echo.Context, p *Principal, operation string, body []byte, do func(context.Context) (postgres.Answer, error)) (postgres.Answer, error) {
 	r := c.Request()
 	key, err := idempotencyKey(r)
 	if err != nil {
-		return err
+		return postgres.Answer{}, err
 	}
 	if key == "" {
-		a, err := do(r.Context())
-		if err != nil {
-			return err
-		}
-		return s.send(c, a)
+		return do(r.Context())
 	}
 	fingerprint, err := s.fingerprint(c, p, body)
 	if err != nil {
-		return err
+		return postgres.Answer{}, err
 	}
 	a, replayed, err := s.Store.Idempotent(r.Context(), p.Tenant,
 		postgres.IdempotencyKey{Scope: operation, Key: key, Fingerprint: fingerprint},
@@ -53,14 +58,14 @@ func (s *Server) idempotent(c echo.Context, p *Principal, operation string, body
 			return a, err
 		})
 	if err != nil {
-		return err
+		return postgres.Answer{}, err
 	}
 	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.IdempotentReplayKey.Bool(replayed))
 	if replayed {
 		c.Response().Header().Set("Idempotent-Replayed", "true")
 		s.Metrics.IdempotentReplays.Inc(s.routes[c.Path()])
 	}
-	return s.send(c, a)
+	return a, nil
 }
 
 // send writes an answer whose doing is committed.

@@ -35,7 +35,9 @@ var storage *blobtest.Server
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
-	openapi3filter.RegisterBodyDecoder("application/yaml", openapi3filter.PlainBodyDecoder) // the contract says string
+	for _, media := range []string{"application/yaml", "text/html", "text/javascript", "text/css"} {
+		openapi3filter.RegisterBodyDecoder(media, openapi3filter.PlainBodyDecoder) // the contract says string
+	}
 	ctx := context.Background()
 	log := slog.New(slog.DiscardHandler)
 	// Spans need valid ids, since rows carry them.

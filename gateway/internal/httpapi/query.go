@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -116,12 +117,47 @@ func oneOf[T ~string](q *query, name string, allowed ...T) T {
 	return T(s)
 }
 
-func (q *query) slug(name string) string {
+func (q *query) slug(name string) string { return q.shaped(name, slugShape) }
+
+// shaped is "" or a value of that shape.
+func (q *query) shaped(name string, shape *regexp.Regexp) string {
 	s, given := q.text(name)
-	if given && !slugShape.MatchString(s) {
-		q.bad(name, "is a slug: "+slugShape.String())
+	if given && !shape.MatchString(s) {
+		q.bad(name, "has the shape "+shape.String())
 	}
 	return s
+}
+
+// anyOf is a list of the values allowed, separated by commas.
+func anyOf[T ~string](q *query, name string, allowed ...T) (values []T) {
+	s, given := q.text(name)
+	if !given {
+		return nil
+	}
+	for v := range strings.SplitSeq(s, ",") {
+		if !slices.Contains(allowed, T(v)) {
+			q.bad(name, fmt.Sprintf("is a list of %v, separated by commas", allowed))
+			return nil
+		}
+		if !slices.Contains(values, T(v)) {
+			values = append(values, T(v))
+		}
+	}
+	return values
+}
+
+// time is nil or a time.
+func (q *query) time(name string) *time.Time {
+	s, given := q.text(name)
+	if !given {
+		return nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || t.Year() < 1970 || t.Year() > 9999 {
+		q.bad(name, "is a time as 2026-01-31T12:00:00Z, its + written as %2B")
+		return nil
+	}
+	return &t
 }
 
 // list is a parameter of values separated by commas, at most so many.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/attribute"
@@ -83,7 +82,7 @@ func projectOf(r *http.Request) (string, error) {
 }
 
 // previewRun checks a plan and answers how it would run, writing nothing.
-func (s *Server) previewRun(c echo.Context, _ *Principal) error {
+func (s *Server) previewRun(c echo.Context, p *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -95,11 +94,14 @@ func (s *Server) previewRun(c echo.Context, _ *Principal) error {
 	if err != nil {
 		return err
 	}
+	if err := s.Store.CheckArtifacts(c.Request().Context(), p.Tenant, plan); err != nil {
+		return err
+	}
 	_, digest, err := plan.Canonical()
 	if err != nil {
 		return err
 	}
-	out := api.RunPreview{PlanDigest: digest, Graph: graph(plan.Steps)}
+	out := api.RunPreview{PlanDigest: digest, Graph: graph(plan.Expanded().Steps)}
 	raw, err := json.Marshal(plan)
 	if err != nil {
 		return fmt.Errorf("plan as JSON: %w", err)
@@ -144,43 +146,6 @@ func graph(steps []run.PlanStep) api.PlanGraph {
 	return g
 }
 
-// listRuns answers the runs of the tenant, newest first.
-func (s *Server) listRuns(c echo.Context, p *Principal) error {
-	q := readQuery(c)
-	limit := q.limit(200)
-	f := postgres.RunFilter{
-		State: oneOf(q, "status", run.States[run.RunMachine]...), Project: q.slug("project"),
-		Labels: q.labels("label"), Before: q.afterID("runs"), Limit: limit + 1,
-	}
-	if err := q.err(); err != nil {
-		return err
-	}
-	runs, err := s.Store.Runs(c.Request().Context(), p.Tenant, f)
-	if err != nil {
-		return err
-	}
-	runs, next := page(c, "runs", runs, limit, func(r run.Run) string { return r.ID.String() })
-	return answer(c, http.StatusOK, api.RunPage{Items: convert(runs, apiRun), NextCursor: next})
-}
-
-// labels are values name:value of a parameter that may be given several times.
-func (q *query) labels(name string) map[string]string {
-	q.asked[name] = true
-	given := q.values[name]
-	labels := make(map[string]string, len(given))
-	for _, l := range given {
-		key, value, ok := strings.Cut(l, ":")
-		if other, twice := labels[key]; !ok || key == "" || len(l) > 320 || run.BadText(l) != "" || twice && other != value {
-			q.bad(name, "is name:value, each name once")
-		}
-		labels[key] = value
-	}
-	if len(given) > 8 {
-		q.bad(name, "is given more than 8 times")
-	}
-	return labels
-}
-
 // getRun answers a run with its steps and gates and where its events stand, all of
 // one moment: read this, then follow the stream, and nothing is missed.
 func (s *Server) getRun(c echo.Context, p *Principal) error {
@@ -206,8 +171,8 @@ func apiRun(r run.Run) api.Run {
 	out := api.Run{
 		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
 		Status: api.RunStatus(r.State), Version: r.Version, Labels: r.Labels, PlanDigest: r.PlanDigest, TraceID: r.TraceID,
-		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), Reason: ptr(r.Reason),
-		Deadline: r.Deadline.UTC(), CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
+		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), FailureSignature: ptr(r.FailureSignature),
+		Reason: ptr(r.Reason), Deadline: r.Deadline.UTC(), CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
 	}
 	if out.Labels == nil {
 		out.Labels = api.Labels{}

@@ -166,6 +166,12 @@ func TestListRuns(t *testing.T) {
 		{"?project=default", want}, {"?project=none", nil},
 		{"?label=parity:even&limit=1", []string{want[0], want[2], want[4]}},
 		{"?label=parity:even&label=n:2", []string{want[2]}},
+		{"?status=failed,queued&limit=2", want}, {"?status=failed,cancelled", nil},
+		{"?tool=sleep&limit=2", want}, {"?tool=bash", nil}, {"?tool=gate:*", nil},
+		{"?q=TR&limit=2", want}, {"?q=try+nothing", nil}, {"?q=%25", nil},
+		{"?since=2020-01-01T00:00:00Z&limit=3", want}, {"?until=2020-01-01T00:00:00%2B01:00", nil}, {"?since=2100-01-01T00:00:00Z", nil},
+		{"?signature=v1-0123456789abcdef", nil},
+		{"?status=queued&tool=sleep&q=try&label=parity:even&project=default&since=2020-01-01T00:00:00Z&until=2100-01-01T00:00:00Z&limit=1", []string{want[0], want[2], want[4]}},
 	} {
 		if diff := cmp.Diff(tc.want, ids(tc.query)); diff != "" {
 			t.Errorf("runs of %q (-want +got):\n%s", tc.query, diff)
@@ -173,7 +179,12 @@ func TestListRuns(t *testing.T) {
 	}
 	for query, code := range map[string]string{
 		"?limit=0": "bad-parameter", "?limit=201": "bad-parameter", "?limit=x": "bad-parameter", "?limit=1&limit=2": "bad-parameter",
-		"?status=done": "bad-parameter", "?q=x": "bad-parameter", "?label=x": "bad-parameter", "?project=%00": "bad-parameter",
+		"?status=done": "bad-parameter", "?status=": "bad-parameter", "?status=queued,": "bad-parameter", "?status=queued,done": "bad-parameter",
+		"?q=": "bad-parameter", "?q=+": "bad-parameter", "?q=%00": "bad-parameter", "?q=a+b+c+d+e+f+g+h+i": "bad-parameter", "?q=" + strings.Repeat("x", 201): "bad-parameter",
+		"?tool=": "bad-parameter", "?tool=Bash": "bad-parameter", "?tool=*": "bad-parameter", "?tool=gate:u*": "bad-parameter", "?tool=a&tool=b": "bad-parameter",
+		"?since=yesterday": "bad-parameter", "?since=2026-01-01": "bad-parameter", "?since=2026-01-01T00:00:00+01:00": "bad-parameter", "?until=": "bad-parameter",
+		"?since=2026-01-02T00:00:00Z&until=2026-01-02T00:00:00Z": "bad-parameter", "?signature=": "bad-parameter", "?colour=red": "bad-parameter",
+		"?label=x": "bad-parameter", "?project=%00": "bad-parameter",
 		"?project=A": "bad-parameter", "?%zz": "bad-parameter", "?label=a:%ff": "bad-parameter",
 		"?cursor=x": "bad-cursor", "?cursor=": "bad-cursor", "?cursor=" + formatCursor("steps", "1"): "bad-cursor",
 		"?cursor=" + formatCursor("runs", "1"): "bad-cursor",
@@ -219,7 +230,7 @@ func TestForeignIDs(t *testing.T) {
 	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
 	ids := map[string]string{
 		"{run_id}": created.Run.ID, "{step_id}": created.Steps[0].ID, "{gate_id}": gate.ID,
-		"{checkpoint_id}": *gate.ShownCheckpointID, "{artifact_id}": run.ArtifactID.Format(a.ID),
+		"{checkpoint_id}": *gate.ShownCheckpointID, "{artifact_id}": run.ArtifactID.Format(a.ID), "{trace_id}": created.Run.TraceID,
 	}
 	unknown := strings.Repeat("0", 31) + "1"
 	for _, op := range g.server.operations() {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -56,6 +57,7 @@ type Server struct {
 	shared   *buckets // by tenant
 	streams  *slots
 	trees    *tree.Source
+	verify   chan struct{} // one for each artifact being verified
 	health   healthCache
 	draining atomic.Bool
 	routes   map[string]string // by Echo's path: the contract's
@@ -70,6 +72,7 @@ type operation struct {
 	// streams says whether a request will be answered by a stream, which has
 	// limits of its own.
 	streams func(*http.Request) bool
+	timeout time.Duration // of its handler; 0: handlerTimeout
 }
 
 func (s *Server) operations() []operation {
@@ -79,6 +82,7 @@ func (s *Server) operations() []operation {
 		{id: "listRuns", method: get, path: "/api/runs", handle: s.listRuns},
 		{id: "previewRun", method: post, path: "/api/runs/preview", handle: s.previewRun},
 		{id: "getRun", method: get, path: "/api/runs/{run_id}", handle: s.getRun},
+		{id: "getTrace", method: get, path: "/api/traces/{trace_id}", handle: s.getTrace},
 		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun},
 		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", handle: s.pauseRun},
 		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", handle: s.resumeRun},
@@ -86,6 +90,7 @@ func (s *Server) operations() []operation {
 		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", handle: s.rerunRun},
 
 		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", handle: s.listSteps},
+		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", handle: s.getTimeline},
 		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
 		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep},
 		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog},
@@ -110,16 +115,24 @@ func (s *Server) operations() []operation {
 		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", handle: s.getCheckpointFile},
 
 		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", handle: s.listArtifacts},
+		{id: "createArtifact", method: post, path: "/api/artifacts", handle: s.createArtifact},
 		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", handle: s.getArtifact},
+		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", handle: s.completeArtifact, timeout: verifyTimeout},
 
 		{id: "listAPIKeys", method: get, path: "/api/api-keys", handle: s.listAPIKeys},
 		{id: "createAPIKey", method: post, path: "/api/api-keys", handle: s.createAPIKey},
 		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", handle: s.revokeAPIKey},
 		{id: "whoami", method: get, path: "/api/whoami", handle: s.whoami},
 
+		{id: "listQueues", method: get, path: "/api/queues", handle: s.listQueues},
+		{id: "pauseQueue", method: post, path: "/api/queues/{queue_name}/pause", handle: s.pauseQueue},
+		{id: "resumeQueue", method: post, path: "/api/queues/{queue_name}/resume", handle: s.resumeQueue},
+		{id: "listWorkers", method: get, path: "/api/workers", handle: s.listWorkers},
 		{id: "healthz", method: get, path: "/healthz", handle: s.healthz},
 		{id: "readyz", method: get, path: "/readyz", handle: s.readyz},
 		{id: "getContract", method: get, path: "/api/openapi.yaml", handle: s.getContract},
+		{id: "getDocs", method: get, path: "/api/docs", handle: s.getDocs},
+		{id: "getDocsAsset", method: get, path: "/api/docs/{asset}", handle: s.getDocsAsset},
 	}
 }
 
@@ -135,6 +148,7 @@ func New(cfg Config) (*Server, error) {
 		shared:  newBuckets(cfg.TenantRate, 2*cfg.TenantRate),
 		streams: &slots{most: cfg.Streams},
 		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
+		verify:  make(chan struct{}, verifyAtOnce),
 		routes:  map[string]string{},
 	}
 	s.echo.Pre(s.observe)
@@ -206,8 +220,14 @@ func (s *Server) operate(op operation, rule rule) echo.HandlerFunc {
 			defer release()
 		} else {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, handlerTimeout)
+			ctx, cancel = context.WithTimeout(ctx, cmp.Or(op.timeout, handlerTimeout))
 			defer cancel()
+			if op.timeout > handlerTimeout {
+				// The server's limits are for the others; that for reading would end this.
+				control := http.NewResponseController(c.Response())
+				_ = control.SetReadDeadline(time.Time{})
+				_ = control.SetWriteDeadline(time.Now().Add(op.timeout + handlerTimeout))
+			}
 			s.Metrics.HTTPInFlight.Add(1)
 			defer s.Metrics.HTTPInFlight.Add(-1)
 		}

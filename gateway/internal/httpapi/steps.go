@@ -63,7 +63,10 @@ func apiAttempt(a run.Attempt) api.Attempt {
 	return api.Attempt{
 		Fence: a.Fence, WorkerID: a.Owner, WorkerPid: a.OwnerPID, StartedAt: a.StartedAt.UTC(), EndedAt: utc(a.EndedAt),
 		Accepted: a.Accepted, Outcome: ptr(a.Outcome), ExitCode: a.ExitCode, TraceID: a.TraceID, SpanID: a.SpanID,
-		Usage: api.Usage{CPUMs: ptr(a.Usage.CPUMillis), MaxRssBytes: ptr(a.Usage.MaxRSSBytes), RunMs: ptr(a.Usage.RunMillis), BytesNew: ptr(a.Usage.BytesWritten)},
+		Usage: api.Usage{
+			CPUMs: ptr(a.Usage.CPUMillis), MaxRssBytes: ptr(a.Usage.MaxRSSBytes), RunMs: ptr(a.Usage.RunMillis), BytesNew: ptr(a.Usage.BytesWritten),
+			InputTokens: ptr(a.Usage.InputTokens), OutputTokens: ptr(a.Usage.OutputTokens), CachedTokens: ptr(a.Usage.CachedTokens), CostUsd: ptr(a.Usage.CostUSD),
+		},
 	}
 }
 

@@ -132,6 +132,41 @@ func TestRerunOnce(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/runs/"+second.Run.ID+"/rerun", "", key), http.StatusUnprocessableEntity, "idempotency-key-reused")
 }
 
+// TestRerunWithFiles checks that a run which began from files is run again from
+// the same: the plan that is stored is the caller's, without the step that fetches.
+func TestRerunWithFiles(t *testing.T) {
+	g := newGateway(t)
+	id := g.upload("archive").ID
+	for source, workspace := range map[string]string{
+		"git":    `{"source":"git","git":{"url":"https://host/x","ref":"main"},"excludes":["tmp"]}`,
+		"upload": `{"source":"upload","artifact_id":"` + id + `"}`,
+	} {
+		shape := func(c api.CreatedRun) (list []string) {
+			for _, s := range c.Steps {
+				list = append(list, fmt.Sprint(s.Idx, s.Name, s.Tool, s.DependsOn, s.Status))
+			}
+			return list
+		}
+		first := g.create(`{"plan":{"goal":"g","workspace":` + workspace + `,"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}},` + manual + `]}}`)
+		if len(first.Steps) != 3 || first.Steps[0].Name != "workspace~"+source {
+			t.Fatalf("steps = %v, want that of the workspace before the plan's", shape(first))
+		}
+		for range 2 { // of a rerun as well
+			g.want(g.do(http.MethodPost, "/api/runs/"+first.Run.ID+"/cancel", ""), http.StatusOK, "")
+			r := g.do(http.MethodPost, "/api/runs/"+first.Run.ID+"/rerun", "")
+			g.want(r, http.StatusCreated, "")
+			again := decodeAs[api.CreatedRun](t, r)
+			if again.Run.PlanDigest != first.Run.PlanDigest || again.Run.ID == first.Run.ID {
+				t.Errorf("rerun of %s has plan %s, want %s", source, again.Run.PlanDigest, first.Run.PlanDigest)
+			}
+			if diff := cmp.Diff(shape(first), shape(again)); diff != "" {
+				t.Errorf("steps of the rerun of %s (-first +again):\n%s", source, diff)
+			}
+			first = again
+		}
+	}
+}
+
 // TestRetryStep checks the verb of a step and the list of those given up.
 func TestRetryStep(t *testing.T) {
 	g := newGateway(t)

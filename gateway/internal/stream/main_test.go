@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 // bench is a hub on a database of its own, behind HTTP.
 type bench struct {
 	*testing.T
+	pg     *pgtest.Database
 	db     *postgres.DB
 	hub    *Hub
 	tenant uuid.UUID
@@ -56,7 +57,7 @@ func newBench(t *testing.T, limits Limits) *bench {
 	t.Helper()
 	t.Parallel()
 	pg := pgtest.New(t)
-	b := &bench{T: t, db: pg.Open(t, postgres.Config{MaxConns: 8}), tenant: pg.Tenant(t), answer: make(chan error, 1000)}
+	b := &bench{T: t, pg: pg, db: pg.Open(t, postgres.Config{MaxConns: 8}), tenant: pg.Tenant(t), answer: make(chan error, 1000)}
 	b.hub = NewHub(Config{
 		Store: b.db, Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test"),
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: limits,

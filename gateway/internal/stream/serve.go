@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 )
@@ -53,14 +54,14 @@ var finalTypes = []string{"run.succeeded", "run.failed", "run.cancelled"}
 
 // Serve answers r with the stream that q asks for, until it ends. An error means
 // that nothing was answered yet: fault.NotFound for an unknown run, or that the
-// database does not answer. Nothing will follow: 204.
+// database does not answer. Nothing will follow: 204, unless there is a gap to tell.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, q Request) error {
 	s := &subscription{hub: h, q: q, src: q.source()}
 	gap, over, err := s.start(r.Context())
 	if err != nil {
 		return err
 	}
-	if over {
+	if over && gap != api.StreamControlReasonExpired {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
@@ -73,11 +74,13 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, q Request) error {
 	cursor := s.src.format(s.pos)
 	s.conn.Moved(cursor)
 	s.conn.Frame("", "stream.ready", api.StreamControl{Cursor: &cursor, Resumed: &q.Resumed})
-	if gap {
-		requested, reason := s.src.format(q.After), api.StreamControlReasonAhead
-		s.conn.Frame(cursor, "stream.gap", api.StreamControl{Requested: &requested, Reason: &reason})
+	if gap != "" {
+		s.gap(gap, q.After)
 	}
-	reason, err := s.run(r.Context())
+	reason := api.StreamControlReasonFinal
+	if !over {
+		reason, err = s.run(r.Context())
+	}
 	if err == nil {
 		s.conn.End(reason)
 	}
@@ -99,33 +102,48 @@ type subscription struct {
 }
 
 // start finds where the stream begins. A cursor that lies ahead of what there is,
-// as after a database was restored, is a gap: the stream goes on from now. over
-// says that the run's end lies before it and nobody asked for more.
-func (s *subscription) start(ctx context.Context) (gap, over bool, err error) {
+// as after a database was restored, is a gap, and the stream goes on from now. So
+// is one before what is kept of a run (of a feed, the first read finds that out),
+// and the stream begins with the oldest kept. over says that the run's end lies
+// before it and nobody asked for more.
+func (s *subscription) start(ctx context.Context) (gap api.StreamControlReason, over bool, err error) {
 	db, q := s.hub.cfg.Store, s.q
 	s.pos = q.After
 	if q.Run == uuid.Nil {
 		head, err := db.FeedHead(ctx, q.Tenant)
-		if gap = err == nil && q.After.XID > head.XID; gap {
-			s.pos = head
+		if err == nil && q.After.XID > head.XID {
+			gap, s.pos = api.StreamControlReasonAhead, head
 		}
 		return gap, false, err
 	}
 	r, err := db.Run(ctx, q.Tenant, q.Run)
 	if err != nil {
-		return false, false, err
+		return "", false, err
 	}
 	if remote, ok := telemetry.WithTraceparent(context.Background(), r.Traceparent); ok {
 		s.root = trace.SpanContextFromContext(remote)
 	}
-	if gap = q.After.Seq > r.EventSeq; gap {
-		s.pos.Seq = r.EventSeq
+	switch {
+	case q.After.Seq > r.EventSeq:
+		gap, s.pos.Seq = api.StreamControlReasonAhead, r.EventSeq
+	case r.PrunedSeq != nil && q.After.Seq < *r.PrunedSeq:
+		gap, s.pos.Seq = api.StreamControlReasonExpired, *r.PrunedSeq
 	}
 	if q.UntilFinal && r.State.Terminal() {
 		ends, err := db.Events(ctx, q.Tenant, q.Run, s.pos.Seq, finalTypes, 1)
 		return gap, err == nil && len(ends) == 0, err
 	}
 	return gap, false, nil
+}
+
+// gap tells that events behind a cursor will not come, and where the stream goes on.
+func (s *subscription) gap(reason api.StreamControlReason, requested Cursor) {
+	from, at := s.src.format(requested), s.src.format(s.pos)
+	control := api.StreamControl{Requested: &from, Reason: &reason}
+	if reason == api.StreamControlReasonExpired {
+		control.Oldest = &at
+	}
+	s.conn.Frame(at, "stream.gap", control)
 }
 
 // trace records a short span: none is open as long as a stream.
@@ -146,6 +164,12 @@ func (s *subscription) run(ctx context.Context) (api.StreamControlReason, error)
 	defer s.leave()
 	for {
 		frames, next, changed, err := s.next(ctx)
+		if oldest, lost := postgres.OldestKept(err); lost {
+			behind := s.pos
+			s.pos = oldest
+			s.gap(api.StreamControlReasonExpired, behind)
+			next, changed, err = s.pos, always, nil
+		}
 		if err != nil {
 			// The database is away. The reader need not notice.
 			changed, next = nil, s.pos

@@ -18,6 +18,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
@@ -227,6 +228,91 @@ func TestFeedGap(t *testing.T) {
 		t.Errorf("stream.gap = %+v, want ahead", c)
 	}
 	b.create(1)
+	f.want("run.created")
+}
+
+// prune deletes at most limit of the events of a run that ended, as if it were old.
+func (b *bench) prune(id uuid.UUID, limit int) {
+	b.Helper()
+	if _, err := b.pg.Admin.Exec(b.Context(), "UPDATE nofx.run SET finished_at = clock_timestamp() - interval '31 days' WHERE id = $1", id); err != nil {
+		b.Fatal(err)
+	}
+	if p, err := b.db.PruneRuns(b.Context(), b.tenant, []uuid.UUID{id}, limit); err != nil || p.Events == 0 {
+		b.Fatalf("PruneRuns = %+v, %v, want some events", p, err)
+	}
+}
+
+// Of a run whose events are going, a reader is told what it missed and gets the
+// rest; when all are gone, that too.
+func TestExpiredRun(t *testing.T) {
+	b := newBench(t, quick)
+	r := b.create(2)
+	b.cancel(r)
+	last, err := b.db.Run(t.Context(), b.tenant, r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.serve(Request{Run: r.ID, UntilFinal: true})
+	expired := func(f *reader, requested, oldest string) {
+		t.Helper()
+		f.want("stream.ready")
+		gap := f.want("stream.gap")
+		if c := controlOf(t, gap); *c.Reason != api.StreamControlReasonExpired || *c.Requested != requested || *c.Oldest != oldest || gap.id != oldest {
+			t.Errorf("stream.gap = %+v, want expired, from %s to %s", gap, requested, oldest)
+		}
+	}
+	b.prune(r.ID, 2)
+	f := b.read("1")
+	expired(f, "1", "2")
+	for seq := int64(3); seq <= last.EventSeq; seq++ {
+		next, _ := f.next()
+		if e := eventOf(t, next); e.Seq != seq {
+			t.Errorf("after the gap came seq %d, want %d", e.Seq, seq)
+		}
+	}
+	f.want("stream.end")
+	b.prune(r.ID, 1000)
+	end := FormatSeq(last.EventSeq)
+	f = b.read("")
+	expired(f, "0", end)
+	if c := controlOf(t, f.want("stream.end")); *c.Reason != api.StreamControlReasonFinal || *c.ResumeAfter != end {
+		t.Errorf("stream.end = %+v, want final after %s", c, end)
+	}
+}
+
+// A reader of a run that is pruned under it is told so.
+func TestExpiredUnderReader(t *testing.T) {
+	b := newBench(t, quick)
+	r := b.create(1)
+	b.cancel(r)
+	s := &subscription{hub: b.hub, q: Request{Tenant: b.tenant, Run: r.ID}}
+	s.src = s.q.source()
+	b.prune(r.ID, 2)
+	_, _, _, err := s.next(t.Context())
+	if oldest, lost := postgres.OldestKept(err); !lost || oldest.Seq != 2 {
+		t.Errorf("next = %v, %v, want that events up to 2 are lost", oldest, err)
+	}
+}
+
+// A cursor of the feed before what was deleted is told so, and the stream goes on
+// with what is kept; without a cursor nothing is missing.
+func TestExpiredFeed(t *testing.T) {
+	b := newBench(t, quick)
+	old := b.create(1)
+	b.cancel(old)
+	b.prune(old.ID, 1000)
+	young := b.create(1)
+	b.serve(Request{})
+	f := b.read(FormatFeed(Cursor{XID: 1}))
+	f.want("stream.ready")
+	if c := controlOf(t, f.want("stream.gap")); *c.Reason != api.StreamControlReasonExpired || c.Oldest == nil {
+		t.Errorf("stream.gap = %+v, want expired", c)
+	}
+	if e := eventOf(t, f.want("run.created")); e.RunID != run.RunID.Format(young.ID) {
+		t.Errorf("after the gap came an event of %s, want of %s", e.RunID, run.RunID.Format(young.ID))
+	}
+	f = b.read("")
+	f.want("stream.ready")
 	f.want("run.created")
 }
 

@@ -24,6 +24,7 @@ import (
 	"nofx.dev/shared/process"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/retention"
 	"nofx.dev/worker/internal/sandbox"
 	"nofx.dev/worker/internal/step"
 	"nofx.dev/worker/internal/tool"
@@ -52,10 +53,13 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := cfg.apart(config.Lookup(environ)); err != nil {
+		return err
+	}
 	if err := sandbox.Harden(); err != nil {
 		return fmt.Errorf("keep the process's memory to itself: %w", err)
 	}
-	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr)
+	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, cfg.Model.Key)
 	if err != nil {
 		return err
 	}
@@ -88,6 +92,10 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 			return map[string]error{"database": pools.work.Ready(check), "storage": blobs.Ping(check), "draining": ctx.Err()}
 		})
 	})
+	group.Go(func() error {
+		retention.New(retention.Config{DB: pools.work, Blobs: blobs, Metrics: p.Metrics, Log: p.Log}).Run(ctx)
+		return nil
+	})
 	err = w.Run(ctx, hurry)
 	stopServing()
 	if serveErr := group.Wait(); err == nil {
@@ -105,6 +113,10 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 	if err := db.work.Ready(ctx); err != nil {
 		return nil, err
 	}
+	models, err := cfg.Model.client(p.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	listens := db.river.Listens(ctx)
 	if listens != nil {
 		p.Log.WarnContext(ctx, "polling instead of listening", "error", listens)
@@ -112,12 +124,14 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 	} else {
 		p.Metrics.ListenerUp.Set(1)
 	}
+	host, _, _ := strings.Cut(p.ID, "/")
 	return step.New(step.Config{
-		ID: p.ID, PID: os.Getpid(), Version: p.Version,
+		ID: p.ID, PID: os.Getpid(), Host: host, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tool.New(tool.Config{
 			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redact: p.Redactor.String,
-			HTTP: egress.NewClient(egress.Config{Allow: allow}),
+			HTTP:   egress.NewClient(egress.Config{Allow: allow}),
+			Models: models, ModelTokens: cfg.Model.MaxTokens,
 		}),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace,

@@ -225,7 +225,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx),
+		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
 		Effect: func(toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
 			return a.effect(ctx, toolCtx, e)
 		},
@@ -249,9 +249,9 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 
 // finish records the outcome. While the database does not answer it tries again
 // for as long as the lease may hold; an attempt that was recorded without our
-// learning of it is not recorded twice. Unless the worker drains, the same
-// transaction takes a successor that became ready: that is the next attempt, and
-// sent is when its lease was asked for.
+// learning of it is not recorded twice. Unless the worker drains or the queue is
+// paused, the same transaction takes a successor that became ready: that is the
+// next attempt, and sent is when its lease was asked for.
 func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt, sent time.Time, err error) {
 	job := trace.SpanContextFromContext(ctx) // the attempts of one job are all under its span
 	ctx, span := tracer().Start(ctx, "finish")
@@ -260,7 +260,7 @@ func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt,
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		next = &attempt{Worker: a.Worker, job: a.job}
 		f.Chain = nil
-		if f.Outcome == "succeed" && !a.drain.begun.Load() {
+		if f.Outcome == "succeed" && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) {
 			f.Chain = &postgres.Chain{Queue: a.job.Queue, Span: job, Pre: next.begin}
 		}
 		var done postgres.Finished

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"nofx.dev/shared/blob"
@@ -31,6 +32,27 @@ func (a *attempt) openLog(ctx context.Context) *steplog.Writer {
 		},
 		Redact: a.redactor.String,
 	})
+}
+
+// openArtifact opens an artifact of the run's tenant for a tool. What it reads is
+// verified against the row.
+func (a *attempt) openArtifact(ctx context.Context, id string) (io.ReadCloser, int64, error) {
+	parsed, err := run.ArtifactID.Parse(id)
+	if err != nil {
+		return nil, 0, err
+	}
+	art, err := a.db.Artifact(ctx, a.claim.TenantID, parsed)
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := a.blobs.Open(ctx, art.Key, 0, -1)
+	if err != nil {
+		return nil, 0, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{blob.Verify(r, [32]byte(art.SHA256), art.Size), r}, art.Size, nil
 }
 
 // evidence stores what a gate saw as an artifact of its step, for audit.

@@ -17,6 +17,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/snapshot"
@@ -30,11 +31,19 @@ const (
 	batch = 64
 )
 
+// How long finished jobs are kept: those of a busy day would be millions of rows.
+const (
+	jobRetention       = time.Hour
+	failedJobRetention = 24 * time.Hour
+)
+
 // Config is what a Worker works with.
 type Config struct {
 	ID      string // unique among workers; on leases and attempts
 	PID     int
+	Host    string
 	Version string // of the build; on checkpoints
+	Tier    int    // of the sandbox
 
 	Work      *postgres.DB // claims and finishes
 	River     *postgres.DB // River's own, which can listen unless PollOnly
@@ -76,6 +85,7 @@ type Worker struct {
 
 	keeper  *keeper
 	sweeper *sweeper
+	beacon  *beacon
 	drain   drain
 	river   *postgres.QueueClient
 	queues  []string
@@ -93,6 +103,8 @@ func New(cfg Config) (*Worker, error) {
 		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		queues:    cfg.Queues,
 	}
+	w.beacon = &beacon{Worker: w, host: cfg.Host, tier: cfg.Tier}
+	w.drain.told = make(chan struct{})
 	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
 	w.claims = group[postgres.Wake, *postgres.Claim]{lanes: lanes, most: batch, do: func(ctx context.Context, list []postgres.Wake) ([]*postgres.Claim, error) {
 		return w.db.ClaimSteps(ctx, list, self, w.ttl)
@@ -106,7 +118,11 @@ func New(cfg Config) (*Worker, error) {
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
 	for _, q := range cfg.Queues {
-		queues[q] = river.QueueConfig{MaxWorkers: cfg.Concurrency}
+		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency}
+		if q == run.ReviewQueue {
+			queue.FetchPollInterval = 500 * time.Millisecond // a model takes seconds anyway
+		}
+		queues[q] = queue
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(w.wake))
@@ -120,6 +136,11 @@ func New(cfg Config) (*Worker, error) {
 		FetchPollInterval: 100 * time.Millisecond, // for what no notification told
 		JobTimeout:        -1,                     // a step's own timeout and lease act
 		PollOnly:          cfg.PollOnly,
+		// Whichever worker leads deletes finished jobs. They were wake-ups: what
+		// happened is in the rows of their steps.
+		CompletedJobRetentionPeriod: jobRetention,
+		CancelledJobRetentionPeriod: failedJobRetention,
+		DiscardedJobRetentionPeriod: failedJobRetention,
 	})
 	return w, err
 }
@@ -150,6 +171,8 @@ func (w *Worker) Run(ctx, hurry context.Context) error {
 	defer stop()
 	keeping.Go(func() { w.keeper.run(background) })
 	keeping.Go(func() { w.sweeper.run(postgres.WithActor(ctx, w.id)) })
+	w.beacon.beat(ctx) // to know what is paused before anything is taken
+	keeping.Go(func() { w.beacon.run(background, w.drain.told) })
 	for _, q := range w.queues {
 		w.metrics.WorkerSlots.Set(float64(w.concurrency), q, "max")
 	}
@@ -198,7 +221,8 @@ func (w *Worker) stop(ctx, hurry context.Context) error {
 
 // drain tells running tools that the worker is going down.
 type drain struct {
-	begun atomic.Bool // nothing more is claimed
+	begun atomic.Bool   // nothing more is claimed
+	told  chan struct{} // closed then
 
 	mu      sync.Mutex
 	hurry   bool
@@ -206,7 +230,11 @@ type drain struct {
 	running map[int]context.CancelCauseFunc
 }
 
-func (d *drain) begin() { d.begun.Store(true) }
+// begin is called once.
+func (d *drain) begin() {
+	d.begun.Store(true)
+	close(d.told)
+}
 
 // watch has interrupt called when the drain's grace is over, until the returned
 // function is called.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
+	"os"
 	"regexp"
 	"strings"
 	"time"
 
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/edit"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -30,8 +33,14 @@ var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]
 // they are the verdict Error, never a pass. It runs as `bash -e -o pipefail`,
 // else `go test ./... | tee log` would pass whatever the tests say.
 //
-// Evidence: command, exit_code, output (its end, redacted), duration_ms, and
-// where it applies reason and missing, the name of the tool that is not there.
+// A step without a command takes that of its gate's name in the workspace's
+// nofx.json. Where a report is asked for, the command has to write it, and both have
+// to be without fault: an exit code of 0 beside failures in the report does not pass,
+// and a report that is missing or cannot be read is the verdict Error.
+//
+// Evidence: command, exit_code, output (its end, redacted), duration_ms, and where it
+// applies source, the file that the command is from; report, its format, path, counts
+// and first failures; reason; and missing, the name of the tool that is not there.
 // Output: verdict.
 func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, err error) {
 	ctx, span := tracer().Start(ctx, "gate "+strings.TrimPrefix(c.Tool, run.GateFamily))
@@ -39,6 +48,23 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 		span.SetAttributes(telemetry.VerdictKey.String(string(r.Verdict)))
 		span.End()
 	}()
+	root, err := os.OpenRoot(c.Workspace)
+	if err != nil {
+		return Result{}, failure(run.ClassInfrastructure, "open workspace: %w", err)
+	}
+	defer root.Close()
+	r.Evidence = map[string]any{}
+	if in.Command == "" {
+		if in, err = ownGate(root, strings.TrimPrefix(c.Tool, run.GateFamily), in); err != nil {
+			return r.decide(run.Error, err.Error()), nil
+		}
+		r.Evidence["source"] = edit.GatesFile
+	}
+	if in.Report != nil {
+		if err := clearReport(root, in.Report.Path); err != nil {
+			return r.decide(run.Error, err.Error()), nil
+		}
+	}
 	scratch, err := openScratch(c)
 	if err != nil {
 		return Result{}, err
@@ -50,11 +76,12 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 		text: in.Command, options: []string{"-e", "-o", "pipefail"}, env: in.Env, out: io.MultiWriter(c.Log, &end),
 	})
 	output := end.text(b.cfg.Redact)
-	r = Result{Usage: usage(exit), Evidence: map[string]any{
+	r.Usage = usage(exit)
+	maps.Copy(r.Evidence, map[string]any{
 		"command":     beginning(in.Command, maxCommand),
 		"output":      output,
 		"duration_ms": time.Since(start).Milliseconds(),
-	}}
+	})
 	if err != nil {
 		f, ok := errors.AsType[*Failure](err)
 		if !ok || f.Class != run.ClassTimeout {
@@ -68,7 +95,10 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 	if missing != "" {
 		r.Evidence["missing"] = missing
 	}
-	return r.decide(verdict, howEnded("the command", exit)), nil
+	if in.Report == nil || verdict == run.Error {
+		return r.decide(verdict, howEnded("the command", exit)), nil
+	}
+	return b.judgeReport(r, root, *in.Report, exit), nil
 }
 
 // judge is the verdict of a command's end, and the tool that was missing if the

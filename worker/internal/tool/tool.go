@@ -9,9 +9,9 @@
 // [Call.Effect], which remembers.
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// git.go (git:checkout), http.go (http), wait.go (sleep, signal, manual:*). What
-// code of a step sees of the world is in env.go; how it is run, in the sandbox
-// package.
+// unpack.go (workspace:unpack), git.go (git:checkout), http.go (http), codegen.go
+// (codegen), wait.go (sleep, signal, manual:*). What code of a step sees of the
+// world is in env.go; how it is run, in the sandbox package.
 package tool
 
 import (
@@ -33,6 +33,7 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/llm"
 	"nofx.dev/worker/internal/sandbox"
 )
 
@@ -46,6 +47,7 @@ type Call struct {
 	Traceparent   string          // of the attempt's span, or ""
 	Signal        json.RawMessage // the payload of the signal that came; nil before
 	Log           io.Writer       // takes stdout and stderr as they come; nil discards
+	Artifact      OpenArtifact
 	// Effect does an effect of the step, unless an attempt before has recorded
 	// it as done: then it is the result of that one. What Do returns is recorded
 	// if its error is nil.
@@ -60,6 +62,10 @@ type Effect struct {
 	// be called again for an effect that it did before.
 	Do func(ctx context.Context, key string) (json.RawMessage, error)
 }
+
+// OpenArtifact opens an artifact of the tenant by its public id. Reading it to its
+// end fails where its bytes are not what they were when it became ready.
+type OpenArtifact func(ctx context.Context, id string) (content io.ReadCloser, size int64, err error)
 
 // Result is what a tool produced or decided. Beside an error it holds what is
 // known all the same, such as exit code and usage.
@@ -114,8 +120,10 @@ type Config struct {
 	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
 	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
 	Development bool                // code runs without isolation
-	Redact      func(string) string // masks secrets in evidence; nil for none
+	Redact      func(string) string // masks secrets in evidence and prompts; nil for none
 	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
+	Models      *llm.Client         // of codegen; nil for none
+	ModelTokens int64               // NOFX_LLM_MAX_TOKENS: what an attempt may use at most
 }
 
 // Box holds the tools of a worker. It is safe for concurrent use.
@@ -142,8 +150,8 @@ func (t timeUp) Error() string {
 func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // Run does the work of c within the step's timeout, and returns when nothing of
-// it runs any more. The error is a *Failure, the cause of ctx's end, or that of an
-// armed failpoint.
+// it runs any more. The error is a *Failure, the cause of ctx's end, what Artifact
+// said, or that of an armed failpoint.
 func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	if run.RunsCode(c.Tool) && sandbox.Tier() == 0 && !b.cfg.Development {
 		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only", c.Tool)
@@ -177,10 +185,14 @@ func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
 		return with(ctx, c, b.bash)
 	case c.Tool == run.ToolWorkspaceWrite:
 		return with(ctx, c, b.write)
+	case c.Tool == run.ToolUnpack:
+		return with(ctx, c, b.unpack)
 	case c.Tool == run.ToolGitCheckout:
 		return with(ctx, c, b.checkout)
 	case c.Tool == run.ToolHTTP:
 		return with(ctx, c, b.http)
+	case c.Tool == run.ToolCodegen:
+		return with(ctx, c, b.codegen)
 	case c.Tool == run.ToolSleep:
 		return with(ctx, c, b.sleep)
 	case c.Tool == run.ToolSignal:

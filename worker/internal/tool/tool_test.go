@@ -107,7 +107,7 @@ func TestWrongCalls(t *testing.T) {
 		{"bash", `{"script":"true","shell":"zsh"}`, "unknown input"},
 		{"bash", `[]`, "inputs"},
 		{"gate:llm_review", `{}`, `no tool "gate:llm_review"`},
-		{"codegen", `{}`, `no tool "codegen"`},
+		{"codegen:x", `{}`, `no tool "codegen:x"`},
 	} {
 		c, _ := newCall(t, tt.tool, json.RawMessage(tt.inputs))
 		_, err := developer(Config{}).Run(t.Context(), c)

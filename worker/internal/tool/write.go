@@ -1,12 +1,16 @@
 package tool
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 )
 
@@ -25,7 +29,10 @@ func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, er
 		if ctx.Err() != nil {
 			return Result{}, ended(ctx)
 		}
-		if err := writeFile(root, f); err != nil {
+		if err := writeFile(ctx, c, root, f); err != nil {
+			if fault.KindOf(err) != "" || ctx.Err() != nil {
+				return Result{}, fetching(ctx, "artifact of "+f.Path, err)
+			}
 			return Result{}, broken("write "+f.Path, err)
 		}
 		paths = append(paths, f.Path)
@@ -34,11 +41,31 @@ func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, er
 	return Result{Outputs: map[string]any{"files": paths}}, nil
 }
 
-func writeFile(root *os.Root, f run.WriteFile) (err error) {
-	content, err := f.Bytes()
+// fetching is why an artifact could not be read: what the storage says of it is
+// the worker's to judge.
+func fetching(ctx context.Context, what string, err error) error {
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// content opens what f shall hold.
+func content(ctx context.Context, c Call, f run.WriteFile) (io.ReadCloser, error) {
+	if f.ArtifactID != "" {
+		r, _, err := c.Artifact(ctx, f.ArtifactID)
+		return r, err
+	}
+	b, err := f.Bytes()
+	return io.NopCloser(bytes.NewReader(b)), err
+}
+
+func writeFile(ctx context.Context, c Call, root *os.Root, f run.WriteFile) (err error) {
+	r, err := content(ctx, c, f)
 	if err != nil {
 		return err
 	}
+	defer r.Close()
 	dir := path.Dir(f.Path)
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -48,16 +75,26 @@ func writeFile(root *os.Root, f run.WriteFile) (err error) {
 		mode = 0o755
 	}
 	draft := path.Join(dir, ".nofx-"+rand.Text())
-	if err := root.WriteFile(draft, content, 0o600); err != nil {
-		return err
-	}
 	defer func() {
 		if err != nil {
 			_ = root.Remove(draft)
 		}
 	}()
-	if err := root.Chmod(draft, mode); err != nil {
+	if err := fill(root, draft, mode, r); err != nil {
 		return err
 	}
 	return root.Rename(draft, f.Path)
+}
+
+// fill makes the file at path, where nothing is, of all that r holds.
+func fill(root *os.Root, path string, mode os.FileMode, r io.Reader) error {
+	f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	if err == nil {
+		err = f.Chmod(mode) // whatever the umask
+	}
+	return errors.Join(err, f.Close())
 }

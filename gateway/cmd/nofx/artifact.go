@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nofx.dev/gateway/api"
+)
+
+// verifyTimeout is how long the gateway may read what was uploaded.
+const verifyTimeout = 5*time.Minute + answerTimeout
+
+func (a *app) artifactCommand() *cobra.Command {
+	return group("artifact", "Upload and download files",
+		a.artifactUploadCommand(), a.artifactListCommand(), a.artifactDownloadCommand())
+}
+
+func (a *app) artifactUploadCommand() *cobra.Command {
+	var name, media string
+	c := &cobra.Command{
+		Use:   "upload FILE",
+		Short: "Upload a file, for plans to name by its id",
+		Long: `Upload a file. The bytes go straight to the storage; then the gateway verifies them.
+A plan names the artifact as its workspace (an archive, tar.gz or zip) or in the files
+of a workspace:write.`,
+		Example: `  git archive --format tar.gz HEAD > tree.tar.gz && nofx artifact upload tree.tar.gz`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, request, err := announce(args[0], name, media)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			client, err := a.clientWithin(verifyTimeout)
+			if err != nil {
+				return err
+			}
+			id, err := a.upload(cmd.Context(), client, f, request)
+			if err != nil {
+				return err
+			}
+			done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(cmd.Context(), id))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "name for those who download it (that of FILE by default)")
+	c.Flags().StringVar(&media, "media-type", "", "media type (by the name's ending by default)")
+	return c
+}
+
+func printArtifact(w io.Writer, f api.Artifact) {
+	facts(w, "artifact", f.ID, "name", f.Name, "type", f.MediaType, "size", size(f.SizeBytes), "sha256", f.Sha256, "run", deref(f.RunID))
+}
+
+// announce opens a file and says what it holds.
+func announce(file, name, media string) (*os.File, api.ArtifactRequest, error) {
+	var none api.ArtifactRequest
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, none, usagef("the file: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", file)
+	}
+	h := sha256.New()
+	var n int64
+	if err == nil {
+		n, err = io.Copy(h, f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, none, usagef("the file: %w", err)
+	}
+	if name == "" {
+		name = filepath.Base(file)
+	}
+	if media == "" {
+		media = mime.TypeByExtension(filepath.Ext(name))
+	}
+	return f, api.ArtifactRequest{Name: name, SizeBytes: n, Sha256: hex.EncodeToString(h.Sum(nil)), MediaType: optional(media)}, nil
+}
+
+// upload puts f where the gateway says. A transfer that breaks begins anew, with
+// a fresh URL for the same artifact.
+func (a *app) upload(ctx context.Context, client *api.Client, f *os.File, request api.ArtifactRequest) (id string, err error) {
+	key := rand.Text()
+	for try := 1; ; try++ {
+		created, _, err := call[api.CreatedArtifact](client.CreateArtifact(ctx, &api.CreateArtifactParams{IdempotencyKey: &key}, request))
+		if err != nil {
+			return "", err
+		}
+		if created.Upload == nil {
+			return created.Artifact.ID, nil
+		}
+		err = a.put(ctx, *created.Upload, f, request.SizeBytes)
+		if err == nil || try == maxTries || ctx.Err() != nil {
+			return created.Artifact.ID, err
+		}
+		if err := a.pause(ctx, jitter(200*time.Millisecond<<try)); err != nil {
+			return "", err
+		}
+	}
+}
+
+func (a *app) put(ctx context.Context, u api.Upload, f *os.File, size int64) error {
+	p := a.transfer("up", size, 0)
+	defer p.end()
+	body := io.TeeReader(io.NewSectionReader(f, 0, size), p)
+	req, err := http.NewRequestWithContext(ctx, string(u.Method), u.URL, io.NopCloser(body))
+	if err != nil {
+		return err
+	}
+	for name, value := range u.Headers {
+		req.Header.Set(name, value)
+	}
+	req.ContentLength = size
+	resp, err := storage.Do(req)
+	if err != nil {
+		return fmt.Errorf("upload: %w", cause(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("upload: the storage answered %s", resp.Status)
+	}
+	return nil
+}
+
+// storage speaks to the object storage, whose URLs need no key.
+var storage = func() *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout = 2 * time.Minute // it may look at what it got first
+	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}()
+
+func (a *app) artifactListCommand() *cobra.Command {
+	var cursor string
+	var limit int
+	c := &cobra.Command{
+		Use:   "list RUN",
+		Short: "List what a run produced, oldest first",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			page, raw, err := call[api.ArtifactPage](client.ListArtifacts(cmd.Context(), args[0],
+				&api.ListArtifactsParams{Cursor: optional(cursor), Limit: optional(limit)}))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				rows := make([][]string, len(page.Items))
+				for i, f := range page.Items {
+					rows[i] = []string{f.ID, f.Name, f.MediaType, size(f.SizeBytes), shorten(f.Sha256, 13), clock(&f.CreatedAt)}
+				}
+				table(w, []string{"ARTIFACT", "NAME", "TYPE", "SIZE", "SHA256", "CREATED"}, rows)
+				nextPage(w, page.NextCursor)
+			})
+		},
+	}
+	pageFlags(c, &limit, &cursor)
+	return c
+}
+
+func (a *app) artifactDownloadCommand() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "download ARTIFACT",
+		Short: "Download an artifact and verify it",
+		Long: `Download an artifact to a file of its name. What arrived of a transfer that broke is
+kept as FILE.part and gone on from. The file gets its name once its SHA-256 is right;
+a file that is there already is never replaced by another.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			var f api.Artifact
+			var raw []byte
+			for try := 1; ; try++ {
+				var got api.ArtifactAnswer
+				if got, raw, err = call[api.ArtifactAnswer](client.GetArtifact(cmd.Context(), args[0], nil)); err != nil {
+					return err
+				}
+				f = got.Artifact
+				if output == "" {
+					output = localName(f.Name)
+				}
+				err = a.download(cmd.Context(), f, output)
+				var broken brokenTransfer
+				if !errors.As(err, &broken) || try == maxTries || cmd.Context().Err() != nil {
+					break
+				}
+				if err := a.pause(cmd.Context(), jitter(200*time.Millisecond<<try)); err != nil {
+					return err
+				}
+			}
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				fmt.Fprintf(w, "%s, %s, SHA-256 verified\n", clean(output), size(f.SizeBytes))
+			})
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	return c
+}
+
+// localName is a name of somebody else's as a file in this folder.
+func localName(name string) string {
+	name = path.Base(strings.ReplaceAll(clean(name), `\`, "/"))
+	if strings.Trim(name, "./ ") == "" {
+		return "artifact"
+	}
+	return strings.TrimLeft(name, "-")
+}
+
+// brokenTransfer is a transfer that may fare better.
+type brokenTransfer struct{ error }
+
+// download makes file of the bytes of f, going on from what is there of them.
+func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
+	switch sum, _, err := digestOfFile(file); {
+	case err == nil && sum == f.Sha256:
+		return nil
+	case err == nil:
+		return usagef("%s is there already and is another file; name one with -o", file)
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	part := file + ".part"
+	out, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if err := a.fetch(ctx, f, out); err != nil {
+		return err
+	}
+	sum, n, err := digestOfFile(part)
+	if err != nil {
+		return err
+	}
+	if sum != f.Sha256 {
+		return errors.Join(fmt.Errorf("what arrived is %d bytes with the SHA-256 %s, not %s: it was dropped", n, sum, f.Sha256), os.Remove(part))
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return os.Rename(part, file)
+}
+
+// fetch brings out, which holds the beginning of f, to its full size.
+func (a *app) fetch(ctx context.Context, f api.Artifact, out *os.File) error {
+	have, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if have > f.SizeBytes {
+		have = 0
+	}
+	if have == f.SizeBytes {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, deref(f.URL), nil)
+	if err != nil {
+		return err
+	}
+	if have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
+	}
+	resp, err := storage.Do(req)
+	if err != nil {
+		return brokenTransfer{fmt.Errorf("download: %w", cause(err))}
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+	case http.StatusOK:
+		have = 0
+	default:
+		return brokenTransfer{fmt.Errorf("download: the storage answered %s", resp.Status)}
+	}
+	if _, err := out.Seek(have, io.SeekStart); err != nil {
+		return err
+	}
+	if err := out.Truncate(have); err != nil {
+		return err
+	}
+	p := a.transfer("down", f.SizeBytes, have)
+	defer p.end()
+	n, err := io.Copy(out, io.TeeReader(io.LimitReader(resp.Body, f.SizeBytes-have+1), p))
+	if err != nil {
+		return brokenTransfer{fmt.Errorf("download: %w", cause(err))}
+	}
+	if have+n < f.SizeBytes {
+		return brokenTransfer{fmt.Errorf("download: the storage sent %d of %d bytes", have+n, f.SizeBytes)}
+	}
+	return nil
+}
+
+func digestOfFile(file string) (sum string, n int64, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err = io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), n, err
+}
+
+// transfer shows on a terminal how far a transfer is.
+type transfer struct {
+	w     io.Writer // nil: nobody looks
+	now   func() time.Time
+	verb  string
+	total int64
+	done  int64
+	shown time.Time
+}
+
+func (a *app) transfer(verb string, total, done int64) *transfer {
+	t := &transfer{now: a.now, verb: verb, total: total, done: done}
+	if a.screen != nil && !a.json {
+		t.w = a.errOut
+	}
+	return t
+}
+
+func (t *transfer) Write(p []byte) (int, error) {
+	t.done += int64(len(p))
+	if now := t.now(); t.w != nil && (now.Sub(t.shown) > 200*time.Millisecond || t.done >= t.total) {
+		t.shown = now
+		fmt.Fprintf(t.w, "\r%s %s of %s, %d %% \x1b[K", t.verb, size(t.done), size(t.total), 100*t.done/max(t.total, 1))
+	}
+	return len(p), nil
+}
+
+func (t *transfer) end() {
+	if t.w != nil {
+		fmt.Fprint(t.w, "\r\x1b[K")
+	}
+}

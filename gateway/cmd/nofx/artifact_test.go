@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"nofx.dev/gateway/api"
+)
+
+func sumOf(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
+}
+
+// bucket is a storage that fails the first few requests.
+type bucket struct {
+	t        *testing.T
+	content  string
+	failures int // requests still to fail: a PUT by 503, a GET half-way
+	requests []string
+}
+
+func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "" {
+		b.t.Errorf("%s with the key of the gateway", r.Method)
+	}
+	b.requests = append(b.requests, strings.TrimSpace(r.Method+" "+r.Header.Get("Range")))
+	fails := b.failures > 0
+	b.failures--
+	if r.Method == http.MethodPut {
+		body, _ := io.ReadAll(r.Body)
+		if fails {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		b.content = string(body)
+		return
+	}
+	from, status := 0, http.StatusOK
+	if spec := r.Header.Get("Range"); spec != "" {
+		from, _ = strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(spec, "bytes="), "-"))
+		status = http.StatusPartialContent
+	}
+	rest := b.content[from:]
+	w.Header().Set("Content-Length", strconv.Itoa(len(rest)))
+	w.WriteHeader(status)
+	if fails {
+		rest = rest[:len(rest)/2] // less than was said: the connection is cut
+	}
+	_, _ = io.WriteString(w, rest)
+}
+
+func newBucket(t *testing.T, content string, failures int) (*bucket, string) {
+	b := &bucket{t: t, content: content, failures: failures}
+	server := httptest.NewServer(b)
+	t.Cleanup(server.Close)
+	return b, server.URL + "/signed"
+}
+
+func TestArtifactUpload(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("bytes of a file\n", 1000)
+	b, url := newBucket(t, "", 1)
+	made := api.Artifact{ID: id("art", 1), Name: "tree.tar.gz", MediaType: "application/gzip", SizeBytes: int64(len(content)), Sha256: sumOf(content), CreatedAt: now}
+	keys := map[string]bool{}
+	_, server := newGateway(t, map[string]http.HandlerFunc{
+		"createArtifact": func(w http.ResponseWriter, r *http.Request) {
+			var in api.ArtifactRequest
+			if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Sha256 != made.Sha256 || in.SizeBytes != made.SizeBytes || in.Name != made.Name {
+				t.Errorf("announced %+v, %v, want %+v", in, err, made)
+			}
+			keys[r.Header.Get("Idempotency-Key")] = true
+			answer(http.StatusCreated, api.CreatedArtifact{Artifact: made, Upload: &api.Upload{
+				Method: api.UploadMethodPUT, URL: url, ExpiresAt: now, Headers: map[string]string{"Content-Length": strconv.Itoa(len(content))}}})(w, r)
+		},
+		"completeArtifact": func(w http.ResponseWriter, r *http.Request) {
+			if b.content != content {
+				t.Errorf("completed with %d bytes in storage, want the file", len(b.content))
+			}
+			answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})(w, r)
+		},
+	})
+	c := newCLI(t, server.URL)
+	file := filepath.Join(c.dir, "tree.tar.gz")
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := c.transcript(t.Context(), "artifact", "upload", file, "--media-type", "application/gzip")
+	golden(t, "artifact-upload", strings.ReplaceAll(got, c.dir+"/", ""))
+	if len(b.requests) != 2 || len(keys) != 1 || keys[""] {
+		t.Errorf("uploads = %v, keys %v, want one repeated, for one artifact", b.requests, keys)
+	}
+}
+
+func downloads(t *testing.T, content, url string) *cli {
+	_, server := newGateway(t, map[string]http.HandlerFunc{
+		"getArtifact": answer(http.StatusOK, api.ArtifactAnswer{Artifact: api.Artifact{ID: id("art", 1), Name: "../report.txt", MediaType: "text/plain",
+			SizeBytes: int64(len(content)), Sha256: sumOf(content), CreatedAt: now, URL: &url, ExpiresAt: ptr(now)}}),
+	})
+	return newCLI(t, server.URL)
+}
+
+func TestArtifactDownload(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("0123456789", 100)
+	b, url := newBucket(t, content, 2)
+	c := downloads(t, content, url)
+	var terminal bytes.Buffer
+	c.app.errOut = &terminal
+	c.screen = func() (int, int) { return 80, 24 }
+	file := filepath.Join(c.dir, "report.txt")
+	got := c.transcript(t.Context(), "artifact", "download", id("art", 1), "-o", file)
+	golden(t, "artifact-download", strings.ReplaceAll(got, c.dir+"/", ""))
+	if left, err := os.ReadFile(file); err != nil || string(left) != content {
+		t.Errorf("file = %d bytes, %v, want %d", len(left), err, len(content))
+	}
+	if want := "GET, GET bytes=500-, GET bytes=750-"; strings.Join(b.requests, ", ") != want {
+		t.Errorf("requests = %v, want %s", b.requests, want)
+	}
+	if s := terminal.String(); !strings.Contains(s, "down 1000 B of 1000 B, 100 %") {
+		t.Errorf("the terminal shows %q, want how far it is", s)
+	}
+	if _, err := os.Stat(file + ".part"); err == nil {
+		t.Error("the .part is still there")
+	}
+	// The file that is there is the one; another is not replaced.
+	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitOK || len(b.requests) != 3 {
+		t.Errorf("again = exit %d after %d requests, want 0 and none", code, len(b.requests))
+	}
+	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitUsage {
+		t.Errorf("over another file = exit %d, want %d", code, exitUsage)
+	}
+	if left, _ := os.ReadFile(file); string(left) != "mine" {
+		t.Errorf("the other file = %q, want it as it was", left)
+	}
+}
+
+// Bytes that are others do not get the name.
+func TestArtifactDownloadVerifies(t *testing.T) {
+	t.Parallel()
+	_, url := newBucket(t, strings.Repeat("x", 100), 0)
+	c := downloads(t, strings.Repeat("y", 100), url)
+	file := filepath.Join(c.dir, "f")
+	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitFailed {
+		t.Errorf("download of other bytes = exit %d, want %d", code, exitFailed)
+	}
+	if !strings.Contains(c.app.errOut.(*bytes.Buffer).String(), "it was dropped") {
+		t.Errorf("it says %s, want that it was dropped", c.app.errOut)
+	}
+	if left, _ := filepath.Glob(file + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestLocalName(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"a.txt": "a.txt", "../../etc/passwd": "passwd", `C:\x\y.zip`: "y.zip", "": "artifact", "..": "artifact", "/": "artifact", "-rf": "rf", "a\x1bb": "ab",
+	} {
+		if got := localName(in); got != want {
+			t.Errorf("localName(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package httpapi
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/postgres"
+)
+
+// TestTimeline checks the shape of a chart: a step that was tried twice, one that
+// waits for a person, one that nothing has begun.
+func TestTimeline(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(plan(`{"name":"a","tool":"bash","inputs":{"script":"true"}},` + manual + `,{"name":"z","tool":"sleep","inputs":{"duration_s":0}}`))
+	g.finish(postgres.Finish{Claim: g.claim(created.Steps[0]), Outcome: "interrupted", Reason: "the worker is stopping"})
+	g.finish(postgres.Finish{Claim: g.claim(created.Steps[0]), Outcome: "succeed"})
+	g.gate(g.claim(created.Steps[1]))
+	r := g.get("/api/runs/" + created.Run.ID + "/timeline")
+	g.want(r, http.StatusOK, "")
+	tl := decodeAs[api.Timeline](t, r)
+	if tl.Run.ID != created.Run.ID || tl.Run.Status != api.RunStatusWaiting || tl.At.IsZero() || len(tl.Items) != 3 {
+		t.Fatalf("timeline = %s, want the run, its three steps and when", r.body)
+	}
+	var got [][]api.StepStatus
+	for _, item := range tl.Items {
+		statuses := []api.StepStatus{}
+		for i, span := range item.Spans {
+			statuses = append(statuses, span.Status)
+			if last := i == len(item.Spans)-1; last && item.Step.Name == "ship" != (span.EndedAt == nil) {
+				t.Errorf("step %s ends %v, want an end unless it waits", item.Step.Name, span.EndedAt)
+			}
+		}
+		got = append(got, statuses)
+	}
+	want := [][]api.StepStatus{{"ready", "running", "ready", "running"}, {"ready", "running", "waiting"}, {}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("spans (-want +got):\n%s", diff)
+	}
+	if a := tl.Items[0].Attempts; len(a) != 2 || a[1].Attempt.Fence != 2 || !a[1].Attempt.Accepted || a[1].Attempt.WorkerID != "w1" {
+		t.Errorf("attempts = %+v, want both, the second accepted", a)
+	}
+	g.want(g.get("/api/runs/"+created.Run.ID+"/timeline?limit=2"), http.StatusBadRequest, "bad-parameter")
+}
+
+// TestRunsOfTrace checks that a trace answers the runs that were started in it.
+func TestRunsOfTrace(t *testing.T) {
+	g := newGateway(t)
+	const trace = "0af7651916cd43dd8448eb211c80319c"
+	var want []string
+	for range 3 {
+		r := g.do(http.MethodPost, "/api/runs", oneStep, header{"traceparent": "00-" + trace + "-b7ad6b7169203331-01"})
+		g.want(r, http.StatusCreated, "")
+		want = append([]string{decodeAs[api.CreatedRun](t, r).Run.ID}, want...)
+	}
+	g.create(oneStep)
+	var got []string
+	cursor := ""
+	for {
+		r := g.get("/api/traces/" + trace + "?limit=2" + cursor)
+		g.want(r, http.StatusOK, "")
+		p := decodeAs[api.RunPage](t, r)
+		for _, item := range p.Items {
+			got = append(got, item.ID)
+		}
+		if p.NextCursor == nil {
+			break
+		}
+		cursor = "&cursor=" + *p.NextCursor
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("runs of the trace (-want +got):\n%s", diff)
+	}
+	g.want(g.get("/api/traces/"+trace+"?limit=0"), http.StatusBadRequest, "bad-parameter")
+	g.want(g.get("/api/traces/"+trace+"?cursor="+formatCursor("runs", "1")), http.StatusBadRequest, "bad-cursor")
+	for _, id := range []string{"0af7651916cd43dd8448eb211c80319d", "0AF7651916CD43DD8448EB211C80319C", "x", "run_1"} {
+		g.want(g.get("/api/traces/"+id), http.StatusNotFound, "not-found")
+	}
+}
+
+// TestQueuesAndWorkers checks what operators see of the deployment, and that any
+// admin may pause a queue and nobody else.
+func TestQueuesAndWorkers(t *testing.T) {
+	g := newGateway(t)
+	viewer := header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}
+	beat := func(w postgres.WorkerInfo) {
+		t.Helper()
+		w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier = 7, "host", "v1", []string{"step"}, 16, 2
+		if _, err := g.db.BeatWorker(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beat(postgres.WorkerInfo{ID: "host/a", SlotsUsed: 3})
+	beat(postgres.WorkerInfo{ID: "host/b", Draining: true})
+	beat(postgres.WorkerInfo{ID: "host/c"})
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.worker SET seen_at = seen_at - interval '16 s' WHERE id = 'host/c'"); err != nil {
+		t.Fatal(err)
+	}
+	r := g.get("/api/workers", viewer)
+	g.want(r, http.StatusOK, "")
+	workers := decodeAs[api.WorkerPage](t, r).Items
+	if len(workers) != 3 || workers[0].Status != api.WorkerStatusServing || workers[1].Status != api.WorkerStatusDraining || workers[2].Status != api.WorkerStatusSilent {
+		t.Fatalf("workers = %s, want one that serves, one that drains and one silent", r.body)
+	}
+	workers[0].StartedAt, workers[0].SeenAt = time.Time{}, time.Time{}
+	if diff := cmp.Diff(api.Worker{ID: "host/a", Pid: 7, Host: "host", Version: "v1", Status: api.WorkerStatusServing, Queues: []string{"step"}, SlotsMax: 16, SlotsUsed: 3, SandboxTier: 2}, workers[0]); diff != "" {
+		t.Errorf("worker (-want +got):\n%s", diff)
+	}
+
+	g.create(oneStep)
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE river.river_job SET scheduled_at = scheduled_at - interval '9 s'"); err != nil {
+		t.Fatal(err)
+	}
+	r = g.get("/api/queues", viewer)
+	g.want(r, http.StatusOK, "")
+	queues := decodeAs[api.QueuePage](t, r).Items
+	if len(queues) != 2 || queues[0].Name != "review" || queues[0].Depth.Available != 0 || queues[0].Workers != 0 {
+		t.Errorf("queues = %s, want review, with nothing in it, and step", r.body)
+	}
+	if q := queues[1]; q.Name != "step" || q.Paused || q.Depth.Available != 1 || q.OldestAgeMs < 9000 || q.Workers != 1 {
+		t.Errorf("queues = %s, want one job 9 s old and one worker", r.body)
+	}
+	paused := g.do(http.MethodPost, "/api/queues/step/pause", `{"reason":"the store is being moved"}`)
+	g.want(paused, http.StatusOK, "")
+	if q := decodeAs[api.QueueAnswer](t, paused).Queue; !q.Paused || q.PausedAt == nil {
+		t.Errorf("paused = %s, want it so", paused.body)
+	}
+	again := decodeAs[api.QueueAnswer](t, g.do(http.MethodPost, "/api/queues/step/pause", ""))
+	if first := decodeAs[api.QueueAnswer](t, paused); !again.Queue.PausedAt.Equal(*first.Queue.PausedAt) {
+		t.Errorf("paused again = %+v, want it as it was", again)
+	}
+	g.want(g.do(http.MethodPost, "/api/queues/step/resume", ""), http.StatusOK, "")
+	if q := decodeAs[api.QueuePage](t, g.get("/api/queues")).Items[1]; q.Paused || q.PausedAt != nil {
+		t.Errorf("resumed = %+v, want it so", q)
+	}
+	g.want(g.do(http.MethodPost, "/api/queues/none/pause", ""), http.StatusNotFound, "not-found")
+	g.want(g.do(http.MethodPost, "/api/queues/*/pause", ""), http.StatusNotFound, "not-found")
+	g.want(g.do(http.MethodPost, "/api/queues/step/pause", `{"for":"ever"}`), http.StatusBadRequest, "unknown-field")
+	g.want(g.do(http.MethodPost, "/api/queues/step/pause?now=1", ""), http.StatusBadRequest, "bad-parameter")
+	supervisor := header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleSupervisor)}
+	g.want(g.do(http.MethodPost, "/api/queues/step/pause", "", supervisor), http.StatusForbidden, "forbidden")
+	for _, path := range []string{"/api/queues", "/api/workers"} {
+		g.want(g.get(path+"?limit=1"), http.StatusBadRequest, "bad-parameter")
+	}
+}

@@ -1,0 +1,117 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// Limits of a list of runs.
+const (
+	searchWithin = 300 * time.Millisecond // then the page is what was found so far
+	maxLabels    = 8
+	maxWords     = 8
+	maxSearch    = 200 // bytes of text
+)
+
+var (
+	toolShape    = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*(:([a-z0-9_.-]+|\*))?$`)
+	traceIDShape = regexp.MustCompile(`^[0-9a-f]{32}$`)
+)
+
+// listRuns answers the runs of the tenant, newest first.
+func (s *Server) listRuns(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	f := postgres.RunFilter{
+		States: anyOf(q, "status", run.States[run.RunMachine]...), Project: q.slug("project"), Labels: q.labels("label"),
+		Tool: q.shaped("tool", toolShape), Words: q.words("q"), Signature: q.word("signature", 128),
+		Since: q.time("since"), Until: q.time("until"),
+		Limit: q.limit(200), Before: q.afterID("runs"), Within: searchWithin,
+	}
+	if f.Since != nil && f.Until != nil && !f.Since.Before(*f.Until) {
+		q.bad("until", "is not after since")
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	runs, more, err := s.Store.Runs(c.Request().Context(), p.Tenant, f)
+	if err != nil {
+		return err
+	}
+	out := api.RunPage{Items: convert(runs, apiRun)}
+	if more != nil {
+		next := formatCursor("runs", more.String())
+		linkNext(c, "cursor", next)
+		out.NextCursor = &next
+	}
+	return answer(c, http.StatusOK, out)
+}
+
+// getTrace answers the runs that belong to a trace, newest first. One without runs
+// is as unknown as one of another tenant.
+func (s *Server) getTrace(c echo.Context, p *Principal) error {
+	q := readQuery(c)
+	limit, before := q.limit(200), q.afterID("trace")
+	if err := q.err(); err != nil {
+		return err
+	}
+	noTrace := fault.New(fault.NotFound, "not-found", "no such trace")
+	id := c.Param("trace_id")
+	if !traceIDShape.MatchString(id) {
+		return noTrace
+	}
+	runs, err := s.Store.RunsOfTrace(c.Request().Context(), p.Tenant, id, before, limit+1)
+	if err != nil {
+		return err
+	}
+	if len(runs) == 0 && before == nil {
+		return noTrace
+	}
+	runs, next := page(c, "trace", runs, limit, func(r run.Run) string { return r.ID.String() })
+	return answer(c, http.StatusOK, api.RunPage{Items: convert(runs, apiRun), NextCursor: next})
+}
+
+// labels are values name:value of a parameter that may be given several times.
+func (q *query) labels(name string) map[string]string {
+	q.asked[name] = true
+	given := q.values[name]
+	labels := make(map[string]string, len(given))
+	for _, l := range given {
+		key, value, ok := strings.Cut(l, ":")
+		if other, twice := labels[key]; !ok || key == "" || len(l) > 320 || run.BadText(l) != "" || twice && other != value {
+			q.bad(name, "is name:value, each name once")
+		}
+		labels[key] = value
+	}
+	if len(given) > maxLabels {
+		q.bad(name, fmt.Sprintf("is given more than %d times", maxLabels))
+	}
+	return labels
+}
+
+// word is "" or a value of so many bytes at most.
+func (q *query) word(name string, most int) string {
+	s, given := q.text(name)
+	if given && (s == "" || len(s) > most) {
+		q.bad(name, fmt.Sprintf("is text of 1 to %d bytes", most))
+	}
+	return s
+}
+
+// words are those of a text to search for.
+func (q *query) words(name string) []string {
+	words := strings.Fields(q.word(name, maxSearch))
+	if _, given := q.text(name); given && (len(words) == 0 || len(words) > maxWords) {
+		q.bad(name, fmt.Sprintf("has 1 to %d words", maxWords))
+	}
+	return words
+}

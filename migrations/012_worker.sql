@@ -1,0 +1,62 @@
+-- Which workers there are, as they say of themselves. It is nobody's data, so it
+-- has no tenant, and nofx_app sees it through functions alone; and what a crash of
+-- the database forgets they say again within seconds.
+GRANT SELECT ON river.river_queue TO nofx_system;
+
+SET LOCAL ROLE nofx_owner;
+
+CREATE UNLOGGED TABLE nofx.worker (
+    id           text PRIMARY KEY, -- as on leases and attempts
+    pid          int NOT NULL,
+    host         text NOT NULL,
+    version      text NOT NULL,
+    queues       text[] NOT NULL,
+    slots_max    int NOT NULL,
+    slots_used   int NOT NULL,
+    sandbox_tier int NOT NULL,
+    draining     boolean NOT NULL,
+    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at      timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- Notes that a worker is there, forgets those that have been silent for p_forget,
+-- and answers which of its queues are paused: it must heed that where it takes
+-- work without a job, too.
+CREATE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
+    p_slots_max int, p_slots_used int, p_sandbox_tier int, p_draining boolean, p_forget interval) RETURNS text[]
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH beat AS (
+        INSERT INTO worker (id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining)
+        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_slots_used, p_sandbox_tier, p_draining)
+        ON CONFLICT (id) DO UPDATE SET slots_used = excluded.slots_used, draining = excluded.draining, seen_at = clock_timestamp()
+    ), silent AS (
+        DELETE FROM worker w WHERE w.seen_at < clock_timestamp() - p_forget AND w.id <> p_id
+    )
+    SELECT coalesce(array_agg(q.name), '{}') FROM river.river_queue q WHERE q.name = ANY (p_queues) AND q.paused_at IS NOT NULL
+$$;
+
+CREATE FUNCTION nofx.leave_worker(p_id text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$ DELETE FROM worker WHERE id = p_id $$;
+
+-- The workers heard of within p_forget, oldest first; silence is for how long by now.
+CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
+    slots_max int, slots_used int, sandbox_tier int, draining boolean, started_at timestamptz, seen_at timestamptz, silence interval)
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, w.slots_used, w.sandbox_tier, w.draining,
+        w.started_at, w.seen_at, clock_timestamp() - w.seen_at
+    FROM worker w WHERE w.seen_at >= clock_timestamp() - p_forget ORDER BY w.started_at, w.id
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.beat_worker(text, int, text, text, text[], int, int, int, boolean, interval),
+    nofx.leave_worker(text),
+    nofx.workers(interval)
+TO nofx_app;
+
+RESET ROLE;

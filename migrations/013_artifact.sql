@@ -1,0 +1,87 @@
+-- Artifacts that clients upload. The bytes go straight to storage, to a key that
+-- is the artifact's own; once they were verified and copied to the key of their
+-- digest, the artifact is ready and what was uploaded is condemned.
+SET LOCAL ROLE nofx_system;
+
+CREATE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamptz
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    INSERT INTO object (tenant_id, key, sha256, bytes, kind) VALUES (tenant(), p_key, p_sha256, p_size, 'upload');
+    INSERT INTO artifact (tenant_id, id, name, key, media_type, size_bytes, sha256, state)
+    VALUES (tenant(), p_id, p_name, p_key, p_media_type, p_size, p_sha256, 'pending') RETURNING created_at
+$$;
+
+-- The caller has verified the bytes and stored them at p_key. Nothing happens to
+-- an artifact that is ready already.
+CREATE FUNCTION nofx.complete_upload(p_id uuid, p_key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    a record;
+BEGIN
+    SELECT x.key, x.size_bytes, x.sha256, x.state INTO a FROM artifact x WHERE x.tenant_id = tenant() AND x.id = p_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no artifact %', p_id USING ERRCODE = 'NX005', DETAIL = '{"noun":"artifact"}';
+    END IF;
+    IF a.state = 'ready' THEN
+        RETURN;
+    END IF;
+    INSERT INTO object (tenant_id, key, sha256, bytes, kind) VALUES (tenant(), p_key, a.sha256, a.size_bytes, 'blob')
+    ON CONFLICT (tenant_id, key) DO UPDATE SET state = 'live';
+    UPDATE artifact SET state = 'ready', key = p_key WHERE tenant_id = tenant() AND id = p_id;
+    UPDATE object SET state = 'condemned' WHERE tenant_id = tenant() AND key = a.key;
+END
+$$;
+
+-- Gives up some of the uploads that were not completed within a day, of all
+-- tenants, and says how many.
+CREATE FUNCTION nofx.expire_uploads(p_limit int) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH expired AS (
+        SELECT a.tenant_id, a.id FROM artifact a
+        WHERE a.state = 'pending' AND a.created_at <= (SELECT clock_timestamp()) - interval '1 day'
+        ORDER BY a.created_at FOR UPDATE SKIP LOCKED LIMIT p_limit
+    ), gone AS (
+        DELETE FROM artifact a USING expired e WHERE a.tenant_id = e.tenant_id AND a.id = e.id RETURNING a.tenant_id, a.key
+    ), condemned AS (
+        UPDATE object o SET state = 'condemned' FROM gone g WHERE o.tenant_id = g.tenant_id AND o.key = g.key
+    )
+    SELECT count(*) FROM gone
+$$;
+
+-- Objects that no row needs any more, of all tenants. What a client uploaded may
+-- be written again while the URL for it lives, so it has its day first.
+CREATE FUNCTION nofx.condemned_objects(p_limit int) RETURNS TABLE (tenant_id uuid, key text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT c.tenant_id, c.key FROM (
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'log' ORDER BY o.created_at LIMIT p_limit)
+        UNION ALL
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
+        ORDER BY o.created_at LIMIT p_limit)) AS c
+    ORDER BY c.created_at LIMIT p_limit
+$$;
+
+-- The caller has deleted these objects.
+CREATE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM object o USING unnest(p_tenants, p_keys) AS k (tenant_id, key)
+        WHERE o.tenant_id = k.tenant_id AND o.key = k.key AND o.state = 'condemned' RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.create_upload(uuid, text, text, text, bigint, bytea),
+    nofx.complete_upload(uuid, text),
+    nofx.expire_uploads(int),
+    nofx.condemned_objects(int),
+    nofx.forget_objects(uuid[], text[])
+TO nofx_app;
+
+RESET ROLE;

@@ -1,0 +1,156 @@
+-- Retention: what runs that ended long ago have left goes run by run, in small
+-- batches (EXECUTION.md, Tables). Runs, steps, attempts, effects, gates, checkpoints
+-- and artifacts stay; step logs and events go, and the run says how far. Signals go
+-- by a time of their own.
+SET LOCAL ROLE nofx_owner;
+
+-- The newest transaction of which an event was deleted. A tenant's feed is whole
+-- behind it; a cursor before it has lost events.
+CREATE TABLE nofx.event_horizon (
+    tenant_id uuid PRIMARY KEY REFERENCES nofx.tenant,
+    xid       xid8 NOT NULL
+);
+CALL nofx.guard_tenant('nofx.event_horizon');
+GRANT SELECT ON nofx.event_horizon TO nofx_app;
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- How long a tenant keeps what its runs leave, from their end: its setting
+-- retention_days, from a day to ten years, else 30 days.
+CREATE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
+    LANGUAGE sql STABLE
+AS $$
+    SELECT make_interval(days => CASE jsonb_typeof(t.settings->'retention_days')
+        WHEN 'number' THEN least(greatest((t.settings->>'retention_days')::numeric, 1), 3650)::int ELSE 30 END)
+    FROM nofx.tenant t WHERE t.tenant_id = p_tenant
+$$;
+
+-- Runs whose retention has passed and that have events left, at most p_limit of
+-- those found by p_looks looks behind a place, over all tenants; then, unless the
+-- end was reached, the place to go on from. A look is one descent into the events'
+-- primary key, to the next run that has any; so what was deleted costs nothing, and
+-- no index knows of retention. Within a tenant it stops at the first run that was
+-- made too late to have expired: ids are in the order of time.
+CREATE FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks int, p_limit int)
+    RETURNS TABLE (tenant_id uuid, run_id uuid, expired boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := p_tenant;
+    v_run uuid := p_run;
+    v_keeper uuid;
+    v_since timestamptz;
+    v_found int := 0;
+    x record;
+    r record;
+BEGIN
+    FOR i IN 1..p_looks LOOP
+        EXIT WHEN v_found = p_limit;
+        SELECT e.tenant_id, e.run_id INTO x FROM event e
+        WHERE (e.tenant_id, e.run_id) > (v_tenant, v_run) ORDER BY e.tenant_id, e.run_id LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        v_tenant := x.tenant_id;
+        v_run := x.run_id;
+        IF v_tenant IS DISTINCT FROM v_keeper THEN
+            v_keeper := v_tenant;
+            v_since := clock_timestamp() - retention(v_tenant);
+        END IF;
+        SELECT y.created_at, y.finished_at INTO r FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run;
+        IF r.created_at > v_since THEN
+            v_run := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+        ELSIF r.finished_at <= v_since THEN
+            v_found := v_found + 1;
+            tenant_id := v_tenant;
+            run_id := v_run;
+            expired := true;
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    tenant_id := v_tenant;
+    run_id := v_run;
+    expired := false;
+    RETURN NEXT;
+END
+$$;
+
+-- Deletes step logs and then events of runs of the tenant whose retention has
+-- passed, at most p_limit rows in all, and says how many of each. Runs that
+-- somebody else holds are passed over. Objects of logs are condemned: their rows
+-- go first and their bytes after them.
+CREATE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit int, OUT events bigint, OUT chunks bigint)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    v_since timestamptz := clock_timestamp() - retention(v_tenant);
+    v_left bigint := p_limit;
+    v_horizon xid8;
+    v_to bigint;
+    x record;
+    g record;
+BEGIN
+    events := 0;
+    chunks := 0;
+    FOR x IN
+        SELECT r.id, r.event_seq, coalesce(r.pruned_seq, 0) AS pruned FROM run r
+        WHERE r.tenant_id = v_tenant AND r.id = ANY (p_runs) AND r.state IN ('succeeded', 'failed', 'cancelled') AND r.finished_at <= v_since
+            AND r.pruned_seq IS DISTINCT FROM r.event_seq
+        ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        EXIT WHEN v_left <= 0;
+        WITH doomed AS (
+            SELECT c.step_id, c.fence, c.n FROM step s JOIN log_chunk c ON c.tenant_id = s.tenant_id AND c.step_id = s.id
+            WHERE s.tenant_id = v_tenant AND s.run_id = x.id ORDER BY s.idx, c.fence, c.n LIMIT v_left
+        ), gone AS (
+            DELETE FROM log_chunk c USING doomed d
+            WHERE c.tenant_id = v_tenant AND c.step_id = d.step_id AND c.fence = d.fence AND c.n = d.n RETURNING c.key
+        ), condemned AS (
+            UPDATE object o SET state = 'condemned' FROM gone d WHERE o.tenant_id = v_tenant AND o.key = d.key
+        )
+        SELECT count(*) AS n INTO g FROM gone;
+        chunks := chunks + g.n;
+        v_left := v_left - g.n;
+        v_to := least(x.event_seq, x.pruned + v_left);
+        WITH gone AS (
+            DELETE FROM event e WHERE e.tenant_id = v_tenant AND e.run_id = x.id AND e.seq <= v_to RETURNING e.xid
+        )
+        SELECT count(*) AS n, max(xid) AS xid INTO g FROM gone;
+        events := events + g.n;
+        v_left := v_left - g.n;
+        v_horizon := greatest(v_horizon, g.xid);
+        UPDATE run SET pruned_seq = v_to WHERE tenant_id = v_tenant AND id = x.id AND pruned_seq IS DISTINCT FROM v_to;
+    END LOOP;
+    IF v_horizon IS NOT NULL THEN
+        INSERT INTO event_horizon AS h (tenant_id, xid) VALUES (v_tenant, v_horizon)
+        ON CONFLICT ON CONSTRAINT event_horizon_pkey DO UPDATE SET xid = greatest(h.xid, excluded.xid);
+    END IF;
+END
+$$;
+
+-- Deletes some of the signals that nobody waited for in time, or that a step took
+-- which has ended since, of all tenants, and says how many.
+CREATE FUNCTION nofx.expire_signals(p_limit int) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM inbox WHERE ctid = ANY (ARRAY(
+            SELECT i.ctid FROM inbox i
+            WHERE i.expires_at <= (SELECT clock_timestamp())
+              -- The next attempt at a step reads its payload. No join: that could read all steps.
+              AND coalesce((SELECT s.state FROM step s WHERE s.tenant_id = i.tenant_id AND s.id = i.step_id), 'failed')
+                IN ('succeeded', 'failed', 'skipped', 'cancelled')
+            ORDER BY i.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit)) RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.expired_runs(uuid, uuid, int, int),
+    nofx.prune_runs(uuid[], int),
+    nofx.expire_signals(int)
+TO nofx_app;
+
+RESET ROLE;

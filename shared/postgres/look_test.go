@@ -1,0 +1,241 @@
+package postgres_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// A timeline shows each step's attempts, how long it was due before them, and in
+// which states it spent its time.
+func TestTimeline(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "m: a", "z: m")
+	s.do(t, steps["a"].ID, "interrupted")
+	s.exec(t, "UPDATE nofx.step SET ready_at = ready_at - interval '3 seconds' WHERE id = $1", steps["a"].ID)
+	s.do(t, steps["a"].ID, "succeed")
+	s.do(t, steps["m"].ID, "approval")
+	s.exec(t, "UPDATE nofx.event SET at = at - interval '1 minute' WHERE run_id = $1", r.ID) // as if all that was a minute ago
+	s.exec(t, "UPDATE nofx.attempt SET started_at = started_at - interval '1 minute', ended_at = ended_at - interval '1 minute'")
+
+	tl, err := s.Timeline(s.ctx, s.tenant, r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tl.Run.ID != r.ID || len(tl.Rows) != 3 || tl.At.IsZero() {
+		t.Fatalf("Timeline() = %+v, want the run and its three steps", tl)
+	}
+	states := func(row run.TimelineRow) (words []string) {
+		for _, span := range row.Spans {
+			end := "open"
+			if span.End != nil {
+				end = "ended"
+			}
+			words = append(words, string(span.State)+" "+end)
+		}
+		return words
+	}
+	for i, want := range []string{
+		"[ready ended running ended ready ended running ended]",
+		"[ready ended running ended waiting open]",
+		"[]",
+	} {
+		if got := fmt.Sprint(states(tl.Rows[i])); got != want {
+			t.Errorf("spans of step %d = %s, want %s", i, got, want)
+		}
+	}
+	a, m, z := tl.Rows[0], tl.Rows[1], tl.Rows[2]
+	if len(a.Attempts) != 2 || a.Attempts[0].Outcome != "interrupted" || !a.Attempts[1].Accepted || len(m.Attempts) != 1 || len(z.Attempts) != 0 {
+		t.Errorf("attempts = %+v, %+v, %+v, want two, one and none", a.Attempts, m.Attempts, z.Attempts)
+	}
+	if got := a.Waited(tl.At); got < 3*time.Second || got > 30*time.Second || a.Attempts[1].Wait < 3*time.Second || a.Attempts[0].Wait > 3*time.Second {
+		t.Errorf("a waited %s, before its attempts %s and %s, want 3 s before the second", got, a.Attempts[0].Wait, a.Attempts[1].Wait)
+	}
+	if got := a.Ran(tl.At); got <= 0 || got > 30*time.Second {
+		t.Errorf("a ran for %s, want what its attempts took", got)
+	}
+	if held := tl.At.Sub(m.Spans[2].Start); held < 59*time.Second {
+		t.Errorf("m waits for %s, want a minute", held)
+	}
+	_, err = s.Timeline(s.ctx, s.Tenant(t), r.ID)
+	wantKind(t, "Timeline(another tenant's)", err, fault.NotFound, "not-found")
+
+	// A step that runs, and one that is due, have taken their time until now.
+	_, steps = s.create(t, "a:", "b:")
+	c := s.claim(t, steps["a"].ID)
+	s.exec(t, "UPDATE nofx.attempt SET started_at = started_at - interval '5 seconds' WHERE step_id = $1", c.StepID)
+	s.exec(t, "UPDATE nofx.step SET ready_at = ready_at - interval '7 seconds' WHERE id = $1", steps["b"].ID)
+	if tl, err = s.Timeline(s.ctx, s.tenant, c.RunID); err != nil {
+		t.Fatal(err)
+	}
+	if ran, waited := tl.Rows[0].Ran(tl.At), tl.Rows[1].Waited(tl.At); ran < 5*time.Second || waited < 7*time.Second {
+		t.Errorf("a has run for %s, b has waited %s, want 5 s and 7 s at least", ran, waited)
+	}
+}
+
+// Workers are known from their first word on, by what they said last, until they
+// leave or have been silent for long.
+func TestWorkers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]postgres.Config{"direct": {}, "pooled": {Pooled: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setupWith(t, c)
+			w := postgres.WorkerInfo{ID: "host/1", PID: 7, Host: "host", Version: "v1", Queues: []string{"step", "other"}, SlotsMax: 8, SandboxTier: 2}
+			beat := func(w postgres.WorkerInfo) []string {
+				t.Helper()
+				paused, err := s.BeatWorker(s.ctx, w)
+				if err != nil {
+					t.Fatalf("BeatWorker() = %v", err)
+				}
+				return paused
+			}
+			if paused := beat(w); len(paused) != 0 {
+				t.Errorf("BeatWorker() = %v, want no queue paused", paused)
+			}
+			other := w
+			other.ID = "host/2"
+			beat(other)
+			w.SlotsUsed, w.Draining = 3, true
+			beat(w)
+			s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '20 minutes' WHERE id = 'host/2'")
+			list, err := s.Workers(s.ctx)
+			if err != nil || len(list) != 2 {
+				t.Fatalf("Workers() = %v, %v, want two", list, err)
+			}
+			got := list[0]
+			if got.StartedAt.IsZero() || got.SeenAt.Before(got.StartedAt) || got.Silence > time.Minute || list[1].Silence < 20*time.Minute {
+				t.Errorf("Workers() = %+v, want one seen now and one silent for 20 minutes", list)
+			}
+			got.StartedAt, got.SeenAt, got.Silence = time.Time{}, time.Time{}, 0
+			if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", w) {
+				t.Errorf("Workers()[0] = %+v, want %+v", got, w)
+			}
+			s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '50 minutes' WHERE id = 'host/2'")
+			if list, err := s.Workers(s.ctx); err != nil || len(list) != 1 {
+				t.Errorf("Workers() = %v, %v, want the other forgotten", list, err)
+			}
+			beat(w)
+			if n := one[int](t, s, "SELECT count(*) FROM nofx.worker"); n != 1 {
+				t.Errorf("%d rows of workers, want the silent one's gone", n)
+			}
+			if err := s.LeaveWorker(s.ctx, w.ID); err != nil {
+				t.Errorf("LeaveWorker() = %v", err)
+			}
+			if list, err := s.Workers(s.ctx); err != nil || len(list) != 0 {
+				t.Errorf("Workers() after it left = %v, %v, want none", list, err)
+			}
+		})
+	}
+}
+
+// A queue is known before any worker served it, shows what waits in it, and can be
+// paused.
+func TestQueues(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]postgres.Config{"direct": {}, "pooled": {Pooled: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setupWith(t, c)
+			step := func() postgres.Queue {
+				t.Helper()
+				list, err := s.Queues(s.ctx)
+				if err != nil || len(list) != 2 || list[0].Name != "review" || list[1].Name != "step" {
+					t.Fatalf("Queues() = %+v, %v, want the queues review and step", list, err)
+				}
+				if r := list[0]; r.PausedAt != nil || len(r.Depth) != 0 || r.Workers != 0 {
+					t.Errorf("Queues() = %+v, want nothing in review", list)
+				}
+				return list[1]
+			}
+			if q := step(); q.PausedAt != nil || len(q.Depth) != 0 || q.Workers != 0 {
+				t.Errorf("Queues() at first = %+v, want nothing in it", q)
+			}
+			for i, w := range []postgres.WorkerInfo{{}, {Draining: true}, {}} {
+				w.ID, w.Queues = fmt.Sprint("w", i), []string{"step"}
+				if _, err := s.BeatWorker(s.ctx, w); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '16 seconds' WHERE id = 'w2'")
+			s.create(t, "a:", "b:")
+			s.exec(t, "UPDATE river.river_job SET scheduled_at = scheduled_at - interval '9 seconds'")
+			if q := step(); q.Depth["available"] != 2 || q.OldestAge < 9*time.Second || q.Workers != 1 {
+				t.Errorf("Queues() = %+v, want two jobs, the oldest 9 s old, and one worker that serves", q)
+			}
+			for range 2 {
+				if err := s.PauseQueue(s.ctx, s.tenant, "step", true); err != nil {
+					t.Fatalf("PauseQueue(step) = %v", err)
+				}
+			}
+			if q := step(); q.PausedAt == nil {
+				t.Errorf("Queues() = %+v, want it paused", q)
+			}
+			if paused, err := s.BeatWorker(s.ctx, postgres.WorkerInfo{ID: "w0", Queues: []string{"step", "x"}}); err != nil || !slices.Equal(paused, []string{"step"}) {
+				t.Errorf("BeatWorker() = %v, %v, want step paused", paused, err)
+			}
+			for range 2 {
+				if err := s.PauseQueue(s.ctx, s.tenant, "step", false); err != nil {
+					t.Fatalf("PauseQueue(step, false) = %v", err)
+				}
+			}
+			if q := step(); q.PausedAt != nil {
+				t.Errorf("Queues() = %+v, want it resumed", q)
+			}
+			for _, name := range []string{"none", "*", ""} {
+				wantKind(t, "PauseQueue("+name+")", s.PauseQueue(s.ctx, s.tenant, name, true), fault.NotFound, "not-found")
+			}
+			if q := step(); q.PausedAt != nil {
+				t.Errorf("Queues() after a pause of nothing = %+v, want none paused", q)
+			}
+		})
+	}
+}
+
+// The inbox can be narrowed, and pages neither skip nor repeat.
+func TestGateFilters(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	var want []uuid.UUID
+	for range 5 {
+		_, steps := s.create(t, "m:", "mx:", "a:")
+		want = append(want, s.do(t, steps["m"].ID, "approval").Gate.ID)
+		s.do(t, steps["mx"].ID, "approval")
+	}
+	s.exec(t, "UPDATE nofx.gate SET name = 'other' WHERE step_id IN (SELECT id FROM nofx.step WHERE name = 'mx')")
+	for _, c := range []struct {
+		f    postgres.GateFilter
+		want []uuid.UUID
+	}{
+		{postgres.GateFilter{Name: "ok", Project: "default", State: run.Pending, Kind: run.ManualGate, Limit: 2}, want},
+		{postgres.GateFilter{Name: "ok", Limit: 3}, want},
+		{postgres.GateFilter{Name: "none", Limit: 3}, nil},
+		{postgres.GateFilter{Project: "none", Limit: 3}, nil},
+	} {
+		var got []uuid.UUID
+		for {
+			page, err := s.Gates(s.ctx, s.tenant, c.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range page {
+				got = append(got, g.ID)
+			}
+			if len(page) < c.f.Limit {
+				break
+			}
+			c.f.After = &got[len(got)-1]
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("Gates(%+v) = %v, want %v", c.f, got, c.want)
+		}
+	}
+}

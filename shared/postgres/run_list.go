@@ -1,0 +1,234 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/run"
+)
+
+// RunFilter selects runs; a zero field selects all, and all that are given must
+// hold.
+type RunFilter struct {
+	States    []run.State // any of them
+	Project   string      // slug
+	Labels    map[string]string
+	Tool      string     // of a step of the plan; a family as gate:*
+	Words     []string   // each somewhere in goal, name or reason, in any case
+	Signature string     // of the failure
+	Since     *time.Time // created at or after
+	Until     *time.Time // created before
+
+	Before *uuid.UUID    // of the page before, where it ended
+	Limit  int           // runs at most
+	Within time.Duration // how long to look
+}
+
+// How many runs one statement looks at, and how far the clock of whoever made an
+// id may be from the database's.
+const (
+	listSlice = 20_000
+	idSlack   = 15 * time.Minute
+)
+
+// listedRun is a run without its plan, which lists do not show.
+var listedRun = strings.Replace(runColumns, "r.plan,", "NULL::jsonb,", 1)
+
+// Runs lists runs, newest first. more is where the next page begins, nil when
+// there is none. A search that finds little among many runs ends after f.Within
+// with what it found, perhaps nothing, and goes on from more.
+func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, more *uuid.UUID, err error) {
+	began := time.Now()
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		list, more = nil, nil
+		var project *uuid.UUID
+		if f.Project != "" {
+			err := tx.QueryRow(ctx, "SELECT id FROM nofx.project WHERE tenant_id = $1 AND slug = $2", tenant, f.Project).Scan(&project)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+		s := f.scan(tenant, project)
+		for {
+			found, err := s.next(ctx, tx, f.Limit+1-len(list))
+			if err != nil {
+				return err
+			}
+			if list = append(list, found...); len(list) > f.Limit {
+				list = list[:f.Limit]
+				more = &list[f.Limit-1].ID
+				return nil
+			}
+			end, err := s.end(ctx, tx)
+			if err != nil || end == nil {
+				return err
+			}
+			if time.Since(began) > f.Within {
+				more = end
+				return nil
+			}
+			s.args[1] = *end
+		}
+	})
+	return list, more, err
+}
+
+// scan reads runs newest first, a slice at a time: the ids of one index in its
+// order, and of each what the other conditions need. Its plans are by construction,
+// as no statistics tell how conditions hang together.
+type scan struct {
+	args   []any  // $1 is the tenant, $2 before which run
+	slice  string // the ids to look at, with the first sliced of args
+	sliced int
+	sql    string // the runs among them
+}
+
+func (f RunFilter) scan(tenant uuid.UUID, project *uuid.UUID) *scan {
+	before := uuid.Max
+	if f.Until != nil {
+		before = idFrom(f.Until.Add(idSlack))
+	}
+	if f.Before != nil && bytes.Compare(f.Before[:], before[:]) < 0 {
+		before = *f.Before
+	}
+	q := &query{args: []any{tenant, before}}
+	searching := project != nil || len(f.Labels)+len(f.Words) > 0 || f.Tool != ""
+	s := &scan{slice: f.slice(q, searching)}
+	s.sliced = len(q.args)
+	where, probe := "", ""
+	switch {
+	case strings.HasPrefix(s.slice, sliceOfSearch):
+		where = " WHERE true" + f.search(q, "d", project)
+	case searching:
+		probe = " JOIN LATERAL (SELECT FROM nofx.run_search t WHERE t.tenant_id = $1 AND t.run_id = d.id" + f.search(q, "t", project) + " OFFSET 0) AS t ON true"
+	}
+	s.sql = "SELECT r.* FROM (" + s.slice + ") AS d" + probe +
+		" JOIN LATERAL (SELECT " + listedRun + " WHERE r.tenant_id = $1 AND r.id = d.id" + f.self(q) + " OFFSET 0) AS r ON true" +
+		where + " ORDER BY d.id DESC LIMIT "
+	s.args = q.args
+	return s
+}
+
+const (
+	sliceOfRuns   = "SELECT r.id FROM nofx.run r WHERE r.tenant_id = $1 AND r.id < $2"
+	sliceOfSearch = "SELECT t.run_id AS id, t.project_id, t.tools, t.labels, t.words, t.reason FROM nofx.run_search t WHERE t.tenant_id = $1 AND t.run_id < $2"
+)
+
+// slice is the newest ids of the index that tells most: by signature, by state, by
+// what is searched, or all.
+func (f RunFilter) slice(q *query, searching bool) string {
+	since := uuid.Nil
+	if f.Since != nil {
+		since = idFrom(f.Since.Add(-idSlack))
+	}
+	from := q.arg(since)
+	newest := fmt.Sprintf(" ORDER BY id DESC LIMIT %d", listSlice)
+	switch {
+	case f.Signature != "":
+		return sliceOfRuns + " AND r.id >= " + from + " AND r.failure_signature = " + q.arg(f.Signature) + newest
+	case len(f.States) > 0 && (!searching || !slices.ContainsFunc(f.States, run.State.Terminal)): // few runs are live
+		arms := make([]string, len(f.States))
+		for i, state := range f.States {
+			arms[i] = "(" + sliceOfRuns + " AND r.id >= " + from + " AND r.state = " + q.arg(state) + newest + ")"
+		}
+		return "SELECT id FROM (" + strings.Join(arms, " UNION ALL ") + ") AS a" + newest
+	case searching:
+		return sliceOfSearch + " AND t.run_id >= " + from + newest
+	}
+	return sliceOfRuns + " AND r.id >= " + from + newest
+}
+
+// search are the conditions on a row of run_search.
+func (f RunFilter) search(q *query, row string, project *uuid.UUID) string {
+	var sql strings.Builder
+	and := func(format string, args ...any) { fmt.Fprintf(&sql, " AND "+format, args...) }
+	if project != nil {
+		and("%s.project_id = %s", row, q.arg(*project))
+	}
+	if len(f.Labels) > 0 {
+		labels, _ := json.Marshal(f.Labels) // of strings, which always encode
+		and("%s.labels @> %s::jsonb", row, q.arg(string(labels)))
+	}
+	if family, ok := strings.CutSuffix(f.Tool, "*"); ok {
+		and("EXISTS (SELECT FROM unnest(%s.tools) AS u (tool) WHERE starts_with(u.tool, %s))", row, q.arg(family))
+	} else if f.Tool != "" {
+		and("%s.tools @> ARRAY[%s]::text[]", row, q.arg(f.Tool))
+	}
+	for _, word := range f.Words {
+		pattern := q.arg("%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(word) + "%")
+		and("(%[1]s.words LIKE lower(%[2]s) OR %[1]s.reason LIKE lower(%[2]s))", row, pattern)
+	}
+	return sql.String()
+}
+
+// self are the conditions on the row of the run.
+func (f RunFilter) self(q *query) (sql string) {
+	if len(f.States) > 0 {
+		states := make([]string, len(f.States))
+		for i, state := range f.States {
+			states[i] = string(state)
+		}
+		sql += " AND r.state = ANY (" + q.arg(states) + ")"
+	}
+	if f.Since != nil {
+		sql += " AND r.created_at >= " + q.arg(*f.Since)
+	}
+	if f.Until != nil {
+		sql += " AND r.created_at < " + q.arg(*f.Until)
+	}
+	return sql
+}
+
+// next reads at most limit runs of the slice before $2.
+func (s *scan) next(ctx context.Context, tx pgx.Tx, limit int) ([]run.Run, error) {
+	rows, err := tx.Query(ctx, s.sql+strconv.Itoa(limit), s.args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanRun)
+}
+
+// end is the last id of that slice, nil when it was not full.
+func (s *scan) end(ctx context.Context, tx pgx.Tx) (end *uuid.UUID, err error) {
+	err = tx.QueryRow(ctx, fmt.Sprintf("SELECT id FROM (%s) AS d ORDER BY id DESC OFFSET %d", s.slice, listSlice-1), s.args[:s.sliced]...).Scan(&end)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return end, err
+}
+
+// idFrom is the least id that is made at t.
+func idFrom(t time.Time) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:], uint64(max(0, t.UnixMilli()))<<16)
+	return id
+}
+
+// RunsOfTrace lists the runs that belong to a trace, newest first, before one of
+// them.
+func (db *DB) RunsOfTrace(ctx context.Context, tenant uuid.UUID, traceID string, before *uuid.UUID, limit int) (list []run.Run, err error) {
+	q := query{sql: "SELECT " + listedRun + " WHERE r.tenant_id = $1 AND r.trace_id = $2::char(32)", args: []any{tenant, traceID}}
+	q.and(before != nil, "r.id < ?", before)
+	q.end("ORDER BY r.id DESC LIMIT ?", limit)
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, q.sql, q.args...)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanRun)
+		return err
+	})
+	return list, err
+}

@@ -1,0 +1,56 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// How often a worker says that it is there, how long one may be silent before it
+// is taken for gone, and how long until it is forgotten.
+const (
+	BeatEvery     = 5 * time.Second
+	SilentAfter   = 3 * BeatEvery
+	forgetWorkers = time.Hour
+)
+
+// WorkerInfo is a worker process as it describes itself.
+type WorkerInfo struct {
+	ID          string
+	PID         int
+	Host        string
+	Version     string
+	Queues      []string
+	SlotsMax    int // steps at once, over all its queues
+	SlotsUsed   int
+	SandboxTier int
+	Draining    bool
+	StartedAt   time.Time
+	SeenAt      time.Time
+	Silence     time.Duration // since SeenAt, by the database's clock
+}
+
+// BeatWorker notes that a worker is there and what it does, and answers which of
+// its queues are paused. The times of w are the database's to know.
+func (db *DB) BeatWorker(ctx context.Context, w WorkerInfo) (paused []string, err error) {
+	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SlotsUsed, w.SandboxTier, w.Draining, forgetWorkers)
+	if err != nil {
+		return nil, err
+	}
+	return answers[0], nil
+}
+
+// LeaveWorker forgets a worker that has stopped.
+func (db *DB) LeaveWorker(ctx context.Context, id string) error {
+	_, err := across(ctx, db, pgx.RowTo[any], "SELECT nofx.leave_worker($1)", id)
+	return err
+}
+
+// Workers lists the workers of the deployment, oldest first, those that have gone
+// without a word for an hour included.
+func (db *DB) Workers(ctx context.Context) ([]WorkerInfo, error) {
+	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining,
+		started_at, seen_at, silence FROM nofx.workers($1)`, forgetWorkers)
+}

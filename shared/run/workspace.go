@@ -1,0 +1,139 @@
+package run
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// The sources of a workspace.
+const (
+	EmptyWorkspace  = "empty"
+	GitWorkspace    = "git"
+	UploadWorkspace = "upload"
+)
+
+// workspace is w with its defaults. Each source has its own member and no other.
+func (c *checker) workspace(w *Workspace) *Workspace {
+	const at = "/plan/workspace"
+	if w == nil {
+		return &Workspace{Source: EmptyWorkspace}
+	}
+	full := *w
+	if full.Source == "" {
+		full.Source = EmptyWorkspace
+	}
+	switch full.Source {
+	case EmptyWorkspace:
+	case GitWorkspace:
+		if full.Git == nil {
+			c.add(at+"/git", "is required")
+			break
+		}
+		c.repository(at+"/git", full.Git.URL, full.Git.Ref)
+		if strings.Contains(full.Git.URL, templateBegin) {
+			c.add(at+"/git/url", "templates are not expanded here, since no step comes before")
+		}
+	case UploadWorkspace:
+		if full.ArtifactID == "" {
+			c.add(at+"/artifact_id", "is required")
+			break
+		}
+		c.artifact(at+"/artifact_id", full.ArtifactID)
+	default:
+		c.add(at+"/source", `is "empty", "git" or "upload"`)
+		return &full
+	}
+	if full.Git != nil && full.Source != GitWorkspace {
+		c.add(at+"/git", fmt.Sprintf("is for source %q", GitWorkspace))
+	}
+	if full.ArtifactID != "" && full.Source != UploadWorkspace {
+		c.add(at+"/artifact_id", fmt.Sprintf("is for source %q", UploadWorkspace))
+	}
+	c.list(at+"/excludes", full.Excludes)
+	return &full
+}
+
+func (c *checker) artifact(at, id string) {
+	if _, err := ArtifactID.Parse(id); err != nil {
+		c.add(at, "no such artifact")
+	}
+}
+
+// fetch is the step that brings the workspace of p in, and false when it starts
+// empty. A plan cannot have a step of its name, nor name its tool unpack.
+func (p Plan) fetch() (PlanStep, bool) {
+	if p.Workspace == nil || p.Workspace.Source == "" || p.Workspace.Source == EmptyWorkspace {
+		return PlanStep{}, false
+	}
+	w := p.Workspace
+	s := PlanStep{Name: "workspace~" + w.Source, DependsOn: []string{}, TimeoutS: new(int(DefaultStepTimeout.Seconds()))}
+	var inputs any
+	if w.Source == GitWorkspace {
+		// Who serves a repository may be away for a moment.
+		s.Tool, s.Retry = ToolGitCheckout, &PlanRetry{MaxAttempts: new(3), Backoff: "exponential", InitialS: new(1.0)}
+		inputs = CheckoutInputs{URL: w.Git.URL, Ref: w.Git.Ref}
+	} else {
+		s.Tool, s.Retry = ToolUnpack, &PlanRetry{MaxAttempts: new(1), Backoff: "exponential", InitialS: new(1.0)}
+		inputs = UnpackInputs{ArtifactID: w.ArtifactID}
+	}
+	s.Inputs, _ = json.Marshal(inputs) // texts that were checked
+	return s, true
+}
+
+// Expanded is a normalised plan with all the steps that a run of it has: in front
+// of its own the one that brings the workspace in, which those without
+// dependencies then wait for. So they all start from the same tree, and it is a
+// checkpoint like any other. Plans are stored as they are, not expanded; one that
+// is expanded already stays so.
+func (p Plan) Expanded() Plan {
+	fetch, ok := p.fetch()
+	if !ok || len(p.Steps) > 0 && p.Steps[0].Name == fetch.Name {
+		return p
+	}
+	steps := append([]PlanStep{fetch}, p.Steps...)
+	for i := range steps[1:] {
+		if s := &steps[i+1]; len(s.DependsOn) == 0 {
+			s.DependsOn = []string{fetch.Name}
+		}
+	}
+	p.Steps = steps
+	return p
+}
+
+// ArtifactRef is a place in a plan that names an artifact.
+type ArtifactRef struct {
+	Pointer string
+	ID      uuid.UUID
+}
+
+// Artifacts are the places of a normalised plan that name artifacts.
+func (p Plan) Artifacts() (refs []ArtifactRef) {
+	add := func(at, id string) {
+		if parsed, err := ArtifactID.Parse(id); err == nil {
+			refs = append(refs, ArtifactRef{at, parsed})
+		}
+	}
+	if w := p.Workspace; w != nil && w.Source == UploadWorkspace {
+		add("/plan/workspace/artifact_id", w.ArtifactID)
+	}
+	for i, s := range p.Steps {
+		if s.Tool != ToolWorkspaceWrite || !bytes.Contains(s.Inputs, []byte(`"artifact_id"`)) {
+			continue
+		}
+		in, err := Inputs[WriteInputs](s.Inputs)
+		if err != nil {
+			continue // Normalise has said so
+		}
+		for j, f := range in.Files {
+			if f.ArtifactID != "" {
+				add("/plan/steps/"+strconv.Itoa(i)+"/inputs/files/"+strconv.Itoa(j)+"/artifact_id", f.ArtifactID)
+			}
+		}
+	}
+	return refs
+}

@@ -1,0 +1,14 @@
+// Package llm asks language models.
+//
+// A [Model] answers a [Request]. The providers, each in a package of its own, make
+// one try and say what became of it; a [Client] stands before them and adds what is
+// the same for all: a span and metrics for each try, tries again after a pause where
+// that can help, then another model, the [Budget] of whoever asks, and the price.
+//
+// A request tells apart what we say and what we show: text of a workspace, a diff or
+// a person nobody vouches for is an untrusted [Part], which stands between delimiters
+// that nobody could have guessed ([Request.Prompt]). A model has no tools.
+//
+// Errors are fault.Errors whose details are for people and hold neither keys, nor
+// prompts, nor what the other side wrote.
+package llm

@@ -1,0 +1,208 @@
+package report
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// How deep suites, and other elements, may lie in each other.
+const (
+	maxDepth   = 32
+	maxNesting = 1000
+)
+
+// junit reads the XML that many test runners write and that nobody specified:
+// testsuites and testsuite, in each other, with testcase, which holds failure, error
+// or skipped. Where a suite's own count is higher than what its cases add up to, as
+// when a file could not be loaded, the count holds.
+func junit(r io.Reader) (Report, error) {
+	d := xml.NewDecoder(r)
+	var rep Report
+	counted := 0 // by the outermost elements themselves
+	begun := false
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) && begun {
+			break
+		}
+		if err != nil {
+			return Report{}, malformed("XML", err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		if begun || start.Name.Local != "testsuites" && start.Name.Local != "testsuite" {
+			return Report{}, fmt.Errorf("no JUnit report: it has the element %q where testsuites or testsuite belongs", cut(start.Name.Local, maxText))
+		}
+		begun = true
+		if counted, err = rep.suite(d, start, 1); err != nil {
+			return Report{}, err
+		}
+	}
+	if unnamed := counted - rep.Failures; unnamed > 0 {
+		rep.Tests = max(rep.Tests, counted)
+		rep.Failures = counted
+		rep.More += unnamed
+	}
+	return rep, nil
+}
+
+// suite reads a suite to its end. It returns the failures that the suite counts, or,
+// where it does not say, those that the suites in it count.
+func (rep *Report) suite(d *xml.Decoder, start xml.StartElement, depth int) (counted int, err error) {
+	if depth > maxDepth {
+		return 0, fmt.Errorf("suites lie more than %d deep", maxDepth)
+	}
+	for _, name := range []string{"failures", "errors"} {
+		n, err := count(start, name)
+		if err != nil {
+			return 0, err
+		}
+		counted += n
+	}
+	inner := 0
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return 0, malformed("XML", err)
+		}
+		switch token := token.(type) {
+		case xml.EndElement:
+			return max(counted, inner), nil
+		case xml.StartElement:
+			switch token.Name.Local {
+			case "testsuite":
+				n, err := rep.suite(d, token, depth+1)
+				if err != nil {
+					return 0, err
+				}
+				if inner += n; inner > maxCount {
+					return 0, fmt.Errorf("more than %d failures", maxCount)
+				}
+			case "testcase":
+				if err := rep.testcase(d, token); err != nil {
+					return 0, err
+				}
+			default:
+				if err := skip(d); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
+}
+
+// testcase reads one test.
+func (rep *Report) testcase(d *xml.Decoder, start xml.StartElement) error {
+	item := Item{Name: attr(start, "name"), File: attr(start, "file")}
+	if class := attr(start, "classname"); class != "" && class != item.Name {
+		item.Name = cut(class, maxText/2) + "." + item.Name
+	}
+	item.Line, _ = strconv.Atoi(attr(start, "line")) // without it, it is unknown
+	rep.Tests++
+	failed, skipped := false, false
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return malformed("XML", err)
+		}
+		switch token := token.(type) {
+		case xml.EndElement:
+			switch {
+			case failed:
+				rep.Failures++
+				rep.add(item)
+			case skipped:
+				rep.Skipped++
+			}
+			return nil
+		case xml.StartElement:
+			switch token.Name.Local {
+			case "failure", "error":
+				text, err := content(d)
+				if err != nil {
+					return err
+				}
+				if message := attr(token, "message"); !failed {
+					item.Message = message
+					if message == "" {
+						item.Message = text
+					}
+				}
+				failed = true
+			case "skipped":
+				skipped = true
+				fallthrough
+			default:
+				if err := skip(d); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// content is the beginning of an element's text; the element is read to its end.
+func content(d *xml.Decoder) (string, error) {
+	var text strings.Builder
+	for depth := 1; ; {
+		token, err := d.Token()
+		if err != nil {
+			return "", malformed("XML", err)
+		}
+		switch token := token.(type) {
+		case xml.StartElement:
+			if depth++; depth > maxNesting {
+				return "", fmt.Errorf("elements lie more than %d deep", maxNesting)
+			}
+		case xml.EndElement:
+			if depth--; depth == 0 {
+				return text.String(), nil
+			}
+		case xml.CharData:
+			text.Write(token[:min(len(token), max(0, 2*maxMessage-text.Len()))])
+		}
+	}
+}
+
+// skip reads an element to its end. Unlike the decoder's own it does not go deeper
+// with each element.
+func skip(d *xml.Decoder) error {
+	_, err := content(d)
+	return err
+}
+
+func attr(e xml.StartElement, name string) string {
+	for _, a := range e.Attr {
+		if a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// maxCount is more than any honest count.
+const maxCount = 10_000_000
+
+// count is a number among an element's attributes, 0 without it.
+func count(e xml.StartElement, name string) (int, error) {
+	text := attr(e, name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > maxCount {
+		return 0, fmt.Errorf("%s=%q of %s is no count", name, cut(text, 32), cut(e.Name.Local, maxText))
+	}
+	return n, nil
+}
+
+// malformed is an error of a decoder. Its text may quote the report, at length.
+func malformed(what string, err error) error {
+	return fmt.Errorf("not %s to its end: %s", what, cut(err.Error(), maxMessage))
+}

@@ -1,0 +1,92 @@
+// Package report reads what checkers write about their findings: JUnit XML, SARIF
+// 2.1.0 and the events of `go test -json`.
+//
+// A report is evidence against the code and never for it: what is cut off or is not
+// what its format says is an error, and where a format can say a thing in two ways,
+// the worse one counts. Memory is bounded, whatever a report says: it holds counts and
+// the first [MaxItems] failures.
+//
+// Not to be seen is a stream of `go test -json` that ends right between two packages;
+// the exit code of the command tells.
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"nofx.dev/shared/run"
+)
+
+// Limits of what is kept of a report.
+const (
+	MaxItems   = 20
+	maxText    = 256 // bytes of a name or path
+	maxMessage = 512 // bytes
+)
+
+// Report is what a report says.
+type Report struct {
+	Tests    int            // JUnit and gotest: those that ran or were skipped, and packages that failed as a whole
+	Failures int            // tests that failed, packages that did not build, findings of level error
+	Skipped  int            // tests
+	Findings map[string]int // SARIF: by level; nil for tests
+	Items    []Item         // the first failures, or else findings of any level
+	More     int            // how many there are besides
+}
+
+// Item is one failure or finding. All of it is text of the report, cut short.
+type Item struct {
+	Name    string `json:"name,omitempty"`  // of the test
+	Rule    string `json:"rule,omitempty"`  // of the finding
+	Level   string `json:"level,omitempty"` // of the finding
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"` // from 1; 0 is unknown
+	Message string `json:"message,omitempty"`
+}
+
+// Parse reads a report of one of run.ReportFormats to its end.
+func Parse(format string, r io.Reader) (Report, error) {
+	switch format {
+	case "junit":
+		return junit(r)
+	case "sarif":
+		return sarif(r)
+	case "gotest":
+		return gotest(r)
+	}
+	return Report{}, fmt.Errorf("no format %q; there are %s", format, strings.Join(run.ReportFormats, ", "))
+}
+
+// Says is the report in a few words.
+func (r Report) Says() string {
+	if r.Findings != nil {
+		n := 0
+		for _, c := range r.Findings {
+			n += c
+		}
+		return fmt.Sprintf("%d findings, %d of level error", n, r.Failures)
+	}
+	return fmt.Sprintf("%d of %d tests failed", r.Failures, r.Tests)
+}
+
+// add keeps an item, if there is room.
+func (r *Report) add(i Item) {
+	if len(r.Items) == MaxItems {
+		r.More++
+		return
+	}
+	i.Name, i.Rule, i.File = cut(i.Name, maxText), cut(i.Rule, maxText), cut(i.File, maxText)
+	i.Message = cut(i.Message, maxMessage)
+	i.Line = max(0, i.Line)
+	r.Items = append(r.Items, i)
+}
+
+// cut is at most n bytes of valid text without white space at its ends.
+func cut(s string, n int) string {
+	s = strings.TrimSpace(s)
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
+}

@@ -1,0 +1,242 @@
+package report_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/report"
+)
+
+func parse(t *testing.T, file string) report.Report {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := report.Parse(strings.TrimPrefix(filepath.Ext(file), "."), bytes.NewReader(raw))
+	if err != nil {
+		t.Fatalf("Parse(%s) = %v, want nil", file, err)
+	}
+	return r
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for file, want := range map[string]report.Report{
+		"passing.gotest": {Tests: 4, Skipped: 1},
+		"failing.gotest": {Tests: 13, Failures: 6, Skipped: 1, Items: []report.Item{
+			{Name: "example.com/m/bad.TestSum", File: "bad_test.go", Line: 3, Message: "Sum(2, 3) = 6, want 5"},
+			{Name: "example.com/m/bad.TestTable/a/b", File: "bad_test.go", Line: 6, Message: "two\n        lines"},
+			{Name: "example.com/m/bad.TestOwn", File: "bad_test.go", Line: 8, Message: "the parent itself"},
+			{Name: "example.com/m/broken", File: "broken/broken_test.go", Line: 3, Message: "undefined: undefined"},
+			{Name: "example.com/m/panics.TestPanics", Message: "panic: assignment to entry in nil map [recovered, repanicked]…"},
+			{Name: "example.com/m/exit.TestExits"},
+		}},
+		"pytest.junit": {Tests: 4, Failures: 2, Skipped: 1, Items: []report.Item{
+			{Name: "tests.test_sum.test_sum", File: "tests/test_sum.py", Line: 4, Message: "AssertionError: assert 6 == 5\n +  where 6 = sum(2, 3)"},
+			{Name: "tests.test_db.test_db", Message: `failed on setup with "ConnectionError"`},
+		}},
+		"surefire.junit": {Tests: 2},
+		"nested.junit":   {Tests: 3, Failures: 1, Items: []report.Item{{Name: "sum adds twice.adds twice", Message: "Error: expect(received).toBe(expected)"}}},
+		"unloaded.junit": {Tests: 1, Failures: 1, More: 1},
+		"clean.sarif":    {Findings: map[string]int{"error": 0, "warning": 0, "note": 0, "none": 0}},
+		"gosec.sarif": {Failures: 3, Findings: map[string]int{"error": 3, "warning": 1, "note": 1, "none": 0}, Items: []report.Item{
+			{Rule: "G101", Level: "error", File: "cmd/main.go", Line: 12, Message: "Potential hardcoded credentials"},
+			{Rule: "G304", Level: "error", File: "/src/a b.go", Line: 3, Message: "File path from a variable"},
+			{Rule: "G101", Level: "error", Message: "not accepted"},
+			{Rule: "G104", Level: "warning", Message: "Errors unhandled"},
+			{Rule: "G401", Level: "note", Message: "Weak primitive"},
+		}},
+	} {
+		got := parse(t, file)
+		for i := range got.Items { // of a panic, the first line is enough
+			if first, _, more := strings.Cut(got.Items[i].Message, "\n"); more && strings.HasPrefix(first, "panic: ") {
+				got.Items[i].Message = first + "…"
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("Parse(%s) (-want +got):\n%s", file, diff)
+		}
+	}
+}
+
+// What is not a whole report of its format is an error, and never one without faults.
+func TestMalformed(t *testing.T) {
+	t.Parallel()
+	const (
+		start = `{"Action":"start","Package":"p"}` + "\n"
+		pass  = `{"Action":"pass","Package":"p"}` + "\n"
+	)
+	for _, tt := range []struct{ format, text, want string }{
+		{"tap", "ok 1", "no format"},
+		{"junit", "", "XML"},
+		{"junit", "ok", "XML"},
+		{"junit", "<html></html>", `"html"`},
+		{"junit", "<testsuite/><testsuite/>", "where testsuites or testsuite belongs"},
+		{"junit", `<testsuite failures="many"/>`, "no count"},
+		{"junit", `<testsuite failures="-1"/>`, "no count"},
+		{"junit", `<testsuite errors="99999999999999999999"/>`, "no count"},
+		{"junit", `<testsuite><testcase></testsuite>`, "XML"},
+		{"junit", `<testsuite><testcase name="&evil;"/></testsuite>`, "XML"},
+		{"junit", "<?xml version=\"1.0\" encoding=\"UTF-16\"?><testsuite/>", "XML"},
+		{"junit", "<testsuite><testcase name=\"\xff\"/></testsuite>", "XML"},
+		{"junit", strings.Repeat("<testsuite>", 100) + strings.Repeat("</testsuite>", 100), "deep"},
+		{"junit", "<testsuite><x>" + strings.Repeat("<a>", 5000) + strings.Repeat("</a>", 5000) + "</x></testsuite>", "deep"},
+		{"sarif", "", "SARIF"},
+		{"sarif", "null", "version"},
+		{"sarif", "[]", "SARIF"},
+		{"sarif", `{"version":"2.0.0","runs":[]}`, "version"},
+		{"sarif", `{"version":"2.1.0"}`, "without runs"},
+		{"sarif", `{"version":"2.1.0","runs":[]}`, "without runs"},
+		{"sarif", `{"version":"2.1.0","runs":{}}`, "array"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}}}]}`, "no results"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":null}]}`, "no results"},
+		{"sarif", `{"version":"2.1.0","runs":[{"results":[]}]}`, "name its tool"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[],"invocations":[{"executionSuccessful":false}]}]}`, "did not get through"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"level":"fatal","message":{"text":"x"}}]}]}`, "level"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"level":7}]}]}`, "type"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[` + strings.Repeat("{},", 50_000) + `{}]}]}`, "more than 50000"},
+		{"gotest", "", "no package"},
+		{"gotest", "\n\n", "no package"},
+		{"gotest", "ok  \tp\t0.1s\n", "line 1 is no event"},
+		{"gotest", "{}\n", "line 1 is no event"},
+		{"gotest", start, "not ended"},
+		{"gotest", start + pass[:len(pass)-1], "cut off"},
+		{"gotest", start + pass + start, "after its end"},
+		{"gotest", start + `{"Action":"pass"}` + "\n", "no package"},
+		{"gotest", start + `{"Action":"output","Package":"p","Output":"` + strings.Repeat("x", 1<<20) + "\"}\n" + pass, "longer"},
+		{"gotest", start + `{"Action":"pass","Package":"p","Package":"q"}` + "\n", "no event"},
+	} {
+		r, err := report.Parse(tt.format, strings.NewReader(tt.text))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
+			t.Errorf("Parse(%s, %.200q) = %+v, %v, want an error that says %q", tt.format, tt.text, r, err, tt.want)
+		}
+	}
+}
+
+// corpus are the reports of a format.
+func corpus(t testing.TB, format string) (all [][]byte) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*." + format)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no corpus of %s: %v", format, err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, raw)
+	}
+	return all
+}
+
+// Cut anywhere, a report does not pass for a better one.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	for _, format := range run.ReportFormats {
+		for _, whole := range corpus(t, format) {
+			whole = bytes.TrimSpace(whole)
+			if format == "gotest" {
+				whole = append(whole, '\n')
+			}
+			for n := 0; n < len(whole); n += 1 + len(whole)/250 {
+				r, err := report.Parse(format, bytes.NewReader(whole[:n]))
+				if between := format == "gotest" && n > 0 && whole[n-1] == '\n'; err == nil && !between {
+					t.Fatalf("Parse(the first %d of %d bytes of %s) = %+v, want an error", n, len(whole), format, r)
+				}
+			}
+		}
+	}
+}
+
+// However large a report is, what is kept of it is small.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", 1000)
+	var junit, gotest, sarif strings.Builder
+	junit.WriteString("<testsuites>")
+	sarif.WriteString(`{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[`)
+	const n = 200
+	for i := range n {
+		fmt.Fprintf(&junit, `<testsuite><testcase name="%d%s" file="%s"><failure message="%s">%s</failure></testcase></testsuite>`, i, long, long, long, long)
+		fmt.Fprintf(&gotest, `{"Action":"output","Package":"p","Test":"T%d%s","Output":"%s\n"}`+"\n", i, long, long)
+		fmt.Fprintf(&gotest, `{"Action":"fail","Package":"p","Test":"T%d%s"}`+"\n", i, long)
+		fmt.Fprintf(&sarif, `{"ruleId":"%s","level":"%s","message":{"text":"%s"},"locations":[{"physicalLocation":{"artifactLocation":{"uri":"%s"}}},{},{}]},`, long, []string{"note", "error"}[i%2], long, long)
+	}
+	junit.WriteString("</testsuites>")
+	gotest.WriteString(`{"Action":"fail","Package":"p"}` + "\n")
+	text := strings.TrimSuffix(sarif.String(), ",") + "]}]}"
+	for format, tt := range map[string]struct {
+		text     string
+		failures int
+	}{"junit": {junit.String(), n}, "gotest": {gotest.String(), n}, "sarif": {text, n / 2}} {
+		r, err := report.Parse(format, strings.NewReader(tt.text))
+		if err != nil || r.Failures != tt.failures || len(r.Items) != report.MaxItems || r.More != n-report.MaxItems {
+			t.Errorf("Parse(%s) = %d failures, %d items and %d more, %v; want %d, %d, %d", format, r.Failures, len(r.Items), r.More, err, tt.failures, report.MaxItems, n-report.MaxItems)
+		}
+		for _, i := range r.Items {
+			if len(i.Name)+len(i.Rule)+len(i.File)+len(i.Message) > 1100 || !utf8.ValidString(i.Name+i.Rule+i.File+i.Message) {
+				t.Errorf("Parse(%s) keeps %d bytes of an item", format, len(i.Name)+len(i.Rule)+len(i.File)+len(i.Message))
+			}
+			if format == "sarif" && i.Level != "error" {
+				t.Errorf("Parse(sarif) keeps a %s before an error", i.Level)
+			}
+		}
+	}
+}
+
+// Small elements do not become large in memory without bound.
+func TestMemory(t *testing.T) {
+	nested := `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"message":{"text":"x"},"locations":[` + strings.Repeat("{},", 4<<20) + `{}]}]}]}`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := report.Parse("sarif", strings.NewReader(nested)); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 2<<20 {
+		t.Errorf("a report of %d MiB took %d MiB", len(nested)>>20, took>>20)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for i, format := range run.ReportFormats {
+		for _, raw := range corpus(f, format) {
+			f.Add(i, raw)
+		}
+	}
+	f.Fuzz(func(t *testing.T, i int, raw []byte) {
+		format := run.ReportFormats[uint(i)%uint(len(run.ReportFormats))]
+		r, err := report.Parse(format, bytes.NewReader(raw))
+		if err != nil {
+			if !utf8.ValidString(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("Parse(%s) = an error of %d bytes, %q", format, len(err.Error()), err)
+			}
+			return
+		}
+		found := 0
+		for _, n := range r.Findings {
+			found += n
+		}
+		if r.Failures < 0 || r.Skipped < 0 || r.Failures+r.Skipped > r.Tests+found || len(r.Items) > report.MaxItems || r.Failures > len(r.Items)+r.More {
+			t.Errorf("Parse(%s) = %+v, whose counts do not fit", format, r)
+		}
+		for _, item := range r.Items {
+			for _, s := range []string{item.Name, item.Rule, item.Level, item.File, item.Message} {
+				if run.BadText(s) != "" || len(s) > 512 {
+					t.Errorf("Parse(%s) keeps %q", format, s)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,156 @@
+// Package retention deletes what runs have left once the time for it has passed:
+// step logs and events, uploads that nobody completed, signals that nobody waited
+// for, and the objects that no row needs any more.
+//
+// Every worker has a [Cleaner]. They share the work by SKIP LOCKED and need no
+// leader; each does a little at a time, so that a backlog of years is worked off
+// beside the steps and never in their way. Rows go first and objects after them:
+// a crash in between leaves a condemned object, which the next pass deletes, and
+// never a row without its bytes. What goes and what stays is in
+// migrations/014_retention.sql.
+package retention
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/telemetry"
+)
+
+// How much one pass does, and how often there is one. A transaction deletes at
+// most batch rows; a pass that met a limit is followed by the next after busy.
+const (
+	batch   = 200
+	batches = 50   // of a pass
+	looks   = 1000 // runs looked at in a pass
+	deletes = 8    // objects deleted at once
+
+	idle = 15 * time.Second
+	busy = time.Second
+)
+
+// Config is what a Cleaner works with.
+type Config struct {
+	DB      *postgres.DB
+	Blobs   *blob.Store
+	Metrics *telemetry.Metrics
+	Log     *slog.Logger
+}
+
+// Cleaner deletes what has expired.
+type Cleaner struct {
+	Config
+	at postgres.RunRef // where the look at runs goes on
+}
+
+// New makes a Cleaner.
+func New(cfg Config) *Cleaner { return &Cleaner{Config: cfg} }
+
+// Run cleans until ctx ends.
+func (c *Cleaner) Run(ctx context.Context) {
+	for {
+		more, err := c.pass(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.Log.WarnContext(ctx, "retention", "error", err)
+		}
+		pause := idle
+		if more && err == nil {
+			pause = busy
+		}
+		// Jitter, so that workers do not meet at the same rows.
+		timer := time.NewTimer(time.Duration(float64(pause) * (0.8 + 0.4*rand.Float64())))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// pass does one round of everything. more says that some of it met its limit.
+func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
+	pruned, err := c.runs(ctx)
+	if err != nil {
+		return false, err
+	}
+	uploads, err := c.DB.ExpireUploads(ctx, batch)
+	if err != nil {
+		return false, err
+	}
+	signals, err := c.DB.ExpireSignals(ctx, batch)
+	if err != nil {
+		return false, err
+	}
+	deleted, err := c.objects(ctx)
+	return pruned || uploads == batch || signals == batch || deleted == batch, err
+}
+
+// runs prunes runs whose retention has passed.
+func (c *Cleaner) runs(ctx context.Context) (more bool, err error) {
+	runs, next, err := c.DB.ExpiredRuns(ctx, c.at, looks, batch)
+	if err != nil {
+		return false, err
+	}
+	c.at = next
+	left := batches
+	for len(runs) > 0 && left > 0 {
+		tenant := runs[0].Tenant
+		var ids []uuid.UUID
+		for len(runs) > 0 && runs[0].Tenant == tenant {
+			ids = append(ids, runs[0].Run)
+			runs = runs[1:]
+		}
+		if left, err = c.prune(ctx, tenant, ids, left); err != nil {
+			return false, err
+		}
+	}
+	if left <= 0 {
+		c.at = postgres.RunRef{} // what was not reached is found again
+	}
+	return left <= 0 || next != (postgres.RunRef{}), nil
+}
+
+// prune deletes what runs of one tenant left, in at most so many transactions, and
+// says how many are left.
+func (c *Cleaner) prune(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID, left int) (int, error) {
+	for ; left > 0; left-- {
+		p, err := c.DB.PruneRuns(ctx, tenant, ids, batch)
+		if err != nil {
+			return left, err
+		}
+		c.Metrics.EventsPruned.Add(float64(p.Events))
+		if p.Events+p.Chunks < batch {
+			return left - 1, nil
+		}
+	}
+	return left, nil
+}
+
+// objects deletes objects that no row needs any more, and says how many.
+func (c *Cleaner) objects(ctx context.Context) (int, error) {
+	list, err := c.DB.CondemnedObjects(ctx, batch)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	if err := failpoint.Hit(failpoint.InGC); err != nil {
+		return 0, err
+	}
+	g, deleting := errgroup.WithContext(ctx)
+	g.SetLimit(deletes)
+	for _, o := range list {
+		g.Go(func() error { return c.Blobs.Delete(deleting, o.Key) })
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	return len(list), c.DB.ForgetObjects(ctx, list)
+}

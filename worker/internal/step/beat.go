@@ -1,0 +1,69 @@
+package step
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"nofx.dev/shared/postgres"
+)
+
+// beacon tells the deployment that this worker is there and what it does, and hears
+// which of its queues are paused. River heeds that by itself for what comes as a
+// job; steps taken by a chain have none.
+type beacon struct {
+	*Worker
+	host string
+	tier int
+
+	mu     sync.Mutex
+	paused []string
+}
+
+// run speaks every few seconds until ctx ends, once more when the worker begins to
+// drain, and takes leave.
+func (b *beacon) run(ctx context.Context, draining <-chan struct{}) {
+	every := time.NewTicker(postgres.BeatEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-draining:
+			draining = nil
+		case <-ctx.Done():
+			leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			if err := b.keeper.db.LeaveWorker(leave, b.id); err != nil {
+				b.log.WarnContext(leave, "worker could not take leave", "error", err)
+			}
+			return
+		}
+		b.beat(ctx)
+	}
+}
+
+func (b *beacon) beat(ctx context.Context) {
+	beatCtx, cancel := context.WithTimeout(ctx, postgres.BeatEvery)
+	defer cancel()
+	paused, err := b.keeper.db.BeatWorker(beatCtx, postgres.WorkerInfo{
+		ID: b.id, PID: b.pid, Host: b.host, Version: b.version, Queues: b.queues, SandboxTier: b.tier,
+		SlotsMax: b.concurrency * len(b.queues), SlotsUsed: len(b.keeper.leases()), Draining: b.drain.begun.Load(),
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			b.log.WarnContext(ctx, "worker could not say that it is there", "error", err)
+		}
+		return // what was paused stays so
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.paused = paused
+}
+
+// open reports whether steps may be taken from a queue.
+func (b *beacon) open(queue string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !slices.Contains(b.paused, queue)
+}

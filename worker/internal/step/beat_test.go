@@ -1,0 +1,111 @@
+package step
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// A worker is listed while it lives, with the steps it runs, says when it drains,
+// and is gone when it has stopped.
+func TestWorkerIsListed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w, stop := b.worker(t, func(c *Config) { c.Host, c.Tier, c.DrainGrace = "here", 2, time.Minute })
+	listed := func(ok func(postgres.WorkerInfo) bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+		defer cancel()
+		for tick := time.NewTicker(20 * time.Millisecond); ; {
+			list, err := b.db.Workers(ctx)
+			if err != nil {
+				t.Fatalf("Workers() = %v, the last was %+v", err, list)
+			}
+			if len(list) == 1 && ok(list[0]) {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("Workers() = %+v, want something else", list)
+			}
+		}
+	}
+	listed(func(i postgres.WorkerInfo) bool {
+		return i.ID == w.id && i.PID == os.Getpid() && i.Host == "here" && i.Version == "test" && i.SandboxTier == 2 && i.SlotsMax == 4 && !i.Draining
+	})
+	release := filepath.Join(t.TempDir(), "release")
+	r := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"))
+	b.until(t, r.ID, run.Running)
+	w.beacon.beat(b.ctx)
+	listed(func(i postgres.WorkerInfo) bool { return i.SlotsUsed == 1 })
+	stopping := make(chan struct{})
+	go func() {
+		defer close(stopping)
+		stop()
+	}()
+	listed(func(i postgres.WorkerInfo) bool { return i.Draining })
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	<-stopping
+	if list, err := b.db.Workers(b.ctx); err != nil || len(list) != 0 {
+		t.Errorf("Workers() after it stopped = %+v, %v, want none", list, err)
+	}
+}
+
+// Nothing is taken from a paused queue, neither as a job nor by going on with a run.
+func TestPausedQueue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w, _ := b.worker(t, nil)
+	events, unsubscribe := w.river.Subscribe(river.EventKindQueuePaused, river.EventKindQueueResumed)
+	defer unsubscribe()
+	release := filepath.Join(t.TempDir(), "release")
+	r := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"), script("two", "true"))
+	b.until(t, r.ID, run.Running)
+	change := func(paused bool) {
+		t.Helper()
+		if err := b.db.PauseQueue(b.ctx, b.tenant, "step", paused); err != nil {
+			t.Fatalf("PauseQueue(step, %v) = %v", paused, err)
+		}
+		select {
+		case <-events:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("PauseQueue(step, %v) never reached the worker", paused)
+		}
+		w.beacon.beat(b.ctx)
+	}
+	change(true)
+	other := b.create(t, script("alone", "true"))
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+	defer cancel()
+	for {
+		d, err := b.db.RunDetail(ctx, b.tenant, r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Steps[0].State == run.Succeeded {
+			if d.Steps[1].State != run.Ready || d.Steps[1].Attempt != 0 {
+				t.Errorf("two is %s after %d attempts, want it ready and not begun", d.Steps[1].State, d.Steps[1].Attempt)
+			}
+			break
+		}
+	}
+	if d, err := b.db.RunDetail(ctx, b.tenant, other.ID); err != nil || d.Run.State != run.Queued {
+		t.Errorf("a run that came meanwhile is %s, %v, want it queued", d.Run.State, err)
+	}
+	change(false)
+	b.until(t, r.ID, run.Succeeded)
+	b.until(t, other.ID, run.Succeeded)
+}

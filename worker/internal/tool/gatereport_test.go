@@ -1,0 +1,140 @@
+package tool
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/shared/run"
+)
+
+const (
+	cleanJUnit = `<testsuite><testcase name="a"/><testcase name="b"><skipped/></testcase></testsuite>`
+	badJUnit   = `<testsuite><testcase name="a" file="a.go" line="3"><failure message="hunter2 broke"/></testcase><testcase name="b"/></testsuite>`
+	noteSARIF  = `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"ruleId":"R","message":{"text":"hm"}}]}]}`
+	badSARIF   = `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"ruleId":"R","level":"error","message":{"text":"hm"}}]}]}`
+	passGo     = `{"Action":"start","Package":"p"}` + "\n" + `{"Action":"pass","Package":"p","Test":"T"}` + "\n" + `{"Action":"pass","Package":"p"}` + "\n"
+)
+
+// The exit code and the report both have to be without fault.
+func TestGateReport(t *testing.T) {
+	t.Parallel()
+	writeReport := func(text string, code int) string {
+		return fmt.Sprintf("mkdir -p out; cat > out/r <<'EOF'\n%s\nEOF\nexit %d", strings.TrimSuffix(text, "\n"), code)
+	}
+	for name, tt := range map[string]struct {
+		format, command string
+		verdict         run.State
+		reason          string
+		report          map[string]any
+	}{
+		"clean":             {"junit", writeReport(cleanJUnit, 0), run.Passed, "", map[string]any{"tests": 2.0, "failures": 0.0, "skipped": 1.0}},
+		"failures":          {"junit", writeReport(badJUnit, 1), run.Failed, "1 of 2 tests failed", map[string]any{"tests": 2.0, "failures": 1.0, "skipped": 0.0, "items": []any{map[string]any{"name": "a", "file": "a.go", "line": 3.0, "message": "*** broke"}}}},
+		"failures, exit 0":  {"junit", writeReport(badJUnit, 0), run.Failed, "exit code 0, but by its report 1 of 2 tests failed", nil},
+		"exit 1, clean":     {"junit", writeReport(cleanJUnit, 1), run.Failed, "exit code 1, though its report shows no failure", nil},
+		"a warning":         {"sarif", writeReport(noteSARIF, 0), run.Passed, "", map[string]any{"failures": 0.0, "findings": map[string]any{"error": 0.0, "warning": 1.0, "note": 0.0, "none": 0.0}, "items": []any{map[string]any{"rule": "R", "level": "warning", "message": "hm"}}}},
+		"an error, exit 0":  {"sarif", writeReport(badSARIF, 0), run.Failed, "1 findings, 1 of level error", nil},
+		"go":                {"gotest", writeReport(passGo, 0), run.Passed, "", map[string]any{"tests": 1.0, "failures": 0.0, "skipped": 0.0}},
+		"none":              {"junit", "true", run.Error, "did not write it", map[string]any{}},
+		"none, exit 1":      {"junit", "exit 1", run.Error, "exit code 1; the report out/r cannot be used: the command did not write it", map[string]any{}},
+		"old":               {"junit", "test ! -e out/r", run.Error, "did not write it", nil},
+		"malformed":         {"junit", writeReport(cleanJUnit[:20], 0), run.Error, "not XML to its end", nil},
+		"of another format": {"sarif", writeReport(cleanJUnit, 0), run.Error, "not SARIF", nil},
+		"empty":             {"gotest", "mkdir -p out; : > out/r", run.Error, "no package", nil},
+		"a symlink":         {"junit", "mkdir -p out; echo '" + cleanJUnit + "' > real; ln -s ../real out/r", run.Error, "symlink", nil},
+		"below a symlink":   {"junit", "rm -rf out; mkdir real; ln -s real out; echo '" + cleanJUnit + "' > out/r", run.Error, "out is no folder", nil},
+		"a fifo":            {"junit", "mkdir -p out; mkfifo out/r", run.Error, "no regular file", nil},
+		"a folder":          {"junit", "mkdir -p out/r", run.Error, "no regular file", nil},
+		"huge":              {"junit", "mkdir -p out; printf '<testsuite>' > out/r; truncate -s 100M out/r", run.Error, "cannot be used", nil},
+		"missing tool":      {"junit", writeReport(cleanJUnit, 127), run.Error, "exit code 127", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := newCall(t, "gate:unit", run.GateInputs{Command: tt.command, Report: &run.GateReport{Format: tt.format, Path: "out/r"}})
+			writeTo(t, c.Workspace, "out/r", cleanJUnit) // of some step before
+			r, err := developer(Config{Redact: func(s string) string { return strings.ReplaceAll(s, "hunter2", "***") }}).Run(t.Context(), c)
+			reason, _ := r.Evidence["reason"].(string)
+			if err != nil || r.Verdict != tt.verdict || !strings.Contains(reason, tt.reason) || (reason == "") != (tt.verdict == run.Passed) {
+				t.Fatalf("Run = %s because %q, %v; want %s because %q", r.Verdict, reason, err, tt.verdict, tt.reason)
+			}
+			if tt.report == nil {
+				return
+			}
+			raw, err := json.Marshal(r.Evidence["report"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got map[string]any
+			if err := json.Unmarshal(raw, &got); err != nil {
+				t.Fatal(err)
+			}
+			tt.report["format"], tt.report["path"] = tt.format, "out/r"
+			if diff := cmp.Diff(tt.report, got); diff != "" {
+				t.Errorf("report (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestGateReportInTheWay(t *testing.T) {
+	t.Parallel()
+	c, _ := newCall(t, "gate:unit", run.GateInputs{Command: "touch ran", Report: &run.GateReport{Format: "junit", Path: "out"}})
+	writeTo(t, c.Workspace, "out/kept", "")
+	r, err := developer(Config{}).Run(t.Context(), c)
+	if reason, _ := r.Evidence["reason"].(string); err != nil || r.Verdict != run.Error || !strings.Contains(reason, "taken") {
+		t.Errorf("Run = %+v, %v, want the verdict error", r, err)
+	}
+	if _, err := os.Stat(filepath.Join(c.Workspace, "ran")); err == nil {
+		t.Error("the command ran all the same")
+	}
+}
+
+// Without a command, the workspace's nofx.json has it.
+func TestGateOfTheWorkspace(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		file    string // "": none
+		in      run.GateInputs
+		verdict run.State
+		says    string // in the reason, or in the output
+	}{
+		"own":            {`{"gates":{"unit":{"command":"echo own $LEVEL","env":{"LEVEL":"7"}}}}`, run.GateInputs{}, run.Passed, "own 7"},
+		"own report":     {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"r"}}}}`, run.GateInputs{}, run.Error, "did not write it"},
+		"step's report":  {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"r"}}}}`, run.GateInputs{Report: &run.GateReport{Format: "sarif", Path: "s"}}, run.Error, "report s cannot"},
+		"step's command": {`nonsense`, run.GateInputs{Command: "echo step"}, run.Passed, "step"},
+		"no file":        {"", run.GateInputs{}, run.Error, `put {"gates": {"unit": {"command": "…"}}} into the workspace's nofx.json`},
+		"other gate":     {`{"gates":{"lint":{"command":"true"}}}`, run.GateInputs{}, run.Error, "there is no command"},
+		"no command":     {`{"gates":{"unit":{}}}`, run.GateInputs{}, run.Error, "there is no command"},
+		"broken":         {`{"gates":`, run.GateInputs{}, run.Error, "nofx.json cannot be used"},
+		"misspelt":       {`{"gate":{}}`, run.GateInputs{}, run.Error, "unknown input"},
+		"bad path":       {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"../r"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/path"},
+		"bad name":       {`{"gates":{"unit":{"command":"true","env":{"NOFX_X":""}}}}`, run.GateInputs{}, run.Error, "/gates/unit/env/NOFX_X"},
+		"large":          {`{"gates":{` + strings.Repeat(" ", 70<<10) + `}}`, run.GateInputs{}, run.Error, "larger"},
+		"a link":         {"->/etc/passwd", run.GateInputs{}, run.Error, "symlink"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, log := newCall(t, "gate:unit", tt.in)
+			if target, ok := strings.CutPrefix(tt.file, "->"); ok {
+				if err := os.Symlink(target, filepath.Join(c.Workspace, "nofx.json")); err != nil {
+					t.Fatal(err)
+				}
+			} else if tt.file != "" {
+				writeTo(t, c.Workspace, "nofx.json", tt.file)
+			}
+			r, err := developer(Config{}).Run(t.Context(), c)
+			reason, _ := r.Evidence["reason"].(string)
+			if err != nil || r.Verdict != tt.verdict || !strings.Contains(reason+log.String(), tt.says) {
+				t.Errorf("Run = %s because %q, %v, log %q; want %s and %q", r.Verdict, reason, err, log, tt.verdict, tt.says)
+			}
+			if own := r.Evidence["source"] == "nofx.json"; own != (tt.in.Command == "" && r.ExitCode != nil) {
+				t.Errorf("source = %v", r.Evidence["source"])
+			}
+		})
+	}
+}

@@ -1,0 +1,345 @@
+package tool
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+)
+
+// entry is one entry of an archive: a directory when its name ends in a slash, a
+// link when it has a target.
+type entry struct {
+	name, content, target string
+	mode                  fs.FileMode
+	kind                  byte // of a tar, if it is another
+}
+
+func tarGz(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for _, e := range entries {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: e.name, Size: int64(len(e.content)), Mode: int64(e.mode | 0o644), Linkname: e.target}
+		switch {
+		case e.kind != 0:
+			h.Typeflag = e.kind
+		case e.target != "":
+			h.Typeflag = tar.TypeSymlink
+		case strings.HasSuffix(e.name, "/"):
+			h.Typeflag = tar.TypeDir
+		}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func zipped(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for _, e := range entries {
+		h := &zip.FileHeader{Name: e.name, Method: zip.Deflate}
+		content := e.content
+		switch {
+		case e.kind == tar.TypeFifo:
+			h.SetMode(fs.ModeNamedPipe | 0o644)
+		case e.target != "":
+			h.SetMode(fs.ModeSymlink | 0o777)
+			content = e.target
+		default:
+			h.SetMode(e.mode | 0o644)
+		}
+		f, err := w.CreateHeader(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(f, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+var forms = map[string]func(testing.TB, ...entry) []byte{"tar.gz": tarGz, "zip": zipped}
+
+const someArtifact = "art_00000000000000000000000000000001"
+
+// having is a call whose artifacts all hold content.
+func having(t *testing.T, tool string, inputs any, content []byte) Call {
+	t.Helper()
+	c, _ := newCall(t, tool, inputs)
+	c.Artifact = func(_ context.Context, id string) (io.ReadCloser, int64, error) {
+		if id != someArtifact {
+			return nil, 0, fault.New(fault.NotFound, "not-found", "no such artifact")
+		}
+		return io.NopCloser(bytes.NewReader(content)), int64(len(content)), nil
+	}
+	return c
+}
+
+func unpacking(t *testing.T, archive []byte) (Call, error) {
+	t.Helper()
+	c := having(t, run.ToolUnpack, run.UnpackInputs{ArtifactID: someArtifact}, archive)
+	_, err := New(Config{}).Run(t.Context(), c)
+	return c, err
+}
+
+// treeOf is what lies below a folder: names, and modes with contents or targets.
+func treeOf(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || file == dir {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, file)
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var text []byte
+		switch {
+		case d.Type().IsRegular():
+			text, err = os.ReadFile(file)
+		case d.Type() == fs.ModeSymlink:
+			var target string
+			target, err = os.Readlink(file)
+			text = []byte(target)
+		}
+		all[rel] = info.Mode().String()[:4] + " " + string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestUnpack(t *testing.T) {
+	t.Parallel()
+	for form, make := range forms {
+		t.Run(form, func(t *testing.T) {
+			t.Parallel()
+			large := strings.Repeat("0123456789abcdef", 1<<16)
+			c, err := unpacking(t, make(t,
+				entry{name: "./"}, entry{name: "src/"}, entry{name: "./src/a.go", content: "package a"},
+				entry{name: "bin/run", content: "#!/bin/sh", mode: 0o755}, entry{name: "empty/"}, entry{name: "none"},
+				entry{name: "large", content: large}, entry{name: "grüße ♥", content: "x"},
+				entry{name: "src/up", target: "../bin/run"}, entry{name: "here", target: "."}))
+			if err != nil {
+				t.Fatalf("Run(unpack) = %v", err)
+			}
+			want := map[string]string{
+				"src": "drwx ", "src/a.go": "-rw- package a", "bin": "drwx ", "bin/run": "-rwx #!/bin/sh", "empty": "drwx ", "none": "-rw- ",
+				"large": "-rw- " + large, "grüße ♥": "-rw- x", "src/up": "Lrwx ../bin/run", "here": "Lrwx .",
+			}
+			if diff := cmp.Diff(want, treeOf(t, c.Workspace)); diff != "" {
+				t.Errorf("workspace (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestUnpackRefuses(t *testing.T) {
+	t.Parallel()
+	deep := strings.Repeat("d/", 65) + "f"
+	for name, tt := range map[string]struct {
+		entries []entry
+		reason  string
+	}{
+		"climbing":             {[]entry{{name: "../escaped", content: "x"}}, "element"},
+		"climbing inside":      {[]entry{{name: "a/../../escaped", content: "x"}}, "element"},
+		"absolute":             {[]entry{{name: "/tmp/escaped", content: "x"}}, "is absolute"},
+		"a drive":              {[]entry{{name: `..\escaped`, content: "x"}}, "backslash"},
+		"broken UTF-8":         {[]entry{{name: "a\xff", content: "x"}}, "UTF-8"},
+		"reserved":             {[]entry{{name: ".nofx/x", content: "x"}}, "reserved"},
+		"deep":                 {[]entry{{name: deep, content: "x"}}, "deeper than 64"},
+		"a long name":          {[]entry{{name: strings.Repeat("n", 1025), content: "x"}}, "longer than 1024"},
+		"twice":                {[]entry{{name: "a", content: "x"}, {name: "a", content: "y"}}, `"a" is there twice`},
+		"below a file":         {[]entry{{name: "a", content: "x"}, {name: "a/b", content: "y"}}, `"a" is there twice`},
+		"link out":             {[]entry{{name: "l", target: "../out"}}, "leads out"},
+		"link out, deeper":     {[]entry{{name: "d/l", target: "x/../../../out"}}, "leads out"},
+		"absolute link":        {[]entry{{name: "l", target: "/etc/passwd"}}, "leads out"},
+		"through a link":       {[]entry{{name: "l", target: "."}, {name: "l/f", content: "x"}}, `"l" is there twice`},
+		"link behind a link":   {[]entry{{name: "l", target: "d"}, {name: "l/m", target: "x"}}, "behind the link"},
+		"a pipe":               {[]entry{{name: "p", kind: tar.TypeFifo}}, "is no file"},
+		"a file for a root":    {[]entry{{name: "./", content: ""}, {name: ".", content: "x"}}, "no name"},
+		"a folder in the way":  {[]entry{{name: "a/b", content: "x"}, {name: "a", content: "y"}}, "there twice"},
+		"a link in the way of": {[]entry{{name: "a/b", content: "x"}, {name: "a", target: "c"}}, "there twice"},
+	} {
+		for form, make := range forms {
+			c, err := unpacking(t, make(t, tt.entries...))
+			wantFailure(t, name+" in a "+form, err, run.ClassInvalid, tt.reason)
+			for _, path := range []string{filepath.Join(filepath.Dir(c.Workspace), "escaped"), "/tmp/escaped"} {
+				if _, err := os.Lstat(path); err == nil {
+					t.Errorf("%s in a %s made %s", name, form, path)
+				}
+			}
+		}
+	}
+	_, err := unpacking(t, zipped(t, entry{name: "a\x00b", content: "x"}))
+	wantFailure(t, "NUL in a zip", err, run.ClassInvalid, "NUL")
+	for kind, name := range map[byte]string{tar.TypeLink: "hard link", tar.TypeChar: "device", tar.TypeBlock: "disk"} {
+		_, err := unpacking(t, tarGz(t, entry{name: "x", target: "/etc/passwd", kind: kind}))
+		wantFailure(t, name, err, run.ClassInvalid, "is no file")
+	}
+	good := tarGz(t, entry{name: "a", content: strings.Repeat("text", 1000)})
+	for name, archive := range map[string][]byte{
+		"text": []byte("not an archive"), "nothing": {}, "a cut tar.gz": good[:len(good)-20],
+		"a cut zip": zipped(t, entry{name: "a", content: "x"})[:40], "gzip of something else": tarGz(t)[:12],
+	} {
+		_, err := unpacking(t, archive)
+		wantFailure(t, name, err, run.ClassInvalid, "unpack the archive")
+	}
+}
+
+// Bombs are stopped by what comes out of them, whatever they say of themselves.
+func TestUnpackLimits(t *testing.T) {
+	t.Parallel()
+	small := archiveLimits{files: 10, bytes: 1 << 20, file: 600 << 10, ratio: 100, free: 64 << 10, depth: 8}
+	many := func(n, size int) (list []entry) {
+		for i := range n {
+			list = append(list, entry{name: fmt.Sprint("f", i), content: strings.Repeat("\x00", size)})
+		}
+		return list
+	}
+	noise := func(seed, size int) string {
+		b := make([]byte, size)
+		for i := range b {
+			seed = seed*1103515245 + 12345
+			b[i] = byte(seed >> 16)
+		}
+		return string(b)
+	}
+	for name, tt := range map[string]struct {
+		entries []entry
+		reason  string
+	}{
+		"entries":    {many(11, 0), "more than 10 entries"},
+		"one file":   {many(1, 700<<10), "larger than 614400 bytes"},
+		"all files":  {[]entry{{name: "a", content: noise(1, 500<<10)}, {name: "b", content: noise(2, 500<<10)}, {name: "c", content: noise(3, 500<<10)}}, "larger than 1048576 bytes together"},
+		"the swell":  {many(2, 500<<10), "bytes"},
+		"big enough": {many(10, 6<<10), ""},
+	} {
+		for form, make := range forms {
+			archive := make(t, tt.entries...)
+			root, err := os.OpenRoot(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			u := &unpacker{ctx: t.Context(), root: root, limits: small, packed: int64(len(archive))}
+			err = u.unpack(bytes.NewReader(archive), int64(len(archive)))
+			if (err == nil) != (tt.reason == "") || err != nil && !strings.Contains(err.Error(), tt.reason) {
+				t.Errorf("%s of a %s with %d bytes = %v, want %q", name, form, len(archive), err, tt.reason)
+			}
+			root.Close()
+		}
+	}
+}
+
+// What the storage says of an archive is not the plan's fault.
+func TestUnpackStorage(t *testing.T) {
+	t.Parallel()
+	c := having(t, run.ToolUnpack, run.UnpackInputs{ArtifactID: someArtifact}, nil)
+	want := fault.New(fault.Unavailable, "storage-unavailable", "it is away")
+	c.Artifact = func(context.Context, string) (io.ReadCloser, int64, error) { return nil, 0, want }
+	if _, err := New(Config{}).Run(t.Context(), c); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("Run(unpack of storage that is away) = %v, want unavailable", err)
+	}
+	c = having(t, run.ToolUnpack, run.UnpackInputs{ArtifactID: someArtifact}, nil)
+	corrupt := fault.New(fault.Conflict, "object-corrupt", "other bytes")
+	c.Artifact = func(context.Context, string) (io.ReadCloser, int64, error) {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(tarGz(t, entry{name: "a"})), failing{corrupt})), 100, nil
+	}
+	if _, err := New(Config{}).Run(t.Context(), c); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("Run(unpack of other bytes) = %v, want what the storage said", err)
+	}
+	if got := treeOf(t, c.Workspace); len(got) != 0 {
+		t.Errorf("an archive that is not verified left %v", got)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestWriteArtifact(t *testing.T) {
+	t.Parallel()
+	inputs := run.WriteInputs{Files: []run.WriteFile{{Path: "d/tool", ArtifactID: someArtifact, Mode: "755"}}}
+	c := having(t, run.ToolWorkspaceWrite, inputs, []byte("\x00bytes"))
+	if _, err := New(Config{}).Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"d": "drwx ", "d/tool": "-rwx \x00bytes"}, treeOf(t, c.Workspace)); diff != "" {
+		t.Errorf("workspace (-want +got):\n%s", diff)
+	}
+	c = having(t, run.ToolWorkspaceWrite, inputs, nil)
+	c.Artifact = func(context.Context, string) (io.ReadCloser, int64, error) {
+		return io.NopCloser(io.MultiReader(strings.NewReader("half"), failing{fault.New(fault.Conflict, "object-corrupt", "other bytes")})), 8, nil
+	}
+	if _, err := New(Config{}).Run(t.Context(), c); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("Run(write of other bytes) = %v, want what the storage said", err)
+	}
+	if diff := cmp.Diff(map[string]string{"d": "drwx "}, treeOf(t, c.Workspace)); diff != "" {
+		t.Errorf("after a broken artifact (-want +got):\n%s", diff)
+	}
+}
+
+// FuzzUnpack feeds the reader anything: it may refuse, but never leaves the
+// workspace.
+func FuzzUnpack(f *testing.F) {
+	for _, make := range forms {
+		f.Add(make(f, entry{name: "a/b", content: "text"}, entry{name: "l", target: "a"}))
+		f.Add(make(f, entry{name: "../x", content: "text"}, entry{name: "l", target: "../.."}))
+	}
+	f.Fuzz(func(t *testing.T, archive []byte) {
+		outer := t.TempDir()
+		dir := filepath.Join(outer, "workspace")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		u := &unpacker{ctx: t.Context(), root: root, packed: int64(len(archive)),
+			limits: archiveLimits{files: 50, bytes: 1 << 20, file: 1 << 20, ratio: 100, free: 1 << 20, depth: 8}}
+		_ = u.unpack(bytes.NewReader(archive), int64(len(archive)))
+		if entries, err := os.ReadDir(outer); err != nil || len(entries) != 1 {
+			t.Errorf("beside the workspace there is %v, %v", entries, err)
+		}
+		if u.bytes > u.most() {
+			t.Errorf("%d bytes were unpacked, want at most %d", u.bytes, u.most())
+		}
+	})
+}
