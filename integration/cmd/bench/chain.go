@@ -230,6 +230,8 @@ func (c *chain) nextDelays(ctx context.Context, from time.Time) ([]float64, erro
 		WHERE s.done_at >= $1 AND n.done_at IS NOT NULL`, from)
 }
 
+func (c *chain) sessions(ctx context.Context) ([]int, error) { return sessions(ctx, c.pool, "true") }
+
 // column reads numbers, of which there must be some.
 func column(ctx context.Context, db *pgxpool.Pool, sql string, args ...any) ([]float64, error) {
 	rows, err := db.Query(ctx, sql, args...)

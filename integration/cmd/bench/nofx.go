@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"nofx.dev/gateway/api"
@@ -54,6 +55,7 @@ func newNOFX(ctx context.Context, url, key, database string) (*nofx, error) {
 	// analysed.
 	cfg.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
 	cfg.ConnConfig.RuntimeParams["nofx.tenant_id"] = tenant.String()
+	cfg.ConnConfig.RuntimeParams["application_name"] = "bench"
 	cfg.MaxConns = 2
 	n.db, err = pgxpool.NewWithConfig(ctx, cfg)
 	return n, err
@@ -150,4 +152,23 @@ func (n *nofx) nextDelays(ctx context.Context, from time.Time) ([]float64, error
 		JOIN nofx.step n ON n.tenant_id = s.tenant_id AND n.run_id = s.run_id AND n.idx = s.idx + 1
 		JOIN nofx.attempt a ON a.tenant_id = n.tenant_id AND a.step_id = n.id AND a.fence = 1
 		WHERE r.created_at >= $1`, from)
+}
+
+func (n *nofx) sessions(ctx context.Context) ([]int, error) {
+	return sessions(ctx, n.db, "application_name <> 'bench'")
+}
+
+// sessions are the pids of those sessions of db's database that a condition is
+// true for.
+func sessions(ctx context.Context, db querier, where string) ([]int, error) {
+	rows, err := db.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND `+where)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int])
+}
+
+// querier is a connection or a pool of them.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }

@@ -60,7 +60,7 @@ type turn struct {
 
 // turn gives a system one more round of load.
 func (b *bench) turn(ctx context.Context, t *turn) error {
-	cost, err := b.during(ctx, t.system, func() error {
+	cost, err := b.meter.during(ctx, t.system, func() error {
 		rate, err := throughput(ctx, t.system, inFlight, steps, b.window/time.Duration(b.rounds))
 		t.rates = append(t.rates, rate)
 		return err
