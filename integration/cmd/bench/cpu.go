@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"nofx.dev/integration/harness"
 )
 
 // tick is what /proc counts in: USER_HZ, which Linux has promised to be 100.
@@ -40,9 +38,9 @@ const postgres = "postgres"
 // newMeter knows the processes of a stack and this process. It returns an error
 // where processes cannot be looked at: another system than Linux, or a database
 // on another machine.
-func (b *bench) newMeter(ctx context.Context) (*meter, error) {
+func newMeter(ctx context.Context, of *side) (*meter, error) {
 	var backend int
-	if err := b.nofx.db.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&backend); err != nil {
+	if err := of.nofx.db.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&backend); err != nil {
 		return nil, err
 	}
 	s, err := readStat(backend)
@@ -52,21 +50,16 @@ func (b *bench) newMeter(ctx context.Context) (*meter, error) {
 	if s.command != "postgres" {
 		return nil, errors.New("the database runs somewhere else")
 	}
-	return &meter{groups: stackGroups(b.stack)}, nil
-}
-
-// stackGroups are the processes of a stack, and this one.
-func stackGroups(stack *harness.Stack) []group {
-	return []group{
-		{"gateway", "gateway", true, func() []int { return []int{stack.Gateway.PID()} }},
+	return &meter{groups: []group{
+		{"gateway", "gateway", true, func() []int { return []int{of.stack.Gateway.PID()} }},
 		{"workers", "workers", true, func() (pids []int) {
-			for _, w := range stack.Workers() {
+			for _, w := range of.stack.Workers() {
 				pids = append(pids, w.PID())
 			}
 			return pids
 		}},
 		{"load", "load generator", false, func() []int { return []int{os.Getpid()} }},
-	}
+	}}, nil
 }
 
 // usage is milliseconds of CPU by name of a group.

@@ -189,7 +189,7 @@ func (p *peer) sessions(ctx context.Context) ([]int, error) {
 func (b *bench) peerTurn(ctx context.Context, t *turn) error {
 	var r peerResult
 	load := func() (err error) {
-		r, err = b.peer.measure(ctx, "runs", peerRuns, b.window/time.Duration(b.rounds))
+		r, err = b.peer.measure(ctx, "runs", peerRuns, b.round())
 		return err
 	}
 	if b.meter == nil {
