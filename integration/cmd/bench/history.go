@@ -89,6 +89,7 @@ func newHistory(ctx context.Context, admin string, most int) (_ *history, err er
 // a copy's are its time, and the others, the original's, tell ids of a run apart.
 func copies(table string, names, types []string, oldest int64) (keep, insert string) {
 	selected, made := make([]string, len(names)), make([]string, len(names))
+	shared := true // by all runs, as what is stored once for equal content
 	for i, name := range names {
 		column := pgx.Identifier{name}.Sanitize()
 		selected[i], made[i] = column, "o."+column
@@ -96,6 +97,7 @@ func copies(table string, names, types []string, oldest int64) (keep, insert str
 		case types[i] == "uuid" && name != "tenant_id" && name != "project_id":
 			selected[i] = fmt.Sprintf("substr(replace(%s::text, '-', ''), 13) AS %[1]s", column)
 			made[i] = fmt.Sprintf("(n.at || o.%s)::uuid", column)
+			shared = false
 		case types[i] == "xid8":
 			made[i] = "pg_current_xact_id()"
 		case table == "run" && name == "trace_id":
@@ -113,8 +115,11 @@ func copies(table string, names, types []string, oldest int64) (keep, insert str
 	aside := pgx.Identifier{"pg_temp", "history_" + table}.Sanitize()
 	keep = fmt.Sprintf("CREATE TEMPORARY TABLE %s AS SELECT %s FROM %s", pgx.Identifier{"history_" + table}.Sanitize(), strings.Join(selected, ", "), from)
 	insert = fmt.Sprintf(`INSERT INTO %s (%s) SELECT %s FROM %s o,
-		(SELECT i, lpad(to_hex(%d + i), 12, '0') AS at FROM generate_series($1::bigint, $2::bigint) AS g (i) WHERE i %% %d = 0) n
-		ON CONFLICT DO NOTHING`, from, strings.Join(names, ", "), strings.Join(made, ", "), aside, oldest, every)
+		(SELECT i, lpad(to_hex(%d + i), 12, '0') AS at FROM generate_series($1::bigint, $2::bigint) AS g (i) WHERE i %% %d = 0) n`,
+		from, strings.Join(names, ", "), strings.Join(made, ", "), aside, oldest, every)
+	if shared {
+		insert += " ON CONFLICT DO NOTHING"
+	}
 	return keep, insert
 }
 
