@@ -73,7 +73,7 @@ func newChain(ctx context.Context, admin string, workers int) (_ *chain, err err
 		return nil, err
 	}
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
-		return nil, fmt.Errorf("River's tables for the chain: %w", err)
+		return nil, fmt.Errorf("tables of River for the chain: %w", err)
 	}
 	if _, err := c.pool.Exec(ctx, chainTables); err != nil {
 		return nil, fmt.Errorf("tables of the chain: %w", err)

@@ -86,11 +86,11 @@ func (m *meter) used(all table, sessions []int) usage {
 	return used
 }
 
-// per is what each group used from before to after, for each of n pieces of
+// per is what each group used since before, for each of n pieces of
 // work.
-func (after usage) per(before usage, n int) usage {
+func (u usage) per(before usage, n int) usage {
 	each := usage{}
-	for name, ms := range after {
+	for name, ms := range u {
 		each[name] = (ms - before[name]) / float64(n)
 	}
 	return each

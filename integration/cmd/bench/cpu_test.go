@@ -94,7 +94,7 @@ func TestMeterUsed(t *testing.T) {
 		t.Errorf("used = %v, want 20 ms or more of a child that has counted to 400,000, and 0 of nobody", used)
 	}
 	in.Close()
-	parent.Wait() //nolint:errcheck // read fails at the end of its input
+	parent.Wait() // read fails at the end of its input
 	if all, err = processes(); err != nil {
 		t.Fatal(err)
 	}
