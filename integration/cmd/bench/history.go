@@ -128,6 +128,10 @@ func copies(table string, names, types []string, oldest int64) (keep, insert str
 func (h *history) grow(ctx context.Context, runs int, progress func(string)) error {
 	const batch = 5000
 	told := time.Now()
+	// What autovacuum would do again and again is done once, at the end.
+	if err := h.each(ctx, "ALTER TABLE %s SET (autovacuum_enabled = off)"); err != nil {
+		return err
+	}
 	for h.runs < min(runs, h.most) {
 		last := min(h.runs+batch, runs, h.most)
 		err := pgx.BeginFunc(ctx, h.conn, func(tx pgx.Tx) error {
@@ -147,9 +151,22 @@ func (h *history) grow(ctx context.Context, runs int, progress func(string)) err
 			progress(fmt.Sprintf("%d of %d finished runs written", h.runs, runs))
 		}
 	}
-	for _, sql := range []string{"VACUUM (ANALYZE) " + strings.Join(h.tables, ", "), "CHECKPOINT"} {
+	if err := h.each(ctx, "ALTER TABLE %s RESET (autovacuum_enabled)"); err != nil {
+		return err
+	}
+	if err := h.each(ctx, "VACUUM (ANALYZE) %s"); err != nil {
+		return err
+	}
+	_, err := h.conn.Exec(ctx, "CHECKPOINT")
+	return err
+}
+
+// each executes a statement for each table.
+func (h *history) each(ctx context.Context, format string) error {
+	for _, table := range h.tables {
+		sql := fmt.Sprintf(format, table)
 		if _, err := h.conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("settle the history: %w", err)
+			return fmt.Errorf("%s: %w", sql, err)
 		}
 	}
 	return nil
