@@ -54,7 +54,7 @@ func newHistory(ctx context.Context, admin string, most int) (_ *history, err er
 		return nil, fmt.Errorf("history is made of copies of the only run, and there are %d", runs)
 	}
 	sec, nsec := id.Time().UnixTime()
-	oldest := time.Unix(sec, nsec).UnixMilli() - int64(most)
+	oldest := time.Unix(sec, nsec).Add(-24*time.Hour).UnixMilli() - int64(most)
 	rows, err := h.conn.Query(ctx, `
 		SELECT c.relname, array_agg(a.attname ORDER BY a.attnum), array_agg(a.atttypid::regtype::text ORDER BY a.attnum)
 		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''

@@ -53,8 +53,9 @@ func newNOFX(ctx context.Context, url, key, database string) (*nofx, error) {
 	}
 	// Small questions about growing tables are asked while others work, so they
 	// go through indexes, whatever the planner thinks of tables it has not yet
-	// analysed.
+	// analysed, or of times and ids that it does not know.
 	cfg.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
 	cfg.ConnConfig.RuntimeParams["nofx.tenant_id"] = tenant.String()
 	cfg.ConnConfig.RuntimeParams["application_name"] = "bench"
 	cfg.MaxConns = 2

@@ -106,7 +106,7 @@ func TestHistory(t *testing.T) {
 		"1 blobs",
 		"5 answers", // its own, and those of 0, 10, 20 and 30
 		"41 roots of their own, 0 parents, 1 projects",
-		"ids from 019aefff-ffd8-7aaa-8000-00000000000a to 019af000-0000-7aaa-8000-00000000000a", // 40 ms before it, and itself
+		"ids from 019aead9-a3d8-7aaa-8000-00000000000a to 019af000-0000-7aaa-8000-00000000000a", // a day and 40 ms before it, and itself
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what copies are (-want +got):\n%s", diff)
