@@ -23,7 +23,7 @@ func (db *DB) Listens(ctx context.Context) error {
 	}
 	// A session that listened is not given back to the pool.
 	raw := conn.Hijack()
-	defer raw.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is lost with it
+	defer raw.Close(context.WithoutCancel(ctx)) // nothing is lost with it
 	if _, err := raw.Exec(ctx, "LISTEN "+channel); err != nil {
 		return fmt.Errorf("listen: %w", mapError(err))
 	}

@@ -61,7 +61,7 @@ func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = srv.Close() // who still reads by now is cut off
 	}
-	<-failed
+	<-failed //nolint:errcheck // by now it only says that it was shut down
 	return err
 }
 

@@ -28,7 +28,7 @@ type board struct {
 
 func newBoard(a *app, p *progress) *board {
 	b := &board{a: a, colour: a.getenv("NO_COLOR") == "", stop: make(chan struct{}), p: p.clone()}
-	b.draw()
+	b.draw() //nolint:errcheck // end tells of a terminal that is gone
 	b.done.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -36,7 +36,7 @@ func newBoard(a *app, p *progress) *board {
 			select {
 			case <-tick.C:
 				b.mu.Lock()
-				b.draw()
+				b.draw() //nolint:errcheck // as above
 				b.mu.Unlock()
 			case <-b.stop:
 				return
@@ -63,7 +63,7 @@ func (b *board) note(format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.status = fmt.Sprintf(format, args...)
-	b.draw()
+	b.draw() //nolint:errcheck // as above
 }
 
 func (b *board) end(p *progress) error {

@@ -22,7 +22,7 @@ func (a *app) newView(p *progress) view {
 		return &jsonView{a}
 	case a.screen == nil:
 		v := &lineView{app: a, told: map[api.GateID]bool{}}
-		v.hint(p) // what it waits for already
+		v.hint(p) //nolint:errcheck // what it waits for already; the next line tells of a terminal that is gone
 		return v
 	}
 	return newBoard(a, p)

@@ -133,7 +133,7 @@ func (s *Server) whoWon(ctx context.Context, tenant, id uuid.UUID, err error) er
 		return err
 	}
 	if g, readErr := s.Store.Gate(ctx, tenant, id); readErr == nil {
-		e.With("gate", g)
+		return e.With("gate", g)
 	}
 	return e
 }

@@ -254,7 +254,7 @@ func badNumber(raw []byte) string {
 	if len(mantissa) > maxNumber || exponent > maxExponent || exponent < -maxExponent {
 		return "is out of range"
 	}
-	if bytes.IndexAny(raw, ".eE") < 0 {
+	if !bytes.ContainsAny(raw, ".eE") {
 		if _, err := strconv.ParseInt(s, 10, 64); err != nil {
 			return "is out of range"
 		}

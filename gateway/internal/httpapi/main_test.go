@@ -49,7 +49,7 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "telemetry:", err)
 		return 1
 	}
-	defer flush(ctx) //nolint:errcheck // nothing is exported
+	defer flush(ctx) // nothing is exported
 	stop, err := pgtest.Start(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start Postgres for tests:", err)

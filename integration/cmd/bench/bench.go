@@ -13,17 +13,22 @@ import (
 )
 
 // measurements are in the order in which they run, whatever the order they are
-// asked in: each may stop workers, and none starts one again.
+// asked in: each may stop workers of the stack that they share, and none starts
+// one again. Those that are long run only when they are asked for.
 var measurements = []struct {
 	name    string
 	measure func(*bench, context.Context) error
+	long    bool
 }{
-	{"memory", (*bench).memory}, // before any load
-	{"start", (*bench).starts},
-	{"next", (*bench).nexts},
-	{"runs", (*bench).runs},
-	{"checkpoint", (*bench).checkpoints}, // one worker
-	{"post", (*bench).posts},             // no worker
+	{"memory", (*bench).memory, false}, // before any load
+	{"start", (*bench).starts, false},
+	{"next", (*bench).nexts, false},
+	{"runs", (*bench).runs, false},
+	{"workers", (*bench).workers, false},
+	{"scale", (*bench).scale, true},
+	{"soak", (*bench).soak, true},
+	{"checkpoint", (*bench).checkpoints, false}, // one worker
+	{"post", (*bench).posts, false},             // no worker
 }
 
 // Both systems run as many steps at once.
@@ -35,24 +40,30 @@ const (
 // raised are the limits of the gateway that a load from one key would meet.
 var raised = map[string]string{"NOFX_LIMIT_RATE": "0", "NOFX_LIMIT_TENANT_RATE": "0"}
 
+// side is a stack on a database of its own, and what loads and watches it.
+type side struct {
+	stack *harness.Stack
+	nofx  *nofx
+	meter *meter // nil: CPU cannot be read here
+}
+
 // bench is a stack, a chain and a peer beside it, and what was measured.
 type bench struct {
+	options
 	window   time.Duration // of load, per system
-	rounds   int           // how often each system has its turn
 	progress func(string)
 	dir      string
+	binaries harness.Binaries
 	servers  *harness.Servers
-	stack    *harness.Stack
-	nofx     *nofx
-	chain    *chain
-	peer     *peer  // nil: it could not be built
-	meter    *meter // nil: CPU cannot be read here
-	report   report
+	*side
+	chain  *chain
+	peer   *peer // nil: it could not be built
+	report report
 }
 
 // start brings both systems up.
 func start(ctx context.Context, o options, progress func(string)) (_ *bench, err error) {
-	b := &bench{window: time.Duration(o.seconds) * time.Second, rounds: o.rounds, progress: progress}
+	b := &bench{options: o, window: time.Duration(o.seconds) * time.Second, progress: progress}
 	defer func() {
 		if err != nil {
 			b.stop(true)
@@ -61,21 +72,14 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 	if b.dir, err = os.MkdirTemp("", "nofx-bench-*"); err != nil {
 		return nil, err
 	}
-	binaries, err := harness.Build(ctx, harness.BuildConfig{Dir: filepath.Join(b.dir, "bin"), Progress: progress})
-	if err != nil {
+	if b.binaries, err = harness.Build(ctx, harness.BuildConfig{Dir: filepath.Join(b.dir, "bin"), Progress: progress}); err != nil {
 		return nil, err
 	}
 	// With a directory the servers keep what they are given, so they sync.
 	if b.servers, err = harness.StartServers(ctx, harness.ServersConfig{Dir: b.dir, Progress: progress}); err != nil {
 		return nil, err
 	}
-	if b.stack, err = harness.Up(ctx, harness.Config{
-		Servers: b.servers, Binaries: binaries, Dir: filepath.Join(b.dir, "stack"), Workers: workers, Progress: progress,
-		GatewayEnv: raised, WorkerEnv: map[string]string{"NOFX_WORKER_CONCURRENCY": fmt.Sprint(concurrency)},
-	}); err != nil {
-		return nil, err
-	}
-	if b.nofx, err = newNOFX(ctx, b.stack.URL, b.stack.APIKey, b.stack.DatabaseURL); err != nil {
+	if b.side, err = b.up(ctx, "stack", workers, concurrency); err != nil {
 		return nil, err
 	}
 	if b.chain, err = newChain(ctx, b.stack.AdminURL, workers*concurrency); err != nil {
@@ -87,12 +91,42 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 	if err := b.ripen(ctx); err != nil {
 		return nil, fmt.Errorf("first runs: %w", err)
 	}
-	if b.meter, err = b.newMeter(ctx); err != nil {
-		b.report.note("CPU was not measured: %v", err)
-	}
 	b.report.Machine, err = inspect(ctx, b.dir, b.nofx.db)
 	b.report.Started, b.report.Seconds = time.Now().UTC(), o.seconds
 	return b, err
+}
+
+// up starts a stack whose workers run so many steps each. It is the caller's to
+// close.
+func (b *bench) up(ctx context.Context, name string, workers, concurrency int) (_ *side, err error) {
+	s := &side{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.stack, err = harness.Up(ctx, harness.Config{
+		Servers: b.servers, Binaries: b.binaries, Dir: filepath.Join(b.dir, name), Workers: workers, Progress: b.progress,
+		GatewayEnv: raised, WorkerEnv: map[string]string{"NOFX_WORKER_CONCURRENCY": fmt.Sprint(concurrency)},
+	}); err != nil {
+		return nil, err
+	}
+	if s.nofx, err = newNOFX(ctx, s.stack.URL, s.stack.APIKey, s.stack.DatabaseURL); err != nil {
+		return nil, err
+	}
+	if s.meter, err = newMeter(ctx, s); err != nil {
+		b.report.note("CPU of %s was not measured: %v", name, err)
+	}
+	return s, nil
+}
+
+func (s *side) close() {
+	if s.nofx != nil {
+		s.nofx.close()
+	}
+	if s.stack != nil {
+		s.stack.Stop()
+	}
 }
 
 // ripen gives the databases some history and their planner its statistics. On
@@ -102,13 +136,7 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 func (b *bench) ripen(ctx context.Context) error {
 	b.progress("giving the databases some history")
 	for _, s := range []system{b.nofx, b.chain} {
-		loading, stop := context.WithTimeout(ctx, 3*time.Second)
-		err := hold(loading, s, inFlight, steps)
-		stop()
-		if err == nil {
-			err = settle(ctx, s)
-		}
-		if err != nil {
+		if err := briefly(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -124,6 +152,16 @@ func (b *bench) ripen(ctx context.Context) error {
 	return execute(ctx, b.peer.url, "ANALYZE")
 }
 
+// briefly gives a system some runs and waits for their end.
+func briefly(ctx context.Context, s system) error {
+	loading, stop := context.WithTimeout(ctx, 3*time.Second)
+	defer stop()
+	if err := hold(loading, s, inFlight, steps); err != nil {
+		return err
+	}
+	return settle(ctx, s)
+}
+
 // stop ends everything that was started. Without clean the logs are kept.
 func (b *bench) stop(clean bool) {
 	if b.peer != nil {
@@ -132,11 +170,8 @@ func (b *bench) stop(clean bool) {
 	if b.chain != nil {
 		b.chain.close()
 	}
-	if b.nofx != nil {
-		b.nofx.close()
-	}
-	if b.stack != nil {
-		b.stack.Stop()
+	if b.side != nil {
+		b.side.close()
 	}
 	if b.servers != nil {
 		b.servers.Stop()
@@ -151,14 +186,21 @@ func (b *bench) stop(clean bool) {
 	b.progress("logs are kept in " + filepath.Join(b.dir, "stack", "logs"))
 }
 
-// measure takes the measurements named, all when none is, and gives up when they
-// take unreasonably long.
+// measure takes the measurements named, all short ones when none is, and gives up
+// when they take unreasonably long.
 func (b *bench) measure(ctx context.Context, only []string) error {
 	errLate := errors.New("this takes too long; something hangs or the machine is overloaded")
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute+10*b.window, errLate)
+	limit := 2*time.Minute + 20*b.window
+	if slices.Contains(only, "scale") {
+		limit += 20*b.window + time.Duration(b.history)*5*time.Millisecond // a run of history takes half one on an idle machine
+	}
+	if slices.Contains(only, "soak") {
+		limit += b.soakFor
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errLate)
 	defer cancel()
 	for _, m := range measurements {
-		if len(only) > 0 && !slices.Contains(only, m.name) {
+		if asked := slices.Contains(only, m.name); !asked && (m.long || len(only) > 0) {
 			continue
 		}
 		b.progress("measuring " + m.name)

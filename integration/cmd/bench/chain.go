@@ -73,7 +73,7 @@ func newChain(ctx context.Context, admin string, workers int) (_ *chain, err err
 		return nil, err
 	}
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
-		return nil, fmt.Errorf("River's tables for the chain: %w", err)
+		return nil, fmt.Errorf("tables of River for the chain: %w", err)
 	}
 	if _, err := c.pool.Exec(ctx, chainTables); err != nil {
 		return nil, fmt.Errorf("tables of the chain: %w", err)
@@ -229,6 +229,8 @@ func (c *chain) nextDelays(ctx context.Context, from time.Time) ([]float64, erro
 		SELECT 1000 * extract(epoch FROM n.done_at - s.done_at)::float8 FROM step s JOIN step n ON n.run_id = s.run_id AND n.idx = s.idx + 1
 		WHERE s.done_at >= $1 AND n.done_at IS NOT NULL`, from)
 }
+
+func (c *chain) sessions(ctx context.Context) ([]int, error) { return sessions(ctx, c.pool, "true") }
 
 // column reads numbers, of which there must be some.
 func column(ctx context.Context, db *pgxpool.Pool, sql string, args ...any) ([]float64, error) {

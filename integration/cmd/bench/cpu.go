@@ -26,14 +26,21 @@ type group struct {
 // meter reads the CPU time of groups from /proc. On a machine that others use
 // too the time that work takes says more about the machine than the work does;
 // the CPU that it takes says more about the work.
+//
+// All systems share one Postgres server, so what it uses is told by sessions:
+// those of a system's database, without this program's own. What the server does
+// for all, such as writing dirty pages, is nobody's.
 type meter struct{ groups []group }
 
-// newMeter knows the processes of a stack, its database and this process. It
-// returns an error where processes cannot be looked at: another system than
-// Linux, or a database on another machine.
-func (b *bench) newMeter(ctx context.Context) (*meter, error) {
+// postgres is the name of what a system's sessions use.
+const postgres = "postgres"
+
+// newMeter knows the processes of a stack and this process. It returns an error
+// where processes cannot be looked at: another system than Linux, or a database
+// on another machine.
+func newMeter(ctx context.Context, of *side) (*meter, error) {
 	var backend int
-	if err := b.nofx.db.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&backend); err != nil {
+	if err := of.nofx.db.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&backend); err != nil {
 		return nil, err
 	}
 	s, err := readStat(backend)
@@ -43,31 +50,29 @@ func (b *bench) newMeter(ctx context.Context) (*meter, error) {
 	if s.command != "postgres" {
 		return nil, errors.New("the database runs somewhere else")
 	}
-	m := &meter{groups: []group{
-		{"postgres", "Postgres", true, func() []int { return []int{s.parent} }},
-		{"gateway", "gateway", true, func() []int { return []int{b.stack.Gateway.PID()} }},
+	return &meter{groups: []group{
+		{"gateway", "gateway", true, func() []int { return []int{of.stack.Gateway.PID()} }},
 		{"workers", "workers", true, func() (pids []int) {
-			for _, w := range b.stack.Workers() {
+			for _, w := range of.stack.Workers() {
 				pids = append(pids, w.PID())
 			}
 			return pids
 		}},
 		{"load", "load generator", false, func() []int { return []int{os.Getpid()} }},
-	}}
-	return m, nil
+	}}, nil
 }
 
 // usage is milliseconds of CPU by name of a group.
 type usage map[string]float64
 
-// read is what each group has used since its processes began. What a process
-// used that has ended is in its parent's count, so nothing is missed.
-func (m *meter) read() (usage, error) {
-	all, err := processes()
-	if err != nil {
-		return nil, err
-	}
+// used is what each group has used since its processes began, as all tells, and
+// the sessions of Postgres beside them. What a process used that has ended is in
+// its parent's count, so nothing of a tree is missed; a session that has ended is.
+func (m *meter) used(all table, sessions []int) usage {
 	used := usage{}
+	for _, pid := range sessions {
+		used[postgres] += milliseconds(all[pid].own)
+	}
 	for _, g := range m.groups {
 		used[g.name] = 0
 		for _, pid := range g.roots() {
@@ -78,14 +83,14 @@ func (m *meter) read() (usage, error) {
 			}
 		}
 	}
-	return used, nil
+	return used
 }
 
-// per is what each group used from before to after, for each of n pieces of
+// per is what each group used since before, for each of n pieces of
 // work.
-func (after usage) per(before usage, n int) usage {
+func (u usage) per(before usage, n int) usage {
 	each := usage{}
-	for name, ms := range after {
+	for name, ms := range u {
 		each[name] = (ms - before[name]) / float64(n)
 	}
 	return each
@@ -198,22 +203,15 @@ func parseStat(line string) (pid int, s stat, err error) {
 // during does a load of runs of s and returns what each run that ended in it
 // cost, from the first moment to the last run's end: nil when CPU cannot be
 // read.
-func (b *bench) during(ctx context.Context, s system, load func() error) (usage, error) {
-	if b.meter == nil {
+func (m *meter) during(ctx context.Context, s system, load func() error) (usage, error) {
+	if m == nil {
 		return nil, load()
 	}
 	from, err := s.now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	before, err := b.meter.read()
-	if err != nil {
-		return nil, err
-	}
-	if err := load(); err != nil {
-		return nil, err
-	}
-	after, err := b.meter.read()
+	used, err := m.around(ctx, s.sessions, load)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +223,28 @@ func (b *bench) during(ctx context.Context, s system, load func() error) (usage,
 	if err == nil && n == 0 {
 		err = errors.New("no run ended")
 	}
-	return after.per(before, n), err
+	return used.per(nil, n), err
+}
+
+// around does some work and returns what was used meanwhile, of Postgres by the
+// sessions that there are at its end.
+func (m *meter) around(ctx context.Context, sessions func(context.Context) ([]int, error), work func() error) (usage, error) {
+	before, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	if err := work(); err != nil {
+		return nil, err
+	}
+	after, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	pids, err := sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.used(after, pids).per(m.used(before, pids), 1), nil
 }
 
 // addCPU reports what each piece of work cost us, by group, and beside it the
@@ -235,9 +254,9 @@ func (b *bench) addCPU(name, what string, ours, theirs, peers turn) {
 	if b.meter == nil {
 		return
 	}
-	for _, g := range b.meter.groups {
+	for _, g := range append([]group{{name: postgres, what: "Postgres"}}, b.meter.groups...) {
 		f := figure{Name: name + "-" + g.name, What: fmt.Sprintf("CPU of %s, %s", what, g.what), Unit: "ms", Stat: "median", Samples: ours.costs.of(g.name)}
-		if g.name == "postgres" {
+		if g.name == postgres {
 			f.Beside = beside("chain on River", theirs.costs.of(g.name)).and(b.peer.name(), peers.costs.of(g.name))
 		}
 		b.report.add(f)

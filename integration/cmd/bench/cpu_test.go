@@ -57,7 +57,7 @@ func TestTableTree(t *testing.T) {
 }
 
 // What a child uses counts for its parent's tree, while it runs and after.
-func TestMeterRead(t *testing.T) {
+func TestMeterUsed(t *testing.T) {
 	t.Parallel()
 	if _, err := processes(); err != nil {
 		t.Skip(err)
@@ -82,17 +82,20 @@ func TestMeterRead(t *testing.T) {
 		{name: "child", roots: func() []int { return []int{pid} }},
 		{name: "nobody", roots: func() []int { return []int{0} }},
 	}}
-	used, err := m.read()
+	all, err := processes()
 	if err != nil {
 		t.Fatal(err)
 	}
+	used := m.used(all, []int{pid, 0})
+	if got := used[postgres]; got != milliseconds(all[pid].own) {
+		t.Errorf("used by sessions = %v, want what the only one that there is has used", got)
+	}
 	if used["child"] < 20 || used["nobody"] != 0 {
-		t.Errorf("read = %v, want 20 ms or more of a child that has counted to 400,000, and 0 of nobody", used)
+		t.Errorf("used = %v, want 20 ms or more of a child that has counted to 400,000, and 0 of nobody", used)
 	}
 	in.Close()
-	parent.Wait() //nolint:errcheck // read fails at the end of its input
-	all, err := processes()
-	if err != nil {
+	parent.Wait() // read fails at the end of its input
+	if all, err = processes(); err != nil {
 		t.Fatal(err)
 	}
 	if got := milliseconds(all[os.Getpid()].waited); got < used["child"] {
@@ -125,10 +128,10 @@ func TestDuring(t *testing.T) {
 	if err := oneByOne(t.Context(), c, 2, steps); err != nil {
 		t.Fatal(err)
 	}
-	var cpu float64
-	b := &bench{meter: &meter{groups: []group{{name: "load", roots: func() []int { return []int{os.Getpid()} }}}}}
-	cost, err := b.during(t.Context(), c, func() error {
-		before, err := b.meter.read()
+	m := &meter{groups: []group{{name: "load", roots: func() []int { return []int{os.Getpid()} }}}}
+	var own float64
+	cost, err := m.during(t.Context(), c, func() error {
+		before, err := processes()
 		if err != nil {
 			return err
 		}
@@ -140,23 +143,26 @@ func TestDuring(t *testing.T) {
 		if err := settle(t.Context(), c); err != nil {
 			return err
 		}
-		after, err := b.meter.read()
-		cpu = after["load"] - before["load"]
+		after, err := processes()
+		own = milliseconds(after[os.Getpid()].own - before[os.Getpid()].own)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := float64(c.submitted.Load() - 2)
-	if got := cost["load"] * n; got < cpu || got > cpu+200 {
-		t.Errorf("during says %v ms for each of %v runs, which is %v, want %v or a little more", cost["load"], n, got, cpu)
+	if got := cost["load"] * n; got < own || got > own+200 {
+		t.Errorf("during says %v ms for each of %v runs, which is %v, want %v or a little more", cost["load"], n, got, own)
 	}
-	if cost, err := b.during(t.Context(), c, func() error { return nil }); err == nil {
+	if cost[postgres] <= 0 {
+		t.Errorf("during says %v ms of Postgres for each run, want some", cost[postgres])
+	}
+	if cost, err := m.during(t.Context(), c, func() error { return nil }); err == nil {
 		t.Errorf("during of no load = %v, want an error", cost)
 	}
-	b.meter = nil
+	m = nil
 	called := false
-	if cost, err := b.during(t.Context(), c, func() error { called = true; return nil }); cost != nil || err != nil || !called {
+	if cost, err := m.during(t.Context(), c, func() error { called = true; return nil }); cost != nil || err != nil || !called {
 		t.Errorf("during without a meter = %v, %v, called %v, want the load alone", cost, err, called)
 	}
 }

@@ -26,12 +26,14 @@ type system interface {
 	// one, of runs since from.
 	startDelays(ctx context.Context, from time.Time) ([]float64, error)
 	nextDelays(ctx context.Context, from time.Time) ([]float64, error)
+	// sessions are the pids of the database's sessions that work for the system.
+	sessions(ctx context.Context) ([]int, error)
 }
 
 // A closed loop looks so often how many runs are left, and so many clients
-// submit what is missing.
+// submit what is missing. Each look costs our database a query.
 const (
-	look    = 5 * time.Millisecond
+	look    = 10 * time.Millisecond
 	clients = 16
 )
 

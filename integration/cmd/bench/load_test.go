@@ -62,11 +62,12 @@ func (c *clockwork) finished(_ context.Context, from, to time.Time) (n int, err 
 
 func (c *clockwork) startDelays(context.Context, time.Time) ([]float64, error) { return nil, nil }
 func (c *clockwork) nextDelays(context.Context, time.Time) ([]float64, error)  { return nil, nil }
+func (c *clockwork) sessions(context.Context) ([]int, error)                   { return nil, nil }
 
 func TestThroughput(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &clockwork{takes: 97 * time.Millisecond} // 100 ms with the loop's look
+		s := &clockwork{takes: 95 * time.Millisecond} // 100 ms with the loop's look
 		rate, err := throughput(t.Context(), s, 8, 3, 5*time.Second)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,8 @@
 // Command bench measures how fast the system is on this machine:
 //
-//	go run ./integration/cmd/bench [--json FILE] [--seconds N] [--rounds N] [memory|start|next|runs|checkpoint|post…]
+//	go run ./integration/cmd/bench [--json FILE] [--seconds N] [--rounds N] [memory|start|next|runs|workers|checkpoint|post…]
+//	go run ./integration/cmd/bench --history 1000000 scale
+//	go run ./integration/cmd/bench --soak 20m soak
 //
 // It starts a stack of its own (durable Postgres, S3, one gateway, two workers)
 // and measures beside each figure what a user would have instead, in the same
@@ -14,7 +16,8 @@
 // `bench --rounds 1 --seconds 3 runs` is enough for it.
 //
 // What is printed last is in the format of Go's benchmarks, for benchstat;
-// --json keeps the raw numbers. Begin with [measurements].
+// --json keeps the raw numbers. scale and soak are long, so they run when they are
+// named. Begin with [measurements].
 package main
 
 import (
@@ -28,14 +31,17 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // options are what the command line says.
 type options struct {
 	json    string
 	seconds int
-	rounds  int
-	only    []string // empty: all
+	rounds  int           // how often each system has its turn
+	history int           // finished runs that scale goes up to
+	soakFor time.Duration // how long soak loads
+	only    []string      // empty: all that are not long
 }
 
 func main() {
@@ -84,11 +90,13 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.Usage = func() {
-		fmt.Fprintf(out, "Usage: bench [--json FILE] [--seconds N] [--rounds N] [%s …]\n\n", strings.Join(names, "|"))
+		fmt.Fprintf(out, "Usage: bench [--json FILE] [--seconds N] [--rounds N] [--history N] [--soak TIME] [%s …]\n\n", strings.Join(names, "|"))
 		flags.PrintDefaults()
 	}
 	flags.StringVar(&o.json, "json", "", "write all that was measured to `FILE`")
 	flags.IntVar(&o.seconds, "seconds", 9, "how long to load each system")
+	flags.IntVar(&o.history, "history", 1_000_000, "how many finished runs scale writes, about 25 KiB each")
+	flags.DurationVar(&o.soakFor, "soak", 2*time.Minute, "how long soak goes on")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each system has its turn in that time, so that a noisy neighbour meets all")
 	for len(args) > 0 { // flags may stand after names
 		if err := flags.Parse(args); err != nil {
@@ -103,6 +111,12 @@ func parse(args []string, out io.Writer) (options, error) {
 	}
 	if o.rounds < 1 || o.rounds > o.seconds {
 		return o, fmt.Errorf("--rounds %d: want 1 to the %d of --seconds", o.rounds, o.seconds)
+	}
+	if o.history < 1000 || o.history > 10_000_000 {
+		return o, fmt.Errorf("--history %d: want 1000 to 10000000", o.history)
+	}
+	if o.soakFor < 30*time.Second || o.soakFor > 24*time.Hour {
+		return o, fmt.Errorf("--soak %s: want 30s to 24h", o.soakFor)
 	}
 	for _, name := range o.only {
 		if !slices.Contains(names, name) {

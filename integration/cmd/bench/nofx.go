@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"nofx.dev/gateway/api"
@@ -51,9 +53,11 @@ func newNOFX(ctx context.Context, url, key, database string) (*nofx, error) {
 	}
 	// Small questions about growing tables are asked while others work, so they
 	// go through indexes, whatever the planner thinks of tables it has not yet
-	// analysed.
+	// analysed, or of times and ids that it does not know.
 	cfg.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_custom_plan"
 	cfg.ConnConfig.RuntimeParams["nofx.tenant_id"] = tenant.String()
+	cfg.ConnConfig.RuntimeParams["application_name"] = "bench"
 	cfg.MaxConns = 2
 	n.db, err = pgxpool.NewWithConfig(ctx, cfg)
 	return n, err
@@ -129,8 +133,17 @@ func (n *nofx) now(ctx context.Context) (at time.Time, err error) {
 }
 
 func (n *nofx) finished(ctx context.Context, from, to time.Time) (count int, err error) {
-	err = n.db.QueryRow(ctx, `SELECT count(*) FROM nofx.run WHERE state = 'succeeded' AND finished_at >= $1 AND finished_at < $2`, from, to).Scan(&count)
+	err = n.db.QueryRow(ctx, `
+		SELECT count(*) FROM nofx.run WHERE state = 'succeeded' AND id >= $3 AND finished_at >= $1 AND finished_at < $2`,
+		from, to, firstID(from.Add(-time.Hour))).Scan(&count)
 	return count, err
+}
+
+// firstID comes before the ids of all that was made at a time or later: ids are
+// UUIDv7, and tables have indexes by id and not by time.
+func firstID(at time.Time) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16)
+	return id
 }
 
 func (n *nofx) startDelays(ctx context.Context, from time.Time) ([]float64, error) {
@@ -139,7 +152,7 @@ func (n *nofx) startDelays(ctx context.Context, from time.Time) ([]float64, erro
 		FROM nofx.run r
 		JOIN nofx.step s ON s.tenant_id = r.tenant_id AND s.run_id = r.id AND s.idx = 0
 		JOIN nofx.attempt a ON a.tenant_id = s.tenant_id AND a.step_id = s.id AND a.fence = 1
-		WHERE r.created_at >= $1`, from)
+		WHERE r.id >= $2 AND r.created_at >= $1`, from, firstID(from))
 }
 
 func (n *nofx) nextDelays(ctx context.Context, from time.Time) ([]float64, error) {
@@ -149,5 +162,24 @@ func (n *nofx) nextDelays(ctx context.Context, from time.Time) ([]float64, error
 		JOIN nofx.step s ON s.tenant_id = r.tenant_id AND s.run_id = r.id
 		JOIN nofx.step n ON n.tenant_id = s.tenant_id AND n.run_id = s.run_id AND n.idx = s.idx + 1
 		JOIN nofx.attempt a ON a.tenant_id = n.tenant_id AND a.step_id = n.id AND a.fence = 1
-		WHERE r.created_at >= $1`, from)
+		WHERE r.id >= $2 AND r.created_at >= $1`, from, firstID(from))
+}
+
+func (n *nofx) sessions(ctx context.Context) ([]int, error) {
+	return sessions(ctx, n.db, "application_name <> 'bench'")
+}
+
+// sessions are the pids of those sessions of db's database that a condition is
+// true for.
+func sessions(ctx context.Context, db querier, where string) ([]int, error) {
+	rows, err := db.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND `+where)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int])
+}
+
+// querier is a connection or a pool of them.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }

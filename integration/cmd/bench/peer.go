@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"nofx.dev/migrations/child"
 )
 
@@ -173,26 +175,33 @@ func (p *peer) close() {
 	p.drop()
 }
 
+// sessions are the pids of its database's sessions.
+func (p *peer) sessions(ctx context.Context) ([]int, error) {
+	conn, err := pgx.Connect(ctx, p.url)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return sessions(ctx, conn, "pid <> pg_backend_pid()")
+}
+
 // peerTurn gives the peer one more round of load.
 func (b *bench) peerTurn(ctx context.Context, t *turn) error {
-	var before, after usage
-	var err error
-	if b.meter != nil {
-		if before, err = b.meter.read(); err != nil {
-			return err
-		}
+	var r peerResult
+	load := func() (err error) {
+		r, err = b.peer.measure(ctx, "runs", peerRuns, b.round())
+		return err
 	}
-	r, err := b.peer.measure(ctx, "runs", peerRuns, b.window/time.Duration(b.rounds))
+	if b.meter == nil {
+		err := load()
+		t.rates = append(t.rates, r.RunsPerS)
+		return err
+	}
+	used, err := b.meter.around(ctx, b.peer.sessions, load)
 	if err != nil {
 		return err
 	}
 	t.rates = append(t.rates, r.RunsPerS)
-	if b.meter == nil {
-		return nil
-	}
-	if after, err = b.meter.read(); err != nil {
-		return err
-	}
-	t.costs = append(t.costs, usage{"postgres": after.per(before, r.Runs)["postgres"], "load": r.CPUMS})
+	t.costs = append(t.costs, usage{postgres: used[postgres] / float64(r.Runs), "load": r.CPUMS})
 	return nil
 }

@@ -53,6 +53,7 @@ type report struct {
 	Seconds int       `json:"seconds"`
 	Notes   []string  `json:"notes,omitempty"`
 	Figures []figure  `json:"figures"`
+	Trends  []trend   `json:"trends,omitempty"`
 }
 
 func (r *report) note(format string, args ...any) {
@@ -137,6 +138,9 @@ func (r *report) print(out io.Writer) error {
 		}
 	}
 	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := printTrends(out, r.Trends); err != nil {
 		return err
 	}
 	for _, n := range r.Notes {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -126,9 +127,12 @@ func TestParse(t *testing.T) {
 		want options
 		bad  string
 	}{
-		{args: nil, want: options{seconds: 9, rounds: 3}},
-		{args: []string{"--json", "f", "--seconds", "3", "post", "runs"}, want: options{json: "f", seconds: 3, rounds: 3, only: []string{"post", "runs"}}},
-		{args: []string{"runs", "--rounds", "1"}, want: options{seconds: 9, rounds: 1, only: []string{"runs"}}},
+		{args: nil, want: options{seconds: 9, rounds: 3, history: 1_000_000, soakFor: 2 * time.Minute}},
+		{args: []string{"--json", "f", "--seconds", "3", "post", "runs"}, want: options{json: "f", seconds: 3, rounds: 3, history: 1_000_000, soakFor: 2 * time.Minute, only: []string{"post", "runs"}}},
+		{args: []string{"runs", "--rounds", "1"}, want: options{seconds: 9, rounds: 1, history: 1_000_000, soakFor: 2 * time.Minute, only: []string{"runs"}}},
+		{args: []string{"--history", "5000", "--soak", "20m", "scale", "soak"}, want: options{seconds: 9, rounds: 3, history: 5000, soakFor: 20 * time.Minute, only: []string{"scale", "soak"}}},
+		{args: []string{"--history", "10"}, bad: "want 1000 to"},
+		{args: []string{"--soak", "1s"}, bad: "want 30s to"},
 		{args: []string{"--rounds", "10"}, bad: "want 1 to the 9 of --seconds"},
 		{args: []string{"--seconds", "0"}, bad: "want 1 to 600"},
 		{args: []string{"everything"}, bad: `unknown measurement "everything"`},

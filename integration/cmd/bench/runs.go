@@ -15,14 +15,14 @@ const inFlight = 64
 // with all events and checkpoints recorded, the chain's from call to last event.
 func (b *bench) runs(ctx context.Context) error {
 	var next []float64
-	ours, theirs := turn{system: b.nofx}, turn{system: b.chain}
+	ours, theirs := turn{system: b.nofx, meter: b.meter}, turn{system: b.chain, meter: b.meter}
 	var peers turn
 	for range b.rounds {
 		from, err := b.nofx.now(ctx)
 		if err != nil {
 			return err
 		}
-		if err := b.turn(ctx, &ours); err != nil {
+		if err := ours.round(ctx, b.round()); err != nil {
 			return err
 		}
 		delays, err := b.nofx.nextDelays(ctx, from)
@@ -30,7 +30,7 @@ func (b *bench) runs(ctx context.Context) error {
 			return err
 		}
 		next = append(next, delays...)
-		if err := b.turn(ctx, &theirs); err != nil {
+		if err := theirs.round(ctx, b.round()); err != nil {
 			return err
 		}
 		if b.peer == nil {
@@ -54,20 +54,24 @@ func (b *bench) runs(ctx context.Context) error {
 // turn is what a system did in its rounds.
 type turn struct {
 	system system
+	meter  *meter
 	rates  []float64
 	costs  costs
 }
 
-// turn gives a system one more round of load.
-func (b *bench) turn(ctx context.Context, t *turn) error {
-	cost, err := b.during(ctx, t.system, func() error {
-		rate, err := throughput(ctx, t.system, inFlight, steps, b.window/time.Duration(b.rounds))
+// round gives a system one more round of load.
+func (t *turn) round(ctx context.Context, window time.Duration) error {
+	cost, err := t.meter.during(ctx, t.system, func() error {
+		rate, err := throughput(ctx, t.system, inFlight, steps, window)
 		t.rates = append(t.rates, rate)
 		return err
 	})
 	t.costs = append(t.costs, cost)
 	return err
 }
+
+// round is how long one is.
+func (b *bench) round() time.Duration { return b.window / time.Duration(b.rounds) }
 
 // starts measures how long a run waits on a fleet that has nothing to do.
 func (b *bench) starts(ctx context.Context) error {

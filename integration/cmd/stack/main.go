@@ -1,11 +1,15 @@
 // Command stack runs the whole system on this machine:
 //
 //	go run ./integration/cmd/stack up [--workers N] [--demo] [--env-file FILE] [--data DIR]
+//	go run ./integration/cmd/stack run [--workers N] PLAN
 //
-// It builds the programs, starts Postgres and an S3 server, brings the database
+// up builds the programs, starts Postgres and an S3 server, brings the database
 // up to date, starts one gateway and N workers, and prints how to reach them.
 // Data is kept between starts. A process that dies is started again; Ctrl-C
 // stops everything.
+//
+// run does the same for one plan, on a stack that is there for it alone and gone
+// after it: its exit code is the run's, its last lines are the verdicts.
 package main
 
 import (
@@ -23,8 +27,12 @@ import (
 )
 
 const usage = `Usage: stack up [--workers N] [--demo] [--env-file FILE] [--data DIR]
+       stack run [--workers N] PLAN
 
-Starts Postgres, S3, a gateway and workers on this machine, until Ctrl-C.
+up starts Postgres, S3, a gateway and workers on this machine, until Ctrl-C.
+run starts them for one plan, a JSON file, shows how it goes, and ends with 0 when
+it succeeded, 3 when it did not, and 1 when it could not be run. A git:checkout of
+"." is of the repository that you are in, as it is committed.
 With DATABASE_URL, an administrator's, that server is used. NOFX_* and OTEL_*
 variables are passed on.
 
@@ -32,6 +40,7 @@ variables are passed on.
 
 // options are what the command line says.
 type options struct {
+	plan    string // of run
 	workers int
 	demo    bool
 	envFile string
@@ -46,6 +55,8 @@ func main() {
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errNotSucceeded):
+		os.Exit(3)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "stack:", err)
 		os.Exit(1)
@@ -60,6 +71,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer withGoRun(cancel)()
+	if opts.plan != "" {
+		return runPlan(ctx, opts, newTerminal(out))
+	}
 	return up(ctx, opts, newTerminal(out))
 }
 
@@ -72,12 +86,12 @@ func parse(args []string, out io.Writer) (options, error) {
 		flags.PrintDefaults()
 	}
 	flags.IntVar(&o.workers, "workers", 2, "how many workers")
-	flags.BoolVar(&o.demo, "demo", false, "run a plan that builds and tests this repository")
-	flags.StringVar(&o.envFile, "env-file", "", "write URLs, keys and pids to `FILE` when all is ready")
-	flags.StringVar(&o.data, "data", "", "keep data in `DIR` (default: nofx/stack in your state folder)")
-	if len(args) == 0 || args[0] != "up" {
+	flags.BoolVar(&o.demo, "demo", false, "up: run a plan that builds and tests this repository")
+	flags.StringVar(&o.envFile, "env-file", "", "up: write URLs, keys and pids to `FILE` when all is ready")
+	flags.StringVar(&o.data, "data", "", "up: keep data in `DIR` (default: nofx/stack in your state folder)")
+	if len(args) == 0 || args[0] != "up" && args[0] != "run" {
 		if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-			return o, fmt.Errorf("unknown command %q; there is: up", args[0])
+			return o, fmt.Errorf("unknown command %q; there are: up, run", args[0])
 		}
 		flags.Usage()
 		return o, flag.ErrHelp
@@ -85,8 +99,18 @@ func parse(args []string, out io.Writer) (options, error) {
 	if err := flags.Parse(args[1:]); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	rest := flags.Args()
+	if args[0] == "run" {
+		if o.demo || o.envFile != "" || o.data != "" {
+			return o, errors.New("run takes no --demo, --env-file or --data: its stack is there for the plan alone")
+		}
+		if len(rest) == 0 {
+			return o, errors.New("name the plan to run")
+		}
+		o.plan, rest = rest[0], rest[1:]
+	}
+	if len(rest) > 0 {
+		return o, fmt.Errorf("unexpected argument %q", rest[0])
 	}
 	if o.workers < 0 || o.workers > 64 {
 		return o, fmt.Errorf("--workers %d: want 0 to 64", o.workers)

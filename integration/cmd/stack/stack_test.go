@@ -33,6 +33,10 @@ func TestParse(t *testing.T) {
 		{[]string{"up", "--workers", "65"}, options{}, "want 0 to 64"},
 		{[]string{"up", "down"}, options{}, `unexpected argument "down"`},
 		{[]string{"down"}, options{}, `unknown command "down"`},
+		{[]string{"run", "--workers", "1", "plan.json"}, options{plan: "plan.json", workers: 1, data: standard, login: true}, ""},
+		{[]string{"run"}, options{}, "name the plan"},
+		{[]string{"run", "--data", dir, "plan.json"}, options{}, "its stack is there for the plan alone"},
+		{[]string{"run", "plan.json", "other.json"}, options{}, `unexpected argument "other.json"`},
 		{nil, options{}, flag.ErrHelp.Error()},
 		{[]string{"--help"}, options{}, flag.ErrHelp.Error()},
 	} {

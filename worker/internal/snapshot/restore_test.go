@@ -153,7 +153,7 @@ func TestRestoreLarge(t *testing.T) {
 		}
 	}
 	want := tree.Sum(large)
-	block, large = nil, nil
+	block, large = nil, nil //nolint:ineffassign // garbage from here on, whatever the compiler makes of it
 	scan, saved := checkpoint(ctx, t, store.Workspace(x.tenant, dir), x)
 	if len(saved.Objects) != 2 {
 		t.Errorf("Save = %d objects, want the content once and a pack", len(saved.Objects))
