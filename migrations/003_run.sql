@@ -49,7 +49,7 @@ CREATE TABLE nofx.run (
     failure_class        text,
     failure_signature    text,
     reason               text
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id);
 CREATE INDEX run_by_trace ON nofx.run (trace_id);
 CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused');
@@ -129,7 +129,7 @@ CREATE TABLE nofx.attempt (
     trace_id   char(32) NOT NULL,
     span_id    char(16) NOT NULL,
     PRIMARY KEY (tenant_id, step_id, fence)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt (tenant_id, step_id) WHERE accepted;
 CALL nofx.guard_tenant('nofx.attempt');
 GRANT SELECT ON nofx.attempt TO nofx_app;

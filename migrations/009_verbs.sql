@@ -42,35 +42,21 @@ BEGIN
 END
 $$;
 
--- Resumes a run: a paused one where it stands; one that failed or was cancelled
--- from its last checkpoints, with everything that had not succeeded.
-CREATE FUNCTION nofx.resume_run(p_run uuid, p_reason text, p_version bigint, p_deadline interval) RETURNS void
+-- Has a run go on by p_event: resume a paused one, where it stands; resume or
+-- retry one that failed or was cancelled, from its last checkpoints, with
+-- everything that had not succeeded.
+CREATE FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_deadline interval) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     r nofx.locked_run := lock_run(p_run);
 BEGIN
     PERFORM check_version(p_version, r.version, r.state);
-    IF r.state = 'paused' THEN
+    IF r.state = 'paused' AND p_event = 'resume' THEN
         PERFORM unpause_run(r.tenant_id, r.id, p_reason);
     ELSE
-        PERFORM revive_run(r.tenant_id, r.id, 'resume', p_reason, p_deadline);
-        PERFORM reopen_steps(r.tenant_id, r.id, p_reason);
+        PERFORM revive_run(r.tenant_id, r.id, p_event, p_reason, p_deadline), reopen_steps(r.tenant_id, r.id, p_reason);
     END IF;
-END
-$$;
-
--- Retries a run that failed or was cancelled: its failed steps run again, and
--- what was skipped or cancelled gets its turn.
-CREATE FUNCTION nofx.retry_run(p_run uuid, p_reason text, p_version bigint, p_deadline interval) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-DECLARE
-    r nofx.locked_run := lock_run(p_run);
-BEGIN
-    PERFORM check_version(p_version, r.version, r.state);
-    PERFORM revive_run(r.tenant_id, r.id, 'retry', p_reason, p_deadline);
-    PERFORM reopen_steps(r.tenant_id, r.id, p_reason);
 END
 $$;
 
@@ -245,8 +231,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.send_signal(uuid, text, jsonb),
-    nofx.resume_run(uuid, text, bigint, interval),
-    nofx.retry_run(uuid, text, bigint, interval),
+    nofx.reopen_run(uuid, text, text, bigint, interval),
     nofx.retry_step(uuid, boolean, text, interval),
     nofx.decide_gate(uuid, text, text, bigint, interval)
 TO nofx_app;

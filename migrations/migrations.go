@@ -5,12 +5,16 @@
 // The files create four roles. nofx_owner and nofx_system do not log in: the
 // first owns the tables, the second the SECURITY DEFINER functions that are the
 // only way to change a state. nofx_app is what gateway and worker log in as;
-// its password is set by whoever runs them. Every file works with the binaries
-// of the release before and of its own.
+// its password is set by whoever runs them.
+//
+// Until the first release the files are still edited, and a database that others
+// have made is refused. From then on there are only new ones, each of which works
+// with the binaries of the release before and of its own.
 package migrations
 
 import (
 	"context"
+	"crypto/sha256"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -55,15 +59,25 @@ func Up(ctx context.Context, url string) (applied []string, err error) {
 		return nil, err
 	}
 	if _, err := conn.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS nofx; CREATE TABLE IF NOT EXISTS nofx.schema_migration (
-		version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())`); err != nil {
+		version int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())`); err != nil {
 		return nil, fmt.Errorf("migration table: %w", err)
 	}
-	var done int
-	if err := conn.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM nofx.schema_migration").Scan(&done); err != nil {
+	// Of a table of before there was a checksum, none comes back.
+	rows, err := conn.Query(ctx, "SELECT version, coalesce(to_jsonb(m)->>'sha256', '') FROM nofx.schema_migration m")
+	if err != nil {
+		return nil, fmt.Errorf("migration state: %w", err)
+	}
+	done := map[int]string{}
+	var version int
+	var sum string
+	if _, err := pgx.ForEachRow(rows, []any{&version, &sum}, func() error { done[version] = sum; return nil }); err != nil {
 		return nil, fmt.Errorf("migration state: %w", err)
 	}
 	for _, f := range files() {
-		if f.version <= done {
+		if sum, ok := done[f.version]; ok {
+			if sum != f.sum() {
+				return applied, fmt.Errorf("%s has changed since it made this database; until the first release that happens: start with a new database", f.name)
+			}
 			continue
 		}
 		if err := apply(ctx, conn.Conn(), f); err != nil {
@@ -85,6 +99,9 @@ type file struct {
 	name    string
 	sql     string
 }
+
+// sum tells one text of a file from another.
+func (f file) sum() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(f.sql))) }
 
 // files are the migrations in order. A misnamed file is a mistake of the build.
 func files() []file {
@@ -116,7 +133,7 @@ func apply(ctx context.Context, conn *pgx.Conn, f file) error {
 		if _, err := tx.Exec(ctx, f.sql); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO nofx.schema_migration (version, name) VALUES ($1, $2)", f.version, f.name)
+		_, err := tx.Exec(ctx, "INSERT INTO nofx.schema_migration (version, name, sha256) VALUES ($1, $2, $3)", f.version, f.name, f.sum())
 		return err
 	})
 }

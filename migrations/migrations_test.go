@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -158,4 +159,22 @@ func as(t *testing.T, dsn, role, password string) string {
 	}
 	u.User = url.UserPassword(role, password)
 	return u.String()
+}
+
+// A database that another text of a file has made is refused, and named.
+func TestUpAfterAnEdit(t *testing.T) {
+	t.Parallel()
+	for what, sql := range map[string]string{
+		"another text":  "UPDATE nofx.schema_migration SET sha256 = 'x' WHERE version = 3",
+		"no sum at all": "ALTER TABLE nofx.schema_migration DROP COLUMN sha256",
+	} {
+		dsn := database(t, "")
+		if _, err := migrations.Up(t.Context(), dsn); err != nil {
+			t.Fatal(err)
+		}
+		must(t, dsn, sql)
+		if applied, err := migrations.Up(t.Context(), dsn); err == nil || len(applied) > 0 || !strings.Contains(err.Error(), "new database") {
+			t.Errorf("Up, %s = %v, %v, want a refusal that says what to do", what, applied, err)
+		}
+	}
 }

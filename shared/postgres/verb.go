@@ -32,14 +32,14 @@ func (db *DB) PauseRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.R
 // cancelled goes on from its last checkpoints with everything that had not
 // succeeded. Any other is fault.Conflict (illegal-transition).
 func (db *DB) ResumeRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
-	return db.verb(ctx, tenant, id, "SELECT nofx.resume_run($1, $2, $3, $4)", v, run.RunDeadline)
+	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'resume', $2, $3, $4)", v, run.RunDeadline)
 }
 
 // RetryRun has the failed steps of a run that failed or was cancelled run again,
 // and what was skipped or cancelled after them. Any other run is fault.Conflict
 // (illegal-transition).
 func (db *DB) RetryRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
-	return db.verb(ctx, tenant, id, "SELECT nofx.retry_run($1, $2, $3, $4)", v, run.RunDeadline)
+	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'retry', $2, $3, $4)", v, run.RunDeadline)
 }
 
 func (db *DB) verb(ctx context.Context, tenant, id uuid.UUID, call string, v Verb, more ...any) (r run.Run, err error) {
