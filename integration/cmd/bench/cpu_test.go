@@ -118,9 +118,9 @@ func TestUsagePer(t *testing.T) {
 	}
 }
 
-// The load is charged by the runs that ended in it, not by those before.
+// The load is charged by the runs that ended in it, not by those before. It is
+// not parallel: what other tests of this process take would be charged as well.
 func TestDuring(t *testing.T) {
-	t.Parallel()
 	if _, err := processes(); err != nil {
 		t.Skip(err)
 	}
