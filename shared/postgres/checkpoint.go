@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/base64"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,46 @@ type Object struct {
 	SHA256 [32]byte
 	Bytes  int64
 	Kind   string // blob, pack or log
+}
+
+// Checkpoint is a checkpoint to be recorded. Its bytes are in storage already:
+// those that were new are listed as blobs and objects.
+type Checkpoint struct {
+	ID          uuid.UUID
+	Kind        run.CheckpointKind
+	Generation  int
+	Digest      string
+	Manifest    []byte
+	StateDigest string
+	State       []byte // ≤ 64 KiB; nil: a blob of StateDigest
+	TreeDigest  string
+	Parents     []uuid.UUID
+	BytesNew    int64
+	Blobs       []Blob
+	Objects     []Object
+}
+
+func (c *Checkpoint) document() map[string]any {
+	doc := map[string]any{"id": c.ID, "kind": c.Kind, "generation": c.Generation, "digest": c.Digest,
+		"manifest": base64.StdEncoding.EncodeToString(c.Manifest), "state_digest": c.StateDigest,
+		"tree_digest": c.TreeDigest, "bytes_new": c.BytesNew}
+	if len(c.Parents) > 0 {
+		doc["parents"] = c.Parents
+	}
+	if c.State != nil {
+		doc["state_inline"] = base64.StdEncoding.EncodeToString(c.State)
+	}
+	return doc
+}
+
+// item is c as nofx.record_checkpoints reads it.
+func (c *Checkpoint) item(of *Claim, span trace.SpanContext) map[string]any {
+	return map[string]any{"run_id": of.RunID, "step_id": of.StepID, "fence": of.Fence, "traceparent": spanParent(span), "checkpoint": c.document()}
+}
+
+// parent is c as a checkpoint that a step starts from.
+func (c *Checkpoint) parent() Parent {
+	return Parent{ID: c.ID, Digest: c.Digest, Generation: c.Generation, TreeDigest: c.TreeDigest, StateDigest: c.StateDigest, State: c.State}
 }
 
 // insertBlobs records what was stored, with the next statement or the commit.

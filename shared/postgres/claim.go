@@ -1,0 +1,197 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/job"
+	"nofx.dev/shared/run"
+)
+
+// Worker is who claims: a worker process.
+type Worker struct {
+	ID  string
+	PID int
+}
+
+// Claim is a step taken by a worker, with everything its attempt needs.
+type Claim struct {
+	TenantID     uuid.UUID
+	RunID        uuid.UUID
+	StepID       uuid.UUID
+	Name         string
+	Tool         string
+	Spec         run.Spec
+	Fence        int64
+	Attempt      int
+	MaxAttempts  int
+	LostLeases   int
+	ReadyAt      time.Time
+	ClaimedAt    time.Time
+	LostAt       *time.Time // when the lease of the attempt before ran out, if it was lost
+	Traceparent  string     // the run's root context
+	PlanDigest   string
+	WaivedDigest string          // input digest of the gate waived last; "" when none is
+	Parents      []Parent        // the checkpoints it starts from, in plan order
+	Signal       json.RawMessage // the payload of the signal that the step took; nil before
+}
+
+// Parent is a checkpoint that a step starts from.
+type Parent struct {
+	ID          uuid.UUID
+	Digest      string
+	Generation  int
+	TreeDigest  string
+	StateDigest string
+	State       []byte // nil: a blob of StateDigest
+}
+
+// Pre makes the checkpoint that a claimed step starts from. Where that needs no
+// storage it is recorded with the claim; otherwise Pre returns nil and the worker
+// records it with RecordCheckpoint. It is called again when its transaction is.
+type Pre func(*Claim) (*Checkpoint, error)
+
+// Wake asks for the step that a job wakes for.
+type Wake struct {
+	Job  job.Step
+	Span trace.SpanContext // of the attempt to come
+	Pre  Pre
+}
+
+// Claim is ClaimSteps for one step.
+func (db *DB) Claim(ctx context.Context, wake Wake, w Worker, ttl time.Duration) (*Claim, error) {
+	claims, err := db.ClaimSteps(ctx, []Wake{wake}, w, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return claims[0], nil
+}
+
+// ClaimSteps takes steps of one tenant in one transaction, each under a new
+// fence and a lease of ttl. In the order of wakes it returns the claims, nil
+// where the wake-up is stale or the run takes no claims.
+func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.Duration) ([]*Claim, error) {
+	tenant := wakes[0].Job.TenantID
+	items := make([]map[string]any, len(wakes))
+	for i, wake := range wakes {
+		items[i] = map[string]any{"step_id": wake.Job.StepID, "wake_seq": wake.Job.WakeSeq, "traceparent": spanParent(wake.Span),
+			"trace_id": wake.Span.TraceID().String(), "span_id": wake.Span.SpanID().String()}
+	}
+	doc, err := document(items)
+	if err != nil {
+		return nil, err
+	}
+	var claims []*Claim
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		claims = make([]*Claim, len(wakes))
+		rows, err := tx.Query(ctx, "SELECT ord, "+claimColumns+" FROM nofx.claim_steps($1, $2, $3, $4)", doc, w.ID, w.PID, ttl)
+		if err != nil {
+			return err
+		}
+		var ord int
+		var c claimRow
+		if _, err := pgx.ForEachRow(rows, append([]any{&ord}, c.fields()...), func() error {
+			claims[ord] = c.claim(tenant)
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := parents(ctx, tx, tenant, claims); err != nil {
+			return err
+		}
+		return start(tx, claims, func(i int) (Pre, trace.SpanContext) { return wakes[i].Pre, wakes[i].Span })
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,
+	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents, (claim).signal`
+
+// claimRow is a nofx.claimed, all of it NULL where nothing was claimed.
+type claimRow struct {
+	stepID, runID                    *uuid.UUID
+	name, tool                       *string
+	spec                             *run.Spec
+	fence                            *int64
+	attempt, maxAttempts, lostLeases *int
+	readyAt, claimedAt, lostAt       *time.Time
+	traceparent, planDigest, waived  *string
+	parents                          *int
+	signal                           json.RawMessage
+}
+
+func (r *claimRow) fields() []any {
+	return []any{&r.stepID, &r.runID, &r.name, &r.tool, &r.spec, &r.fence, &r.attempt, &r.maxAttempts, &r.lostLeases,
+		&r.readyAt, &r.claimedAt, &r.lostAt, &r.traceparent, &r.planDigest, &r.waived, &r.parents, &r.signal}
+}
+
+// claim is the row as a claim, whose parents are to be filled in, or nil.
+func (r *claimRow) claim(tenant uuid.UUID) *Claim {
+	if r.stepID == nil {
+		return nil
+	}
+	c := &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
+		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt,
+		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Parents: make([]Parent, *r.parents), Signal: r.signal}
+	if r.waived != nil {
+		c.WaivedDigest = *r.waived
+	}
+	return c
+}
+
+// parents reads the checkpoints that claims start from, but for those that have
+// theirs already.
+func parents(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, claims []*Claim) error {
+	wanted := map[uuid.UUID]*Claim{}
+	for _, c := range claims {
+		if c != nil && len(c.Parents) > 0 && c.Parents[0].ID == uuid.Nil {
+			wanted[c.StepID], c.Parents = c, c.Parents[:0]
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, "SELECT step_id, id, digest, generation, tree_digest, state_digest, state_inline FROM nofx.step_parents($1)",
+		slices.Collect(maps.Keys(wanted)))
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		var step uuid.UUID
+		var p Parent
+		if err := rows.Scan(&step, &p.ID, &p.Digest, &p.Generation, &p.TreeDigest, &p.StateDigest, &p.State); err != nil {
+			return err
+		}
+		wanted[step].Parents = append(wanted[step].Parents, p)
+	}
+	return rows.Err()
+}
+
+// start records the checkpoints that claims start from, as far as Pre makes them.
+func start(tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) error {
+	var items []map[string]any
+	for i, c := range claims {
+		if c == nil {
+			continue
+		}
+		pre, span := of(i)
+		ck, err := pre(c)
+		if err != nil {
+			return err
+		}
+		if ck != nil {
+			items = append(items, ck.item(c, span))
+		}
+	}
+	return recordCheckpoints(tx, items)
+}
