@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -150,6 +151,14 @@ func (f *frames) next() (got frame) {
 			}
 			got = frame{}
 		}
+	}
+}
+
+// end waits until the server is done with the stream, and its place is free again.
+func (f *frames) end() {
+	f.Helper()
+	if rest, err := io.ReadAll(f.r); err != nil || len(rest) > 0 {
+		f.Errorf("after its last frame the stream has %q, %v, want its end", rest, err)
 	}
 }
 
