@@ -34,7 +34,8 @@ type peer struct {
 	drop    func()
 	proc    *child.Process
 	in      io.WriteCloser
-	out     *bufio.Scanner
+	printed *os.File
+	out     *bufio.Scanner // of printed
 	problem *bytes.Buffer // to be read when proc has ended
 }
 
@@ -106,13 +107,19 @@ func startPeer(program, url string) (*peer, error) {
 	if p.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
+	// Not StdoutPipe: whoever waits for the program would close it under the reader.
+	out, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	p.out = bufio.NewScanner(out)
-	p.proc, err = child.Start(cmd, syscall.SIGKILL)
-	return p, err
+	defer write.Close()
+	cmd.Stdout = write
+	p.printed, p.out = out, bufio.NewScanner(out)
+	if p.proc, err = child.Start(cmd, syscall.SIGKILL); err != nil {
+		out.Close()
+		return nil, err
+	}
+	return p, nil
 }
 
 // name is what reports call it; there need not be one.
@@ -172,6 +179,7 @@ func (p *peer) close() {
 	case <-time.After(15 * time.Second):
 	}
 	p.proc.Stop(syscall.SIGTERM, time.Second)
+	p.printed.Close()
 	p.drop()
 }
 
