@@ -29,13 +29,13 @@ ALTER TABLE nofx.checkpoint ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.checkpoint');
 GRANT SELECT ON nofx.checkpoint TO nofx_app;
 
+-- Written with the checkpoint itself; a parent is one that its step's claim has read.
 CREATE TABLE nofx.checkpoint_parent (
     tenant_id     uuid NOT NULL,
     checkpoint_id uuid NOT NULL,
     ord           int NOT NULL,
     parent_id     uuid NOT NULL,
-    PRIMARY KEY (tenant_id, checkpoint_id, ord), -- written with the checkpoint itself
-    FOREIGN KEY (tenant_id, parent_id) REFERENCES nofx.checkpoint (tenant_id, id)
+    PRIMARY KEY (tenant_id, checkpoint_id, ord)
 );
 CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (parent_id);
 CALL nofx.guard_tenant('nofx.checkpoint_parent');

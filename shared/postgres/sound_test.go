@@ -56,6 +56,15 @@ var invariants = map[string]string{
 		AND NOT EXISTS (SELECT FROM nofx.event c WHERE c.tenant_id = e.tenant_id AND c.run_id = e.run_id AND c.step_id = e.step_id
 			AND c.event = 'claim' AND c.fence = e.fence AND c.seq < e.seq)
 		AND EXISTS (SELECT FROM nofx.run r WHERE r.id = e.run_id AND r.pruned_seq IS NULL)`,
+	"I16: what a row refers to is there, also where no foreign key says so": `
+		SELECT p.checkpoint_id::text FROM nofx.checkpoint_parent p
+		LEFT JOIN nofx.checkpoint a ON a.tenant_id = p.tenant_id AND a.id = p.parent_id
+		LEFT JOIN nofx.checkpoint c ON c.tenant_id = p.tenant_id AND c.id = p.checkpoint_id WHERE a.id IS NULL OR c.id IS NULL
+		UNION ALL SELECT c.id::text FROM nofx.checkpoint c
+		LEFT JOIN nofx.run r ON r.tenant_id = c.tenant_id AND r.id = c.run_id WHERE r.id IS NULL
+		UNION ALL SELECT d.step_id::text FROM nofx.step_dep d
+		LEFT JOIN nofx.step a ON a.tenant_id = d.tenant_id AND a.id = d.needs AND a.run_id = d.run_id
+		LEFT JOIN nofx.step b ON b.tenant_id = d.tenant_id AND b.id = d.step_id AND b.run_id = d.run_id WHERE a.id IS NULL OR b.id IS NULL`,
 	"I17: the tenant is the same along every edge": `
 		SELECT e.run_id::text FROM nofx.event e JOIN nofx.run r ON r.id = e.run_id WHERE r.tenant_id <> e.tenant_id
 		UNION ALL SELECT s.id::text FROM nofx.step s JOIN nofx.run r ON r.id = s.run_id WHERE r.tenant_id <> s.tenant_id`,

@@ -36,7 +36,7 @@ type peer struct {
 	in      io.WriteCloser
 	printed *os.File
 	out     *bufio.Scanner // of printed
-	problem *bytes.Buffer // to be read when proc has ended
+	problem *bytes.Buffer  // to be read when proc has ended
 }
 
 // peerResult is what the program prints.
