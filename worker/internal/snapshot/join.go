@@ -126,6 +126,13 @@ func (j *joiner) entry(ctx context.Context, at string, depth int, base, ours, th
 		return j.below(ctx, at, depth, base, ours, theirs)
 	}
 	switch {
+	// Where a directory took a file's place, or a file a directory's, the paths of
+	// the one are gone and those of the other are new: a side that has nothing
+	// here removed the old ones too, and has no say in the new.
+	case ours == nil && isDir(base) != isDir(theirs):
+		return theirs, nil
+	case theirs == nil && isDir(base) != isDir(ours):
+		return ours, nil
 	case ours == nil || theirs == nil:
 		return nil, j.conflict(at, Deleted)
 	case class(ours) != class(theirs):

@@ -124,6 +124,9 @@ func TestJoin(t *testing.T) {
 		{"empty directory kept", with(files{"e/": ""}), with(files{"a": "A"}), with(files{"e/": "", "a": "A"}), nil},
 		{"case on one side", with(files{"N": "1", "n": "2"}), with(files{"a": "A"}), with(files{"N": "1", "n": "2", "a": "A"}), nil},
 		{"file to directory", with(files{"a/in": "1"}, "a"), base, with(files{"a/in": "1"}, "a"), nil},
+		{"file removed, to directory", with(nil, "a"), with(files{"a/in": "1"}, "a"), with(files{"a/in": "1"}, "a"), nil},
+		{"file removed, to empty directory", with(nil, "a"), with(files{"a/": ""}, "a"), with(files{"a/": ""}, "a"), nil},
+		{"directory removed, to file", with(nil, "d/x", "d/y"), with(files{"d": "1"}, "d/x", "d/y"), with(files{"d": "1"}, "d/x", "d/y"), nil},
 
 		{"bytes", with(files{"a": "1"}), with(files{"a": "2"}), nil, []Conflict{{"a", Content}}},
 		{"link targets", with(files{"l": "link:1"}), with(files{"l": "link:2"}), nil, []Conflict{{"l", Content}}},
