@@ -53,8 +53,10 @@ CREATE TABLE nofx.run (
 CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id);
 CREATE INDEX run_by_trace ON nofx.run (trace_id);
 CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused');
--- Primary keys come last. While a table has no statistics, all indexes that
--- begin with the tenant look alike, and of equals the planner takes the newest.
+-- While a table has no statistics, all indexes that begin with the tenant look
+-- alike, and of equals the planner takes the newest. So primary keys come last,
+-- and after them only what begins with another column: what belongs to a run or
+-- to a step is found by that.
 ALTER TABLE nofx.run ADD PRIMARY KEY (tenant_id, id),
     ADD FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id);
 CALL nofx.guard_tenant('nofx.run');
@@ -89,14 +91,14 @@ CREATE TABLE nofx.step (
     outputs            jsonb,
     head_checkpoint_id uuid, -- the newest accepted one that successors start from
     restored_from      uuid,
-    UNIQUE (tenant_id, run_id, idx),
-    UNIQUE (tenant_id, run_id, name)
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (run_id, tenant_id, name),
+    UNIQUE (run_id, tenant_id, idx)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX step_due ON nofx.step (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE wait_until IS NOT NULL;
 -- The dead letters. A condition on the state would cost every update of a step.
 CREATE INDEX step_dead ON nofx.step (tenant_id, id) WHERE failure_class IN ('exhausted', 'poisoned');
-ALTER TABLE nofx.step ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.step');
 GRANT SELECT ON nofx.step TO nofx_app;
 GRANT UPDATE (job_id) ON nofx.step TO nofx_app;

@@ -23,9 +23,9 @@ CREATE TABLE nofx.checkpoint (
     label        text,
     hold         boolean NOT NULL DEFAULT false,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (tenant_id, run_id, seq)
+    PRIMARY KEY (tenant_id, id),
+    UNIQUE (run_id, tenant_id, seq)
 );
-ALTER TABLE nofx.checkpoint ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.checkpoint');
 GRANT SELECT ON nofx.checkpoint TO nofx_app;
 
@@ -88,9 +88,9 @@ CREATE TABLE nofx.artifact (
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
-CREATE INDEX artifact_run ON nofx.artifact (tenant_id, run_id, id);
 CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pending';
 ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
+CREATE INDEX artifact_run ON nofx.artifact (run_id, tenant_id, id);
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;
 

@@ -23,15 +23,14 @@ CREATE TABLE nofx.gate (
     decided_at          timestamptz,
     reason              text CHECK (octet_length(reason) <= 2048),
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (tenant_id, step_id, round),
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id),
     FOREIGN KEY (tenant_id, shown_checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id),
     CHECK (kind <> 'manual' OR expires_at IS NOT NULL)
 );
-CREATE INDEX gate_run ON nofx.gate (tenant_id, run_id, id);
 CREATE INDEX gate_inbox ON nofx.gate (tenant_id, state, id);
-ALTER TABLE nofx.gate ADD PRIMARY KEY (tenant_id, id);
+ALTER TABLE nofx.gate ADD PRIMARY KEY (tenant_id, id), ADD UNIQUE (step_id, tenant_id, round);
+CREATE INDEX gate_run ON nofx.gate (run_id, tenant_id, id);
 CALL nofx.guard_tenant('nofx.gate');
 GRANT SELECT ON nofx.gate TO nofx_app;
 

@@ -9,10 +9,12 @@ SET LOCAL ROLE nofx_system;
 CREATE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
     LANGUAGE plpgsql
 AS $$
+DECLARE
+    v_id uuid;
 BEGIN
-    UPDATE step s SET event = 'deps_met', version = s.version + 1, reason = NULL
-    FROM (SELECT id FROM step WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'pending' AND deps_left = 0 ORDER BY idx) AS o
-    WHERE s.tenant_id = p_tenant AND s.id = o.id;
+    FOR v_id IN SELECT id FROM step WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'pending' AND deps_left = 0 ORDER BY idx LOOP
+        UPDATE step SET event = 'deps_met', version = version + 1, reason = NULL WHERE tenant_id = p_tenant AND id = v_id;
+    END LOOP;
 END
 $$;
 
@@ -23,16 +25,18 @@ CREATE FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) RETURNS uuid[]
 AS $$
 DECLARE
     v_ready uuid[];
+    n record;
 BEGIN
-    WITH readied AS (
-        UPDATE step s SET deps_left = 0, event = 'deps_met', version = s.version + 1, reason = NULL
-        FROM (SELECT n.id FROM step_dep d JOIN step n ON n.tenant_id = p_tenant AND n.id = d.step_id
-              WHERE d.tenant_id = p_tenant AND d.needs = p_step AND n.state = 'pending' AND n.deps_left = 1 ORDER BY n.idx) AS o
-        WHERE s.tenant_id = p_tenant AND s.id = o.id RETURNING s.id, s.idx
-    ) SELECT array_agg(id ORDER BY idx) INTO v_ready FROM readied;
-    UPDATE step s SET deps_left = s.deps_left - 1
-    FROM step_dep d
-    WHERE d.tenant_id = p_tenant AND d.needs = p_step AND s.tenant_id = p_tenant AND s.id = d.step_id AND s.deps_left > 0;
+    FOR n IN SELECT y.* FROM step_dep d,
+        LATERAL (SELECT z.id, z.idx, z.deps_left, z.state FROM step z WHERE z.tenant_id = p_tenant AND z.id = d.step_id OFFSET 0) AS y
+        WHERE d.tenant_id = p_tenant AND d.needs = p_step ORDER BY y.idx LOOP
+        IF n.state = 'pending' AND n.deps_left = 1 THEN
+            UPDATE step SET deps_left = 0, event = 'deps_met', version = version + 1, reason = NULL WHERE tenant_id = p_tenant AND id = n.id;
+            v_ready := v_ready || n.id;
+        ELSIF n.deps_left > 0 THEN
+            UPDATE step SET deps_left = deps_left - 1 WHERE tenant_id = p_tenant AND id = n.id;
+        END IF;
+    END LOOP;
     RETURN v_ready;
 END
 $$;
@@ -119,7 +123,7 @@ BEGIN
     WITH RECURSIVE downstream (id) AS (
         SELECT s.id FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
         UNION
-        SELECT d.step_id FROM step_dep d JOIN downstream u ON d.tenant_id = p_tenant AND d.needs = u.id
+        SELECT d.step_id FROM downstream u, LATERAL (SELECT x.step_id FROM step_dep x WHERE x.tenant_id = p_tenant AND x.needs = u.id OFFSET 0) AS d
     )
     UPDATE step s SET event = 'skip', version = s.version + 1,
         reason = CASE WHEN s.id IN (SELECT u.id FROM downstream u) THEN 'upstream_failed' ELSE 'run_failed' END

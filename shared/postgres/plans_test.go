@@ -9,6 +9,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 )
 
 // A database that was just made has no statistics, and a session keeps the plan
@@ -24,14 +27,19 @@ func TestPlansOfANewDatabase(t *testing.T) {
 	for where, index := range map[string]string{
 		"run WHERE tenant_id = $1 AND id = $2":                                "run_pkey",
 		"step WHERE tenant_id = $1 AND id = $2":                               "step_pkey",
-		"step WHERE tenant_id = $1 AND run_id = $2 ORDER BY idx":              "step_tenant_id_run_id_idx_key",
+		"step WHERE tenant_id = $1 AND run_id = $2":                           "step_run_id_tenant_id_idx_key",
+		"step WHERE tenant_id = $1 AND run_id = $2 ORDER BY idx":              "step_run_id_tenant_id_idx_key",
 		"step_dep WHERE tenant_id = $1 AND needs = $2":                        "step_dep_pkey",
 		"step_dep WHERE tenant_id = $1 AND step_id = $2":                      "step_dep_step",
 		"step_lease WHERE tenant_id = $1 AND step_id = $2":                    "step_lease_pkey",
 		"attempt WHERE tenant_id = $1 AND step_id = $2 AND fence = 1":         "attempt_pkey",
 		"gate WHERE tenant_id = $1 AND id = $2":                               "gate_pkey",
+		"gate WHERE tenant_id = $1 AND run_id = $2":                           "gate_run",
+		"gate WHERE tenant_id = $1 AND step_id = $2":                          "gate_step_id_tenant_id_round_key",
 		"checkpoint WHERE tenant_id = $1 AND id = $2":                         "checkpoint_pkey",
+		"checkpoint WHERE tenant_id = $1 AND run_id = $2 ORDER BY seq":        "checkpoint_run_id_tenant_id_seq_key",
 		"artifact WHERE tenant_id = $1 AND id = $2":                           "artifact_pkey",
+		"artifact WHERE tenant_id = $1 AND run_id = $2":                       "artifact_run",
 		"event WHERE tenant_id = $1 AND run_id = $2 AND seq > 1":              "event_pkey",
 		"event WHERE tenant_id = $1 AND run_id = $2 AND seq > 1 ORDER BY seq": "event_pkey",
 	} {
@@ -56,6 +64,66 @@ func TestPlansOfANewDatabase(t *testing.T) {
 		if text := strings.Join(plan, "\n"); !strings.Contains(text, " using "+index+" on ") {
 			t.Errorf("%s does not use %s:\n%s", where, index, text)
 		}
+	}
+}
+
+// What a run reads is its own, however many others its tenant has, from the first
+// session of a new database on.
+func TestRunsReadNoOthers(t *testing.T) {
+	t.Parallel()
+	const others = 40
+	lives := map[string]func(*testing.T, *store){
+		"succeeds": func(t *testing.T, s *store) {
+			_, steps := s.create(t, "a:", "b: a", "c: b")
+			f := outcome(s.claim(t, steps["a"].ID), "succeed")
+			for f.Claim != nil {
+				f.Checkpoints = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}
+				f.Chain = &postgres.Chain{Queue: run.StepQueue, Pre: noCheckpoint}
+				done, err := s.DB.FinishStep(s.ctx, f, postgres.Worker{ID: "w"}, ttl)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.Claim = done.Next
+			}
+		},
+		"fails and is retried": func(t *testing.T, s *store) {
+			r, steps := s.create(t, "a:", "b: a", "c:")
+			s.do(t, steps["a"].ID, "fail")
+			if _, err := s.RetryRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "again"}); err != nil {
+				t.Fatal(err)
+			}
+			s.do(t, steps["a"].ID, "succeed")
+			s.do(t, steps["b"].ID, "succeed")
+			s.do(t, steps["c"].ID, "succeed")
+		},
+	}
+	for name, live := range lives {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setupWith(t, postgres.Config{MaxConns: 1})
+			for _, table := range all[string](t, s, "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'nofx'::regnamespace AND relkind = 'r'") {
+				s.exec(t, "ALTER TABLE "+table+" SET (autovacuum_enabled = off)") // statistics of a handful of rows tell nothing
+			}
+			read := func() int64 {
+				if _, err := s.Pool().Exec(s.ctx, "SELECT pg_stat_force_next_flush()"); err != nil {
+					t.Fatal(err)
+				}
+				return one[int64](t, s, "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE schemaname = 'nofx'")
+			}
+			live(t, s)
+			cost := func() int64 {
+				before := read()
+				live(t, s)
+				return read() - before
+			}
+			first := cost()
+			for range others {
+				live(t, s)
+			}
+			if last := cost(); first == 0 || last > first+others {
+				t.Errorf("behind %d runs it reads %d rows, want the %d of the second run", others, last, first)
+			}
+		})
 	}
 }
 

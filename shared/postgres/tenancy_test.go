@@ -30,7 +30,8 @@ var tenancyRules = map[string]string{
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
 		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker') AND conname NOT LIKE '%machine_state%'
 		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
-		AND (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = k.conkey[1]) <> 'tenant_id'`,
+		-- That another tenant has a value is told by none that holds the tenant, wherever in it.
+		AND 'tenant_id' NOT IN (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (CASE contype WHEN 'u' THEN k.conkey ELSE k.conkey[1:1] END))`,
 	"T1: a foreign key keeps to its tenant": `
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype = 'f' AND confrelid <> 'nofx.machine_state'::regclass
 		AND conrelid <> 'nofx.transition'::regclass
