@@ -71,7 +71,7 @@ func TestPlansOfANewDatabase(t *testing.T) {
 // session of a new database on.
 func TestRunsReadNoOthers(t *testing.T) {
 	t.Parallel()
-	const others = 40
+	const others = 200 // of three steps; versions of its own rows that have not been cleaned away make a run's figure vary, by far less
 	lives := map[string]func(*testing.T, *store){
 		"succeeds": func(t *testing.T, s *store) {
 			_, steps := s.create(t, "a:", "b: a", "c: b")
@@ -120,8 +120,8 @@ func TestRunsReadNoOthers(t *testing.T) {
 			for range others {
 				live(t, s)
 			}
-			if last := cost(); first == 0 || last > first+others {
-				t.Errorf("behind %d runs it reads %d rows, want the %d of the second run", others, last, first)
+			if last := cost(); first == 0 || last > first+2*others {
+				t.Errorf("behind %d runs it reads %d rows, want about the %d of the second run", others, last, first)
 			}
 		})
 	}
