@@ -133,6 +133,23 @@ BEGIN
 END
 $$;
 
+-- Whether a step of the run failed for good while this attempt was running: it
+-- may end, but nothing of it is to come. Those that failed before it began were
+-- left so by whoever had it run.
+CREATE FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM run r WHERE r.tenant_id = p_tenant AND r.id = p_run AND r.failed_steps > 0;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed' AND s.finished_at > (
+        SELECT a.started_at FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence);
+    RETURN FOUND;
+END
+$$;
+
 -- Brings the run's state in line with its steps. The caller holds its lock.
 -- p_failed says that a step has just failed for good, which stops the others;
 -- a failure of before does not: what was retried beside it goes on. A run in
@@ -491,6 +508,10 @@ DECLARE
 BEGIN
     IF v_outcome NOT IN ('succeed', 'fail', 'retry', 'wait', 'interrupted') THEN
         RAISE EXCEPTION 'an attempt does not end by %', v_outcome USING ERRCODE = 'NX006';
+    END IF;
+    IF v_outcome IN ('wait', 'retry', 'interrupted') AND is_doomed(p_tenant, s.run_id, s.id, s.fence) THEN
+        v_outcome := 'cancel';
+        p := (p - 'wait' - 'gate') || '{"reason": "run_failed", "failure_class": "cancelled"}';
     END IF;
     f.answer := 'ok';
     f.enqueue := v_outcome = 'interrupted';

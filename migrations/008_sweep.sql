@@ -113,10 +113,10 @@ BEGIN
         IF v_until > clock_timestamp() THEN
             RETURN NULL;
         END IF;
-        v_event := CASE WHEN p_counts AND s.lost_leases >= 2 THEN 'poison' ELSE 'lease_expired' END;
+        v_event := CASE WHEN p_counts AND s.lost_leases >= 2 THEN 'poison' WHEN is_doomed(l.tenant_id, l.run_id, l.id, l.fence) THEN 'cancel' ELSE 'lease_expired' END;
         UPDATE step SET event = v_event, version = version + 1, lost_leases = lost_leases + p_counts::int,
-            reason = CASE v_event WHEN 'poison' THEN 'poisoned: the lease was lost three times' ELSE 'the lease of its worker expired' END,
-            failure_class = CASE v_event WHEN 'poison' THEN 'poisoned' END,
+            reason = CASE v_event WHEN 'poison' THEN 'poisoned: the lease was lost three times' WHEN 'cancel' THEN 'run_failed' ELSE 'the lease of its worker expired' END,
+            failure_class = CASE v_event WHEN 'poison' THEN 'poisoned' WHEN 'cancel' THEN 'cancelled' END,
             -- Not beside an innocent neighbour at once: it may be what kills its worker.
             ready_at = clock_timestamp() + CASE WHEN s.lost_leases >= 1 THEN make_interval(secs => 10 + 20 * random()) ELSE interval '0' END
         WHERE tenant_id = l.tenant_id AND id = l.id;

@@ -269,6 +269,65 @@ func TestFailWithRunningSiblings(t *testing.T) {
 	s.wantSound(t)
 }
 
+// A sibling of a failed step may end, and has no more turns: it does not wait,
+// nor is it tried again. One that somebody has run beside an old failure does
+// and is.
+func TestNothingIsToComeOfAFailedRun(t *testing.T) {
+	t.Parallel()
+	lose := func(t *testing.T, s *store, c *postgres.Claim) {
+		s.expire(t, c.StepID)
+		s.sweep(t, postgres.SweepRules{LeaseTTL: time.Millisecond})
+	}
+	signal := func(t *testing.T, s *store, c *postgres.Claim) {
+		f := outcome(c, "timer")
+		f.Wait = &postgres.NewWait{Kind: "signal", Key: "k", After: time.Hour}
+		if err := s.FinishStep(s.ctx, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	by := func(event string) func(*testing.T, *store, *postgres.Claim) {
+		return func(t *testing.T, s *store, c *postgres.Claim) { s.finish(t, c, event) }
+	}
+	for name, c := range map[string]struct {
+		step  string
+		end   func(*testing.T, *store, *postgres.Claim)
+		alive string // its state when no step has failed meanwhile
+	}{
+		"approval": {"m", by("approval"), "waiting"}, "timer": {"w", by("timer"), "waiting"}, "signal": {"s", signal, "waiting"},
+		"retry": {"b", by("retry"), "retrying"}, "interrupted": {"b", by("interrupted"), "ready"}, "lost": {"b", lose, "ready"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			r, steps := s.create(t, "a:", c.step+":")
+			a, b := s.claim(t, steps["a"].ID), s.claim(t, steps[c.step].ID)
+			s.finish(t, a, "fail")
+			c.end(t, s, b)
+			s.wantStates(t, r.ID, "failed a:failed "+c.step+":cancelled")
+			if step, _, err := s.Step(s.ctx, s.tenant, b.StepID); err != nil || step.Reason != "run_failed" {
+				t.Errorf("Step().Reason = %q, %v, want run_failed", step.Reason, err)
+			}
+			if gates := all[string](t, s, "SELECT state FROM nofx.gate"); len(gates) > 0 {
+				t.Errorf("gates %v were opened in a run that failed", gates)
+			}
+
+			// Of two that failed one is retried: the other's failure is from before.
+			r, steps = s.create(t, "a:", c.step+":")
+			a, b = s.claim(t, steps["a"].ID), s.claim(t, steps[c.step].ID)
+			s.finish(t, b, "fail")
+			s.finish(t, a, "fail")
+			if _, _, err := s.RetryStep(s.ctx, s.tenant, b.StepID, false, "again"); err != nil {
+				t.Fatal(err)
+			}
+			c.end(t, s, s.claim(t, b.StepID))
+			if step, _, err := s.Step(s.ctx, s.tenant, b.StepID); err != nil || string(step.State) != c.alive {
+				t.Errorf("beside an old failure the step is %s, %v, want %s", step.State, err, c.alive)
+			}
+			s.wantSound(t)
+		})
+	}
+}
+
 // Reasons are text of tools: of any length, in any bytes. They must not stand in
 // the way of the finish, or the step could never end.
 func TestHostileReasons(t *testing.T) {

@@ -93,8 +93,7 @@ func (s *sweeper) one(ctx context.Context, d postgres.Due) error {
 	if err != nil {
 		return err
 	}
-	switch event {
-	case "lease_expired", "poison":
+	if d.Kind == "lease" && event != "" {
 		s.metrics.LeaseLost.Inc("step")
 		s.log.WarnContext(ctx, "lease expired", "run_id", run.RunID.Format(d.RunID), "step_id", run.StepID.Format(*d.StepID), "event", event)
 	}
