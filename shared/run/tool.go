@@ -67,13 +67,13 @@ func RunsCode(tool string) bool {
 func outputKeys(tool string) (keys []string, fixed bool) {
 	switch {
 	case tool == ToolWorkspaceWrite:
-		return []string{"files"}, true
+		return []string{"files", "total"}, true
 	case tool == ToolGitCheckout:
 		return []string{"commit"}, true
 	case tool == ToolHTTP:
 		return []string{"status", "headers", "body", "truncated"}, true
 	case tool == ToolCodegen:
-		return []string{"files", "model", "tokens"}, true
+		return []string{"files", "total", "model", "tokens"}, true
 	case tool == ToolSleep:
 		return nil, true
 	case tool == ToolSignal:
