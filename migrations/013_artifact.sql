@@ -50,17 +50,18 @@ AS $$
     SELECT count(*) FROM gone
 $$;
 
--- Objects that no row needs any more, of all tenants. What a client uploaded may
--- be written again while the URL for it lives, so it has its day first.
-CREATE FUNCTION nofx.condemned_objects(p_limit int) RETURNS TABLE (tenant_id uuid, key text)
+-- Objects that no row needs any more, of all tenants, in the order of their making
+-- and behind a place in it. What a client uploaded may be written again while the
+-- URL for it lives, so it has its day first.
+CREATE FUNCTION nofx.condemned_objects(p_after timestamptz, p_limit int) RETURNS TABLE (tenant_id uuid, key text, created_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT c.tenant_id, c.key FROM (
+    SELECT c.tenant_id, c.key, c.created_at FROM (
         (SELECT o.tenant_id, o.key, o.created_at FROM object o
-        WHERE o.state = 'condemned' AND o.kind = 'log' ORDER BY o.created_at LIMIT p_limit)
+        WHERE o.state = 'condemned' AND o.kind = 'log' AND o.created_at > p_after ORDER BY o.created_at LIMIT p_limit)
         UNION ALL
         (SELECT o.tenant_id, o.key, o.created_at FROM object o
-        WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
+        WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at > p_after AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
         ORDER BY o.created_at LIMIT p_limit)) AS c
     ORDER BY c.created_at LIMIT p_limit
 $$;
@@ -80,7 +81,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.create_upload(uuid, text, text, text, bigint, bytea),
     nofx.complete_upload(uuid, text),
     nofx.expire_uploads(int),
-    nofx.condemned_objects(int),
+    nofx.condemned_objects(timestamptz, int),
     nofx.forget_objects(uuid[], text[])
 TO nofx_app;
 

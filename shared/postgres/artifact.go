@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -100,14 +101,16 @@ func (db *DB) ExpireUploads(ctx context.Context, limit int) (int64, error) {
 
 // Garbage is an object that no row needs any more.
 type Garbage struct {
-	TenantID uuid.UUID
-	Key      string
+	TenantID  uuid.UUID
+	Key       string
+	CreatedAt time.Time
 }
 
 // CondemnedObjects lists at most limit objects of all tenants that are to be
-// deleted from storage and then forgotten.
-func (db *DB) CondemnedObjects(ctx context.Context, limit int) ([]Garbage, error) {
-	return across(ctx, db, pgx.RowToStructByPos[Garbage], "SELECT tenant_id, key FROM nofx.condemned_objects($1)", limit)
+// deleted from storage and then forgotten, the oldest first, of those made after a
+// time.
+func (db *DB) CondemnedObjects(ctx context.Context, after time.Time, limit int) ([]Garbage, error) {
+	return across(ctx, db, pgx.RowToStructByPos[Garbage], "SELECT tenant_id, key, created_at FROM nofx.condemned_objects($1, $2)", after, limit)
 }
 
 // ForgetObjects deletes the rows of objects that were deleted from storage.

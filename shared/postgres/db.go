@@ -27,12 +27,14 @@ type Config struct {
 	MaxConns      int32                  // 0: pgx's default
 	Pooled        bool                   // URL is a transaction pooler: no prepared statements
 	JobMiddleware []rivertype.Middleware // of the inserting client: the trace carrier
+	Patience      time.Duration          // with a server that does not answer; 0: 10 s
 }
 
 // DB is a pool of connections and a River client that only inserts.
 type DB struct {
-	pool  *pgxpool.Pool
-	river *QueueClient
+	pool     *pgxpool.Pool
+	river    *QueueClient
+	patience time.Duration
 }
 
 // Limits of one request to the database (EXECUTION.md, Limits).
@@ -40,6 +42,11 @@ const (
 	acquireTimeout = 2 * time.Second
 	maxTries       = 4
 )
+
+// patience is how long a transaction, or the making of a connection, may take. A
+// server that answers ends each of its statements sooner; one that went away
+// without a word would keep its callers for as long as TCP hopes.
+const patience = 10 * time.Second
 
 // notifyEvery is how often at the most one process notifies workers of a queue.
 // What River leaves out within it is found by the next poll only.
@@ -54,6 +61,13 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if c.MaxConns > 0 {
 		pc.MaxConns = c.MaxConns
 	}
+	if c.Patience == 0 {
+		c.Patience = patience
+	}
+	if pc.ConnConfig.ConnectTimeout == 0 {
+		pc.ConnConfig.ConnectTimeout = c.Patience
+	}
+	pc.ConnConfig.DialFunc = dialer(pc.ConnConfig.ConnectTimeout).DialContext
 	if c.Pooled {
 		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 		// Without a prepared statement the server does not tell the types of
@@ -67,7 +81,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	db := &DB{pool: pool}
+	db := &DB{pool: pool, patience: c.Patience}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
 		return nil, err
@@ -88,6 +102,8 @@ func (db *DB) Ready(ctx context.Context) error {
 	var user string
 	var version int
 	var super, bypass, readOnly bool
+	ctx, cancel := context.WithTimeout(ctx, db.patience)
+	defer cancel()
 	err := db.pool.QueryRow(ctx, `
 		SELECT rolname, rolsuper, rolbypassrls, current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery(),
 		       (SELECT coalesce(max(version), 0) FROM nofx.schema_migration)
@@ -166,6 +182,8 @@ func (db *DB) once(ctx context.Context, tenant uuid.UUID, mode string, fn func(p
 		return err
 	}
 	defer conn.Release() // a connection that is still inside a transaction is closed
+	over := db.limit(conn)
+	defer func() { err = over(err) }()
 	t := begin(ctx, conn.Conn(), tenant, mode)
 	defer func() {
 		if err != nil {
@@ -184,21 +202,43 @@ func (db *DB) once(ctx context.Context, tenant uuid.UUID, mode string, fn func(p
 
 // across collects the rows of one statement outside every tenant: a call of one
 // of the few functions that may look across them.
-func across[T any](ctx context.Context, db *DB, scan pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+func across[T any](ctx context.Context, db *DB, scan pgx.RowToFunc[T], sql string, args ...any) (list []T, err error) {
 	conn, err := db.acquire(ctx)
 	if err != nil {
 		return nil, mapError(err)
 	}
 	defer conn.Release()
+	over := db.limit(conn)
+	defer func() { err = mapError(over(err)) }()
 	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, mapError(err)
+		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, scan)
+	list, err = pgx.CollectRows(rows, scan)
 	if dropConn(err) {
 		_ = conn.Conn().Close(context.WithoutCancel(ctx))
 	}
-	return list, mapError(err)
+	return list, err
+}
+
+// limit has what waits for conn fail once the patience with it is over, whatever
+// context it waits under. over ends that, is called before conn is released, and
+// returns its argument, or fault.Unavailable where that is what came of it.
+func (db *DB) limit(conn *pgxpool.Conn) (over func(error) error) {
+	raw := conn.Conn().PgConn().Conn()
+	timer := time.AfterFunc(db.patience, func() { _ = raw.SetDeadline(time.Now()) })
+	return func(err error) error {
+		if timer.Stop() {
+			return err
+		}
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = conn.Conn().Close(ended) // of no more use, and there is nobody to take leave of
+		if err != nil && connectionLost(err) {
+			return unavailable(fmt.Errorf("no answer within %s: %v", db.patience, err)) // no %w: the time for trying again is over
+		}
+		return err
+	}
 }
 
 func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {

@@ -70,6 +70,13 @@ func unavailable(err error) error {
 	return e
 }
 
+// Silent reports whether err is that the database did not answer at all. It will
+// not answer to a part of what was asked for either.
+func Silent(err error) bool {
+	_, answered := errors.AsType[*pgconn.PgError](err)
+	return errors.Is(err, fault.Unavailable) && !answered
+}
+
 // passing reports whether a whole transaction may be run again: it met another,
 // or its server goes away (RELIABILITY.md, R12).
 func passing(err error) bool {

@@ -29,7 +29,7 @@ type Log struct {
 	Chunks []LogChunk
 }
 
-// RecordLogChunk inserts a chunk, whose object is stored, and its event.
+// RecordLogChunk inserts a chunk, whose object is stored, and its event, once.
 // fault.Fenced means that the lease is lost.
 func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {

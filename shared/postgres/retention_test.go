@@ -337,13 +337,16 @@ func TestUploads(t *testing.T) {
 		}
 	}
 	// Its URL may be used again for a while, so what was uploaded has its day.
-	if list, err := s.CondemnedObjects(s.ctx, 10); err != nil || len(list) != 0 {
+	if list, err := s.CondemnedObjects(s.ctx, time.Time{}, 10); err != nil || len(list) != 0 {
 		t.Errorf("CondemnedObjects() = %v, %v, want none yet", list, err)
 	}
 	s.exec(t, "UPDATE nofx.object SET created_at = created_at - interval '25 hours'")
-	list, err := s.CondemnedObjects(s.ctx, 10)
+	list, err := s.CondemnedObjects(s.ctx, time.Time{}, 10)
 	if got := fmt.Sprint(list); err != nil || len(list) != 2 || !strings.Contains(got, "u/done") || !strings.Contains(got, "u/late") {
 		t.Errorf("CondemnedObjects() = %s, %v, want those of the uploads that are over", got, err)
+	}
+	if rest, err := s.CondemnedObjects(s.ctx, list[0].CreatedAt, 10); err != nil || len(rest) != 1 || rest[0] != list[1] {
+		t.Errorf("CondemnedObjects(behind the first) = %v, %v, want the second", rest, err)
 	}
 	if err := s.ForgetObjects(s.ctx, append(list, postgres.Garbage{TenantID: s.tenant, Key: "blob"})); err != nil {
 		t.Fatal(err)

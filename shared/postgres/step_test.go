@@ -234,6 +234,26 @@ func TestFinishTwice(t *testing.T) {
 	}
 }
 
+// A chunk of a log whose answer got lost is recorded again, and is there once.
+func TestRecordLogChunkTwice(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:")
+	c := s.claim(t, steps["a"].ID)
+	chunk := postgres.LogChunk{N: 1, Bytes: 3, Lines: 1, Key: "k", SHA256: make([]byte, 32)}
+	for range 2 {
+		if err := s.RecordLogChunk(s.ctx, c, chunk); err != nil {
+			t.Fatalf("RecordLogChunk() = %v, want nil", err)
+		}
+	}
+	if n := one[int](t, s, "SELECT count(*)::int FROM nofx.log_chunk WHERE step_id = $1", c.StepID); n != 1 {
+		t.Errorf("%d chunks, want 1", n)
+	}
+	if n := one[int](t, s, "SELECT count(*)::int FROM nofx.event WHERE step_id = $1 AND type = 'step.log'", c.StepID); n != 1 {
+		t.Errorf("%d events of it, want 1", n)
+	}
+}
+
 // A step that failed for good ends what has not begun; siblings that run may
 // end, and the last of them settles the run.
 func TestFailWithRunningSiblings(t *testing.T) {

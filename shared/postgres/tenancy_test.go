@@ -375,7 +375,7 @@ func TestOneConnection(t *testing.T) {
 			_, checks["CompleteUpload"] = s.CompleteUpload(s.ctx, s.tenant, u.ID, "blob")
 			_, checks["ExpireUploads"] = s.ExpireUploads(s.ctx, 10)
 			_, checks["ExpireSignals"] = s.ExpireSignals(s.ctx, 10)
-			_, checks["CondemnedObjects"] = s.CondemnedObjects(s.ctx, 10)
+			_, checks["CondemnedObjects"] = s.CondemnedObjects(s.ctx, time.Time{}, 10)
 			checks["ForgetObjects"] = s.ForgetObjects(s.ctx, []postgres.Garbage{{TenantID: s.tenant, Key: "u"}})
 			_, checks["DecideGate"] = s.decide(e.gate, "approve")
 			s.expire(t, e.claim.StepID)

@@ -113,7 +113,9 @@ func TestNormaliseRefuses(t *testing.T) {
 		"codegen for nothing": {one("codegen", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
 		"codegen template":    {one("codegen", `{"instruction":"${{ a }}"}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
 		"codegen paths":       {one("codegen", `{"instruction":"x","paths":["**/*.go","../*","{a","/a"]}`), "invalid-plan", []string{"/plan/steps/0/inputs/paths/1", "/plan/steps/0/inputs/paths/2", "/plan/steps/0/inputs/paths/3"}},
-		"codegen model":       {one("codegen", `{"instruction":"x","model":"-x","max_tokens":-1}`), "invalid-plan", []string{"/plan/steps/0/inputs/model", "/plan/steps/0/inputs/max_tokens"}},
+		"codegen alternatives": {one("codegen", `{"instruction":"x","paths":["{a,b},{c,d},[{,]{e,\\\\,}","`+strings.Repeat("{a,a}", 40)+`","`+
+			strings.Repeat("{", 10)+strings.Repeat("a,a}{a,a}", 10)+`"]}`), "invalid-plan", []string{"/plan/steps/0/inputs/paths/1", "/plan/steps/0/inputs/paths/2"}},
+		"codegen model": {one("codegen", `{"instruction":"x","model":"-x","max_tokens":-1}`), "invalid-plan", []string{"/plan/steps/0/inputs/model", "/plan/steps/0/inputs/max_tokens"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

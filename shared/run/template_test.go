@@ -132,6 +132,7 @@ func TestResolve(t *testing.T) {
 		{"workspace:write", `{"files":[{"path":"x","artifact_id":"${{ steps.a.outputs.version }}"}]}`, "/files/0/artifact_id", "no such artifact"},
 		{"git:checkout", `{"url":"https://x/","ref":"${{ steps.a.outputs.lines }}"}`, "/ref", "a branch"},
 		{"gate:x", `{"report":{"format":"${{ steps.a.outputs.version }}","path":"p"}}`, "/report/format", "is one of"},
+		{"codegen", `{"instruction":"x","paths":["` + strings.Repeat("{a,b}", 10) + `${{ steps.a.outputs.version }}"]}`, "/paths/0", "alternatives"},
 		{"codegen", `{"instruction":"x","paths":["../${{ steps.a.outputs.version }}"]}`, "/paths/0", ".."},
 	} {
 		_, err := run.Resolve(tt.tool, []byte(tt.inputs), known)

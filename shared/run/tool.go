@@ -67,13 +67,13 @@ func RunsCode(tool string) bool {
 func outputKeys(tool string) (keys []string, fixed bool) {
 	switch {
 	case tool == ToolWorkspaceWrite:
-		return []string{"files"}, true
+		return []string{"files", "total"}, true
 	case tool == ToolGitCheckout:
 		return []string{"commit"}, true
 	case tool == ToolHTTP:
 		return []string{"status", "headers", "body", "truncated"}, true
 	case tool == ToolCodegen:
-		return []string{"files", "model", "tokens"}, true
+		return []string{"files", "total", "model", "tokens"}, true
 	case tool == ToolSleep:
 		return nil, true
 	case tool == ToolSignal:
@@ -340,6 +340,8 @@ func (c *checker) codegen(in CodegenInputs) {
 			c.add(at, detail)
 		} else if !doublestar.ValidatePattern(p) {
 			c.add(at, "is not a pattern")
+		} else if alternatives(p) > maxAlternatives {
+			c.add(at, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives))
 		}
 	}
 	if in.Model != "" && !c.open(in.Model) && !modelName.MatchString(in.Model) {
@@ -348,6 +350,40 @@ func (c *checker) codegen(in CodegenInputs) {
 	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
 		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
 	}
+}
+
+// maxAlternatives is how many alternatives a pattern may have: each may have to be
+// matched with every file.
+const maxAlternatives = 1000
+
+// alternatives is how many patterns without braces a valid one stands for; of many
+// it says only that they are more than maxAlternatives.
+func alternatives(pattern string) int {
+	// The branches of a group add up, and what stands side by side multiplies.
+	type group struct{ before, branch int }
+	groups := []group{{0, 1}}
+	for i := 0; i < len(pattern); i++ {
+		top := &groups[len(groups)-1]
+		switch c := pattern[i]; {
+		case c == '\\':
+			i++
+		case c == '[': // in a class braces and commas are characters
+			for i++; i < len(pattern) && pattern[i] != ']'; i++ {
+				if pattern[i] == '\\' {
+					i++
+				}
+			}
+		case c == '{':
+			groups = append(groups, group{0, 1})
+		case c == ',' && len(groups) > 1:
+			*top = group{top.before + top.branch, 1}
+		case c == '}' && len(groups) > 1:
+			groups = groups[:len(groups)-1]
+			outer := &groups[len(groups)-1]
+			outer.branch = min(outer.branch*(top.before+top.branch), maxAlternatives+1)
+		}
+	}
+	return groups[0].branch
 }
 
 func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {

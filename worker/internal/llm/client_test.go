@@ -105,6 +105,8 @@ func TestFailures(t *testing.T) {
 			{"request refused", fail(400, "invalid_request_error"), fault.Invalid, "invalid", 1},
 			{"redirect", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(304) }, fault.Invalid, "invalid", 1},
 			{"long wait", later(429, "3600"), fault.RateLimited, "rate-limited", 2},
+			{"long wait", later(429, "1e300"), fault.RateLimited, "rate-limited", 2},
+			{"long wait", later(429, "Fri, 31 Dec 9999 23:59:59 GMT"), fault.RateLimited, "rate-limited", 2},
 		}
 		for _, doc := range v.wrong {
 			modes = append(modes, mode{"wrong JSON " + doc, say(doc), fault.Unavailable, "malformed", 6})

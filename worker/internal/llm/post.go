@@ -124,13 +124,16 @@ func refused(resp *http.Response, content []byte) error {
 	return e
 }
 
+// maxRetryAfter is how long a provider may ask to be left alone.
+const maxRetryAfter = time.Hour
+
 // retryAfter reads seconds or a date.
 func retryAfter(s string) time.Duration {
-	if n, err := strconv.ParseFloat(s, 64); err == nil && n >= 0 && n < 1e6 {
-		return time.Duration(n * float64(time.Second))
+	if n, err := strconv.ParseFloat(s, 64); err == nil && n >= 0 {
+		return time.Duration(min(n, maxRetryAfter.Seconds()) * float64(time.Second))
 	}
 	if at, err := http.ParseTime(s); err == nil {
-		return max(0, time.Until(at))
+		return min(max(0, time.Until(at)), maxRetryAfter)
 	}
 	return 0
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bufio"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ const (
 // or skipped. Where a suite's own count is higher than what its cases add up to, as
 // when a file could not be loaded, the count holds.
 func junit(r io.Reader) (Report, error) {
-	d := xml.NewDecoder(r)
+	d := newXMLTokens(r)
 	var rep Report
 	counted := 0 // by the outermost elements themselves
 	begun := false
@@ -54,7 +55,7 @@ func junit(r io.Reader) (Report, error) {
 
 // suite reads a suite to its end. It returns the failures that the suite counts, or,
 // where it does not say, those that the suites in it count.
-func (rep *Report) suite(d *xml.Decoder, start xml.StartElement, depth int) (counted int, err error) {
+func (rep *Report) suite(d *xmlTokens, start xml.StartElement, depth int) (counted int, err error) {
 	if depth > maxDepth {
 		return 0, fmt.Errorf("suites lie more than %d deep", maxDepth)
 	}
@@ -98,7 +99,7 @@ func (rep *Report) suite(d *xml.Decoder, start xml.StartElement, depth int) (cou
 }
 
 // testcase reads one test.
-func (rep *Report) testcase(d *xml.Decoder, start xml.StartElement) error {
+func (rep *Report) testcase(d *xmlTokens, start xml.StartElement) error {
 	item := Item{Name: attr(start, "name"), File: attr(start, "file")}
 	if class := attr(start, "classname"); class != "" && class != item.Name {
 		item.Name = cut(class, maxText/2) + "." + item.Name
@@ -148,7 +149,7 @@ func (rep *Report) testcase(d *xml.Decoder, start xml.StartElement) error {
 }
 
 // content is the beginning of an element's text; the element is read to its end.
-func content(d *xml.Decoder) (string, error) {
+func content(d *xmlTokens) (string, error) {
 	var text strings.Builder
 	for depth := 1; ; {
 		token, err := d.Token()
@@ -172,7 +173,7 @@ func content(d *xml.Decoder) (string, error) {
 
 // skip reads an element to its end. Unlike the decoder's own it does not go deeper
 // with each element.
-func skip(d *xml.Decoder) error {
+func skip(d *xmlTokens) error {
 	_, err := content(d)
 	return err
 }
@@ -206,3 +207,55 @@ func count(e xml.StartElement, name string) (int, error) {
 func malformed(what string, err error) error {
 	return fmt.Errorf("not %s to its end: %s", what, cut(err.Error(), maxMessage))
 }
+
+// maxTag is how long a tag may be, in bytes. An attribute of five is twenty times as
+// large in memory; text is as large as it is long.
+const maxTag = 1 << 20
+
+// xmlTokens is a decoder of XML whose tags are bounded. It bounds them as it reads
+// them, since a tag is one token.
+type xmlTokens struct {
+	decoder *xml.Decoder
+	source  *bufio.Reader
+
+	last  byte // that was read
+	known bool // what kind of token this is
+	tag   int  // bytes left of a tag, or -1
+}
+
+func newXMLTokens(r io.Reader) *xmlTokens {
+	d := &xmlTokens{source: bufio.NewReader(r)}
+	d.decoder = xml.NewDecoder(tagReader{d})
+	return d
+}
+
+func (d *xmlTokens) Token() (xml.Token, error) {
+	d.known, d.tag = false, -1
+	return d.decoder.Token()
+}
+
+// tagReader is what the decoder reads, byte by byte.
+type tagReader struct{ *xmlTokens }
+
+func (d tagReader) Read(p []byte) (int, error) { return d.source.Read(p) }
+
+func (d tagReader) ReadByte() (byte, error) {
+	c, err := d.source.ReadByte()
+	if err != nil {
+		return 0, err
+	}
+	if d.last == '<' && !d.known {
+		d.known = true
+		if c != '!' && c != '?' {
+			d.tag = maxTag
+		}
+	}
+	if d.tag == 0 {
+		return 0, errLongTag
+	}
+	d.tag = max(d.tag-1, -1)
+	d.last = c
+	return c, nil
+}
+
+var errLongTag = fmt.Errorf("a tag has more than %d bytes", maxTag)

@@ -105,6 +105,9 @@ func TestMalformed(t *testing.T) {
 		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"level":"fatal","message":{"text":"x"}}]}]}`, "level"},
 		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"level":7}]}]}`, "type"},
 		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[` + strings.Repeat("{},", 50_000) + `{}]}]}`, "more than 50000"},
+		{"sarif", `{"version":"2.1.0","runs":[` + strings.Repeat(`{"tool":{"driver":{"name":"t"}},"results":[`+strings.Repeat("{},", 20_000)+`{}]},`, 2) +
+			`{"tool":{"driver":{"name":"t"}},"results":[` + strings.Repeat("{},", 20_000) + `{}]}]}`, "more than 50000"},
+		{"junit", "<testsuite>text<testcase" + strings.Repeat(` a=">"`, 1<<18) + "/></testsuite>", "a tag has more than"},
 		{"gotest", "", "no package"},
 		{"gotest", "\n\n", "no package"},
 		{"gotest", "ok  \tp\t0.1s\n", "line 1 is no event"},
@@ -191,6 +194,18 @@ func TestBounded(t *testing.T) {
 			if format == "sarif" && i.Level != "error" {
 				t.Errorf("Parse(sarif) keeps a %s before an error", i.Level)
 			}
+		}
+	}
+}
+
+// Text may be as long as it likes, whatever it looks like.
+func TestLongText(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat(`<a b="c"> `, 1<<18)
+	for name, text := range map[string]string{"text": strings.Repeat("text ", 1<<19), "CDATA": "<![CDATA[" + long + "]]>", "comment": "<!--" + long + "-->"} {
+		r, err := report.Parse("junit", strings.NewReader("<testsuite><testcase name='a'><system-out>"+text+"</system-out></testcase></testsuite>"))
+		if err != nil || r.Tests != 1 {
+			t.Errorf("Parse(junit with a long %s) = %d tests, %v, want 1", name, r.Tests, err)
 		}
 	}
 }

@@ -27,10 +27,16 @@ type sarifRun struct {
 		Driver     sarifComponent       `json:"driver"`
 		Extensions list[sarifComponent] `json:"extensions"`
 	} `json:"tool"`
-	Results     list[sarifResult] `json:"results"`
-	Invocations list[struct {
-		Successful *bool `json:"executionSuccessful"`
-	}] `json:"invocations"`
+	Results     list[sarifResult]     `json:"results"`
+	Invocations list[sarifInvocation] `json:"invocations"`
+}
+
+type sarifInvocation struct {
+	Successful *bool `json:"executionSuccessful"`
+}
+
+type sarifSuppression struct {
+	Status string `json:"status"`
 }
 
 type sarifComponent struct {
@@ -57,10 +63,8 @@ type sarifResult struct {
 	Message   struct {
 		Text string `json:"text"`
 	} `json:"message"`
-	Suppressions list[struct {
-		Status string `json:"status"`
-	}] `json:"suppressions"`
-	Locations first[struct {
+	Suppressions list[sarifSuppression] `json:"suppressions"`
+	Locations    first[struct {
 		Physical struct {
 			Artifact struct {
 				URI string `json:"uri"`
@@ -72,28 +76,31 @@ type sarifResult struct {
 	}] `json:"locations"`
 }
 
-// maxElements bounds each array of a SARIF log. An empty object of three bytes is a
-// hundred times as large in memory.
+// maxElements bounds the elements of all arrays of a SARIF log that are kept. An
+// empty object of three bytes is a hundred times as large in memory.
 const maxElements = 50_000
 
 // list is an array. It is nil where there is none.
 type list[T any] []T
 
-func (l *list[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	return elements(dec, func(n int) error {
-		if n == maxElements {
-			return errTooMany
-		}
-		var v T
-		if err := json.UnmarshalDecode(dec, &v); err != nil {
-			return err
-		}
-		*l = append(*l, v)
-		return nil
-	}, func() { *l = list[T]{} })
+// counted reads lists of one type, whose elements are taken from left.
+func counted[T any](left *int) *json.Unmarshalers {
+	return json.UnmarshalFromFunc(func(dec *jsontext.Decoder, l *list[T]) error {
+		return elements(dec, func(int) error {
+			if *left--; *left < 0 {
+				return errTooMany
+			}
+			var v T
+			if err := json.UnmarshalDecode(dec, &v); err != nil {
+				return err
+			}
+			*l = append(*l, v)
+			return nil
+		}, func() { *l = list[T]{} })
+	})
 }
 
-var errTooMany = fmt.Errorf("an array has more than %d elements", maxElements)
+var errTooMany = fmt.Errorf("its arrays have more than %d elements", maxElements)
 
 // first is the first element of an array, or none.
 type first[T any] []T
@@ -135,7 +142,10 @@ var errNoArray = errors.New("an array is expected")
 // looked at nothing.
 func sarif(r io.Reader) (Report, error) {
 	var log sarifLog
-	if err := json.UnmarshalRead(r, &log); err != nil {
+	left := maxElements
+	lists := json.JoinUnmarshalers(counted[sarifRun](&left), counted[sarifComponent](&left), counted[sarifRule](&left),
+		counted[sarifResult](&left), counted[sarifSuppression](&left), counted[sarifInvocation](&left))
+	if err := json.UnmarshalRead(r, &log, json.WithUnmarshalers(lists)); err != nil {
 		return Report{}, malformed("SARIF", plain(err))
 	}
 	if log.Version != "2.1.0" {

@@ -12,8 +12,10 @@ package retention
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +23,7 @@ import (
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/telemetry"
 )
@@ -48,7 +51,8 @@ type Config struct {
 // Cleaner deletes what has expired.
 type Cleaner struct {
 	Config
-	at postgres.RunRef // where the look at runs goes on
+	at     postgres.RunRef // where the look at runs goes on
+	behind time.Time       // where that at objects does: after those that stay
 }
 
 // New makes a Cleaner.
@@ -90,8 +94,8 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	deleted, err := c.objects(ctx)
-	return pruned || uploads == batch || signals == batch || deleted == batch, err
+	objects, err := c.objects(ctx)
+	return pruned || uploads == batch || signals == batch || objects, err
 }
 
 // runs prunes runs whose retention has passed.
@@ -135,22 +139,59 @@ func (c *Cleaner) prune(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID, 
 	return left, nil
 }
 
-// objects deletes objects that no row needs any more, and says how many.
-func (c *Cleaner) objects(ctx context.Context) (int, error) {
-	list, err := c.DB.CondemnedObjects(ctx, batch)
+// objects deletes objects that no row needs any more. Those that cannot be deleted
+// stay, and the next pass goes on behind them, until it is at the end.
+func (c *Cleaner) objects(ctx context.Context) (more bool, err error) {
+	list, err := c.DB.CondemnedObjects(ctx, c.behind, batch)
+	c.behind = time.Time{}
 	if err != nil || len(list) == 0 {
-		return 0, err
+		return false, err
 	}
 	if err := failpoint.Hit(failpoint.InGC); err != nil {
-		return 0, err
+		return false, err
 	}
-	g, deleting := errgroup.WithContext(ctx)
+	gone, tried, failed := c.delete(ctx, list)
+	if failed != nil {
+		c.behind = list[tried-1].CreatedAt
+		if len(gone) == 0 {
+			return false, failed
+		}
+		c.Log.WarnContext(ctx, "retention: some objects stay", "objects", tried-len(gone), "error", failed)
+	}
+	return len(list) == batch, c.DB.ForgetObjects(ctx, gone)
+}
+
+// delete deletes objects from storage, each for itself, and says which went, how
+// many it tried, and why one of the others did not go. It gives up on a storage
+// that seems to be away.
+func (c *Cleaner) delete(ctx context.Context, list []postgres.Garbage) (gone []postgres.Garbage, tried int, failed error) {
+	var mu sync.Mutex
+	away := 0
+	var g errgroup.Group
 	g.SetLimit(deletes)
 	for _, o := range list {
-		g.Go(func() error { return c.Blobs.Delete(deleting, o.Key) })
+		mu.Lock()
+		enough := ctx.Err() != nil || len(gone) == 0 && away >= deletes
+		mu.Unlock()
+		if enough && tried > 0 {
+			break
+		}
+		tried++
+		g.Go(func() error {
+			err := c.Blobs.Delete(ctx, o.Key)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				gone = append(gone, o)
+				return nil
+			}
+			failed = err
+			if errors.Is(err, fault.Unavailable) {
+				away++
+			}
+			return nil
+		})
 	}
-	if err := g.Wait(); err != nil {
-		return 0, err
-	}
-	return len(list), c.DB.ForgetObjects(ctx, list)
+	_ = g.Wait() // nothing above is an error
+	return gone, tried, failed
 }

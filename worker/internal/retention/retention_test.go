@@ -5,6 +5,10 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -250,6 +254,44 @@ func TestStorageAway(t *testing.T) {
 		if _, err := b.blobs.Stat(b.ctx, key); fault.KindOf(err) != fault.Gone {
 			t.Errorf("Stat(%s) = %v, want it gone", key, err)
 		}
+	}
+}
+
+// Objects that the storage keeps, however many and old, hold no others up.
+func TestObjectsThatStay(t *testing.T) {
+	t.Parallel()
+	target, err := url.Parse(storage.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	keeping := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete && strings.Contains(r.URL.Path, "/kept/") {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(keeping.Close)
+	b := setup(t, func(c *blob.Config) { c.Endpoint = keeping.URL })
+	tenant := b.Tenant(t)
+	_, keys := b.ended(t, tenant, 2, month)
+	b.exec(t, `INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind, state, created_at)
+		SELECT $1, '/kept/' || n, sha256('x'), 1, 'log', 'condemned', clock_timestamp() - interval '1 day' - n * interval '1 s'
+		FROM generate_series(1, $2) AS n`, tenant, batch+1)
+	if _, err := b.cleaner.pass(b.ctx); err == nil {
+		t.Error("pass over objects that all stay = nil, want why")
+	}
+	if _, err := b.cleaner.pass(b.ctx); err != nil {
+		t.Errorf("pass behind them = %v, want nil", err)
+	}
+	for _, key := range keys {
+		if _, err := b.blobs.Stat(b.ctx, key); fault.KindOf(err) != fault.Gone {
+			t.Errorf("Stat(%s) = %v, want it gone", key, err)
+		}
+	}
+	if n := b.count(t, "object"); n != batch+1 {
+		t.Errorf("%d objects left, want the %d that stay", n, batch+1)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+
+	"nofx.dev/shared/postgres"
 )
 
 // A group makes calls that come while others are on their way in one
@@ -30,7 +32,8 @@ type grouped[Q, A any] struct {
 
 // call is do for one. It returns when do has, whatever becomes of its caller: a
 // transaction under way is not the caller's alone. Where do fails for several
-// together, each is tried by itself, so that one cannot spoil the others.
+// together, each is tried by itself, so that one cannot spoil the others; but not
+// while the database is silent, which would make each wait for all before it.
 func (g *group[Q, A]) call(ctx context.Context, tenant uuid.UUID, ask Q) (A, error) {
 	c := &grouped[Q, A]{tenant: tenant, ask: ask, done: make(chan struct{})}
 	g.mu.Lock()
@@ -93,8 +96,10 @@ func (g *group[Q, A]) run(ctx context.Context, batch []*grouped[Q, A]) {
 		for i, c := range batch {
 			c.answer = answers[i]
 		}
-	case len(batch) == 1:
-		batch[0].err = err
+	case len(batch) == 1 || postgres.Silent(err):
+		for _, c := range batch {
+			c.err = err
+		}
 	default:
 		for _, c := range batch {
 			g.run(ctx, []*grouped[Q, A]{c})

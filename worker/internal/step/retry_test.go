@@ -2,12 +2,14 @@ package step
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/snapshot"
 )
 
 func TestRetry(t *testing.T) {
@@ -69,5 +71,18 @@ func TestClassOf(t *testing.T) {
 		if got := classOf(err); got != want {
 			t.Errorf("classOf(%v) = %s, want %s", err, got, want)
 		}
+	}
+}
+
+// Conflicts over long paths fit what a step may put out.
+func TestConflictsFit(t *testing.T) {
+	t.Parallel()
+	list := make([]snapshot.Conflict, 200)
+	for i := range list {
+		list[i].Path = strings.Repeat("long/", 200)
+	}
+	f, err := (&attempt{}).conflict(list)
+	if err != nil || len(f.Outputs) > run.MaxOutputBytes || !strings.Contains(string(f.Outputs), `"total":200`) {
+		t.Errorf("conflict() = outputs of %d bytes, %v, want at most %d and the total", len(f.Outputs), err, run.MaxOutputBytes)
 	}
 }

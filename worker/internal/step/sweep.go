@@ -80,8 +80,11 @@ func (s *sweeper) pass(ctx context.Context) error {
 		case err != nil: // its own trouble must not keep the others waiting
 			s.log.ErrorContext(ctx, "sweep of one", "kind", d.Kind, "run_id", run.RunID.Format(d.RunID), "error", err)
 		}
+		s.contact = time.Now() // a long pass is no gap
 	}
-	_, err = s.db.DeleteExpired(ctx, sweepRows)
+	if _, err = s.db.DeleteExpired(ctx, sweepRows); err == nil {
+		s.contact = time.Now()
+	}
 	return err
 }
 

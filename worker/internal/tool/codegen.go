@@ -35,7 +35,7 @@ const codegenSystem = `You change the files of a workspace as the instruction sa
 // is reserved are not there for it, and secrets are masked. An answer that cannot be
 // carried out is asked for once more, with what is wrong with it.
 //
-// Outputs: files, the paths changed; model, that answered; tokens, of all calls.
+// Outputs: files, the paths changed, as far as they fit; total, how many; model, that answered; tokens, of all calls.
 func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Result, err error) {
 	if b.cfg.Models == nil {
 		return Result{}, failure(run.ClassPolicy, "codegen needs a language model, and this worker has none (NOFX_LLM_PROVIDER)")
@@ -155,7 +155,7 @@ func (r Result) changed(c Call, root *os.Root, a edit.Answer, changes []edit.Cha
 			fmt.Fprintf(c.Log, "wrote %s, %d bytes\n", change.Path, len(change.Content))
 		}
 	}
-	r.Outputs = map[string]any{"files": paths, "model": model, "tokens": used.Input + used.Output}
+	r.Outputs = map[string]any{"files": Fit(paths), "total": len(paths), "model": model, "tokens": used.Input + used.Output}
 	return r, nil
 }
 

@@ -86,7 +86,7 @@ func TestCodegen(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Run = %v\n%s", err, log)
 	}
-	want := map[string]any{"files": []string{"a.go", "b.go", "old.go"}, "model": "scripted-1", "tokens": int64(1100)}
+	want := map[string]any{"files": []string{"a.go", "b.go", "old.go"}, "total": 3, "model": "scripted-1", "tokens": int64(1100)}
 	if diff := cmp.Diff(want, r.Outputs); diff != "" {
 		t.Errorf("outputs (-want +got):\n%s", diff)
 	}

@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -58,4 +59,21 @@ func parseOutputs(text string) (map[string]any, error) {
 		values[key] = steplog.Clean(value)
 	}
 	return values, nil
+}
+
+// maxListBytes is how much of a step's outputs a list may take as JSON: enough is
+// left for what stands beside it.
+const maxListBytes = run.MaxOutputBytes * 3 / 4
+
+// Fit is the beginning of a list of outputs that is short enough to be one of them.
+// Where it may be cut, its length is another output.
+func Fit[T any](list []T) []T {
+	size := 0
+	for i, v := range list {
+		raw, err := json.Marshal(v)
+		if size += len(raw) + 1; err != nil || size > maxListBytes {
+			return list[:i]
+		}
+	}
+	return list
 }

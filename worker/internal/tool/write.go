@@ -17,7 +17,7 @@ import (
 // write puts files into the workspace, each one whole or not at all, and never
 // outside it, wherever symlinks point. A link in a file's place is replaced.
 //
-// Output: files, the paths written.
+// Output: files, the paths written, as far as they fit, and total, how many.
 func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, error) {
 	root, err := os.OpenRoot(c.Workspace)
 	if err != nil {
@@ -38,7 +38,7 @@ func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, er
 		paths = append(paths, f.Path)
 		fmt.Fprintf(c.Log, "wrote %s\n", f.Path)
 	}
-	return Result{Outputs: map[string]any{"files": paths}}, nil
+	return Result{Outputs: map[string]any{"files": Fit(paths), "total": len(paths)}}, nil
 }
 
 // fetching is why an artifact could not be read: what the storage says of it is

@@ -2,6 +2,7 @@ package tool
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -107,5 +108,24 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(c.Workspace, "x")); err == nil {
 		t.Error("the file was written all the same")
+	}
+}
+
+// Paths that are too many for an output do not spoil the step that wrote them.
+func TestWriteMany(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	var in run.WriteInputs
+	for i := range n {
+		in.Files = append(in.Files, run.WriteFile{Path: fmt.Sprintf("folder/of/many/files/%04d", i), Content: ptr("")})
+	}
+	c, _ := newCall(t, "workspace:write", in)
+	r, err := New(Config{}).Run(t.Context(), c)
+	if err != nil {
+		t.Fatalf("Run(write of %d files) = %v, want nil", n, err)
+	}
+	files, _ := r.Outputs["files"].([]string)
+	if len(files) < n/2 || len(files) == n || files[0] != in.Files[0].Path || r.Outputs["total"] != n {
+		t.Errorf("outputs: %d files and total %v, want the first of them and %d", len(files), r.Outputs["total"], n)
 	}
 }

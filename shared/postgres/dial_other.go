@@ -1,0 +1,8 @@
+//go:build !linux
+
+package postgres
+
+import "syscall"
+
+// limitUnacknowledged is for Linux only, where workers run.
+func limitUnacknowledged(_, _ string, _ syscall.RawConn) error { return nil }
