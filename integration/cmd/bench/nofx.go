@@ -169,10 +169,10 @@ func (n *nofx) sessions(ctx context.Context) ([]int, error) {
 	return sessions(ctx, n.db, "application_name <> 'bench'")
 }
 
-// sessions are the pids of those sessions of db's database that a condition is
-// true for.
+// sessions are the pids of those sessions of clients in db's database that a
+// condition is true for. Autovacuum comes when it likes, also in a rest.
 func sessions(ctx context.Context, db querier, where string) ([]int, error) {
-	rows, err := db.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND `+where)
+	rows, err := db.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND `+where)
 	if err != nil {
 		return nil, err
 	}

@@ -122,7 +122,7 @@ func (b *bench) compare(ctx context.Context, runs int, young, grown *side) error
 
 // cost adds a round to c.
 func (s *side) cost(ctx context.Context, c *costly, window time.Duration) error {
-	const alone, rest = 25, 4 * time.Second
+	const alone, rest = 25, 10 * time.Second // CPU is counted in hundredths of a second
 	from, err := s.nofx.now(ctx)
 	if err != nil {
 		return err
