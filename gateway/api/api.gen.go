@@ -2148,7 +2148,7 @@ type ClientInterface interface {
 
 	// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
 	//
-	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2703,7 +2703,7 @@ func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter
 
 // CompleteArtifact Have the bytes of an artifact verified, which makes it readable
 //
-// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
 //
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6590,7 +6590,7 @@ type ClientWithResponsesInterface interface {
 
 	// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
 	//
-	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8714,7 +8714,7 @@ func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, artif
 
 // CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
 //
-// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. Completing a complete artifact changes nothing.
+// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -26,7 +26,7 @@ const verifyTimeout = 5*time.Minute + answerTimeout
 
 func (a *app) artifactCommand() *cobra.Command {
 	return group("artifact", "Upload and download files",
-		a.artifactUploadCommand(), a.artifactListCommand(), a.artifactDownloadCommand())
+		a.artifactUploadCommand(), a.artifactCompleteCommand(), a.artifactListCommand(), a.artifactDownloadCommand())
 }
 
 func (a *app) artifactUploadCommand() *cobra.Command {
@@ -45,7 +45,7 @@ of a workspace:write.`,
 				return err
 			}
 			defer f.Close()
-			client, err := a.clientWithin(verifyTimeout)
+			client, err := a.patientClient(verifyTimeout)
 			if err != nil {
 				return err
 			}
@@ -53,16 +53,44 @@ of a workspace:write.`,
 			if err != nil {
 				return err
 			}
-			done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(cmd.Context(), id))
-			if err != nil {
-				return err
-			}
-			return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
+			return a.complete(cmd.Context(), client, id)
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name for those who download it (that of FILE by default)")
 	c.Flags().StringVar(&media, "media-type", "", "media type (by the name's ending by default)")
 	return c
+}
+
+func (a *app) artifactCompleteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "complete ARTIFACT",
+		Short: "Have an upload verified that broke off after its bytes were there",
+		Long: `Have the gateway verify the bytes of an upload, as "upload" does at its end. Where that
+broke off nothing is uploaded anew.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.patientClient(verifyTimeout)
+			if err != nil {
+				return err
+			}
+			return a.complete(cmd.Context(), client, args[0])
+		},
+	}
+}
+
+// complete has the gateway verify what was put, and tells how to go on when no
+// verdict comes.
+func (a *app) complete(ctx context.Context, client *api.Client, id string) error {
+	done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id))
+	if err == nil {
+		return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
+	}
+	var p *problemError
+	refused := errors.As(err, &p) && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict)
+	if asItCame := p != nil && a.json; !refused && !asItCame { // the answer names the artifact too
+		fmt.Fprintf(a.errOut, "what was uploaded is kept, but not verified yet; to go on: %s artifact complete %s\n", a.self(), id)
+	}
+	return err
 }
 
 func printArtifact(w io.Writer, f api.Artifact) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"nofx.dev/gateway/api"
@@ -99,6 +100,66 @@ func TestArtifactUpload(t *testing.T) {
 	golden(t, "artifact-upload", strings.ReplaceAll(got, c.dir+"/", ""))
 	if len(b.requests) != 2 || len(keys) != 1 || keys[""] {
 		t.Errorf("uploads = %v, keys %v, want one repeated, for one artifact", b.requests, keys)
+	}
+}
+
+// Having an upload verified may be asked again: connections break while it takes
+// its time, and gateways restart. Who is left without a verdict is told how to go on.
+func TestArtifactUploadIsVerified(t *testing.T) {
+	t.Parallel()
+	const content = "bytes"
+	made := api.Artifact{ID: id("art", 1), Name: "f", MediaType: "text/plain", SizeBytes: int64(len(content)), Sha256: sumOf(content), CreatedAt: now}
+	breaks := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	refuses := func(status int, code api.ProblemCode) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { problem(w, r, status, api.Problem{Code: code}) }
+	}
+	down := refuses(http.StatusServiceUnavailable, api.ProblemCodeUnavailable)
+	for name, tt := range map[string]struct {
+		answers []http.HandlerFunc // to tries in turn; the last one stays
+		flags   []string
+		exit    int
+		tries   int
+		told    bool
+	}{
+		"at once":                   {[]http.HandlerFunc{answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 1, false},
+		"in the end":                {[]http.HandlerFunc{breaks, down, down, down, breaks, answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 6, false},
+		"never":                     {[]http.HandlerFunc{down}, nil, exitFailed, patientTries, true},
+		"never, for a script":       {[]http.HandlerFunc{down}, []string{"--json"}, exitFailed, patientTries, false},
+		"connections always break":  {[]http.HandlerFunc{breaks}, []string{"--json"}, exitFailed, patientTries, true},
+		"the gateway has a mistake": {[]http.HandlerFunc{refuses(http.StatusInternalServerError, api.ProblemCodeInternal)}, nil, exitFailed, 1, true},
+		"the bytes are others":      {[]http.HandlerFunc{refuses(http.StatusConflict, api.ProblemCodeObjectCorrupt)}, nil, exitRefused, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, url := newBucket(t, "", 0)
+			var tries atomic.Int32
+			_, server := newGateway(t, map[string]http.HandlerFunc{
+				"createArtifact": answer(http.StatusCreated, api.CreatedArtifact{Artifact: made, Upload: &api.Upload{
+					Method: api.UploadMethodPUT, URL: url, ExpiresAt: now, Headers: map[string]string{}}}),
+				"completeArtifact": func(w http.ResponseWriter, r *http.Request) {
+					tt.answers[min(int(tries.Add(1)), len(tt.answers))-1](w, r)
+				},
+			})
+			c := newCLI(t, server.URL)
+			file := filepath.Join(c.dir, "f")
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := execute(t.Context(), c.app, append([]string{"artifact", "upload", file}, tt.flags...)); got != tt.exit || int(tries.Load()) != tt.tries {
+				t.Errorf("artifact upload = exit %d after %d tries, want %d after %d: %s", got, tries.Load(), tt.exit, tt.tries, &c.errOut)
+			}
+			if got := strings.Contains(c.errOut.String(), "to go on: nofx artifact complete "+made.ID); got != tt.told {
+				t.Errorf("artifact upload tells how to go on = %v, want %v: %s", got, tt.told, &c.errOut)
+			}
+			if len(b.requests) != 1 {
+				t.Errorf("uploads = %v, want one", b.requests)
+			}
+			for _, d := range c.pauses {
+				if d > maxBackoff {
+					t.Errorf("paused %v, want at most %v", d, maxBackoff)
+				}
+			}
+		})
 	}
 }
 

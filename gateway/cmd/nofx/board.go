@@ -116,15 +116,15 @@ func (b *board) lines(width, height int) []string {
 	steps, rest := b.visible(max(height-len(lines)-rows(foot, width)-3, 3))
 	nameWidth, toolWidth := 4, 4
 	for _, s := range steps {
-		nameWidth, toolWidth = max(nameWidth, len([]rune(s.Name))), max(toolWidth, len([]rune(s.Tool)))
+		nameWidth, toolWidth = max(nameWidth, cells(clean(s.Name))), max(toolWidth, cells(clean(s.Tool)))
 	}
 	nameWidth, toolWidth = min(nameWidth, 32), min(toolWidth, 24)
-	lines = append(lines, shorten(fmt.Sprintf("  %-*s  %-*s  %-9s  %-5s  %s", nameWidth, "STEP", toolWidth, "TOOL", "STATUS", "TRY", "TIME"), width))
+	lines = append(lines, shorten(fmt.Sprintf("  %s  %s  %-9s  %-5s  %s", pad("STEP", nameWidth), pad("TOOL", toolWidth), "STATUS", "TRY", "TIME"), width))
 	for _, s := range steps {
-		left := fmt.Sprintf("  %-*s  %-*s  ", nameWidth, shorten(clean(s.Name), nameWidth), toolWidth, shorten(clean(s.Tool), toolWidth))
+		left := fmt.Sprintf("  %s  %s  ", pad(shorten(clean(s.Name), nameWidth), nameWidth), pad(shorten(clean(s.Tool), toolWidth), toolWidth))
 		right := fmt.Sprintf("  %-5s  %s", fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts), span(lasted(s.StartedAt, s.FinishedAt, now)))
 		status := fmt.Sprintf("%-9s", s.Status)
-		if line := left + status + right; len([]rune(line)) > width {
+		if line := left + status + right; cells(line) > width {
 			lines = append(lines, shorten(line, width))
 			continue
 		}
@@ -138,10 +138,12 @@ func (b *board) lines(width, height int) []string {
 
 // rows is how many rows of the screen lines take. Painted lines fit in one.
 func rows(lines []string, width int) int {
-	n := len(lines)
+	n := 0
 	for _, line := range lines {
-		if !strings.Contains(line, "\x1b") {
-			n += max(len([]rune(line))-1, 0) / max(width, 1)
+		if strings.Contains(line, "\x1b") {
+			n++
+		} else {
+			n += rowsOf(line, width)
 		}
 	}
 	return n

@@ -91,6 +91,8 @@ func script() map[string]http.HandlerFunc {
 		"listCheckpointFiles": answer(http.StatusOK, api.FilePage{Items: []api.File{
 			{Name: "cmd", Path: "cmd", Mode: api.FileModeN040000, Digest: digest(6)},
 			{Name: "go.mod", Path: "go.mod", Mode: api.FileModeN100644, Digest: digest(7), SizeBytes: ptr(int64(120))}}}),
+		"completeArtifact": answer(http.StatusOK, api.ArtifactAnswer{Artifact: api.Artifact{ID: id("art", 1), Name: "tree.tar.gz",
+			MediaType: "application/gzip", SizeBytes: 2048, Sha256: sumOf("tree"), CreatedAt: ago(3)}}),
 		"listArtifacts": answer(http.StatusOK, api.ArtifactPage{Items: []api.Artifact{
 			{ID: id("art", 1), RunID: &d.Run.ID, StepID: ptr(id("step", 2)), Name: "unit-evidence\x1b[2J.json", MediaType: "application/json",
 				SizeBytes: 1800, Sha256: digest(8)[7:], CreatedAt: ago(40)}}, NextCursor: ptr("YXJ0")}),
@@ -177,6 +179,7 @@ func TestCommands(t *testing.T) {
 		"checkpoint-cat":      "checkpoint cat " + run + " " + ckpt + " go.mod",
 		"artifact-list":       "artifact list " + run,
 		"artifact-no-file":    "artifact upload nowhere.txt",
+		"artifact-complete":   "artifact complete " + id("art", 1),
 		"logs":                "logs " + run + "/build",
 		"logs-no-such-step":   "logs " + run + "/deploy",
 		"logs-list":           "logs " + id("step", 1) + " --list",

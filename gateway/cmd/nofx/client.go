@@ -18,30 +18,40 @@ import (
 
 const (
 	maxTries      = 3                // of a request that may be repeated
+	patientTries  = 10               // of one that takes long, or that much work went before
 	maxAnswer     = 64 << 20         // bytes of one JSON answer
 	answerTimeout = 30 * time.Second // for the head of an answer
+	maxBackoff    = 10 * time.Second // between two tries
 	maxRetryAfter = 10 * time.Second // beyond that people decide
 )
 
 // client speaks to the gateway of this process's configuration.
-func (a *app) client() (*api.Client, error) { return a.clientWithin(answerTimeout) }
+func (a *app) client() (*api.Client, error) {
+	return a.clientAs(caller{tries: maxTries}, answerTimeout)
+}
 
-// clientWithin is client for requests that may take so long.
-func (a *app) clientWithin(limit time.Duration) (*api.Client, error) {
+// patientClient is client for requests that may all be repeated and whose answers
+// may take so long. It does not give up when a gateway restarts or a connection
+// breaks.
+func (a *app) patientClient(limit time.Duration) (*api.Client, error) {
+	return a.clientAs(caller{tries: patientTries, harmless: true}, limit)
+}
+
+func (a *app) clientAs(c caller, limit time.Duration) (*api.Client, error) {
 	address, key, err := a.gateway()
 	if err != nil {
 		return nil, err
 	}
-	return a.clientOf(address, key, limit)
+	c.address, c.key = address, key
+	return a.clientOf(c, limit)
 }
 
-func (a *app) clientOf(address, key string, limit time.Duration) (*api.Client, error) {
+// clientOf is a client that calls as c says.
+func (a *app) clientOf(c caller, limit time.Duration) (*api.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = limit
-	return api.NewClient(address, api.WithHTTPClient(&caller{
-		address: address, key: key, pause: a.pause,
-		http: &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind},
-	}))
+	c.pause, c.http = a.pause, &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind}
+	return api.NewClient(c.address, api.WithHTTPClient(&c))
 }
 
 // leaveKeyBehind drops the key when a redirect leaves the gateway. Go compares
@@ -57,9 +67,11 @@ func leaveKeyBehind(req *http.Request, via []*http.Request) error {
 }
 
 // caller adds the key to requests and repeats those that may be repeated: reads,
-// and those with an Idempotency-Key.
+// those with an Idempotency-Key, and all when it is told that they do no harm.
 type caller struct {
 	address, key string
+	tries        int
+	harmless     bool
 	http         *http.Client
 	pause        func(context.Context, time.Duration) error
 }
@@ -68,14 +80,14 @@ func (c *caller) Do(req *http.Request) (*http.Response, error) {
 	req.Header.Set("Authorization", "Bearer "+c.key)
 	req.Header.Set("User-Agent", "nofx-cli")
 	stream := req.Header.Get("Accept") == eventStream // comes back by itself, see stream.go
-	repeatable := !stream && (req.Method == http.MethodGet || req.Header.Get("Idempotency-Key") != "")
+	repeatable := !stream && (c.harmless || req.Method == http.MethodGet || req.Header.Get("Idempotency-Key") != "")
 	for try := 1; ; try++ {
 		resp, err := c.http.Do(req)
 		if err != nil {
 			err = fmt.Errorf("no answer from the gateway at %s: %w", c.address, cause(err))
 		}
 		wait, again := worthRepeating(resp, err, try)
-		if !repeatable || !again || try == maxTries {
+		if !repeatable || !again || try == c.tries {
 			return resp, err
 		}
 		if resp != nil {
@@ -103,7 +115,7 @@ func cause(err error) error {
 
 // worthRepeating reports whether the same request may fare better, and when.
 func worthRepeating(resp *http.Response, err error, try int) (time.Duration, bool) {
-	backoff := jitter(200 * time.Millisecond << try)
+	backoff := jitter(min(200*time.Millisecond<<try, maxBackoff))
 	if err != nil {
 		return backoff, true
 	}

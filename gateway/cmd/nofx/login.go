@@ -31,7 +31,7 @@ input, without showing it, and tried at the gateway before it is kept.`,
 			if err != nil {
 				return err
 			}
-			client, err := a.clientOf(address, key, answerTimeout)
+			client, err := a.clientOf(caller{address: address, key: key, tries: maxTries}, answerTimeout)
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ func (a *app) whoamiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client, err := a.clientOf(address, key, answerTimeout)
+			client, err := a.clientOf(caller{address: address, key: key, tries: maxTries}, answerTimeout)
 			if err != nil {
 				return err
 			}

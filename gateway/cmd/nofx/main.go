@@ -37,10 +37,7 @@ func surroundings() *app {
 	if out := int(os.Stdout.Fd()); term.IsTerminal(out) && os.Getenv("TERM") != "dumb" {
 		a.screen = func() (width, height int) {
 			width, height, err := term.GetSize(out)
-			if err != nil {
-				return 80, 24
-			}
-			return width, height
+			return sized(width, height, err)
 		}
 	}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
@@ -52,6 +49,15 @@ func surroundings() *app {
 		}
 	}
 	return a
+}
+
+// sized is the size of a terminal as it was asked for, or that of a common one: a
+// terminal without anybody at its size, as behind some pipes, says 0×0.
+func sized(width, height int, err error) (int, int) {
+	if err != nil || width <= 0 || height <= 0 {
+		return 80, 24
+	}
+	return width, height
 }
 
 // pause waits for d, or for the end of ctx.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -23,8 +22,6 @@ func (a *app) answer(raw []byte, human func(w io.Writer)) error {
 
 // table writes rows under a head in columns; its cells are made one clean line.
 func table(w io.Writer, head []string, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(head, "\t"))
 	for _, row := range rows {
 		for i := range row {
 			row[i] = clean(row[i])
@@ -32,9 +29,26 @@ func table(w io.Writer, head []string, rows [][]string) {
 				row[i] = "-"
 			}
 		}
-		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
-	t.Flush()
+	columns(w, append([][]string{head}, rows...))
+}
+
+// columns writes rows of as many cells each, which are lined up.
+func columns(w io.Writer, rows [][]string) {
+	var widths []int
+	for _, row := range rows {
+		widths = append(widths, make([]int, max(len(row)-len(widths), 0))...)
+		for i, cell := range row {
+			widths[i] = max(widths[i], cells(cell))
+		}
+	}
+	for _, row := range rows {
+		last := len(row) - 1
+		for i, cell := range row[:last] {
+			fmt.Fprint(w, pad(cell, widths[i]+2))
+		}
+		fmt.Fprintln(w, row[last])
+	}
 }
 
 // fitted is table on a terminal that is wide enough for all but the last column,
@@ -44,9 +58,9 @@ func (a *app) fitted(w io.Writer, head []string, rows [][]string) {
 		width, _ := a.screen()
 		last := len(head) - 1
 		for i := range last {
-			widest := len([]rune(head[i]))
+			widest := cells(head[i])
 			for _, row := range rows {
-				widest = max(widest, len([]rune(clean(row[i]))))
+				widest = max(widest, cells(clean(row[i])))
 			}
 			width -= widest + 2
 		}
@@ -68,13 +82,13 @@ func (a *app) narrow() bool {
 
 // facts writes names and values in two columns, without those that are empty.
 func facts(w io.Writer, pairs ...string) {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	var rows [][]string
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i+1] != "" {
-			fmt.Fprintf(t, "%s\t%s\n", pairs[i], clean(pairs[i+1]))
+			rows = append(rows, []string{pairs[i], clean(pairs[i+1])})
 		}
 	}
-	t.Flush()
+	columns(w, rows)
 }
 
 // nextPage tells how to see more.
@@ -96,15 +110,6 @@ func clean(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// shorten cuts s to at most n characters, the last one an ellipsis.
-func shorten(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:max(n-1, 0)]) + "…"
 }
 
 // deref is what p points to, or the zero value.

@@ -198,9 +198,9 @@ func (a *app) printTimeline(w io.Writer, t api.Timeline) {
 		rows[i] = []string{s.Name, string(s.Status), fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts), ms(item.WaitMs), ms(item.RunMs), ""}
 	}
 	for i := range head[:len(head)-1] {
-		widest := len(head[i])
+		widest := cells(head[i])
 		for _, row := range rows {
-			widest = max(widest, len([]rune(row[i])))
+			widest = max(widest, cells(clean(row[i])))
 		}
 		width -= widest + 2
 	}

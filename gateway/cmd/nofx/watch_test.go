@@ -134,6 +134,39 @@ func TestWatchBoard(t *testing.T) {
 	}
 }
 
+// TestWatchBoardWide watches a run whose goal and steps are of characters that take
+// two cells: however wide the terminal, no row of an older board stays on it.
+func TestWatchBoardWide(t *testing.T) {
+	t.Parallel()
+	wide := func(d api.RunDetail) api.RunDetail {
+		d.Run.Goal, d.Steps = strings.Repeat("目标", 60), slices.Clone(d.Steps)
+		for i := range d.Steps {
+			d.Steps[i].Name = strings.Repeat("构建", 5+10*i)
+		}
+		return d
+	}
+	for _, width := range []int{120, 80, 41} {
+		t.Run(fmt.Sprint(width), func(t *testing.T) {
+			t.Parallel()
+			c := newCLI(t, "")
+			c.screen = func() (int, int) { return width, 24 }
+			b := &board{a: c.app, p: *newProgress(wide(detail()))}
+			for range 3 {
+				if err := b.draw(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			screen := display(t, c.out.String(), width)
+			if got := strings.Count(screen, id("run", 1)+"  "); got != 1 {
+				t.Errorf("%d boards on the screen, want one:\n%s", got, screen)
+			}
+			if got := strings.Count(screen, "目标"); got == 0 || strings.Count(screen, "STEP") != 1 {
+				t.Errorf("%d of the goal's words on the screen, want some, above one head:\n%s", got, screen)
+			}
+		})
+	}
+}
+
 // display is what a terminal shows of s: it knows up, return, clear below, and
 // wraps lines that are too long.
 func display(t *testing.T, s string, width int) string {
@@ -156,11 +189,18 @@ func display(t *testing.T, s string, width int) string {
 			t.Fatalf("the screen ends inside a line: %q", s)
 		}
 		s = more
-		plain := []rune(unpainted(line))
-		for len(plain) > width {
-			rows, plain = append(rows, string(plain[:width])), plain[width:]
+		row, used := "", 0
+		for _, r := range unpainted(line) {
+			taken := 1
+			if r >= 0x2E80 { // a CJK character, in what these tests show
+				taken = 2
+			}
+			if used+taken > width {
+				rows, row, used = append(rows, row), "", 0
+			}
+			row, used = row+string(r), used+taken
 		}
-		rows = append(rows, string(plain))
+		rows = append(rows, row)
 	}
 	return strings.Join(rows, "\n") + "\n"
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
@@ -69,12 +70,13 @@ func (s *Server) getArtifact(c echo.Context, p *Principal) error {
 	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: out})
 }
 
-// How long verifying an artifact may take, how many are verified at once, and how
-// long a client has to put the bytes.
+// How long verifying an artifact may take, how many are verified at once and how
+// many of them of one tenant, and how long a client has to put the bytes.
 const (
-	verifyTimeout = 5 * time.Minute
-	verifyAtOnce  = 4
-	uploadTTL     = blob.MaxSignedTTL
+	verifyTimeout  = 5 * time.Minute
+	verifyAtOnce   = 4
+	verifyOfTenant = verifyAtOnce / 2
+	uploadTTL      = blob.MaxSignedTTL
 )
 
 // createArtifact announces an artifact and answers where its bytes go. What is
@@ -188,27 +190,34 @@ func (s *Server) completeArtifact(c echo.Context, p *Principal) error {
 		return err
 	}
 	if a.State == run.Pending {
-		key := blob.BlobKey(p.Tenant, [32]byte(a.SHA256))
-		if err := s.verifyUpload(ctx, a, key); err != nil {
-			return err
-		}
-		if a, err = s.Store.CompleteUpload(ctx, p.Tenant, id, key); err != nil {
+		a, err = s.verifier.do(ctx, p.Tenant, id, func(ctx context.Context) (run.Artifact, error) {
+			return s.verifyUpload(ctx, p.Tenant, id)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: apiArtifact(a)})
 }
 
-// verifyUpload copies the bytes of a from where they were put to key. They are
+// verifyUpload makes an artifact readable when its bytes are right, unless it has
+// become so meanwhile.
+func (s *Server) verifyUpload(ctx context.Context, tenant, id uuid.UUID) (run.Artifact, error) {
+	a, err := s.Store.Upload(ctx, tenant, id)
+	if err != nil || a.State != run.Pending {
+		return a, err
+	}
+	key := blob.BlobKey(tenant, [32]byte(a.SHA256))
+	if err := s.copyUpload(ctx, a, key); err != nil {
+		return run.Artifact{}, err
+	}
+	return s.Store.CompleteUpload(ctx, tenant, id, key)
+}
+
+// copyUpload copies the bytes of a from where they were put to key. They are
 // copied by us and not by the storage: whoever has the URL may put others while we
 // look, and only what passed through here is known to be right.
-func (s *Server) verifyUpload(ctx context.Context, a run.Artifact, key string) error {
-	select {
-	case s.verify <- struct{}{}:
-		defer func() { <-s.verify }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+func (s *Server) copyUpload(ctx context.Context, a run.Artifact, key string) error {
 	sum := [32]byte(a.SHA256)
 	r, err := s.Blobs.Open(ctx, a.Key, 0, -1)
 	if errors.Is(err, fault.Gone) {

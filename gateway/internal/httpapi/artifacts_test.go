@@ -1,16 +1,24 @@
 package httpapi
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"nofx.dev/gateway/api"
+	"nofx.dev/shared/blob"
 	"nofx.dev/shared/run"
 )
 
@@ -192,6 +200,84 @@ func TestCompleteAtOnce(t *testing.T) {
 		count(*) FILTER (WHERE state = 'condemned' AND kind = 'upload') FROM nofx.object`).Scan(&live, &condemned); err != nil || live != 1 || condemned != 1 {
 		t.Errorf("objects = %d live, %d condemned, %v, want the artifact's and the upload's", live, condemned, err)
 	}
+}
+
+// A client whose connection breaks while its artifact is verified asks again and
+// hears of the same verification.
+func TestCompleteAfterABrokenConnection(t *testing.T) {
+	const content = "verified once"
+	slow := newSlowStorage(t)
+	g := newGateway(t, func(c *Config) {
+		blobs, err := blob.Open(blob.Config{Endpoint: slow.url, PublicEndpoint: storage.Endpoint, Bucket: slow.bucket,
+			Region: storage.Region, AccessKey: storage.AccessKey, SecretKey: storage.SecretKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Blobs = blobs
+	})
+	created := g.announce(content)
+	if status := g.putSigned(created.Upload, content); status != http.StatusOK {
+		t.Fatalf("PUT = %d, want 200", status)
+	}
+	ctx, breakOff := context.WithCancel(t.Context())
+	req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/artifacts/"+created.Artifact.ID+"/complete", nil)
+	req.Header.Set("Authorization", "Bearer "+g.key)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		defer func() { _ = recover() }() // of [http.ErrAbortHandler], as net/http does
+		g.server.ServeHTTP(httptest.NewRecorder(), req)
+	}()
+	<-slow.reading
+	breakOff()
+	<-answered
+	close(slow.open)
+	a := decodeAs[api.ArtifactAnswer](t, g.complete(created.Artifact.ID)).Artifact
+	if a.ID != created.Artifact.ID {
+		t.Errorf("complete, again = %+v, want the artifact", a)
+	}
+	if got := slow.reads.Load(); got != 1 {
+		t.Errorf("the bytes were read %d times, want once", got)
+	}
+}
+
+// slowStorage is the storage, but what is read of it comes when open is closed.
+type slowStorage struct {
+	url, bucket string
+	reading     chan struct{} // a value for each reading that waits
+	open        chan struct{}
+	reads       atomic.Int32
+}
+
+func newSlowStorage(t *testing.T) *slowStorage {
+	t.Helper()
+	s := &slowStorage{reading: make(chan struct{}, 8), open: make(chan struct{}), bucket: "b" + strings.ReplaceAll(uuid.NewString(), "-", "")}
+	if err := storage.MakeBucket(t.Context(), s.bucket); err != nil {
+		t.Fatal(err)
+	}
+	target, err := url.Parse(storage.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // is signed
+	}, ErrorHandler: func(http.ResponseWriter, *http.Request, error) {}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/upload/") {
+			s.reads.Add(1)
+			s.reading <- struct{}{}
+			select {
+			case <-s.open:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
 }
 
 // A plan names artifacts that are there, of the caller's own tenant.

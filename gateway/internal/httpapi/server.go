@@ -57,7 +57,7 @@ type Server struct {
 	shared   *buckets // by tenant
 	streams  *slots
 	trees    *tree.Source
-	verify   chan struct{} // one for each artifact being verified
+	verifier *verifier
 	health   healthCache
 	draining atomic.Bool
 	routes   map[string]string // by Echo's path: the contract's
@@ -140,16 +140,16 @@ func (s *Server) operations() []operation {
 // error, so that nothing is ever served that nobody thought about.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		Config:  cfg,
-		echo:    echo.New(),
-		tracer:  otel.Tracer("nofx.dev/gateway/internal/httpapi"),
-		keys:    newKeyring(cfg.Store, cfg.DevKeys),
-		rate:    newBuckets(cfg.Rate, 2*cfg.Rate),
-		shared:  newBuckets(cfg.TenantRate, 2*cfg.TenantRate),
-		streams: &slots{most: cfg.Streams},
-		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
-		verify:  make(chan struct{}, verifyAtOnce),
-		routes:  map[string]string{},
+		Config:   cfg,
+		echo:     echo.New(),
+		tracer:   otel.Tracer("nofx.dev/gateway/internal/httpapi"),
+		keys:     newKeyring(cfg.Store, cfg.DevKeys),
+		rate:     newBuckets(cfg.Rate, 2*cfg.Rate),
+		shared:   newBuckets(cfg.TenantRate, 2*cfg.TenantRate),
+		streams:  &slots{most: cfg.Streams},
+		trees:    &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
+		verifier: newVerifier(),
+		routes:   map[string]string{},
 	}
 	s.echo.Pre(s.observe)
 	for _, op := range s.operations() {
@@ -175,6 +175,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.chain.Ser
 
 // Drain makes readiness fail, so that load balancers look elsewhere.
 func (s *Server) Drain() { s.draining.Store(true) }
+
+// Close ends what outlives requests and waits for it. Nothing is served any more.
+func (s *Server) Close() { s.verifier.close() }
 
 // HTTP is the server for a listener, with the limits and timeouts of SECURITY.md
 // §6. Streams lift its limits for themselves.

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/mattn/go-runewidth"
+)
+
+// Terminals count in cells, and other people's text is not all of one cell a
+// character. What is measured here is never less than what a terminal draws: a line
+// that is wider than thought wraps, and the board no longer knows where it is.
+
+// narrowest is the condition of a terminal that was told nothing, whatever the
+// locale: characters of ambiguous width take one cell.
+var narrowest = runewidth.Condition{StrictEmojiNeutral: true}
+
+// emojiStyle asks for the emoji of the character before it, which takes a cell more
+// on the terminals that obey.
+const emojiStyle = '\ufe0f'
+
+func cellsOf(r rune) int {
+	if r == emojiStyle {
+		return 1
+	}
+	return narrowest.RuneWidth(r)
+}
+
+// cells is how many cells s takes in one row.
+func cells(s string) (n int) {
+	for _, r := range s {
+		n += cellsOf(r)
+	}
+	return n
+}
+
+// shorten cuts s to at most n cells, the last one an ellipsis.
+func shorten(s string, n int) string {
+	if cells(s) <= n {
+		return s
+	}
+	left := n - 1
+	for i, r := range s {
+		if left -= cellsOf(r); left < 0 {
+			return s[:i] + "…"
+		}
+	}
+	return s
+}
+
+// pad fills s with blanks to n cells.
+func pad(s string, n int) string { return s + strings.Repeat(" ", max(n-cells(s), 0)) }
+
+// rowsOf is how many rows of so many columns a line takes. A character of two cells
+// leaves the last cell of a row empty and begins the next.
+func rowsOf(line string, columns int) int {
+	n, used := 1, 0
+	for _, r := range line {
+		w := cellsOf(r)
+		if used+w > columns && used > 0 {
+			n, used = n+1, 0
+		}
+		used += w
+	}
+	return n
+}
