@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -78,6 +79,47 @@ func TestBlobsAtOnce(t *testing.T) {
 	}
 	if n := one[int](t, s, "SELECT count(*) FROM nofx.blob"); n != 600 {
 		t.Errorf("blobs = %d, want each of the 600 once", n)
+	}
+	s.wantSound(t)
+	s.wantNoDeadlock(t)
+}
+
+// Batches of steps that begin to wait for the same signals, each in an order of its
+// own, and the signals as they come.
+func TestSignalKeysAtOnce(t *testing.T) {
+	t.Parallel()
+	s := setupWith(t, postgres.Config{MaxConns: 8})
+	const keys = 20
+	for round := range 3 {
+		key := func(i int) string { return fmt.Sprint("k", round, "/", i) }
+		batches := make([][]postgres.Finish, 4)
+		for i := range keys {
+			for b := range batches {
+				_, steps := s.create(t, "s:")
+				k := i
+				if b%2 == 1 {
+					k = keys - 1 - i
+				}
+				batches[b] = append(batches[b], postgres.Finish{Claim: s.claim(t, steps["s"].ID), Outcome: "wait",
+					Reason: "waits for a signal", Wait: &postgres.NewWait{Kind: "signal", Key: key(k), After: time.Hour}})
+			}
+		}
+		var fns []func()
+		for _, batch := range batches {
+			fns = append(fns, func() {
+				if _, err := s.FinishSteps(s.ctx, batch, postgres.Worker{ID: "w1", PID: 1}, ttl); err != nil {
+					t.Errorf("FinishSteps() = %v, want nil", err)
+				}
+			}, func() {
+				for i := range keys {
+					s.signal(t, key(i), "1")
+				}
+			})
+		}
+		atOnce(fns...)
+	}
+	if n := one[int](t, s, "SELECT count(*) FROM nofx.inbox WHERE step_id IS NULL") + one[int](t, s, "SELECT count(*) FROM nofx.step WHERE state <> 'ready'"); n != 0 {
+		t.Errorf("signals that nobody took and steps that were not woken = %d, want 0", n)
 	}
 	s.wantSound(t)
 	s.wantNoDeadlock(t)
