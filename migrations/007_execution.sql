@@ -498,7 +498,7 @@ $$;
 CREATE TYPE nofx.finished AS (ord int, answer text, ended text, seconds float8, enqueue boolean, taken uuid);
 
 -- Records what an attempt came to that did not simply succeed, or left more than
--- a checkpoint; see finish_steps.
+-- a checkpoint; see finish_steps, which has locked the key of a signal.
 CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
 AS $$
@@ -540,9 +540,6 @@ BEGIN
     END IF;
     IF p ? 'wait' THEN
         v_until := clock_timestamp() + make_interval(secs => (p->'wait'->>'after_s')::float8);
-        IF p->'wait' ? 'key' THEN
-            PERFORM lock_signal(p_tenant, p->'wait'->>'key');
-        END IF;
         INSERT INTO wait (tenant_id, step_id, round, kind, wait_until, quorum, shown_digest, correlation)
         VALUES (s.tenant_id, s.id, 1 + coalesce((SELECT max(w.round) FROM wait w WHERE w.tenant_id = s.tenant_id AND w.step_id = s.id), 0),
             p->'wait'->>'kind', v_until, (p->'wait'->>'quorum')::int, p->'gate'->>'shown_digest', p->'wait'->>'key');
@@ -598,6 +595,10 @@ DECLARE
     v_attempt int;
 BEGIN
     PERFORM lock_runs(v_tenant, ARRAY(SELECT (e.i->>'run_id')::uuid FROM jsonb_array_elements(p) AS e (i)));
+    -- The keys of signals as well, in an order that does not depend on that of the steps.
+    FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
+        PERFORM lock_signal(v_tenant, x.key);
+    END LOOP;
     -- Several leases at once, so in the order in which a heartbeat takes them.
     FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) WHERE jsonb_array_length(p) > 1 ORDER BY 1 LOOP
         PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;

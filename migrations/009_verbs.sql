@@ -202,8 +202,8 @@ DECLARE
     v_locked record;
     v record;
 BEGIN
-    -- A wait locks run, step, key in this order, so this does; who began to wait
-    -- in between is not waited for.
+    -- A wait locks the run before the key, so this does; who began to wait in
+    -- between is not waited for.
     SELECT * INTO v_locked FROM waiting_for(v_tenant, p_key);
     IF v_locked.step_id IS NOT NULL THEN
         PERFORM lock_step(v_locked.step_id);

@@ -26,6 +26,16 @@ AS $$
     FROM nofx.tenant t WHERE t.tenant_id = p_tenant
 $$;
 
+-- Whether the newest event of a run that ended is its end, or older than p_since: a
+-- gate of it may be waived long after, and what that tells has its own time. An
+-- event that is not to be seen yet is newer.
+CREATE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamptz) RETURNS boolean
+    LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (SELECT FROM nofx.event e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.seq = p_seq
+        AND (e.step_id IS NULL OR e.at <= p_since))
+$$;
+
 -- Runs whose retention has passed and that have events left, at most p_limit of
 -- those found by p_looks looks behind a place, over all tenants; then, unless the
 -- end was reached, the place to go on from. A look is one descent into the events'
@@ -58,10 +68,10 @@ BEGIN
             v_keeper := v_tenant;
             v_since := clock_timestamp() - retention(v_tenant);
         END IF;
-        SELECT y.created_at, y.finished_at INTO r FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run;
+        SELECT y.created_at, y.finished_at, y.event_seq INTO r FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run;
         IF r.created_at > v_since THEN
             v_run := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-        ELSIF r.finished_at <= v_since THEN
+        ELSIF r.finished_at <= v_since AND is_quiet(v_tenant, v_run, r.event_seq, v_since) THEN
             v_found := v_found + 1;
             tenant_id := v_tenant;
             run_id := v_run;
@@ -97,7 +107,7 @@ BEGIN
     FOR x IN
         SELECT r.id, r.event_seq, coalesce(r.pruned_seq, 0) AS pruned FROM run r
         WHERE r.tenant_id = v_tenant AND r.id = ANY (p_runs) AND r.state IN ('succeeded', 'failed', 'cancelled') AND r.finished_at <= v_since
-            AND r.pruned_seq IS DISTINCT FROM r.event_seq
+            AND r.pruned_seq IS DISTINCT FROM r.event_seq AND is_quiet(v_tenant, r.id, r.event_seq, v_since)
         ORDER BY r.id FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         EXIT WHEN v_left <= 0;

@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -69,24 +72,27 @@ func (c *Checkpoint) parent() Parent {
 }
 
 // insertBlobs records what was stored, with the next statement or the commit.
-// What is known already stays as it is: the same digest is the same bytes.
+// What is known already stays as it is: the same digest is the same bytes. To learn
+// that of a row that another transaction has just inserted is to wait for its end,
+// as for a lock: so a transaction records all that it has at once, in the order of
+// digests and keys, after it has locked its runs.
 func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) {
 	if len(objects) > 0 {
 		var keys, kinds []string
 		var sums [][]byte
-		var bytes []int64
-		for _, o := range objects {
+		var sizes []int64
+		for _, o := range slices.SortedFunc(slices.Values(objects), func(a, b Object) int { return strings.Compare(a.Key, b.Key) }) {
 			keys, kinds = append(keys, o.Key), append(kinds, o.Kind)
-			sums, bytes = append(sums, o.SHA256[:]), append(bytes, o.Bytes)
+			sums, sizes = append(sums, o.SHA256[:]), append(sizes, o.Bytes)
 		}
 		queue(tx, `INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind)
 			SELECT $1, o.* FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS o
-			ON CONFLICT DO NOTHING`, tenant, keys, sums, bytes, kinds)
+			ON CONFLICT DO NOTHING`, tenant, keys, sums, sizes, kinds)
 	}
 	if len(blobs) > 0 {
 		var sums, packs [][]byte
 		var sizes, offs, lens []int64
-		for _, b := range blobs {
+		for _, b := range slices.SortedFunc(slices.Values(blobs), func(a, b Blob) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) }) {
 			var pack []byte
 			if b.Pack != nil {
 				pack = b.Pack[:]
@@ -133,8 +139,11 @@ func (db *DB) Blobs(ctx context.Context, tenant uuid.UUID, digests [][32]byte) (
 // that the lease is lost and nothing was written.
 func (db *DB) RecordCheckpoint(ctx context.Context, c *Claim, ck *Checkpoint) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		if err := recordCheckpoints(tx, []map[string]any{ck.item(c, trace.SpanContextFromContext(ctx))}); err != nil {
+			return err
+		}
 		insertBlobs(tx, c.TenantID, ck.Blobs, ck.Objects)
-		return recordCheckpoints(tx, []map[string]any{ck.item(c, trace.SpanContextFromContext(ctx))})
+		return nil
 	})
 }
 

@@ -126,7 +126,8 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			enqueue bool
 			c       claimRow
 			readied []Finish
-			stored  []*Checkpoint
+			blobs   []Blob
+			objects []Object
 			claims  = make([]*Claim, len(list))
 		)
 		if _, err := pgx.ForEachRow(rows, append([]any{&at, &answer, &ended, &seconds, &enqueue}, c.fields()...), func() error {
@@ -136,7 +137,9 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			case "fenced":
 				d.Err = fault.New(fault.Fenced, "fenced", "step %s: fence %d is lost", f.Claim.StepID, f.Claim.Fence)
 			case "ok":
-				stored = append(stored, f.Checkpoints...)
+				for _, ck := range f.Checkpoints {
+					blobs, objects = append(blobs, ck.Blobs...), append(objects, ck.Objects...)
+				}
 			}
 			if ended != nil {
 				d.Ended, d.After = *ended, time.Duration(*seconds*float64(time.Second))
@@ -153,9 +156,7 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 		}); err != nil {
 			return err
 		}
-		for _, ck := range stored {
-			insertBlobs(tx, tenant, ck.Blobs, ck.Objects)
-		}
+		insertBlobs(tx, tenant, blobs, objects)
 		for _, f := range readied {
 			if err := db.enqueueReady(trace.ContextWithSpanContext(ctx, f.Span), tx, tenant, f.Claim.RunID); err != nil {
 				return err

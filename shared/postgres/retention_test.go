@@ -253,6 +253,55 @@ func TestPrunedRunTriedAgain(t *testing.T) {
 	s.wantSound(t)
 }
 
+// What is told of a run long after its end is kept as long as everything is, and
+// with it the feed of its tenant.
+func TestLateWaiver(t *testing.T) {
+	t.Parallel()
+	for name, pruned := range map[string]bool{"of a run that was pruned": true, "of a run that nobody has pruned yet": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			r, steps := s.create(t, "a:", "b:")
+			a, b := s.claim(t, steps["a"].ID), s.claim(t, steps["b"].ID)
+			gate := s.finish(t, a, "gate failed").Gate.ID
+			s.finish(t, b, "fail")
+			s.age(t, 31, r.ID)
+			if pruned {
+				s.prune(t, 1000, r.ID)
+			}
+			s.ended(t)
+			s.untilFed(t)
+			_, before, err := s.Feed(s.ctx, s.tenant, postgres.FeedFilter{}, postgres.FeedCursor{}, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.decide(gate, "waive"); err != nil {
+				t.Fatalf("DecideGate(waive) = %v", err)
+			}
+			s.wantStates(t, r.ID, "failed a:failed b:failed")
+			if found := s.expired(t, 100, 100); len(found) != 0 {
+				t.Errorf("ExpiredRuns = %v, want none", found)
+			}
+			if p := s.prune(t, 1000, r.ID); p != (postgres.Pruned{}) {
+				t.Errorf("PruneRuns = %+v, want nothing", p)
+			}
+			s.untilFed(t)
+			list, _, err := s.Feed(s.ctx, s.tenant, postgres.FeedFilter{Types: []string{"gate.waived"}}, before, 10)
+			if err != nil || len(list) != 1 {
+				t.Errorf("Feed(of a cursor before the waiver) = %d, %v, want the waiver", len(list), err)
+			}
+			s.exec(t, "UPDATE nofx.event SET at = at - interval '31 days' WHERE run_id = $1", r.ID)
+			if found := s.expired(t, 100, 100); len(found) != 1 {
+				t.Errorf("ExpiredRuns(31 days later) = %v, want the run", found)
+			}
+			if p := s.prune(t, 1000, r.ID); p.Events == 0 {
+				t.Errorf("PruneRuns(31 days later) = %+v, want the waiver", p)
+			}
+			s.wantSound(t)
+		})
+	}
+}
+
 // Workers that prune the same runs at once delete each row once, and nobody waits
 // for a run that somebody else holds.
 func TestPruneAtOnce(t *testing.T) {
