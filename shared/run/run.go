@@ -105,7 +105,8 @@ type Event struct {
 	SpanID    string
 	Fence     *int64
 	At        time.Time
-	XID       int64 // its transaction: with RunID and Seq its place in the tenant's feed
+	XID       int64  // its transaction: with RunID and Seq its place in the tenant's feed
+	Project   string // slug of its run's, where it was read from the feed
 }
 
 // Gate is a step's decision: its verdict is its state.
