@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
@@ -138,6 +140,41 @@ func TestEventStreams(t *testing.T) {
 	// What a foreign caller sees of it: nothing.
 	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
 	g.want(g.get(path, header{"Accept": "text/event-stream", "Authorization": "Bearer " + other}), http.StatusNotFound, "not-found")
+}
+
+// TestStreamPlaces checks who is refused when the places for streams are taken,
+// and that each comes back.
+func TestStreamPlaces(t *testing.T) {
+	t.Parallel()
+	s := &Server{streams: streams{slots{most: 2}, slots{most: 3}, slots{most: 4}}}
+	tenant, key := uuid.New(), uuid.New()
+	first, second := &Principal{Tenant: tenant, Key: key}, &Principal{Tenant: tenant, Key: uuid.New()}
+	foreign, last := &Principal{Tenant: uuid.New(), Key: uuid.New()}, &Principal{Tenant: uuid.New(), Key: uuid.New()}
+	for round := range 2 {
+		var taken []func()
+		for i, tc := range []struct {
+			who  *Principal
+			want fault.Kind
+		}{
+			{first, ""}, {first, ""}, {first, fault.RateLimited}, {second, ""}, {second, fault.RateLimited},
+			{foreign, ""}, {foreign, fault.Unavailable}, {last, fault.Unavailable},
+		} {
+			release, err := s.openStream(tc.who)
+			if fault.KindOf(err) != tc.want {
+				t.Errorf("round %d, stream %d: openStream = %v, want %q", round, i, err, tc.want)
+			}
+			var e *fault.Error
+			if errors.As(err, &e) && e.RetryAfter == 0 {
+				t.Errorf("round %d, stream %d: %v says not when to come back", round, i, err)
+			}
+			if err == nil {
+				taken = append(taken, release)
+			}
+		}
+		for _, release := range taken {
+			release()
+		}
+	}
 }
 
 // TestStreamsEndWithTheirKey checks that an open stream ends when its key is

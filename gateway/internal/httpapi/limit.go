@@ -103,6 +103,9 @@ type slots struct {
 	open map[string]int
 }
 
+// streams are the places for open streams: of a caller, of a tenant, of all.
+type streams struct{ key, tenant, total slots }
+
 func (s *slots) acquire(name string) (release func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,13 +125,34 @@ func (s *slots) acquire(name string) (release func(), ok bool) {
 	}, true
 }
 
-// openStream counts a stream of the caller; release gives it back.
+// openStream takes a place for a stream of the caller; release gives it back.
+// fault.RateLimited says that the caller or its tenant has as many as it may,
+// fault.Unavailable that this process has.
 func (s *Server) openStream(p *Principal) (release func(), err error) {
-	release, ok := s.streams.acquire(p.Key.String())
-	if !ok {
-		e := fault.New(fault.RateLimited, "rate-limited", "%d streams are open already", s.streams.most)
-		e.RetryAfter = 5 * time.Second
-		return nil, e
+	var taken []func()
+	release = func() {
+		for _, release := range taken {
+			release()
+		}
+	}
+	for _, of := range []struct {
+		*slots
+		name, whose string
+		kind        fault.Kind
+		code        string
+	}{
+		{&s.streams.key, p.Key.String(), "of this key", fault.RateLimited, "rate-limited"},
+		{&s.streams.tenant, p.Tenant.String(), "of this tenant", fault.RateLimited, "rate-limited"},
+		{&s.streams.total, "", "of this gateway", fault.Unavailable, "unavailable"},
+	} {
+		place, ok := of.acquire(of.name)
+		if !ok {
+			release()
+			e := fault.New(of.kind, of.code, "%d streams %s are open already", of.most, of.whose)
+			e.RetryAfter = 5 * time.Second
+			return nil, e
+		}
+		taken = append(taken, place)
 	}
 	return release, nil
 }
