@@ -87,6 +87,7 @@ CREATE TABLE nofx.step (
     failure_class      text,
     reason             text,
     outputs            jsonb,
+    outputs_bytes      int GENERATED ALWAYS AS (octet_length(outputs::text)) STORED, -- known without reading them
     head_checkpoint_id uuid, -- the newest accepted one that successors start from
     restored_from      uuid,
     UNIQUE (tenant_id, run_id, idx),
