@@ -18,7 +18,7 @@ type settings struct {
 	PublicURL     string        `env:"NOFX_PUBLIC_URL" doc:"base URL by which clients reach the API; keys of env dev are taken only where it is loopback, or unset with NOFX_ENV=development"`
 	DBConns       int32         `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" doc:"connections to the database at most"`
 	DrainDelay    time.Duration `env:"NOFX_DRAIN_DELAY" envDefault:"3s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
-	LimitRate     float64       `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many; 0: no limit"`
+	LimitRate     float64       `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many but of one at least; 0: no limit"`
 	TenantRate    float64       `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" doc:"the same of all keys of a tenant"`
 	Streams       int           `env:"NOFX_LIMIT_STREAMS" envDefault:"50" doc:"streams of one API key at once; 0: no limit"`
 	TenantStreams int           `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" doc:"the same of all keys of a tenant"`

@@ -11,7 +11,7 @@ import (
 // is no limit.
 type buckets struct {
 	rate  float64 // tokens per second
-	burst float64 // what a full bucket holds
+	burst float64 // what a full bucket holds, at least one token
 	now   func() time.Time
 
 	mu sync.Mutex
@@ -26,7 +26,7 @@ type bucket struct {
 const bucketsMost = 10_000
 
 func newBuckets(rate, burst float64) *buckets {
-	return &buckets{rate: rate, burst: burst, now: time.Now, m: map[string]bucket{}}
+	return &buckets{rate: rate, burst: max(1, burst), now: time.Now, m: map[string]bucket{}}
 }
 
 // take takes a token of name's bucket, or says how long to wait for one.
