@@ -1119,6 +1119,9 @@ type Problem struct {
 	// Instance The request's path
 	Instance string `json:"instance"`
 
+	// Oldest cursor-expired, when events were deleted: the cursor to go on from, behind which all is kept
+	Oldest *string `json:"oldest,omitempty"`
+
 	// Status The HTTP status
 	Status  int     `json:"status"`
 	Title   string  `json:"title"`
@@ -1877,7 +1880,7 @@ type ListCheckpointFilesParams struct {
 
 // ListRunEventsParams defines parameters for ListRunEvents.
 type ListRunEventsParams struct {
-	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here. Behind events that were deleted when the run's retention passed: 410 `cursor-expired`, and a stream tells `stream.gap`.
+	// After The seq after which to start; `next_cursor` and `stream_cursor` go here. Without it a page starts with the oldest event kept. Behind events that were deleted when the run's retention passed, or when none is kept: 410 `cursor-expired` with `oldest`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Types Only these types: `step.succeeded`, or a family: `gate.*`.

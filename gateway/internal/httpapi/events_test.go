@@ -239,3 +239,47 @@ func TestExpired(t *testing.T) {
 		}
 	}
 }
+
+// TestReopened checks the events of a run that was tried again after its retention
+// had passed: they begin with the oldest kept, and who asks for more is told where.
+func TestReopened(t *testing.T) {
+	g := newGateway(t)
+	old := g.create(oneStep)
+	path, id := "/api/runs/"+old.Run.ID, uuidOf(g, run.RunID, old.Run.ID)
+	g.finish(postgres.Finish{Claim: g.claim(old.Steps[0]), Outcome: "fail", Reason: "x", FailureClass: run.ClassTool})
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.run SET finished_at = finished_at - interval '31 days' WHERE id = $1", id); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := g.db.PruneRuns(t.Context(), g.tenant, []uuid.UUID{id}, 1000); err != nil || p.Events == 0 {
+		t.Fatalf("PruneRuns = %+v, %v, want the events", p, err)
+	}
+	pruned := decodeAs[api.RunDetail](t, g.get(path)).StreamCursor
+	gone := g.get(path + "/events")
+	g.want(gone, http.StatusGone, "cursor-expired")
+	if oldest := decodeAs[api.Problem](t, gone).Oldest; oldest == nil || *oldest != pruned {
+		t.Errorf("oldest = %v, want %s: %s", oldest, pruned, gone.body)
+	}
+	g.want(g.do(http.MethodPost, path+"/retry", ""), http.StatusOK, "")
+	want := g.types(path + "/events?after=" + pruned)
+	if len(want) == 0 {
+		t.Fatal("nothing happened since")
+	}
+	if diff := cmp.Diff(want, g.types(path+"/events?limit=1")); diff != "" {
+		t.Errorf("events by pages from the first (-want +got):\n%s", diff)
+	}
+	if got := g.types(path + "/events?types=gate.*"); len(got) != 0 {
+		t.Errorf("events of no gate = %v, want none", got)
+	}
+	lost := g.get(path + "/events?after=0")
+	g.want(lost, http.StatusGone, "cursor-expired")
+	if oldest := decodeAs[api.Problem](t, lost).Oldest; oldest == nil || *oldest != pruned {
+		t.Errorf("oldest = %v, want %s: %s", oldest, pruned, lost.body)
+	}
+	feed := g.get("/api/events?after=" + stream.FormatFeed(stream.Cursor{XID: 1}))
+	g.want(feed, http.StatusGone, "cursor-expired")
+	if oldest := decodeAs[api.Problem](t, feed).Oldest; oldest == nil {
+		t.Errorf("no oldest in %s", feed.body)
+	} else if r := g.get("/api/events?after=" + *oldest); r.status != http.StatusOK {
+		t.Errorf("feed from the oldest = %d %s, want 200", r.status, r.body)
+	}
+}

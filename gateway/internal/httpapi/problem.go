@@ -112,6 +112,7 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	}
 	p.From = metaString(e, "from")
 	p.Event = metaString(e, "event")
+	p.Oldest = metaString(e, "oldest")
 	if p.Code == api.ProblemCodeIllegalTransition {
 		p.Allowed = []string{} // said even when there is none
 	}
