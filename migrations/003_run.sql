@@ -89,6 +89,7 @@ CREATE TABLE nofx.step (
     failure_class      text,
     reason             text,
     outputs            jsonb,
+    outputs_bytes      int, -- as text, known without reading them; a generated column would be compiled at every update
     head_checkpoint_id uuid, -- the newest accepted one that successors start from
     restored_from      uuid,
     PRIMARY KEY (tenant_id, id),
@@ -458,6 +459,9 @@ BEGIN
         NEW.wait_until := NULL;
     ELSIF NEW.wait_until IS NULL THEN
         RAISE EXCEPTION 'step %: a wait has a deadline', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    IF NEW.outputs IS DISTINCT FROM OLD.outputs THEN
+        NEW.outputs_bytes := octet_length(NEW.outputs::text);
     END IF;
     IF octet_length(NEW.reason) > 2048 OR pg_column_size(NEW.outputs) > 262144 THEN
         RAISE EXCEPTION 'step %: its reason or its outputs are too long', OLD.id USING ERRCODE = 'check_violation';

@@ -17,6 +17,7 @@ CREATE TABLE nofx.gate (
     shown_checkpoint_id uuid,
     shown_digest        text,
     evidence            jsonb,
+    evidence_bytes      int GENERATED ALWAYS AS (octet_length(evidence::text)) STORED, -- known without reading it
     expires_at          timestamptz,
     trace_id            char(32) NOT NULL,
     decided_by          text,

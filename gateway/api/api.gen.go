@@ -934,9 +934,12 @@ type Gate struct {
 	DecidedBy *string    `json:"decided_by,omitempty"`
 
 	// Evidence An object whose members depend on the case
-	Evidence  Object     `json:"evidence,omitempty"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	ID        GateID     `json:"id"`
+	Evidence Object `json:"evidence,omitempty"`
+
+	// EvidenceOmitted True in a run whose gates have over 1 MiB of evidence in sum: that of this one is left out, `getGate` has it
+	EvidenceOmitted *bool      `json:"evidence_omitted,omitempty"`
+	ExpiresAt       *time.Time `json:"expires_at,omitempty"`
+	ID              GateID     `json:"id"`
 
 	// Kind Who decides: an exit code, or a person
 	Kind    GateKind `json:"kind"`
@@ -1115,6 +1118,9 @@ type Problem struct {
 
 	// Instance The request's path
 	Instance string `json:"instance"`
+
+	// Oldest cursor-expired, when events were deleted: the cursor to go on from, behind which all is kept
+	Oldest *string `json:"oldest,omitempty"`
 
 	// Status The HTTP status
 	Status  int     `json:"status"`
@@ -1354,16 +1360,19 @@ type Step struct {
 	Name RunStepName `json:"name"`
 
 	// Outputs An object whose members depend on the case
-	Outputs      Object     `json:"outputs,omitempty"`
-	ReadyAt      *time.Time `json:"ready_at,omitempty"`
-	Reason       *string    `json:"reason,omitempty"`
-	RestoredFrom *StepID    `json:"restored_from,omitempty"`
-	RunID        RunID      `json:"run_id"`
-	StartedAt    *time.Time `json:"started_at,omitempty"`
-	Status       StepStatus `json:"status"`
-	Tool         string     `json:"tool"`
-	Version      int64      `json:"version"`
-	WaitUntil    *time.Time `json:"wait_until,omitempty"`
+	Outputs Object `json:"outputs,omitempty"`
+
+	// OutputsOmitted True where steps are listed and their outputs are over 1 MiB in sum: those of this step are left out, `getStep` has them
+	OutputsOmitted *bool      `json:"outputs_omitted,omitempty"`
+	ReadyAt        *time.Time `json:"ready_at,omitempty"`
+	Reason         *string    `json:"reason,omitempty"`
+	RestoredFrom   *StepID    `json:"restored_from,omitempty"`
+	RunID          RunID      `json:"run_id"`
+	StartedAt      *time.Time `json:"started_at,omitempty"`
+	Status         StepStatus `json:"status"`
+	Tool           string     `json:"tool"`
+	Version        int64      `json:"version"`
+	WaitUntil      *time.Time `json:"wait_until,omitempty"`
 }
 
 // StepAnswer defines model for StepAnswer.
@@ -1871,7 +1880,7 @@ type ListCheckpointFilesParams struct {
 
 // ListRunEventsParams defines parameters for ListRunEvents.
 type ListRunEventsParams struct {
-	// After The seq after which to start, 0 by default; `next_cursor` and `stream_cursor` go here. Behind events that were deleted when the run's retention passed: 410 `cursor-expired`, and a stream tells `stream.gap`.
+	// After The seq after which to start; `next_cursor` and `stream_cursor` go here. Without it a page starts with the oldest event kept. Behind events that were deleted when the run's retention passed, or when none is kept: 410 `cursor-expired` with `oldest`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Types Only these types: `step.succeeded`, or a family: `gate.*`.
@@ -2354,7 +2363,7 @@ type ClientInterface interface {
 
 	// GetRun A run with its steps and gates, and where its event stream stands
 	//
-	// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed.
+	// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
 	//
 	// Corresponds with GET /api/runs/{run_id} (the `GetRun` operationId).
 	GetRun(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3189,7 +3198,7 @@ func (c *Client) PreviewRun(ctx context.Context, body PreviewRunJSONRequestBody,
 
 // GetRun A run with its steps and gates, and where its event stream stands
 //
-// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed.
+// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
 //
 // Corresponds with GET /api/runs/{run_id} (the `GetRun` operationId).
 func (c *Client) GetRun(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6816,7 +6825,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetRunWithResponse A run with its steps and gates, and where its event stream stands
 	//
-	// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed.
+	// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9108,7 +9117,7 @@ func (c *ClientWithResponses) PreviewRunWithResponse(ctx context.Context, body P
 
 // GetRunWithResponse A run with its steps and gates, and where its event stream stands
 //
-// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed.
+// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -167,7 +167,7 @@ func (s *store) history(t testing.TB, n int) {
 	const newRun, newStep = "('1' || lpad(to_hex(g.i), 31, '0'))::uuid", "('2' || lpad(to_hex(g.i), 31, '0'))::uuid"
 	copyRows := func(table, where string, id uuid.UUID, values map[string]string) string {
 		var to, from []string
-		for _, column := range all[string](t, s, "SELECT quote_ident(column_name) FROM information_schema.columns WHERE table_schema = 'nofx' AND table_name = $1", table) {
+		for _, column := range all[string](t, s, "SELECT quote_ident(column_name) FROM information_schema.columns WHERE table_schema = 'nofx' AND table_name = $1 AND is_generated = 'NEVER'", table) {
 			value, replaced := values[column]
 			if !replaced {
 				value = "x." + column

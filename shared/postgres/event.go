@@ -10,14 +10,20 @@ import (
 	"nofx.dev/shared/run"
 )
 
-const eventColumns = `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
+// eventColumns are those of scanEvent. Only a feed has to know projects.
+func eventColumns(project string) string {
+	return `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
 	coalesce(e.reason, ''), e.actor, jsonb_strip_nulls(jsonb_build_object(
-		'from', e.from_state, 'to', e.to_state, 'event', e.event, 'reason', e.reason, 'step', s.name, 'fence', e.fence)) || e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint
+		'from', e.from_state, 'to', e.to_state, 'event', e.event, 'reason', e.reason, 'step', s.name, 'fence', e.fence)) || e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint, ` + project + `
 	FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id`
+}
+
+const projectOfEvent = `(SELECT p.slug FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
+	WHERE r.tenant_id = e.tenant_id AND r.id = e.run_id)`
 
 func scanEvent(row pgx.CollectableRow) (e run.Event, err error) {
 	err = row.Scan(&e.RunID, &e.TenantID, &e.Seq, &e.StepID, &e.StepName, &e.Type, &e.Event, &e.FromState, &e.ToState,
-		&e.Reason, &e.Actor, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.XID)
+		&e.Reason, &e.Actor, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.XID, &e.Project)
 	return e, err
 }
 
@@ -44,7 +50,7 @@ func likePatterns(types []string) []string {
 // fault.Gone (cursor-expired, see [OldestKept]) says that some of them were deleted.
 func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, types []string, limit int) (list []run.Event, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+eventColumns+`
+		rows, err := tx.Query(ctx, "SELECT "+eventColumns("''")+`
 			WHERE e.tenant_id = $1 AND e.run_id = $2 AND e.seq > $3 AND e.type LIKE ANY ($4)
 			ORDER BY e.seq LIMIT $5`, tenant, runID, after, likePatterns(types), limit)
 		if err != nil {
@@ -105,7 +111,7 @@ func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after Fe
 		} else if after.XID <= pruned && pruned > 0 {
 			return expired(oldest)
 		}
-		rows, err := tx.Query(ctx, "SELECT "+eventColumns+`
+		rows, err := tx.Query(ctx, "SELECT "+eventColumns(projectOfEvent)+`
 			WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::bigint::text::xid8, $3, $4) AND e.xid < $5::bigint::text::xid8
 			  AND e.type LIKE ANY ($6) AND ($7::uuid[] IS NULL OR e.run_id = ANY ($7))
 			  AND ($8 = '' OR e.run_id IN (SELECT r.id FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id

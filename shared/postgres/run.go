@@ -167,7 +167,8 @@ func (db *DB) Run(ctx context.Context, tenant, id uuid.UUID) (r run.Run, err err
 
 // RunDetail is a run with its steps in plan order and its gates, as of one
 // moment: what is read here and what the stream brings after Run.EventSeq is
-// everything.
+// everything, but for the outputs and the evidence beyond 1 MiB in sum: of the
+// first steps and the newest gates there is all.
 type RunDetail struct {
 	Run   run.Run
 	Steps []run.Step
@@ -190,7 +191,7 @@ func runDetail(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (d RunDetai
 	if d.Steps, err = stepsOfRun(ctx, tx, tenant, id, -1, run.MaxSteps+1); err != nil {
 		return d, err
 	}
-	rows, err := tx.Query(ctx, "SELECT "+gateColumns+" WHERE g.tenant_id = $1 AND g.run_id = $2 ORDER BY g.id", tenant, id)
+	rows, err := tx.Query(ctx, "SELECT "+gateColumnsWith("sum(g.evidence_bytes) OVER (ORDER BY g.id DESC) <= $3")+" WHERE g.tenant_id = $1 AND g.run_id = $2 ORDER BY g.id", tenant, id, maxShown)
 	if err != nil {
 		return d, err
 	}

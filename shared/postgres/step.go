@@ -10,21 +10,35 @@ import (
 	"nofx.dev/shared/run"
 )
 
-const stepColumns = `s.id, s.run_id, s.idx, s.name, s.tool, s.state, s.version, s.fence, s.attempt, s.max_attempts,
+// maxShown bounds what the outputs of the steps that are listed together, and the
+// evidence of gates, may sum up to, in bytes: a thousand of either fit nowhere.
+const maxShown = 1 << 20
+
+// stepColumns are those of scanStep.
+var stepColumns = stepColumnsWith("true")
+
+// stepColumnsWith are stepColumns with the outputs of those steps alone for which
+// a condition holds.
+func stepColumnsWith(shown string) string {
+	return `s.id, s.run_id, s.idx, s.name, s.tool, s.state, s.version, s.fence, s.attempt, s.max_attempts,
 	ARRAY(SELECT n.name FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
 	      WHERE d.tenant_id = s.tenant_id AND d.step_id = s.id ORDER BY n.idx),
-	coalesce(s.failure_class, ''), coalesce(s.reason, ''), s.outputs, s.ready_at, s.wait_until, s.started_at, s.finished_at
+	coalesce(s.failure_class, ''), coalesce(s.reason, ''), CASE WHEN ` + shown + ` THEN s.outputs END, s.outputs IS NOT NULL AND NOT (` + shown + `),
+	s.ready_at, s.wait_until, s.started_at, s.finished_at
 	FROM nofx.step s`
+}
 
 func scanStep(row pgx.CollectableRow) (s run.Step, err error) {
 	err = row.Scan(&s.ID, &s.RunID, &s.Index, &s.Name, &s.Tool, &s.State, &s.Version, &s.Fence, &s.Attempt, &s.MaxAttempts,
-		&s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.ReadyAt, &s.WaitUntil, &s.StartedAt, &s.FinishedAt)
+		&s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.ReadyAt, &s.WaitUntil, &s.StartedAt, &s.FinishedAt)
 	return s, err
 }
 
+// stepsOfRun lists at most limit steps of a run, those after an index, with the
+// outputs of the first of them, up to maxShown.
 func stepsOfRun(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, afterIndex, limit int) ([]run.Step, error) {
-	rows, err := tx.Query(ctx, "SELECT "+stepColumns+`
-		WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.idx > $3 ORDER BY s.idx LIMIT $4`, tenant, runID, afterIndex, limit)
+	rows, err := tx.Query(ctx, "SELECT "+stepColumnsWith("sum(s.outputs_bytes) OVER (ORDER BY s.idx) <= $5")+`
+		WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.idx > $3 ORDER BY s.idx LIMIT $4`, tenant, runID, afterIndex, limit, maxShown)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +46,7 @@ func stepsOfRun(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, afterIn
 }
 
 // Steps lists the steps of a run in plan order, those after an index (-1: from
-// the first). An unknown run is fault.NotFound.
+// the first), with their outputs as long as they are 1 MiB in sum. An unknown run is fault.NotFound.
 func (db *DB) Steps(ctx context.Context, tenant, runID uuid.UUID, afterIndex, limit int) (list []run.Step, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if _, err := oneRun(ctx, tx, tenant, runID); err != nil {

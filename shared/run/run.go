@@ -37,24 +37,25 @@ type Run struct {
 
 // Step is one unit of work of a run.
 type Step struct {
-	ID           uuid.UUID
-	RunID        uuid.UUID
-	Index        int // its place in the plan, from 0
-	Name         string
-	Tool         string
-	State        State
-	Version      int64
-	Fence        int64
-	Attempt      int
-	MaxAttempts  int
-	DependsOn    []string // names
-	FailureClass FailureClass
-	Reason       string
-	Outputs      json.RawMessage // an object, or nil
-	ReadyAt      *time.Time
-	WaitUntil    *time.Time
-	StartedAt    *time.Time
-	FinishedAt   *time.Time
+	ID             uuid.UUID
+	RunID          uuid.UUID
+	Index          int // its place in the plan, from 0
+	Name           string
+	Tool           string
+	State          State
+	Version        int64
+	Fence          int64
+	Attempt        int
+	MaxAttempts    int
+	DependsOn      []string // names
+	FailureClass   FailureClass
+	Reason         string
+	Outputs        json.RawMessage // an object, or nil
+	OutputsOmitted bool            // there are some, and only a read of this step alone brings them
+	ReadyAt        *time.Time
+	WaitUntil      *time.Time
+	StartedAt      *time.Time
+	FinishedAt     *time.Time
 }
 
 // Attempt is one try at a step by one worker, under one fence.
@@ -105,7 +106,8 @@ type Event struct {
 	SpanID    string
 	Fence     *int64
 	At        time.Time
-	XID       int64 // its transaction: with RunID and Seq its place in the tenant's feed
+	XID       int64  // its transaction: with RunID and Seq its place in the tenant's feed
+	Project   string // slug of its run's, where it was read from the feed
 }
 
 // Gate is a step's decision: its verdict is its state.
@@ -123,6 +125,7 @@ type Gate struct {
 	ShownCheckpointID *uuid.UUID
 	ShownDigest       string
 	Evidence          json.RawMessage // an object, or nil
+	EvidenceOmitted   bool            // there is some, and only a read of this gate alone brings it
 	ExpiresAt         *time.Time
 	DecidedBy         string
 	DecidedAt         *time.Time

@@ -86,7 +86,8 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log,
 		KeyEnv: cfg.keyEnv(), DevKeys: cfg.devKeys(),
-		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate, Streams: cfg.Streams,
+		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate,
+		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,
 	})
 	if err != nil {
 		return err

@@ -188,6 +188,31 @@ func TestRates(t *testing.T) {
 	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}), http.StatusOK, "")
 }
 
+// TestSlowRates checks that a rate of less than one request in two seconds lets one
+// pass at times, and not none for ever.
+func TestSlowRates(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{0.001, 0.4, 0.5, 3} {
+		b := newBuckets(rate, 2*rate)
+		now := time.Unix(1000, 0)
+		b.now = func() time.Time { return now }
+		want := max(1, int(2*rate))
+		for i := range want {
+			if _, ok := b.take("x"); !ok {
+				t.Errorf("rate %g: request %d of a burst was refused, want %d", rate, i+1, want)
+			}
+		}
+		wait, ok := b.take("x")
+		if ok {
+			t.Errorf("rate %g: a burst of %d passed, want %d", rate, want+1, want)
+		}
+		now = now.Add(wait + time.Millisecond)
+		if _, ok := b.take("x"); !ok {
+			t.Errorf("rate %g: refused after the wait of %s that it asked for", rate, wait)
+		}
+	}
+}
+
 func TestBuckets(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)

@@ -45,8 +45,14 @@ func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
 	}
 	ctx := c.Request().Context()
 	events, err := s.Store.Events(ctx, p.Tenant, req.Run, req.After.Seq, req.Types, limit)
+	expired := withOldest(err, formatSeq)
+	if oldest, lost := postgres.OldestKept(err); lost && !req.Resumed {
+		// Who names no place begins with what is kept, if anything is.
+		req.After = oldest
+		events, err = s.Store.Events(ctx, p.Tenant, req.Run, req.After.Seq, req.Types, limit)
+	}
 	if err != nil {
-		return err
+		return withOldest(err, formatSeq)
 	}
 	next := req.After.Seq
 	switch n := len(events); {
@@ -59,6 +65,9 @@ func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
 		}
 		if next > r.EventSeq {
 			return cursorExpired()
+		}
+		if expired != nil && next == r.EventSeq {
+			return expired
 		}
 	}
 	return answerEvents(c, events, limit, stream.FormatSeq(next))
@@ -95,7 +104,7 @@ func (s *Server) listEvents(c echo.Context, p *Principal) error {
 	filter := postgres.FeedFilter{Runs: req.Runs, Types: req.Types, Project: req.Project}
 	events, next, err := s.Store.Feed(ctx, p.Tenant, filter, req.After, limit)
 	if err != nil {
-		return err
+		return withOldest(err, stream.FormatFeed)
 	}
 	return answerEvents(c, events, limit, stream.FormatFeed(next))
 }
@@ -121,6 +130,18 @@ func (q *query) runs(name string) (ids []uuid.UUID) {
 
 func cursorExpired() error {
 	return fault.New(fault.Gone, "cursor-expired", "nothing lies behind this cursor any more; start without it")
+}
+
+func formatSeq(c stream.Cursor) string { return stream.FormatSeq(c.Seq) }
+
+// withOldest is err; when it is of a cursor that has lost events, it tells clients
+// where to go on.
+func withOldest(err error, format func(stream.Cursor) string) error {
+	if oldest, lost := postgres.OldestKept(err); lost {
+		return fault.New(fault.Gone, "cursor-expired", "events behind this cursor were deleted when their retention passed").
+			With("oldest", format(oldest)).Because(err)
+	}
+	return err
 }
 
 func answerEvents(c echo.Context, events []run.Event, limit int, next string) error {

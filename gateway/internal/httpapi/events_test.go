@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/gateway/internal/stream"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
@@ -140,6 +142,41 @@ func TestEventStreams(t *testing.T) {
 	g.want(g.get(path, header{"Accept": "text/event-stream", "Authorization": "Bearer " + other}), http.StatusNotFound, "not-found")
 }
 
+// TestStreamPlaces checks who is refused when the places for streams are taken,
+// and that each comes back.
+func TestStreamPlaces(t *testing.T) {
+	t.Parallel()
+	s := &Server{streams: streams{slots{most: 2}, slots{most: 3}, slots{most: 4}}}
+	tenant, key := uuid.New(), uuid.New()
+	first, second := &Principal{Tenant: tenant, Key: key}, &Principal{Tenant: tenant, Key: uuid.New()}
+	foreign, last := &Principal{Tenant: uuid.New(), Key: uuid.New()}, &Principal{Tenant: uuid.New(), Key: uuid.New()}
+	for round := range 2 {
+		var taken []func()
+		for i, tc := range []struct {
+			who  *Principal
+			want fault.Kind
+		}{
+			{first, ""}, {first, ""}, {first, fault.RateLimited}, {second, ""}, {second, fault.RateLimited},
+			{foreign, ""}, {foreign, fault.Unavailable}, {last, fault.Unavailable},
+		} {
+			release, err := s.openStream(tc.who)
+			if fault.KindOf(err) != tc.want {
+				t.Errorf("round %d, stream %d: openStream = %v, want %q", round, i, err, tc.want)
+			}
+			var e *fault.Error
+			if errors.As(err, &e) && e.RetryAfter == 0 {
+				t.Errorf("round %d, stream %d: %v says not when to come back", round, i, err)
+			}
+			if err == nil {
+				taken = append(taken, release)
+			}
+		}
+		for _, release := range taken {
+			release()
+		}
+	}
+}
+
 // TestStreamsEndWithTheirKey checks that an open stream ends when its key is
 // revoked.
 func TestStreamsEndWithTheirKey(t *testing.T) {
@@ -200,5 +237,49 @@ func TestExpired(t *testing.T) {
 		if e.RunID != young.Run.ID {
 			t.Errorf("the feed has an event of %s, want of %s alone", e.RunID, young.Run.ID)
 		}
+	}
+}
+
+// TestReopened checks the events of a run that was tried again after its retention
+// had passed: they begin with the oldest kept, and who asks for more is told where.
+func TestReopened(t *testing.T) {
+	g := newGateway(t)
+	old := g.create(oneStep)
+	path, id := "/api/runs/"+old.Run.ID, uuidOf(g, run.RunID, old.Run.ID)
+	g.finish(postgres.Finish{Claim: g.claim(old.Steps[0]), Outcome: "fail", Reason: "x", FailureClass: run.ClassTool})
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.run SET finished_at = finished_at - interval '31 days' WHERE id = $1", id); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := g.db.PruneRuns(t.Context(), g.tenant, []uuid.UUID{id}, 1000); err != nil || p.Events == 0 {
+		t.Fatalf("PruneRuns = %+v, %v, want the events", p, err)
+	}
+	pruned := decodeAs[api.RunDetail](t, g.get(path)).StreamCursor
+	gone := g.get(path + "/events")
+	g.want(gone, http.StatusGone, "cursor-expired")
+	if oldest := decodeAs[api.Problem](t, gone).Oldest; oldest == nil || *oldest != pruned {
+		t.Errorf("oldest = %v, want %s: %s", oldest, pruned, gone.body)
+	}
+	g.want(g.do(http.MethodPost, path+"/retry", ""), http.StatusOK, "")
+	want := g.types(path + "/events?after=" + pruned)
+	if len(want) == 0 {
+		t.Fatal("nothing happened since")
+	}
+	if diff := cmp.Diff(want, g.types(path+"/events?limit=1")); diff != "" {
+		t.Errorf("events by pages from the first (-want +got):\n%s", diff)
+	}
+	if got := g.types(path + "/events?types=gate.*"); len(got) != 0 {
+		t.Errorf("events of no gate = %v, want none", got)
+	}
+	lost := g.get(path + "/events?after=0")
+	g.want(lost, http.StatusGone, "cursor-expired")
+	if oldest := decodeAs[api.Problem](t, lost).Oldest; oldest == nil || *oldest != pruned {
+		t.Errorf("oldest = %v, want %s: %s", oldest, pruned, lost.body)
+	}
+	feed := g.get("/api/events?after=" + stream.FormatFeed(stream.Cursor{XID: 1}))
+	g.want(feed, http.StatusGone, "cursor-expired")
+	if oldest := decodeAs[api.Problem](t, feed).Oldest; oldest == nil {
+		t.Errorf("no oldest in %s", feed.body)
+	} else if r := g.get("/api/events?after=" + *oldest); r.status != http.StatusOK {
+		t.Errorf("feed from the oldest = %d %s, want 200", r.status, r.body)
 	}
 }

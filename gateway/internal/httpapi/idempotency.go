@@ -42,6 +42,7 @@ func (s *Server) once(c echo.Context, p *Principal, operation string, body []byt
 	if key == "" {
 		return do(r.Context())
 	}
+	var refused error // what a stored refusal was made of
 	fingerprint, err := s.fingerprint(c, p, body)
 	if err != nil {
 		return postgres.Answer{}, err
@@ -50,6 +51,7 @@ func (s *Server) once(c echo.Context, p *Principal, operation string, body []byt
 		postgres.IdempotencyKey{Scope: operation, Key: key, Fingerprint: fingerprint},
 		func(ctx context.Context) (postgres.Answer, error) {
 			a, err := do(ctx)
+			refused = err
 			if err != nil {
 				// The store keeps a refusal that would be the same again.
 				refusal := s.problem(r, err)
@@ -59,6 +61,9 @@ func (s *Server) once(c echo.Context, p *Principal, operation string, body []byt
 		})
 	if err != nil {
 		return postgres.Answer{}, err
+	}
+	if refused != nil {
+		s.note(c, refused)
 	}
 	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.IdempotentReplayKey.Bool(replayed))
 	if replayed {

@@ -89,6 +89,74 @@ func TestRefusalsAreKept(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/runs", oneStep, header{"Idempotency-Key": strings.Repeat("k", 255)}), http.StatusCreated, "")
 }
 
+// TestRefusalsAreSeen checks that a refused transition is logged with its kind and
+// code, and counted once, whether or not the refusal is kept under a key.
+func TestRefusalsAreSeen(t *testing.T) {
+	for name, key := range map[string]string{"no key": "", "key": "k"} {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			registry := prometheus.NewRegistry()
+			g := newGateway(t, func(c *Config) {
+				c.Metrics, c.Log = telemetry.NewMetrics(registry, "test"), telemetry.NewLogger(&log, slog.LevelInfo, nil)
+			})
+			w := g.record(http.MethodPost, "/api/runs", oneStep, "")
+			made := decodeAs[api.CreatedRun](t, reply{body: w.Body.Bytes()})
+			log.Reset()
+			for range 2 { // the second is a replay under the key
+				if w = g.record(http.MethodPost, "/api/runs/"+made.Run.ID+"/rerun", "", key); w.Code != http.StatusConflict {
+					t.Fatalf("rerun of a run that goes on = %d %s, want 409", w.Code, w.Body)
+				}
+			}
+			first, _, _ := strings.Cut(log.String(), "\n")
+			for _, want := range []string{`"kind":"conflict"`, `"code":"illegal-transition"`} {
+				if !strings.Contains(first, want) {
+					t.Errorf("log line = %s, want %s in it", first, want)
+				}
+			}
+			want := 2.0
+			if key != "" {
+				want = 1
+			}
+			if got := counted(t, registry, "nofx_state_transition_rejections_total"); got != want {
+				t.Errorf("%g rejections are counted, want %g", got, want)
+			}
+		})
+	}
+}
+
+// record asks in this goroutine, so that all is done when it returns.
+func (g *gateway) record(method, path, body, key string) *httptest.ResponseRecorder {
+	g.Helper()
+	req := httptest.NewRequestWithContext(g.Context(), method, path, strings.NewReader(body))
+	req.Header.Set("Authorization", "Bearer "+g.key)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	w := httptest.NewRecorder()
+	g.server.ServeHTTP(w, req)
+	return w
+}
+
+// counted is the sum of a counter over its labels.
+func counted(t *testing.T, registry *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 // TestParallelCreates is fault 24: many at once with one key make one run.
 func TestParallelCreates(t *testing.T) {
 	g := newGateway(t)

@@ -11,7 +11,7 @@ import (
 // is no limit.
 type buckets struct {
 	rate  float64 // tokens per second
-	burst float64 // what a full bucket holds
+	burst float64 // what a full bucket holds, at least one token
 	now   func() time.Time
 
 	mu sync.Mutex
@@ -26,7 +26,7 @@ type bucket struct {
 const bucketsMost = 10_000
 
 func newBuckets(rate, burst float64) *buckets {
-	return &buckets{rate: rate, burst: burst, now: time.Now, m: map[string]bucket{}}
+	return &buckets{rate: rate, burst: max(1, burst), now: time.Now, m: map[string]bucket{}}
 }
 
 // take takes a token of name's bucket, or says how long to wait for one.
@@ -103,6 +103,9 @@ type slots struct {
 	open map[string]int
 }
 
+// streams are the places for open streams: of a caller, of a tenant, of all.
+type streams struct{ key, tenant, total slots }
+
 func (s *slots) acquire(name string) (release func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,13 +125,34 @@ func (s *slots) acquire(name string) (release func(), ok bool) {
 	}, true
 }
 
-// openStream counts a stream of the caller; release gives it back.
+// openStream takes a place for a stream of the caller; release gives it back.
+// fault.RateLimited says that the caller or its tenant has as many as it may,
+// fault.Unavailable that this process has.
 func (s *Server) openStream(p *Principal) (release func(), err error) {
-	release, ok := s.streams.acquire(p.Key.String())
-	if !ok {
-		e := fault.New(fault.RateLimited, "rate-limited", "%d streams are open already", s.streams.most)
-		e.RetryAfter = 5 * time.Second
-		return nil, e
+	var taken []func()
+	release = func() {
+		for _, release := range taken {
+			release()
+		}
+	}
+	for _, of := range []struct {
+		*slots
+		name, whose string
+		kind        fault.Kind
+		code        string
+	}{
+		{&s.streams.key, p.Key.String(), "of this key", fault.RateLimited, "rate-limited"},
+		{&s.streams.tenant, p.Tenant.String(), "of this tenant", fault.RateLimited, "rate-limited"},
+		{&s.streams.total, "", "of this gateway", fault.Unavailable, "unavailable"},
+	} {
+		place, ok := of.acquire(of.name)
+		if !ok {
+			release()
+			e := fault.New(of.kind, of.code, "%d streams %s are open already", of.most, of.whose)
+			e.RetryAfter = 5 * time.Second
+			return nil, e
+		}
+		taken = append(taken, place)
 	}
 	return release, nil
 }

@@ -112,6 +112,7 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	}
 	p.From = metaString(e, "from")
 	p.Event = metaString(e, "event")
+	p.Oldest = metaString(e, "oldest")
 	if p.Code == api.ProblemCodeIllegalTransition {
 		p.Allowed = []string{} // said even when there is none
 	}
@@ -147,9 +148,7 @@ func metaList(e *fault.Error, key string) []any {
 // the whole.
 func (s *Server) fail(c echo.Context, err error) (broken bool) {
 	r := c.Request()
-	if about := infoOf(c); about != nil {
-		about.err = err
-	}
+	s.note(c, err)
 	if c.Response().Committed {
 		return true
 	}
@@ -158,9 +157,6 @@ func (s *Server) fail(c echo.Context, err error) (broken bool) {
 		return true // or net/http would answer 200 to whoever still reads
 	}
 	p := s.problem(r, err)
-	if p.Code == api.ProblemCodeIllegalTransition {
-		s.countRefusal(err)
-	}
 	header := c.Response().Header()
 	for _, name := range []string{"Content-Type", "Content-Length", "Content-Disposition", "ETag"} {
 		header.Del(name) // of the answer that it was to be
@@ -202,6 +198,17 @@ func ptr[T comparable](v T) *T {
 		return nil
 	}
 	return &v
+}
+
+// note keeps what the request came to for its log line, and counts a transition
+// that was refused.
+func (s *Server) note(c echo.Context, err error) {
+	if about := infoOf(c); about != nil {
+		about.err = err
+	}
+	if codeOf(err) == string(api.ProblemCodeIllegalTransition) {
+		s.countRefusal(err)
+	}
 }
 
 // countRefusal counts a transition that the database refused.

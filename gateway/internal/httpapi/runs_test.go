@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
@@ -260,5 +262,66 @@ func TestForeignIDs(t *testing.T) {
 		if bodies[0] != bodies[1] || bodies[0] != bodies[2] {
 			t.Errorf("%s: 404 of a foreign, an unknown and a wrong id = %q, want them alike", op.id, bodies)
 		}
+	}
+}
+
+// TestLargeRun checks that a run whose steps and gates say much is answered within
+// bounds, and where the rest is.
+func TestLargeRun(t *testing.T) {
+	g := newGateway(t)
+	const n, each, bound = 20, 60_000, 1 << 20
+	var steps []string
+	for i := range n {
+		steps = append(steps, fmt.Sprintf(`{"name":"b%d","tool":"bash","inputs":{"script":"true"},"depends_on":[]},{"name":"m%d","tool":"manual:ship","inputs":{"message":"Ship?"},"depends_on":[]}`, i, i))
+	}
+	created := g.create(plan(strings.Join(steps, ",")))
+	large := strings.Repeat("x", each)
+	for _, step := range created.Steps {
+		c := g.claim(step)
+		if step.Tool == "bash" {
+			g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Outputs: json.RawMessage(`{"out":"` + large + `"}`)})
+			continue
+		}
+		g.gateWith(c, map[string]any{"out": large})
+	}
+	path := "/api/runs/" + created.Run.ID
+	detail := g.get(path)
+	g.want(detail, http.StatusOK, "")
+	d := decodeAs[api.RunDetail](t, detail)
+	ways := map[string][]api.Step{"run": d.Steps, "steps": decodeAs[api.StepPage](t, g.get(path+"/steps?limit=200")).Items, "timeline": nil}
+	for _, item := range decodeAs[api.Timeline](t, g.get(path+"/timeline")).Items {
+		ways["timeline"] = append(ways["timeline"], item.Step)
+	}
+	for name, steps := range ways {
+		sum, omitted := 0, false
+		for _, step := range steps {
+			if step.Tool != "bash" {
+				continue
+			}
+			if shown := len(step.Outputs) > 0; shown == (step.OutputsOmitted != nil) || shown && omitted {
+				t.Errorf("%s: step %s has %d bytes of outputs, omitted %v, want one or the other, and none after the first omitted", name, step.Name, len(step.Outputs), step.OutputsOmitted)
+			}
+			sum, omitted = sum+len(step.Outputs), omitted || step.OutputsOmitted != nil
+		}
+		if sum > bound || sum < bound-2*each || !omitted {
+			t.Errorf("%s: %d bytes of outputs, want nearly %d and the rest omitted", name, sum, bound)
+		}
+	}
+	sum := 0
+	for i, gate := range d.Gates {
+		if shown := len(gate.Evidence) > 0; shown == (gate.EvidenceOmitted != nil) {
+			t.Errorf("gate %d has %d bytes of evidence, omitted %v, want one or the other", i, len(gate.Evidence), gate.EvidenceOmitted)
+		}
+		sum += len(gate.Evidence)
+	}
+	if oldest, newest := d.Gates[0], d.Gates[n-1]; sum > bound || oldest.EvidenceOmitted == nil || newest.EvidenceOmitted != nil {
+		t.Errorf("%d bytes of evidence, oldest omitted %v, newest %v, want at most %d, of the newest", sum, oldest.EvidenceOmitted, newest.EvidenceOmitted, bound)
+	}
+	last := created.Steps[2*n-2]
+	if step := decodeAs[api.StepDetail](t, g.get("/api/steps/"+last.ID)).Step; len(step.Outputs) < each || step.OutputsOmitted != nil {
+		t.Errorf("step by itself has %d bytes of outputs, omitted %v, want all", len(step.Outputs), step.OutputsOmitted)
+	}
+	if gate := decodeAs[api.GateAnswer](t, g.get("/api/gates/"+d.Gates[0].ID)).Gate; len(gate.Evidence) < each || gate.EvidenceOmitted != nil {
+		t.Errorf("gate by itself has %d bytes of evidence, omitted %v, want all", len(gate.Evidence), gate.EvidenceOmitted)
 	}
 }

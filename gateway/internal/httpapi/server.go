@@ -43,7 +43,10 @@ type Config struct {
 
 	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
 	TenantRate float64 // the same of all keys of a tenant
-	Streams    int     // open at once by one caller; 0: no limit
+
+	Streams       int // open at once by one caller; 0: no limit
+	TenantStreams int // the same of all keys of a tenant
+	TotalStreams  int // the same of all callers
 }
 
 // Server answers the API. Make it with [New].
@@ -55,7 +58,7 @@ type Server struct {
 	keys     *keyring
 	rate     *buckets // by key
 	shared   *buckets // by tenant
-	streams  *slots
+	streams  streams
 	trees    *tree.Source
 	verifier *verifier
 	health   healthCache
@@ -146,7 +149,7 @@ func New(cfg Config) (*Server, error) {
 		keys:     newKeyring(cfg.Store, cfg.DevKeys),
 		rate:     newBuckets(cfg.Rate, 2*cfg.Rate),
 		shared:   newBuckets(cfg.TenantRate, 2*cfg.TenantRate),
-		streams:  &slots{most: cfg.Streams},
+		streams:  streams{slots{most: cfg.Streams}, slots{most: cfg.TenantStreams}, slots{most: cfg.TotalStreams}},
 		trees:    &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
 		verifier: newVerifier(),
 		routes:   map[string]string{},

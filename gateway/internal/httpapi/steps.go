@@ -50,7 +50,7 @@ func apiStep(s run.Step) api.Step {
 	out := api.Step{
 		ID: run.StepID.Format(s.ID), RunID: run.RunID.Format(s.RunID), Idx: s.Index, Name: s.Name, Tool: s.Tool,
 		Status: api.StepStatus(s.State), Version: s.Version, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, DependsOn: s.DependsOn,
-		FailureClass: ptr(api.FailureClass(s.FailureClass)), Reason: ptr(s.Reason), Outputs: s.Outputs,
+		FailureClass: ptr(api.FailureClass(s.FailureClass)), Reason: ptr(s.Reason), Outputs: s.Outputs, OutputsOmitted: ptr(s.OutputsOmitted),
 		ReadyAt: utc(s.ReadyAt), WaitUntil: utc(s.WaitUntil), StartedAt: utc(s.StartedAt), FinishedAt: utc(s.FinishedAt),
 	}
 	if out.DependsOn == nil {

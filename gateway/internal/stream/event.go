@@ -97,10 +97,11 @@ func compare(a, b Cursor) int {
 
 // frame is one event, encoded once for all its readers.
 type frame struct {
-	at    Cursor
-	run   uuid.UUID
-	typ   string
-	bytes []byte
+	at      Cursor
+	run     uuid.UUID
+	project string // of a feed
+	typ     string
+	bytes   []byte
 }
 
 // final reports whether f ends its run.
@@ -110,11 +111,11 @@ func (f *frame) final() bool {
 }
 
 // source is what a topic reads: the events of one run, or the feed of a tenant,
-// perhaps of one project only. Its cursors are a seq or a feed's.
+// whatever its readers want of that: their number must not be one of queries. Its
+// cursors are a seq or a feed's.
 type source struct {
-	tenant  uuid.UUID
-	run     uuid.UUID // uuid.Nil: the feed
-	project string
+	tenant uuid.UUID
+	run    uuid.UUID // uuid.Nil: the feed
 }
 
 func (s source) name() string {
@@ -131,8 +132,9 @@ func (s source) format(c Cursor) string {
 	return FormatFeed(c)
 }
 
-// read is at most limit frames after a cursor, and the cursor to go on from.
-func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, limit int) (frames []*frame, next Cursor, err error) {
+// read is at most limit frames after a cursor, of a feed perhaps those of a project
+// alone, and the cursor to go on from.
+func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, project string, limit int) (frames []*frame, next Cursor, err error) {
 	if s.run != uuid.Nil {
 		events, err := db.Events(ctx, s.tenant, s.run, after.Seq, nil, limit)
 		for _, e := range events {
@@ -141,7 +143,7 @@ func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, limit i
 		}
 		return frames, after, err
 	}
-	events, next, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: s.project}, after, limit)
+	events, next, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: project}, after, limit)
 	for _, e := range events {
 		frames = append(frames, s.encode(e, Cursor{XID: e.XID, Run: e.RunID, Seq: e.Seq}))
 	}
@@ -159,5 +161,5 @@ func (s source) encode(e run.Event, at Cursor) *frame {
 		b.WriteString("{}\n")
 	}
 	b.WriteByte('\n')
-	return &frame{at: at, run: e.RunID, typ: e.Type, bytes: b.Bytes()}
+	return &frame{at: at, run: e.RunID, project: e.Project, typ: e.Type, bytes: b.Bytes()}
 }

@@ -2,11 +2,14 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/telemetry"
@@ -17,6 +20,10 @@ const pageSize = 500
 
 // readTimeout bounds one read of the tailer.
 const readTimeout = 5 * time.Second
+
+// readsAtOnce is how many topics are read at the same time. Requests want
+// connections too.
+const readsAtOnce = 4
 
 // Config says what a hub reads and tells.
 type Config struct {
@@ -54,10 +61,10 @@ func (h *Hub) Run(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
+		case busy: // be it that something else cannot be read
+			pause = h.cfg.Limits.PollBusy
 		case err != nil:
 			pause = h.cfg.Limits.PollIdle
-		case busy:
-			pause = h.cfg.Limits.PollBusy
 		default:
 			pause = min(2*pause, h.cfg.Limits.PollIdle)
 		}
@@ -80,42 +87,64 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 }
 
-// poll reads what is new once: one question for all runs that are read, one per
-// feed. busy says that there was something.
+// poll reads what is new once: one question for all runs that are read, and then
+// each topic by itself, with a deadline of its own and few at once, so that one
+// which cannot be read holds up no other. busy says that there was something.
 func (h *Hub) poll(ctx context.Context) (busy bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
+	var feeds []*topic
 	var refs []postgres.RunRef
-	var changed []*topic
 	runs := map[uuid.UUID]*topic{}
 	for _, t := range h.all() {
 		if t.src.run == uuid.Nil {
-			changed = append(changed, t)
+			feeds = append(feeds, t)
 			continue
 		}
 		refs = append(refs, postgres.RunRef{Tenant: t.src.tenant, Run: t.src.run})
 		runs[t.src.run] = t
 	}
-	if len(refs) > 0 {
-		heads, err := h.cfg.Store.EventHeads(ctx, refs)
-		if err != nil {
-			return false, err
+	var changed []*topic
+	heads, headsErr := h.heads(ctx, refs)
+	for id, seq := range heads {
+		if t := runs[id]; seq > t.at().Seq {
+			changed = append(changed, t)
 		}
-		for id, seq := range heads {
-			if t := runs[id]; seq > t.at().Seq {
-				changed = append(changed, t)
+	}
+	var some atomic.Bool
+	var group errgroup.Group
+	group.SetLimit(readsAtOnce)
+	for _, t := range append(changed, feeds...) {
+		group.Go(func() error {
+			n, err := h.advance(ctx, t)
+			if n > 0 {
+				some.Store(true)
 			}
-		}
+			return err
+		})
 	}
-	for _, t := range changed {
-		frames, next, err := t.src.read(ctx, h.cfg.Store, t.at(), pageSize)
-		if err != nil {
-			return busy, err
-		}
-		busy = busy || len(frames) > 0
-		t.add(frames, next)
+	err = group.Wait()
+	return some.Load(), errors.Join(headsErr, err)
+}
+
+// heads is how far each of the runs is.
+func (h *Hub) heads(ctx context.Context, refs []postgres.RunRef) (map[uuid.UUID]int64, error) {
+	if len(refs) == 0 {
+		return nil, nil
 	}
-	return busy, nil
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return h.cfg.Store.EventHeads(ctx, refs)
+}
+
+// advance reads what is new of a topic, at most a page, and says how much it was.
+func (h *Hub) advance(ctx context.Context, t *topic) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	frames, next, err := t.src.read(ctx, h.cfg.Store, t.at(), "", pageSize)
+	if err != nil {
+		return 0, err
+	}
+	t.add(frames, next)
+	return len(frames), nil
 }
 
 func (h *Hub) all() []*topic {

@@ -80,7 +80,7 @@ func newBench(t *testing.T, limits Limits) *bench {
 }
 
 // serve answers every request with the stream that q asks for, from the cursor of
-// its Last-Event-ID on.
+// its Last-Event-ID on; a path names another project than q's.
 func (b *bench) serve(q Request) {
 	q.Tenant = b.tenant
 	if q.Check == nil {
@@ -88,6 +88,9 @@ func (b *bench) serve(q Request) {
 	}
 	b.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := q
+		if project := strings.TrimPrefix(r.URL.Path, "/"); project != "" {
+			q.Project = project
+		}
 		var err error
 		if last := r.Header.Get("Last-Event-ID"); last != "" {
 			q.Resumed = true
@@ -125,9 +128,15 @@ type frameText struct{ id, event, data string }
 
 func (b *bench) read(last string) *reader {
 	b.Helper()
+	return b.readOf("", last)
+}
+
+// readOf is read for a project.
+func (b *bench) readOf(project, last string) *reader {
+	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
 	b.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.http.URL, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.http.URL+"/"+project, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -187,6 +196,11 @@ func (r *reader) leave() {
 // create makes a run of n steps, all ready at once: n + 1 events.
 func (b *bench) create(n int) run.Run {
 	b.Helper()
+	return b.createIn("default", n)
+}
+
+func (b *bench) createIn(project string, n int) run.Run {
+	b.Helper()
 	p := run.Plan{Goal: "x"}
 	for i := range n {
 		p.Steps = append(p.Steps, run.PlanStep{Name: fmt.Sprintf("s%d", i), Tool: "sleep", Inputs: json.RawMessage(`{"duration_s":0}`), DependsOn: []string{}})
@@ -197,7 +211,7 @@ func (b *bench) create(n int) run.Run {
 	}
 	ctx, span := otel.Tracer("test").Start(postgres.WithActor(context.Background(), "test"), "create")
 	defer span.End()
-	r, _, err := b.db.CreateRun(ctx, b.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "test"})
+	r, _, err := b.db.CreateRun(ctx, b.tenant, postgres.NewRun{Project: project, Plan: p, CreatedBy: "test"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -34,11 +34,11 @@ type Request struct {
 }
 
 func (q *Request) source() source {
-	return source{tenant: q.Tenant, run: q.Run, project: q.Project}
+	return source{tenant: q.Tenant, run: q.Run}
 }
 
 func (q *Request) wants(f *frame) bool {
-	return (len(q.Runs) == 0 || slices.Contains(q.Runs, f.run)) && matches(q.Types, f.typ)
+	return (len(q.Runs) == 0 || slices.Contains(q.Runs, f.run)) && (q.Project == "" || f.project == q.Project) && matches(q.Types, f.typ)
 }
 
 // matches reports whether typ is one of types, or whether there are none.
@@ -229,7 +229,7 @@ func (s *subscription) next(ctx context.Context) (frames []*frame, next Cursor, 
 			s.behind = time.Now()
 		}
 	}
-	frames, next, err = s.src.read(ctx, s.hub.cfg.Store, s.pos, pageSize)
+	frames, next, err = s.src.read(ctx, s.hub.cfg.Store, s.pos, s.q.Project, pageSize)
 	if err == nil && len(frames) < pageSize {
 		s.live = s.hub.join(s.src, next)
 	}

@@ -202,6 +202,67 @@ func TestProject(t *testing.T) {
 	f.want("stream.end")
 }
 
+// TestProjectsShareATopic checks that readers of a tenant's feed cost the tailer
+// one query, whatever projects they ask for, and get the events of theirs alone,
+// replayed and live.
+func TestProjectsShareATopic(t *testing.T) {
+	b := newBench(t, quick)
+	if _, err := b.pg.Admin.Exec(t.Context(), "INSERT INTO nofx.project (tenant_id, id, slug) VALUES ($1, $2, 'other')", b.tenant, uuid.New()); err != nil {
+		t.Fatal(err)
+	}
+	b.serve(Request{Types: []string{"run.created"}})
+	var want [2][2]run.Run // replayed and live, by reader
+	projects := []string{"other", "default"}
+	for i, project := range projects {
+		want[i][0] = b.createIn(project, 1)
+	}
+	readers := []*reader{b.readOf("other", ""), b.readOf("default", ""), b.readOf("none", "")}
+	for _, f := range readers {
+		f.want("stream.ready")
+	}
+	created := func(i, n int) {
+		t.Helper()
+		if got, want := eventOf(t, readers[i].want("run.created")).RunID, run.RunID.Format(want[i][n].ID); got != want {
+			t.Errorf("reader of %s got an event of %s, want of %s", projects[i], got, want)
+		}
+	}
+	created(0, 0)
+	created(1, 0)
+	b.eventually("all are live", func() bool { return b.hub.readers() == len(readers) })
+	if topics := b.hub.all(); len(topics) != 1 {
+		t.Errorf("%d readers of one feed have %d topics, want 1", len(readers), len(topics))
+	}
+	for i, project := range projects {
+		want[i][1] = b.createIn(project, 1)
+	}
+	created(0, 1)
+	created(1, 1)
+	b.hub.Shutdown()
+	readers[2].want("stream.end")
+}
+
+// TestUnreadableTopics checks that topics which cannot be read keep no other from
+// moving.
+func TestUnreadableTopics(t *testing.T) {
+	b := newBench(t, quick)
+	hub := NewHub(b.hub.cfg) // that polls when we say so
+	for range 20 {           // in whatever order they are read
+		gone := b.create(1)
+		b.cancel(gone)
+		b.prune(gone.ID, 1000)
+		hub.join(source{tenant: b.tenant, run: gone.ID}, Cursor{})
+	}
+	r := b.create(1)
+	topic := hub.join(source{tenant: b.tenant, run: r.ID}, Cursor{})
+	busy, err := hub.poll(t.Context())
+	if _, lost := postgres.OldestKept(err); !busy || !lost {
+		t.Errorf("poll = busy %v, %v, want busy and the error of those that are gone", busy, err)
+	}
+	if got := topic.at().Seq; got != r.EventSeq {
+		t.Errorf("the topic beside them is at %d, want %d", got, r.EventSeq)
+	}
+}
+
 func TestGaps(t *testing.T) {
 	b := newBench(t, quick)
 	r := b.create(1)
@@ -387,6 +448,16 @@ func TestDatabaseTrouble(t *testing.T) {
 	}
 	b.cancel(r)
 	f.want("step.cancelled")
+}
+
+// readers counts those of all topics.
+func (h *Hub) readers() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, t := range h.topics {
+		n += t.refs
+	}
+	return n
 }
 
 // TestClientLeaves checks that nothing is left of a reader who went away.
