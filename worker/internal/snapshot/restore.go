@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -214,23 +213,4 @@ func (r *restorer) apply(ctx context.Context) error {
 		digests = append(digests, d)
 	}
 	return r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
-}
-
-// removeAll removes what is at p. A step may leave directories that not even
-// their owner may write to; then they are opened first.
-func removeAll(root *os.Root, p string) error {
-	err := root.RemoveAll(p)
-	if !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	err = fs.WalkDir(root.FS(), p, func(at string, e fs.DirEntry, err error) error {
-		if e != nil && e.IsDir() && err == nil {
-			err = root.Chmod(at, 0o700)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return root.RemoveAll(p)
 }
