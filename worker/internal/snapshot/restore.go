@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,7 +11,8 @@ import (
 )
 
 // Restore makes the workspace equal to a stored tree: what is not in it goes,
-// also what Scan skips. It looks at what is there first, so that only what
+// also what Scan skips. Files and directories get the permissions of new ones and
+// no file is another's hard link, whatever a step left. It looks at what is there first, so that only what
 // differs is fetched; bytes are verified as they arrive, and only verified small
 // content ever reaches the directory. After an error the directory is neither
 // the old nor the new tree; another Restore repairs it.
@@ -28,6 +28,9 @@ func (w *Workspace) Restore(ctx context.Context, want tree.Digest) error {
 
 func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 	if err := os.MkdirAll(w.path, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(w.path, permOf(tree.Directory)); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(w.path)
@@ -58,7 +61,6 @@ type restorer struct {
 	w     *Workspace
 	root  *os.Root
 	gone  []string // what has to go, with what is below it
-	open  []string // directories that have to be writable
 	made  []string // directories to make, a parent before what is below
 	perms []target // files that only change their mode
 	files map[tree.Digest][]target
@@ -73,11 +75,15 @@ type target struct {
 
 func (t target) entry() *tree.Entry { return &t.dir.entries[t.i] }
 
-// look scans the directory as it is, whatever the limits. One that cannot be
-// read is emptied: nothing in it is worth more than a restore that works.
+// look scans the directory as it is, whatever the limits, and puts permissions
+// right. What cannot be read is emptied: nothing in it is worth more than a restore
+// that works.
 func (r *restorer) look(ctx context.Context) (*dir, error) {
 	s := &scanner{ctx: ctx, now: r.w.now()}
 	err := s.run(r.w.path, r.w.seen)
+	for i := 0; err == nil && i < len(s.odd); i++ {
+		err = r.chmod(s.odd[i])
+	}
 	if err == nil {
 		for _, sk := range s.skipped {
 			r.gone = append(r.gone, sk.Path)
@@ -140,9 +146,6 @@ func (r *restorer) compare(ctx context.Context, now *dir, want tree.Digest) (*di
 // differ puts down what makes p.now a directory of these entries, and returns
 // the directories below that differ in turn.
 func (r *restorer) differ(p pair, entries []tree.Entry) (below []pair) {
-	if p.now != nil && p.now.perm&0o700 != 0o700 && p.at != "" {
-		r.open = append(r.open, p.at)
-	}
 	for i, e := range entries {
 		was, have := p.now.find(e.Name)
 		p.new.add(e, stat{}, nil)
@@ -160,7 +163,7 @@ func (r *restorer) differ(p pair, entries []tree.Entry) (below []pair) {
 				p.new.dirs[i] = sub
 				continue
 			}
-			p.new.dirs[i] = &dir{digest: e.Digest, size: e.Size, perm: 0o755}
+			p.new.dirs[i] = &dir{digest: e.Digest, size: e.Size}
 			below = append(below, pair{t.path, sub, p.new.dirs[i]})
 		case have && p.now.entries[was] == e:
 			p.new.stats[i] = p.now.stats[was]
@@ -186,21 +189,16 @@ func (r *restorer) differ(p pair, entries []tree.Entry) (below []pair) {
 func isFile(m tree.Mode) bool { return m == tree.File || m == tree.Executable }
 
 func (r *restorer) apply(ctx context.Context) error {
-	for _, p := range r.open {
-		if err := r.root.Chmod(p, 0o755); err != nil {
-			return err
-		}
-	}
 	for _, p := range r.gone {
 		if err := removeAll(r.root, p); err != nil {
 			return err
 		}
 	}
 	for _, p := range r.made {
-		if err := r.root.Mkdir(p, 0o755); err != nil {
+		if err := r.root.Mkdir(p, permOf(tree.Directory)); err != nil {
 			return err
 		}
-		if err := r.root.Chmod(p, 0o755); err != nil { // whatever the umask
+		if err := r.root.Chmod(p, permOf(tree.Directory)); err != nil { // whatever the umask
 			return err
 		}
 	}
@@ -214,23 +212,4 @@ func (r *restorer) apply(ctx context.Context) error {
 		digests = append(digests, d)
 	}
 	return r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
-}
-
-// removeAll removes what is at p. A step may leave directories that not even
-// their owner may write to; then they are opened first.
-func removeAll(root *os.Root, p string) error {
-	err := root.RemoveAll(p)
-	if !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	err = fs.WalkDir(root.FS(), p, func(at string, e fs.DirEntry, err error) error {
-		if e != nil && e.IsDir() && err == nil {
-			err = root.Chmod(at, 0o700)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return root.RemoveAll(p)
 }

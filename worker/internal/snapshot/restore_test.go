@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/usertest"
 )
 
 // Only what differs is asked for, and so fetched.
@@ -114,6 +116,82 @@ func TestRestoreRemovesEverythingElse(t *testing.T) {
 	restore(ctx, t, w, scan.Tree)
 	if d := cmp.Diff(want.withParents(), readFiles(t, dir)); d != "" {
 		t.Errorf("restored (-want +got):\n%s", d)
+	}
+}
+
+// A step on a directory that was used sees what it would see on a new one: what
+// it may write to, and that no file changes with another.
+func TestRestorePermissions(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	want := files{"src/a/f": "file", "src/a/tool": "exec:#!", "src/l": "link:a/f", "one": "same", "two": "same", "d/three": "same", "run": "exec:same"}
+	dir := t.TempDir()
+	want.write(t, dir)
+	scan, _ := checkpoint(t.Context(), t, store.Workspace(x.tenant, dir), x)
+	for name, change := range map[string]func(dir string) error{
+		"read-only": func(dir string) error {
+			return errors.Join(
+				os.Chmod(filepath.Join(dir, "src/a/f"), 0o444), os.Chmod(filepath.Join(dir, "src/a/tool"), 0o555),
+				os.Chmod(filepath.Join(dir, "src/a"), 0o555), os.Chmod(filepath.Join(dir, "src"), 0o555), os.Chmod(dir, 0o555))
+		},
+		"unreadable": func(dir string) error {
+			return errors.Join(os.Chmod(filepath.Join(dir, "one"), 0), os.Chmod(filepath.Join(dir, "src"), 0), os.Chmod(dir, 0))
+		},
+		"open to all": func(dir string) error {
+			return errors.Join(os.Chmod(filepath.Join(dir, "one"), 0o666), os.Chmod(filepath.Join(dir, "run"), 0o777|os.ModeSetuid), os.Chmod(dir, 0o777))
+		},
+		"a new file in what is read-only": func(dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, "src/a/extra"), nil, 0o444), os.Remove(filepath.Join(dir, "src/a/f")),
+				os.Chmod(filepath.Join(dir, "src/a"), 0o555))
+		},
+		"hard links": func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "two")), os.Remove(filepath.Join(dir, "d/three")), os.Remove(filepath.Join(dir, "run")),
+				os.Link(filepath.Join(dir, "one"), filepath.Join(dir, "two")), os.Link(filepath.Join(dir, "one"), filepath.Join(dir, "d/three")),
+				os.Link(filepath.Join(dir, "one"), filepath.Join(dir, "run"))) // the same bytes, another mode
+		},
+		"nothing": func(string) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			usertest.Plain(t, func(top string) {
+				w := store.Workspace(x.tenant, filepath.Join(top, "w"))
+				want.write(t, w.path) // not restored: that writes on goroutines of its own, as who the test is
+				if err := change(w.path); err != nil {
+					t.Fatal(err)
+				}
+				restore(t.Context(), t, w, scan.Tree)
+				if got, err := w.Scan(t.Context(), nil); err != nil || got.Tree != scan.Tree {
+					t.Errorf("Scan() after the restore = %v, %v, want %s", got, err, scan.Tree)
+				}
+				if d := cmp.Diff(want.withParents(), readFiles(t, w.path)); d != "" {
+					t.Errorf("restored (-want +got):\n%s", d)
+				}
+				for _, p := range []string{".", "src", "src/a", "one", "two", "d/three", "run"} {
+					var raw unix.Stat_t
+					if err := unix.Lstat(filepath.Join(w.path, p), &raw); err != nil {
+						t.Fatal(err)
+					}
+					if kind := raw.Mode & unix.S_IFMT; kind == unix.S_IFDIR && raw.Mode != kind|0o755 || kind == unix.S_IFREG && raw.Nlink != 1 {
+						t.Errorf("%s has mode %o and %d links, want a directory of 755, a file of one link", p, raw.Mode, raw.Nlink)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Where nothing differs, nothing is touched.
+func TestRestoreLeavesTheSameAlone(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	dir := t.TempDir()
+	w := store.Workspace(x.tenant, dir)
+	files{"d/f": "file", "tool": "exec:#!"}.write(t, dir)
+	scan, _ := checkpoint(t.Context(), t, w, x)
+	before := []stat{look(t, dir, "d"), look(t, dir, "d/f"), look(t, dir, "tool")}
+	restore(t.Context(), t, w, scan.Tree)
+	if after := []stat{look(t, dir, "d"), look(t, dir, "d/f"), look(t, dir, "tool")}; !slices.Equal(before, after) {
+		t.Errorf("after a restore of the same tree files look like %+v, want %+v", after, before)
 	}
 }
 

@@ -85,6 +85,7 @@ type scanner struct {
 	bytes   int64
 	skipped []Skipped
 	unhash  []unhashed
+	odd     []target // without limits: what has not the permissions of its mode
 }
 
 // unhashed is a file whose content the cache does not know.
@@ -148,7 +149,11 @@ func (s *scanner) dir(f *os.File, at string, depth int, was *dir) (*dir, error) 
 }
 
 func (s *scanner) entry(d *dir, fd int, at, name string, depth int, raw *unix.Stat_t, was *dir) error {
-	if modeOf(raw) == tree.Directory {
+	mode := modeOf(raw)
+	if s.limits == nil && mode != tree.Symlink && os.FileMode(raw.Mode&0o7777) != permOf(mode) {
+		s.odd = append(s.odd, target{d, len(d.entries), join(at, name)})
+	}
+	if mode == tree.Directory {
 		sub, err := openDir(fd, name)
 		if err != nil {
 			return &os.PathError{Op: "open", Path: join(at, name), Err: err}
@@ -158,12 +163,11 @@ func (s *scanner) entry(d *dir, fd int, at, name string, depth int, raw *unix.St
 		if err != nil {
 			return err
 		}
-		below.perm = os.FileMode(raw.Mode & 0o777)
 		d.add(tree.Entry{Name: name, Mode: tree.Directory}, stat{}, below)
 		return nil
 	}
 
-	e, st := tree.Entry{Name: name, Mode: modeOf(raw), Size: raw.Size}, statOf(raw, s.now)
+	e, st := tree.Entry{Name: name, Mode: mode, Size: raw.Size}, statOf(raw, s.now)
 	s.files++
 	s.bytes += raw.Size
 	switch i, ok := was.find(name); {
@@ -264,8 +268,13 @@ func (s *scanner) skip(at, name string, raw *unix.Stat_t) string {
 			return "excluded"
 		}
 	}
-	if s.limits == nil && !tree.ValidName(name) {
+	switch {
+	case s.limits != nil:
+		return ""
+	case !tree.ValidName(name):
 		return "name"
+	case raw.Mode&unix.S_IFMT == unix.S_IFREG && raw.Nlink > 1:
+		return "linked"
 	}
 	return ""
 }

@@ -18,7 +18,6 @@ package snapshot
 
 import (
 	"context"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -112,7 +111,6 @@ type dir struct {
 	entries []tree.Entry
 	stats   []stat // of files and links: what they looked like when hashed
 	dirs    []*dir // of directories
-	perm    fs.FileMode
 	digest  tree.Digest
 	size    int64 // of the node
 }

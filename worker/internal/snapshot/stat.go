@@ -49,12 +49,12 @@ func modeOf(raw *unix.Stat_t) tree.Mode {
 	}
 }
 
-// permOf is how a restored file is made.
+// permOf is how a restored file or directory is made.
 func permOf(m tree.Mode) os.FileMode {
-	if m == tree.Executable {
-		return 0o755
+	if m == tree.File {
+		return 0o644
 	}
-	return 0o644
+	return 0o755
 }
 
 // openDir opens a directory by its name in another, and nothing but a directory.

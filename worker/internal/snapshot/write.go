@@ -92,7 +92,7 @@ func (r *restorer) makeLink(t target, content io.Reader) error {
 	return r.root.Symlink(string(text), t.path)
 }
 
-// chmod gives a file that is there the mode it shall have.
+// chmod gives a file or directory that is there the permissions of its mode.
 func (r *restorer) chmod(t target) error {
 	f, err := r.root.Open(t.path)
 	if err != nil {

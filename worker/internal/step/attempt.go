@@ -220,7 +220,8 @@ func (a *attempt) giveBack(ctx context.Context) {
 	}
 }
 
-// runTool runs the tool, its output going to the step's log.
+// runTool runs the tool, its output going to the step's log. What it leaves in
+// its scratch directory goes while the lease is kept: it may be much.
 func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	c := a.claim
 	call := tool.Call{
@@ -235,6 +236,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	}
 	if a.space != nil {
 		call.Workspace, call.Scratch = a.space.path, a.space.scratch
+		defer a.space.clear()
 	}
 	log := a.openLog(ctx)
 	call.Log = log

@@ -1,6 +1,7 @@
 package step
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,6 +42,7 @@ type workspace struct {
 	dir     string
 	path    string
 	scratch string
+	spoiled error // why no other step can have it
 }
 
 // newWorkspaces empties root, which belongs to this process alone. An empty root
@@ -56,7 +58,7 @@ func newWorkspaces(store *snapshot.Store, root string, keep int) (*workspaces, e
 	if err != nil {
 		return nil, fmt.Errorf("workspace directory: %w", err)
 	}
-	if err := os.RemoveAll(root); err != nil {
+	if err := snapshot.RemoveAll(root); err != nil {
 		return nil, fmt.Errorf("empty the workspace directory: %w", err)
 	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
@@ -65,7 +67,7 @@ func newWorkspaces(store *snapshot.Store, root string, keep int) (*workspaces, e
 	return &workspaces{store: store, root: root, keep: keep}, nil
 }
 
-// take lends a directory for a step of a run.
+// take lends a directory for a step of a run. Its scratch directory is empty.
 func (w *workspaces) take(tenant, runID uuid.UUID) (*workspace, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -73,47 +75,56 @@ func (w *workspaces) take(tenant, runID uuid.UUID) (*workspace, error) {
 		if w.idle[i].run == runID {
 			space := w.idle[i].space
 			w.idle = append(w.idle[:i], w.idle[i+1:]...)
-			return space, space.clear()
+			return space, nil
 		}
 	}
 	w.made++
 	dir := filepath.Join(w.root, strconv.Itoa(w.made))
 	space := &workspace{dir: dir, path: filepath.Join(dir, "workspace"), scratch: filepath.Join(dir, "scratch")}
 	space.Workspace = w.store.Workspace(tenant, space.path)
-	if err := os.MkdirAll(space.path, 0o700); err != nil {
-		return nil, fmt.Errorf("make a workspace: %w", err)
+	for _, d := range []string{space.path, space.scratch} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make a workspace: %w", err)
+		}
 	}
-	return space, space.clear()
+	return space, nil
 }
 
-// give takes a directory back and removes those that were idle for long.
+// give takes a directory back and removes those that were idle for long, and this
+// one if it is spoiled.
 func (w *workspaces) give(runID uuid.UUID, space *workspace) error {
+	var gone []*workspace
 	w.mu.Lock()
-	w.idle = append(w.idle, idleWorkspace{runID, space, time.Now()})
-	var old []idleWorkspace
+	if space.spoiled == nil {
+		w.idle = append(w.idle, idleWorkspace{runID, space, time.Now()})
+	} else {
+		gone = append(gone, space)
+	}
 	for len(w.idle) > 0 && (len(w.idle) > w.keep || time.Since(w.idle[0].since) > idleLimit) {
-		old = append(old, w.idle[0])
+		gone = append(gone, w.idle[0].space)
 		w.idle = w.idle[1:]
 	}
 	w.mu.Unlock()
-	for _, o := range old {
-		if err := os.RemoveAll(o.space.dir); err != nil {
-			return fmt.Errorf("remove a workspace: %w", err)
+	err := space.spoiled
+	for _, s := range gone {
+		if e := snapshot.RemoveAll(s.dir); e != nil {
+			err = errors.Join(err, fmt.Errorf("remove a workspace: %w", e))
 		}
 	}
-	return nil
+	return err
 }
 
 // close removes all of it.
-func (w *workspaces) close() error { return os.RemoveAll(w.root) }
+func (w *workspaces) close() error { return snapshot.RemoveAll(w.root) }
 
-// clear gives the next tool an empty scratch directory.
-func (s *workspace) clear() error {
-	if err := os.RemoveAll(s.scratch); err != nil {
-		return fmt.Errorf("empty a scratch directory: %w", err)
+// clear drops what a tool left in the scratch directory. One that cannot be
+// emptied spoils the workspace.
+func (s *workspace) clear() {
+	err := snapshot.RemoveAll(s.scratch)
+	if err == nil {
+		err = os.Mkdir(s.scratch, 0o700)
 	}
-	if err := os.Mkdir(s.scratch, 0o700); err != nil {
-		return fmt.Errorf("make a scratch directory: %w", err)
+	if err != nil {
+		s.spoiled = fmt.Errorf("empty a scratch directory: %w", err)
 	}
-	return nil
 }
