@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -13,16 +14,17 @@ import (
 // settings are what a gateway reads from its environment.
 type settings struct {
 	config.Common
-	HTTPAddr      string        `env:"NOFX_HTTP_ADDR" envDefault:":8080" doc:"where the API is served"`
-	MetricsAddr   string        `env:"NOFX_METRICS_ADDR" envDefault:":9464" doc:"where metrics are served; never the API's port"`
-	PublicURL     string        `env:"NOFX_PUBLIC_URL" doc:"base URL by which clients reach the API; keys of env dev are taken only where it is loopback, or unset with NOFX_ENV=development"`
-	DBConns       int32         `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" doc:"connections to the database at most"`
-	DrainDelay    time.Duration `env:"NOFX_DRAIN_DELAY" envDefault:"3s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
-	LimitRate     float64       `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many but of one at least; 0: no limit"`
-	TenantRate    float64       `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" doc:"the same of all keys of a tenant"`
-	Streams       int           `env:"NOFX_LIMIT_STREAMS" envDefault:"50" doc:"streams of one API key at once; 0: no limit"`
-	TenantStreams int           `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" doc:"the same of all keys of a tenant"`
-	TotalStreams  int           `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" doc:"the same of all callers of one gateway"`
+	HTTPAddr      string         `env:"NOFX_HTTP_ADDR" envDefault:":8080" doc:"where the API is served"`
+	MetricsAddr   string         `env:"NOFX_METRICS_ADDR" envDefault:":9464" doc:"where metrics are served; never the API's port"`
+	PublicURL     string         `env:"NOFX_PUBLIC_URL" doc:"base URL by which clients reach the API; keys of env dev are taken only where it is loopback, or unset with NOFX_ENV=development"`
+	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" doc:"networks of the proxies before the gateway, as 10.0.0.0/8, separated by commas; their X-Forwarded-For says who calls, so that one caller's wrong keys are not counted against all"`
+	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" doc:"connections to the database at most"`
+	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
+	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many but of one at least; 0: no limit"`
+	TenantRate    float64        `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" doc:"the same of all keys of a tenant"`
+	Streams       int            `env:"NOFX_LIMIT_STREAMS" envDefault:"50" doc:"streams of one API key at once; 0: no limit"`
+	TenantStreams int            `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" doc:"the same of all keys of a tenant"`
+	TotalStreams  int            `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" doc:"the same of all callers of one gateway"`
 }
 
 // settingsTable is the settings as rows of a Markdown table.

@@ -42,6 +42,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	for given, bad := range map[string]bool{
 		"": false, "NOFX_ENV=development": false, "NOFX_ENV=staging": true, "NOFX_LIMIT_RATE=-1": true, "NOFX_LIMIT_STREAMS=-1": true,
+		"NOFX_TRUSTED_PROXIES=10.0.0.0/8,fd00::/8": false, "NOFX_TRUSTED_PROXIES=lb.example": true,
 		"NOFX_LIMIT_TENANT_STREAMS=-1": true, "NOFX_LIMIT_TOTAL_STREAMS=-1": true,
 		"NOFX_DATABASE_MAX_CONNS=0": true, "NOFX_PUBLIC_URL=nofx.example": true, "NOFX_PUBLIC_URL=https://nofx.example": false,
 	} {

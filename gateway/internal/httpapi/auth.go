@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -142,19 +142,33 @@ func (s *Server) identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var id identity
 		if given := r.Header.Values("Authorization"); len(given) > 0 && strings.HasPrefix(r.URL.Path, "/api/") {
-			id.principal, id.err = s.keys.identify(r.Context(), given, address(r))
+			id.principal, id.err = s.keys.identify(r.Context(), given, address(r, s.Proxies))
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, id)))
 	})
 }
 
-// address is the peer's. Nothing a client writes counts.
-func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+// address is the client's: the peer's, or, as long as that is one of the trusted
+// proxies, the one that it says it was called from (X-Forwarded-For, from the
+// right). Nothing counts that somebody else may have written.
+func address(r *http.Request, proxies []netip.Prefix) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
 	}
-	return host
+	at := peer.Addr().Unmap()
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		if !slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(at.WithZone("")) }) {
+			break
+		}
+		from, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break
+		}
+		at = from.Unmap()
+	}
+	return at.String()
 }
 
 // How long a key is known without asking, so that a revoked one is refused within
@@ -185,12 +199,14 @@ func newKeyring(store *postgres.DB, devKeys bool) *keyring {
 
 // identify is who shows the Authorization headers given: fault.Unauthenticated
 // for every reason why they are nobody, fault.RateLimited for an address that
-// tried too often, fault.Unavailable when it cannot be found out.
+// tried too often, fault.Unavailable when it cannot be found out. What can be no
+// key costs no query and does not count as a try: whoever else comes from the
+// address would pay for it.
 func (k *keyring) identify(ctx context.Context, given []string, address string) (*Principal, error) {
 	token, ok := bearer(given)
 	env, id, valid := parseToken(token)
 	if !ok || !valid || env == DevKey && !k.devKeys {
-		return nil, k.refuse(address)
+		return nil, notValid()
 	}
 	// Who guesses ids does not get to ask the database for each.
 	if wait, busy := k.failed.empty(address); busy && !k.seen(id) {
@@ -224,8 +240,10 @@ func (k *keyring) refuse(address string) error {
 	if wait, ok := k.failed.take(address); !ok {
 		return tooManyFailures(wait)
 	}
-	return unauthenticated("the API key is not valid")
+	return notValid()
 }
+
+func notValid() error { return unauthenticated("the API key is not valid") }
 
 func tooManyFailures(wait time.Duration) error {
 	e := fault.New(fault.RateLimited, "rate-limited", "too many keys that are not valid")

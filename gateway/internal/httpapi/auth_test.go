@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -175,6 +176,57 @@ func TestManyFailures(t *testing.T) {
 	}
 	g.want(g.get("/api/whoami"), http.StatusOK, "")
 	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleAdmin)}), http.StatusTooManyRequests, "rate-limited")
+}
+
+// TestGarbageKeys checks that what can be no key is refused without locking the
+// others out who come from the same address.
+func TestGarbageKeys(t *testing.T) {
+	g := newGateway(t)
+	for range 30 {
+		g.want(g.get("/api/whoami", header{"Authorization": "Bearer x"}), http.StatusUnauthorized, "unauthenticated")
+	}
+	g.want(g.get("/api/whoami"), http.StatusOK, "")
+}
+
+// TestBehindProxy checks that wrong keys of one client of a trusted proxy do not
+// lock out another, and that a client which names others does not get round its
+// own limit.
+func TestBehindProxy(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	wrong := func(from string) reply {
+		return g.get("/api/whoami", header{"Authorization": "Bearer " + NewToken(DevKey).Text, "X-Forwarded-For": from})
+	}
+	for i := range 10 {
+		g.want(wrong(fmt.Sprintf("198.51.100.%d, 203.0.113.1", i)), http.StatusUnauthorized, "unauthenticated")
+	}
+	g.want(wrong("198.51.100.99, 203.0.113.1"), http.StatusTooManyRequests, "rate-limited")
+	g.want(g.get("/api/whoami", header{"X-Forwarded-For": "203.0.113.2"}), http.StatusOK, "")
+}
+
+func TestAddress(t *testing.T) {
+	t.Parallel()
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
+	for _, tc := range []struct {
+		peer, want string
+		forwarded  []string
+	}{
+		{"203.0.113.1:5", "203.0.113.1", nil},
+		{"203.0.113.1:5", "203.0.113.1", []string{"198.51.100.1"}}, // no proxy of ours
+		{"10.0.0.1:5", "10.0.0.1", nil},
+		{"10.0.0.1:5", "203.0.113.1", []string{"203.0.113.1"}},
+		{"10.0.0.1:5", "203.0.113.1", []string{"198.51.100.1, 203.0.113.1"}},
+		{"10.0.0.1:5", "203.0.113.1", []string{"198.51.100.1", "203.0.113.1,10.1.2.3"}},
+		{"10.0.0.1:5", "10.0.0.3", []string{"10.0.0.3, 10.0.0.2"}}, // all trusted: the farthest
+		{"10.0.0.1:5", "10.0.0.1", []string{"203.0.113.1, unknown"}},
+		{"[::ffff:10.0.0.1]:5", "203.0.113.1", []string{"::ffff:203.0.113.1"}},
+		{"[fd00::1]:5", "2001:db8::1", []string{"2001:db8::1"}},
+		{"@", "@", []string{"203.0.113.1"}},
+	} {
+		r := &http.Request{RemoteAddr: tc.peer, Header: http.Header{"X-Forwarded-For": tc.forwarded}}
+		if got := address(r, proxies); got != tc.want {
+			t.Errorf("address(%s, %q) = %s, want %s", tc.peer, tc.forwarded, got, tc.want)
+		}
+	}
 }
 
 func TestRates(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ type Config struct {
 
 	KeyEnv  KeyEnv // of the keys that are made here
 	DevKeys bool   // keys of KeyEnv dev are taken
+
+	Proxies []netip.Prefix // whose X-Forwarded-For counts
 
 	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
 	TenantRate float64 // the same of all keys of a tenant
