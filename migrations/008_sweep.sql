@@ -92,19 +92,35 @@ AS $$
     UNION ALL SELECT w.tenant_id, w.run_id, w.id, 'wakeup', 0, 0, 0 FROM lost w
 $$;
 
+-- Locks the run of a candidate, unless somebody else holds it: what that one does
+-- may settle the candidate, and if not the next pass finds it again. A pass that
+-- waited would keep everybody else's candidates waiting behind one run.
+CREATE FUNCTION nofx.try_run(p_run uuid) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM run r WHERE r.tenant_id = tenant() AND r.id = p_run FOR NO KEY UPDATE SKIP LOCKED;
+    RETURN FOUND;
+END
+$$;
+
 -- Handles one candidate under its locks, after a second look. p_counts says
 -- whether a lost lease counts towards poison. Answers the transition made, or
--- NULL when the second look found nothing to do.
+-- NULL when the run is held or the second look found nothing to do.
 CREATE FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_counts boolean, p_lost interval) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    l nofx.locked_step := lock_step(p_step);
+    l nofx.locked_step;
     s record;
     v_event text;
     v_until timestamptz;
     v_gate uuid;
 BEGIN
+    IF NOT try_run((SELECT x.run_id FROM step x WHERE x.tenant_id = tenant() AND x.id = p_step)) THEN
+        RETURN NULL;
+    END IF;
+    l := lock_step(p_step);
     SELECT x.ready_at, x.wait_until, x.job_id, x.lost_leases INTO s FROM step x WHERE x.tenant_id = l.tenant_id AND x.id = l.id;
     CASE
     WHEN p_kind = 'lease' AND l.state = 'running' THEN
@@ -155,8 +171,12 @@ CREATE FUNCTION nofx.sweep_run(p_run uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    r nofx.locked_run := lock_run(p_run);
+    r nofx.locked_run;
 BEGIN
+    IF NOT try_run(p_run) THEN
+        RETURN NULL;
+    END IF;
+    r := lock_run(p_run);
     IF r.state IN ('succeeded', 'failed', 'cancelled')
         OR (SELECT x.deadline > clock_timestamp() FROM run x WHERE x.tenant_id = r.tenant_id AND x.id = r.id) THEN
         RETURN NULL;

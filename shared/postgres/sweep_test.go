@@ -235,9 +235,56 @@ func TestSweepersAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	made = append(made, s.sweep(t, rules)...) // what they passed over while another held its run
 	slices.Sort(made)
 	if want := "[backoff_elapsed elapsed fail lease_expired wakeup wakeup]"; fmt.Sprint(made) != want { // b, m
 		t.Errorf("8 sweepers made %v, want %s", made, want)
+	}
+	s.wantSound(t)
+}
+
+// A run that somebody holds, however long, is passed over: what is due behind it
+// does not wait.
+func TestSweepPassesOverAHeldRun(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	held, a := s.create(t, "a:", "b:", "w:")
+	late, _ := s.create(t, "a:")
+	free, b := s.create(t, "a:")
+	s.claim(t, a["a"].ID)
+	s.expire(t, a["a"].ID)
+	s.do(t, a["b"].ID, "retry")
+	s.do(t, a["w"].ID, "timer")
+	s.do(t, b["a"].ID, "retry")
+	s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", late.ID)
+	rules := postgres.SweepRules{Lost: time.Minute, Limit: 100}
+	due, err := s.Due(s.ctx, rules)
+	if err != nil || len(due) != 5 {
+		t.Fatalf("Due() = %+v, %v, want 5", due, err)
+	}
+	tx, err := s.Admin.Begin(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(s.ctx) //nolint:errcheck // its end is enough
+	if _, err := tx.Exec(s.ctx, "SELECT FROM nofx.run WHERE id = ANY ($1) FOR NO KEY UPDATE", []uuid.UUID{held.ID, late.ID}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for _, d := range due {
+		want := map[bool]string{true: "backoff_elapsed"}[d.RunID == free.ID]
+		if made, err := s.Sweep(s.ctx, d, rules, func() error { return nil }); made != want || err != nil {
+			t.Errorf("Sweep(%s of run %s) = %q, %v, want %q", d.Kind, d.RunID, made, err, want)
+		}
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("Sweep() of %d took %v, want it at once", len(due), took)
+	}
+	if err := tx.Rollback(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if made := fmt.Sprint(s.sweep(t, rules)); made != "[backoff_elapsed elapsed fail lease_expired]" {
+		t.Errorf("sweep afterwards = %s, want all that was passed over", made)
 	}
 	s.wantSound(t)
 }
