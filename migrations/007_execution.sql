@@ -300,7 +300,7 @@ DECLARE
     v_seq bigint;
 BEGIN
     FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) LOOP
-        SELECT v_runs || y.run_id INTO v_runs FROM step y WHERE y.tenant_id = v_tenant AND y.id = x.step_id;
+        v_runs := v_runs || ARRAY(SELECT y.run_id FROM step y WHERE y.tenant_id = v_tenant AND y.id = x.step_id);
     END LOOP;
     PERFORM lock_runs(v_tenant, v_runs);
     PERFORM set_config('nofx.telling', 'on', true);

@@ -60,11 +60,12 @@ func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, 
 			return err
 		}
 		// Asked last: what was deleted before the events were read is known to it.
-		r, err := oneRun(ctx, tx, tenant, runID)
-		if err == nil && r.PrunedSeq != nil && after < *r.PrunedSeq {
-			return expired(FeedCursor{Seq: *r.PrunedSeq})
+		var pruned *int64
+		err = tx.QueryRow(ctx, "SELECT pruned_seq FROM nofx.run WHERE tenant_id = $1 AND id = $2", tenant, runID).Scan(&pruned)
+		if err == nil && pruned != nil && after < *pruned {
+			return expired(FeedCursor{Seq: *pruned})
 		}
-		return err
+		return missing(err, "run")
 	})
 	return list, err
 }

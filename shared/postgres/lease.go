@@ -55,7 +55,7 @@ func (db *DB) Due(ctx context.Context, r SweepRules) ([]Due, error) {
 
 // Sweep handles one of them after a second look under its locks, enqueues what
 // became ready and returns the transition it made, or "" when there was nothing
-// to do any more. Where more than half of all leases expired at once, and not
+// to do any more, or somebody holds the run. Where more than half of all leases expired at once, and not
 // those of one worker alone, the fault is not the steps', and the loss does not
 // count towards poison. between is called before the jobs are enqueued.
 func (db *DB) Sweep(ctx context.Context, d Due, r SweepRules, between func() error) (event string, err error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
@@ -125,6 +126,40 @@ func TestRunsReadNoOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who follows a run asks for its events again and again; its plan, which may have a
+// megabyte, is not among them.
+func TestEventsReadNoPlan(t *testing.T) {
+	t.Parallel()
+	s := setupWith(t, postgres.Config{MaxConns: 1})
+	text := make([]string, 1000)
+	for i := range text {
+		text[i] = fmt.Sprint("s", uuid.New(), ":")
+	}
+	r, _ := s.create(t, text...)
+	read := func() int64 {
+		if _, err := s.Pool().Exec(s.ctx, "SELECT pg_stat_force_next_flush()"); err != nil {
+			t.Fatal(err)
+		}
+		return one[int64](t, s, "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_user_tables WHERE relid = 'nofx.run'::regclass")
+	}
+	before := read()
+	if _, err := s.Run(s.ctx, s.tenant, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	whole := read()
+	if whole == before {
+		t.Fatal("the plan of the run is not stored apart from it")
+	}
+	if list, err := s.Events(s.ctx, s.tenant, r.ID, 0, nil, 10); err != nil || len(list) != 10 {
+		t.Fatalf("Events() = %d, %v, want 10", len(list), err)
+	}
+	if got := read() - whole; got != 0 {
+		t.Errorf("Events() reads %d blocks of plans, want none", got)
+	}
+	_, err := s.Events(s.ctx, s.tenant, uuid.New(), 0, nil, 10)
+	wantKind(t, "Events(unknown run)", err, fault.NotFound, "not-found")
 }
 
 // With many thousand finished runs behind them, the statements that run all

@@ -1,9 +1,11 @@
 package postgres_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -154,6 +157,77 @@ func TestClaimOnce(t *testing.T) {
 	}
 	if c := s.claim(t, a); c.Attempt != 1 || c.Fence != 2 {
 		t.Errorf("Claim() after interrupted = attempt %d fence %d, want 1 and 2: the attempt was given back", c.Attempt, c.Fence)
+	}
+}
+
+// A job whose step is not there any more does not keep a batch from locking the
+// runs of the others: their claims see what is being written.
+func TestClaimBesideAStepThatIsGone(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]bool{"last": true, "first": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			r, steps := s.create(t, "a:")
+			wake := func(id uuid.UUID) postgres.Wake {
+				return postgres.Wake{Job: wakeUp(s.tenant, id, 1), Span: trace.SpanContextFromContext(s.ctx), Pre: noCheckpoint}
+			}
+			wakes := []postgres.Wake{wake(steps["a"].ID), wake(uuid.New())}
+			if !last {
+				slices.Reverse(wakes)
+			}
+			tx, err := s.Admin.Begin(s.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(s.ctx) //nolint:errcheck // its end is enough
+			if _, err := tx.Exec(s.ctx, "SET LOCAL search_path = nofx, pg_temp"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(s.ctx, "SELECT append_event($1, $2, NULL, 'test.told', NULL, '{}')", s.tenant, r.ID); err != nil {
+				t.Fatal(err)
+			}
+			var claims []*postgres.Claim
+			done := make(chan error, 1)
+			go func() {
+				var err error
+				claims, err = s.ClaimSteps(s.ctx, wakes, postgres.Worker{ID: "w1", PID: 1}, ttl)
+				done <- err
+			}()
+			s.untilBlocked(t)
+			if err := tx.Commit(s.ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatalf("ClaimSteps() = %v, want the claim of a step", err)
+			}
+			if got := fmt.Sprint(claims[0] != nil, claims[1] != nil); got != fmt.Sprint(last, !last) {
+				t.Errorf("ClaimSteps() claimed %s, want %t %t", got, last, !last)
+			}
+			s.wantSound(t)
+		})
+	}
+}
+
+// untilBlocked waits until somebody in the database waits for a lock.
+func (s *store) untilBlocked(t testing.TB) {
+	t.Helper()
+	s.until(t, "somebody waits for a lock", "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+}
+
+// until asks a question of the database until the answer is yes.
+func (s *store) until(t testing.TB, what, question string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !one[bool](t, s, question) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited a minute until %s", what)
+		}
 	}
 }
 
