@@ -460,9 +460,7 @@ BEGIN
     ELSIF NEW.wait_until IS NULL THEN
         RAISE EXCEPTION 'step %: a wait has a deadline', OLD.id USING ERRCODE = 'check_violation';
     END IF;
-    IF NEW.outputs IS DISTINCT FROM OLD.outputs THEN
-        NEW.outputs_bytes := octet_length(NEW.outputs::text);
-    END IF;
+    NEW.outputs_bytes := octet_length(NEW.outputs::text);
     IF octet_length(NEW.reason) > 2048 OR pg_column_size(NEW.outputs) > 262144 THEN
         RAISE EXCEPTION 'step %: its reason or its outputs are too long', OLD.id USING ERRCODE = 'check_violation';
     END IF;
