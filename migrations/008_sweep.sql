@@ -94,13 +94,14 @@ $$;
 
 -- Locks the run of a candidate, unless somebody else holds it: what that one does
 -- may settle the candidate, and if not the next pass finds it again. A pass that
--- waited would keep everybody else's candidates waiting behind one run.
+-- waited would keep everybody else's candidates waiting behind one run. One that
+-- is not there is not held: whoever goes on to lock it says so.
 CREATE FUNCTION nofx.try_run(p_run uuid) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
 BEGIN
     PERFORM FROM run r WHERE r.tenant_id = tenant() AND r.id = p_run FOR NO KEY UPDATE SKIP LOCKED;
-    RETURN FOUND;
+    RETURN FOUND OR NOT EXISTS (SELECT FROM run r WHERE r.tenant_id = tenant() AND r.id = p_run);
 END
 $$;
 

@@ -26,7 +26,7 @@ var tenancyRules = map[string]string{
 		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
 		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker')
 		AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND a.attnotnull)`,
-	"T1: keys begin with the tenant": `
+	"T1: keys begin with the tenant, or hold it when they are unique only": `
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
 		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker') AND conname NOT LIKE '%machine_state%'
 		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
@@ -93,7 +93,7 @@ func TestS08_CatalogueSeesBreaches(t *testing.T) {
 	s := setup(t)
 	for name, breach := range map[string]string{
 		"T1: a table of nofx has a tenant, or is the same for all":                                  "CREATE TABLE nofx.stray (id int)",
-		"T1: keys begin with the tenant":                                                            "ALTER TABLE nofx.run ADD UNIQUE (trace_id, tenant_id)",
+		"T1: keys begin with the tenant, or hold it when they are unique only":                      "ALTER TABLE nofx.run ADD UNIQUE (trace_id)",
 		"T2: row level security is on and forced":                                                   "ALTER TABLE nofx.event NO FORCE ROW LEVEL SECURITY",
 		"T2: the policy has both clauses":                                                           "ALTER POLICY tenant ON nofx.run WITH CHECK (true)",
 		"T2: no other policy but that of nofx_system":                                               "CREATE POLICY open ON nofx.run USING (true)",
