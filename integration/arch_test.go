@@ -48,7 +48,7 @@ var mayImport = []rule{
 	{"shared/telemetry", []string{riverTypes, "github.com/prometheus/...", "go.opentelemetry.io/otel/..."}},
 
 	{"gateway/api", []string{"github.com/oapi-codegen/runtime/..."}},
-	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "golang.org/x/term"}},
+	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "golang.org/x/term", "github.com/mattn/go-runewidth"}},
 	{"gateway/cmd/gateway", []string{"gateway/...", "shared/...", anyModule}},
 	{"gateway/internal/...", slices.Concat([]string{"gateway/api", "gateway/internal/...", "shared/..."}, echo, otelAPI, pure)},
 
