@@ -4,6 +4,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 
 	"nofx.dev/shared/postgres"
 )
@@ -12,16 +13,17 @@ import (
 // when to give one up that does not acknowledge.
 func TestDial(t *testing.T) {
 	t.Parallel()
-	conn, err := postgres.PoolOf(setup(t).DB).Acquire(t.Context())
+	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Release()
-	tcp, ok := conn.Conn().PgConn().Conn().(*net.TCPConn)
-	if !ok {
-		t.Skip("the server of this machine is reached by no TCP")
+	defer server.Close()
+	conn, err := postgres.Dialer(time.Second).DialContext(t.Context(), "tcp", server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	raw, err := tcp.SyscallConn()
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

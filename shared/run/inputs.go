@@ -1,0 +1,329 @@
+package run
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"nofx.dev/shared/fault"
+)
+
+// Inputs decodes the inputs of a step strictly: an unknown or repeated member
+// is a fault.Invalid that names it.
+func Inputs[T any](raw []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(raw, &v, json.RejectUnknownMembers(true)); err != nil {
+		var zero T
+		f := jsonFault(err)
+		e := fault.New(fault.Invalid, "invalid-plan", "inputs%s: %s", f.Pointer, f.Detail)
+		e.Fields = []fault.Field{f}
+		return zero, e
+	}
+	return v, nil
+}
+
+// jsonFault is a decoding error as a field, its pointer relative to the value.
+func jsonFault(err error) fault.Field {
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) {
+		pointer := string(semantic.JSONPointer)
+		switch {
+		case errors.Is(err, json.ErrUnknownName):
+			return fault.Field{Pointer: pointer, Detail: "unknown input"}
+		case semantic.GoType != nil:
+			return fault.Field{Pointer: pointer, Detail: fmt.Sprintf("%s is not what is expected here", kindName(semantic.JSONKind.String()))}
+		}
+		return fault.Field{Pointer: pointer, Detail: "cannot be read"}
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		pointer := string(syntactic.JSONPointer)
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return fault.Field{Pointer: pointer, Detail: "is given twice"}
+		}
+		return fault.Field{Pointer: pointer, Detail: "is not valid JSON in UTF-8"}
+	}
+	return fault.Field{Detail: "is not valid JSON"}
+}
+
+func kindName(k string) string {
+	switch k {
+	case "{":
+		return "an object"
+	case "[":
+		return "an array"
+	case `"`, "string":
+		return "a string"
+	case "0", "number":
+		return "a number"
+	}
+	return k
+}
+
+// checkInputs says what is wrong with the inputs of a known tool. Templates in
+// them are to be resolved later if open says so; else they are plain text.
+func checkInputs(tool string, raw []byte, open bool) []fault.Field {
+	c := &checker{templates: open}
+	switch {
+	case tool == ToolBash:
+		return check(c, raw, func(in BashInputs) {
+			c.script("/script", in.Script)
+			c.env(in.Env)
+		})
+	case tool == ToolWorkspaceWrite:
+		return check(c, raw, func(in WriteInputs) {
+			for i, f := range in.Files {
+				c.file("/files/"+strconv.Itoa(i), f)
+			}
+		})
+	case tool == ToolGitCheckout:
+		return check(c, raw, c.checkout)
+	case tool == ToolHTTP:
+		return check(c, raw, c.http)
+	case tool == ToolSleep:
+		return check(c, raw, func(in SleepInputs) {
+			if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
+				c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
+			}
+		})
+	case tool == ToolSignal:
+		return check(c, raw, func(in SignalInputs) {
+			c.text("/key", in.Key, 1, MaxSignalKey)
+			c.wait(in.ExpiresS)
+		})
+	case tool == ToolCodegen:
+		return check(c, raw, c.codegen)
+	case strings.HasPrefix(tool, ManualFamily):
+		return check(c, raw, c.manual)
+	}
+	return check(c, raw, c.gate)
+}
+
+// CheckGate says what is wrong with a gate's inputs where a workspace holds them:
+// in them nothing is a template.
+func CheckGate(in GateInputs) []fault.Field {
+	var c checker
+	c.gate(in)
+	return c.fields
+}
+
+func (c *checker) gate(in GateInputs) {
+	if in.Command != "" {
+		c.script("/command", in.Command)
+	}
+	c.env(in.Env)
+	if r := in.Report; r != nil {
+		if !c.open(r.Format) && !slices.Contains(ReportFormats, r.Format) {
+			c.add("/report/format", "is one of "+strings.Join(ReportFormats, ", "))
+		}
+		if detail := BadPath(r.Path); detail != "" && !c.open(r.Path) {
+			c.add("/report/path", detail)
+		}
+	}
+}
+
+var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
+
+func (c *checker) codegen(in CodegenInputs) {
+	c.text("/instruction", in.Instruction, 1, MaxInstructionBytes)
+	if strings.Contains(in.Instruction, templateBegin) {
+		c.add("/instruction", "templates are not expanded here, since what a step put out is no instruction; write it to a file and let paths show that")
+	}
+	if len(in.Paths) > MaxCodegenPaths {
+		c.add("/paths", fmt.Sprintf("%d patterns; at most %d", len(in.Paths), MaxCodegenPaths))
+	}
+	for i, p := range in.Paths {
+		at := "/paths/" + strconv.Itoa(i)
+		if c.open(p) {
+			continue
+		}
+		if detail := BadPath(p); detail != "" {
+			c.add(at, detail)
+		} else if !doublestar.ValidatePattern(p) {
+			c.add(at, "is not a pattern")
+		} else if alternatives(p) > maxAlternatives {
+			c.add(at, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives))
+		}
+	}
+	if in.Model != "" && !c.open(in.Model) && !modelName.MatchString(in.Model) {
+		c.add("/model", "a model's name matches "+modelName.String())
+	}
+	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
+		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
+	}
+}
+
+// maxAlternatives is how many alternatives a pattern may have: each may have to be
+// matched with every file.
+const maxAlternatives = 1000
+
+// alternatives is how many patterns without braces a valid one stands for; of many
+// it says only that they are more than maxAlternatives.
+func alternatives(pattern string) int {
+	// The branches of a group add up, and what stands side by side multiplies.
+	type group struct{ before, branch int }
+	groups := []group{{0, 1}}
+	for i := 0; i < len(pattern); i++ {
+		top := &groups[len(groups)-1]
+		switch c := pattern[i]; {
+		case c == '\\':
+			i++
+		case c == '[': // in a class braces and commas are characters
+			for i++; i < len(pattern) && pattern[i] != ']'; i++ {
+				if pattern[i] == '\\' {
+					i++
+				}
+			}
+		case c == '{':
+			groups = append(groups, group{0, 1})
+		case c == ',' && len(groups) > 1:
+			*top = group{top.before + top.branch, 1}
+		case c == '}' && len(groups) > 1:
+			groups = groups[:len(groups)-1]
+			outer := &groups[len(groups)-1]
+			outer.branch = min(outer.branch*(top.before+top.branch), maxAlternatives+1)
+		}
+	}
+	return groups[0].branch
+}
+
+func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {
+	in, err := Inputs[T](raw)
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return e.Fields
+	}
+	rules(in)
+	return c.fields
+}
+
+// open reports whether s has a template, so that its value is not known yet.
+func (c *checker) open(s string) bool { return c.templates && strings.Contains(s, templateBegin) }
+
+// script refuses templates: text spliced into a shell is an injection.
+func (c *checker) script(at, s string) {
+	c.text(at, s, 1, 256<<10)
+	if strings.Contains(s, templateBegin) {
+		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"`)
+	}
+}
+
+func (c *checker) env(env map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		at := "/env/" + pointerToken(name)
+		if !envName.MatchString(name) {
+			c.add(at, "a variable's name matches "+envName.String())
+		}
+		if strings.HasPrefix(name, "NOFX_") {
+			c.add(at, "names that begin with NOFX_ are set by the worker")
+		}
+		c.text(at, env[name], 0, 32<<10)
+	}
+}
+
+func (c *checker) file(at string, f WriteFile) {
+	if !c.open(f.Path) {
+		if detail := BadPath(f.Path); detail != "" {
+			c.add(at+"/path", detail)
+		}
+	}
+	given := 0
+	for _, is := range []bool{f.Content != nil, f.ContentBase64 != nil, f.ArtifactID != ""} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		c.add(at, "exactly one of content, content_base64 and artifact_id is given")
+	case f.ArtifactID != "":
+		if !c.open(f.ArtifactID) {
+			c.artifact(at+"/artifact_id", f.ArtifactID)
+		}
+	default:
+		c.content(at, f)
+	}
+	if f.Mode != "" && !c.open(f.Mode) && f.Mode != "644" && f.Mode != "755" {
+		c.add(at+"/mode", `is "644" or "755"`)
+	}
+}
+
+func (c *checker) content(at string, f WriteFile) {
+	if _, err := f.Bytes(); err != nil && !c.open(*f.ContentBase64) {
+		c.add(at+"/content_base64", "is not base64")
+	} else if f.Content != nil && BadText(*f.Content) != "" {
+		c.add(at+"/content", BadText(*f.Content)+"; give it as content_base64")
+	}
+}
+
+// BadPath says why s is no relative path of a workspace, or "".
+func BadPath(s string) string {
+	switch {
+	case s == "":
+		return "is required"
+	case len(s) > 1024:
+		return "is longer than 1024 bytes"
+	case BadText(s) != "":
+		return BadText(s)
+	case strings.HasPrefix(s, "/"):
+		return "is absolute"
+	}
+	for part := range strings.SplitSeq(s, "/") {
+		switch part {
+		case "", ".", "..":
+			return "has an empty, . or .. element"
+		case ".nofx":
+			return "has the reserved element .nofx"
+		}
+	}
+	return ""
+}
+
+const maxURLBytes = 2000
+
+var (
+	gitRef = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$`)
+	gitURL = regexp.MustCompile(`^(https|file)://\S+$`)
+)
+
+func (c *checker) checkout(in CheckoutInputs) {
+	c.repository("", in.URL, in.Ref)
+	if in.Path != "" && !c.open(in.Path) {
+		if detail := BadPath(in.Path); detail != "" {
+			c.add("/path", detail)
+		}
+	}
+	if in.Depth != nil && *in.Depth < 0 {
+		c.add("/depth", "is 0 or more")
+	}
+}
+
+func (c *checker) repository(at, url, ref string) {
+	if !c.open(url) && (!gitURL.MatchString(url) || len(url) > maxURLBytes || BadText(url) != "") {
+		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
+	}
+	if ref != "" && !c.open(ref) && !gitRef.MatchString(ref) {
+		c.add(at+"/ref", "is a branch, a tag or a commit")
+	}
+}
+
+func (c *checker) manual(in ManualInputs) {
+	c.text("/message", in.Message, 1, 4096)
+	c.wait(in.ExpiresS)
+	if in.Approvals != nil && (*in.Approvals < 1 || *in.Approvals > MaxApprovals) {
+		c.add("/approvals", fmt.Sprintf("is between 1 and %d", MaxApprovals))
+	}
+}
+
+func (c *checker) wait(expiresS *int) {
+	if expiresS != nil && (*expiresS < 1 || *expiresS > int(MaxWait.Seconds())) {
+		c.add("/expires_s", fmt.Sprintf("is between 1 and %d", int(MaxWait.Seconds())))
+	}
+}
