@@ -258,15 +258,15 @@ func (d *demonstration) tool() string {
 
 // ask tells how to decide what the run waits for.
 func (d *demonstration) ask(ctx context.Context) error {
-	resp, err := d.client.ListGatesWithResponse(ctx, nil)
+	resp, err := d.client.GetRunWithResponse(ctx, d.run)
 	if err != nil {
 		return err
 	}
 	if resp.JSON200 == nil {
-		return errors.New("list gates: " + resp.Status())
+		return errors.New("get the run: " + resp.Status())
 	}
-	for _, g := range resp.JSON200.Items {
-		if string(g.RunID) != d.run || g.Kind != "manual" || g.Status != "pending" {
+	for _, g := range resp.JSON200.Gates {
+		if g.Kind != "manual" || g.Status != "pending" {
 			continue
 		}
 		message := ""
