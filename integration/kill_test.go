@@ -46,9 +46,9 @@ type death struct {
 }
 
 // TestKill lets workers kill themselves in every window between two durable
-// steps. Whatever they held is done by the others, once.
+// steps. Whatever they held is done by the others, once. It measures how long that
+// takes, so it does not run beside others.
 func TestKill(t *testing.T) {
-	t.Parallel()
 	s := up(t, harness.Config{
 		Workers: 2, Env: map[string]string{"NOFX_TEST": "1"}, WorkerEnv: map[string]string{"NOFX_WORKER_CONCURRENCY": "1"},
 	})
