@@ -49,10 +49,16 @@ $$;
 -- Rows whose time has come: kind is lease, backoff, wait, deadline or wakeup.
 -- Leases are left alone until two TTLs after the server started, since an
 -- outage makes every one of them look dead.
+--
+-- Every worker asks this each second. So it is planned once, and for scans that go
+-- along an index: these mark its entries of rows that are gone, which a bitmap scan
+-- reads anew each time until a vacuum, and large tables have that seldom.
 CREATE FUNCTION nofx.sweep_candidates(p_limit int, p_ttl interval, p_lost interval)
     RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, kind text, leases_expired int, leases_total int, owners_expired int)
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off
 AS $$
+BEGIN
+    RETURN QUERY
     WITH lease AS (
         SELECT l.tenant_id, l.step_id FROM step_lease l
         WHERE l.lease_until <= clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - 2 * p_ttl
@@ -89,7 +95,8 @@ AS $$
     UNION ALL SELECT b.tenant_id, b.run_id, b.id, 'backoff', 0, 0, 0 FROM backoff b
     UNION ALL SELECT d.tenant_id, d.run_id, d.id, 'wait', 0, 0, 0 FROM due d
     UNION ALL SELECT n.tenant_id, n.id, NULL, 'deadline', 0, 0, 0 FROM late n
-    UNION ALL SELECT w.tenant_id, w.run_id, w.id, 'wakeup', 0, 0, 0 FROM lost w
+    UNION ALL SELECT w.tenant_id, w.run_id, w.id, 'wakeup', 0, 0, 0 FROM lost w;
+END
 $$;
 
 -- Locks the run of a candidate, unless somebody else holds it: what that one does
@@ -190,15 +197,18 @@ $$;
 -- Deletes some of the stored answers that no client may rely on any more, and
 -- says how many.
 CREATE FUNCTION nofx.delete_expired(p_limit int) RETURNS bigint
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+DECLARE
+    v_gone bigint;
+BEGIN
     -- Not by a join, for which the planner, which does not know the limit, reads the table.
-    WITH gone AS (
-        DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
-            SELECT k.ctid FROM idempotency_key k WHERE k.expires_at <= (SELECT clock_timestamp())
-            ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit)) RETURNING 1
-    )
-    SELECT count(*) FROM gone
+    DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
+        SELECT k.ctid FROM idempotency_key k WHERE k.expires_at <= (SELECT clock_timestamp())
+        ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit));
+    GET DIAGNOSTICS v_gone = ROW_COUNT;
+    RETURN v_gone;
+END
 $$;
 
 -- The newest seq of the runs that somebody streams; runs of other tenants than

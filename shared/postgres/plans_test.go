@@ -162,6 +162,53 @@ func TestEventsReadNoPlan(t *testing.T) {
 	wantKind(t, "Events(unknown run)", err, fault.NotFound, "not-found")
 }
 
+// A pass of the sweeper reads what is due. The versions of rows that were due once
+// cost it something the first time it meets them, and not again and again until a
+// vacuum, which a large table sees seldom.
+func TestSweepsForgetWhatIsDone(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	var text []string
+	for i := range 40 {
+		text = append(text, fmt.Sprintf("a%d:", i))
+	}
+	work := func(runs int) {
+		for range runs {
+			r, _ := s.create(t, text...)
+			if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	work(10)
+	s.exec(t, "VACUUM (ANALYZE) nofx.run, nofx.step")
+	for _, table := range []string{"run", "step"} {
+		s.exec(t, "ALTER TABLE nofx."+table+" SET (autovacuum_enabled = off)")
+	}
+	blocks := regexp.MustCompile(`shared hit=(\d+)`)
+	pass := func() (n int) {
+		s.exec(t, "VACUUM nofx.step_lease") // which is read as a whole, and is never large
+		plan := strings.Join(all[string](t, s, "EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM nofx.sweep_candidates(200, '5s', '5s')"), "\n")
+		if _, err := fmt.Sscan(blocks.FindStringSubmatch(plan)[1], &n); err != nil {
+			t.Fatalf("%v in %s", err, plan)
+		}
+		return n
+	}
+	before := pass()
+	for range 5 {
+		before = min(before, pass())
+	}
+	work(50)
+	first := pass()
+	last := first
+	for range 50 { // what some other transaction may still see is not marked yet
+		if last = pass(); last <= before+30 {
+			return
+		}
+	}
+	t.Errorf("a pass behind 2,000 more steps reads %d blocks (first %d), want about the %d of before", last, first, before)
+}
+
 // With many thousand finished runs behind them, the statements that run all
 // the time read an index and not a table.
 func TestNothingScansHistory(t *testing.T) {
@@ -211,6 +258,11 @@ func TestWhatIsDueIsFoundByItsIndex(t *testing.T) {
 		"expire_signals":    {"inbox_expiry expires_at"},
 	} {
 		body := one[string](t, s, "SELECT prosrc FROM pg_proc WHERE pronamespace = 'nofx'::regnamespace AND proname = '"+function+"'")
+		for _, begin := range []string{"BEGIN", "RETURN QUERY"} { // of PL/pgSQL, whose one statement is looked at
+			if _, rest, found := strings.Cut(body, begin); found {
+				body, _, _ = strings.Cut(rest, ";")
+			}
+		}
 		body = regexp.MustCompile(`\bp_limit\b`).ReplaceAllString(body, "200")
 		body = regexp.MustCompile(`\bp_(ttl|lost)\b`).ReplaceAllString(body, "interval '5 s'")
 		body = regexp.MustCompile(`\bp_after\b`).ReplaceAllString(body, "'-infinity'::timestamptz")
