@@ -281,9 +281,24 @@ BEGIN
 END
 $$;
 
+-- Whether a worker runs a step that two workers have died under. Such steps are
+-- kept apart: beside the one that kills its worker the others would be lost a third
+-- time, for nothing that they did. No other claim of this worker asks meanwhile.
+CREATE FUNCTION nofx.has_suspect(p_owner text) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(p_owner || '/suspect', 0));
+    PERFORM FROM step_lease l, LATERAL (SELECT z.lost_leases FROM step z WHERE z.tenant_id = l.tenant_id AND z.id = l.step_id OFFSET 0) AS y
+    WHERE l.owner = p_owner AND y.lost_leases >= 2;
+    RETURN FOUND;
+END
+$$;
+
 -- Takes ready steps for a worker. p is an array of {step_id, wake_seq, trace_id,
 -- span_id, traceparent}; ord is the place in it. No row comes back for a wake-up
--- that is stale or whose run takes no claims.
+-- that is stale or whose run takes no claims, nor for a suspect while this worker
+-- has another one: it is woken again a little later, for whichever worker then comes.
 CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid int, p_ttl interval) RETURNS TABLE (ord int, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -291,6 +306,7 @@ DECLARE
     v_tenant uuid := tenant();
     v_runs uuid[];
     v_ords int[] := '{}';
+    v_suspect boolean := false;
     v_taken nofx.taken[] := '{}';
     v_told nofx.told[] := '{}';
     x record;
@@ -305,12 +321,21 @@ BEGIN
     PERFORM lock_runs(v_tenant, v_runs);
     PERFORM set_config('nofx.telling', 'on', true);
     FOR x IN SELECT e.i, e.n::int - 1 AS n, (e.i->>'step_id')::uuid AS step_id, e.i->>'traceparent' AS cause FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
-        SELECT y.run_id, y.ready_at INTO s FROM step y
+        SELECT y.run_id, y.ready_at, y.lost_leases INTO s FROM step y
         WHERE y.tenant_id = v_tenant AND y.id = x.step_id AND y.state = 'ready' AND y.wake_seq = (x.i->>'wake_seq')::bigint;
         CONTINUE WHEN NOT FOUND;
         SELECT q.state, q.event_seq, q.trace_id, q.reason INTO r FROM run q
         WHERE q.tenant_id = v_tenant AND q.id = s.run_id AND q.state IN ('queued', 'running', 'waiting');
         CONTINUE WHEN NOT FOUND;
+        IF s.lost_leases >= 2 THEN
+            IF v_suspect OR has_suspect(p_owner) THEN
+                UPDATE step y SET ready_at = z.at, due_at = z.at, job_id = NULL
+                FROM (SELECT clock_timestamp() + make_interval(secs => 2 + 2 * random()) AS at) AS z
+                WHERE y.tenant_id = v_tenant AND y.id = x.step_id;
+                CONTINUE;
+            END IF;
+            v_suspect := true;
+        END IF;
         v_seq := r.event_seq + 1;
         IF r.state = 'queued' THEN
             v_told := v_told || ROW(s.run_id, v_seq, NULL, 'run.running', 'start', 'queued', 'running', '{}', r.reason, r.trace_id, NULL, x.cause)::nofx.told;

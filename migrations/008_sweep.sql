@@ -141,7 +141,8 @@ BEGIN
         UPDATE step SET event = v_event, version = version + 1, lost_leases = lost_leases + p_counts::int,
             reason = CASE v_event WHEN 'poison' THEN 'poisoned: the lease was lost three times' WHEN 'cancel' THEN 'run_failed' ELSE 'the lease of its worker expired' END,
             failure_class = CASE v_event WHEN 'poison' THEN 'poisoned' WHEN 'cancel' THEN 'cancelled' END,
-            -- Not beside an innocent neighbour at once: it may be what kills its worker.
+            -- Not at once beside those that were lost with it: it may be what kills its
+            -- worker. From here on claim_steps keeps them apart.
             ready_at = clock_timestamp() + CASE WHEN s.lost_leases >= 1 THEN make_interval(secs => 10 + 20 * random()) ELSE interval '0' END
         WHERE tenant_id = l.tenant_id AND id = l.id;
     WHEN p_kind = 'backoff' AND l.state = 'retrying' AND s.ready_at <= clock_timestamp() THEN

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -106,6 +108,86 @@ func TestPoison(t *testing.T) {
 	s.wantStates(t, r.ID, "failed a:failed b:skipped")
 	if d, err := s.Run(s.ctx, s.tenant, r.ID); err != nil || d.FailureClass != run.ClassPoisoned {
 		t.Errorf("Run().FailureClass = %s, %v, want poisoned", d.FailureClass, err)
+	}
+	s.wantSound(t)
+}
+
+// Steps that two workers died under never run on one worker together, whether
+// they are claimed in one transaction, in two at once or one after the other.
+// Another worker takes the second, and all others run beside them.
+func TestSuspectsRunApart(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	w1, w2 := postgres.Worker{ID: "w1", PID: 1}, postgres.Worker{ID: "w2", PID: 2}
+	suspect := func() uuid.UUID {
+		_, steps := s.create(t, "a:")
+		s.exec(t, "UPDATE nofx.step SET lost_leases = 2 WHERE id = $1", steps["a"].ID)
+		return steps["a"].ID
+	}
+	wake := func(steps ...uuid.UUID) (list []postgres.Wake) {
+		for _, id := range steps {
+			list = append(list, postgres.Wake{Job: wakeUp(s.tenant, id, s.wakeSeq(t, id)), Span: trace.SpanContextFromContext(s.ctx), Pre: noCheckpoint})
+		}
+		return list
+	}
+	take := func(w postgres.Worker, steps ...uuid.UUID) (taken []*postgres.Claim) {
+		claims, err := s.ClaimSteps(s.ctx, wake(steps...), w, ttl)
+		if err != nil {
+			t.Fatalf("ClaimSteps(%v) = %v", steps, err)
+		}
+		for _, c := range claims {
+			if c != nil {
+				taken = append(taken, c)
+			}
+		}
+		return taken
+	}
+	_, steps := s.create(t, "a:")
+	a, b, plain := suspect(), suspect(), steps["a"].ID
+
+	first := take(w1, a, plain, b)
+	if len(first) != 2 || first[0].StepID != a || first[1].StepID != plain {
+		t.Fatalf("claims in one = %v, want the first suspect and the plain step", first)
+	}
+	delay := one[float64](t, s, "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM nofx.step WHERE id = $1 AND job_id IS NULL AND ready_at = due_at", b)
+	if delay < 0.5 || delay > 4 {
+		t.Errorf("the other suspect is due in %.1f s, want 2–4", delay)
+	}
+	again := func(id uuid.UUID) {
+		t.Helper()
+		s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE id = $1", id)
+		if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[wakeup]" || s.jobs(t, id) == 0 {
+			t.Fatalf("sweep once it is due = %s with %d jobs, want [wakeup] and a job", made, s.jobs(t, id))
+		}
+	}
+	again(b)
+	if got := take(w1, b); got != nil {
+		t.Errorf("claim beside a suspect = %v, want nothing", got)
+	}
+	again(b)
+	other := take(w2, b)
+	if len(other) != 1 {
+		t.Fatalf("claim by another worker = %v, want the suspect", other)
+	}
+	s.finish(t, first[0], "succeed")
+
+	// Two transactions of a worker at once.
+	c, d := suspect(), suspect()
+	var both sync.WaitGroup
+	var taken atomic.Int64
+	for _, list := range [][]postgres.Wake{wake(c), wake(d)} {
+		both.Go(func() {
+			claims, err := s.ClaimSteps(s.ctx, list, w1, ttl)
+			if err != nil {
+				t.Errorf("ClaimSteps() = %v", err)
+			} else if claims[0] != nil {
+				taken.Add(1)
+			}
+		})
+	}
+	both.Wait()
+	if n := taken.Load(); n != 1 {
+		t.Errorf("suspects claimed by two transactions at once = %d, want 1", n)
 	}
 	s.wantSound(t)
 }
