@@ -20,7 +20,8 @@ import (
 // archiveLimits is what an archive may come to (SECURITY.md S16; CHECKPOINTS.md,
 // Limits).
 type archiveLimits struct {
-	files int   // with directories and links
+	files int   // with directories and links; as many directories may be implied by names
+	list  int64 // of a zip's list of entries, which is read as a whole
 	bytes int64 // of all files
 	file  int64
 	ratio int64 // of unpacked to packed bytes, once more than free were unpacked
@@ -28,7 +29,10 @@ type archiveLimits struct {
 	depth int // directories above a file
 }
 
-var designLimits = archiveLimits{files: 100_000, bytes: 4 << 30, file: 1 << 30, ratio: 100, free: 64 << 20, depth: 64}
+var designLimits = archiveLimits{files: 100_000, list: 64 << 20, bytes: workspaceBytes, file: 1 << 30, ratio: 100, free: 64 << 20, depth: 64}
+
+// workspaceBytes is what the files of a workspace may come to.
+const workspaceBytes = 4 << 30
 
 // archiveFile is the name of an archive in the scratch folder.
 const archiveFile = "archive"
@@ -36,8 +40,9 @@ const archiveFile = "archive"
 // unpack brings an uploaded archive, tar.gz or zip, into the empty workspace. All
 // its bytes are verified before the first file is made. Nothing is ever made
 // outside the workspace, and nothing twice: names are relative and without . or
-// .. elements, links are symbolic and lead to somewhere inside, and there are no
-// devices. What breaks a rule fails the step and names the entry.
+// .. elements, links are symbolic and lead to somewhere inside, whatever other links
+// they lead through, and there are no devices. What breaks a rule fails the step and
+// names the entry.
 //
 // Output: files, how many were made.
 func (b *Box) unpack(ctx context.Context, c Call, in run.UnpackInputs) (Result, error) {
@@ -102,7 +107,8 @@ type unpacker struct {
 
 	files int
 	bytes int64
-	links []archiveLink // made last, so that nothing is written through them
+	dirs  map[string]bool // that were made
+	links []archiveLink   // made last, so that nothing is written through them
 }
 
 type archiveLink struct{ name, target string }
@@ -181,10 +187,15 @@ func (u *unpacker) tar(r io.Reader) error {
 }
 
 func (u *unpacker) zip(r io.ReaderAt, size int64) error {
-	archive, err := zip.NewReader(r, size)
+	list := &zipList{r: r, entries: u.limits.files, bytes: u.limits.list}
+	archive, err := zip.NewReader(list, size)
+	if list.err != nil {
+		return list.err
+	}
 	if err != nil {
 		return err
 	}
+	list.read = true
 	for _, f := range archive.File {
 		if err := u.zipEntry(f); err != nil {
 			return err
@@ -260,7 +271,7 @@ func (u *unpacker) dir(raw string) error {
 	if err != nil || name == "" {
 		return err
 	}
-	return made(name, u.root.MkdirAll(name, 0o755))
+	return u.mkdir(name)
 }
 
 const maxLink = 1024 // bytes of a link's text
@@ -277,9 +288,24 @@ func (u *unpacker) link(raw, target string) error {
 		return fmt.Errorf("%q is no link that can be made", clipName(raw))
 	case path.IsAbs(target) || inside == ".." || strings.HasPrefix(inside, "../"):
 		return fmt.Errorf("the link %q leads out of the workspace", name)
+	case climbsLate(target):
+		return fmt.Errorf("the link %q has a .. behind a name", name)
 	}
 	u.links = append(u.links, archiveLink{name, target})
 	return nil
+}
+
+// climbsLate tells whether a .. of target stands behind the name of something. If
+// that is a link too, the .. goes up from wherever it leads to.
+func climbsLate(target string) bool {
+	named := false
+	for element := range strings.SplitSeq(target, "/") {
+		if element == ".." && named {
+			return true
+		}
+		named = named || element != ".." && element != "." && element != ""
+	}
+	return false
 }
 
 // entry counts an entry and is its name in the workspace; "" is the workspace.
@@ -309,9 +335,22 @@ func (u *unpacker) entry(raw string) (string, error) {
 
 func (u *unpacker) parent(name string) error {
 	if dir := path.Dir(name); dir != "." {
-		return made(dir, u.root.MkdirAll(dir, 0o755))
+		return u.mkdir(dir)
 	}
 	return nil
+}
+
+// mkdir makes a directory and what is missing above it.
+func (u *unpacker) mkdir(name string) error {
+	if u.dirs == nil {
+		u.dirs = map[string]bool{}
+	}
+	for dir := name; dir != "." && !u.dirs[dir]; dir = path.Dir(dir) {
+		if u.dirs[dir] = true; len(u.dirs) > u.limits.files {
+			return fmt.Errorf("it has more than %d directories", u.limits.files)
+		}
+	}
+	return made(name, u.root.MkdirAll(name, 0o755))
 }
 
 // made says it plainly where a name is in use.
@@ -328,6 +367,49 @@ func clipName(s string) string {
 		s = s[:most] + "…"
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// zipList reads a zip for as long as its list of entries is read, which archive/zip
+// does to the end, whatever number of entries the file names. err says which limit
+// the list is beyond.
+type zipList struct {
+	r       io.ReaderAt
+	entries int
+	bytes   int64
+	read    bool // what comes now are contents
+	err     error
+
+	next int64 // where this reading goes on
+	n    int64
+	seen int
+	tail []byte // of a header that began
+}
+
+// zipHeader begins each entry of the list (APPNOTE.TXT 4.3.12).
+var zipHeader = []byte("PK\x01\x02")
+
+func (l *zipList) ReadAt(p []byte, off int64) (int, error) {
+	n, err := l.r.ReadAt(p, off)
+	if l.read {
+		return n, err
+	}
+	if off != l.next {
+		l.n, l.seen, l.tail = 0, 0, nil
+	}
+	l.next = off + int64(n)
+	l.n += int64(n)
+	text := append(l.tail, p[:n]...)
+	l.seen += bytes.Count(text, zipHeader)
+	l.tail = append([]byte{}, text[max(0, len(text)-len(zipHeader)+1):]...)
+	switch {
+	case l.seen > l.entries:
+		l.err = fmt.Errorf("it has more than %d entries", l.entries)
+	case l.n > l.bytes:
+		l.err = fmt.Errorf("its list of entries is longer than %d bytes", l.bytes)
+	default:
+		return n, err
+	}
+	return 0, l.err
 }
 
 // tarHeader is what a tar adds to a file at the most, padding and a long name

@@ -188,6 +188,7 @@ func TestUnpackRefuses(t *testing.T) {
 		"below a file":         {[]entry{{name: "a", content: "x"}, {name: "a/b", content: "y"}}, `"a" is there twice`},
 		"link out":             {[]entry{{name: "l", target: "../out"}}, "leads out"},
 		"link out, deeper":     {[]entry{{name: "d/l", target: "x/../../../out"}}, "leads out"},
+		"link out by a link":   {[]entry{{name: "x", target: "."}, {name: "l", target: "x/../out"}}, ".. behind a name"},
 		"absolute link":        {[]entry{{name: "l", target: "/etc/passwd"}}, "leads out"},
 		"through a link":       {[]entry{{name: "l", target: "."}, {name: "l/f", content: "x"}}, `"l" is there twice`},
 		"link behind a link":   {[]entry{{name: "l", target: "d"}, {name: "l/m", target: "x"}}, "behind the link"},
@@ -225,7 +226,7 @@ func TestUnpackRefuses(t *testing.T) {
 // Bombs are stopped by what comes out of them, whatever they say of themselves.
 func TestUnpackLimits(t *testing.T) {
 	t.Parallel()
-	small := archiveLimits{files: 10, bytes: 1 << 20, file: 600 << 10, ratio: 100, free: 64 << 10, depth: 8}
+	small := archiveLimits{files: 10, list: 8 << 10, bytes: 1 << 20, file: 600 << 10, ratio: 100, free: 64 << 10, depth: 8}
 	many := func(n, size int) (list []entry) {
 		for i := range n {
 			list = append(list, entry{name: fmt.Sprint("f", i), content: strings.Repeat("\x00", size)})
@@ -245,6 +246,7 @@ func TestUnpackLimits(t *testing.T) {
 		reason  string
 	}{
 		"entries":    {many(11, 0), "more than 10 entries"},
+		"implied":    {[]entry{{name: "a/b/c/d/e/f"}, {name: "g/h/i/j/k/l"}, {name: "m/n"}}, "more than 10 directories"},
 		"one file":   {many(1, 700<<10), "larger than 614400 bytes"},
 		"all files":  {[]entry{{name: "a", content: noise(1, 500<<10)}, {name: "b", content: noise(2, 500<<10)}, {name: "c", content: noise(3, 500<<10)}}, "larger than 1048576 bytes together"},
 		"the swell":  {many(2, 500<<10), "bytes"},
@@ -264,6 +266,58 @@ func TestUnpackLimits(t *testing.T) {
 			root.Close()
 		}
 	}
+}
+
+// The list of a zip is held in memory, so it is bounded as it is read, and not by
+// the number of entries that the file names.
+func TestUnpackZipList(t *testing.T) {
+	t.Parallel()
+	const most = 50
+	limits := archiveLimits{files: most, list: 16 << 10, bytes: 1 << 20, file: 1 << 20, ratio: 100, free: 1 << 20, depth: 8}
+	for name, tt := range map[string]struct {
+		entries, name int
+		reason        string
+	}{
+		"as many as may be": {most, 100, ""},
+		"too many":          {1000, 2, "more than 50 entries"},
+		"long names":        {most, 1000, "longer than 16384 bytes"},
+	} {
+		var list []entry
+		for i := range tt.entries {
+			list = append(list, entry{name: fmt.Sprintf("%0*d", tt.name, i)})
+		}
+		archive := zipped(t, list...)
+		// What the end of the file says of the list: one entry.
+		end := bytes.LastIndex(archive, []byte("PK\x05\x06"))
+		if tt.reason != "" {
+			copy(archive[end+8:], []byte{1, 0, 1, 0})
+		}
+		root, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		r := &counting{r: bytes.NewReader(archive)}
+		u := &unpacker{ctx: t.Context(), root: root, limits: limits, packed: int64(len(archive))}
+		err = u.unpack(r, int64(len(archive)))
+		if (err == nil) != (tt.reason == "") || err != nil && !strings.Contains(err.Error(), tt.reason) {
+			t.Errorf("%s: unpack = %v, want %q", name, err, tt.reason)
+		}
+		if got, most := r.n, int64(len(archive))/2; tt.reason != "" && got > most {
+			t.Errorf("%s: %d bytes of %d were read, want at most %d", name, got, len(archive), most)
+		}
+	}
+}
+
+type counting struct {
+	r io.ReaderAt
+	n int64
+}
+
+func (c *counting) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.r.ReadAt(p, off)
+	c.n += int64(n)
+	return n, err
 }
 
 // What the storage says of an archive is not the plan's fault.
@@ -333,7 +387,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		defer root.Close()
 		u := &unpacker{ctx: t.Context(), root: root, packed: int64(len(archive)),
-			limits: archiveLimits{files: 50, bytes: 1 << 20, file: 1 << 20, ratio: 100, free: 1 << 20, depth: 8}}
+			limits: archiveLimits{files: 50, list: 1 << 20, bytes: 1 << 20, file: 1 << 20, ratio: 100, free: 1 << 20, depth: 8}}
 		_ = u.unpack(bytes.NewReader(archive), int64(len(archive)))
 		if entries, err := os.ReadDir(outer); err != nil || len(entries) != 1 {
 			t.Errorf("beside the workspace there is %v, %v", entries, err)

@@ -25,11 +25,12 @@ func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, er
 	}
 	defer root.Close()
 	paths := make([]string, 0, len(in.Files))
+	left := int64(workspaceBytes)
 	for _, f := range in.Files {
 		if ctx.Err() != nil {
 			return Result{}, ended(ctx)
 		}
-		if err := writeFile(ctx, c, root, f); err != nil {
+		if err := writeFile(ctx, c, root, f, &left); err != nil {
 			if fault.KindOf(err) != "" || ctx.Err() != nil {
 				return Result{}, fetching(ctx, "artifact of "+f.Path, err)
 			}
@@ -50,22 +51,25 @@ func fetching(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// content opens what f shall hold.
-func content(ctx context.Context, c Call, f run.WriteFile) (io.ReadCloser, error) {
+// content opens what f shall hold and says how many bytes that is.
+func content(ctx context.Context, c Call, f run.WriteFile) (io.ReadCloser, int64, error) {
 	if f.ArtifactID != "" {
-		r, _, err := c.Artifact(ctx, f.ArtifactID)
-		return r, err
+		return c.Artifact(ctx, f.ArtifactID)
 	}
 	b, err := f.Bytes()
-	return io.NopCloser(bytes.NewReader(b)), err
+	return io.NopCloser(bytes.NewReader(b)), int64(len(b)), err
 }
 
-func writeFile(ctx context.Context, c Call, root *os.Root, f run.WriteFile) (err error) {
-	r, err := content(ctx, c, f)
+// writeFile takes what it writes off left.
+func writeFile(ctx context.Context, c Call, root *os.Root, f run.WriteFile, left *int64) (err error) {
+	r, size, err := content(ctx, c, f)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	if *left -= size; *left < 0 {
+		return fmt.Errorf("its files are larger than %d bytes together", int64(workspaceBytes))
+	}
 	dir := path.Dir(f.Path)
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -3,9 +3,11 @@ package tool
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -108,6 +110,26 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(c.Workspace, "x")); err == nil {
 		t.Error("the file was written all the same")
+	}
+}
+
+// What the files come to is known before a byte too many is fetched.
+func TestWriteBeyondTheWorkspace(t *testing.T) {
+	t.Parallel()
+	var in run.WriteInputs
+	for i := range 5 {
+		in.Files = append(in.Files, run.WriteFile{Path: fmt.Sprint("f", i), ArtifactID: someArtifact})
+	}
+	c, _ := newCall(t, "workspace:write", in)
+	opened := 0
+	c.Artifact = func(context.Context, string) (io.ReadCloser, int64, error) {
+		opened++
+		return io.NopCloser(strings.NewReader("")), 1 << 30, nil
+	}
+	_, err := New(Config{}).Run(t.Context(), c)
+	wantFailure(t, "five files of 1 GiB", err, run.ClassInvalid, "larger than 4294967296 bytes together")
+	if _, err := os.Stat(filepath.Join(c.Workspace, "f4")); opened != 5 || err == nil {
+		t.Errorf("%d artifacts were opened and f4 made (%v), want 5 and nothing", opened, err)
 	}
 }
 
