@@ -52,12 +52,19 @@ func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	if err != nil || claim == nil {
 		return err
 	}
+	defer w.evict(ctx)
 	for a != nil {
 		if a, sent, err = a.run(ctx, sent); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *Worker) evict(ctx context.Context) {
+	if err := w.spaces.evict(); err != nil {
+		w.log.WarnContext(ctx, "workspace clean-up", "error", err)
+	}
 }
 
 // run takes the claimed attempt to its end. It returns the attempt at a successor
@@ -82,7 +89,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 		return nil, sent, err
 	}
 	began := time.Now()
-	defer a.giveBack(ctx)
+	defer a.giveBack()
 	f, err := a.try(ctx, toolCtx)
 	var next *attempt
 	if err == nil {
@@ -211,12 +218,9 @@ func (a *attempt) restore(ctx context.Context) (err error) {
 	return a.space.Restore(ctx, a.start.tree)
 }
 
-func (a *attempt) giveBack(ctx context.Context) {
-	if a.space == nil {
-		return
-	}
-	if err := a.spaces.give(a.claim.RunID, a.space); err != nil {
-		a.log.WarnContext(ctx, "workspace clean-up", "error", err)
+func (a *attempt) giveBack() {
+	if a.space != nil {
+		a.spaces.give(a.claim.RunID, a.space)
 	}
 }
 

@@ -20,13 +20,15 @@ const idleLimit = 5 * time.Minute
 // workspaces keeps the directories of runs on this worker. A step gets one to
 // itself; the one that its run used last is the cheapest to bring up to date.
 type workspaces struct {
-	store *snapshot.Store
-	root  string
-	keep  int // idle ones at the most
+	store     *snapshot.Store
+	root      string
+	temporary bool // root is
+	keep      int  // idle ones at the most
 
-	mu   sync.Mutex
-	made int
-	idle []idleWorkspace // oldest first
+	mu      sync.Mutex
+	made    int
+	idle    []idleWorkspace // oldest first
+	spoiled []*workspace    // to be removed
 }
 
 type idleWorkspace struct {
@@ -45,10 +47,11 @@ type workspace struct {
 	spoiled error // why no other step can have it
 }
 
-// newWorkspaces empties root, which belongs to this process alone. An empty root
-// is a new temporary directory.
+// newWorkspaces empties root, which belongs to this process alone and may be the
+// mount point of a volume. An empty root is a new temporary directory.
 func newWorkspaces(store *snapshot.Store, root string, keep int) (*workspaces, error) {
-	if root == "" {
+	temporary := root == ""
+	if temporary {
 		var err error
 		if root, err = os.MkdirTemp("", "nofx-worker-"); err != nil {
 			return nil, fmt.Errorf("make the workspace directory: %w", err)
@@ -58,13 +61,22 @@ func newWorkspaces(store *snapshot.Store, root string, keep int) (*workspaces, e
 	if err != nil {
 		return nil, fmt.Errorf("workspace directory: %w", err)
 	}
-	if err := snapshot.RemoveAll(root); err != nil {
-		return nil, fmt.Errorf("empty the workspace directory: %w", err)
-	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the workspace directory: %w", err)
 	}
-	return &workspaces{store: store, root: root, keep: keep}, nil
+	if err := empty(root); err != nil {
+		return nil, fmt.Errorf("empty the workspace directory: %w", err)
+	}
+	return &workspaces{store: store, root: root, temporary: temporary, keep: keep}, nil
+}
+
+// empty removes what is in dir.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, snapshot.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // take lends a directory for a step of a run. Its scratch directory is empty.
@@ -90,23 +102,31 @@ func (w *workspaces) take(tenant, runID uuid.UUID) (*workspace, error) {
 	return space, nil
 }
 
-// give takes a directory back and removes those that were idle for long, and this
-// one if it is spoiled.
-func (w *workspaces) give(runID uuid.UUID, space *workspace) error {
-	var gone []*workspace
+// give takes a directory back. One that is spoiled is not lent again.
+func (w *workspaces) give(runID uuid.UUID, space *workspace) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if space.spoiled == nil {
 		w.idle = append(w.idle, idleWorkspace{runID, space, time.Now()})
 	} else {
-		gone = append(gone, space)
+		w.spoiled = append(w.spoiled, space)
 	}
+}
+
+// evict removes the directories that are spoiled, that were idle for long, or are
+// more than are kept. It may take seconds, in which the caller should hold no lease.
+func (w *workspaces) evict() error {
+	w.mu.Lock()
+	gone := w.spoiled
+	w.spoiled = nil
 	for len(w.idle) > 0 && (len(w.idle) > w.keep || time.Since(w.idle[0].since) > idleLimit) {
 		gone = append(gone, w.idle[0].space)
 		w.idle = w.idle[1:]
 	}
 	w.mu.Unlock()
-	err := space.spoiled
+	var err error
 	for _, s := range gone {
+		err = errors.Join(err, s.spoiled)
 		if e := snapshot.RemoveAll(s.dir); e != nil {
 			err = errors.Join(err, fmt.Errorf("remove a workspace: %w", e))
 		}
@@ -115,7 +135,12 @@ func (w *workspaces) give(runID uuid.UUID, space *workspace) error {
 }
 
 // close removes all of it.
-func (w *workspaces) close() error { return snapshot.RemoveAll(w.root) }
+func (w *workspaces) close() error {
+	if w.temporary {
+		return snapshot.RemoveAll(w.root)
+	}
+	return empty(w.root)
+}
 
 // clear drops what a tool left in the scratch directory. One that cannot be
 // emptied spoils the workspace.

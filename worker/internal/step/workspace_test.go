@@ -63,8 +63,9 @@ func TestWorkspacesOfReadOnlyDirectories(t *testing.T) {
 			return space
 		}
 		give := func(runID uuid.UUID, space *workspace) {
-			if err := spaces.give(runID, space); err != nil {
-				t.Errorf("give() = %v, want nil", err)
+			spaces.give(runID, space)
+			if err := spaces.evict(); err != nil {
+				t.Errorf("evict() = %v, want nil", err)
 			}
 		}
 
@@ -114,8 +115,9 @@ func TestWorkspacesDropTheSpoiled(t *testing.T) {
 			t.Fatal(err)
 		}
 		stuck.clear()
-		if err := spaces.give(runs[0], stuck); err == nil {
-			t.Error("give(one that cannot be cleared) = nil, want why")
+		spaces.give(runs[0], stuck)
+		if err := spaces.evict(); err == nil {
+			t.Error("evict(one that cannot be cleared) = nil, want why")
 		}
 		if space, err := spaces.take(uuid.New(), runs[0]); err != nil || space == stuck {
 			t.Errorf("take() = %v, %v, want another workspace", space, err)
@@ -124,11 +126,8 @@ func TestWorkspacesDropTheSpoiled(t *testing.T) {
 			t.Errorf("the spoiled workspace is still there (%v)", err)
 		}
 
-		spaces.keep = 2
 		for i, space := range list[1:] {
-			if err := spaces.give(runs[1+i], space); err != nil {
-				t.Fatal(err)
-			}
+			spaces.give(runs[1+i], space)
 		}
 		spaces.keep = 0
 		locked := filepath.Join(dir, "locked")
@@ -140,8 +139,9 @@ func TestWorkspacesDropTheSpoiled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := spaces.give(uuid.New(), last); !errors.Is(err, os.ErrPermission) {
-			t.Errorf("give() = %v, want what keeps a workspace from being removed", err)
+		spaces.give(uuid.New(), last)
+		if err := spaces.evict(); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("evict() = %v, want what keeps a workspace from being removed", err)
 		}
 		for _, space := range []*workspace{list[2], last} {
 			if _, err := os.Stat(space.dir); !os.IsNotExist(err) {
@@ -152,6 +152,30 @@ func TestWorkspacesDropTheSpoiled(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A directory that is a mount point is emptied, and is there afterwards.
+func TestWorkspacesKeepTheDirectoryGiven(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	before, err := os.Stat(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave(t, root)
+	spaces, err := newWorkspaces(snapshot.New(snapshot.Config{}), root, 1)
+	if err != nil || entries(t, root) != 0 {
+		t.Fatalf("newWorkspaces() = %v with %d entries, want none", err, entries(t, root))
+	}
+	if _, err := spaces.take(uuid.New(), uuid.New()); err != nil {
+		t.Fatal(err)
+	}
+	if err := spaces.close(); err != nil || entries(t, root) != 0 {
+		t.Errorf("close() = %v with %d entries, want none", err, entries(t, root))
+	}
+	if after, err := os.Stat(root); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the directory is another one (%v), want that which was given", err)
+	}
 }
 
 // A step that has ended takes no room beside its workspace.
