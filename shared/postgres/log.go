@@ -26,6 +26,7 @@ type Log struct {
 	RunID  uuid.UUID
 	Fence  int64 // 0: the step was not tried yet
 	Ended  bool  // nothing will be added
+	Size   int64 // bytes stored
 	Chunks []LogChunk
 }
 
@@ -40,18 +41,19 @@ func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 	})
 }
 
-// Log lists the chunks of one attempt in order, of the latest when fence is nil.
-// fault.NotFound for an unknown step or attempt, fault.Gone (object-gone) for a log
-// that was deleted when the run's retention passed.
-func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (l Log, err error) {
+// Log lists the chunks of one attempt, of the latest when fence is nil: in their
+// order those that hold bytes from offset from on, at most limit of them unless that
+// is 0. fault.NotFound for an unknown step or attempt, fault.Gone (object-gone) for a
+// log that was deleted when the run's retention passed.
+func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, from int64, limit int) (l Log, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		l = Log{}
 		wanted := fence
 		var newest *int64
 		var state run.State
-		var pruned bool
+		var pruned *int64
 		err := tx.QueryRow(ctx, `SELECT s.run_id, s.state, (SELECT max(fence) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id),
-				(SELECT r.pruned_seq IS NOT NULL FROM nofx.run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id)
+				(SELECT r.pruned_seq FROM nofx.run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id)
 			FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = $2`, tenant, stepID).Scan(&l.RunID, &state, &newest, &pruned)
 		if err != nil {
 			return missing(err, "step")
@@ -64,16 +66,30 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (
 			return nil
 		}
 		l.Fence = *wanted
-		err = tx.QueryRow(ctx, "SELECT ended_at IS NOT NULL FROM nofx.attempt WHERE tenant_id = $1 AND step_id = $2 AND fence = $3",
-			tenant, stepID, l.Fence).Scan(&l.Ended)
+		var start *int64 // of the first chunk there is
+		err = tx.QueryRow(ctx, `SELECT a.ended_at IS NOT NULL,
+				coalesce((SELECT c.start + c.bytes FROM nofx.log_chunk c WHERE c.tenant_id = a.tenant_id AND c.step_id = a.step_id AND c.fence = a.fence ORDER BY c.n DESC LIMIT 1), 0),
+				(SELECT c.start FROM nofx.log_chunk c WHERE c.tenant_id = a.tenant_id AND c.step_id = a.step_id AND c.fence = a.fence ORDER BY c.n LIMIT 1)
+			FROM nofx.attempt a WHERE a.tenant_id = $1 AND a.step_id = $2 AND a.fence = $3`, tenant, stepID, l.Fence).Scan(&l.Ended, &l.Size, &start)
 		if err != nil {
 			if errors.Is(err, pgx.ErrNoRows) {
 				return fault.New(fault.NotFound, "not-found", "the step has no attempt %d", l.Fence)
 			}
 			return err
 		}
+		if pruned != nil && l.Ended {
+			gone := start != nil && *start > 0
+			if start == nil {
+				if gone, err = logGone(ctx, tx, tenant, l.RunID, stepID, l.Fence, *pruned); err != nil {
+					return err
+				}
+			}
+			if gone {
+				return fault.New(fault.Gone, "object-gone", "the log was deleted when the run's retention passed")
+			}
+		}
 		rows, err := tx.Query(ctx, `SELECT n, start, bytes, lines, key, sha256 FROM nofx.log_chunk
-			WHERE tenant_id = $1 AND step_id = $2 AND fence = $3 ORDER BY n`, tenant, stepID, l.Fence)
+			WHERE tenant_id = $1 AND step_id = $2 AND fence = $3 AND start + bytes > $4 ORDER BY n LIMIT nullif($5, 0)`, tenant, stepID, l.Fence, from, limit)
 		if err != nil {
 			return err
 		}
@@ -81,11 +97,16 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64) (
 			err = row.Scan(&c.N, &c.Start, &c.Bytes, &c.Lines, &c.Key, &c.SHA256)
 			return c, err
 		})
-		// A later attempt, of a run that was tried again, has all of its own.
-		if err == nil && pruned && l.Ended && (len(l.Chunks) == 0 || l.Chunks[0].Start > 0) {
-			return fault.New(fault.Gone, "object-gone", "the log was deleted when the run's retention passed")
-		}
 		return err
 	})
 	return l, err
+}
+
+// logGone tells whether a log without chunks had some before its run was pruned up
+// to that seq. An attempt of later, when the run was tried again, has all its events,
+// and of those that tell of chunks none.
+func logGone(ctx context.Context, tx pgx.Tx, tenant, runID, stepID uuid.UUID, fence, pruned int64) (gone bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT NOT coalesce(bool_or(type = 'step.running'), false) OR bool_or(type = 'step.log') FROM nofx.event
+		WHERE tenant_id = $1 AND run_id = $2 AND seq > $3 AND step_id = $4 AND fence = $5`, tenant, runID, pruned, stepID, fence).Scan(&gone)
+	return gone, err
 }

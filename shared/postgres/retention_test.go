@@ -135,7 +135,7 @@ func TestPruneRuns(t *testing.T) {
 		total.Chunks += p.Chunks
 		s.wantSound(t)
 		if p.Chunks > 0 {
-			if _, err := s.Log(s.ctx, s.tenant, step, nil); fault.KindOf(err) != fault.Gone {
+			if _, err := s.Log(s.ctx, s.tenant, step, nil, 0, 0); fault.KindOf(err) != fault.Gone {
 				t.Errorf("Log() of a run that is being pruned = %v, want gone", err)
 			}
 		}
@@ -161,7 +161,7 @@ func TestPruneRuns(t *testing.T) {
 	if got := s.expired(t, 100, 100); len(got) != 0 {
 		t.Errorf("ExpiredRuns afterwards = %v, want none", got)
 	}
-	if log, err := s.Log(s.ctx, s.tenant, one[uuid.UUID](t, s, "SELECT id FROM nofx.step WHERE run_id = $1", young.ID), nil); err != nil || len(log.Chunks) != 3 {
+	if log, err := s.Log(s.ctx, s.tenant, one[uuid.UUID](t, s, "SELECT id FROM nofx.step WHERE run_id = $1", young.ID), nil, 0, 0); err != nil || len(log.Chunks) != 3 {
 		t.Errorf("Log() of the young run = %+v, %v, want all of it", log, err)
 	}
 }
@@ -231,6 +231,16 @@ func TestPrunedRunTriedAgain(t *testing.T) {
 	}
 	again("SELECT nofx.run_transition($1, 'retry', 'again')", r.ID)
 	again("SELECT nofx.step_transition($1, 'retry', 'again')", steps["a"].ID)
+	silent := s.claim(t, steps["a"].ID)
+	s.finish(t, silent, "fail")
+	if log, err := s.Log(s.ctx, s.tenant, steps["a"].ID, &silent.Fence, 0, 0); err != nil || log.Size != 0 || !log.Ended {
+		t.Errorf("Log() of a new attempt that printed nothing = %+v, %v, want an empty one", log, err)
+	}
+	if _, err := s.Log(s.ctx, s.tenant, steps["a"].ID, new(int64(1)), 0, 0); fault.KindOf(err) != fault.Gone {
+		t.Errorf("Log() of the attempt that was pruned = %v, want gone", err)
+	}
+	again("SELECT nofx.run_transition($1, 'retry', 'again')", r.ID)
+	again("SELECT nofx.step_transition($1, 'retry', 'again')", steps["a"].ID)
 	c := s.claim(t, steps["a"].ID)
 	if err := s.RecordLogChunk(s.ctx, c, postgres.LogChunk{N: 1, Bytes: 3, Lines: 1, Key: "again", SHA256: make([]byte, 32)}); err != nil {
 		t.Fatal(err)
@@ -240,7 +250,7 @@ func TestPrunedRunTriedAgain(t *testing.T) {
 	if p := s.prune(t, 1000, r.ID); p != (postgres.Pruned{}) {
 		t.Errorf("PruneRuns(a run that ended now) = %+v, want nothing", p)
 	}
-	if log, err := s.Log(s.ctx, s.tenant, steps["a"].ID, nil); err != nil || len(log.Chunks) != 1 {
+	if log, err := s.Log(s.ctx, s.tenant, steps["a"].ID, nil, 0, 0); err != nil || len(log.Chunks) != 1 {
 		t.Errorf("Log() of the new attempt = %+v, %v, want its chunk", log, err)
 	}
 	if list, err := s.Events(s.ctx, s.tenant, r.ID, first.Events, nil, 100); err != nil || len(list) == 0 || list[0].Type != "run.running" {

@@ -178,7 +178,7 @@ func TestS06_TwoTenants(t *testing.T) {
 		"CancelRun":      func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
 		"Steps":          func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
 		"Step":           func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
-		"Log":            func() error { _, err := s.Log(s.ctx, other, e.step, nil); return err },
+		"Log":            func() error { _, err := s.Log(s.ctx, other, e.step, nil, 0, 0); return err },
 		"Events":         func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
 		"Checkpoints":    func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
 		"Checkpoint":     func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
@@ -359,7 +359,7 @@ func TestOneConnection(t *testing.T) {
 			_, checks["RunDetail"] = s.RunDetail(s.ctx, s.tenant, e.run.ID)
 			_, checks["Checkpoint"] = s.Checkpoint(s.ctx, s.tenant, e.run.ID, e.ck)
 			_, checks["Artifacts"] = s.Artifacts(s.ctx, s.tenant, e.run.ID, nil, 10)
-			_, checks["Log"] = s.Log(s.ctx, s.tenant, e.step, nil)
+			_, checks["Log"] = s.Log(s.ctx, s.tenant, e.step, nil, 0, 0)
 			_, _, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{States: []run.State{run.Running, run.Failed}, Tool: "gate:*", Words: []string{"x"}, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
 			_, checks["Gates"] = s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, After: &e.ck, Limit: 5})
 			_, checks["APIKeys"] = s.APIKeys(s.ctx, s.tenant, &e.key, 5)

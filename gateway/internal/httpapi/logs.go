@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +24,11 @@ import (
 )
 
 const (
-	logPoll  = 500 * time.Millisecond // how often a follower looks
-	logWrite = 30 * time.Second       // what one chunk may take to reach its reader
+	logPoll    = 500 * time.Millisecond // how often a follower looks
+	logTimeout = 10 * time.Minute       // what a log may take; its reader can go on by a range
+	logWrite   = 30 * time.Second       // what one chunk may take to reach its reader
+	logAhead   = 4                      // chunks that are fetched while one is sent
+	logLook    = 32                     // chunks that a follower is sent between two looks
 )
 
 // getStepLogs answers the log of one attempt, the latest unless it is named:
@@ -45,7 +50,7 @@ func (s *Server) getStepLogs(c echo.Context, p *Principal) error {
 	if follow && infoOf(c).stream {
 		return s.followLog(c, p, step, fence)
 	}
-	l, err := s.Store.Log(c.Request().Context(), p.Tenant, step, fence)
+	l, err := s.Store.Log(c.Request().Context(), p.Tenant, step, fence, 0, 0)
 	if err != nil {
 		return err
 	}
@@ -53,9 +58,9 @@ func (s *Server) getStepLogs(c echo.Context, p *Principal) error {
 }
 
 // sendLog answers the log, or the one range of it that was asked for. Chunks are
-// fetched one after the other and verified before a byte of them is sent.
+// verified before a byte of them is sent.
 func (s *Server) sendLog(c echo.Context, l postgres.Log) error {
-	size := logSize(l)
+	size := l.Size
 	header := c.Response().Header()
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("Accept-Ranges", "bytes")
@@ -75,17 +80,14 @@ func (s *Server) sendLog(c echo.Context, l postgres.Log) error {
 		c.Response().WriteHeader(status)
 		return nil
 	}
+	wanted := slices.DeleteFunc(l.Chunks, func(chunk postgres.LogChunk) bool { return chunk.Start+chunk.Bytes <= from || chunk.Start >= to })
 	control := http.NewResponseController(c.Response())
-	for _, chunk := range l.Chunks {
-		if chunk.Start+chunk.Bytes <= from || chunk.Start >= to {
-			continue
-		}
-		text, err := s.readChunk(c.Request().Context(), chunk)
+	for chunk, err := range s.readChunks(c.Request().Context(), wanted) {
 		if err != nil {
 			header.Del("Content-Range")
 			return err
 		}
-		text = text[max(0, from-chunk.Start):min(chunk.Bytes, to-chunk.Start)]
+		text := chunk.text[max(0, from-chunk.Start):min(chunk.Bytes, to-chunk.Start)]
 		if err := control.SetWriteDeadline(time.Now().Add(logWrite)); err != nil {
 			return err
 		}
@@ -102,12 +104,42 @@ func (s *Server) sendLog(c echo.Context, l postgres.Log) error {
 	return nil
 }
 
-func logSize(l postgres.Log) int64 {
-	if len(l.Chunks) == 0 {
-		return 0
+type chunkText struct {
+	postgres.LogChunk
+	text []byte
+}
+
+// readChunks yields chunks in their order with their bytes, verified, while the
+// next few are fetched. An error is the last that it yields.
+func (s *Server) readChunks(ctx context.Context, chunks []postgres.LogChunk) iter.Seq2[chunkText, error] {
+	return func(yield func(chunkText, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		type answer struct {
+			chunkText
+			err error
+		}
+		answers := make([]chan answer, len(chunks))
+		fetch := func(i int) {
+			if i < len(chunks) {
+				answers[i] = make(chan answer, 1)
+				go func() {
+					text, err := s.readChunk(ctx, chunks[i])
+					answers[i] <- answer{chunkText{chunks[i], text}, err}
+				}()
+			}
+		}
+		for i := range logAhead {
+			fetch(i)
+		}
+		for i := range chunks {
+			got := <-answers[i]
+			fetch(i + logAhead)
+			if !yield(got.chunkText, got.err) || got.err != nil {
+				return
+			}
+		}
 	}
-	last := l.Chunks[len(l.Chunks)-1]
-	return last.Start + last.Bytes
 }
 
 // readChunk is the bytes of one chunk, verified.
@@ -167,7 +199,7 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 			return err
 		}
 	}
-	l, err := s.Store.Log(ctx, p.Tenant, step, fence)
+	l, err := s.Store.Log(ctx, p.Tenant, step, fence, sent, logLook)
 	if err != nil {
 		return err
 	}
@@ -181,8 +213,8 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 		if err == nil {
 			sent, err = s.sendGrown(ctx, conn, l, sent)
 		}
-		if err == nil && l.Ended {
-			conn.Frame(stream.FormatSeq(logSize(l)), "end", api.LogEnd{Offset: logSize(l)})
+		if err == nil && l.Ended && sent >= l.Size {
+			conn.Frame(stream.FormatSeq(l.Size), "end", api.LogEnd{Offset: l.Size})
 			_ = conn.Flush() // whether they hear it or not, this is the end
 			return nil
 		}
@@ -196,7 +228,11 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 				return err
 			}
 		}
-		end, gone := conn.Wait(nil, logPoll)
+		poll := logPoll
+		if err == nil && len(l.Chunks) == logLook {
+			poll = time.Nanosecond // there is more
+		}
+		end, gone := conn.Wait(nil, poll)
 		if gone != nil {
 			return nil
 		}
@@ -204,23 +240,19 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 			conn.End(end)
 			return nil
 		}
-		l, err = s.Store.Log(ctx, p.Tenant, step, fence)
+		l, err = s.Store.Log(ctx, p.Tenant, step, fence, sent, logLook)
 	}
 }
 
 // sendGrown sends what l has beyond sent, and answers how far it came. A rune that
 // is cut by the end of what there is waits for its rest, unless nothing will come.
 func (s *Server) sendGrown(ctx context.Context, conn *stream.Conn, l postgres.Log, sent int64) (int64, error) {
-	for i, chunk := range l.Chunks {
-		if chunk.Start+chunk.Bytes <= sent {
-			continue
-		}
-		text, err := s.readChunk(ctx, chunk)
+	for chunk, err := range s.readChunks(ctx, l.Chunks) {
 		if err != nil {
 			return sent, err
 		}
-		text = text[max(0, sent-chunk.Start):]
-		if last := i == len(l.Chunks)-1; !last || !l.Ended {
+		text := chunk.text[max(0, sent-chunk.Start):]
+		if !l.Ended || chunk.Start+chunk.Bytes < l.Size {
 			text = wholeRunes(text)
 		}
 		if len(text) == 0 {

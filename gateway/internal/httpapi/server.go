@@ -99,7 +99,7 @@ func (s *Server) operations() []operation {
 		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", handle: s.getTimeline},
 		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
 		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep},
-		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog},
+		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog, timeout: logTimeout},
 
 		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", handle: s.listRunEvents, streams: acceptsStream},
 		{id: "listEvents", method: get, path: "/api/events", handle: s.listEvents, streams: acceptsStream},

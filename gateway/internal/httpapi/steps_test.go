@@ -207,6 +207,46 @@ func TestFollowLog(t *testing.T) {
 	g.want(g.get(path+"?follow=1", header{"Last-Event-ID": "x"}), http.StatusBadRequest, "bad-cursor")
 }
 
+// A log of many chunks comes in order and whole, however it is read.
+func TestLogOfManyChunks(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	path := "/api/steps/" + created.Steps[0].ID + "/logs"
+	c := g.claim(created.Steps[0])
+	var all string
+	for i := range 2*logLook + 3 {
+		text := fmt.Sprintf("line %d\n", i)
+		g.log(c, i, int64(len(all)), text)
+		all += text
+	}
+	follow := func(f *frames) (text string) {
+		for {
+			got := f.next()
+			if got.event == "end" {
+				return text
+			}
+			var l api.LogFrame
+			if err := json.Unmarshal([]byte(got.data), &l); err != nil || l.Offset != int64(len(text)) {
+				t.Fatalf("frame %+v (%v), want what follows %d", got, err, len(text))
+			}
+			text += l.Text
+		}
+	}
+	early := g.follow(path + "?follow=1")
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
+	for name, f := range map[string]*frames{"before the end": early, "afterwards": g.follow(path + "?follow=1")} {
+		if diff := cmp.Diff(all, follow(f)); diff != "" {
+			t.Errorf("the log followed %s (-want +got):\n%s", name, diff)
+		}
+	}
+	if diff := cmp.Diff(all, string(g.get(path).body)); diff != "" {
+		t.Errorf("the log (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(all[100:400], string(g.get(path, header{"Range": "bytes=100-399"}).body)); diff != "" {
+		t.Errorf("a range of it (-want +got):\n%s", diff)
+	}
+}
+
 // TestFollowSkipped checks that the follower of a step which never ran is let go.
 func TestFollowSkipped(t *testing.T) {
 	g := newGateway(t)

@@ -206,7 +206,7 @@ func TestStepsRunInOrderAndSeeFiles(t *testing.T) {
 	if !strings.Contains(string(d.Steps[0].Outputs), `"version": "1.2"`) {
 		t.Errorf("outputs of one = %s, want version 1.2", d.Steps[0].Outputs)
 	}
-	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[1].ID, nil)
+	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[1].ID, nil, 0, 0)
 	if err != nil || !log.Ended {
 		t.Errorf("Log() = %+v, %v, want an ended log", log, err)
 	}
