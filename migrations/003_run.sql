@@ -155,7 +155,6 @@ CREATE TABLE nofx.wait (
     round        int NOT NULL,
     kind         text NOT NULL CHECK (kind IN ('approval', 'timer', 'signal')),
     wait_until   timestamptz NOT NULL,
-    on_timeout   text NOT NULL DEFAULT 'fail' CHECK (on_timeout IN ('fail', 'cancel')),
     quorum       int NOT NULL DEFAULT 1 CHECK (quorum > 0),
     correlation  text CHECK ((kind = 'signal') = (correlation IS NOT NULL)), -- the key of the signal
     shown_digest text,
@@ -310,7 +309,7 @@ BEGIN
     END IF;
     IF e.to_state IN ('succeeded', 'failed', 'cancelled')
         AND NEW.pending_steps + NEW.ready_steps + NEW.running_steps + NEW.retrying_steps + NEW.waiting_steps <> 0 THEN
-        RAISE EXCEPTION 'run %: it has steps that have not ended', OLD.id USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'run %: it has steps that have not ended', OLD.id USING ERRCODE = 'NX006';
     END IF;
     IF e.event = 'start' OR (e.event IN ('retry', 'resume') AND NEW.started_at IS NULL) THEN
         NEW.started_at := clock_timestamp();
@@ -458,7 +457,7 @@ BEGIN
     IF e.to_state <> 'waiting' THEN
         NEW.wait_until := NULL;
     ELSIF NEW.wait_until IS NULL THEN
-        RAISE EXCEPTION 'step %: a wait has a deadline', OLD.id USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'step %: a wait has a deadline', OLD.id USING ERRCODE = 'NX006';
     END IF;
     NEW.outputs_bytes := octet_length(NEW.outputs::text);
     IF octet_length(NEW.reason) > 2048 OR pg_column_size(NEW.outputs) > 262144 THEN
@@ -485,7 +484,7 @@ BEGIN
         r.state IN ('succeeded', 'failed', 'cancelled') AND r.pending_steps + r.ready_steps + r.running_steps + r.retrying_steps + r.waiting_steps <> 0
     INTO v_seq, v_trace, v_least, v_ended;
     IF v_least < 0 OR v_ended THEN
-        RAISE EXCEPTION 'step %: % does not fit its run', OLD.id, e.event USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'step %: % does not fit its run', OLD.id, e.event USING ERRCODE = 'NX006';
     END IF;
     PERFORM write_event(OLD.tenant_id, OLD.run_id, v_seq, OLD.id, 'step.' || e.to_state, e.event, OLD.state, e.to_state,
         NEW.reason, v_trace, nullif(NEW.fence, 0), v_data);

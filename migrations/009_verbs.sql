@@ -221,6 +221,9 @@ BEGIN
             RAISE EXCEPTION 'another step began to wait for signal %', p_key USING ERRCODE = 'serialization_failure';
         END IF;
         PERFORM lock_step(v.step_id);
+        IF (SELECT w.step_id FROM waiting_for(v_tenant, p_key) AS w) IS DISTINCT FROM v.step_id THEN
+            RAISE EXCEPTION 'a step ceased to wait for signal %', p_key USING ERRCODE = 'serialization_failure';
+        END IF;
     END IF;
     IF take_signal(v_tenant, v.step_id, p_key) THEN
         PERFORM settle_run(v_tenant, v.run_id, false);

@@ -379,16 +379,16 @@ func TestNoRunEndsOverALiveStep(t *testing.T) {
 		"SELECT nofx.run_transition('" + r.ID.String() + "', 'cancel', 'x')",
 		"UPDATE nofx.run SET state = 'cancelled', event = 'cancel', version = version + 1, reason = 'x' WHERE id = '" + r.ID.String() + "'",
 	} {
-		if _, err := s.in(s.ctx, "nofx_system", sql); sqlState(err) != "23514" {
-			t.Errorf("%s over a live step = %v, want 23514", sql, err)
+		if _, err := s.in(s.ctx, "nofx_system", sql); sqlState(err) != "NX006" {
+			t.Errorf("%s over a live step = %v, want NX006", sql, err)
 		}
 	}
 	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := s.in(s.ctx, "nofx_app", "SELECT nofx.step_transition($1, 'reopen', 'x')", steps["a"].ID)
-	if sqlState(err) != "23514" {
-		t.Errorf("reopen below a cancelled run = %v, want 23514", err)
+	if sqlState(err) != "NX006" {
+		t.Errorf("reopen below a cancelled run = %v, want NX006", err)
 	}
 	s.wantSound(t)
 }
