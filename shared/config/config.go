@@ -34,7 +34,6 @@ type S3 struct {
 type Common struct {
 	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" doc:"database, as role nofx_app"`
 	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler: no prepared statements"`
-	ListenURL   string `env:"NOFX_DATABASE_LISTEN_URL" secret:"true" doc:"direct or session-mode connection, when DATABASE_URL is a transaction pooler"`
 	Env         string `env:"NOFX_ENV" envDefault:"production" doc:"development or production"`
 	Log         string `env:"NOFX_LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	S3          S3
@@ -48,7 +47,7 @@ var Names = []string{
 	"NOFX_HTTP_ADDR", "NOFX_METRICS_ADDR", "NOFX_PUBLIC_URL", "NOFX_TRUSTED_PROXIES", "NOFX_DATABASE_MAX_CONNS", "NOFX_DRAIN_DELAY",
 	"NOFX_LIMIT_RATE", "NOFX_LIMIT_TENANT_RATE", "NOFX_LIMIT_STREAMS", "NOFX_LIMIT_TENANT_STREAMS", "NOFX_LIMIT_TOTAL_STREAMS",
 	"NOFX_WORKER_QUEUES", "NOFX_WORKER_CONCURRENCY", "NOFX_LEASE_TTL", "NOFX_DRAIN_GRACE", "NOFX_WORKSPACE_DIR",
-	"NOFX_STEP_ENV", "NOFX_GIT_ALLOW", "NOFX_EGRESS_ALLOW", "NOFX_SANDBOX_MIN_TIER",
+	"NOFX_STEP_ENV", "NOFX_GIT_ALLOW", "NOFX_EGRESS_ALLOW", "NOFX_SANDBOX_MIN_TIER", "NOFX_DATABASE_LISTEN_URL",
 	"NOFX_LLM_PROVIDER", "NOFX_LLM_MODEL", "NOFX_LLM_BASE_URL", "NOFX_LLM_API_KEY", "NOFX_LLM_FALLBACK", "NOFX_LLM_PRICES",
 	"NOFX_LLM_MAX_TOKENS", "NOFX_LLM_RECORD",
 	"NOFX_URL", "NOFX_API_KEY",

@@ -61,7 +61,7 @@ func Start(ctx context.Context, service string, c config.Common, environ, unknow
 	}
 	p = &Process{
 		ID: host + "/" + uuid.NewString(), Version: version(), Registry: prometheus.NewRegistry(),
-		Redactor: telemetry.NewRedactor(append(secrets, c.DatabaseURL, c.ListenURL, c.S3.SecretKey)...),
+		Redactor: telemetry.NewRedactor(append(secrets, c.DatabaseURL, c.S3.SecretKey)...),
 	}
 	p.Log = telemetry.NewLogger(stderr, level, p.Redactor)
 	p.Metrics = telemetry.NewMetrics(p.Registry, p.Version)

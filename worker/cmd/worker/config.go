@@ -9,6 +9,7 @@ import (
 // settings are what a worker reads from its environment.
 type settings struct {
 	config.Common
+	ListenURL    string        `env:"NOFX_DATABASE_LISTEN_URL" secret:"true" doc:"direct or session-mode connection, when DATABASE_URL is a transaction pooler"`
 	MetricsAddr  string        `env:"NOFX_METRICS_ADDR" envDefault:":9465" doc:"where metrics and readiness are served"`
 	Queues       []string      `env:"NOFX_WORKER_QUEUES" envDefault:"step,review" doc:"queues to serve, separated by commas: step runs code of plans, review asks models; in production a worker with a model's key serves review alone, and one without leaves review to others"`
 	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" doc:"steps at once, on each queue"`

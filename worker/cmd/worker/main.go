@@ -59,7 +59,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := sandbox.Harden(); err != nil {
 		return fmt.Errorf("keep the process's memory to itself: %w", err)
 	}
-	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, cfg.Model.Key)
+	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, cfg.ListenURL, cfg.Model.Key)
 	if err != nil {
 		return err
 	}
