@@ -52,10 +52,11 @@ $$;
 --
 -- Every worker asks this each second. So it is planned once, and for scans that go
 -- along an index: these mark its entries of rows that are gone, which a bitmap scan
--- reads anew each time until a vacuum, and large tables have that seldom.
+-- reads anew each time until a vacuum, and large tables have that seldom. What that
+-- does to the costs would have some logins compile it.
 CREATE FUNCTION nofx.sweep_candidates(p_limit int, p_ttl interval, p_lost interval)
     RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, kind text, leases_expired int, leases_total int, owners_expired int)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
 BEGIN
     RETURN QUERY
@@ -80,11 +81,12 @@ BEGIN
         WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.deadline <= (SELECT clock_timestamp())
         ORDER BY r.deadline FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
     ), lost AS (
-        -- Most of a backlog has a job that waits its turn: those go first, by a join.
+        -- Most of a backlog has a job that waits its turn: those go first. Each is looked
+        -- up by itself, since a join that was planned without a backlog never ends in one.
         SELECT s.* FROM (
             SELECT s.tenant_id, s.run_id, s.id, s.job_id, s.ready_at FROM step s
             WHERE s.state = 'ready' AND s.due_at <= (SELECT clock_timestamp())
-              AND NOT EXISTS (SELECT FROM river.river_job j WHERE j.id = s.job_id AND j.state = 'available')
+              AND (SELECT j.state FROM river.river_job j WHERE j.id = s.job_id) IS DISTINCT FROM 'available'
             OFFSET 0) AS s
         WHERE wake_up_lost(s.job_id, s.ready_at, p_lost)
           AND EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state IN ('queued', 'running', 'waiting'))

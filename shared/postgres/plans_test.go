@@ -185,14 +185,9 @@ func TestSweepsForgetWhatIsDone(t *testing.T) {
 	for _, table := range []string{"run", "step"} {
 		s.exec(t, "ALTER TABLE nofx."+table+" SET (autovacuum_enabled = off)")
 	}
-	blocks := regexp.MustCompile(`shared hit=(\d+)`)
-	pass := func() (n int) {
+	pass := func() int {
 		s.exec(t, "VACUUM nofx.step_lease") // which is read as a whole, and is never large
-		plan := strings.Join(all[string](t, s, "EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM nofx.sweep_candidates(200, '5s', '5s')"), "\n")
-		if _, err := fmt.Sscan(blocks.FindStringSubmatch(plan)[1], &n); err != nil {
-			t.Fatalf("%v in %s", err, plan)
-		}
-		return n
+		return blocksHit(t, strings.Join(all[string](t, s, "EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM nofx.sweep_candidates(200, '5s', '5s')"), "\n"))
 	}
 	before := pass()
 	for range 5 {
@@ -207,6 +202,59 @@ func TestSweepsForgetWhatIsDone(t *testing.T) {
 		}
 	}
 	t.Errorf("a pass behind 2,000 more steps reads %d blocks (first %d), want about the %d of before", last, first, before)
+}
+
+// A session that planned its sweep while there was nothing to do keeps that plan
+// when a backlog comes. It looks at each step that waits by itself.
+func TestSweepsBearABacklog(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for _, table := range []string{"nofx.run", "nofx.step", "river.river_job"} {
+		s.exec(t, "ALTER TABLE "+table+" SET (autovacuum_enabled = off)") // new statistics would bring a new plan
+	}
+	conn, err := s.Admin.Acquire(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	pass := func() int {
+		rows, err := conn.Query(s.ctx, "EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM nofx.sweep_candidates(200, '5s', '5s')")
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return blocksHit(t, strings.Join(plan, "\n"))
+	}
+	for range 8 { // the plan that is kept is made by then
+		pass()
+	}
+	const steps, runs = 100, 15
+	var text []string
+	for i := range steps {
+		text = append(text, fmt.Sprintf("a%d:", i))
+	}
+	for range runs {
+		s.create(t, text...)
+	}
+	if n := pass(); n > 20*steps*runs {
+		t.Errorf("a pass over %d ready steps with jobs reads %d blocks, want at most 20 for each", steps*runs, n)
+	}
+}
+
+// blocksHit is how many blocks an EXPLAIN (ANALYZE, BUFFERS) says were read.
+func blocksHit(t *testing.T, plan string) (n int) {
+	t.Helper()
+	found := regexp.MustCompile(`shared hit=(\d+)`).FindStringSubmatch(plan)
+	if found == nil {
+		t.Fatalf("no blocks in %s", plan)
+	}
+	if _, err := fmt.Sscan(found[1], &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // With many thousand finished runs behind them, the statements that run all
