@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -113,6 +114,8 @@ type chunkText struct {
 // next few are fetched. An error is the last that it yields.
 func (s *Server) readChunks(ctx context.Context, chunks []postgres.LogChunk) iter.Seq2[chunkText, error] {
 	return func(yield func(chunkText, error) bool) {
+		var fetches sync.WaitGroup
+		defer fetches.Wait()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		type answer struct {
@@ -123,10 +126,10 @@ func (s *Server) readChunks(ctx context.Context, chunks []postgres.LogChunk) ite
 		fetch := func(i int) {
 			if i < len(chunks) {
 				answers[i] = make(chan answer, 1)
-				go func() {
+				fetches.Go(func() {
 					text, err := s.readChunk(ctx, chunks[i])
 					answers[i] <- answer{chunkText{chunks[i], text}, err}
-				}()
+				})
 			}
 		}
 		for i := range logAhead {
@@ -208,7 +211,7 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 	conn.Moved(stream.FormatSeq(sent))
 	for {
 		if l.Fence > 0 && fence == nil {
-			fence = &l.Fence // a later attempt has a log of its own
+			fence = new(l.Fence) // a later attempt has a log of its own
 		}
 		if err == nil {
 			sent, err = s.sendGrown(ctx, conn, l, sent)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/blob"
@@ -244,6 +246,51 @@ func TestLogOfManyChunks(t *testing.T) {
 	}
 	if diff := cmp.Diff(all[100:400], string(g.get(path, header{"Range": "bytes=100-399"}).body)); diff != "" {
 		t.Errorf("a range of it (-want +got):\n%s", diff)
+	}
+}
+
+// While the database does not answer a follower waits, and then goes on.
+func TestFollowLogThroughAnOutage(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(oneStep)
+	c := g.claim(created.Steps[0])
+	g.log(c, 0, 0, "one\n")
+	f := g.follow("/api/steps/" + created.Steps[0].ID + "/logs?follow=1")
+	if got := f.next(); got.event != "log" {
+		t.Fatalf("frame = %+v, want the log", got)
+	}
+	tx, err := g.pg.Admin.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it may be over
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE nofx.step IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	looks := map[time.Time]bool{} // that waited for the lock: the second comes once the first was refused
+	for len(looks) < 2 {
+		rows, err := g.pg.Admin.Query(t.Context(), `SELECT a.query_start FROM pg_stat_activity a, pg_sleep(0.05)
+			WHERE a.datname = current_database() AND a.wait_event_type = 'Lock'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range began {
+			looks[at] = true
+		}
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g.log(c, 1, 4, "two\n")
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
+	for _, want := range []frame{{"8", "log", `{"offset":4,"text":"two\n"}`}, {"8", "end", `{"offset":8}`}} {
+		if diff := cmp.Diff(want, f.next(), cmp.AllowUnexported(frame{})); diff != "" {
+			t.Fatalf("frame after the outage (-want +got):\n%s", diff)
+		}
 	}
 }
 
