@@ -266,7 +266,8 @@ func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt,
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		next = &attempt{Worker: a.Worker, job: a.job}
 		f.Chain = nil
-		if f.Outcome == "succeed" && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) {
+		spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
+		if f.Outcome == "succeed" && !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) {
 			f.Chain = &postgres.Chain{Queue: a.job.Queue, Span: job, Pre: next.begin}
 		}
 		var done postgres.Finished

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -161,7 +162,7 @@ func (u *unpacker) tar(r io.Reader) error {
 	}
 	defer z.Close()
 	archive := tar.NewReader(&bounded{r: z, most: u.most() + int64(u.limits.files)*tarHeader})
-	for {
+	for u.ctx.Err() == nil {
 		h, err := archive.Next()
 		if err == io.EOF {
 			return nil
@@ -184,6 +185,7 @@ func (u *unpacker) tar(r io.Reader) error {
 			return err
 		}
 	}
+	return context.Cause(u.ctx)
 }
 
 func (u *unpacker) zip(r io.ReaderAt, size int64) error {
@@ -385,8 +387,12 @@ type zipList struct {
 	tail []byte // of a header that began
 }
 
-// zipHeader begins each entry of the list (APPNOTE.TXT 4.3.12).
-var zipHeader = []byte("PK\x01\x02")
+// What begins an entry of the list, and the record that says how many there are of
+// a large one (APPNOTE.TXT 4.3.12 and 4.3.14).
+var (
+	zipHeader = []byte("PK\x01\x02")
+	zip64End  = []byte("PK\x06\x06")
+)
 
 func (l *zipList) ReadAt(p []byte, off int64) (int, error) {
 	n, err := l.r.ReadAt(p, off)
@@ -401,8 +407,10 @@ func (l *zipList) ReadAt(p []byte, off int64) (int, error) {
 	text := append(l.tail, p[:n]...)
 	l.seen += bytes.Count(text, zipHeader)
 	l.tail = append([]byte{}, text[max(0, len(text)-len(zipHeader)+1):]...)
+	// archive/zip makes room for as many as are announced before it reads any.
+	announced := len(p) >= 40 && bytes.HasPrefix(p, zip64End) && binary.LittleEndian.Uint64(p[32:]) > uint64(l.entries)
 	switch {
-	case l.seen > l.entries:
+	case l.seen > l.entries || announced:
 		l.err = fmt.Errorf("it has more than %d entries", l.entries)
 	case l.n > l.bytes:
 		l.err = fmt.Errorf("its list of entries is longer than %d bytes", l.bytes)

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -306,6 +308,65 @@ func TestUnpackZipList(t *testing.T) {
 		if got, most := r.n, int64(len(archive))/2; tt.reason != "" && got > most {
 			t.Errorf("%s: %d bytes of %d were read, want at most %d", name, got, len(archive), most)
 		}
+	}
+}
+
+// Room is made for as many entries as a zip announces before one of them is read.
+func TestUnpackZipAnnounces(t *testing.T) {
+	t.Parallel()
+	const size, entries = 64 << 20, 2 << 20
+	f, err := os.Create(filepath.Join(t.TempDir(), "zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	end := make([]byte, 56+20+22)
+	le := binary.LittleEndian
+	copy(end, "PK\x06\x06")
+	le.PutUint64(end[4:], 44)
+	le.PutUint64(end[24:], entries)
+	le.PutUint64(end[32:], entries)
+	le.PutUint64(end[48:], size-uint64(len(end)))
+	locator := end[56:]
+	copy(locator, "PK\x06\x07")
+	le.PutUint64(locator[8:], size-uint64(len(end)))
+	le.PutUint32(locator[16:], 1)
+	last := end[76:]
+	copy(last, "PK\x05\x06")
+	for _, at := range []int{8, 10} {
+		le.PutUint16(last[at:], 0xffff)
+	}
+	for _, at := range []int{12, 16} {
+		le.PutUint32(last[at:], 0xffffffff)
+	}
+	for at, text := range map[int64][]byte{0: []byte("PK\x03\x04"), size - int64(len(end)): end} {
+		if _, err := f.WriteAt(text, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := &unpacker{ctx: t.Context(), limits: designLimits, packed: size}
+	if err := u.unpack(f, size); err == nil || !strings.Contains(err.Error(), "more than 100000 entries") {
+		t.Errorf("unpack(a zip that announces %d entries) = %v, want a refusal", entries, err)
+	}
+}
+
+// What is no file of an archive is read under the same context.
+func TestUnpackEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "of nothing"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(fault.Fenced)
+	u := &unpacker{ctx: ctx, limits: designLimits, packed: int64(b.Len())}
+	if err := u.unpack(bytes.NewReader(b.Bytes()), int64(b.Len())); err != fault.Fenced {
+		t.Errorf("unpack under a context that has ended = %v, want %v", err, fault.Fenced)
 	}
 }
 
