@@ -422,7 +422,7 @@ BEGIN
                 INSERT INTO attempt (tenant_id, step_id, fence, owner, owner_pid, started_at, trace_id, span_id)
                 VALUES (OLD.tenant_id, OLD.id, NEW.fence, session_user, 0, v_now, repeat('0', 32), repeat('0', 16));
             END IF;
-        WHEN 'interrupted' THEN
+        WHEN 'interrupted', 'signal' THEN -- the same attempt goes on
             NEW.attempt := OLD.attempt - 1;
         WHEN 'lease_expired', 'poison' THEN
             NEW.fence := OLD.fence + 1;

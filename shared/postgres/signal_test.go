@@ -53,8 +53,8 @@ func TestSignal(t *testing.T) {
 	}
 	s.wantStates(t, after.ID, "running s:ready b:pending")
 	c := s.claim(t, steps["s"].ID)
-	if string(c.Signal) != `{"by": "ci"}` {
-		t.Errorf("Claim().Signal = %s, want the payload", c.Signal)
+	if string(c.Signal) != `{"by": "ci"}` || c.Attempt != 1 {
+		t.Errorf("Claim() = signal %s, attempt %d, want the payload and the attempt that waited", c.Signal, c.Attempt)
 	}
 	// The payload is the step's, however often it is tried.
 	s.expire(t, steps["s"].ID)
