@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"nofx.dev/gateway/api"
 )
 
@@ -169,6 +171,8 @@ func TestCommands(t *testing.T) {
 		"gate-approve-one":    "gate approve " + id("gate", 3),
 		"gate-show":           "gate show " + id("gate", 2),
 		"gate-approve":        "gate approve " + gate,
+		"gate-show-no-step":   "gate show " + run + "/nothing",
+		"gate-show-nothing":   "gate show",
 		"gate-reject-no-why":  "gate reject " + gate,
 		"gate-reject-late":    "gate reject " + gate + " --reason late",
 		"gate-reject-json":    "gate reject " + gate + " --reason late --json",
@@ -213,6 +217,20 @@ func TestCommands(t *testing.T) {
 			got = strings.NewReplacer(c.dir+"/", "", server.URL, "http://gateway").Replace(got)
 			golden(t, name, got)
 		})
+	}
+}
+
+// A gate may be named by its step.
+func TestGateByStep(t *testing.T) {
+	t.Parallel()
+	g, server := newGateway(t, script())
+	c := newCLI(t, server.URL)
+	if got := execute(t.Context(), c.app, []string{"gate", "approve", id("run", 1) + "/ship"}); got != exitOK {
+		t.Errorf("gate approve RUN/STEP = exit %d: %s", got, &c.errOut)
+	}
+	want := []string{"GET /api/runs/" + id("run", 1), "POST /api/gates/" + id("gate", 1) + "/approve"}
+	if diff := cmp.Diff(want, g.requests()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
 

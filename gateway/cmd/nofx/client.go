@@ -188,6 +188,9 @@ func (p *problemError) print(w io.Writer, asJSON bool) {
 	}
 	fmt.Fprintf(w, "error: %s\n", clean(p.Error()))
 	for _, f := range p.Errors {
+		if len(p.Errors) == 1 && strings.Contains(p.Error(), f.Pointer+": "+f.Detail) {
+			continue // said above
+		}
 		fmt.Fprintf(w, "  %s: %s\n", clean(f.Pointer), clean(f.Detail))
 	}
 	if len(p.Allowed) > 0 {

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -74,10 +79,45 @@ func (a *app) printEvent(e api.Event, raw string) error {
 		_, err := fmt.Fprintln(a.out, raw)
 		return err
 	}
-	subject := e.RunID
-	if e.StepID != nil {
-		subject += "/" + *e.StepID
+	what := words(e.Data)
+	if e.StepID != nil && !strings.Contains(what, "step=") {
+		what = "step=" + *e.StepID + " " + what
 	}
-	_, err := fmt.Fprintf(a.out, "%s  %s  %-20s  %s  %s\n", clock(&e.At), subject, clean(e.Type), clean(e.Actor), shorten(clean(string(e.Data)), 200))
+	line := clean(fmt.Sprintf("%s  %s  %-20s  %s  by %s", clock(&e.At), e.RunID, e.Type, what, e.Actor))
+	if a.screen != nil {
+		width, _ := a.screen()
+		line = shorten(line, max(width, 80))
+	}
+	_, err := fmt.Fprintln(a.out, line)
 	return err
+}
+
+// words writes the members of an object as name=value, the step first, text
+// without quotes while it is one word, and what is no text as it is.
+func words(data json.RawMessage) string {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(data, &members) != nil {
+		return shorten(string(data), 200)
+	}
+	names := slices.SortedFunc(maps.Keys(members), func(a, b string) int {
+		return cmp.Or(cmp.Compare(order(a), order(b)), strings.Compare(a, b))
+	})
+	list := make([]string, len(names))
+	for i, name := range names {
+		value := string(members[name])
+		var text string
+		if json.Unmarshal(members[name], &text) == nil && text != "" && !strings.ContainsAny(text, " \t\n\"=") {
+			value = text
+		}
+		list[i] = name + "=" + shorten(value, 100)
+	}
+	return strings.Join(list, " ")
+}
+
+// order puts first what a reader looks for first.
+func order(name string) int {
+	if i := slices.Index([]string{"step", "from", "to", "reason"}, name); i >= 0 {
+		return i
+	}
+	return 9
 }

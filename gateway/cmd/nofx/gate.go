@@ -78,13 +78,18 @@ func (a *app) gateShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show GATE",
 		Short: "Show a gate and the evidence for its verdict",
+		Long:  "Show a gate and the evidence for its verdict. " + gateNames,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			answer, raw, err := call[api.GateAnswer](client.GetGate(cmd.Context(), args[0]))
+			gate, err := gateID(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			answer, raw, err := call[api.GateAnswer](client.GetGate(cmd.Context(), gate))
 			if err != nil {
 				return err
 			}
@@ -103,6 +108,34 @@ func (a *app) gateShowCommand() *cobra.Command {
 	}
 }
 
+const gateNames = "GATE is the id of a gate, or\nRUN/STEP for the newest of a step."
+
+// gateID is the id of a gate named by its id or as RUN/STEP.
+func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error) {
+	run, step, byStep := strings.Cut(name, "/")
+	if !byStep {
+		return name, nil
+	}
+	d, _, err := call[api.RunDetail](c.GetRun(ctx, run))
+	if err != nil {
+		return "", err
+	}
+	names := map[api.StepID]string{}
+	for _, s := range d.Steps {
+		names[s.ID] = s.Name
+	}
+	var newest *api.Gate
+	for i, g := range d.Gates {
+		if names[g.StepID] == step && (newest == nil || g.Round > newest.Round) {
+			newest = &d.Gates[i]
+		}
+	}
+	if newest == nil {
+		return "", fmt.Errorf("%w: step %q of run %s has no gate yet, or is none of its steps", errNotFound, step, run)
+	}
+	return newest.ID, nil
+}
+
 // approvals tells who decided how on a manual gate.
 func approvals(g api.Gate) string {
 	given := make([]string, len(g.Approvals))
@@ -119,6 +152,7 @@ func (a *app) decideCommand(verb, short string, decide func(ctx context.Context,
 	c := &cobra.Command{
 		Use:     verb + " GATE",
 		Short:   short,
+		Long:    short + ". " + gateNames,
 		Example: example,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -129,7 +163,11 @@ func (a *app) decideCommand(verb, short string, decide func(ctx context.Context,
 			if err != nil {
 				return err
 			}
-			answer, raw, err := call[api.GateAnswer](decide(cmd.Context(), client, args[0], reason))
+			gate, err := gateID(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			answer, raw, err := call[api.GateAnswer](decide(cmd.Context(), client, gate, reason))
 			if err != nil {
 				return err
 			}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -72,6 +74,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 		Short:         "Start, watch and decide runs on a NOFX gateway",
 		Long:          about,
 		Example:       examples,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
@@ -93,6 +96,9 @@ func execute(ctx context.Context, a *app, args []string) int {
 
 	command, err := root.ExecuteContextC(ctx)
 	if err != nil && !begun {
+		if strings.HasPrefix(err.Error(), "accepts ") { // so many arguments; which they are it does not say
+			err = fmt.Errorf("%w: %s", err, command.UseLine())
+		}
 		err = usageError{err} // cobra refused the line before any command saw it
 	}
 	return a.report(ctx, command, err)
@@ -128,6 +134,20 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 	}
 	fmt.Fprintf(a.errOut, "error: %v\n", err)
 	return exitFailed
+}
+
+// version is of this build: a release, or the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (info.Main.Version == "" || info.Main.Version == "(devel)") {
+			return s.Value
+		}
+	}
+	return cmp.Or(info.Main.Version, "unknown")
 }
 
 // usageError is a mistake in the command line or the configuration.

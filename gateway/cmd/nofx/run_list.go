@@ -25,7 +25,7 @@ func (a *app) runListCommand() *cobra.Command {
 A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 (2026-01-31T12:00:00Z); days begin in UTC.`,
 		Example: `  nofx run list --status running,waiting --label team:core
-  nofx run list --search 'exit status 2' --tool 'gate:*' --since 24h
+  nofx run list --search 'exit code 2' --tool 'gate:*' --since 24h
   nofx run list --signature v1-0f1e2d3c4b5a6978`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -144,7 +144,7 @@ func TestEventsTailAll(t *testing.T) {
 	if got := execute(ctx, c.app, []string{"events", "tail", "--project", "default", "--types", "run.*"}); got != exitStopped {
 		t.Errorf("events tail = exit %d, want %d: %s", got, exitStopped, &c.errOut)
 	}
-	if got, want := c.out.String(), "2026-03-04 05:05:28Z  "+id("run", 1)+"  run.created           worker-1  {\"to\":\"queued\"}\n"; got != want {
+	if got, want := c.out.String(), "2026-03-04 05:05:28Z  "+id("run", 1)+"  run.created           to=queued  by worker-1\n"; got != want {
 		t.Errorf("events tail printed %q, want %q", got, want)
 	}
 	if got, want := g.requests(), []string{"GET /api/events?types=run.%2A&project=default"}; !slices.Equal(got, want) {
