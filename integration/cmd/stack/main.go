@@ -34,7 +34,8 @@ run starts them for one plan, a JSON file, shows how it goes, and ends with 0 wh
 it succeeded, 3 when it did not, and 1 when it could not be run. A git:checkout of
 "." is of the repository that you are in, as it is committed.
 With DATABASE_URL, an administrator's, that server is used. NOFX_* and OTEL_*
-variables are passed on.
+variables are passed on to the processes, such as NOFX_GIT_ALLOW and
+NOFX_EGRESS_ALLOW; where they listen is chosen here, on free ports.
 
 `
 

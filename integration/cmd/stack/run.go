@@ -137,10 +137,11 @@ func stepEnvironment(ctx context.Context) (string, error) {
 	return strings.Join(lines, "\n"), nil
 }
 
-// verdict is what a gate of the run came to.
+// verdict is what a gate of the run came to, or a step that failed.
 type verdict struct {
-	gate, status, reason, output string
+	name, status, reason, output string
 	took                         time.Duration
+	log                          string // id of the step whose log is the output, if it is not known
 }
 
 // verdicts are those of the only run of a stack, in the order of its steps.
@@ -166,18 +167,41 @@ func verdicts(ctx context.Context, s *harness.Stack) ([]verdict, error) {
 	if run.JSON200 == nil {
 		return nil, errors.New("read the run: " + run.Status())
 	}
-	return collect(run.JSON200.Steps, run.JSON200.Gates), nil
+	list := collect(run.JSON200.Steps, run.JSON200.Gates)
+	for i, v := range list {
+		if v.log == "" {
+			continue
+		}
+		log, err := client.GetStepLogsWithResponse(ctx, v.log, nil)
+		if err != nil {
+			return nil, err
+		}
+		if log.StatusCode() == http.StatusOK { // nobody sees it once the stack is gone
+			list[i].output = string(log.Body)
+		}
+	}
+	return list, nil
 }
 
 // collect gives each gate step its newest verdict; one that has none says what
-// became of the step.
+// became of the step. Of other steps those are told that failed.
 func collect(steps []api.Step, gates []api.Gate) (list []verdict) {
 	for _, s := range steps {
 		name, ok := strings.CutPrefix(s.Tool, "gate:")
 		if !ok {
+			if s.Status == api.StepStatusFailed {
+				v := verdict{name: s.Name, status: string(s.Status), log: s.ID}
+				if s.Reason != nil {
+					v.reason = *s.Reason
+				}
+				if s.StartedAt != nil && s.FinishedAt != nil {
+					v.took = s.FinishedAt.Sub(*s.StartedAt)
+				}
+				list = append(list, v)
+			}
 			continue
 		}
-		v := verdict{gate: name, status: string(s.Status)}
+		v := verdict{name: name, status: string(s.Status)}
 		round := 0
 		for _, g := range gates {
 			if g.StepID != s.ID || g.Round < round {
@@ -215,16 +239,16 @@ func (t *terminal) verdicts(list []verdict) {
 			continue
 		}
 		lines := strings.Split(strings.TrimRight(v.output, "\n"), "\n")
-		fmt.Fprintf(t.out, "\n%s\n", t.paint(bold, v.gate))
+		fmt.Fprintf(t.out, "\n%s\n", t.paint(bold, v.name))
 		for _, line := range lines[max(0, len(lines)-most):] {
 			fmt.Fprintln(t.out, "  "+printable(line))
 		}
 	}
 	fmt.Fprintln(t.out)
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "gate\tverdict\ttime\twhy")
+	fmt.Fprintln(w, "gate or step\tverdict\ttime\twhy")
 	for _, v := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.gate, v.status, v.took.Round(100*time.Millisecond), printable(v.reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.name, v.status, v.took.Round(100*time.Millisecond), printable(v.reason))
 	}
 	w.Flush()
 }

@@ -57,6 +57,7 @@ func TestVerdicts(t *testing.T) {
 		{ID: "step_3", Tool: "gate:sast", Status: "failed"},
 		{ID: "step_4", Tool: "gate:lint", Status: "failed"},
 		{ID: "step_5", Tool: "gate:audit", Status: "cancelled"},
+		{ID: "step_6", Name: "build", Tool: "bash", Status: "failed", Reason: new("exit code 2"), StartedAt: new(time.Unix(100, 0)), FinishedAt: new(time.Unix(103, 0))},
 	}
 	evidence := func(text string) api.Object { return json.RawMessage(text) }
 	gates := []api.Gate{
@@ -67,10 +68,11 @@ func TestVerdicts(t *testing.T) {
 	}
 	got := collect(steps, gates)
 	want := []verdict{
-		{"unit", "passed", "", "ok", 1500 * time.Millisecond},
-		{"sast", "error", "gosec is not there", "line 1: gosec: command not found\n", 0},
-		{"lint", "failed", "exit code 1", "a.go:1: \x1b[31mbad\n", 200 * time.Millisecond},
-		{"audit", "cancelled", "", "", 0},
+		{"unit", "passed", "", "ok", 1500 * time.Millisecond, ""},
+		{"sast", "error", "gosec is not there", "line 1: gosec: command not found\n", 0, ""},
+		{"lint", "failed", "exit code 1", "a.go:1: \x1b[31mbad\n", 200 * time.Millisecond, ""},
+		{"audit", "cancelled", "", "", 0, ""},
+		{"build", "failed", "exit code 2", "", 3 * time.Second, "step_6"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(verdict{})); diff != "" {
 		t.Errorf("collect (-want +got):\n%s", diff)
@@ -84,11 +86,12 @@ sast
 lint
   a.go:1: ·[31mbad
 
-gate   verdict    time   why
-unit   passed     1.5s   
-sast   error      0s     gosec is not there
-lint   failed     200ms  exit code 1
-audit  cancelled  0s     
+gate or step  verdict    time   why
+unit          passed     1.5s   
+sast          error      0s     gosec is not there
+lint          failed     200ms  exit code 1
+audit         cancelled  0s     
+build         failed     3s     exit code 2
 `
 	if diff := cmp.Diff(table, out.String()); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)

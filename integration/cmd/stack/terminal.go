@@ -111,11 +111,12 @@ func (t *terminal) summary(s *harness.Stack, o options, login string, took time.
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) { fmt.Fprintf(w, "  %s\t%s\n", name, value) }
 	row("gateway", fmt.Sprintf("%s  (pid %d)", s.URL, s.Gateway.PID()))
+	row("api docs", s.URL+"/api/docs")
 	row("api key", s.APIKey)
 	for _, p := range s.Workers() {
 		row(p.Name(), fmt.Sprintf("pid %d, metrics %s", p.PID(), p.MetricsURL()))
 	}
-	row("metrics", s.Gateway.MetricsURL())
+	row("gateway", "metrics "+s.Gateway.MetricsURL())
 	row("database", s.AdminURL)
 	row("storage", s.S3.Endpoint+"/"+s.S3.Bucket)
 	row("sandbox", "none yet: steps run as this user, which only NOFX_ENV=development allows")
