@@ -82,6 +82,9 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := blobs.Ping(ctx); err != nil { // it may come; until then what needs it is tried again
+		p.Log.WarnContext(ctx, "storage does not answer", "error", err)
+	}
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log,

@@ -74,6 +74,9 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	if err := blobs.Ping(ctx); err != nil { // it may come; until then what needs it is tried again
+		p.Log.WarnContext(ctx, "storage does not answer", "error", err)
+	}
 	w, err := newWorker(ctx, p, cfg, pools, blobs)
 	if err != nil {
 		return err

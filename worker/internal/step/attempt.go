@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -350,14 +351,15 @@ func (a *attempt) report(ctx context.Context, f postgres.Finish, err error, took
 // reportLost is the report of an attempt that nobody recorded: its lease went,
 // or the database took nothing from it for as long as the lease could hold.
 func (a *attempt) reportLost(ctx context.Context, err error, took time.Duration, args []any) {
-	outcome := "cancelled"
+	outcome, level := "cancelled", slog.LevelWarn
 	if errors.Is(err, fault.Fenced) {
-		outcome = "fenced"
+		// A person who cancels does this; of a lease that expired the sweeper warns.
+		outcome, level = "fenced", slog.LevelInfo
 		a.metrics.FencedWrites.Inc()
 		telemetry.SetOutcome(ctx, "fenced")
 	}
 	a.metrics.StepDuration.Observe(ctx, took.Seconds(), a.claim.Tool, outcome)
-	a.log.WarnContext(ctx, "step attempt", append(args, "outcome", outcome, "kind", fault.KindOf(err), "error", err)...)
+	a.log.Log(ctx, level, "step attempt", append(args, "outcome", outcome, "kind", fault.KindOf(err), "error", err)...)
 }
 
 var verdicts = map[string]run.State{"pass": run.Passed, "fail": run.Failed, "error": run.Error}
