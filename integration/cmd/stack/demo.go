@@ -57,7 +57,7 @@ func demo(ctx context.Context, s *harness.Stack, o options, login bool, t *termi
 func plan(root string, env map[string]string) map[string]any {
 	source := (&url.URL{Scheme: "file", Path: root}).String()
 	return map[string]any{
-		"goal": "build and test " + root,
+		"goal": "build and test some of " + root,
 		"steps": []any{
 			map[string]any{"name": "checkout", "tool": "git:checkout", "inputs": map[string]any{"url": source}},
 			map[string]any{"name": "build", "tool": "bash", "depends_on": []string{"checkout"}, "timeout_s": 900,
@@ -65,7 +65,7 @@ func plan(root string, env map[string]string) map[string]any {
 			map[string]any{"name": "unit", "tool": "gate:unit", "depends_on": []string{"build"}, "timeout_s": 900,
 				"inputs": map[string]any{"command": "go test ./shared/fault/... ./shared/run/...", "env": env}},
 			map[string]any{"name": "ship", "tool": "manual:ship", "depends_on": []string{"unit"},
-				"inputs": map[string]any{"message": "It builds and its tests pass. Ship it?"}},
+				"inputs": map[string]any{"message": "It builds, and these tests pass. Ship it?"}},
 		},
 		"labels": map[string]string{"from": "demo"},
 	}

@@ -32,7 +32,10 @@ func up(ctx context.Context, o options, t *terminal) error {
 	began := time.Now()
 	servers, stack, err := start(ctx, o, t)
 	if servers != nil {
-		defer servers.Stop()
+		defer func() {
+			servers.Stop()
+			t.progress("stopped")
+		}()
 	}
 	if err != nil {
 		if ctx.Err() != nil { // interrupted, and all is stopped: as asked
