@@ -33,12 +33,22 @@ func (a *app) checkpointListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			names := map[api.StepID]string{}
+			if !a.json {
+				d, _, err := call[api.RunDetail](client.GetRun(cmd.Context(), args[0]))
+				if err != nil {
+					return err
+				}
+				for _, s := range d.Steps {
+					names[s.ID] = s.Name
+				}
+			}
 			return a.answer(raw, func(w io.Writer) {
 				rows := make([][]string, len(page.Items))
 				for i, c := range page.Items {
-					rows[i] = []string{strconv.FormatInt(c.Seq, 10), c.ID, string(c.Kind), deref(c.StepID), clock(&c.CreatedAt), size(c.BytesNew), deref(c.Label)}
+					rows[i] = []string{strconv.FormatInt(c.Seq, 10), c.ID, string(c.Kind), names[deref(c.StepID)], clock(&c.CreatedAt), size(c.BytesNew)}
 				}
-				table(w, []string{"SEQ", "CHECKPOINT", "KIND", "STEP", "CREATED", "NEW", "LABEL"}, rows)
+				table(w, []string{"SEQ", "CHECKPOINT", "KIND", "STEP", "CREATED", "NEW"}, rows)
 				nextPage(w, page.NextCursor)
 			})
 		},

@@ -173,6 +173,7 @@ func TestCommands(t *testing.T) {
 		"gate-approve":        "gate approve " + gate,
 		"gate-show-no-step":   "gate show " + run + "/nothing",
 		"gate-show-nothing":   "gate show",
+		"logs-of-a-run":       "logs " + run,
 		"gate-reject-no-why":  "gate reject " + gate,
 		"gate-reject-late":    "gate reject " + gate + " --reason late",
 		"gate-reject-json":    "gate reject " + gate + " --reason late --json",

@@ -57,6 +57,9 @@ is tried again, that is another log.`,
 func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error) {
 	run, name, byName := strings.Cut(name, "/")
 	if !byName {
+		if strings.HasPrefix(run, "run_") {
+			return "", usagef("%s is a run: name its step as well, %s/NAME", run, run)
+		}
 		return run, nil
 	}
 	d, _, err := call[api.RunDetail](c.GetRun(ctx, run))

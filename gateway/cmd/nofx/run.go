@@ -153,6 +153,14 @@ func lasted(start, finish *time.Time, now time.Time) time.Duration {
 	return now.Sub(*start)
 }
 
+// took is lasted for people, nothing of what has not begun.
+func took(start, finish *time.Time, now time.Time) string {
+	if start == nil {
+		return ""
+	}
+	return span(lasted(start, finish, now))
+}
+
 func (a *app) runShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show RUN",
@@ -188,7 +196,7 @@ func (a *app) printSteps(w io.Writer, steps []api.Step) {
 	rows := make([][]string, len(steps))
 	for i, s := range steps {
 		rows[i] = []string{s.Name, s.Tool, string(s.Status), fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts),
-			span(lasted(s.StartedAt, s.FinishedAt, a.now())), s.ID}
+			took(s.StartedAt, s.FinishedAt, a.now()), s.ID}
 	}
 	table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows)
 }

@@ -105,10 +105,10 @@ func (a *app) printRuns(w io.Writer, page api.RunPage) {
 	}
 	rows := make([][]string, len(page.Items))
 	for i, r := range page.Items {
-		took, goal := span(lasted(r.StartedAt, r.FinishedAt, a.now())), shorten(r.Goal, 60)
-		rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), took, goal}
+		spent, goal := took(r.StartedAt, r.FinishedAt, a.now()), shorten(r.Goal, 60)
+		rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), spent, goal}
 		if a.narrow() {
-			rows[i] = []string{r.ID, string(r.Status), span(a.now().Sub(r.CreatedAt)), took, goal}
+			rows[i] = []string{r.ID, string(r.Status), span(a.now().Sub(r.CreatedAt)), spent, goal}
 		}
 	}
 	a.fitted(w, head, rows)
