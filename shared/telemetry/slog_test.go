@@ -85,8 +85,9 @@ func TestLoggerLeaksNoCanary(t *testing.T) {
 		}
 	}
 	out.Reset()
-	log.Info("m", "password", "x1", "Set-Cookie", "x2", "dsn", 33, "api-key", []string{"x4"}, "login", credentials{"u", "x5"}, "bad", func() {})
-	for _, secret := range []string{"x1", "x2", "33", "x4", "x5"} {
+	const number = 333_333_333_333_333 // which is in no time of day
+	log.Info("m", "password", "x1", "Set-Cookie", "x2", "dsn", number, "api-key", []string{"x4"}, "login", credentials{"u", "x5"}, "bad", func() {})
+	for _, secret := range []string{"x1", "x2", fmt.Sprint(number), "x4", "x5"} {
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("logged %s: %s", secret, out.String())
 		}
