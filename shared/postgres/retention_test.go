@@ -353,7 +353,7 @@ func TestPruneAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(s.ctx) //nolint:errcheck // its end is enough
+	defer tx.Rollback(s.ctx)
 	held := s.ended(t)
 	s.age(t, 31, held.ID)
 	if _, err := tx.Exec(s.ctx, "SELECT FROM nofx.run WHERE id = $1 FOR UPDATE", held.ID); err != nil {

@@ -180,7 +180,7 @@ func TestClaimBesideAStepThatIsGone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tx.Rollback(s.ctx) //nolint:errcheck // its end is enough
+			defer tx.Rollback(s.ctx)
 			if _, err := tx.Exec(s.ctx, "SET LOCAL search_path = nofx, pg_temp"); err != nil {
 				t.Fatal(err)
 			}

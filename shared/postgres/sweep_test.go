@@ -348,7 +348,7 @@ func TestSweepPassesOverAHeldRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(s.ctx) //nolint:errcheck // its end is enough
+	defer tx.Rollback(s.ctx)
 	if _, err := tx.Exec(s.ctx, "SELECT FROM nofx.run WHERE id = ANY ($1) FOR NO KEY UPDATE", []uuid.UUID{held.ID, late.ID}); err != nil {
 		t.Fatal(err)
 	}

@@ -263,7 +263,7 @@ func TestFollowLogThroughAnOutage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(context.Background()) //nolint:errcheck // it may be over
+	defer tx.Rollback(context.Background())
 	if _, err := tx.Exec(t.Context(), "LOCK TABLE nofx.step IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}

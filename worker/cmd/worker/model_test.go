@@ -22,23 +22,23 @@ func load(t *testing.T, vars ...string) settings {
 
 func TestModelSettings(t *testing.T) {
 	t.Parallel()
-	const key = "NOFX_LLM_API_KEY=sk-secret"
+	const given = "NOFX_LLM_API_KEY=sk-c4n4ry"
 	for want, vars := range map[string][]string{
 		"":                             {"NOFX_LLM_PROVIDER=rules"},
 		"NOFX_LLM_PROVIDER is none of": {"NOFX_LLM_PROVIDER=parrot", "NOFX_LLM_MODEL=m"},
-		"NOFX_LLM_MODEL: provider openai needs the name": {"NOFX_LLM_PROVIDER=openai", key},
+		"NOFX_LLM_MODEL: provider openai needs the name": {"NOFX_LLM_PROVIDER=openai", given},
 		"NOFX_LLM_API_KEY: provider openai needs":        {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m"},
 		"NOFX_LLM_API_KEY: provider anthropic needs":     {"NOFX_LLM_PROVIDER=anthropic", "NOFX_LLM_MODEL=m", "NOFX_LLM_BASE_URL=http://proxy:1"},
 		"provider replay needs a folder":                 {"NOFX_LLM_PROVIDER=replay", "NOFX_LLM_MODEL=m"},
 		"is no http or https address":                    {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", "NOFX_LLM_BASE_URL=http://u:hunter2@host"},
-		"NOFX_LLM_PRICES":                                {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", key, "NOFX_LLM_PRICES=m=cheap"},
-		"NOFX_LLM_MAX_TOKENS":                            {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", key, "NOFX_LLM_MAX_TOKENS=0"},
+		"NOFX_LLM_PRICES":                                {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", given, "NOFX_LLM_PRICES=m=cheap"},
+		"NOFX_LLM_MAX_TOKENS":                            {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", given, "NOFX_LLM_MAX_TOKENS=0"},
 	} {
 		c, err := load(t, vars...).Model.client(telemetry.NewMetrics(prometheus.NewRegistry(), "t"))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("client(%q) = %v, want %q", vars, err, want)
 		}
-		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "sk-secret")) {
+		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "sk-c4n4ry")) {
 			t.Errorf("client(%q) = %v, which shows a secret", vars, err)
 		}
 		if want == "" && c == nil {
@@ -46,9 +46,9 @@ func TestModelSettings(t *testing.T) {
 		}
 	}
 	for _, vars := range [][]string{
-		{"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=a,b", "NOFX_LLM_FALLBACK=c", key, "NOFX_LLM_PRICES=a=1/2,b=1/2/0.1"},
+		{"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=a,b", "NOFX_LLM_FALLBACK=c", given, "NOFX_LLM_PRICES=a=1/2,b=1/2/0.1"},
 		{"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=a", "NOFX_LLM_BASE_URL=http://127.0.0.1:11434/v1"},
-		{"NOFX_LLM_PROVIDER=anthropic", "NOFX_LLM_MODEL=a", key},
+		{"NOFX_LLM_PROVIDER=anthropic", "NOFX_LLM_MODEL=a", given},
 		{"NOFX_LLM_PROVIDER=replay", "NOFX_LLM_MODEL=a", "NOFX_LLM_BASE_URL=/recordings"},
 	} {
 		c, err := load(t, vars...).Model.client(telemetry.NewMetrics(prometheus.NewRegistry(), "t"))
@@ -68,17 +68,17 @@ func TestModelSettings(t *testing.T) {
 // The process that runs code of plans holds no key of a model.
 func TestS32_KeyAndCodeApart(t *testing.T) {
 	t.Parallel()
-	const key = "NOFX_LLM_API_KEY=sk-x"
+	const given = "NOFX_LLM_API_KEY=sk-c4n4ry"
 	for _, tt := range []struct {
 		vars []string
 		ok   bool
 	}{
 		{nil, true},
-		{[]string{key}, false},
-		{[]string{key, "NOFX_WORKER_QUEUES=step"}, false},
-		{[]string{key, "NOFX_WORKER_QUEUES=review"}, true},
-		{[]string{key, "NOFX_ENV=development"}, true},
-		{[]string{key, "NOFX_TEST=1"}, true},
+		{[]string{given}, false},
+		{[]string{given, "NOFX_WORKER_QUEUES=step"}, false},
+		{[]string{given, "NOFX_WORKER_QUEUES=review"}, true},
+		{[]string{given, "NOFX_ENV=development"}, true},
+		{[]string{given, "NOFX_TEST=1"}, true},
 		{[]string{"NOFX_LLM_PROVIDER=rules"}, true},
 		{[]string{"NOFX_WORKER_QUEUES=step,reviews"}, false},
 	} {

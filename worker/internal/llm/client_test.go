@@ -45,7 +45,7 @@ func ours(ctx context.Context) (list []sdktrace.ReadOnlySpan) {
 func attribute(s sdktrace.ReadOnlySpan, key string) string {
 	for _, a := range s.Attributes() {
 		if string(a.Key) == key {
-			return a.Value.Emit()
+			return a.Value.String()
 		}
 	}
 	return ""
@@ -156,7 +156,7 @@ func wantSilence(t *testing.T, err error, list []sdktrace.ReadOnlySpan) {
 	slog.New(slog.NewTextHandler(&log, nil)).Error("x", "error", err)
 	for _, s := range list {
 		for _, a := range s.Attributes() {
-			log.WriteString(" " + string(a.Key) + "=" + a.Value.Emit())
+			log.WriteString(" " + string(a.Key) + "=" + a.Value.String())
 		}
 		log.WriteString(s.Name() + s.Status().Description)
 		if len(s.Events()) > 0 {

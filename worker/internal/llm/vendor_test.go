@@ -17,7 +17,7 @@ import (
 	"nofx.dev/worker/internal/llm/openai"
 )
 
-const key = "sk-test-0123456789abcdefghij"
+const key = "sk-test-c4n4ry6789abcdefghij"
 
 // vendor is a provider's API as a strict server of it sees the world: it refuses what
 // the real one refuses, before it answers as it was told.

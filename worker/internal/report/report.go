@@ -59,27 +59,27 @@ func Parse(format string, r io.Reader) (Report, error) {
 }
 
 // Says is the report in a few words.
-func (r Report) Says() string {
-	if r.Findings != nil {
+func (rep Report) Says() string {
+	if rep.Findings != nil {
 		n := 0
-		for _, c := range r.Findings {
+		for _, c := range rep.Findings {
 			n += c
 		}
-		return fmt.Sprintf("%d findings, %d of level error", n, r.Failures)
+		return fmt.Sprintf("%d findings, %d of level error", n, rep.Failures)
 	}
-	return fmt.Sprintf("%d of %d tests failed", r.Failures, r.Tests)
+	return fmt.Sprintf("%d of %d tests failed", rep.Failures, rep.Tests)
 }
 
 // add keeps an item, if there is room.
-func (r *Report) add(i Item) {
-	if len(r.Items) == MaxItems {
-		r.More++
+func (rep *Report) add(i Item) {
+	if len(rep.Items) == MaxItems {
+		rep.More++
 		return
 	}
 	i.Name, i.Rule, i.File = cut(i.Name, maxText), cut(i.Rule, maxText), cut(i.File, maxText)
 	i.Message = cut(i.Message, maxMessage)
 	i.Line = max(0, i.Line)
-	r.Items = append(r.Items, i)
+	rep.Items = append(rep.Items, i)
 }
 
 // cut is at most n bytes of valid text without white space at its ends.

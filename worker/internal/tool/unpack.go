@@ -160,7 +160,6 @@ func (u *unpacker) tar(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	defer z.Close()
 	archive := tar.NewReader(&bounded{r: z, most: u.most() + int64(u.limits.files)*tarHeader})
 	for u.ctx.Err() == nil {
 		h, err := archive.Next()
