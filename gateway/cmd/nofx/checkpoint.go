@@ -33,15 +33,13 @@ func (a *app) checkpointListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			names := map[api.StepID]string{}
+			var names map[api.StepID]string
 			if !a.json {
 				d, _, err := call[api.RunDetail](client.GetRun(cmd.Context(), args[0]))
 				if err != nil {
 					return err
 				}
-				for _, s := range d.Steps {
-					names[s.ID] = s.Name
-				}
+				names = stepNames(d)
 			}
 			return a.answer(raw, func(w io.Writer) {
 				rows := make([][]string, len(page.Items))

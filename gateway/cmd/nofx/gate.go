@@ -108,7 +108,7 @@ func (a *app) gateShowCommand() *cobra.Command {
 	}
 }
 
-const gateNames = "GATE is the id of a gate, or\nRUN/STEP for the newest of a step."
+const gateNames = "GATE is the id of a gate, or RUN/STEP for the newest of a step."
 
 // gateID is the id of a gate named by its id or as RUN/STEP.
 func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error) {
@@ -120,10 +120,7 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 	if err != nil {
 		return "", err
 	}
-	names := map[api.StepID]string{}
-	for _, s := range d.Steps {
-		names[s.ID] = s.Name
-	}
+	names := stepNames(d)
 	var newest *api.Gate
 	for i, g := range d.Gates {
 		if names[g.StepID] == step && (newest == nil || g.Round > newest.Round) {

@@ -76,6 +76,14 @@ func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error)
 	return "", fmt.Errorf("%w: run %s has no step %q; it has %s", errNotFound, run, name, shorten(strings.Join(names, ", "), 500))
 }
 
+func stepNames(d api.RunDetail) map[api.StepID]string {
+	names := make(map[api.StepID]string, len(d.Steps))
+	for _, s := range d.Steps {
+		names[s.ID] = s.Name
+	}
+	return names
+}
+
 func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) error {
 	d, raw, err := call[api.StepDetail](c.GetStep(ctx, step))
 	if err != nil {
