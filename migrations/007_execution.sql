@@ -204,10 +204,10 @@ DECLARE
     c nofx.claimed;
 BEGIN
     SELECT s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
-        NULL::timestamptz, NULL::text, NULL::text, NULL::text, NULL::int, NULL::jsonb INTO c
-    FROM step s WHERE s.tenant_id = p_tenant AND s.id = p_step;
-    SELECT r.traceparent, r.plan_digest INTO c.traceparent, c.plan_digest FROM run r WHERE r.tenant_id = p_tenant AND r.id = c.run_id;
-    SELECT count(*) INTO c.parents FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step;
+        NULL::timestamptz, r.traceparent, r.plan_digest, NULL::text,
+        (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), NULL::jsonb INTO c
+    FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
+    WHERE s.tenant_id = p_tenant AND s.id = p_step;
     IF c.lost_leases > 0 THEN
         -- When the lease before ran out; the sweep took the fence between.
         SELECT a.ended_at INTO c.lost_at FROM attempt a
@@ -256,9 +256,13 @@ CREATE FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) RETURNS void
     LANGUAGE plpgsql
 AS $$
 DECLARE
+    v_runs uuid[] := p_runs;
     v_run uuid;
 BEGIN
-    FOR v_run IN SELECT DISTINCT x FROM unnest(p_runs) AS x ORDER BY x LOOP
+    IF cardinality(p_runs) > 1 THEN
+        v_runs := ARRAY(SELECT DISTINCT x FROM unnest(p_runs) AS x ORDER BY x);
+    END IF;
+    FOREACH v_run IN ARRAY v_runs LOOP
         PERFORM FROM run r WHERE r.tenant_id = p_tenant AND r.id = v_run FOR NO KEY UPDATE;
     END LOOP;
 END
@@ -304,25 +308,32 @@ CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid int, p_ttl interva
 AS $$
 DECLARE
     v_tenant uuid := tenant();
-    v_runs uuid[];
+    v_item jsonb;
+    v_step uuid;
+    v_run uuid;
+    v_runs uuid[] := '{}';
     v_ords int[] := '{}';
     v_suspect boolean := false;
     v_taken nofx.taken[] := '{}';
     v_told nofx.told[] := '{}';
-    x record;
     s record;
     r record;
     c record;
     v_seq bigint;
 BEGIN
-    FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) LOOP
-        v_runs := v_runs || ARRAY(SELECT y.run_id FROM step y WHERE y.tenant_id = v_tenant AND y.id = x.step_id);
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        SELECT y.run_id INTO v_run FROM step y WHERE y.tenant_id = v_tenant AND y.id = (p->k->>'step_id')::uuid;
+        IF FOUND THEN
+            v_runs := v_runs || v_run;
+        END IF;
     END LOOP;
     PERFORM lock_runs(v_tenant, v_runs);
     PERFORM set_config('nofx.telling', 'on', true);
-    FOR x IN SELECT e.i, e.n::int - 1 AS n, (e.i->>'step_id')::uuid AS step_id, e.i->>'traceparent' AS cause FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_item := p->k;
+        v_step := (v_item->>'step_id')::uuid;
         SELECT y.run_id, y.ready_at, y.lost_leases INTO s FROM step y
-        WHERE y.tenant_id = v_tenant AND y.id = x.step_id AND y.state = 'ready' AND y.wake_seq = (x.i->>'wake_seq')::bigint;
+        WHERE y.tenant_id = v_tenant AND y.id = v_step AND y.state = 'ready' AND y.wake_seq = (v_item->>'wake_seq')::bigint;
         CONTINUE WHEN NOT FOUND;
         SELECT q.state, q.event_seq, q.trace_id, q.reason INTO r FROM run q
         WHERE q.tenant_id = v_tenant AND q.id = s.run_id AND q.state IN ('queued', 'running', 'waiting');
@@ -331,14 +342,14 @@ BEGIN
             IF v_suspect OR has_suspect(p_owner) THEN
                 UPDATE step y SET ready_at = z.at, due_at = z.at, job_id = NULL
                 FROM (SELECT clock_timestamp() + make_interval(secs => 2 + 2 * random()) AS at) AS z
-                WHERE y.tenant_id = v_tenant AND y.id = x.step_id;
+                WHERE y.tenant_id = v_tenant AND y.id = v_step;
                 CONTINUE;
             END IF;
             v_suspect := true;
         END IF;
         v_seq := r.event_seq + 1;
         IF r.state = 'queued' THEN
-            v_told := v_told || ROW(s.run_id, v_seq, NULL, 'run.running', 'start', 'queued', 'running', '{}', r.reason, r.trace_id, NULL, x.cause)::nofx.told;
+            v_told := v_told || ROW(s.run_id, v_seq, NULL, 'run.running', 'start', 'queued', 'running', '{}', r.reason, r.trace_id, NULL, v_item->>'traceparent')::nofx.told;
             v_seq := v_seq + 1;
             UPDATE run q SET event = 'start', version = q.version + 1, event_seq = v_seq, ready_steps = q.ready_steps - 1, running_steps = q.running_steps + 1
             WHERE q.tenant_id = v_tenant AND q.id = s.run_id;
@@ -346,21 +357,24 @@ BEGIN
             UPDATE run q SET event_seq = v_seq, ready_steps = q.ready_steps - 1, running_steps = q.running_steps + 1
             WHERE q.tenant_id = v_tenant AND q.id = s.run_id;
         END IF;
-        UPDATE step y SET event = 'claim', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = x.step_id
+        UPDATE step y SET event = 'claim', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = v_step
         RETURNING y.fence, y.attempt INTO c;
-        v_told := v_told || ROW(s.run_id, v_seq, x.step_id, 'step.running', 'claim', 'ready', 'running',
+        v_told := v_told || ROW(s.run_id, v_seq, v_step, 'step.running', 'claim', 'ready', 'running',
             jsonb_build_object('attempt', c.attempt, 'wait_ms', (extract(epoch FROM clock_timestamp() - s.ready_at) * 1000)::bigint),
-            NULL, r.trace_id, c.fence, x.cause)::nofx.told;
-        v_taken := v_taken || ROW(x.step_id, c.fence, x.i->>'trace_id', x.i->>'span_id')::nofx.taken;
-        v_ords := v_ords || x.n;
+            NULL, r.trace_id, c.fence, v_item->>'traceparent')::nofx.told;
+        v_taken := v_taken || ROW(v_step, c.fence, v_item->>'trace_id', v_item->>'span_id')::nofx.taken;
+        v_ords := v_ords || k;
     END LOOP;
     PERFORM set_config('nofx.telling', '', true);
     IF v_ords = '{}' THEN
         RETURN;
     END IF;
     PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl), tell(v_tenant, v_told);
-    RETURN QUERY SELECT o.ord, claimed_step(v_tenant, t.step_id) FROM unnest(v_taken) WITH ORDINALITY AS t (step_id, fence, trace_id, span_id, n)
-        JOIN unnest(v_ords) WITH ORDINALITY AS o (ord, n) USING (n);
+    FOR k IN 1 .. cardinality(v_ords) LOOP
+        ord := v_ords[k];
+        claim := claimed_step(v_tenant, v_taken[k].step_id);
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
 
@@ -370,11 +384,9 @@ CREATE FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence big
     LANGUAGE plpgsql
 AS $$
 BEGIN
-    PERFORM FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = p_step AND l.fence = p_fence AND l.lease_until > clock_timestamp() FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
-    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.id = p_step AND s.run_id = p_run AND s.state = 'running' AND s.fence = p_fence;
+    PERFORM FROM step_lease l, LATERAL (SELECT FROM step s
+        WHERE s.tenant_id = p_tenant AND s.id = p_step AND s.run_id = p_run AND s.state = 'running' AND s.fence = p_fence OFFSET 0) AS y
+    WHERE l.tenant_id = p_tenant AND l.step_id = p_step AND l.fence = p_fence AND l.lease_until > clock_timestamp() FOR UPDATE OF l;
     RETURN FOUND;
 END
 $$;
@@ -433,21 +445,32 @@ CREATE FUNCTION nofx.record_checkpoints(p jsonb) RETURNS void
 AS $$
 DECLARE
     v_tenant uuid := tenant();
+    v_runs uuid[] := '{}';
     v_told nofx.told[] := '{}';
-    x record;
+    v_item jsonb;
+    v_run uuid;
+    v_step uuid;
+    v_fence bigint;
     r record;
 BEGIN
-    PERFORM lock_runs(v_tenant, ARRAY(SELECT (e.i->>'run_id')::uuid FROM jsonb_array_elements(p) AS e (i)));
-    FOR x IN SELECT e.i, (e.i->>'run_id')::uuid AS run_id, (e.i->>'step_id')::uuid AS step_id, (e.i->>'fence')::bigint AS fence FROM jsonb_array_elements(p) AS e (i) LOOP
-        IF x.i->'checkpoint'->>'kind' IN ('post', 'wait') THEN
-            RAISE EXCEPTION 'a % checkpoint comes with the finish', x.i->'checkpoint'->>'kind' USING ERRCODE = 'NX006';
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_runs := v_runs || (p->k->>'run_id')::uuid;
+    END LOOP;
+    PERFORM lock_runs(v_tenant, v_runs);
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_item := p->k;
+        v_run := (v_item->>'run_id')::uuid;
+        v_step := (v_item->>'step_id')::uuid;
+        v_fence := (v_item->>'fence')::bigint;
+        IF v_item->'checkpoint'->>'kind' IN ('post', 'wait') THEN
+            RAISE EXCEPTION 'a % checkpoint comes with the finish', v_item->'checkpoint'->>'kind' USING ERRCODE = 'NX006';
         END IF;
-        IF NOT is_held(v_tenant, x.run_id, x.step_id, x.fence) THEN
-            PERFORM hold_step(x.step_id, x.fence); -- which says what is wrong
+        IF NOT is_held(v_tenant, v_run, v_step, v_fence) THEN
+            PERFORM hold_step(v_step, v_fence); -- which says what is wrong
         END IF;
-        UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = x.run_id RETURNING y.event_seq, y.trace_id INTO r;
-        v_told := v_told || ROW(x.run_id, r.event_seq, x.step_id, 'checkpoint.created', NULL, NULL, NULL,
-            store_checkpoint(v_tenant, x.run_id, x.step_id, x.fence, r.event_seq, x.i->'checkpoint'), NULL, r.trace_id, x.fence, x.i->>'traceparent')::nofx.told;
+        UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = v_run RETURNING y.event_seq, y.trace_id INTO r;
+        v_told := v_told || ROW(v_run, r.event_seq, v_step, 'checkpoint.created', NULL, NULL, NULL,
+            store_checkpoint(v_tenant, v_run, v_step, v_fence, r.event_seq, v_item->'checkpoint'), NULL, r.trace_id, v_fence, v_item->>'traceparent')::nofx.told;
     END LOOP;
     PERFORM tell(v_tenant, v_told);
 END
@@ -608,113 +631,142 @@ DECLARE
     v_done nofx.finished[] := '{}';
     v_told nofx.told[] := '{}';
     v_taken nofx.taken[] := '{}';
+    v_runs uuid[] := '{}';
+    v_item jsonb;
+    v_run uuid;
+    v_step uuid;
+    v_fence bigint;
+    v_cause text;
     f nofx.finished;
     x record;
     s record;
     n record;
-    r record;
     c jsonb;
     v_seq bigint;
     v_head uuid;
-    v_fence bigint;
     v_attempt int;
+    v_next_fence bigint;
+    v_pending int; -- what its finish changes of the run's counters
+    v_ready int;
+    v_running int;
+    v_over boolean;
 BEGIN
-    PERFORM lock_runs(v_tenant, ARRAY(SELECT (e.i->>'run_id')::uuid FROM jsonb_array_elements(p) AS e (i)));
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_runs := v_runs || (p->k->>'run_id')::uuid;
+    END LOOP;
+    PERFORM lock_runs(v_tenant, v_runs);
     -- The keys of signals as well, in an order that does not depend on that of the steps.
-    FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
-        PERFORM lock_signal(v_tenant, x.key);
-    END LOOP;
+    IF p @? '$[*].wait.key' THEN
+        FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
+            PERFORM lock_signal(v_tenant, x.key);
+        END LOOP;
+    END IF;
     -- Several leases at once, so in the order in which a heartbeat takes them.
-    FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) WHERE jsonb_array_length(p) > 1 ORDER BY 1 LOOP
-        PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;
-    END LOOP;
-    FOR x IN SELECT e.i, e.n::int - 1 AS n, (e.i->>'run_id')::uuid AS run_id, (e.i->>'step_id')::uuid AS step_id, (e.i->>'fence')::bigint AS fence, e.i->>'outcome' AS outcome, e.i->>'traceparent' AS cause
-        FROM jsonb_array_elements(p) WITH ORDINALITY AS e (i, n) LOOP
-        f := ROW(x.n, 'ok', NULL, NULL, false, NULL);
-        IF NOT is_held(v_tenant, x.run_id, x.step_id, x.fence) THEN
-            PERFORM lock_step(x.step_id); -- if it is there at all
-            f.answer := CASE WHEN EXISTS (SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = x.step_id
-                AND a.fence = x.fence AND a.outcome = x.outcome) THEN 'stale' ELSE 'fenced' END;
+    IF jsonb_array_length(p) > 1 THEN
+        FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) ORDER BY 1 LOOP
+            PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;
+        END LOOP;
+    END IF;
+    FOR i IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_item := p->i;
+        v_run := v_runs[i + 1];
+        v_step := (v_item->>'step_id')::uuid;
+        v_fence := (v_item->>'fence')::bigint;
+        v_cause := v_item->>'traceparent';
+        f := ROW(i, 'ok', NULL, NULL, false, NULL);
+        IF NOT is_held(v_tenant, v_run, v_step, v_fence) THEN
+            PERFORM lock_step(v_step); -- if it is there at all
+            f.answer := CASE WHEN EXISTS (SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = v_step
+                AND a.fence = v_fence AND a.outcome = v_item->>'outcome') THEN 'stale' ELSE 'fenced' END;
             v_done := v_done || f;
             CONTINUE;
         END IF;
-        IF x.outcome <> 'succeed' OR x.i ?| ARRAY['artifacts', 'wait', 'gate'] THEN
-            PERFORM set_config('nofx.traceparent', x.cause, true);
-            f := finish_step(v_tenant, x.i);
-            f.ord := x.n;
+        IF v_item->>'outcome' <> 'succeed' OR v_item ?| ARRAY['artifacts', 'wait', 'gate'] THEN
+            PERFORM set_config('nofx.traceparent', v_cause, true);
+            f := finish_step(v_tenant, v_item);
+            f.ord := i;
             v_done := v_done || f;
             CONTINUE;
         END IF;
 
         -- It succeeded, and that is all. What follows is nearly every finish.
-        SELECT q.state, q.event_seq, q.trace_id INTO s FROM run q WHERE q.tenant_id = v_tenant AND q.id = x.run_id;
+        SELECT q.state, q.event_seq, q.trace_id, q.ready_steps + q.running_steps + q.retrying_steps AS busy, q.pending_steps + q.waiting_steps + q.failed_steps AS others
+        INTO s FROM run q WHERE q.tenant_id = v_tenant AND q.id = v_run;
         v_seq := s.event_seq;
         v_head := NULL;
-        FOR c IN SELECT y.c FROM jsonb_array_elements(x.i->'checkpoints') AS y (c) LOOP
+        FOR k IN 0 .. coalesce(jsonb_array_length(v_item->'checkpoints'), 0) - 1 LOOP
+            c := v_item->'checkpoints'->k;
             v_seq := v_seq + 1;
-            v_told := v_told || ROW(x.run_id, v_seq, x.step_id, 'checkpoint.created', NULL, NULL, NULL,
-                store_checkpoint(v_tenant, x.run_id, x.step_id, x.fence, v_seq, c), NULL, s.trace_id, x.fence, x.cause)::nofx.told;
+            v_told := v_told || ROW(v_run, v_seq, v_step, 'checkpoint.created', NULL, NULL, NULL,
+                store_checkpoint(v_tenant, v_run, v_step, v_fence, v_seq, c), NULL, s.trace_id, v_fence, v_cause)::nofx.told;
             IF c->>'kind' = 'post' THEN
                 v_head := (c->>'id')::uuid;
             END IF;
         END LOOP;
         PERFORM set_config('nofx.telling', 'on', true);
-        UPDATE step y SET event = 'succeed', version = y.version + 1, reason = x.i->>'reason', outputs = coalesce(x.i->'outputs', y.outputs),
-            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = v_tenant AND y.id = x.step_id
+        UPDATE step y SET event = 'succeed', version = y.version + 1, reason = v_item->>'reason', outputs = coalesce(v_item->'outputs', y.outputs),
+            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = v_tenant AND y.id = v_step
         RETURNING y.attempt INTO v_attempt;
         v_seq := v_seq + 1;
-        v_told := v_told || ROW(x.run_id, v_seq, x.step_id, 'step.succeeded', 'succeed', 'running', 'succeeded',
-            jsonb_build_object('attempt', v_attempt), x.i->>'reason', s.trace_id, x.fence, x.cause)::nofx.told;
-        UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (x.i->>'exit_code')::int, usage = coalesce(x.i->'usage', '{}')
-        WHERE a.tenant_id = v_tenant AND a.step_id = x.step_id AND a.fence = x.fence;
-        DELETE FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id;
+        v_told := v_told || ROW(v_run, v_seq, v_step, 'step.succeeded', 'succeed', 'running', 'succeeded',
+            jsonb_build_object('attempt', v_attempt), v_item->>'reason', s.trace_id, v_fence, v_cause)::nofx.told;
+        UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (v_item->>'exit_code')::int, usage = coalesce(v_item->'usage', '{}')
+        WHERE a.tenant_id = v_tenant AND a.step_id = v_step AND a.fence = v_fence;
+        DELETE FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = v_step;
 
         -- Its successors: the first that it readies on the worker's queue goes on.
-        SELECT 0 AS pending, 0 AS ready, -1 AS running INTO r;
+        v_pending := 0;
+        v_ready := 0;
+        v_running := -1;
         FOR n IN SELECT y.* FROM step_dep d,
             LATERAL (SELECT z.id, z.idx, z.queue, z.deps_left, z.state, z.attempt, z.fence FROM step z WHERE z.tenant_id = v_tenant AND z.id = d.step_id OFFSET 0) AS y
-            WHERE d.tenant_id = v_tenant AND d.needs = x.step_id ORDER BY y.idx LOOP
+            WHERE d.tenant_id = v_tenant AND d.needs = v_step ORDER BY y.idx LOOP
             IF n.state <> 'pending' OR n.deps_left > 1 THEN
                 UPDATE step y SET deps_left = y.deps_left - 1 WHERE y.tenant_id = v_tenant AND y.id = n.id;
                 CONTINUE;
             END IF;
-            r.pending := r.pending - 1;
+            v_pending := v_pending - 1;
             v_seq := v_seq + 1;
-            v_told := v_told || ROW(x.run_id, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
-                NULL, s.trace_id, nullif(n.fence, 0), x.cause)::nofx.told;
-            IF f.taken IS NULL AND n.queue = x.i->'chain'->>'queue' AND s.state = 'running' THEN
+            v_told := v_told || ROW(v_run, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
+                NULL, s.trace_id, nullif(n.fence, 0), v_cause)::nofx.told;
+            IF f.taken IS NULL AND n.queue = v_item->'chain'->>'queue' AND s.state = 'running' THEN
                 UPDATE step y SET deps_left = 0, event = 'claim', version = y.version + 2, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id
-                RETURNING y.fence, y.attempt INTO v_fence, v_attempt;
+                RETURNING y.fence, y.attempt INTO v_next_fence, v_attempt;
                 v_seq := v_seq + 1;
-                v_told := v_told || ROW(x.run_id, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
-                    jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_fence, x.cause)::nofx.told;
-                v_taken := v_taken || ROW(n.id, v_fence, x.i->'chain'->>'trace_id', x.i->'chain'->>'span_id')::nofx.taken;
+                v_told := v_told || ROW(v_run, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
+                    jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_next_fence, v_cause)::nofx.told;
+                v_taken := v_taken || ROW(n.id, v_next_fence, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
                 f.taken := n.id;
-                r.running := r.running + 1;
+                v_running := v_running + 1;
             ELSE
                 UPDATE step y SET deps_left = 0, event = 'deps_met', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id;
                 f.enqueue := true;
-                r.ready := r.ready + 1;
+                v_ready := v_ready + 1;
             END IF;
         END LOOP;
-        UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + r.pending,
-            ready_steps = y.ready_steps + r.ready, running_steps = y.running_steps + r.running
-        WHERE y.tenant_id = v_tenant AND y.id = x.run_id
-        RETURNING y.ready_steps + y.running_steps + y.retrying_steps AS busy, y.pending_steps + y.waiting_steps + y.failed_steps AS others INTO n;
-        IF n.busy + n.others = 0 AND NOT EXISTS (
-            SELECT FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = x.run_id AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx) THEN
-            v_told := v_told || ROW(x.run_id, v_seq + 1, NULL, 'run.succeeded', 'succeed', s.state, 'succeeded', '{}', NULL, s.trace_id, NULL, x.cause)::nofx.told;
-            UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = x.run_id
+        v_over := s.busy + v_ready + v_running + s.others + v_pending = 0;
+        IF v_over THEN
+            PERFORM FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = v_run AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx;
+            v_over := NOT FOUND;
+        END IF;
+        IF v_over THEN
+            v_seq := v_seq + 1;
+            v_told := v_told || ROW(v_run, v_seq, NULL, 'run.succeeded', 'succeed', s.state, 'succeeded', '{}', NULL, s.trace_id, NULL, v_cause)::nofx.told;
+            UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq,
+                head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), running_steps = y.running_steps + v_running
+            WHERE y.tenant_id = v_tenant AND y.id = v_run
             RETURNING y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds;
-            PERFORM set_config('nofx.telling', '', true);
         ELSE
-            PERFORM set_config('nofx.telling', '', true);
-            IF n.busy = 0 THEN
-                PERFORM set_config('nofx.traceparent', x.cause, true);
-                PERFORM settle_run(v_tenant, x.run_id, false);
-                SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
-                FROM run y WHERE y.tenant_id = v_tenant AND y.id = x.run_id AND y.finished_at IS NOT NULL;
-            END IF;
+            UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + v_pending,
+                ready_steps = y.ready_steps + v_ready, running_steps = y.running_steps + v_running
+            WHERE y.tenant_id = v_tenant AND y.id = v_run;
+        END IF;
+        PERFORM set_config('nofx.telling', '', true);
+        IF NOT v_over AND s.busy + v_ready + v_running = 0 THEN
+            PERFORM set_config('nofx.traceparent', v_cause, true);
+            PERFORM settle_run(v_tenant, v_run, false);
+            SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
+            FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run AND y.finished_at IS NOT NULL;
         END IF;
         v_done := v_done || f;
     END LOOP;
@@ -725,7 +777,15 @@ BEGIN
     IF v_taken <> '{}' THEN
         PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
     END IF;
-    RETURN QUERY SELECT d.ord, d.answer, d.ended, d.seconds, d.enqueue, CASE WHEN d.taken IS NOT NULL THEN claimed_step(v_tenant, d.taken) END FROM unnest(v_done) AS d;
+    FOREACH f IN ARRAY v_done LOOP
+        ord := f.ord;
+        answer := f.answer;
+        run_state := f.ended;
+        run_seconds := f.seconds;
+        enqueue := f.enqueue;
+        claim := CASE WHEN f.taken IS NOT NULL THEN claimed_step(v_tenant, f.taken) END;
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
 
