@@ -144,6 +144,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 	}
 	v := a.newView(p)
 	if !ended(p.run.Status) {
+		a.noteUnserved(ctx, c, p, v)
 		err = a.watchEvents(ctx, c, p, after, v, read)
 	}
 	if err == nil {
@@ -163,6 +164,27 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 		err = endedError{p.run.Status}
 	}
 	return err
+}
+
+// noteUnserved says that steps may be ready for long, where nobody takes any. It is
+// asked once, when the watch begins, and whoever may not ask is told nothing.
+func (a *app) noteUnserved(ctx context.Context, c *api.Client, p *progress, v view) {
+	if !slices.ContainsFunc(p.steps, func(s api.Step) bool { return s.Status == api.StepStatusReady }) {
+		return
+	}
+	page, _, err := call[api.QueuePage](c.ListQueues(ctx))
+	if err != nil {
+		return
+	}
+	for _, q := range page.Items {
+		switch {
+		case q.Depth.Available == 0:
+		case q.Paused:
+			v.note("queue %s is paused since %s: %d wait in it", q.Name, clock(q.PausedAt), q.Depth.Available)
+		case q.Workers == 0:
+			v.note("no worker serves queue %s: %d wait in it", q.Name, q.Depth.Available)
+		}
+	}
 }
 
 // watchEvents follows the events of a run after a cursor to its terminal event.

@@ -91,6 +91,41 @@ func TestCreateAndWatch(t *testing.T) {
 	}
 }
 
+// TestWatchUnserved watches a run whose step nobody takes.
+func TestWatchUnserved(t *testing.T) {
+	t.Parallel()
+	first := detail()
+	first.Steps[1].Status = api.StepStatusReady
+	for _, tt := range []struct {
+		name  string
+		queue api.Queue
+		want  string
+	}{
+		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Available: 2}}, "no worker serves queue step: 2 wait in it\n"},
+		{"paused", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Available: 1}, Paused: true, PausedAt: ptr(ago(60))},
+			"queue step is paused since " + clock(ptr(ago(60))) + ": 1 wait in it\n"},
+		{"busy", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Available: 1}}, ""},
+		{"nothing waits", api.Queue{Name: "step"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, server := newGateway(t, map[string]http.HandlerFunc{
+				"getRun":     answer(http.StatusOK, first),
+				"listQueues": answer(http.StatusOK, api.QueuePage{Items: []api.Queue{tt.queue}}),
+				"listRunEvents": func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", eventStream)
+					_, _ = io.WriteString(w, eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`))+final)
+				},
+			})
+			c := newCLI(t, server.URL)
+			execute(t.Context(), c.app, []string{"run", "watch", id("run", 1)})
+			if got := c.errOut.String(); got != tt.want {
+				t.Errorf("run watch says %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // TestWatchEndedRun needs no stream.
 func TestWatchEndedRun(t *testing.T) {
 	t.Parallel()
