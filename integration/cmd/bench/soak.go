@@ -13,8 +13,14 @@ import (
 
 // soak loads the system for a while as fast as it goes and watches what must not
 // grow with time: the memory, goroutines and files of its processes, its sessions
-// with the database, and what tables take beside their live rows.
+// with the database, and what tables take beside their live rows. A round of the
+// chain before and one after tell how fast the machine was then and now: where both
+// systems slow down together, it is the machine.
 func (b *bench) soak(ctx context.Context) error {
+	before, after := turn{system: b.chain, meter: b.meter}, turn{system: b.chain, meter: b.meter}
+	if err := before.round(ctx, b.window); err != nil {
+		return err
+	}
 	every := min(10*time.Second, b.soakFor/24)
 	loading, stop := context.WithTimeout(ctx, b.soakFor)
 	defer stop()
@@ -52,7 +58,16 @@ func (b *bench) soak(ctx context.Context) error {
 		Name: "soak-runs", What: "three-step runs, the last quarter of " + b.soakFor.String(), Unit: "runs/s", Stat: "median",
 		Samples: rates.Samples[len(rates.Samples)-quarter:], Beside: beside("the first quarter", rates.Samples[:quarter]),
 	})
-	return settle(ctx, b.nofx)
+	if err := settle(ctx, b.nofx); err != nil {
+		return err
+	}
+	if err := after.round(ctx, b.window); err != nil {
+		return err
+	}
+	b.report.add(figure{
+		Name: "soak-chain", What: "chain on River after it", Unit: "runs/s", Stat: "median", Samples: after.rates, Beside: beside("before it", before.rates),
+	})
+	return nil
 }
 
 // watch is what was read at which times, in the order of the first reading.
