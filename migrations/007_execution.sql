@@ -649,7 +649,8 @@ DECLARE
     v_pending int; -- what its finish changes of the run's counters
     v_ready int;
     v_running int;
-    v_over boolean;
+    v_busy int;
+    v_over boolean; -- the run has succeeded
 BEGIN
     FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
         v_runs := v_runs || (p->k->>'run_id')::uuid;
@@ -744,7 +745,8 @@ BEGIN
                 v_ready := v_ready + 1;
             END IF;
         END LOOP;
-        v_over := s.busy + v_ready + v_running + s.others + v_pending = 0;
+        v_busy := s.busy + v_ready + v_running;
+        v_over := v_busy + s.others + v_pending = 0;
         IF v_over THEN
             PERFORM FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = v_run AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx;
             v_over := NOT FOUND;
@@ -762,7 +764,7 @@ BEGIN
             WHERE y.tenant_id = v_tenant AND y.id = v_run;
         END IF;
         PERFORM set_config('nofx.telling', '', true);
-        IF NOT v_over AND s.busy + v_ready + v_running = 0 THEN
+        IF NOT v_over AND v_busy = 0 THEN
             PERFORM set_config('nofx.traceparent', v_cause, true);
             PERFORM settle_run(v_tenant, v_run, false);
             SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
@@ -777,15 +779,7 @@ BEGIN
     IF v_taken <> '{}' THEN
         PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
     END IF;
-    FOREACH f IN ARRAY v_done LOOP
-        ord := f.ord;
-        answer := f.answer;
-        run_state := f.ended;
-        run_seconds := f.seconds;
-        enqueue := f.enqueue;
-        claim := CASE WHEN f.taken IS NOT NULL THEN claimed_step(v_tenant, f.taken) END;
-        RETURN NEXT;
-    END LOOP;
+    RETURN QUERY SELECT d.ord, d.answer, d.ended, d.seconds, d.enqueue, CASE WHEN d.taken IS NOT NULL THEN claimed_step(v_tenant, d.taken) END FROM unnest(v_done) AS d;
 END
 $$;
 
