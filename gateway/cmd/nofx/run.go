@@ -207,8 +207,9 @@ func (a *app) runWatchCommand() *cobra.Command {
 		Short: "Show a run's progress until it ends",
 		Long: `Show a run's progress until it ends: a table that is redrawn on a terminal, else
 one line per change, with --json one event per line. When the run waits for a
-person, it says how to decide. Ends with exit code 0 when the run succeeded, 3
-when it failed or was cancelled.`,
+person, it says how to decide, and when it begins, where a queue has steps that
+nobody takes. Ends with exit code 0 when the run succeeded, 3 when it failed or
+was cancelled.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
