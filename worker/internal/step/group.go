@@ -3,6 +3,7 @@ package step
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -11,18 +12,24 @@ import (
 
 // A group makes calls that come while others are on their way in one
 // transaction: what a transaction costs besides its rows is paid once for all of
-// them. It does not wait for company; a call that comes alone goes alone.
+// them. It does not wait for company; a call that comes alone goes alone. But it
+// waits for the transaction before it of the same tenant, which makes company of
+// those that come meanwhile, unless that one is late: a run that somebody else
+// holds must not keep all others waiting.
 type group[Q, A any] struct {
-	do    func(context.Context, []Q) ([]A, error) // all of one tenant
-	lanes int                                     // transactions at once
-	most  int                                     // calls in one
+	do       func(context.Context, []Q) ([]A, error) // all of one tenant
+	lanes    int                                     // transactions at once
+	most     int                                     // calls in one
+	patience time.Duration                           // until a transaction is late
 
 	mu      sync.Mutex
 	busy    int
+	served  map[uuid.UUID]int // transactions of a tenant that are not late
 	waiting []*grouped[Q, A]
 }
 
 type grouped[Q, A any] struct {
+	ctx    context.Context
 	tenant uuid.UUID
 	ask    Q
 	answer A
@@ -35,43 +42,37 @@ type grouped[Q, A any] struct {
 // together, each is tried by itself, so that one cannot spoil the others; but not
 // while the database is silent, which would make each wait for all before it.
 func (g *group[Q, A]) call(ctx context.Context, tenant uuid.UUID, ask Q) (A, error) {
-	c := &grouped[Q, A]{tenant: tenant, ask: ask, done: make(chan struct{})}
+	c := &grouped[Q, A]{ctx: context.WithoutCancel(ctx), tenant: tenant, ask: ask, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
-	lead := g.busy < g.lanes
-	if lead {
-		g.busy++
-	}
+	g.dispatch()
 	g.mu.Unlock()
-	if lead {
-		go g.drive(context.WithoutCancel(ctx)) // ends when nothing waits: its callers wait for it
-	}
 	<-c.done
 	return c.answer, c.err
 }
 
-// drive makes calls until none waits.
-func (g *group[Q, A]) drive(ctx context.Context) {
-	for {
+// dispatch sends off what waits and need not. The caller holds mu.
+func (g *group[Q, A]) dispatch() {
+	for g.busy < g.lanes {
 		batch := g.take()
 		if batch == nil {
 			return
 		}
-		g.run(ctx, batch)
-		for _, c := range batch {
-			close(c.done)
+		g.busy++
+		if g.served == nil {
+			g.served = make(map[uuid.UUID]int)
 		}
+		g.served[batch[0].tenant]++
+		go g.serve(batch) // ends with its transaction, which its callers wait for
 	}
 }
 
-// take is the longest waiting call with others of its tenant, or nil, and then
-// the lane is free.
+// take is the longest waiting call of a tenant that is not served, with others of
+// that tenant, or nil.
 func (g *group[Q, A]) take() (batch []*grouped[Q, A]) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	rest := g.waiting[:0]
 	for _, c := range g.waiting {
-		if len(batch) < g.most && (len(batch) == 0 || c.tenant == batch[0].tenant) {
+		if len(batch) == 0 && g.served[c.tenant] == 0 || len(batch) > 0 && len(batch) < g.most && c.tenant == batch[0].tenant {
 			batch = append(batch, c)
 		} else {
 			rest = append(rest, c)
@@ -79,10 +80,32 @@ func (g *group[Q, A]) take() (batch []*grouped[Q, A]) {
 	}
 	clear(g.waiting[len(rest):])
 	g.waiting = rest
-	if batch == nil {
-		g.busy--
-	}
 	return batch
+}
+
+func (g *group[Q, A]) serve(batch []*grouped[Q, A]) {
+	unserved := func() {
+		if g.served[batch[0].tenant]--; g.served[batch[0].tenant] == 0 {
+			delete(g.served, batch[0].tenant)
+		}
+	}
+	late := time.AfterFunc(g.patience, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		unserved()
+		g.dispatch()
+	})
+	g.run(batch[0].ctx, batch)
+	g.mu.Lock()
+	g.busy--
+	if late.Stop() {
+		unserved()
+	}
+	g.dispatch()
+	g.mu.Unlock()
+	for _, c := range batch {
+		close(c.done)
+	}
 }
 
 func (g *group[Q, A]) run(ctx context.Context, batch []*grouped[Q, A]) {
