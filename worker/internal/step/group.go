@@ -24,7 +24,7 @@ type group[Q, A any] struct {
 
 	mu      sync.Mutex
 	busy    int
-	served  map[uuid.UUID]int // transactions of a tenant that are not late
+	served  map[uuid.UUID]bool // tenants with a transaction that is not late
 	waiting []*grouped[Q, A]
 }
 
@@ -60,9 +60,9 @@ func (g *group[Q, A]) dispatch() {
 		}
 		g.busy++
 		if g.served == nil {
-			g.served = make(map[uuid.UUID]int)
+			g.served = make(map[uuid.UUID]bool)
 		}
-		g.served[batch[0].tenant]++
+		g.served[batch[0].tenant] = true
 		go g.serve(batch) // ends with its transaction, which its callers wait for
 	}
 }
@@ -72,7 +72,7 @@ func (g *group[Q, A]) dispatch() {
 func (g *group[Q, A]) take() (batch []*grouped[Q, A]) {
 	rest := g.waiting[:0]
 	for _, c := range g.waiting {
-		if len(batch) == 0 && g.served[c.tenant] == 0 || len(batch) > 0 && len(batch) < g.most && c.tenant == batch[0].tenant {
+		if len(batch) == 0 && !g.served[c.tenant] || len(batch) > 0 && len(batch) < g.most && c.tenant == batch[0].tenant {
 			batch = append(batch, c)
 		} else {
 			rest = append(rest, c)
@@ -84,22 +84,18 @@ func (g *group[Q, A]) take() (batch []*grouped[Q, A]) {
 }
 
 func (g *group[Q, A]) serve(batch []*grouped[Q, A]) {
-	unserved := func() {
-		if g.served[batch[0].tenant]--; g.served[batch[0].tenant] == 0 {
-			delete(g.served, batch[0].tenant)
-		}
-	}
+	tenant := batch[0].tenant
 	late := time.AfterFunc(g.patience, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		unserved()
+		delete(g.served, tenant)
 		g.dispatch()
 	})
 	g.run(batch[0].ctx, batch)
 	g.mu.Lock()
 	g.busy--
-	if late.Stop() {
-		unserved()
+	if late.Stop() { // else it has left the tenant to the next one, or is about to
+		delete(g.served, tenant)
 	}
 	g.dispatch()
 	g.mu.Unlock()
