@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,22 +11,41 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
+// How claims and finishes share transactions: so many transactions of each at
+// once, of one tenant only when one takes longer than patience, so many steps in
+// one at the most, for which it waits no longer than linger (EXECUTION.md, Finish
+// and Limits).
+const (
+	lanes    = 2
+	most     = 64
+	patience = 100 * time.Millisecond
+	linger   = 2 * time.Millisecond
+)
+
 // A group makes calls that come while others are on their way in one
 // transaction: what a transaction costs besides its rows is paid once for all of
-// them. It does not wait for company; a call that comes alone goes alone. But it
-// waits for the transaction before it of the same tenant, which makes company of
-// those that come meanwhile, unless that one is late: a run that somebody else
-// holds must not keep all others waiting.
+// them. A call that comes alone goes alone and at once. But it waits for the
+// transaction before it of the same tenant, which makes company of those that come
+// meanwhile, unless that one is late: a run that somebody else holds must not keep
+// all others waiting. And where there was company, more is likely: the next
+// transaction lingers for it.
 type group[Q, A any] struct {
 	do       func(context.Context, []Q) ([]A, error) // all of one tenant
 	lanes    int                                     // transactions at once
 	most     int                                     // calls in one
 	patience time.Duration                           // until a transaction is late
+	linger   time.Duration                           // until one begins, after one of several calls
 
 	mu      sync.Mutex
 	busy    int
 	served  map[uuid.UUID]bool // tenants with a transaction that is not late
+	crowded map[uuid.UUID]bool // tenants whose last transaction was of several calls
 	waiting []*grouped[Q, A]
+}
+
+func newGroup[Q, A any](do func(context.Context, []Q) ([]A, error)) *group[Q, A] {
+	return &group[Q, A]{do: do, lanes: lanes, most: most, patience: patience, linger: linger,
+		served: map[uuid.UUID]bool{}, crowded: map[uuid.UUID]bool{}}
 }
 
 type grouped[Q, A any] struct {
@@ -51,40 +71,21 @@ func (g *group[Q, A]) call(ctx context.Context, tenant uuid.UUID, ask Q) (A, err
 	return c.answer, c.err
 }
 
-// dispatch sends off what waits and need not. The caller holds mu.
+// dispatch has the tenants served that wait and need not. The caller holds mu.
 func (g *group[Q, A]) dispatch() {
 	for g.busy < g.lanes {
-		batch := g.take()
-		if batch == nil {
+		i := slices.IndexFunc(g.waiting, func(c *grouped[Q, A]) bool { return !g.served[c.tenant] })
+		if i < 0 {
 			return
 		}
 		g.busy++
-		if g.served == nil {
-			g.served = make(map[uuid.UUID]bool)
-		}
-		g.served[batch[0].tenant] = true
-		go g.serve(batch) // ends with its transaction, which its callers wait for
+		g.served[g.waiting[i].tenant] = true
+		go g.serve(g.waiting[i].tenant) // ends with its transaction, which its callers wait for
 	}
 }
 
-// take is the longest waiting call of a tenant that is not served, with others of
-// that tenant, or nil.
-func (g *group[Q, A]) take() (batch []*grouped[Q, A]) {
-	rest := g.waiting[:0]
-	for _, c := range g.waiting {
-		if len(batch) == 0 && !g.served[c.tenant] || len(batch) > 0 && len(batch) < g.most && c.tenant == batch[0].tenant {
-			batch = append(batch, c)
-		} else {
-			rest = append(rest, c)
-		}
-	}
-	clear(g.waiting[len(rest):])
-	g.waiting = rest
-	return batch
-}
-
-func (g *group[Q, A]) serve(batch []*grouped[Q, A]) {
-	tenant := batch[0].tenant
+func (g *group[Q, A]) serve(tenant uuid.UUID) {
+	batch := g.take(tenant)
 	late := time.AfterFunc(g.patience, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -102,6 +103,34 @@ func (g *group[Q, A]) serve(batch []*grouped[Q, A]) {
 	for _, c := range batch {
 		close(c.done)
 	}
+}
+
+// take is the calls of a tenant that go together: those that wait, after lingering
+// where that is due. There is one at least, for which the tenant is served.
+func (g *group[Q, A]) take(tenant uuid.UUID) (batch []*grouped[Q, A]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.crowded[tenant] {
+		g.mu.Unlock()
+		time.Sleep(g.linger)
+		g.mu.Lock()
+	}
+	rest := g.waiting[:0]
+	for _, c := range g.waiting {
+		if c.tenant == tenant && len(batch) < g.most {
+			batch = append(batch, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	clear(g.waiting[len(rest):])
+	g.waiting = rest
+	if len(batch) > 1 {
+		g.crowded[tenant] = true
+	} else {
+		delete(g.crowded, tenant)
+	}
+	return batch
 }
 
 func (g *group[Q, A]) run(ctx context.Context, batch []*grouped[Q, A]) {

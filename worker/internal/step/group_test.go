@@ -3,10 +3,12 @@ package step
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,10 +31,10 @@ func TestGroupFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			calls := 0
-			g := group[int, int]{do: func(_ context.Context, asks []int) ([]int, error) {
+			g := newGroup(func(_ context.Context, asks []int) ([]int, error) {
 				calls++
 				return asks, c.err
-			}}
+			})
 			batch := []*grouped[int, int]{{ask: 1}, {ask: 2}, {ask: 3}}
 			g.run(t.Context(), batch)
 			if calls != c.want {
@@ -64,11 +66,12 @@ func TestGroupGathers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			began, end := make(chan []int, 3), make(chan struct{})
-			g := group[int, int]{lanes: 2, most: 64, patience: c.patience, do: func(_ context.Context, asks []int) ([]int, error) {
+			g := newGroup(func(_ context.Context, asks []int) ([]int, error) {
 				began <- slices.Clone(asks)
 				<-end
 				return asks, nil
-			}}
+			})
+			g.patience = c.patience
 			var calls sync.WaitGroup
 			call := func(tenant uuid.UUID, ask int) {
 				calls.Go(func() {
@@ -116,4 +119,46 @@ func TestGroupGathers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A call that comes alone does not wait for company. After a transaction of several
+// calls the next one does, for those that come within linger and no longer.
+func TestGroupLingers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const took = 5 * time.Millisecond // each transaction
+		var lock sync.Mutex
+		var got []string
+		start := time.Now()
+		g := newGroup(func(_ context.Context, asks []string) ([]string, error) {
+			slices.Sort(asks)
+			lock.Lock()
+			got = append(got, fmt.Sprintf("%v %v", time.Since(start), asks))
+			lock.Unlock()
+			time.Sleep(took)
+			return asks, nil
+		})
+		tenant := uuid.New()
+		var calls sync.WaitGroup
+		for ask, at := range map[string]time.Duration{
+			"a": 0, "b": 1, "c": 2, // b and c while a is on its way
+			"d": 6, "e": 11, "f": 13, // d while they are, e as the next one lingers, f too late
+			"g": 40, // alone, though the one before was too
+		} {
+			calls.Go(func() {
+				time.Sleep(at * time.Millisecond)
+				if answer, err := g.call(t.Context(), tenant, ask); answer != ask || err != nil {
+					t.Errorf("call(%s) = %s, %v", ask, answer, err)
+				}
+			})
+		}
+		calls.Wait()
+		want := []string{"0s [a]", "5ms [b c]", "12ms [d e]", "19ms [f]", "40ms [g]"}
+		if !slices.Equal(got, want) {
+			t.Errorf("transactions at %v, want %v", got, want)
+		}
+		if len(g.served)+len(g.crowded)+len(g.waiting)+g.busy != 0 {
+			t.Errorf("it keeps %d served and %d crowded tenants, %d calls and %d busy lanes, want none", len(g.served), len(g.crowded), len(g.waiting), g.busy)
+		}
+	})
 }

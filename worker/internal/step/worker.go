@@ -24,15 +24,6 @@ import (
 	"nofx.dev/worker/internal/tool"
 )
 
-// How claims and finishes share transactions: so many transactions of each at
-// once, of one tenant only when one takes longer than patience, so many steps in
-// one at the most (EXECUTION.md, Limits).
-const (
-	lanes    = 2
-	batch    = 64
-	patience = 100 * time.Millisecond
-)
-
 // How long finished jobs are kept: those of a busy day would be millions of rows.
 const (
 	jobRetention       = time.Hour
@@ -82,8 +73,8 @@ type Worker struct {
 	metrics   *telemetry.Metrics
 	log       *slog.Logger
 
-	claims   group[postgres.Wake, *postgres.Claim]
-	finishes group[postgres.Finish, postgres.Finished]
+	claims   *group[postgres.Wake, *postgres.Claim]
+	finishes *group[postgres.Finish, postgres.Finished]
 
 	keeper  *keeper
 	sweeper *sweeper
@@ -108,12 +99,12 @@ func New(cfg Config) (*Worker, error) {
 	w.beacon = &beacon{Worker: w, host: cfg.Host, tier: cfg.Tier}
 	w.drain.told = make(chan struct{})
 	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
-	w.claims = group[postgres.Wake, *postgres.Claim]{lanes: lanes, most: batch, patience: patience, do: func(ctx context.Context, list []postgres.Wake) ([]*postgres.Claim, error) {
+	w.claims = newGroup(func(ctx context.Context, list []postgres.Wake) ([]*postgres.Claim, error) {
 		return w.db.ClaimSteps(ctx, list, self, w.ttl)
-	}}
-	w.finishes = group[postgres.Finish, postgres.Finished]{lanes: lanes, most: batch, patience: patience, do: func(ctx context.Context, list []postgres.Finish) ([]postgres.Finished, error) {
+	})
+	w.finishes = newGroup(func(ctx context.Context, list []postgres.Finish) ([]postgres.Finished, error) {
 		return w.db.FinishSteps(ctx, list, self, w.ttl)
-	}}
+	})
 	var err error
 	if w.spaces, err = newWorkspaces(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency); err != nil {
 		return nil, err
