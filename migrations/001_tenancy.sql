@@ -131,9 +131,10 @@ GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;
 RESET ROLE;
 SET LOCAL ROLE nofx_system;
 
--- The key that a caller presents, before its tenant is known; also notes its
--- use, at most once a minute, and not where the database can only be read.
-CREATE FUNCTION nofx.present_key(p_id uuid)
+-- The key that a caller presents, before its tenant is known; also notes its use
+-- where the digest is that of its secret: at most once a minute, and not where the
+-- database can only be read. It is the caller who judges the key.
+CREATE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea)
     RETURNS TABLE (tenant_id uuid, tenant text, name text, secret_sha256 bytea, role text, scopes text[],
         expires_at timestamptz, expired boolean, revoked boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -141,7 +142,7 @@ AS $$
 BEGIN
     IF NOT current_setting('transaction_read_only')::boolean THEN
         UPDATE api_key k SET last_used_at = clock_timestamp()
-        WHERE k.id = p_id AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
+        WHERE k.id = p_id AND k.secret_sha256 = p_secret_sha256 AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
     END IF;
     RETURN QUERY
         SELECT k.tenant_id, t.slug, k.name, k.secret_sha256, k.role, k.scopes,
@@ -149,6 +150,6 @@ BEGIN
         FROM api_key k JOIN tenant t ON t.tenant_id = k.tenant_id WHERE k.id = p_id;
 END
 $$;
-GRANT EXECUTE ON FUNCTION nofx.present_key(uuid) TO nofx_app;
+GRANT EXECUTE ON FUNCTION nofx.present_key(uuid, bytea) TO nofx_app;
 
 RESET ROLE;

@@ -98,11 +98,12 @@ type PresentedKey struct {
 	Revoked      bool
 }
 
-// PresentedKey finds a key of any tenant by its id and notes its use. An unknown
-// key is fault.NotFound.
-func (db *DB) PresentedKey(ctx context.Context, id uuid.UUID) (PresentedKey, error) {
+// PresentedKey finds a key of any tenant by its id, and notes its use if
+// secretSHA256 is that of its secret; whether it is, is for the caller to judge. An
+// unknown key is fault.NotFound.
+func (db *DB) PresentedKey(ctx context.Context, id uuid.UUID, secretSHA256 []byte) (PresentedKey, error) {
 	found, err := across(ctx, db, pgx.RowToStructByPos[PresentedKey],
-		"SELECT tenant_id, tenant, name, secret_sha256, role, scopes, expires_at, expired, revoked FROM nofx.present_key($1)", id)
+		"SELECT tenant_id, tenant, name, secret_sha256, role, scopes, expires_at, expired, revoked FROM nofx.present_key($1, $2)", id, secretSHA256)
 	if err != nil {
 		return PresentedKey{}, err
 	}

@@ -100,7 +100,7 @@ func TestS08_CatalogueSeesBreaches(t *testing.T) {
 		"T4: nofx_app updates two columns and deletes nothing":                                      "GRANT UPDATE (state) ON nofx.run TO nofx_app",
 		"T4: nofx_app inserts only what is no state":                                                "GRANT INSERT ON nofx.event TO nofx_app",
 		"T4: nofx_app makes nothing in our schemas":                                                 "GRANT CREATE ON SCHEMA nofx TO nofx_app",
-		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid) RESET search_path",
+		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid, bytea) RESET search_path",
 		"T5: no function is for the public":                                                         "GRANT EXECUTE ON FUNCTION nofx.tenant() TO PUBLIC",
 	} {
 		undo := errors.New("undo")
@@ -351,7 +351,7 @@ func TestOneConnection(t *testing.T) {
 			e := s.everything(t)
 			checks := map[string]error{}
 			var k postgres.PresentedKey
-			k, checks["PresentedKey"] = s.PresentedKey(s.ctx, e.key)
+			k, checks["PresentedKey"] = s.PresentedKey(s.ctx, e.key, nil)
 			if k.Tenant != s.tenant || k.Role != "admin" || k.Expired || k.Revoked {
 				t.Errorf("PresentedKey() = %+v, want an admin's of the tenant", k)
 			}

@@ -30,6 +30,8 @@ type Principal struct {
 	Scopes  []string // of role service
 	Key     uuid.UUID
 	Expires *time.Time // of the key, if it does
+
+	sum []byte // SHA-256 of its token
 }
 
 func (p *Principal) tenantID() string { return run.TenantID.Format(p.Tenant) }
@@ -212,17 +214,17 @@ func (k *keyring) identify(ctx context.Context, given []string, address string) 
 	if wait, busy := k.failed.empty(address); busy && !k.seen(id) {
 		return nil, tooManyFailures(wait)
 	}
-	key, err := k.look(ctx, id)
+	sum := sha256.Sum256([]byte(token))
+	key, err := k.look(ctx, id, sum[:])
 	if err != nil && !errors.Is(err, fault.NotFound) {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(token))
 	if err != nil || subtle.ConstantTimeCompare(sum[:], key.SecretSHA256) != 1 || key.Expired || key.Revoked {
 		return nil, k.refuse(address)
 	}
 	return &Principal{
 		Tenant: key.Tenant, Slug: key.TenantSlug, Subject: "key:" + key.Name,
-		Role: api.Role(key.Role), Scopes: key.Scopes, Key: id, Expires: key.ExpiresAt,
+		Role: api.Role(key.Role), Scopes: key.Scopes, Key: id, Expires: key.ExpiresAt, sum: sum[:],
 	}, nil
 }
 
@@ -258,8 +260,9 @@ func (k *keyring) seen(id uuid.UUID) bool {
 	return ok
 }
 
-// look is the key of an id, at most keyTTL old.
-func (k *keyring) look(ctx context.Context, id uuid.UUID) (knownKey, error) {
+// look is the key of an id, at most keyTTL old. To ask for it is to use it, where sum
+// is that of its secret.
+func (k *keyring) look(ctx context.Context, id uuid.UUID, sum []byte) (knownKey, error) {
 	k.mu.Lock()
 	key, ok := k.known[id]
 	k.mu.Unlock()
@@ -267,7 +270,7 @@ func (k *keyring) look(ctx context.Context, id uuid.UUID) (knownKey, error) {
 		return key, nil
 	}
 	asked := time.Now()
-	presented, err := k.store.PresentedKey(ctx, id)
+	presented, err := k.store.PresentedKey(ctx, id, sum)
 	if err != nil {
 		return knownKey{}, err
 	}
@@ -292,7 +295,7 @@ func (k *keyring) forget(id uuid.UUID) {
 // operation.
 func (s *Server) still(p *Principal, operation string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		key, err := s.keys.look(ctx, p.Key)
+		key, err := s.keys.look(ctx, p.Key, p.sum)
 		if err != nil {
 			return err
 		}
