@@ -13,13 +13,14 @@ import (
 
 // How claims and finishes share transactions: so many transactions of each at
 // once, of one tenant only when one takes longer than patience, so many steps in
-// one at the most, for which it waits no longer than linger (EXECUTION.md, Finish
-// and Limits).
+// one at the most. After one of several steps the next few linger for company
+// (EXECUTION.md, Finish and Limits).
 const (
 	lanes    = 2
 	most     = 64
 	patience = 100 * time.Millisecond
 	linger   = 2 * time.Millisecond
+	few      = 8
 )
 
 // A group makes calls that come while others are on their way in one
@@ -27,25 +28,26 @@ const (
 // them. A call that comes alone goes alone and at once. But it waits for the
 // transaction before it of the same tenant, which makes company of those that come
 // meanwhile, unless that one is late: a run that somebody else holds must not keep
-// all others waiting. And where there was company, more is likely: the next
-// transaction lingers for it.
+// all others waiting. And where there was company, more is likely: the next few
+// transactions linger for it.
 type group[Q, A any] struct {
 	do       func(context.Context, []Q) ([]A, error) // all of one tenant
 	lanes    int                                     // transactions at once
 	most     int                                     // calls in one
 	patience time.Duration                           // until a transaction is late
-	linger   time.Duration                           // until one begins, after one of several calls
+	linger   time.Duration                           // until one begins that waits for company
+	few      int                                     // that do so after one of several calls
 
 	mu      sync.Mutex
 	busy    int
 	served  map[uuid.UUID]bool // tenants with a transaction that is not late
-	crowded map[uuid.UUID]bool // tenants whose last transaction was of several calls
+	crowded map[uuid.UUID]int  // tenants of which so many transactions are to linger
 	waiting []*grouped[Q, A]
 }
 
 func newGroup[Q, A any](do func(context.Context, []Q) ([]A, error)) *group[Q, A] {
-	return &group[Q, A]{do: do, lanes: lanes, most: most, patience: patience, linger: linger,
-		served: map[uuid.UUID]bool{}, crowded: map[uuid.UUID]bool{}}
+	return &group[Q, A]{do: do, lanes: lanes, most: most, patience: patience, linger: linger, few: few,
+		served: map[uuid.UUID]bool{}, crowded: map[uuid.UUID]int{}}
 }
 
 type grouped[Q, A any] struct {
@@ -110,7 +112,7 @@ func (g *group[Q, A]) serve(tenant uuid.UUID) {
 func (g *group[Q, A]) take(tenant uuid.UUID) (batch []*grouped[Q, A]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.crowded[tenant] {
+	if g.crowded[tenant] > 0 {
 		g.mu.Unlock()
 		time.Sleep(g.linger)
 		g.mu.Lock()
@@ -126,8 +128,8 @@ func (g *group[Q, A]) take(tenant uuid.UUID) (batch []*grouped[Q, A]) {
 	clear(g.waiting[len(rest):])
 	g.waiting = rest
 	if len(batch) > 1 {
-		g.crowded[tenant] = true
-	} else {
+		g.crowded[tenant] = g.few
+	} else if g.crowded[tenant]--; g.crowded[tenant] <= 0 {
 		delete(g.crowded, tenant)
 	}
 	return batch

@@ -122,7 +122,7 @@ func TestGroupGathers(t *testing.T) {
 }
 
 // A call that comes alone does not wait for company. After a transaction of several
-// calls the next one does, for those that come within linger and no longer.
+// calls the next few do, for those that come within linger and no longer.
 func TestGroupLingers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -138,12 +138,14 @@ func TestGroupLingers(t *testing.T) {
 			time.Sleep(took)
 			return asks, nil
 		})
+		g.few = 2
 		tenant := uuid.New()
 		var calls sync.WaitGroup
 		for ask, at := range map[string]time.Duration{
 			"a": 0, "b": 1, "c": 2, // b and c while a is on its way
 			"d": 6, "e": 11, "f": 13, // d while they are, e as the next one lingers, f too late
-			"g": 40, // alone, though the one before was too
+			"g": 40, // alone, as f was: both have lingered for nobody
+			"h": 50, // at once
 		} {
 			calls.Go(func() {
 				time.Sleep(at * time.Millisecond)
@@ -153,7 +155,7 @@ func TestGroupLingers(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		want := []string{"0s [a]", "5ms [b c]", "12ms [d e]", "19ms [f]", "40ms [g]"}
+		want := []string{"0s [a]", "5ms [b c]", "12ms [d e]", "19ms [f]", "42ms [g]", "50ms [h]"}
 		if !slices.Equal(got, want) {
 			t.Errorf("transactions at %v, want %v", got, want)
 		}
