@@ -29,7 +29,7 @@ const (
 // transaction before it of the same tenant, which makes company of those that come
 // meanwhile, unless that one is late: a run that somebody else holds must not keep
 // all others waiting. And where there was company, more is likely: the next few
-// transactions linger for it.
+// transactions linger for it, unless another tenant has use for their lane.
 type group[Q, A any] struct {
 	do       func(context.Context, []Q) ([]A, error) // all of one tenant
 	lanes    int                                     // transactions at once
@@ -112,7 +112,8 @@ func (g *group[Q, A]) serve(tenant uuid.UUID) {
 func (g *group[Q, A]) take(tenant uuid.UUID) (batch []*grouped[Q, A]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.crowded[tenant] > 0 {
+	wanted := slices.ContainsFunc(g.waiting, func(c *grouped[Q, A]) bool { return !g.served[c.tenant] })
+	if g.crowded[tenant] > 0 && !wanted {
 		g.mu.Unlock()
 		time.Sleep(g.linger)
 		g.mu.Lock()

@@ -122,7 +122,8 @@ func TestGroupGathers(t *testing.T) {
 }
 
 // A call that comes alone does not wait for company. After a transaction of several
-// calls the next few do, for those that come within linger and no longer.
+// calls the next few do, for those that come within linger and no longer, and not
+// while another tenant waits for their lane.
 func TestGroupLingers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -138,24 +139,30 @@ func TestGroupLingers(t *testing.T) {
 			time.Sleep(took)
 			return asks, nil
 		})
-		g.few = 2
-		tenant := uuid.New()
+		g.lanes, g.few = 1, 2
+		tenant, other := uuid.New(), uuid.New()
 		var calls sync.WaitGroup
 		for ask, at := range map[string]time.Duration{
 			"a": 0, "b": 1, "c": 2, // b and c while a is on its way
 			"d": 6, "e": 11, "f": 13, // d while they are, e as the next one lingers, f too late
-			"g": 40, // alone, as f was: both have lingered for nobody
-			"h": 50, // at once
+			"g": 40,                                         // alone, as f was: both have lingered for nobody
+			"h": 50,                                         // at once
+			"i": 60, "j": 61, "k": 62, "l": 66, "other": 67, // l without lingering
+			"m": 90,
 		} {
 			calls.Go(func() {
 				time.Sleep(at * time.Millisecond)
-				if answer, err := g.call(t.Context(), tenant, ask); answer != ask || err != nil {
+				of := tenant
+				if ask == "other" {
+					of = other
+				}
+				if answer, err := g.call(t.Context(), of, ask); answer != ask || err != nil {
 					t.Errorf("call(%s) = %s, %v", ask, answer, err)
 				}
 			})
 		}
 		calls.Wait()
-		want := []string{"0s [a]", "5ms [b c]", "12ms [d e]", "19ms [f]", "42ms [g]", "50ms [h]"}
+		want := []string{"0s [a]", "5ms [b c]", "12ms [d e]", "19ms [f]", "42ms [g]", "50ms [h]", "60ms [i]", "65ms [j k]", "70ms [l]", "75ms [other]", "92ms [m]"}
 		if !slices.Equal(got, want) {
 			t.Errorf("transactions at %v, want %v", got, want)
 		}
