@@ -2,7 +2,6 @@ package step
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -76,14 +75,25 @@ func (g *group[Q, A]) call(ctx context.Context, tenant uuid.UUID, ask Q) (A, err
 // dispatch has the tenants served that wait and need not. The caller holds mu.
 func (g *group[Q, A]) dispatch() {
 	for g.busy < g.lanes {
-		i := slices.IndexFunc(g.waiting, func(c *grouped[Q, A]) bool { return !g.served[c.tenant] })
-		if i < 0 {
+		tenant, waits := g.next()
+		if !waits {
 			return
 		}
 		g.busy++
-		g.served[g.waiting[i].tenant] = true
-		go g.serve(g.waiting[i].tenant) // ends with its transaction, which its callers wait for
+		g.served[tenant] = true
+		go g.serve(tenant) // ends with its transaction, which its callers wait for
 	}
+}
+
+// next is the tenant that has waited longest without being served, if one does.
+// The caller holds mu.
+func (g *group[Q, A]) next() (tenant uuid.UUID, waits bool) {
+	for _, c := range g.waiting {
+		if !g.served[c.tenant] {
+			return c.tenant, true
+		}
+	}
+	return uuid.Nil, false
 }
 
 func (g *group[Q, A]) serve(tenant uuid.UUID) {
@@ -112,8 +122,7 @@ func (g *group[Q, A]) serve(tenant uuid.UUID) {
 func (g *group[Q, A]) take(tenant uuid.UUID) (batch []*grouped[Q, A]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	wanted := slices.ContainsFunc(g.waiting, func(c *grouped[Q, A]) bool { return !g.served[c.tenant] })
-	if g.crowded[tenant] > 0 && !wanted {
+	if _, others := g.next(); g.crowded[tenant] > 0 && !others {
 		g.mu.Unlock()
 		time.Sleep(g.linger)
 		g.mu.Lock()
