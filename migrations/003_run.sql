@@ -86,6 +86,7 @@ CREATE TABLE nofx.step (
     wait_until         timestamptz,
     started_at         timestamptz,
     finished_at        timestamptz,
+    failed_seq         bigint, -- of the event by which it failed for good, while it is failed
     failure_class      text,
     reason             text,
     outputs            jsonb,
@@ -120,6 +121,7 @@ CREATE TABLE nofx.attempt (
     tenant_id  uuid NOT NULL,
     step_id    uuid NOT NULL,
     fence      bigint NOT NULL,
+    seq        bigint NOT NULL, -- of the event of its claim
     owner      text NOT NULL,
     owner_pid  int NOT NULL,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -415,12 +417,6 @@ BEGIN
             NEW.started_at := coalesce(OLD.started_at, v_now);
             IF NOT v_telling THEN
                 v_data := jsonb_build_object('attempt', NEW.attempt, 'wait_ms', (extract(epoch FROM v_now - OLD.ready_at) * 1000)::bigint);
-                -- Whoever claims like this is no worker. A lease is taken all the same:
-                -- nobody would ever look at a running step that has none.
-                INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
-                VALUES (OLD.tenant_id, OLD.id, NEW.fence, session_user, v_now + interval '5 s');
-                INSERT INTO attempt (tenant_id, step_id, fence, owner, owner_pid, started_at, trace_id, span_id)
-                VALUES (OLD.tenant_id, OLD.id, NEW.fence, session_user, 0, v_now, repeat('0', 32), repeat('0', 16));
             END IF;
         WHEN 'interrupted', 'signal' THEN -- the same attempt goes on
             NEW.attempt := OLD.attempt - 1;
@@ -485,6 +481,15 @@ BEGIN
     INTO v_seq, v_trace, v_least, v_ended;
     IF v_least < 0 OR v_ended THEN
         RAISE EXCEPTION 'step %: % does not fit its run', OLD.id, e.event USING ERRCODE = 'NX006';
+    END IF;
+    NEW.failed_seq := CASE e.to_state WHEN 'failed' THEN v_seq END;
+    IF e.event = 'claim' THEN
+        -- Whoever claims like this is no worker. A lease is taken all the same:
+        -- nobody would ever look at a running step that has none.
+        INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
+        VALUES (OLD.tenant_id, OLD.id, NEW.fence, session_user, v_now + interval '5 s');
+        INSERT INTO attempt (tenant_id, step_id, fence, seq, owner, owner_pid, started_at, trace_id, span_id)
+        VALUES (OLD.tenant_id, OLD.id, NEW.fence, v_seq, session_user, 0, v_now, repeat('0', 32), repeat('0', 16));
     END IF;
     PERFORM write_event(OLD.tenant_id, OLD.run_id, v_seq, OLD.id, 'step.' || e.to_state, e.event, OLD.state, e.to_state,
         NEW.reason, v_trace, nullif(NEW.fence, 0), v_data);

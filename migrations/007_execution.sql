@@ -133,9 +133,9 @@ BEGIN
 END
 $$;
 
--- Whether a step of the run failed for good while this attempt was running: it
--- may end, but nothing of it is to come. Those that failed before it began were
--- left so by whoever had it run.
+-- Whether a step of the run failed for good while this attempt was running, by the
+-- order of the run's events: it may end, but nothing of it is to come. Those that
+-- failed before it began were left so by whoever had it run.
 CREATE FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -144,8 +144,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed' AND s.finished_at > (
-        SELECT a.started_at FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence);
+    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed' AND s.failed_seq > (
+        SELECT a.seq FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence);
     RETURN FOUND;
 END
 $$;
@@ -173,7 +173,7 @@ BEGIN
     IF r.idle_steps + r.busy_steps = 0 THEN
         SELECT s.name, s.reason, s.failure_class INTO f FROM step s
         WHERE r.failed_steps > 0 AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-        ORDER BY s.finished_at, s.idx LIMIT 1;
+        ORDER BY s.failed_seq LIMIT 1;
         IF NOT FOUND THEN -- one that was left out when others were retried
             SELECT s.name, s.state || ', and was not retried' AS reason, 'cancelled' AS failure_class INTO f FROM step s
             WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state IN ('skipped', 'cancelled')
@@ -268,8 +268,9 @@ BEGIN
 END
 $$;
 
--- A step that was claimed, under which fence, and the span of the attempt to come.
-CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, trace_id text, span_id text);
+-- A step that was claimed, under which fence and by the event of which seq, and the
+-- span of the attempt to come.
+CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, seq bigint, trace_id text, span_id text);
 
 -- The lease and the attempt of each step that a worker has claimed.
 CREATE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid int, p_ttl interval) RETURNS void
@@ -280,8 +281,8 @@ DECLARE
 BEGIN
     INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
     SELECT p_tenant, t.step_id, t.fence, p_owner, v_now + p_ttl FROM unnest(p) AS t;
-    INSERT INTO attempt (tenant_id, step_id, fence, owner, owner_pid, started_at, trace_id, span_id)
-    SELECT p_tenant, t.step_id, t.fence, p_owner, p_pid, v_now, t.trace_id, t.span_id FROM unnest(p) AS t;
+    INSERT INTO attempt (tenant_id, step_id, fence, seq, owner, owner_pid, started_at, trace_id, span_id)
+    SELECT p_tenant, t.step_id, t.fence, t.seq, p_owner, p_pid, v_now, t.trace_id, t.span_id FROM unnest(p) AS t;
 END
 $$;
 
@@ -362,7 +363,7 @@ BEGIN
         v_told := v_told || ROW(s.run_id, v_seq, v_step, 'step.running', 'claim', 'ready', 'running',
             jsonb_build_object('attempt', c.attempt, 'wait_ms', (extract(epoch FROM clock_timestamp() - s.ready_at) * 1000)::bigint),
             NULL, r.trace_id, c.fence, v_item->>'traceparent')::nofx.told;
-        v_taken := v_taken || ROW(v_step, c.fence, v_item->>'trace_id', v_item->>'span_id')::nofx.taken;
+        v_taken := v_taken || ROW(v_step, c.fence, v_seq, v_item->>'trace_id', v_item->>'span_id')::nofx.taken;
         v_ords := v_ords || k;
     END LOOP;
     PERFORM set_config('nofx.telling', '', true);
@@ -683,6 +684,15 @@ BEGIN
             CONTINUE;
         END IF;
         IF v_item->>'outcome' <> 'succeed' OR v_item ?| ARRAY['artifacts', 'wait', 'gate'] THEN
+            -- It looks at other steps of its run, so what was put off for them is written first.
+            IF v_told <> '{}' THEN
+                PERFORM tell(v_tenant, v_told);
+                v_told := '{}';
+            END IF;
+            IF v_taken <> '{}' THEN
+                PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
+                v_taken := '{}';
+            END IF;
             PERFORM set_config('nofx.traceparent', v_cause, true);
             f := finish_step(v_tenant, v_item);
             f.ord := i;
@@ -736,7 +746,7 @@ BEGIN
                 v_seq := v_seq + 1;
                 v_told := v_told || ROW(v_run, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
                     jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_next_fence, v_cause)::nofx.told;
-                v_taken := v_taken || ROW(n.id, v_next_fence, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
+                v_taken := v_taken || ROW(n.id, v_next_fence, v_seq, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
                 f.taken := n.id;
                 v_running := v_running + 1;
             ELSE

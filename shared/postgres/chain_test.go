@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel/trace"
@@ -62,4 +63,32 @@ func TestChainKeepsToItsQueue(t *testing.T) {
 	if got := queues(); got[1] != run.ReviewQueue || got[2] != run.StepQueue {
 		t.Errorf("jobs are on %v, want codegen's on review and the others' on step", got)
 	}
+}
+
+// In one transaction a step succeeds and takes a successor along, and then another
+// step fails for good. What the successor comes to is decided by that order: it may
+// end, but it does not wait, and its run does not wait for anybody.
+func TestChainBesideAFailure(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for _, event := range []string{"approval", "timer", "retry", "interrupted"} {
+		for _, plan := range [][]string{{"b:", "a:", "m: b"}, {"a:", "b:", "m: b"}} {
+			r, steps := s.create(t, plan...)
+			succeeds := outcome(s.claim(t, steps["b"].ID), "succeed")
+			succeeds.Checkpoints = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}
+			succeeds.Chain = &postgres.Chain{Queue: run.StepQueue, Pre: noCheckpoint}
+			batch := []postgres.Finish{succeeds, outcome(s.claim(t, steps["a"].ID), "fail")}
+			done, err := s.FinishSteps(s.ctx, batch, postgres.Worker{ID: "w1", PID: 1}, ttl)
+			if err != nil || done[0].Err != nil || done[1].Err != nil {
+				t.Fatalf("FinishSteps() = %v, %v, want both recorded", done, err)
+			}
+			if next := done[0].Next; next != nil {
+				s.finish(t, next, event)
+			}
+			if got := s.states(t, r.ID); !strings.HasPrefix(got, "failed ") {
+				t.Errorf("plan %q, then %s: states = %s, want a failed run", plan, event, got)
+			}
+		}
+	}
+	s.wantSound(t)
 }

@@ -94,6 +94,15 @@ var invariants = map[string]string{
 		SELECT s.id::text FROM nofx.step s LEFT JOIN river.river_job j ON j.id = s.job_id
 		WHERE s.state = 'ready' AND s.ready_at <= clock_timestamp() - interval '1 minute'
 		AND (j.id IS NULL OR (j.args->>'wake_seq')::bigint <> s.wake_seq OR j.args->>'step_id' <> s.id::text)`,
+	"nothing is to come of what ran, or had not begun, when a step failed for good and was left so": `
+		SELECT s.id::text || ' ' || s.state FROM nofx.step s
+		JOIN (SELECT f.tenant_id, f.run_id, max(e.seq) AS seq FROM nofx.step f
+			JOIN nofx.event e ON e.tenant_id = f.tenant_id AND e.run_id = f.run_id AND e.step_id = f.id AND e.type = 'step.failed'
+			WHERE f.state = 'failed' GROUP BY f.tenant_id, f.run_id) AS f ON f.tenant_id = s.tenant_id AND f.run_id = s.run_id
+		JOIN nofx.event b ON b.tenant_id = s.tenant_id AND b.run_id = s.run_id AND b.step_id = s.id AND b.event IN ('claim', 'deps_met', 'retry', 'reopen')
+			AND (b.event <> 'retry' OR b.from_state = 'failed')
+		WHERE s.state IN ('pending', 'ready', 'waiting', 'retrying') AND EXISTS (SELECT FROM nofx.run r WHERE r.id = s.run_id AND r.pruned_seq IS NULL)
+		GROUP BY s.tenant_id, s.id, s.state, f.seq HAVING max(b.seq) < f.seq`,
 	"a pending gate belongs to a waiting step": `
 		SELECT g.id::text FROM nofx.gate g JOIN nofx.step s ON s.tenant_id = g.tenant_id AND s.id = g.step_id WHERE g.state = 'pending' AND s.state <> 'waiting'`,
 }

@@ -1,9 +1,11 @@
 package postgres_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -128,19 +130,42 @@ func (w *walk) finishSome(r *rand.Rand) error {
 		w.mu.Unlock()
 		return nil
 	}
-	// One of the latest, mostly. It stays: some finish twice, some too late.
-	c := w.claims[max(0, len(w.claims)-1-r.IntN(min(len(w.claims), 12+r.IntN(40))))]
+	// One of the latest, mostly, and some of its run in the same transaction. They
+	// stay: some finish twice, some too late.
+	first := w.claims[max(0, len(w.claims)-1-r.IntN(min(len(w.claims), 12+r.IntN(40))))]
+	claims, more := []*postgres.Claim{first}, r.IntN(4)
+	for _, c := range slices.Backward(w.claims) {
+		if len(claims) <= more && c.RunID == first.RunID && !slices.ContainsFunc(claims, func(o *postgres.Claim) bool { return o.StepID == c.StepID }) {
+			claims = append(claims, c)
+		}
+	}
 	w.mu.Unlock()
 	outcomes := []string{"succeed", "succeed", "succeed", "succeed", "succeed", "succeed", "retry", "interrupted", "timer", "approval", "gate failed", "fail"}
-	f := outcome(c, outcomes[r.IntN(len(outcomes)-r.IntN(2))])
-	if f.Outcome == "succeed" {
-		f.Checkpoints = append(f.Checkpoints, checkpoint(run.PostCheckpoint))
+	batch := make([]postgres.Finish, len(claims))
+	for i, c := range claims {
+		f := outcome(c, outcomes[r.IntN(len(outcomes)-r.IntN(2))])
+		if f.Outcome == "succeed" {
+			f.Checkpoints = append(f.Checkpoints, checkpoint(run.PostCheckpoint))
+			if r.IntN(2) == 0 {
+				f.Chain = &postgres.Chain{Queue: run.StepQueue, Pre: noCheckpoint}
+			}
+		}
+		batch[i] = f
 	}
-	err := w.FinishStep(w.ctx, f)
-	if err == nil && f.Gate != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.gates = append(w.gates, f.Gate.ID)
+	done, err := w.FinishSteps(w.ctx, batch, postgres.Worker{ID: fmt.Sprint("w", r.IntN(3))}, ttl)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, d := range done {
+		if d.Err == nil && batch[i].Gate != nil {
+			w.gates = append(w.gates, batch[i].Gate.ID)
+		}
+		if d.Next != nil {
+			w.claims = append(w.claims, d.Next)
+		}
+		err = cmp.Or(err, d.Err)
 	}
 	return err
 }
