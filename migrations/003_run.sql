@@ -78,11 +78,13 @@ CREATE TABLE nofx.step (
     attempt            int NOT NULL DEFAULT 0,
     max_attempts       int NOT NULL,
     lost_leases        int NOT NULL DEFAULT 0,
+    kills              int NOT NULL DEFAULT 0, -- those of them that its tool may have caused: it had begun and ran alone
     wake_seq           bigint NOT NULL DEFAULT 0,
     job_id             bigint, -- the River job of this wake_seq, once enqueued
     deps_left          int NOT NULL,
     ready_at           timestamptz, -- ready: due since; retrying: due at
-    due_at             timestamptz, -- ready_at while the step is ready or retrying: what the sweeper looks for
+    due_at             timestamptz, -- ready_at while the step is ready: by it the sweeper looks for lost wake-ups
+    retry_at           timestamptz, -- ready_at while the step is retrying
     wait_until         timestamptz,
     started_at         timestamptz,
     finished_at        timestamptz,
@@ -97,7 +99,8 @@ CREATE TABLE nofx.step (
     UNIQUE (run_id, tenant_id, name),
     UNIQUE (run_id, tenant_id, idx)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX step_due ON nofx.step (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX step_due ON nofx.step (due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX step_retrying ON nofx.step (retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE wait_until IS NOT NULL;
 -- The dead letters. A condition on the state would cost every update of a step.
 CREATE INDEX step_dead ON nofx.step (tenant_id, id) WHERE failure_class IN ('exhausted', 'poisoned');
@@ -140,12 +143,18 @@ GRANT SELECT ON nofx.attempt TO nofx_app;
 
 -- One row per running step. No index on lease_until: heartbeats stay HOT, and
 -- the table is small enough to scan.
+--
+-- begun says that the step's tool may have begun, which a worker notes only of steps
+-- whose lease was lost before: of all others it is taken for granted.
 CREATE TABLE nofx.step_lease (
     tenant_id   uuid NOT NULL,
     step_id     uuid NOT NULL,
     fence       bigint NOT NULL,
     owner       text NOT NULL,
     lease_until timestamptz NOT NULL,
+    job_id      bigint, -- the River job whose worker runs the step
+    begun       boolean NOT NULL DEFAULT true,
+    beside      boolean NOT NULL DEFAULT false, -- another lease of its owner was taken away
     PRIMARY KEY (tenant_id, step_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 CALL nofx.guard_tenant('nofx.step_lease');
@@ -342,6 +351,17 @@ BEGIN
 END
 $$;
 
+-- Ends a River job that no worker will end: whoever takes away the lease that it
+-- carried, or replaces the wake-up, does so in the same transaction.
+CREATE FUNCTION nofx.end_job(p_job bigint) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    UPDATE river.river_job SET state = 'cancelled', finalized_at = clock_timestamp()
+    WHERE id = p_job AND state NOT IN ('completed', 'cancelled', 'discarded');
+END
+$$;
+
 -- The same net for steps. What an event does to the row besides its state
 -- (fence, attempt, wake_seq, times, lease, attempt row) belongs to the edge, so
 -- it is done here, whoever takes it.
@@ -396,10 +416,13 @@ BEGIN
         NULL;
     ELSIF OLD.state = 'running' THEN
         DELETE FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.id
-        RETURNING l.fence, l.lease_until INTO v_lease;
+        RETURNING l.fence, l.lease_until, l.job_id INTO v_lease;
         IF e.needs_lease AND (v_lease.fence IS DISTINCT FROM OLD.fence OR v_lease.lease_until <= clock_timestamp()) THEN
             RAISE EXCEPTION 'step %: no live lease under fence %', OLD.id, OLD.fence USING
                 ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', OLD.fence, 'current', OLD.fence);
+        END IF;
+        IF e.event IN ('lease_expired', 'poison', 'cancel') THEN
+            PERFORM end_job(v_lease.job_id);
         END IF;
         -- Of an attempt that vanished no more is known than when its lease ran out.
         UPDATE attempt a SET outcome = e.event, accepted = e.to_state = 'succeeded',
@@ -430,10 +453,12 @@ BEGIN
             IF OLD.state <> 'running' THEN -- a person's, who grants all attempts anew
                 NEW.attempt := 0;
                 NEW.lost_leases := 0;
+                NEW.kills := 0;
             END IF;
         ELSE NULL;
     END CASE;
     NEW.due_at := NULL;
+    NEW.retry_at := NULL;
     NEW.finished_at := NULL;
     CASE e.to_state
         WHEN 'ready' THEN
@@ -442,7 +467,7 @@ BEGIN
             NEW.job_id := NULL;
             NEW.due_at := NEW.ready_at;
         WHEN 'retrying' THEN
-            NEW.due_at := NEW.ready_at;
+            NEW.retry_at := NEW.ready_at;
             v_data := v_data || jsonb_build_object('at', public_time(NEW.ready_at));
         WHEN 'waiting' THEN
             v_data := v_data || jsonb_build_object('at', public_time(NEW.wait_until));

@@ -268,9 +268,9 @@ BEGIN
 END
 $$;
 
--- A step that was claimed, under which fence and by the event of which seq, and the
--- span of the attempt to come.
-CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, seq bigint, trace_id text, span_id text);
+-- A step that was claimed, under which fence and by the event of which seq, the River
+-- job that carries it, whether its tool counts as begun, and the span of the attempt.
+CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, seq bigint, job_id bigint, begun boolean, trace_id text, span_id text);
 
 -- The lease and the attempt of each step that a worker has claimed.
 CREATE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid int, p_ttl interval) RETURNS void
@@ -279,31 +279,44 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
-    INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
-    SELECT p_tenant, t.step_id, t.fence, p_owner, v_now + p_ttl FROM unnest(p) AS t;
+    INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until, job_id, begun)
+    SELECT p_tenant, t.step_id, t.fence, p_owner, v_now + p_ttl, t.job_id, t.begun FROM unnest(p) AS t;
     INSERT INTO attempt (tenant_id, step_id, fence, seq, owner, owner_pid, started_at, trace_id, span_id)
     SELECT p_tenant, t.step_id, t.fence, t.seq, p_owner, p_pid, v_now, t.trace_id, t.span_id FROM unnest(p) AS t;
 END
 $$;
 
--- Whether a worker runs a step that two workers have died under. Such steps are
--- kept apart: beside the one that kills its worker the others would be lost a third
--- time, for nothing that they did. No other claim of this worker asks meanwhile.
-CREATE FUNCTION nofx.has_suspect(p_owner text) RETURNS boolean
+-- Whether a worker may take a suspect, a step that two workers have died under, in a
+-- transaction of so many wake-ups. It is to run alone: only then does another loss
+-- tell whether it is what kills its workers, and only then does it take no other step
+-- along. A suspect that found no idle worker for a minute after its delay may run
+-- beside others, but not beside another suspect. No other claim of this worker asks
+-- meanwhile.
+CREATE FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes int) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
+DECLARE
+    v_waited boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(p_owner || '/suspect', 0));
-    PERFORM FROM step_lease l, LATERAL (SELECT z.lost_leases FROM step z WHERE z.tenant_id = l.tenant_id AND z.id = l.step_id OFFSET 0) AS y
-    WHERE l.owner = p_owner AND y.lost_leases >= 2;
-    RETURN FOUND;
+    SELECT a.ended_at < clock_timestamp() - interval '90 s' INTO v_waited FROM attempt a
+    WHERE a.tenant_id = p_tenant AND a.step_id = p_step ORDER BY a.fence DESC LIMIT 1;
+    IF v_waited THEN
+        PERFORM FROM step_lease l, LATERAL (SELECT z.lost_leases FROM step z WHERE z.tenant_id = l.tenant_id AND z.id = l.step_id OFFSET 0) AS y
+        WHERE l.owner = p_owner AND y.lost_leases >= 2;
+    ELSIF p_wakes > 1 THEN
+        RETURN false;
+    ELSE
+        PERFORM FROM step_lease l WHERE l.owner = p_owner;
+    END IF;
+    RETURN NOT FOUND;
 END
 $$;
 
--- Takes ready steps for a worker. p is an array of {step_id, wake_seq, trace_id,
--- span_id, traceparent}; ord is the place in it. No row comes back for a wake-up
--- that is stale or whose run takes no claims, nor for a suspect while this worker
--- has another one: it is woken again a little later, for whichever worker then comes.
+-- Takes ready steps for a worker. p is an array of {step_id, wake_seq, job_id,
+-- trace_id, span_id, traceparent}; ord is the place in it. No row comes back for a
+-- wake-up that is stale or whose run takes no claims, nor for a suspect that this
+-- worker may not take: it is woken again a little later, for whichever worker comes.
 CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid int, p_ttl interval) RETURNS TABLE (ord int, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -340,7 +353,7 @@ BEGIN
         WHERE q.tenant_id = v_tenant AND q.id = s.run_id AND q.state IN ('queued', 'running', 'waiting');
         CONTINUE WHEN NOT FOUND;
         IF s.lost_leases >= 2 THEN
-            IF v_suspect OR has_suspect(p_owner) THEN
+            IF v_suspect OR NOT may_take_suspect(v_tenant, v_step, p_owner, jsonb_array_length(p)) THEN
                 UPDATE step y SET ready_at = z.at, due_at = z.at, job_id = NULL
                 FROM (SELECT clock_timestamp() + make_interval(secs => 2 + 2 * random()) AS at) AS z
                 WHERE y.tenant_id = v_tenant AND y.id = v_step;
@@ -363,7 +376,7 @@ BEGIN
         v_told := v_told || ROW(s.run_id, v_seq, v_step, 'step.running', 'claim', 'ready', 'running',
             jsonb_build_object('attempt', c.attempt, 'wait_ms', (extract(epoch FROM clock_timestamp() - s.ready_at) * 1000)::bigint),
             NULL, r.trace_id, c.fence, v_item->>'traceparent')::nofx.told;
-        v_taken := v_taken || ROW(v_step, c.fence, v_seq, v_item->>'trace_id', v_item->>'span_id')::nofx.taken;
+        v_taken := v_taken || ROW(v_step, c.fence, v_seq, (v_item->>'job_id')::bigint, s.lost_leases = 0, v_item->>'trace_id', v_item->>'span_id')::nofx.taken;
         v_ords := v_ords || k;
     END LOOP;
     PERFORM set_config('nofx.telling', '', true);
@@ -392,7 +405,18 @@ BEGIN
 END
 $$;
 
--- The caller's step, its run locked, while its fence and its lease hold; else NX004.
+-- Whether a lease has run out that nobody has taken away: its holder may renew it.
+CREATE FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = p_step AND l.fence = p_fence;
+    RETURN FOUND;
+END
+$$;
+
+-- The caller's step, its run locked, while its fence and its lease hold; else NX004,
+-- or NX010 where the lease only has to be renewed.
 CREATE FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
     LANGUAGE plpgsql
 AS $$
@@ -400,6 +424,9 @@ DECLARE
     s nofx.locked_step := lock_step(p_step);
 BEGIN
     IF NOT is_held(s.tenant_id, s.run_id, s.id, p_fence) THEN
+        IF has_lapsed(s.tenant_id, s.id, p_fence) THEN
+            RAISE EXCEPTION 'step %: the lease under fence % has run out', p_step, p_fence USING ERRCODE = 'NX010';
+        END IF;
         RAISE EXCEPTION 'step %: fence % is lost', p_step, p_fence USING
             ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', s.fence);
     END IF;
@@ -539,11 +566,11 @@ BEGIN
 END
 $$;
 
--- What became of one finish: answer is ok; fenced when the lease is lost, and
--- then nothing was written; stale when this very attempt had ended like this
--- before. ended is the run's state when this ended it, seconds how long after its
--- creation. enqueue says that steps became ready that want a job, taken is the
--- successor that was claimed at once.
+-- What became of one finish: answer is ok; fenced when the lease is lost, or lapsed
+-- when it only has to be renewed, and then nothing was written; stale when this very
+-- attempt had ended like this before. ended is the run's state when this ended it,
+-- seconds how long after its creation. enqueue says that steps became ready that want
+-- a job, taken is the successor that was claimed at once.
 CREATE TYPE nofx.finished AS (ord int, answer text, ended text, seconds float8, enqueue boolean, taken uuid);
 
 -- Records what an attempt came to that did not simply succeed, or left more than
@@ -620,7 +647,7 @@ $$;
 -- Records what attempts came to. p is an array of {run_id, step_id, fence,
 -- traceparent, outcome, reason, failure_class, delay_s, exit_code, usage, outputs,
 -- checkpoints, artifacts, gate, wait, chain}; ord is the place in it. An item with
--- chain, {queue, trace_id, span_id}, takes a successor that it readied on that
+-- chain, {queue, job_id, trace_id, span_id}, takes a successor that it readied on that
 -- queue for the same worker, in the same transaction: the lease is the guarantee,
 -- so no job is needed.
 CREATE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid int, p_ttl interval)
@@ -678,7 +705,8 @@ BEGIN
         f := ROW(i, 'ok', NULL, NULL, false, NULL);
         IF NOT is_held(v_tenant, v_run, v_step, v_fence) THEN
             PERFORM lock_step(v_step); -- if it is there at all
-            f.answer := CASE WHEN EXISTS (SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = v_step
+            f.answer := CASE WHEN has_lapsed(v_tenant, v_step, v_fence) THEN 'lapsed' WHEN EXISTS (
+                SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = v_step
                 AND a.fence = v_fence AND a.outcome = v_item->>'outcome') THEN 'stale' ELSE 'fenced' END;
             v_done := v_done || f;
             CONTINUE;
@@ -746,7 +774,7 @@ BEGIN
                 v_seq := v_seq + 1;
                 v_told := v_told || ROW(v_run, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
                     jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_next_fence, v_cause)::nofx.told;
-                v_taken := v_taken || ROW(n.id, v_next_fence, v_seq, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
+                v_taken := v_taken || ROW(n.id, v_next_fence, v_seq, (v_item->'chain'->>'job_id')::bigint, true, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
                 f.taken := n.id;
                 v_running := v_running + 1;
             ELSE

@@ -6,7 +6,7 @@ GRANT USAGE ON SCHEMA river TO nofx_app, nofx_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA river TO nofx_app;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA river TO nofx_app;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA river TO nofx_app;
-GRANT SELECT ON river.river_job TO nofx_system;
+GRANT SELECT, UPDATE (state, finalized_at) ON river.river_job TO nofx_system;
 -- And what a later release of River adds.
 ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO nofx_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT USAGE, SELECT ON SEQUENCES TO nofx_app;
@@ -14,26 +14,93 @@ ALTER TABLE river.river_job SET (autovacuum_vacuum_scale_factor = 0.01);
 
 SET LOCAL ROLE nofx_system;
 
--- Renews the leases of one worker process in one statement. Steps that do not
--- come back are lost. A lease that has run out is renewed as well, as long as no
--- sweep took the step: after an outage of the database nobody's work is lost.
--- The order is that of every transaction that holds several leases.
-CREATE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval) RETURNS SETOF uuid
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+-- When workers last reached the database, and since when they do so again after a
+-- silence of all of them. Each heartbeat and each look for expired leases notes it. A
+-- crash or a failover forgets it, which counts as a silence.
+RESET ROLE;
+SET LOCAL ROLE nofx_owner;
+
+CREATE UNLOGGED TABLE nofx.contact (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    seen_at    timestamptz NOT NULL,
+    resumed_at timestamptz NOT NULL
+) WITH (fillfactor = 10);
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- Notes that a worker reached the database; none did for longer than p_gap means that
+-- there was an outage. Whoever finds another doing so leaves it to that one.
+CREATE FUNCTION nofx.note_contact(p_gap interval) RETURNS void
+    LANGUAGE plpgsql
 AS $$
-    WITH held AS (
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    PERFORM FROM contact WHERE seen_at NOT BETWEEN v_now - p_gap / 20 AND v_now FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        UPDATE contact SET seen_at = v_now, resumed_at = CASE WHEN seen_at < v_now - p_gap THEN v_now ELSE resumed_at END;
+    ELSIF NOT EXISTS (SELECT FROM contact) THEN
+        INSERT INTO contact (seen_at, resumed_at) VALUES (v_now, v_now) ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+
+-- Whether expired leases are left alone: for one TTL after the server started and
+-- after an outage was over, and while one seems to last. Nobody could renew meanwhile,
+-- and whoever comes back first must not take what the others are about to renew.
+CREATE FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    RETURN pg_postmaster_start_time() > v_now - p_ttl
+        OR coalesce((SELECT c.resumed_at > v_now - p_ttl OR c.seen_at < v_now - p_gap FROM contact c), true);
+END
+$$;
+
+-- Renews the leases of one worker process in one statement, and says of each that
+-- there still is whether it was renewed: one that another transaction has locked, such
+-- as a finish that takes long, is not waited for. Steps that do not come back are
+-- lost. A lease that has run out is renewed as well, as long as no sweep took the
+-- step: after an outage of the database nobody's work is lost. The order is that of
+-- every transaction that holds several leases.
+CREATE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) RETURNS TABLE (step_id uuid, renewed boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM note_contact(p_gap);
+    RETURN QUERY WITH held AS (
         SELECT l.tenant_id, l.step_id, l.fence FROM step_lease l
         JOIN unnest(p_steps, p_fences) AS h (step_id, fence) ON h.step_id = l.step_id AND h.fence = l.fence
-        ORDER BY l.step_id FOR NO KEY UPDATE OF l
+        ORDER BY l.step_id FOR NO KEY UPDATE OF l SKIP LOCKED
+    ), renewed AS (
+        UPDATE step_lease l SET lease_until = clock_timestamp() + p_ttl
+        FROM held h WHERE l.tenant_id = h.tenant_id AND l.step_id = h.step_id AND l.fence = h.fence
+        RETURNING l.step_id
     )
-    UPDATE step_lease l SET lease_until = clock_timestamp() + p_ttl
-    FROM held h WHERE l.tenant_id = h.tenant_id AND l.step_id = h.step_id AND l.fence = h.fence
-    RETURNING l.step_id
+    SELECT l.step_id, l.step_id IN (SELECT r.step_id FROM renewed r) FROM step_lease l
+    JOIN unnest(p_steps, p_fences) AS h (step_id, fence) ON h.step_id = l.step_id AND h.fence = l.fence;
+END
+$$;
+
+-- Notes that the tool of a step is about to begin, while the lease holds: of those
+-- whose lease was lost before this is not taken for granted.
+CREATE FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    UPDATE step_lease SET begun = true WHERE tenant_id = s.tenant_id AND step_id = s.id;
+END
 $$;
 
 -- Whether nothing will wake a ready step any more: it has no job for half a
 -- second, or for p_lost its job is gone, finished, put off for longer than that,
--- or with a worker that claimed nothing.
+-- due since longer than River takes to see it, or with a worker that claimed nothing.
 CREATE FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamptz, p_lost interval) RETURNS boolean
     LANGUAGE sql VOLATILE
 AS $$
@@ -43,61 +110,108 @@ AS $$
                 AND CASE j.state WHEN 'available' THEN true
                     WHEN 'running' THEN j.attempted_at > clock_timestamp() - p_lost
                     WHEN 'completed' THEN false WHEN 'cancelled' THEN false WHEN 'discarded' THEN false
-                    ELSE j.scheduled_at < clock_timestamp() + p_lost END) END
+                    ELSE j.scheduled_at BETWEEN clock_timestamp() - p_lost - interval '5 s' AND clock_timestamp() + p_lost END) END
 $$;
 
--- Rows whose time has come: kind is lease, backoff, wait, deadline or wakeup.
--- Leases are left alone until two TTLs after the server started, since an
--- outage makes every one of them look dead.
---
--- Every worker asks this each second. So it is planned once, and for scans that go
+-- What follows is asked by every worker each second, each kind by itself, so that one
+-- that fails keeps no other waiting. So it is planned once, and for scans that go
 -- along an index: these mark its entries of rows that are gone, which a bitmap scan
 -- reads anew each time until a vacuum, and large tables have that seldom. What that
 -- does to the costs would have some logins compile it.
-CREATE FUNCTION nofx.sweep_candidates(p_limit int, p_ttl interval, p_lost interval)
-    RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, kind text, leases_expired int, leases_total int, owners_expired int)
+
+-- Steps whose lease has run out, unless leases are left alone.
+CREATE FUNCTION nofx.due_leases(p_limit int, p_ttl interval, p_gap interval) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
 BEGIN
-    RETURN QUERY
-    WITH lease AS (
-        SELECT l.tenant_id, l.step_id FROM step_lease l
-        WHERE l.lease_until <= clock_timestamp() AND pg_postmaster_start_time() < clock_timestamp() - 2 * p_ttl
+    PERFORM note_contact(p_gap);
+    IF holds_off(p_ttl, p_gap) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY WITH late AS (
+        SELECT l.tenant_id, l.step_id FROM step_lease l WHERE l.lease_until <= clock_timestamp()
         FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
-    ), seen AS (
-        SELECT count(*) FILTER (WHERE x.lease_until <= clock_timestamp())::int AS expired, count(*)::int AS total,
-               count(DISTINCT x.owner) FILTER (WHERE x.lease_until <= clock_timestamp())::int AS owners
-        FROM step_lease x
-    ), backoff AS (
-        SELECT s.tenant_id, s.run_id, s.id FROM step s
-        WHERE s.state = 'retrying' AND s.due_at <= (SELECT clock_timestamp())
-        ORDER BY s.due_at FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
-    ), due AS (
-        SELECT s.tenant_id, s.run_id, s.id FROM step s
-        WHERE s.state = 'waiting' AND s.wait_until <= (SELECT clock_timestamp())
-        ORDER BY s.wait_until FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
-    ), late AS (
-        SELECT r.tenant_id, r.id FROM run r
-        WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.deadline <= (SELECT clock_timestamp())
-        ORDER BY r.deadline FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit
+    ) SELECT l.tenant_id, s.run_id, l.step_id FROM late l JOIN step s ON s.tenant_id = l.tenant_id AND s.id = l.step_id;
+END
+$$;
+
+-- Steps whose delay before another attempt is over.
+CREATE FUNCTION nofx.due_retries(p_limit int) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY SELECT s.tenant_id, s.run_id, s.id FROM step s
+    WHERE s.state = 'retrying' AND s.retry_at <= (SELECT clock_timestamp())
+    ORDER BY s.retry_at FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit;
+END
+$$;
+
+-- Steps whose wait is over.
+CREATE FUNCTION nofx.due_waits(p_limit int) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY SELECT s.tenant_id, s.run_id, s.id FROM step s
+    WHERE s.state = 'waiting' AND s.wait_until <= (SELECT clock_timestamp())
+    ORDER BY s.wait_until FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit;
+END
+$$;
+
+-- Runs whose deadline has passed.
+CREATE FUNCTION nofx.due_runs(p_limit int) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY SELECT r.tenant_id, r.id, NULL::uuid FROM run r
+    WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.deadline <= (SELECT clock_timestamp())
+    ORDER BY r.deadline FOR NO KEY UPDATE SKIP LOCKED LIMIT p_limit;
+END
+$$;
+
+-- Of the next p_rows ready steps after a place, those that nothing will wake. Each row
+-- also says the place to go on from, the last one alone where none is lost: a backlog
+-- is looked through bit by bit, as most of it has a job that waits its turn. Jobs are
+-- looked up one by one, since a join that was planned without a backlog never ends in
+-- one.
+CREATE FUNCTION nofx.lost_wake_ups(p_at timestamptz, p_step uuid, p_rows int, p_lost interval)
+    RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, next_at timestamptz, next_step uuid)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY WITH looked AS MATERIALIZED (
+        SELECT s.tenant_id, s.run_id, s.id, s.job_id, s.ready_at, s.due_at FROM step s
+        WHERE (s.due_at, s.id) > (p_at, p_step) AND s.due_at <= (SELECT clock_timestamp())
+        ORDER BY s.due_at, s.id LIMIT p_rows
+    ), place AS (
+        SELECT l.due_at, l.id FROM looked l OFFSET p_rows - 1
     ), lost AS (
-        -- Most of a backlog has a job that waits its turn: those go first. Each is looked
-        -- up by itself, since a join that was planned without a backlog never ends in one.
-        SELECT s.* FROM (
-            SELECT s.tenant_id, s.run_id, s.id, s.job_id, s.ready_at FROM step s
-            WHERE s.state = 'ready' AND s.due_at <= (SELECT clock_timestamp())
-              AND (SELECT j.state FROM river.river_job j WHERE j.id = s.job_id) IS DISTINCT FROM 'available'
-            OFFSET 0) AS s
-        WHERE wake_up_lost(s.job_id, s.ready_at, p_lost)
-          AND EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state IN ('queued', 'running', 'waiting'))
-        LIMIT p_limit
+        SELECT l.tenant_id, l.run_id, l.id FROM (
+            SELECT x.* FROM looked x
+            WHERE (SELECT j.state FROM river.river_job j WHERE j.id = x.job_id) IS DISTINCT FROM 'available' OFFSET 0) AS l
+        WHERE wake_up_lost(l.job_id, l.ready_at, p_lost)
+          AND EXISTS (SELECT FROM run r WHERE r.tenant_id = l.tenant_id AND r.id = l.run_id AND r.state IN ('queued', 'running', 'waiting'))
     )
-    SELECT l.tenant_id, s.run_id, l.step_id, 'lease', n.expired, n.total, n.owners
-    FROM lease l JOIN step s ON s.tenant_id = l.tenant_id AND s.id = l.step_id, seen n
-    UNION ALL SELECT b.tenant_id, b.run_id, b.id, 'backoff', 0, 0, 0 FROM backoff b
-    UNION ALL SELECT d.tenant_id, d.run_id, d.id, 'wait', 0, 0, 0 FROM due d
-    UNION ALL SELECT n.tenant_id, n.id, NULL, 'deadline', 0, 0, 0 FROM late n
-    UNION ALL SELECT w.tenant_id, w.run_id, w.id, 'wakeup', 0, 0, 0 FROM lost w;
+    SELECT l.tenant_id, l.run_id, l.id, p.due_at, p.id FROM (SELECT) AS always LEFT JOIN lost l ON true LEFT JOIN place p ON true;
+END
+$$;
+
+-- Ends the River jobs of workers that are gone, but for those that carry a lease,
+-- which go with it; says how many.
+CREATE FUNCTION nofx.end_stray_jobs(p_silent interval, p_limit int) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
+AS $$
+DECLARE
+    v_ended bigint;
+BEGIN
+    UPDATE river.river_job SET state = 'cancelled', finalized_at = clock_timestamp()
+    WHERE state = 'running' AND id = ANY (ARRAY(
+        SELECT j.id FROM river.river_job j
+        WHERE j.state = 'running' AND j.attempted_at < clock_timestamp() - p_silent
+          AND NOT j.id = ANY (ARRAY(SELECT l.job_id FROM step_lease l WHERE l.job_id IS NOT NULL))
+          AND NOT EXISTS (SELECT FROM worker w WHERE w.id = j.attempted_by[cardinality(j.attempted_by)] AND w.seen_at >= clock_timestamp() - p_silent)
+        LIMIT p_limit));
+    GET DIAGNOSTICS v_ended = ROW_COUNT;
+    RETURN v_ended;
 END
 $$;
 
@@ -114,40 +228,53 @@ BEGIN
 END
 $$;
 
--- Handles one candidate under its locks, after a second look. p_counts says
--- whether a lost lease counts towards poison. Answers the transition made, or
--- NULL when the run is held or the second look found nothing to do.
-CREATE FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_counts boolean, p_lost interval) RETURNS text
+-- Handles one candidate under its locks, after a second look. Answers the transition
+-- made, or NULL when the run is held or the second look found nothing to do.
+--
+-- A lost lease counts towards poison where the step's tool had begun and no other step
+-- ran in that worker; any other only delays, and the tenth of whatever kind is the
+-- last, so that a step that always has company ends as well.
+CREATE FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     l nofx.locked_step;
     s record;
+    v_lease record;
+    v_kills int;
     v_event text;
-    v_until timestamptz;
     v_gate uuid;
 BEGIN
     IF NOT try_run((SELECT x.run_id FROM step x WHERE x.tenant_id = tenant() AND x.id = p_step)) THEN
         RETURN NULL;
     END IF;
     l := lock_step(p_step);
-    SELECT x.ready_at, x.wait_until, x.job_id, x.lost_leases INTO s FROM step x WHERE x.tenant_id = l.tenant_id AND x.id = l.id;
+    SELECT x.ready_at, x.wait_until, x.job_id, x.lost_leases, x.kills INTO s FROM step x WHERE x.tenant_id = l.tenant_id AND x.id = l.id;
     CASE
     WHEN p_kind = 'lease' AND l.state = 'running' THEN
-        -- Locked, so that a heartbeat is either seen here or told that it is late.
-        SELECT x.lease_until INTO v_until FROM step_lease x WHERE x.tenant_id = l.tenant_id AND x.step_id = l.id FOR UPDATE;
-        IF v_until > clock_timestamp() THEN
+        -- Locked, so that a heartbeat is either seen here or told that it is late. Whether
+        -- the owner has others is asked in the same look: of two sweepers that each take one
+        -- of them at once, both see the other's or its mark.
+        SELECT x.lease_until, x.owner, x.begun, x.beside OR EXISTS (
+            SELECT FROM step_lease y WHERE y.owner = x.owner AND y.step_id <> x.step_id) AS beside INTO v_lease
+        FROM step_lease x WHERE x.tenant_id = l.tenant_id AND x.step_id = l.id FOR UPDATE OF x;
+        IF v_lease.lease_until > clock_timestamp() OR holds_off(p_ttl, p_gap) THEN
             RETURN NULL;
         END IF;
-        v_event := CASE WHEN p_counts AND s.lost_leases >= 2 THEN 'poison' WHEN is_doomed(l.tenant_id, l.run_id, l.id, l.fence) THEN 'cancel' ELSE 'lease_expired' END;
-        UPDATE step SET event = v_event, version = version + 1, lost_leases = lost_leases + p_counts::int,
-            reason = CASE v_event WHEN 'poison' THEN 'poisoned: the lease was lost three times' WHEN 'cancel' THEN 'run_failed' ELSE 'the lease of its worker expired' END,
+        UPDATE step_lease x SET beside = true WHERE (x.tenant_id, x.step_id) IN (
+            SELECT y.tenant_id, y.step_id FROM step_lease y WHERE y.owner = v_lease.owner AND y.step_id <> l.id AND NOT y.beside
+            FOR NO KEY UPDATE SKIP LOCKED);
+        v_kills := s.kills + (v_lease.begun AND NOT v_lease.beside)::int;
+        v_event := CASE WHEN is_doomed(l.tenant_id, l.run_id, l.id, l.fence) THEN 'cancel' WHEN v_kills >= 3 OR s.lost_leases >= 9 THEN 'poison' ELSE 'lease_expired' END;
+        UPDATE step SET event = v_event, version = version + 1, lost_leases = s.lost_leases + 1, kills = v_kills,
+            reason = CASE v_event WHEN 'cancel' THEN 'run_failed' WHEN 'lease_expired' THEN 'the lease of its worker expired'
+                ELSE CASE WHEN v_kills >= 3 THEN 'poisoned: three workers died while they ran nothing else' ELSE 'poisoned: the lease was lost ten times' END END,
             failure_class = CASE v_event WHEN 'poison' THEN 'poisoned' WHEN 'cancel' THEN 'cancelled' END,
             -- Not at once beside those that were lost with it: it may be what kills its
             -- worker. From here on claim_steps keeps them apart.
             ready_at = clock_timestamp() + CASE WHEN s.lost_leases >= 1 THEN make_interval(secs => 10 + 20 * random()) ELSE interval '0' END
         WHERE tenant_id = l.tenant_id AND id = l.id;
-    WHEN p_kind = 'backoff' AND l.state = 'retrying' AND s.ready_at <= clock_timestamp() THEN
+    WHEN p_kind = 'retry' AND l.state = 'retrying' AND s.ready_at <= clock_timestamp() THEN
         v_event := 'backoff_elapsed';
         PERFORM step_transition(l.id, v_event);
     WHEN p_kind = 'wait' AND l.state = 'waiting' AND s.wait_until <= clock_timestamp() THEN
@@ -168,6 +295,7 @@ BEGIN
         -- A fresh wake-up makes any older job of the step stale.
         UPDATE step SET wake_seq = wake_seq + 1, job_id = NULL
         WHERE tenant_id = l.tenant_id AND id = l.id;
+        PERFORM end_job(s.job_id);
         RETURN 'wakeup';
     ELSE
         RETURN NULL;
@@ -233,9 +361,15 @@ AS $$
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.heartbeat(uuid[], bigint[], interval),
-    nofx.sweep_candidates(int, interval, interval),
-    nofx.sweep_step(uuid, text, boolean, interval),
+    nofx.heartbeat(uuid[], bigint[], interval, interval),
+    nofx.begin_tool(uuid, bigint),
+    nofx.due_leases(int, interval, interval),
+    nofx.due_retries(int),
+    nofx.due_waits(int),
+    nofx.due_runs(int),
+    nofx.lost_wake_ups(timestamptz, uuid, int, interval),
+    nofx.end_stray_jobs(interval, int),
+    nofx.sweep_step(uuid, text, interval, interval, interval),
     nofx.sweep_run(uuid),
     nofx.delete_expired(int),
     nofx.event_heads(uuid[], uuid[]),

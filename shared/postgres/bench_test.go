@@ -131,11 +131,11 @@ func BenchmarkHistory(b *testing.B) {
 		b.Run(fmt.Sprint(finished), func(b *testing.B) {
 			s := setup(b)
 			s.history(b, finished)
-			rules := postgres.SweepRules{LeaseTTL: 0, Lost: 5 * time.Second, Limit: 200}
+			rules := postgres.SweepRules{LeaseRules: postgres.LeaseRules{TTL: 0}, Lost: 5 * time.Second, Limit: 200}
 			var due, counts, life time.Duration
 			for b.Loop() {
 				start := time.Now()
-				if _, err := s.Due(s.ctx, rules); err != nil {
+				if _, err := s.due(s.ctx, rules); err != nil {
 					b.Fatal(err)
 				}
 				due += time.Since(start)

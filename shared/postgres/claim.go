@@ -60,9 +60,10 @@ type Pre func(*Claim) (*Checkpoint, error)
 
 // Wake asks for the step that a job wakes for.
 type Wake struct {
-	Job  job.Step
-	Span trace.SpanContext // of the attempt to come
-	Pre  Pre
+	Job   job.Step
+	JobID int64             // River's, of which the lease tells whoever takes it away
+	Span  trace.SpanContext // of the attempt to come
+	Pre   Pre
 }
 
 // Claim is ClaimSteps for one step.
@@ -81,7 +82,7 @@ func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.D
 	tenant := wakes[0].Job.TenantID
 	items := make([]map[string]any, len(wakes))
 	for i, wake := range wakes {
-		items[i] = map[string]any{"step_id": wake.Job.StepID, "wake_seq": wake.Job.WakeSeq, "traceparent": spanParent(wake.Span),
+		items[i] = map[string]any{"step_id": wake.Job.StepID, "wake_seq": wake.Job.WakeSeq, "job_id": wake.JobID, "traceparent": spanParent(wake.Span),
 			"trace_id": wake.Span.TraceID().String(), "span_id": wake.Span.SpanID().String()}
 	}
 	doc, err := document(items)

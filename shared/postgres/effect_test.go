@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -37,7 +36,7 @@ func TestEffect(t *testing.T) {
 		t.Errorf("BeginEffect() = %+v, want %s and no result", e, key)
 	}
 	s.expire(t, id)
-	if made := s.sweep(t, postgres.SweepRules{LeaseTTL: time.Millisecond}); len(made) != 1 || made[0] != "lease_expired" {
+	if made := s.sweep(t, postgres.SweepRules{}); len(made) != 1 || made[0] != "lease_expired" {
 		t.Fatalf("sweep = %v, want the lease expired", made)
 	}
 
@@ -73,8 +72,8 @@ func TestEffect(t *testing.T) {
 		}
 	}
 	s.finish(t, second, "retry")
-	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp(), due_at = clock_timestamp() WHERE id = $1", id)
-	s.sweep(t, postgres.SweepRules{LeaseTTL: time.Hour})
+	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp(), retry_at = clock_timestamp() WHERE id = $1", id)
+	s.sweep(t, postgres.SweepRules{})
 	third := s.claim(t, id)
 	if e := s.begin(t, third, "http", digestOf("1")); e.Key != key || string(e.Result) != `{"status": 201}` {
 		t.Errorf("BeginEffect(done) = %+v, want its result", e)

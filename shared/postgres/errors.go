@@ -50,6 +50,8 @@ func mapError(err error) error {
 			noun = n
 		}
 		return fault.New(fault.NotFound, "not-found", "no such %s", noun).Because(err)
+	case "NX010":
+		return leaseLapsed().Because(err)
 	case "NX009":
 		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not let it pass").Because(err)
 	}
@@ -62,6 +64,12 @@ func mapError(err error) error {
 		return unavailable(err)
 	}
 	return err
+}
+
+// leaseLapsed is the error of who holds a lease that has run out and that nobody has
+// taken away: after the next renewal it goes on.
+func leaseLapsed() *fault.Error {
+	return fault.New(fault.Unavailable, "lease-lapsed", "the lease has run out and is to be renewed first")
 }
 
 func unavailable(err error) error {

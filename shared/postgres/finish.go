@@ -41,14 +41,16 @@ type Finish struct {
 // worker, in the same transaction.
 type Chain struct {
 	Queue string
+	JobID int64             // River's, that goes on with it
 	Span  trace.SpanContext // of the attempt to come
 	Pre   Pre
 }
 
 // Finished is what became of a Finish.
 type Finished struct {
-	// Err is fault.Fenced where the lease was lost and nothing was written. An
-	// attempt that had been recorded like this before is no error.
+	// Err is fault.Fenced where the lease was lost and nothing was written, and
+	// fault.Unavailable where it has run out and is to be renewed first. An attempt that
+	// had been recorded like this before is no error.
 	Err   error
 	Next  *Claim        // the step taken by Chain
 	Ended run.State     // the run's, when this ended it
@@ -136,6 +138,8 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			switch answer {
 			case "fenced":
 				d.Err = fault.New(fault.Fenced, "fenced", "step %s: fence %d is lost", f.Claim.StepID, f.Claim.Fence)
+			case "lapsed":
+				d.Err = leaseLapsed()
 			case "ok":
 				for _, ck := range f.Checkpoints {
 					blobs, objects = append(blobs, ck.Blobs...), append(objects, ck.Objects...)
@@ -230,7 +234,7 @@ func (f Finish) item() map[string]any {
 		item["wait"] = wait
 	}
 	if c := f.Chain; c != nil {
-		item["chain"] = map[string]any{"queue": c.Queue, "trace_id": c.Span.TraceID().String(), "span_id": c.Span.SpanID().String()}
+		item["chain"] = map[string]any{"queue": c.Queue, "job_id": c.JobID, "trace_id": c.Span.TraceID().String(), "span_id": c.Span.SpanID().String()}
 	}
 	return item
 }

@@ -84,7 +84,7 @@ func TestDecisionRaces(t *testing.T) {
 		ends   map[bool]string // by whether the approval won
 	}{
 		"expiry": {1000, func(s *store, r run.Run, step, gate uuid.UUID) (bool, error) {
-			event, err := s.Sweep(s.ctx, postgres.Due{TenantID: s.tenant, RunID: r.ID, StepID: &step, Kind: "wait"}, rules, func() error { return nil })
+			event, err := s.Sweep(s.ctx, postgres.Due{TenantID: s.tenant, RunID: r.ID, StepID: &step, Kind: postgres.DueWait}, rules, func() error { return nil })
 			return event == "expire", err
 		}, map[bool]string{true: "running m:succeeded b:ready", false: "failed m:failed b:skipped"}},
 		"reject": {100, func(s *store, _ run.Run, _, gate uuid.UUID) (bool, error) {

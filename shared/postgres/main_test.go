@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -181,11 +182,25 @@ func (s *store) do(t testing.TB, step uuid.UUID, event string) postgres.Finish {
 	return s.finish(t, s.claim(t, step), event)
 }
 
-// sweep handles everything that is due and returns the transitions made.
+// due is everything that is due.
+func (s *store) due(ctx context.Context, r postgres.SweepRules) (list []postgres.Due, err error) {
+	r.Gap = cmp.Or(r.Gap, time.Hour)
+	for _, kind := range postgres.DueKinds {
+		more, err := s.Due(ctx, kind, r, &postgres.SweepPlace{})
+		if err != nil {
+			return nil, fmt.Errorf("due as %s: %w", kind, err)
+		}
+		list = append(list, more...)
+	}
+	return list, nil
+}
+
+// sweep handles everything that is due and returns the transitions made. Unless the
+// rules tell a gap, there was no outage.
 func (s *store) sweep(t testing.TB, r postgres.SweepRules) []string {
 	t.Helper()
-	r.Limit = 200
-	due, err := s.Due(s.ctx, r)
+	r.Limit, r.Gap = 200, cmp.Or(r.Gap, time.Hour)
+	due, err := s.due(s.ctx, r)
 	if err != nil {
 		t.Fatalf("Due(%+v) = %v", r, err)
 	}

@@ -26,7 +26,7 @@ func TestSilence(t *testing.T) {
 			return err
 		},
 		"across tenants": func(ctx context.Context, db *postgres.DB, _ uuid.UUID) error {
-			_, err := db.Due(ctx, postgres.SweepRules{LeaseTTL: ttl, Lost: ttl, Limit: 1})
+			_, err := db.Due(ctx, postgres.DueLease, postgres.SweepRules{LeaseRules: postgres.LeaseRules{TTL: ttl}, Lost: ttl, Limit: 1}, nil)
 			return err
 		},
 		"ready": func(ctx context.Context, db *postgres.DB, _ uuid.UUID) error { return db.Ready(ctx) },

@@ -231,11 +231,13 @@ func (s *store) until(t testing.TB, what, question string) {
 	}
 }
 
-// Whoever lost the lease changes nothing: not a row in any table.
+// Whoever lost the lease changes nothing: not a row in any table. Nor does one whose
+// lease has run out, until it is renewed.
 func TestFenced(t *testing.T) {
 	t.Parallel()
+	const ranOut = "lease ran out"
 	for name, lose := range map[string]func(t *testing.T, s *store, c *postgres.Claim){
-		"lease ran out": func(t *testing.T, s *store, c *postgres.Claim) { s.expire(t, c.StepID) },
+		ranOut: func(t *testing.T, s *store, c *postgres.Claim) { s.expire(t, c.StepID) },
 		"swept": func(t *testing.T, s *store, c *postgres.Claim) {
 			s.expire(t, c.StepID)
 			s.sweep(t, postgres.SweepRules{})
@@ -263,21 +265,28 @@ func TestFenced(t *testing.T) {
 			c := s.claim(t, steps["a"].ID)
 			lose(t, s, c)
 			before := s.image(t)
+			want := fault.Fenced
+			if name == ranOut {
+				want = fault.Unavailable
+			}
 			for _, event := range []string{"succeed", "fail", "retry", "interrupted", "timer", "approval", "gate failed"} {
 				f := outcome(c, event)
 				ck := checkpoint(run.PostCheckpoint)
 				ck.Blobs = []postgres.Blob{{SHA256: [32]byte{9}, Size: 1, Len: 1}}
 				f.Checkpoints = append(f.Checkpoints, ck)
 				f.Artifacts = []run.Artifact{{ID: run.NewID(), Name: "x", Key: "k", MediaType: "text/plain", SHA256: make([]byte, 32)}}
-				if err := s.FinishStep(s.ctx, f); !errors.Is(err, fault.Fenced) {
-					t.Errorf("FinishStep(%s) = %v, want fenced", event, err)
+				if err := s.FinishStep(s.ctx, f); !errors.Is(err, want) {
+					t.Errorf("FinishStep(%s) = %v, want %v", event, err, want)
 				}
 			}
-			if err := s.RecordCheckpoint(s.ctx, c, checkpoint(run.PreCheckpoint)); !errors.Is(err, fault.Fenced) {
-				t.Errorf("RecordCheckpoint() = %v, want fenced", err)
+			if err := s.RecordCheckpoint(s.ctx, c, checkpoint(run.PreCheckpoint)); !errors.Is(err, want) {
+				t.Errorf("RecordCheckpoint() = %v, want %v", err, want)
 			}
-			if err := s.RecordLogChunk(s.ctx, c, postgres.LogChunk{N: 1, Key: "k", SHA256: make([]byte, 32)}); !errors.Is(err, fault.Fenced) {
-				t.Errorf("RecordLogChunk() = %v, want fenced", err)
+			if err := s.RecordLogChunk(s.ctx, c, postgres.LogChunk{N: 1, Key: "k", SHA256: make([]byte, 32)}); !errors.Is(err, want) {
+				t.Errorf("RecordLogChunk() = %v, want %v", err, want)
+			}
+			if err := s.BeginTool(s.ctx, c); !errors.Is(err, want) {
+				t.Errorf("BeginTool() = %v, want %v", err, want)
 			}
 			s.wantUntouched(t, "a fenced worker", before)
 		})
@@ -370,7 +379,7 @@ func TestNothingIsToComeOfAFailedRun(t *testing.T) {
 	t.Parallel()
 	lose := func(t *testing.T, s *store, c *postgres.Claim) {
 		s.expire(t, c.StepID)
-		s.sweep(t, postgres.SweepRules{LeaseTTL: time.Millisecond})
+		s.sweep(t, postgres.SweepRules{})
 	}
 	signal := func(t *testing.T, s *store, c *postgres.Claim) {
 		f := outcome(c, "timer")
@@ -497,7 +506,7 @@ func TestRetries(t *testing.T) {
 		if made := s.sweep(t, postgres.SweepRules{}); made != nil {
 			t.Errorf("sweep before the time = %v, want nothing", made)
 		}
-		s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp(), due_at = clock_timestamp() WHERE id = $1", a)
+		s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp(), retry_at = clock_timestamp() WHERE id = $1", a)
 		if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[backoff_elapsed]" {
 			t.Errorf("sweep when due = %v, want [backoff_elapsed]", made)
 		}

@@ -43,8 +43,8 @@ func TestLeaseExpires(t *testing.T) {
 	if n := s.jobs(t, a); n != 1 {
 		t.Errorf("jobs of the new wake-up = %d, want 1", n)
 	}
-	if held, err := s.Heartbeat(s.ctx, []postgres.Lease{{StepID: a, Fence: c.Fence}}, ttl); err != nil || len(held) != 0 {
-		t.Errorf("Heartbeat(swept) = %v, %v, want nothing held", held, err)
+	if renewed, locked, err := s.Heartbeat(s.ctx, []postgres.Lease{{StepID: a, Fence: c.Fence}}, calm); err != nil || len(renewed)+len(locked) != 0 {
+		t.Errorf("Heartbeat(swept) = %v, %v, %v, want nothing held", renewed, locked, err)
 	}
 	if again := s.claim(t, a); again.Fence <= c.Fence+1 || again.LostLeases != 1 {
 		t.Errorf("Claim() = fence %d, %d lost leases, want above %d and 1", again.Fence, again.LostLeases, c.Fence+1)
@@ -52,160 +52,175 @@ func TestLeaseExpires(t *testing.T) {
 	s.wantSound(t)
 }
 
-// After a Postgres start every lease looks dead; until two TTLs later none is
-// taken. A heartbeat brings one back that ran out and was not swept.
+// calm are rules under which a silence of an hour is no outage.
+var calm = postgres.LeaseRules{TTL: ttl, Gap: time.Hour}
+
+// After a Postgres start and after an outage every lease looks dead: none is taken for
+// one TTL from when workers reach the database again, whoever comes back first, nor
+// while none does. A heartbeat brings one back that ran out and was not swept.
 func TestLeasesAfterAnOutage(t *testing.T) {
 	t.Parallel()
-	s := setup(t)
-	r, steps := s.create(t, "a:", "b:")
-	a, b := s.claim(t, steps["a"].ID), s.claim(t, steps["b"].ID)
-	s.expire(t, a.StepID, b.StepID)
-	if made := s.sweep(t, postgres.SweepRules{LeaseTTL: 24 * time.Hour}); made != nil {
-		t.Errorf("sweep within two TTLs of the server's start = %v, want nothing", made)
+	second := postgres.LeaseRules{TTL: time.Second, Gap: time.Hour}
+	contact := func(seen, resumed string) string {
+		return fmt.Sprintf("UPDATE nofx.contact SET seen_at = clock_timestamp() - interval '%s', resumed_at = clock_timestamp() - interval '%s'", seen, resumed)
 	}
-	held, err := s.Heartbeat(s.ctx, []postgres.Lease{{a.StepID, a.Fence}, {b.StepID, b.Fence + 1}, {uuid.New(), 1}}, ttl)
-	if err != nil || len(held) != 1 || held[0] != a.StepID {
-		t.Errorf("Heartbeat() = %v, %v, want %s alone", held, err, a.StepID)
-	}
-	s.finish(t, a, "succeed")
-	s.wantStates(t, r.ID, "running a:succeeded b:running")
-	if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[lease_expired]" {
-		t.Errorf("sweep later = %s, want [lease_expired]", made)
-	}
-}
-
-// The third worker that a step takes with it is the last. From the second loss
-// on it is kept from its neighbours for a while.
-func TestPoison(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	r, steps := s.create(t, "a:", "b: a")
-	a := steps["a"].ID
-	for loss := 1; loss <= 3; loss++ {
-		s.claim(t, a)
-		s.expire(t, a)
-		want := map[bool]string{true: "poison", false: "lease_expired"}[loss == 3]
-		if made := s.sweep(t, postgres.SweepRules{}); !slices.Equal(made, []string{want}) {
-			t.Fatalf("sweep after loss %d = %v, want [%s]", loss, made, want)
-		}
-		if loss == 3 {
-			break
-		}
-		delay := one[float64](t, s, "SELECT extract(epoch FROM ready_at - clock_timestamp())::float8 FROM nofx.step WHERE id = $1", a)
-		if jobs := s.jobs(t, a); loss == 1 && (delay > 0 || jobs != 1) || loss == 2 && (delay < 5 || delay > 31 || jobs != 0) {
-			t.Errorf("after loss %d: due in %.1f s with %d jobs, want at once with one, or 10–30 s with none", loss, delay, jobs)
-		}
-		if loss == 2 {
-			if made := s.sweep(t, postgres.SweepRules{}); made != nil {
-				t.Errorf("sweep during the delay = %v, want nothing", made)
+	for name, tt := range map[string]struct {
+		rules  postgres.LeaseRules
+		before string // what has happened to the database
+		stale  bool   // the lease was found before that
+		want   string
+	}{
+		"the server has just started":       {postgres.LeaseRules{TTL: 24 * time.Hour, Gap: time.Hour}, contact("1 s", "2 days"), false, "[]"},
+		"no outage":                         {second, contact("1 s", "1 day"), false, "[lease_expired]"},
+		"a pause that is no outage":         {second, contact("59 minutes", "1 day"), false, "[lease_expired]"},
+		"an outage that is just over":       {second, contact("61 minutes", "1 day"), false, "[]"},
+		"an outage over for less than TTL":  {postgres.LeaseRules{TTL: 24 * time.Hour, Gap: time.Hour}, contact("1 s", "23 hours"), false, "[]"},
+		"an outage over for a TTL":          {second, contact("1 s", "2 s"), false, "[lease_expired]"},
+		"a failover to one that knows none": {second, "DELETE FROM nofx.contact", false, "[]"},
+		"found before an outage":            {second, contact("61 minutes", "1 day"), true, "[]"},
+		"found before, and no outage":       {second, contact("1 s", "1 day"), true, "[lease_expired]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			r, steps := s.create(t, "a:", "b:")
+			a, b := s.claim(t, steps["a"].ID), s.claim(t, steps["b"].ID)
+			if _, _, err := s.Heartbeat(s.ctx, nil, calm); err != nil { // the first contact
+				t.Fatal(err)
 			}
-			s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE id = $1", a)
-			if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[wakeup]" || s.jobs(t, a) != 1 {
-				t.Errorf("sweep after the delay = %s and %d jobs, want [wakeup] and 1", made, s.jobs(t, a))
+			s.until(t, "the server is older than the shortest TTL", "SELECT pg_postmaster_start_time() < clock_timestamp() - interval '1 s'")
+			s.exec(t, tt.before)
+			s.expire(t, a.StepID)
+			made := ""
+			rules := postgres.SweepRules{LeaseRules: tt.rules}
+			if tt.stale {
+				event, err := s.Sweep(s.ctx, postgres.Due{TenantID: s.tenant, RunID: r.ID, StepID: &a.StepID, Kind: postgres.DueLease}, rules, func() error { return nil })
+				if err != nil {
+					t.Fatalf("Sweep() = %v", err)
+				}
+				made = "[" + event + "]"
+			} else {
+				made = fmt.Sprint(s.sweep(t, rules))
 			}
-		}
-	}
-	s.wantStates(t, r.ID, "failed a:failed b:skipped")
-	if d, err := s.Run(s.ctx, s.tenant, r.ID); err != nil || d.FailureClass != run.ClassPoisoned {
-		t.Errorf("Run().FailureClass = %s, %v, want poisoned", d.FailureClass, err)
-	}
-	s.wantSound(t)
-}
-
-// Steps that two workers died under never run on one worker together, whether
-// they are claimed in one transaction, in two at once or one after the other.
-// Another worker takes the second, and all others run beside them.
-func TestSuspectsRunApart(t *testing.T) {
-	t.Parallel()
-	s := setup(t)
-	w1, w2 := postgres.Worker{ID: "w1", PID: 1}, postgres.Worker{ID: "w2", PID: 2}
-	suspect := func() uuid.UUID {
-		_, steps := s.create(t, "a:")
-		s.exec(t, "UPDATE nofx.step SET lost_leases = 2 WHERE id = $1", steps["a"].ID)
-		return steps["a"].ID
-	}
-	wake := func(steps ...uuid.UUID) (list []postgres.Wake) {
-		for _, id := range steps {
-			list = append(list, postgres.Wake{Job: wakeUp(s.tenant, id, s.wakeSeq(t, id)), Span: trace.SpanContextFromContext(s.ctx), Pre: noCheckpoint})
-		}
-		return list
-	}
-	take := func(w postgres.Worker, steps ...uuid.UUID) (taken []*postgres.Claim) {
-		claims, err := s.ClaimSteps(s.ctx, wake(steps...), w, ttl)
-		if err != nil {
-			t.Fatalf("ClaimSteps(%v) = %v", steps, err)
-		}
-		for _, c := range claims {
-			if c != nil {
-				taken = append(taken, c)
+			if made != tt.want {
+				t.Fatalf("sweep = %s, want %s", made, tt.want)
 			}
-		}
-		return taken
-	}
-	_, steps := s.create(t, "a:")
-	a, b, plain := suspect(), suspect(), steps["a"].ID
-
-	first := take(w1, a, plain, b)
-	if len(first) != 2 || first[0].StepID != a || first[1].StepID != plain {
-		t.Fatalf("claims in one = %v, want the first suspect and the plain step", first)
-	}
-	delay := one[float64](t, s, "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM nofx.step WHERE id = $1 AND job_id IS NULL AND ready_at = due_at", b)
-	if delay < 0.5 || delay > 4 {
-		t.Errorf("the other suspect is due in %.1f s, want 2–4", delay)
-	}
-	again := func(id uuid.UUID) {
-		t.Helper()
-		s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE id = $1", id)
-		if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[wakeup]" || s.jobs(t, id) == 0 {
-			t.Fatalf("sweep once it is due = %s with %d jobs, want [wakeup] and a job", made, s.jobs(t, id))
-		}
-	}
-	again(b)
-	if got := take(w1, b); got != nil {
-		t.Errorf("claim beside a suspect = %v, want nothing", got)
-	}
-	again(b)
-	other := take(w2, b)
-	if len(other) != 1 {
-		t.Fatalf("claim by another worker = %v, want the suspect", other)
-	}
-	s.finish(t, first[0], "succeed")
-
-	// Two transactions of a worker at once.
-	c, d := suspect(), suspect()
-	var both sync.WaitGroup
-	var taken atomic.Int64
-	for _, list := range [][]postgres.Wake{wake(c), wake(d)} {
-		both.Go(func() {
-			claims, err := s.ClaimSteps(s.ctx, list, w1, ttl)
-			if err != nil {
-				t.Errorf("ClaimSteps() = %v", err)
-			} else if claims[0] != nil {
-				taken.Add(1)
+			if tt.want != "[]" {
+				return
 			}
+			wantKind(t, "FinishStep(the lease has run out)", s.FinishStep(s.ctx, outcome(a, "succeed")), fault.Unavailable, "lease-lapsed")
+			wantKind(t, "RecordCheckpoint(the lease has run out)", s.RecordCheckpoint(s.ctx, a, checkpoint(run.PreCheckpoint)), fault.Unavailable, "lease-lapsed")
+			renewed, locked, err := s.Heartbeat(s.ctx, []postgres.Lease{{a.StepID, a.Fence}, {b.StepID, b.Fence + 1}, {uuid.New(), 1}}, calm)
+			if err != nil || len(renewed) != 1 || renewed[0] != a.StepID || locked != nil {
+				t.Errorf("Heartbeat() = %v, %v, %v, want %s alone renewed", renewed, locked, err, a.StepID)
+			}
+			s.finish(t, a, "succeed")
+			s.wantStates(t, r.ID, "running a:succeeded b:running")
 		})
 	}
-	both.Wait()
-	if n := taken.Load(); n != 1 {
-		t.Errorf("suspects claimed by two transactions at once = %d, want 1", n)
-	}
-	s.wantSound(t)
 }
 
-// When most of the fleet's leases ran out at once no step is to blame; when one
-// worker of several died, its steps are counted.
-func TestMassExpiryDoesNotCount(t *testing.T) {
+// A heartbeat waits for nobody: a lease that another transaction has locked is not
+// renewed, nor lost, and all others are renewed.
+func TestHeartbeatPassesOverALock(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:", "b:")
+	a, b := s.claim(t, steps["a"].ID), s.claim(t, steps["b"].ID)
+	tx, err := s.Admin.Begin(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(s.ctx)
+	if _, err := tx.Exec(s.ctx, "SELECT FROM nofx.step_lease WHERE step_id = $1 FOR UPDATE", a.StepID); err != nil {
+		t.Fatal(err)
+	}
+	renewed, locked, err := s.Heartbeat(s.ctx, []postgres.Lease{{a.StepID, a.Fence}, {b.StepID, b.Fence}}, calm)
+	if err != nil || !slices.Equal(renewed, []uuid.UUID{b.StepID}) || !slices.Equal(locked, []uuid.UUID{a.StepID}) {
+		t.Errorf("Heartbeat() = renewed %v, locked %v, %v, want b renewed and a locked", renewed, locked, err)
+	}
+}
+
+// hasten makes a step due at once that was delayed, and wakes it.
+func (s *store) hasten(t testing.TB, step uuid.UUID) {
+	t.Helper()
+	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE id = $1", step)
+	if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[wakeup]" || s.jobs(t, step) != 1 {
+		t.Fatalf("sweep after the delay = %s and %d jobs, want [wakeup] and 1", made, s.jobs(t, step))
+	}
+}
+
+// The third worker that a step takes with it while it runs alone there is the last, and
+// so is the tenth in whatever company. From the second loss on it is kept from others
+// for a while.
+func TestPoison(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		owners  []string // of the running steps
-		expired int      // how many of them, from the first
-		counts  bool
+		company bool // another step runs in the worker
+		begins  bool // the tool begins, which is noted from the second attempt on
+		losses  int  // until it is poisoned
 	}{
-		"all of two workers":   {[]string{"w1", "w1", "w2", "w2"}, 4, false},
-		"three of two workers": {[]string{"w1", "w1", "w2", "w2"}, 3, false},
-		"one worker of two":    {[]string{"w1", "w1", "w2", "w2"}, 2, true},
-		"the only worker":      {[]string{"w1", "w1", "w1", "w1", "w1"}, 5, true},
-		"the only step":        {[]string{"w1"}, 1, true},
+		"alone":               {false, true, 3},
+		"beside another":      {true, true, 10},
+		"before it had begun": {false, false, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			r, steps := s.create(t, "a:", "b: a")
+			a := steps["a"].ID
+			for loss := 1; loss <= tt.losses; loss++ {
+				lost := []uuid.UUID{a}
+				c := s.claim(t, a)
+				if tt.company {
+					_, other := s.create(t, "o:")
+					s.claim(t, other["o"].ID)
+					lost = append(lost, other["o"].ID)
+				}
+				if tt.begins {
+					if err := s.BeginTool(s.ctx, c); err != nil {
+						t.Fatalf("BeginTool() = %v, want nil", err)
+					}
+				}
+				s.expire(t, lost...)
+				made := s.sweep(t, postgres.SweepRules{})
+				if got, want := slices.Contains(made, "poison"), loss == tt.losses; got != want || len(made) != len(lost) {
+					t.Fatalf("sweep after loss %d = %v, want poison: %v", loss, made, want)
+				}
+				for _, other := range lost[1:] {
+					s.do(t, other, "succeed")
+				}
+				if loss == tt.losses {
+					break
+				}
+				delay := one[float64](t, s, "SELECT extract(epoch FROM ready_at - clock_timestamp())::float8 FROM nofx.step WHERE id = $1", a)
+				if jobs := s.jobs(t, a); loss == 1 && (delay > 0 || jobs != 1) || loss > 1 && (delay > 31 || jobs != 0) {
+					t.Errorf("after loss %d: due in %.1f s with %d jobs, want at once with one, or 10–30 s with none", loss, delay, jobs)
+				}
+				if loss > 1 {
+					s.hasten(t, a)
+				}
+			}
+			s.wantStates(t, r.ID, "failed a:failed b:skipped")
+			if d, err := s.Run(s.ctx, s.tenant, r.ID); err != nil || d.FailureClass != run.ClassPoisoned {
+				t.Errorf("Run().FailureClass = %s, %v, want poisoned", d.FailureClass, err)
+			}
+			s.wantSound(t)
+		})
+	}
+}
+
+// Of the steps that a worker takes with it none counts, in whatever order and by
+// however many sweepers they are taken away.
+func TestLossesInCompany(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		owners []string // of the running steps
+		kills  []int    // of each
+	}{
+		"one worker of several steps": {[]string{"w1", "w1", "w1", "w1", "w1", "w1"}, []int{0, 0, 0, 0, 0, 0}},
+		"the only step":               {[]string{"w1"}, []int{1}},
+		"two workers":                 {[]string{"w1", "w1", "w2"}, []int{0, 0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -219,18 +234,210 @@ func TestMassExpiryDoesNotCount(t *testing.T) {
 				}
 				ids = append(ids, c.StepID)
 			}
-			s.expire(t, ids[:tt.expired]...)
-			if made := s.sweep(t, postgres.SweepRules{}); len(made) != tt.expired {
-				t.Errorf("sweep = %v, want %d transitions", made, tt.expired)
+			s.expire(t, ids...)
+			var sweepers sync.WaitGroup
+			for range 4 {
+				sweepers.Go(func() { s.sweep(t, postgres.SweepRules{}) })
 			}
-			want := 0
-			if tt.counts {
-				want = tt.expired
-			}
-			if n := one[int](t, s, "SELECT sum(lost_leases)::int FROM nofx.step"); n != want {
-				t.Errorf("lost leases counted = %d, want %d", n, want)
+			sweepers.Wait()
+			s.sweep(t, postgres.SweepRules{})
+			if got := all[int](t, s, "SELECT kills FROM nofx.step WHERE id = ANY ($1) AND lost_leases = 1 ORDER BY id", ids); !slices.Equal(got, tt.kills) {
+				t.Errorf("losses that count = %v, want %v", got, tt.kills)
 			}
 		})
+	}
+}
+
+// A River job ends with the lease that it carried, and when another takes its place:
+// what is left of one whose worker is gone, once that has been silent for long.
+func TestJobsOfADeadWorkerEnd(t *testing.T) {
+	t.Parallel()
+	const started = "UPDATE river.river_job SET state = 'running', attempt = 1, attempted_at = clock_timestamp() - interval '1 minute', attempted_by = '{w1}' WHERE id = $1"
+	chain := func(t *testing.T, s *store, c *postgres.Claim, job int64) *postgres.Claim {
+		f := outcome(c, "succeed")
+		f.Checkpoints, f.Chain = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}, &postgres.Chain{Queue: run.StepQueue, JobID: job, Pre: noCheckpoint}
+		done, err := s.DB.FinishStep(s.ctx, f, postgres.Worker{ID: "w1", PID: 1}, ttl)
+		if err != nil {
+			t.Fatalf("FinishStep() = %v", err)
+		}
+		return done.Next
+	}
+	for name, tt := range map[string]struct {
+		alive bool // the worker
+		do    func(t *testing.T, s *store, r run.Run, c *postgres.Claim, job int64)
+		want  string // state of the job
+	}{
+		"the lease expires": {false, func(t *testing.T, s *store, _ run.Run, c *postgres.Claim, _ int64) {
+			s.expire(t, c.StepID)
+			s.sweep(t, postgres.SweepRules{})
+		}, "cancelled"},
+		"the lease of a chained step expires": {false, func(t *testing.T, s *store, _ run.Run, c *postgres.Claim, job int64) {
+			s.expire(t, chain(t, s, c, job).StepID)
+			s.sweep(t, postgres.SweepRules{})
+		}, "cancelled"},
+		"the run is cancelled": {true, func(t *testing.T, s *store, r run.Run, _ *postgres.Claim, _ int64) {
+			if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
+				t.Fatal(err)
+			}
+		}, "cancelled"},
+		"the lease lives": {false, func(t *testing.T, s *store, _ run.Run, c *postgres.Claim, job int64) {
+			chain(t, s, c, job)
+		}, "running"},
+		"the worker died after its finish": {false, func(t *testing.T, s *store, _ run.Run, c *postgres.Claim, _ int64) {
+			s.finish(t, c, "succeed")
+		}, "cancelled"},
+		"the worker lives": {true, func(t *testing.T, s *store, _ run.Run, c *postgres.Claim, _ int64) {
+			s.finish(t, c, "succeed")
+		}, "running"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			r, steps := s.create(t, "a:", "b: a")
+			job := one[int64](t, s, "SELECT job_id FROM nofx.step WHERE id = $1", steps["a"].ID)
+			s.exec(t, started, job)
+			if tt.alive {
+				if _, err := s.BeatWorker(s.ctx, postgres.WorkerInfo{ID: "w1", PID: 1, Queues: []string{run.StepQueue}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c, err := s.DB.Claim(s.ctx, postgres.Wake{Job: wakeUp(s.tenant, steps["a"].ID, 1), JobID: job, Pre: noCheckpoint}, postgres.Worker{ID: "w1", PID: 1}, ttl)
+			if err != nil || c == nil {
+				t.Fatalf("Claim() = %v, %v", c, err)
+			}
+			tt.do(t, s, r, c, job)
+			if _, err := s.EndStrayJobs(s.ctx, 100); err != nil {
+				t.Fatalf("EndStrayJobs() = %v", err)
+			}
+			if got := one[string](t, s, "SELECT state::text FROM river.river_job WHERE id = $1", job); got != tt.want {
+				t.Errorf("the job is %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// A step that two workers died under runs alone: a worker that runs anything else does
+// not take it, nor one that takes others in the same transaction or another one at the
+// same time. After a minute in vain it runs beside others, but not beside another one.
+func TestSuspectsRunAlone(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	w1, w2 := postgres.Worker{ID: "w1", PID: 1}, postgres.Worker{ID: "w2", PID: 2}
+	plain := func() uuid.UUID {
+		_, steps := s.create(t, "a:")
+		return steps["a"].ID
+	}
+	suspect := func() uuid.UUID {
+		id := plain()
+		for range 2 {
+			s.claim(t, id)
+			s.expire(t, id)
+			s.sweep(t, postgres.SweepRules{})
+		}
+		s.hasten(t, id)
+		return id
+	}
+	wake := func(steps ...uuid.UUID) (list []postgres.Wake) {
+		for _, id := range steps {
+			list = append(list, postgres.Wake{Job: wakeUp(s.tenant, id, s.wakeSeq(t, id)), Span: trace.SpanContextFromContext(s.ctx), Pre: noCheckpoint})
+		}
+		return list
+	}
+	taken := func(w postgres.Worker, steps ...uuid.UUID) (ids []uuid.UUID) {
+		claims, err := s.ClaimSteps(s.ctx, wake(steps...), w, ttl)
+		if err != nil {
+			t.Fatalf("ClaimSteps(%v) = %v", steps, err)
+		}
+		for _, c := range claims {
+			if c != nil {
+				ids = append(ids, c.StepID)
+			}
+		}
+		return ids
+	}
+	want := func(what string, got []uuid.UUID, want ...uuid.UUID) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s: claimed %v, want %v", what, got, want)
+		}
+	}
+	a, b, c := suspect(), suspect(), plain()
+	want("two suspects and another in one transaction", taken(w1, a, c, b), c)
+	delay := one[float64](t, s, "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM nofx.step WHERE id = $1 AND job_id IS NULL AND ready_at = due_at", b)
+	if delay < 0.5 || delay > 4 {
+		t.Errorf("the suspect is due in %.1f s, want 2–4", delay)
+	}
+	s.hasten(t, a)
+	want("a suspect, by a worker that runs something", taken(w1, a))
+	s.hasten(t, a)
+	want("a suspect, by one that runs nothing", taken(w2, a), a)
+	waited := func(id uuid.UUID) {
+		s.hasten(t, id)
+		s.exec(t, "UPDATE nofx.attempt SET ended_at = ended_at - interval '2 minutes' WHERE step_id = $1", id)
+	}
+	waited(b)
+	want("one that has waited, beside a suspect", taken(w2, b))
+	waited(b)
+	want("one that has waited, beside another step", taken(w1, b), b)
+
+	// Two transactions of a worker at once.
+	idle := postgres.Worker{ID: "w3", PID: 3}
+	var both sync.WaitGroup
+	var n atomic.Int64
+	for _, list := range [][]postgres.Wake{wake(suspect()), wake(suspect())} {
+		both.Go(func() {
+			claims, err := s.ClaimSteps(s.ctx, list, idle, ttl)
+			if err != nil {
+				t.Errorf("ClaimSteps() = %v", err)
+			} else if claims[0] != nil {
+				n.Add(1)
+			}
+		})
+	}
+	both.Wait()
+	if n := n.Load(); n != 1 {
+		t.Errorf("suspects claimed by two transactions at once = %d, want 1", n)
+	}
+	s.wantSound(t)
+}
+
+// Whatever many wake-ups wait their turn, the look goes through all of them, bit by
+// bit, and begins anew.
+func TestLostWakeUpsInABacklog(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	var text []string
+	for i := range 100 {
+		text = append(text, fmt.Sprintf("a%d:", i))
+	}
+	_, steps := s.create(t, text...)
+	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 minute', due_at = clock_timestamp() - interval '1 minute' WHERE idx % 2 = 0") // at one moment
+	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 minute', due_at = clock_timestamp() - interval '1 minute' + idx * interval '1 ms' WHERE idx % 2 = 1")
+	lost := []uuid.UUID{steps["a7"].ID, steps["a66"].ID, steps["a98"].ID, steps["a99"].ID}
+	s.exec(t, "DELETE FROM river.river_job WHERE id IN (SELECT job_id FROM nofx.step WHERE id = ANY ($1))", lost)
+	rules := postgres.SweepRules{LeaseRules: calm, Lost: time.Second, Limit: 15}
+	var place postgres.SweepPlace
+	for round := range 2 {
+		var found []uuid.UUID
+		for look := 1; ; look++ {
+			due, err := s.Due(s.ctx, postgres.DueWakeUp, rules, &place)
+			if err != nil {
+				t.Fatalf("Due(wakeup) = %v", err)
+			}
+			for _, d := range due {
+				found = append(found, *d.StepID)
+			}
+			if place == (postgres.SweepPlace{}) {
+				if look != 7 {
+					t.Errorf("round %d took %d looks, want 7 of at most 15 rows", round, look)
+				}
+				break
+			}
+		}
+		slices.SortFunc(found, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+		if !slices.Equal(found, lost) {
+			t.Errorf("round %d: lost wake-ups = %v, want %v", round, found, lost)
+		}
 	}
 }
 
@@ -249,6 +456,8 @@ func TestLostWakeUps(t *testing.T) {
 		"job completed without claim":  {"UPDATE river.river_job SET state = 'completed', finalized_at = clock_timestamp() WHERE id = $1", "[wakeup]"},
 		"job discarded":                {"UPDATE river.river_job SET state = 'discarded', finalized_at = clock_timestamp() WHERE id = $1", "[wakeup]"},
 		"job retryable soon":           {"UPDATE river.river_job SET state = 'retryable', scheduled_at = clock_timestamp() + interval '1 s' WHERE id = $1", "[]"},
+		"job retryable a while ago":    {"UPDATE river.river_job SET state = 'retryable', scheduled_at = clock_timestamp() - interval '4 s' WHERE id = $1", "[]"},
+		"job retryable for a minute":   {"UPDATE river.river_job SET state = 'retryable', scheduled_at = clock_timestamp() - interval '1 minute' WHERE id = $1", "[wakeup]"},
 		"job retryable in two minutes": {"UPDATE river.river_job SET state = 'retryable', scheduled_at = clock_timestamp() + interval '2 minutes' WHERE id = $1", "[wakeup]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -284,7 +493,7 @@ func TestLostWakeUps(t *testing.T) {
 func TestSweepersAtOnce(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	rules := postgres.SweepRules{Lost: time.Millisecond, Limit: 100}
+	rules := postgres.SweepRules{LeaseRules: postgres.LeaseRules{Gap: time.Hour}, Lost: time.Millisecond, Limit: 100}
 	late, _ := s.create(t, "x:")
 	s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", late.ID)
 	_, steps := s.create(t, "a:", "b:", "w:", "m:", "r:")
@@ -294,7 +503,7 @@ func TestSweepersAtOnce(t *testing.T) {
 	s.expire(t, steps["a"].ID)
 	s.exec(t, "DELETE FROM river.river_job")
 	s.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 second', due_at = clock_timestamp() - interval '1 second' WHERE state = 'ready'")
-	due, err := s.Due(s.ctx, rules)
+	due, err := s.due(s.ctx, rules)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,8 +548,8 @@ func TestSweepPassesOverAHeldRun(t *testing.T) {
 	s.do(t, a["w"].ID, "timer")
 	s.do(t, b["a"].ID, "retry")
 	s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", late.ID)
-	rules := postgres.SweepRules{Lost: time.Minute, Limit: 100}
-	due, err := s.Due(s.ctx, rules)
+	rules := postgres.SweepRules{LeaseRules: postgres.LeaseRules{Gap: time.Hour}, Lost: time.Minute, Limit: 100}
+	due, err := s.due(s.ctx, rules)
 	if err != nil || len(due) != 5 {
 		t.Fatalf("Due() = %+v, %v, want 5", due, err)
 	}
@@ -450,7 +659,7 @@ func TestHeartbeatAgainstCancel(t *testing.T) {
 						return
 					default:
 					}
-					if _, err := s.Heartbeat(s.ctx, leases, ttl); err != nil {
+					if _, _, err := s.Heartbeat(s.ctx, leases, calm); err != nil {
 						t.Errorf("Heartbeat() = %v, want nil", err)
 						return
 					}

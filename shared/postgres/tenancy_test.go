@@ -24,11 +24,11 @@ import (
 var tenancyRules = map[string]string{
 	"T1: a table of nofx has a tenant, or is the same for all": `
 		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker')
+		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker', 'contact')
 		AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND a.attnotnull)`,
 	"T1: keys begin with the tenant, or hold it when they are unique only": `
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
-		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker') AND conname NOT LIKE '%machine_state%'
+		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker', 'nofx.contact') AND conname NOT LIKE '%machine_state%'
 		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
 		-- That another tenant has a value is told by none that holds the tenant, wherever in it.
 		AND 'tenant_id' NOT IN (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (CASE contype WHEN 'u' THEN k.conkey ELSE k.conkey[1:1] END))`,
@@ -207,11 +207,11 @@ func TestS06_TwoTenants(t *testing.T) {
 			return s.RecordLogChunk(s.ctx, &c, postgres.LogChunk{N: 1, Key: "k", SHA256: make([]byte, 32)})
 		},
 		"Sweep": func() error {
-			_, err := s.Sweep(s.ctx, postgres.Due{TenantID: other, RunID: e.run.ID, StepID: &e.step, Kind: "lease"}, postgres.SweepRules{}, nil)
+			_, err := s.Sweep(s.ctx, postgres.Due{TenantID: other, RunID: e.run.ID, StepID: &e.step, Kind: postgres.DueLease}, postgres.SweepRules{}, nil)
 			return err
 		},
 		"Sweep(deadline)": func() error {
-			_, err := s.Sweep(s.ctx, postgres.Due{TenantID: other, RunID: e.run.ID, Kind: "deadline"}, postgres.SweepRules{}, nil)
+			_, err := s.Sweep(s.ctx, postgres.Due{TenantID: other, RunID: e.run.ID, Kind: postgres.DueDeadline}, postgres.SweepRules{}, nil)
 			return err
 		},
 	} {
@@ -355,7 +355,7 @@ func TestOneConnection(t *testing.T) {
 			if k.Tenant != s.tenant || k.Role != "admin" || k.Expired || k.Revoked {
 				t.Errorf("PresentedKey() = %+v, want an admin's of the tenant", k)
 			}
-			_, checks["Heartbeat"] = s.Heartbeat(s.ctx, []postgres.Lease{{StepID: e.claim.StepID, Fence: e.claim.Fence}}, ttl)
+			_, _, checks["Heartbeat"] = s.Heartbeat(s.ctx, []postgres.Lease{{StepID: e.claim.StepID, Fence: e.claim.Fence}}, postgres.LeaseRules{TTL: ttl})
 			_, checks["RunDetail"] = s.RunDetail(s.ctx, s.tenant, e.run.ID)
 			_, checks["Checkpoint"] = s.Checkpoint(s.ctx, s.tenant, e.run.ID, e.ck)
 			_, checks["Artifacts"] = s.Artifacts(s.ctx, s.tenant, e.run.ID, nil, 10)

@@ -54,7 +54,7 @@ func (w *walk) act(r *rand.Rand) error {
 	w.acts.Add(1)
 	err := w.one(r)
 	switch {
-	case errors.Is(err, fault.Fenced):
+	case errors.Is(err, fault.Fenced), fault.KindOf(err) == fault.Unavailable && strings.Contains(err.Error(), "run out"):
 		w.fenced.Add(1)
 	case errors.Is(err, fault.Conflict):
 		w.conflicts.Add(1)
@@ -85,7 +85,8 @@ func (w *walk) one(r *rand.Rand) error {
 			WHERE step_id IN (SELECT step_id FROM nofx.step_lease ORDER BY random() LIMIT 1)`)
 		return err
 	case p < 950:
-		_, err := w.Admin.Exec(w.ctx, `UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 s', due_at = clock_timestamp() - interval '1 s'
+		_, err := w.Admin.Exec(w.ctx, `UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 s',
+				due_at = CASE state WHEN 'ready' THEN clock_timestamp() - interval '1 s' END, retry_at = CASE state WHEN 'retrying' THEN clock_timestamp() - interval '1 s' END
 			WHERE state IN ('ready', 'retrying') AND id IN (SELECT id FROM nofx.step WHERE state IN ('ready', 'retrying') ORDER BY random() LIMIT 1)`)
 		return err
 	}
@@ -186,8 +187,8 @@ func (w *walk) decideSome(r *rand.Rand) error {
 }
 
 func (w *walk) sweepAll() error {
-	rules := postgres.SweepRules{Limit: 20, Lost: time.Minute}
-	due, err := w.Due(w.ctx, rules)
+	rules := postgres.SweepRules{LeaseRules: postgres.LeaseRules{Gap: time.Hour}, Limit: 20, Lost: time.Minute}
+	due, err := w.due(w.ctx, rules)
 	if err != nil {
 		return err
 	}
@@ -247,7 +248,8 @@ func (w *walk) finishAll(t *testing.T) {
 		if len(live) == 0 {
 			return
 		}
-		w.exec(t, "UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 hour', due_at = clock_timestamp() - interval '1 hour' WHERE state IN ('ready', 'retrying')")
+		w.exec(t, `UPDATE nofx.step SET ready_at = clock_timestamp() - interval '1 hour', due_at = CASE state WHEN 'ready' THEN clock_timestamp() - interval '1 hour' END,
+			retry_at = CASE state WHEN 'retrying' THEN clock_timestamp() - interval '1 hour' END WHERE state IN ('ready', 'retrying')`)
 		w.exec(t, "UPDATE nofx.step_lease SET lease_until = clock_timestamp()")
 		for _, gate := range all[uuid.UUID](t, w.store, "SELECT id FROM nofx.gate WHERE state = 'pending'") {
 			if _, err := w.decide(gate, "approve"); err != nil {

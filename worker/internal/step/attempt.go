@@ -49,7 +49,7 @@ func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
 	a := &attempt{Worker: w, job: j}
 	sent := time.Now()
-	claim, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{Job: j.Args, Span: trace.SpanContextFromContext(ctx), Pre: a.begin})
+	claim, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin})
 	if err != nil || claim == nil {
 		return err
 	}
@@ -80,8 +80,8 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 
 	ctx, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
-	a.keeper.hold(claim, sent, lose)
-	defer a.keeper.release(claim)
+	lease := a.keeper.hold(claim, sent, lose)
+	defer a.keeper.release(lease)
 	toolCtx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	defer a.drain.watch(interrupt)()
@@ -91,7 +91,11 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 	}
 	began := time.Now()
 	defer a.giveBack()
-	f, err := a.try(ctx, toolCtx)
+	var f postgres.Finish
+	err := lease.alone(ctx)
+	if err == nil {
+		f, err = a.try(ctx, toolCtx)
+	}
 	var next *attempt
 	if err == nil {
 		next, sent, err = a.finish(ctx, f)
@@ -239,6 +243,11 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 	if waits(c.Tool) {
 		return a.tools.Run(toolCtx, call)
 	}
+	if c.LostLeases > 0 {
+		if err := a.db.BeginTool(ctx, c); err != nil {
+			return tool.Result{}, err
+		}
+	}
 	if a.space != nil {
 		call.Workspace, call.Scratch = a.space.path, a.space.scratch
 		defer a.space.clear()
@@ -269,7 +278,7 @@ func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt,
 		f.Chain = nil
 		spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
 		if f.Outcome == "succeed" && !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) {
-			f.Chain = &postgres.Chain{Queue: a.job.Queue, Span: job, Pre: next.begin}
+			f.Chain = &postgres.Chain{Queue: a.job.Queue, JobID: a.job.ID, Span: job, Pre: next.begin}
 		}
 		var done postgres.Finished
 		if err = a.keeper.fresh(ctx, a.claim); err == nil {

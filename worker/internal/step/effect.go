@@ -8,6 +8,7 @@ import (
 
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -18,7 +19,11 @@ import (
 // lease; it outlives toolCtx, so that what was done is recorded although the
 // worker drains or the time is up.
 func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
-	begun, err := a.db.BeginEffect(toolCtx, a.claim, e.Name, e.Digest)
+	var begun postgres.Effect
+	err := a.persist(toolCtx, "effect is begun again", func() (err error) {
+		begun, err = a.db.BeginEffect(toolCtx, a.claim, e.Name, e.Digest)
+		return err
+	})
 	if err != nil || begun.Result != nil {
 		return begun.Result, err
 	}
@@ -35,18 +40,20 @@ func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawM
 	if err := failpoint.Hit(failpoint.AfterEffect); err != nil {
 		return nil, err
 	}
-	return result, a.recordEffect(ctx, begun.Key, result)
+	return result, a.persist(ctx, "effect is recorded again", func() error { // not to record it means to ask again
+		return a.db.FinishEffect(ctx, a.claim, begun.Key, result)
+	})
 }
 
-// recordEffect tries again while the database does not answer, for as long as the
-// lease may hold: not to record it means to ask again.
-func (a *attempt) recordEffect(ctx context.Context, key string, result json.RawMessage) error {
+// persist tries again while the database does not answer, or the lease is to be
+// renewed first, for as long as ctx lasts. The log says so.
+func (a *attempt) persist(ctx context.Context, again string, do func() error) error {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := a.db.FinishEffect(ctx, a.claim, key, result)
+		err := do()
 		if !errors.Is(err, fault.Unavailable) {
 			return err
 		}
-		a.log.WarnContext(ctx, "effect is recorded again", "error", err)
+		a.log.WarnContext(ctx, again, "error", err)
 		if err := pauseFor(ctx, pause); err != nil {
 			return err
 		}

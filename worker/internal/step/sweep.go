@@ -3,6 +3,7 @@ package step
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -22,23 +23,21 @@ const (
 )
 
 // sweeper moves what nobody else will: expired leases, due retries, waits and
-// deadlines, and ready steps whose wake-up got lost; and it deletes stored answers
-// that have expired. Every worker has one; they
-// share the work by SKIP LOCKED and need no leader.
+// deadlines, and ready steps whose wake-up got lost; and it deletes what has expired
+// or was left behind. Every worker has one; they share the work by SKIP LOCKED and
+// need no leader.
 type sweeper struct {
 	db      *postgres.DB
 	rules   postgres.SweepRules
+	place   postgres.SweepPlace // of the look for lost wake-ups
 	log     *slog.Logger
 	metrics *telemetry.Metrics
-
-	contact time.Time // of the last answer of the database
-	resume  time.Time // leases are left alone until then
 }
 
 func newSweeper(db *postgres.DB, ttl time.Duration, log *slog.Logger, m *telemetry.Metrics) *sweeper {
 	return &sweeper{
-		db: db, log: log, metrics: m, contact: time.Now(),
-		rules: postgres.SweepRules{LeaseTTL: ttl, Lost: lostAfter, Limit: sweepRows},
+		db: db, log: log, metrics: m,
+		rules: postgres.SweepRules{LeaseRules: leaseRules(ttl), Lost: lostAfter, Limit: sweepRows},
 	}
 }
 
@@ -58,34 +57,32 @@ func (s *sweeper) run(ctx context.Context) {
 	}
 }
 
+// pass looks for everything once. What fails keeps nothing else waiting, unless the
+// database is silent.
 func (s *sweeper) pass(ctx context.Context) error {
-	due, err := s.db.Due(ctx, s.rules)
-	if err != nil {
-		return err
-	}
-	// After an outage every lease looks dead; their holders renew first.
-	now := time.Now()
-	if now.Sub(s.contact) > 2*s.rules.LeaseTTL {
-		s.resume = now.Add(2 * s.rules.LeaseTTL)
-		s.log.InfoContext(ctx, "leases are left alone after a gap", "gap", now.Sub(s.contact).String())
-	}
-	s.contact = now
-	for _, d := range due {
-		if d.Kind == "lease" && now.Before(s.resume) {
-			continue
+	var failed error
+	for _, kind := range postgres.DueKinds {
+		due, err := s.db.Due(ctx, kind, s.rules, &s.place)
+		if err != nil {
+			err = fmt.Errorf("look for what is due as %s: %w", kind, err)
 		}
-		switch err := s.one(ctx, d); {
-		case errors.Is(err, fault.Unavailable) || ctx.Err() != nil:
-			return err
-		case err != nil: // its own trouble must not keep the others waiting
-			s.log.ErrorContext(ctx, "sweep of one", "kind", d.Kind, "run_id", run.RunID.Format(d.RunID), "error", err)
+		for _, d := range due {
+			oneErr := s.one(ctx, d)
+			if postgres.Silent(oneErr) {
+				err = oneErr
+				break
+			}
+			if oneErr != nil && ctx.Err() == nil {
+				s.log.ErrorContext(ctx, "sweep of one", "kind", d.Kind, "run_id", run.RunID.Format(d.RunID), "error", oneErr)
+			}
 		}
-		s.contact = time.Now() // a long pass is no gap
+		if failed = errors.Join(failed, err); postgres.Silent(err) || ctx.Err() != nil {
+			return failed
+		}
 	}
-	if _, err = s.db.DeleteExpired(ctx, sweepRows); err == nil {
-		s.contact = time.Now()
-	}
-	return err
+	_, err := s.db.DeleteExpired(ctx, sweepRows)
+	_, strayErr := s.db.EndStrayJobs(ctx, sweepRows)
+	return errors.Join(failed, err, strayErr)
 }
 
 func (s *sweeper) one(ctx context.Context, d postgres.Due) error {
@@ -96,7 +93,7 @@ func (s *sweeper) one(ctx context.Context, d postgres.Due) error {
 	if err != nil {
 		return err
 	}
-	if d.Kind == "lease" && event != "" {
+	if d.Kind == postgres.DueLease && event != "" {
 		s.metrics.LeaseLost.Inc("step")
 		s.log.WarnContext(ctx, "lease expired", "run_id", run.RunID.Format(d.RunID), "step_id", run.StepID.Format(*d.StepID), "event", event)
 	}

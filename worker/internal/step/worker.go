@@ -30,6 +30,10 @@ const (
 	failedJobRetention = 24 * time.Hour
 )
 
+// jobTimeout is beyond any step's, whose own timeout and lease act: it is there for
+// River's rescuer, which leaves jobs without one running for ever.
+const jobTimeout = 25 * time.Hour
+
 // Config is what a Worker works with.
 type Config struct {
 	ID      string // unique among workers; on leases and attempts
@@ -127,7 +131,7 @@ func New(cfg Config) (*Worker, error) {
 		Logger:            slog.New(quiet{cfg.Log.Handler()}),
 		FetchCooldown:     10 * time.Millisecond,
 		FetchPollInterval: 100 * time.Millisecond, // for what no notification told
-		JobTimeout:        -1,                     // a step's own timeout and lease act
+		JobTimeout:        jobTimeout,
 		PollOnly:          cfg.PollOnly,
 		// Whichever worker leads deletes finished jobs. They were wake-ups: what
 		// happened is in the rows of their steps.
@@ -141,6 +145,8 @@ func New(cfg Config) (*Worker, error) {
 // wake is where River's job arrives. Its carrier, when it can be read, has put
 // the job's span into ctx; otherwise the run's root context is the parent.
 func (w *Worker) wake(ctx context.Context, j *river.Job[job.Step]) error {
+	ctx, stop := withoutDeadline(ctx)
+	defer stop()
 	ctx = postgres.WithActor(ctx, w.id)
 	if trace.SpanContextFromContext(ctx).IsValid() {
 		return w.work(ctx, j)
@@ -151,6 +157,21 @@ func (w *Worker) wake(ctx context.Context, j *river.Job[job.Step]) error {
 	}
 	ctx, _ = telemetry.WithTraceparent(ctx, parent)
 	return telemetry.Process(ctx, j.JobRow, func(ctx context.Context) error { return w.work(ctx, j) })
+}
+
+// withoutDeadline is ctx, but it ends by being cancelled alone: the steps that a job
+// goes on with may take longer together than River gives the job.
+func withoutDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	free, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			cancel(context.Cause(ctx))
+		}
+	})
+	return free, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // Run works until ctx ends and then drains: nothing more is claimed, running

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -313,4 +315,29 @@ func TestDrainGivesBack(t *testing.T) {
 	if s := d.Steps[0]; s.State != run.Ready || s.Attempt != 0 {
 		t.Errorf("after a drain the step is %s with %d attempts, want ready with 0", s.State, s.Attempt)
 	}
+}
+
+// A job's context passes on that it was cancelled, and not that its time is up.
+func TestWithoutDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		late, cancelLate := context.WithTimeout(t.Context(), time.Second)
+		defer cancelLate()
+		cancelled, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		why := errors.New("stopped")
+		for name, c := range map[string]struct {
+			ctx  context.Context
+			want error
+		}{"time is up": {late, nil}, "cancelled": {cancelled, why}} {
+			free, stop := withoutDeadline(c.ctx)
+			defer stop()
+			<-late.Done()
+			cancel(why)
+			synctest.Wait()
+			if got := context.Cause(free); got != c.want {
+				t.Errorf("%s: cause = %v, want %v", name, got, c.want)
+			}
+		}
+	})
 }
