@@ -235,3 +235,55 @@ func BenchmarkRetention(b *testing.B) {
 	s.exec(b, "DELETE FROM nofx.event WHERE run_id IN (SELECT id FROM nofx.run ORDER BY id LIMIT 99000)")
 	look("look/dead", 200)
 }
+
+// What sweeping costs the server beside a backlog: all that ten workers look for in a
+// second, 400,000 steps ready, against the same of an empty database.
+func BenchmarkSweepBacklog(b *testing.B) {
+	const workers, backlog = 10, 400_000
+	s := setupWith(b, postgres.Config{MaxConns: 1})
+	_, steps := s.create(b, "a:")
+	var pid int
+	if err := s.Pool().QueryRow(s.ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+		b.Fatal(err)
+	}
+	rules := postgres.SweepRules{LeaseRules: calm, Lost: 5 * time.Second, Limit: 200}
+	places := make([]postgres.SweepPlace, workers)
+	second := func() {
+		for w := range workers {
+			for _, kind := range postgres.DueKinds {
+				due, err := s.Due(s.ctx, kind, rules, &places[w])
+				if err != nil || len(due) > 0 {
+					b.Fatalf("Due(%s) = %d, %v, want nothing", kind, len(due), err)
+				}
+			}
+			if _, err := s.EndStrayJobs(s.ctx, 200); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	measure := func() time.Duration {
+		const seconds = 50
+		second() // plans
+		before := cpu(b, pid)
+		for range seconds {
+			second()
+		}
+		return (cpu(b, pid) - before) / seconds
+	}
+	empty := measure()
+	s.exec(b, "ALTER TABLE nofx.step DISABLE TRIGGER ALL")
+	s.exec(b, fmt.Sprintf(`WITH j AS (
+		INSERT INTO river.river_job (args, kind, max_attempts, queue, metadata) SELECT jsonb_build_object('n', g), 'step', 5, 'step', '{}' FROM generate_series(1, %d) g RETURNING id)
+		INSERT INTO nofx.step (tenant_id, id, run_id, idx, name, tool, queue, spec, state, version, wake_seq, job_id, deps_left, max_attempts, ready_at, due_at)
+		SELECT s.tenant_id, gen_random_uuid(), s.run_id, j.id::int + 10, 'x' || j.id, s.tool, s.queue, s.spec, 'ready', 2, 1, j.id, 0, 1, now() - interval '1 minute', now() - interval '1 minute'
+		FROM j, nofx.step s WHERE s.id = '%s'`, backlog, steps["a"].ID))
+	s.exec(b, "ALTER TABLE nofx.step ENABLE TRIGGER ALL")
+	s.exec(b, "VACUUM ANALYZE nofx.step")
+	s.exec(b, "VACUUM ANALYZE river.river_job")
+	for b.Loop() {
+		behind := measure()
+		b.ReportMetric(100*behind.Seconds(), "%-of-a-core")
+		b.ReportMetric(100*empty.Seconds(), "%-of-a-core-empty")
+		b.ReportMetric(float64(behind)/float64(max(empty, time.Millisecond)), "ratio")
+	}
+}
