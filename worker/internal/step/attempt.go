@@ -98,7 +98,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 	}
 	var next *attempt
 	if err == nil {
-		next, sent, err = a.finish(ctx, f)
+		next, sent, err = a.finish(ctx, &f)
 	}
 	a.report(ctx, f, err, time.Since(began))
 	return next, sent, nil
@@ -265,14 +265,16 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 
 // finish records the outcome. While the database does not answer it tries again
 // for as long as the lease may hold; an attempt that was recorded without our
-// learning of it is not recorded twice. Unless the worker drains or the queue is
-// paused, the same transaction takes a successor that became ready: that is the
-// next attempt, and sent is when its lease was asked for.
-func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt, sent time.Time, err error) {
+// learning of it is not recorded twice. An outcome that the database refuses for good
+// becomes a failure that says so. Unless the worker drains or the queue is paused, the
+// same transaction takes a successor that became ready: that is the next attempt, and
+// sent is when its lease was asked for.
+func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt, sent time.Time, err error) {
 	job := trace.SpanContextFromContext(ctx) // the attempts of one job are all under its span
 	ctx, span := tracer().Start(ctx, "finish")
 	defer span.End()
 	f.Span = span.SpanContext()
+	isRefusal := false // f says that the outcome was refused
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		next = &attempt{Worker: a.Worker, job: a.job}
 		f.Chain = nil
@@ -283,20 +285,38 @@ func (a *attempt) finish(ctx context.Context, f postgres.Finish) (next *attempt,
 		var done postgres.Finished
 		if err = a.keeper.fresh(ctx, a.claim); err == nil {
 			sent = time.Now()
-			if done, err = a.finishes.call(ctx, a.claim.TenantID, f); err == nil {
+			if done, err = a.finishes.call(ctx, a.claim.TenantID, *f); err == nil {
 				err = done.Err
 			}
 		}
 		if err == nil {
 			return a.finished(ctx, done, next), sent, failpoint.Hit("after_commit")
 		}
-		if !errors.Is(err, fault.Unavailable) {
+		refused := !errors.Is(err, fault.Unavailable)
+		if refused && (isRefusal || errors.Is(err, fault.Fenced) || ctx.Err() != nil) {
 			return nil, sent, err
 		}
-		a.log.WarnContext(ctx, "finish is tried again", "error", err)
+		a.log.WarnContext(ctx, "finish is tried again", "refused", refused, "error", err)
+		if refused {
+			*f, isRefusal = a.unrecordable(*f, err), true
+		}
 		if err := pauseFor(ctx, pause); err != nil {
 			return nil, sent, err
 		}
+	}
+}
+
+// unrecordable is the failure in the place of an outcome that the database refuses for
+// good. Nothing of the outcome is in it but what the attempt consumed.
+func (a *attempt) unrecordable(f postgres.Finish, refusal error) postgres.Finish {
+	why := "the database refused it"
+	if e, ok := errors.AsType[*fault.Error](refusal); ok {
+		why = e.Detail
+	}
+	a.saved = nil
+	return postgres.Finish{
+		Claim: a.claim, Span: f.Span, Outcome: "fail", FailureClass: run.ClassInvalid, Reason: "what it came to cannot be recorded: " + why,
+		ExitCode: f.ExitCode, Usage: f.Usage,
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // worker drains or the time is up.
 func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
 	var begun postgres.Effect
-	err := a.persist(toolCtx, "effect is begun again", func() (err error) {
+	err := a.repeat(toolCtx, "effect is begun again", func() (err error) {
 		begun, err = a.db.BeginEffect(toolCtx, a.claim, e.Name, e.Digest)
 		return err
 	})
@@ -40,14 +40,14 @@ func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawM
 	if err := failpoint.Hit(failpoint.AfterEffect); err != nil {
 		return nil, err
 	}
-	return result, a.persist(ctx, "effect is recorded again", func() error { // not to record it means to ask again
+	return result, a.repeat(ctx, "effect is recorded again", func() error { // not to record it means to ask again
 		return a.db.FinishEffect(ctx, a.claim, begun.Key, result)
 	})
 }
 
-// persist tries again while the database does not answer, or the lease is to be
+// repeat tries again while the database does not answer, or the lease is to be
 // renewed first, for as long as ctx lasts. The log says so.
-func (a *attempt) persist(ctx context.Context, again string, do func() error) error {
+func (a *attempt) repeat(ctx context.Context, again string, do func() error) error {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := do()
 		if !errors.Is(err, fault.Unavailable) {

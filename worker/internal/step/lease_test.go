@@ -150,9 +150,8 @@ func TestOutageCostsNoWork(t *testing.T) {
 					t.Errorf("step %s ran %d times in %d attempts, want once", s.Name, n, s.Attempt)
 				}
 			}
-			var lost int
-			if err := b.Admin.QueryRow(b.ctx, "SELECT sum(lost_leases) FROM nofx.step").Scan(&lost); err != nil || lost != 0 {
-				t.Errorf("lost leases = %d, %v, want 0", lost, err)
+			if n := b.one(t, "SELECT sum(lost_leases) FROM nofx.step"); n != 0 {
+				t.Errorf("lost leases = %d, want 0", n)
 			}
 			b.waitFor(t, "no job is left running", "SELECT count(*) = 0 FROM river.river_job WHERE state = 'running'")
 			for _, w := range workers {

@@ -341,3 +341,47 @@ func TestWithoutDeadline(t *testing.T) {
 		}
 	})
 }
+
+// An outcome that the database refuses for good fails its step, with the reason, and
+// spoils nothing for the steps that finish with it.
+func TestRefusedFinish(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	refuse := func(name, what string) {
+		t.Helper()
+		if _, err := b.Admin.Exec(b.ctx, `CREATE FUNCTION public.refuse_`+name+`() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'`+what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse("post", ` USING ERRCODE = 'check_violation'; END $$; CREATE TRIGGER refuse BEFORE INSERT ON nofx.checkpoint
+		FOR EACH ROW WHEN (NEW.kind = 'post' AND convert_from(NEW.state_inline, 'UTF8') LIKE '%limit%') EXECUTE FUNCTION public.refuse_post()`)
+	refuse("unknown", `; END $$; CREATE TRIGGER refuse_unknown BEFORE INSERT ON nofx.checkpoint
+		FOR EACH ROW WHEN (NEW.kind = 'post' AND convert_from(NEW.state_inline, 'UTF8') LIKE '%bug%') EXECUTE FUNCTION public.refuse_unknown()`)
+	b.worker(t, nil)
+	for step, want := range map[string]string{
+		"limit": "what it came to cannot be recorded: the database cannot store a value of this",
+		"bug":   "what it came to cannot be recorded: the database refused it",
+	} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			fine := b.create(t, script("fine", "true"))
+			d := b.until(t, b.create(t, script(step, "echo hello > a.txt")).ID, run.Failed)
+			if s := d.Steps[0]; s.FailureClass != run.ClassInvalid || s.Reason != want || s.Attempt != 1 {
+				t.Errorf("step = %s (%s) after %d attempts, want invalid (%s) after 1", s.FailureClass, s.Reason, s.Attempt, want)
+			}
+			b.until(t, fine.ID, run.Succeeded)
+			if n := b.one(t, "SELECT sum(lost_leases) FROM nofx.step"); n != 0 {
+				t.Errorf("lost leases = %d, want 0", n)
+			}
+		})
+	}
+}
+
+// one is the number that a query of the administrator gives.
+func (b *bundle) one(t *testing.T, query string) (n int) {
+	t.Helper()
+	if err := b.Admin.QueryRow(b.ctx, query).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
