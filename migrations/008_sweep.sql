@@ -11,6 +11,10 @@ GRANT SELECT, UPDATE (state, finalized_at) ON river.river_job TO nofx_system;
 ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO nofx_app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT USAGE, SELECT ON SEQUENCES TO nofx_app;
 ALTER TABLE river.river_job SET (autovacuum_vacuum_scale_factor = 0.01);
+-- Nothing here searches jobs by their arguments or metadata, and a GIN index keeps
+-- every key that it ever had: it would grow with the number of all jobs for ever. The
+-- others reuse the pages of deleted jobs, so nobody has to rebuild them.
+DROP INDEX river.river_job_args_index, river.river_job_metadata_index;
 
 SET LOCAL ROLE nofx_system;
 

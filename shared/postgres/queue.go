@@ -25,9 +25,12 @@ import (
 // QueueClient is a River client on our database.
 type QueueClient = river.Client[pgx.Tx]
 
-// NewQueueClient makes a River client on db's connections, in River's schema.
+// NewQueueClient makes a River client on db's connections, in River's schema. Its
+// maintenance rebuilds no indexes: nofx_app does not own them, and they stay small
+// without it (migrations/008_sweep.sql).
 func (db *DB) NewQueueClient(c river.Config) (*QueueClient, error) {
 	c.Schema = job.Schema
+	c.ReindexerIndexNames = []string{}
 	client, err := river.NewClient(riverpgxv5.New(db.pool), &c)
 	if err != nil {
 		return nil, fmt.Errorf("river client: %w", err)
