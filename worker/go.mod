@@ -65,6 +65,7 @@ require (
 require (
 	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
+	nofx.dev/migrations v0.0.0
 	nofx.dev/shared v0.0.0
 )
 
@@ -75,7 +76,6 @@ require (
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
-	nofx.dev/migrations v0.0.0 // indirect
 )
 
 replace (

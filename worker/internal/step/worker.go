@@ -55,7 +55,7 @@ type Config struct {
 	Concurrency  int // steps at once, on each queue
 	LeaseTTL     time.Duration
 	DrainGrace   time.Duration // for running steps to end after a stop
-	WorkspaceDir string        // emptied at start, this process's alone; "" makes a temporary one
+	WorkspaceDir string        // shared with other workers of the machine; "" is the default one
 	PollOnly     bool          // notifications do not arrive
 }
 
@@ -110,7 +110,7 @@ func New(cfg Config) (*Worker, error) {
 		return w.db.FinishSteps(ctx, list, self, w.ttl)
 	})
 	var err error
-	if w.spaces, err = newWorkspaces(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency); err != nil {
+	if w.spaces, err = newWorkspaces(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency, cfg.Log); err != nil {
 		return nil, err
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))

@@ -3,6 +3,7 @@ package step
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/workdir"
 )
 
 // idleLimit is how long a directory is kept for the next step of its run.
@@ -20,10 +22,9 @@ const idleLimit = 5 * time.Minute
 // workspaces keeps the directories of runs on this worker. A step gets one to
 // itself; the one that its run used last is the cheapest to bring up to date.
 type workspaces struct {
-	store     *snapshot.Store
-	root      string
-	temporary bool // root is
-	keep      int  // idle ones at the most
+	store *snapshot.Store
+	dir   *workdir.Dir
+	keep  int // idle ones at the most
 
 	mu      sync.Mutex
 	made    int
@@ -47,36 +48,17 @@ type workspace struct {
 	spoiled error // why no other step can have it
 }
 
-// newWorkspaces empties root, which belongs to this process alone and may be the
-// mount point of a volume. An empty root is a new temporary directory.
-func newWorkspaces(store *snapshot.Store, root string, keep int) (*workspaces, error) {
-	temporary := root == ""
-	if temporary {
-		var err error
-		if root, err = os.MkdirTemp("", "nofx-worker-"); err != nil {
-			return nil, fmt.Errorf("make the workspace directory: %w", err)
-		}
-	}
-	root, err := filepath.Abs(root)
+// newWorkspaces makes a directory for this worker's workspaces in parent, as
+// [workdir.Open] does, and removes those of workers that have died.
+func newWorkspaces(store *snapshot.Store, parent string, keep int, log *slog.Logger) (*workspaces, error) {
+	dir, err := workdir.Open(parent)
 	if err != nil {
-		return nil, fmt.Errorf("workspace directory: %w", err)
+		return nil, err
 	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("make the workspace directory: %w", err)
+	if err := dir.RemoveDead(); err != nil {
+		log.Warn("workspaces of workers that have died stay", "error", err)
 	}
-	if err := empty(root); err != nil {
-		return nil, fmt.Errorf("empty the workspace directory: %w", err)
-	}
-	return &workspaces{store: store, root: root, temporary: temporary, keep: keep}, nil
-}
-
-// empty removes what is in dir.
-func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		err = errors.Join(err, snapshot.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
+	return &workspaces{store: store, dir: dir, keep: keep}, nil
 }
 
 // take lends a directory for a step of a run. Its scratch directory is empty.
@@ -91,7 +73,7 @@ func (w *workspaces) take(tenant, runID uuid.UUID) (*workspace, error) {
 		}
 	}
 	w.made++
-	dir := filepath.Join(w.root, strconv.Itoa(w.made))
+	dir := filepath.Join(w.dir.Path, strconv.Itoa(w.made))
 	space := &workspace{dir: dir, path: filepath.Join(dir, "workspace"), scratch: filepath.Join(dir, "scratch")}
 	space.Workspace = w.store.Workspace(tenant, space.path)
 	for _, d := range []string{space.path, space.scratch} {
@@ -135,12 +117,7 @@ func (w *workspaces) evict() error {
 }
 
 // close removes all of it.
-func (w *workspaces) close() error {
-	if w.temporary {
-		return snapshot.RemoveAll(w.root)
-	}
-	return empty(w.root)
-}
+func (w *workspaces) close() error { return w.dir.Close() }
 
 // clear drops what a tool left in the scratch directory. One that cannot be
 // emptied spoils the workspace.
