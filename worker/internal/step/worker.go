@@ -136,7 +136,7 @@ func New(cfg Config) (*Worker, error) {
 		// Whichever worker leads deletes finished jobs. They were wake-ups: what
 		// happened is in the rows of their steps.
 		CompletedJobRetentionPeriod: jobRetention,
-		CancelledJobRetentionPeriod: failedJobRetention,
+		CancelledJobRetentionPeriod: jobRetention,
 		DiscardedJobRetentionPeriod: failedJobRetention,
 	})
 	return w, err
