@@ -86,6 +86,7 @@ CREATE TABLE nofx.step (
     due_at             timestamptz, -- ready_at while the step is ready: by it the sweeper looks for lost wake-ups
     retry_at           timestamptz, -- ready_at while the step is retrying
     wait_until         timestamptz,
+    failing_since      timestamptz, -- the infrastructure has failed each attempt since
     started_at         timestamptz,
     finished_at        timestamptz,
     failed_seq         bigint, -- of the event by which it failed for good, while it is failed
@@ -454,6 +455,9 @@ BEGIN
                 NEW.attempt := 0;
                 NEW.lost_leases := 0;
                 NEW.kills := 0;
+                NEW.failing_since := NULL;
+            ELSIF NEW.failure_class = 'infrastructure' THEN -- which has a budget of time instead
+                NEW.attempt := OLD.attempt - 1;
             END IF;
         ELSE NULL;
     END CASE;

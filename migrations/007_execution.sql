@@ -194,7 +194,7 @@ $$;
 
 -- A step as its claim hands it on; parents is how many steps it depends on.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
-    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, traceparent text, plan_digest text, waived_digest text, parents int, signal jsonb);
+    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waived_digest text, parents int, signal jsonb);
 
 -- A step that this transaction has claimed.
 CREATE FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) RETURNS nofx.claimed
@@ -204,7 +204,7 @@ DECLARE
     c nofx.claimed;
 BEGIN
     SELECT s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
-        NULL::timestamptz, r.traceparent, r.plan_digest, NULL::text,
+        NULL::timestamptz, s.failing_since, r.traceparent, r.plan_digest, NULL::text,
         (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), NULL::jsonb INTO c
     FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
     WHERE s.tenant_id = p_tenant AND s.id = p_step;
@@ -630,6 +630,7 @@ BEGIN
         outputs = coalesce(p->'outputs', outputs),
         head_checkpoint_id = coalesce(v_head, head_checkpoint_id),
         wait_until = v_until,
+        failing_since = CASE WHEN v_outcome = 'retry' AND p->>'failure_class' = 'infrastructure' THEN coalesce(failing_since, clock_timestamp()) END,
         ready_at = CASE WHEN v_outcome = 'retry' THEN clock_timestamp() + make_interval(secs => (p->>'delay_s')::float8) ELSE ready_at END
     WHERE tenant_id = s.tenant_id AND id = s.id;
     IF p->'wait' ? 'key' THEN

@@ -1345,7 +1345,7 @@ type SpanID = string
 
 // Step defines model for Step.
 type Step struct {
-	// Attempt Attempts begun
+	// Attempt Attempts begun; one that storage or a worker failed does not count
 	Attempt      int           `json:"attempt"`
 	DependsOn    []RunStepName `json:"depends_on"`
 	FailureClass *FailureClass `json:"failure_class,omitempty"`
@@ -2164,7 +2164,7 @@ type ClientInterface interface {
 
 	// ListDeadLetters Steps that were given up, those of the newest runs first
 	//
-	// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+	// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
 	//
 	// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
 	ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2729,7 +2729,7 @@ func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDPara
 
 // ListDeadLetters Steps that were given up, those of the newest runs first
 //
-// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
 //
 // Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
 func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6608,7 +6608,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
 	//
-	// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+	// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8738,7 +8738,7 @@ func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, 
 
 // ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
 //
-// Failed steps of class `exhausted`, all attempts used up, or `poisoned`, three leases lost.
+// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
 //
 // Returns a wrapper object for the known response body format(s).
 //

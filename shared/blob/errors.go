@@ -16,6 +16,8 @@ import (
 // retryAfter is what a caller is told to wait for a storage that is down.
 const retryAfter = 5 * time.Second
 
+const codeUnavailable = "storage-unavailable"
+
 var errStalled = errors.New("no byte moved within the time limit")
 
 // Gone is the error of an object that should be there and is not: fault.Gone
@@ -31,9 +33,15 @@ func Corrupt(cause error) error {
 }
 
 func unavailable(cause error) error {
-	e := fault.New(fault.Unavailable, "storage-unavailable", "object storage is not available").Because(cause)
+	e := fault.New(fault.Unavailable, codeUnavailable, "object storage is not available").Because(cause)
 	e.RetryAfter = retryAfter
 	return e
+}
+
+// IsUnavailable reports whether err says that object storage did not answer.
+func IsUnavailable(err error) bool {
+	e, ok := errors.AsType[*fault.Error](err)
+	return ok && e.Code == codeUnavailable
 }
 
 // try runs one request until it succeeds, fails for good or has failed attempts

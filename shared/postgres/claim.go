@@ -36,6 +36,7 @@ type Claim struct {
 	ReadyAt      time.Time
 	ClaimedAt    time.Time
 	LostAt       *time.Time // when the lease of the attempt before ran out, if it was lost
+	FailingSince *time.Time // when the infrastructure failed it first; nil: the attempt before did not end so
 	Traceparent  string     // the run's root context
 	PlanDigest   string
 	WaivedDigest string          // input digest of the gate waived last; "" when none is
@@ -116,7 +117,7 @@ func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.D
 }
 
 const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,
-	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents, (claim).signal`
+	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).failing_since, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents, (claim).signal`
 
 // claimRow is a nofx.claimed, all of it NULL where nothing was claimed.
 type claimRow struct {
@@ -125,7 +126,8 @@ type claimRow struct {
 	spec                             *run.Spec
 	fence                            *int64
 	attempt, maxAttempts, lostLeases *int
-	readyAt, claimedAt, lostAt       *time.Time
+	readyAt, claimedAt               *time.Time
+	lostAt, failingSince             *time.Time
 	traceparent, planDigest, waived  *string
 	parents                          *int
 	signal                           json.RawMessage
@@ -133,7 +135,7 @@ type claimRow struct {
 
 func (r *claimRow) fields() []any {
 	return []any{&r.stepID, &r.runID, &r.name, &r.tool, &r.spec, &r.fence, &r.attempt, &r.maxAttempts, &r.lostLeases,
-		&r.readyAt, &r.claimedAt, &r.lostAt, &r.traceparent, &r.planDigest, &r.waived, &r.parents, &r.signal}
+		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waived, &r.parents, &r.signal}
 }
 
 // claim is the row as a claim, whose parents are to be filled in, or nil.
@@ -142,7 +144,7 @@ func (r *claimRow) claim(tenant uuid.UUID) *Claim {
 		return nil
 	}
 	c := &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
-		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt,
+		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt, FailingSince: r.failingSince,
 		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Parents: make([]Parent, *r.parents), Signal: r.signal}
 	if r.waived != nil {
 		c.WaivedDigest = *r.waived

@@ -81,6 +81,15 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 	return s, attempts, err
 }
 
+// StepTool is the tool of a step, or fault.NotFound.
+func (db *DB) StepTool(ctx context.Context, tenant, id uuid.UUID) (tool string, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, "SELECT tool FROM nofx.step WHERE tenant_id = $1 AND id = $2", tenant, id).Scan(&tool)
+		return missing(err, "step")
+	})
+	return tool, err
+}
+
 // StepOutputs are the outputs of a step of a run by its name: an object, or nil
 // where it has none. fault.NotFound for an unknown step.
 func (db *DB) StepOutputs(ctx context.Context, tenant, runID uuid.UUID, name string) (outputs json.RawMessage, err error) {

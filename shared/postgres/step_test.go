@@ -516,3 +516,51 @@ func TestRetries(t *testing.T) {
 	s.wantStates(t, r.ID, "succeeded a:succeeded")
 	s.wantSound(t)
 }
+
+// Failures of the infrastructure use up none of a step's attempts. The first of them
+// is remembered until an attempt ends otherwise, whichever worker comes next, and
+// whoever retries the step grants it all its time anew.
+func TestInfrastructureRetriesHaveTimeNotAttempts(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:")
+	a := steps["a"].ID
+	failing := func() *postgres.Claim {
+		t.Helper()
+		c := s.claim(t, a)
+		f := outcome(c, "retry")
+		f.FailureClass = run.ClassInfrastructure
+		if err := s.FinishStep(s.ctx, f); err != nil {
+			t.Fatalf("FinishStep(retry) = %v, want nil", err)
+		}
+		s.sweep(t, postgres.SweepRules{Lost: ttl})
+		return c
+	}
+	if c := failing(); c.Attempt != 1 || c.FailingSince != nil {
+		t.Errorf("first claim = attempt %d, failing since %v, want 1, never", c.Attempt, c.FailingSince)
+	}
+	second, third := failing(), failing()
+	if second.Attempt != 1 || third.Attempt != 1 || second.FailingSince == nil || third.FailingSince == nil || !second.FailingSince.Equal(*third.FailingSince) {
+		t.Errorf("claims after failures = attempts %d and %d, failing since %v and %v, want 1 and 1, the same time", second.Attempt, third.Attempt, second.FailingSince, third.FailingSince)
+	}
+	if second.ClaimedAt.Before(*second.FailingSince) {
+		t.Errorf("claimed at %s, failing since %s, want that before", second.ClaimedAt, second.FailingSince)
+	}
+	s.do(t, a, "retry")
+	s.sweep(t, postgres.SweepRules{Lost: ttl})
+	c := failing()
+	if c.Attempt != 2 || c.FailingSince != nil {
+		t.Errorf("claim after a retry of the tool = attempt %d, failing since %v, want 2, never", c.Attempt, c.FailingSince)
+	}
+	exhausted := outcome(s.claim(t, a), "fail")
+	exhausted.FailureClass = run.ClassExhausted
+	if err := s.FinishStep(s.ctx, exhausted); err != nil {
+		t.Fatalf("FinishStep(fail) = %v, want nil", err)
+	}
+	if _, _, err := s.RetryStep(s.ctx, s.tenant, a, false, "again"); err != nil {
+		t.Fatalf("RetryStep() = %v, want nil", err)
+	}
+	if c := s.claim(t, a); c.Attempt != 1 || c.FailingSince != nil {
+		t.Errorf("claim after somebody's retry = attempt %d, failing since %v, want 1, never", c.Attempt, c.FailingSince)
+	}
+}

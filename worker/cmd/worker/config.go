@@ -15,6 +15,7 @@ type settings struct {
 	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" doc:"steps at once, on each queue"`
 	LeaseTTL     time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" doc:"how long a step stays with a worker that is silent; the same on all workers"`
 	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" doc:"how long running steps may go on after SIGTERM"`
+	Budget       time.Duration `env:"NOFX_INFRASTRUCTURE_BUDGET" envDefault:"15m" doc:"how long a step is tried again, or its result is kept, while storage, database or machine fail it"`
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory for workspaces, empty or one of workers: each has its own below it and removes what dead ones left; by default nofx-worker-UID below the system's temporary directory"`
 	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed"`
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`

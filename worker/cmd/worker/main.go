@@ -137,7 +137,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 			Models: models, ModelTokens: cfg.Model.MaxTokens,
 		}),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
-		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace,
+		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
 		WorkspaceDir: cfg.WorkspaceDir, PollOnly: listens != nil,
 	})
 }

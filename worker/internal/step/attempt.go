@@ -20,14 +20,12 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/steplog"
 	"nofx.dev/worker/internal/tool"
 )
 
 // errDraining ends a tool when the worker goes down.
 var errDraining = errors.New("the worker is shutting down")
-
-// logClose is how long the end of a step's log may hold the step up.
-const logClose = 15 * time.Second
 
 func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/step") }
 
@@ -39,6 +37,8 @@ type attempt struct {
 	start start
 	space *workspace     // nil for tools that see no files
 	saved *snapshot.Scan // what of it the finish records
+
+	failedAt time.Time // when the infrastructure failed it first; zero: it did not
 }
 
 // work runs the attempt that j wakes for, and then steps of the same run that
@@ -47,6 +47,9 @@ type attempt struct {
 func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	w.metrics.WorkerSlots.Add(1, j.Queue, "used")
 	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
+	if ok, err := w.admit(ctx, j); !ok {
+		return err
+	}
 	a := &attempt{Worker: w, job: j}
 	sent := time.Now()
 	claim, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin})
@@ -106,7 +109,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 
 func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
 	which := "first"
-	if c.Attempt > 1 || c.LostLeases > 0 {
+	if c.Attempt > 1 || c.LostLeases > 0 || c.FailingSince != nil {
 		which = "retry"
 	}
 	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), run.Queue(c.Tool), job.Step{}.Kind(), which)
@@ -142,7 +145,7 @@ func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
 		}
 	case errors.As(err, &failure):
 		partial := f
-		f = retry(a.claim, failure.Class, failure.Reason, failure.RetryAfter)
+		f = a.retry(failure.Class, failure.Reason, failure.RetryAfter)
 		f.ExitCode, f.Usage = partial.ExitCode, partial.Usage
 	default:
 		f = a.failed(ctx, err)
@@ -160,11 +163,13 @@ func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 		after, reason = e.RetryAfter, e.Detail
 	}
 	a.log.WarnContext(ctx, "step attempt", "error", err)
-	return retry(a.claim, classOf(err), reason, after)
+	a.storage.note(err)
+	return a.retry(classOf(err), reason, after)
 }
 
 // outcome brings the workspace in, puts earlier outputs into the inputs, runs the
-// tool and saves what it left. Beside an error of the tool it holds what the tool consumed.
+// tool and saves what it left. The log is ended after that: it has the time of a
+// save that is repeated. Beside an error of the tool it holds what the tool consumed.
 func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error) {
 	c := a.claim
 	if !a.start.ready {
@@ -187,20 +192,27 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 			return postgres.Finish{}, err
 		}
 	}
-	result, err := a.runTool(ctx, toolCtx)
+	var log *steplog.Writer
+	if !waits(c.Tool) {
+		log = a.openLog(ctx)
+		defer a.closeLog(ctx, toolCtx, log)
+	}
+	result, err := a.runTool(ctx, toolCtx, log)
 	if err != nil {
 		return postgres.Finish{ExitCode: result.ExitCode, Usage: result.Usage}, err
 	}
 	if err := failpoint.Hit("after_effect"); err != nil {
 		return postgres.Finish{}, err
 	}
-	switch {
-	case result.Wait != nil:
-		return a.waiting(ctx, result)
-	case result.Verdict == run.Failed || result.Verdict == run.Error:
-		return a.gateFailed(ctx, result)
-	}
-	return a.succeeded(ctx, result)
+	return a.persist(ctx, toolCtx, func(ctx context.Context) (postgres.Finish, error) {
+		switch {
+		case result.Wait != nil:
+			return a.waiting(ctx, result)
+		case result.Verdict == run.Failed || result.Verdict == run.Error:
+			return a.gateFailed(ctx, result)
+		}
+		return a.succeeded(ctx, result)
+	})
 }
 
 // waived reports whether the step's gate was waived for the very inputs that it
@@ -231,7 +243,7 @@ func (a *attempt) giveBack() {
 
 // runTool runs the tool, its output going to the step's log. What it leaves in
 // its scratch directory goes while the lease is kept: it may be much.
-func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
+func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (tool.Result, error) {
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
@@ -252,15 +264,8 @@ func (a *attempt) runTool(ctx, toolCtx context.Context) (tool.Result, error) {
 		call.Workspace, call.Scratch = a.space.path, a.space.scratch
 		defer a.space.clear()
 	}
-	log := a.openLog(ctx)
 	call.Log = log
-	result, err := a.tools.Run(toolCtx, call)
-	closeCtx, cancel := context.WithTimeout(ctx, logClose)
-	defer cancel()
-	if closeErr := log.Close(closeCtx); closeErr != nil {
-		a.log.WarnContext(ctx, "step log is incomplete", "error", closeErr)
-	}
-	return result, err
+	return a.tools.Run(toolCtx, call)
 }
 
 // finish records the outcome. While the database does not answer it tries again
@@ -279,7 +284,7 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 		next = &attempt{Worker: a.Worker, job: a.job}
 		f.Chain = nil
 		spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
-		if f.Outcome == "succeed" && !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) {
+		if f.Outcome == "succeed" && !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil {
 			f.Chain = &postgres.Chain{Queue: a.job.Queue, JobID: a.job.ID, Span: job, Pre: next.begin}
 		}
 		var done postgres.Finished

@@ -126,7 +126,7 @@ func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, 
 // interrupt checkpoint is there to look at.
 func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 	f := postgres.Finish{Claim: a.claim, Outcome: "interrupted", Reason: errDraining.Error()}
-	if a.space == nil || !changesWorkspace(a.claim.Tool) {
+	if a.space == nil || !changesWorkspace(a.claim.Tool) || a.storage.away() != nil {
 		return f, nil
 	}
 	ck, err := a.save(ctx, run.InterruptCheckpoint, a.stateWith(run.Running, nil))

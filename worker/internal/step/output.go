@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"nofx.dev/shared/blob"
@@ -25,13 +26,41 @@ func (a *attempt) openLog(ctx context.Context) *steplog.Writer {
 			if err := a.keeper.fresh(ctx, c); err != nil {
 				return err
 			}
-			return a.blobs.Put(ctx, key, bytes.NewReader(data), int64(len(data)), blob.PutOptions{ContentType: "text/plain; charset=utf-8"})
+			err := a.blobs.Put(ctx, key, bytes.NewReader(data), int64(len(data)), blob.PutOptions{ContentType: "text/plain; charset=utf-8"})
+			a.storage.note(err)
+			return err
 		},
 		Record: func(ctx context.Context, l steplog.Chunk) error {
 			return a.db.RecordLogChunk(ctx, c, postgres.LogChunk{N: l.N, Start: l.Start, Bytes: l.Bytes, Lines: l.Lines, Key: l.Key, SHA256: l.SHA256})
 		},
 		Redact: a.redactor.String,
 	})
+}
+
+// logClose is how long the end of a step's log may hold the step up while storage
+// answers.
+const logClose = 15 * time.Second
+
+// closeLog stores what is left of the log. While storage is away it waits as a save
+// does: the log of a tool that failed says why.
+func (a *attempt) closeLog(ctx, toolCtx context.Context, log *steplog.Writer) {
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		defer cancel()
+		for pauseFor(ctx, logClose) == nil && a.storage.away() != nil {
+			a.awaitStorage(toolCtx, 0, a.budgetLeft())
+			if toolCtx.Err() != nil || a.budgetLeft() <= 0 {
+				return
+			}
+		}
+	})
+	err := log.Close(ctx)
+	cancel()
+	waiting.Wait()
+	if err != nil {
+		a.log.WarnContext(ctx, "step log is incomplete", "error", err)
+	}
 }
 
 // openArtifact opens an artifact of the run's tenant for a tool. What it reads is

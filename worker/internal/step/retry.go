@@ -11,33 +11,40 @@ import (
 )
 
 // Rules of EXECUTION.md, Retries and timeouts.
-const (
-	infrastructureAttempts = 5
-	maxBackoff             = 5 * time.Minute
-)
+const maxBackoff = 5 * time.Minute
 
 // retry decides what becomes of an attempt that failed: another one after a
 // delay, or the end of the step. A failure of its tool and a timeout are tried
-// again as the plan says; of the infrastructure at least five times; anything
-// else never.
-func retry(c *postgres.Claim, class run.FailureClass, reason string, retryAfter time.Duration) postgres.Finish {
-	allowed := 1
+// again as the plan says; of the infrastructure for as long as the budget lasts,
+// which uses up none of the plan's attempts; anything else never.
+func (a *attempt) retry(class run.FailureClass, reason string, retryAfter time.Duration) postgres.Finish {
+	c := a.claim
+	f := postgres.Finish{Claim: c, Outcome: "fail", Reason: reason, FailureClass: class}
+	limited := false // the class is tried again, but not without end
 	switch class {
 	case run.ClassTool, run.ClassTimeout:
-		allowed = c.MaxAttempts
+		limited = c.MaxAttempts > 1
+		if c.Attempt < c.MaxAttempts {
+			f.Outcome, f.Delay = "retry", max(backoff(c.Spec.Retry.InitialS, c.Attempt), retryAfter)
+		}
 	case run.ClassInfrastructure:
-		allowed = max(c.MaxAttempts, infrastructureAttempts)
+		limited = true
+		if left := a.budgetLeft(); left > 0 {
+			f.Outcome, f.Delay = "retry", min(max(pauseAfter(c.Spec.Retry.InitialS, a.budget-left), retryAfter), left)
+		}
 	}
-	f := postgres.Finish{Claim: c, Outcome: "fail", Reason: reason, FailureClass: class}
-	switch {
-	case c.Attempt < allowed:
-		f.Outcome = "retry"
-		f.Delay = max(backoff(c.Spec.Retry.InitialS, c.Attempt), retryAfter)
-	case allowed > 1:
+	if f.Outcome == "fail" && limited {
 		f.FailureClass = run.ClassExhausted
 		f.Reason = string(class) + ": " + reason
 	}
 	return f
+}
+
+// pauseAfter is full jitter on what doubles the time for which the infrastructure
+// has failed already: from initial on, at most five minutes.
+func pauseAfter(initialS float64, failing time.Duration) time.Duration {
+	ceiling := min(initialS+failing.Seconds(), maxBackoff.Seconds())
+	return time.Duration(rand.Float64() * ceiling * float64(time.Second))
 }
 
 // backoff is full jitter on initial × 2^(attempt-1), at most five minutes.

@@ -20,25 +20,33 @@ func TestRetry(t *testing.T) {
 		attempt     int
 		maxAttempts int
 		retryAfter  time.Duration
+		failing     time.Duration // before this attempt; 0: the infrastructure was fine
 		outcome     string
 		wantClass   run.FailureClass
 	}{
-		{"tool, one attempt", run.ClassTool, 1, 1, 0, "fail", run.ClassTool},
-		{"tool, first of three", run.ClassTool, 1, 3, 0, "retry", run.ClassTool},
-		{"tool, last of three", run.ClassTool, 3, 3, 0, "fail", run.ClassExhausted},
-		{"timeout, first of two", run.ClassTimeout, 1, 2, 0, "retry", run.ClassTimeout},
-		{"infrastructure goes beyond the plan", run.ClassInfrastructure, 4, 1, 0, "retry", run.ClassInfrastructure},
-		{"infrastructure ends", run.ClassInfrastructure, 5, 1, 0, "fail", run.ClassExhausted},
-		{"infrastructure says when", run.ClassInfrastructure, 1, 1, time.Minute, "retry", run.ClassInfrastructure},
-		{"invalid", run.ClassInvalid, 1, 3, 0, "fail", run.ClassInvalid},
-		{"policy", run.ClassPolicy, 1, 3, 0, "fail", run.ClassPolicy},
-		{"workspace conflict", run.ClassWorkspaceConflict, 1, 3, 0, "fail", run.ClassWorkspaceConflict},
+		{"tool, one attempt", run.ClassTool, 1, 1, 0, 0, "fail", run.ClassTool},
+		{"tool, first of three", run.ClassTool, 1, 3, 0, 0, "retry", run.ClassTool},
+		{"tool, last of three", run.ClassTool, 3, 3, 0, 0, "fail", run.ClassExhausted},
+		{"tool, after failures of the infrastructure", run.ClassTool, 1, 2, 0, time.Hour, "retry", run.ClassTool},
+		{"timeout, first of two", run.ClassTimeout, 1, 2, 0, 0, "retry", run.ClassTimeout},
+		{"infrastructure, whatever the plan says", run.ClassInfrastructure, 1, 1, 0, 0, "retry", run.ClassInfrastructure},
+		{"infrastructure, within its time", run.ClassInfrastructure, 1, 1, 0, 14 * time.Minute, "retry", run.ClassInfrastructure},
+		{"infrastructure, after its time", run.ClassInfrastructure, 1, 100, 0, 15 * time.Minute, "fail", run.ClassExhausted},
+		{"infrastructure says when", run.ClassInfrastructure, 1, 1, time.Minute, 0, "retry", run.ClassInfrastructure},
+		{"invalid", run.ClassInvalid, 1, 3, 0, 0, "fail", run.ClassInvalid},
+		{"policy", run.ClassPolicy, 1, 3, 0, 0, "fail", run.ClassPolicy},
+		{"workspace conflict", run.ClassWorkspaceConflict, 1, 3, 0, 0, "fail", run.ClassWorkspaceConflict},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := &postgres.Claim{Attempt: tt.attempt, MaxAttempts: tt.maxAttempts, Spec: run.Spec{Retry: run.Retry{InitialS: 1}}}
-			f := retry(c, tt.class, "why", tt.retryAfter)
+			if tt.failing > 0 {
+				c.ClaimedAt = time.Now()
+				c.FailingSince = new(c.ClaimedAt.Add(-tt.failing))
+			}
+			a := &attempt{Worker: &Worker{budget: 15 * time.Minute}, claim: c}
+			f := a.retry(tt.class, "why", tt.retryAfter)
 			if f.Outcome != tt.outcome || f.FailureClass != tt.wantClass {
 				t.Errorf("retry(%s, attempt %d of %d) = %s %s, want %s %s", tt.class, tt.attempt, tt.maxAttempts, f.Outcome, f.FailureClass, tt.outcome, tt.wantClass)
 			}
@@ -56,6 +64,21 @@ func TestBackoffIsBounded(t *testing.T) {
 		if d := backoff(2, attempt); d < 0 || d > ceiling {
 			t.Fatalf("backoff(2, %d) = %s, want within 0 and %s", attempt, d, ceiling)
 		}
+	}
+}
+
+// The pauses after failures of the infrastructure grow with the time that it has
+// failed, and the last one ends with the budget.
+func TestPauseAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	for failing := time.Duration(0); failing < time.Hour; failing += time.Minute / 2 {
+		if d := pauseAfter(2, failing); d < 0 || d > min(failing+2*time.Second, maxBackoff) {
+			t.Fatalf("pauseAfter(2, %s) = %s, want within 0 and %s", failing, d, min(failing+2*time.Second, maxBackoff))
+		}
+	}
+	a := &attempt{Worker: &Worker{budget: time.Minute}, claim: &postgres.Claim{}}
+	if f := a.retry(run.ClassInfrastructure, "why", time.Hour); f.Outcome != "retry" || f.Delay > time.Minute {
+		t.Errorf("retry(after an hour, budget of a minute) = %s in %s, want retry within the minute", f.Outcome, f.Delay)
 	}
 }
 

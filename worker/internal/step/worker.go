@@ -55,6 +55,7 @@ type Config struct {
 	Concurrency  int // steps at once, on each queue
 	LeaseTTL     time.Duration
 	DrainGrace   time.Duration // for running steps to end after a stop
+	Budget       time.Duration // for a step to get over failures of the infrastructure
 	WorkspaceDir string        // shared with other workers of the machine; "" is the default one
 	PollOnly     bool          // notifications do not arrive
 }
@@ -65,6 +66,7 @@ type Worker struct {
 	pid         int
 	ttl         time.Duration
 	grace       time.Duration
+	budget      time.Duration
 	concurrency int
 
 	db        *postgres.DB
@@ -80,6 +82,7 @@ type Worker struct {
 	claims   *group[postgres.Wake, *postgres.Claim]
 	finishes *group[postgres.Finish, postgres.Finished]
 
+	storage *storage
 	keeper  *keeper
 	sweeper *sweeper
 	beacon  *beacon
@@ -92,10 +95,11 @@ type Worker struct {
 func New(cfg Config) (*Worker, error) {
 	index := index{cfg.Work}
 	w := &Worker{
-		id: cfg.ID, version: cfg.Version, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, concurrency: cfg.Concurrency,
+		id: cfg.ID, version: cfg.Version, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, budget: cfg.Budget, concurrency: cfg.Concurrency,
 		db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log,
 		snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: index}),
 		source:    &tree.Source{Blobs: cfg.Blobs, Locator: index},
+		storage:   newStorage(cfg.Blobs, cfg.Log),
 		keeper:    newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		queues:    cfg.Queues,
@@ -185,6 +189,7 @@ func (w *Worker) Run(ctx, hurry context.Context) error {
 	defer stop()
 	keeping.Go(func() { w.keeper.run(background) })
 	keeping.Go(func() { w.sweeper.run(postgres.WithActor(ctx, w.id)) })
+	keeping.Go(func() { w.storage.run(background) })
 	w.beacon.beat(ctx) // to know what is paused before anything is taken
 	keeping.Go(func() { w.beacon.run(background, w.drain.told) })
 	for _, q := range w.queues {

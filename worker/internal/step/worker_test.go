@@ -30,7 +30,7 @@ import (
 
 const bucket = "nofx-step"
 
-var storage *blobtest.Server
+var storageServer *blobtest.Server
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
@@ -42,9 +42,9 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer stop()
-	if storage, err = blobtest.Start(ctx, blobtest.Config{}); err == nil {
-		defer storage.Stop()
-		err = storage.MakeBucket(ctx, bucket)
+	if storageServer, err = blobtest.Start(ctx, blobtest.Config{}); err == nil {
+		defer storageServer.Stop()
+		err = storageServer.MakeBucket(ctx, bucket)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start object storage:", err)
@@ -65,15 +65,21 @@ type bundle struct {
 func setup(t *testing.T) *bundle {
 	t.Helper()
 	d := pgtest.New(t)
-	blobs, err := blob.Open(blob.Config{Endpoint: storage.Endpoint, Bucket: bucket, Region: storage.Region, AccessKey: storage.AccessKey, SecretKey: storage.SecretKey})
-	if err != nil {
-		t.Fatalf("blob.Open() = %v", err)
-	}
 	id, span := uuid.New(), uuid.New()
 	ctx := trace.ContextWithRemoteSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID(id), SpanID: trace.SpanID(span[:8]), TraceFlags: trace.FlagsSampled,
 	}))
-	return &bundle{Database: d, db: openDB(t, d, nil), blobs: blobs, tenant: d.Tenant(t), ctx: postgres.WithActor(ctx, "tester")}
+	return &bundle{Database: d, db: openDB(t, d, nil), blobs: openBlobs(t, storageServer.Endpoint), tenant: d.Tenant(t), ctx: postgres.WithActor(ctx, "tester")}
+}
+
+func openBlobs(t *testing.T, endpoint string) *blob.Store {
+	t.Helper()
+	s := storageServer
+	blobs, err := blob.Open(blob.Config{Endpoint: endpoint, Bucket: bucket, Region: s.Region, AccessKey: s.AccessKey, SecretKey: s.SecretKey})
+	if err != nil {
+		t.Fatalf("blob.Open() = %v", err)
+	}
+	return blobs
 }
 
 func openDB(t *testing.T, d *pgtest.Database, m *telemetry.Metrics) *postgres.DB {
@@ -93,7 +99,7 @@ func (b *bundle) worker(t *testing.T, edit func(*Config)) (w *Worker, stop func(
 		ID: "worker-" + uuid.NewString()[:8], PID: os.Getpid(), Version: "test",
 		Work: openDB(t, b.Database, m), River: openDB(t, b.Database, m), Heartbeat: openDB(t, b.Database, m), Blobs: b.blobs,
 		Tools: tool.New(tool.Config{Development: true}), Metrics: m, Log: slog.New(slog.DiscardHandler),
-		Queues: []string{"step"}, Concurrency: 4, LeaseTTL: 5 * time.Second, DrainGrace: 100 * time.Millisecond,
+		Queues: []string{"step"}, Concurrency: 4, LeaseTTL: 5 * time.Second, DrainGrace: 100 * time.Millisecond, Budget: 15 * time.Minute,
 		WorkspaceDir: t.TempDir(),
 	}
 	if edit != nil {

@@ -1,0 +1,279 @@
+package step
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+)
+
+// outage is the real storage behind a proxy that can refuse to answer.
+type outage struct {
+	blobs *blob.Store
+
+	mu      sync.Mutex
+	refuses func(*http.Request) bool // nil: nothing
+	refused int
+	waiting map[int]chan struct{} // closed at so many refused requests
+}
+
+func newOutage(t *testing.T) *outage {
+	t.Helper()
+	target, err := url.Parse(storageServer.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // the signature covers it
+	}}
+	o := &outage{waiting: map[int]chan struct{}{}}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if o.refuse(r) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	o.blobs = openBlobs(t, srv.URL)
+	return o
+}
+
+func (o *outage) refuse(r *http.Request) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.refuses == nil || !o.refuses(r) {
+		return false
+	}
+	o.refused++
+	if c := o.waiting[o.refused]; c != nil {
+		close(c)
+	}
+	return true
+}
+
+// begin has the storage refuse what refuses says, and returns a channel that is
+// closed at the n-th refused request.
+func (o *outage) begin(n int, refuses func(*http.Request) bool) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refuses, o.refused = refuses, 0
+	c := make(chan struct{})
+	o.waiting = map[int]chan struct{}{n: c}
+	return c
+}
+
+func (o *outage) end() { o.begin(0, nil) }
+
+func everything(*http.Request) bool { return true }
+
+func uploads(r *http.Request) bool { return r.Method == http.MethodPut }
+
+func wait(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("%s: not within two minutes", what)
+	}
+}
+
+// counting is a step that notes each execution in a file outside its workspace.
+func counting(t *testing.T, name, text string, needs ...string) (run.PlanStep, func() int) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	return script(name, "echo ran >> "+path+"\n"+text, needs...), func() int {
+		b, _ := os.ReadFile(path)
+		return strings.Count(string(b), "\n")
+	}
+}
+
+// A tool that has returned is not run again because its result cannot be stored:
+// the save is repeated until storage is back. The first ten refusals are two
+// rounds of requests, so the save was repeated at least once.
+func TestF18_SaveIsRepeatedWhileStorageIsAway(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		refuses func(*http.Request) bool
+		step    func(*testing.T) (run.PlanStep, func() int)
+	}{
+		"away": {everything, func(t *testing.T) (run.PlanStep, func() int) {
+			return counting(t, "build", "echo content > out.txt")
+		}},
+		"takes no uploads": {uploads, func(t *testing.T) (run.PlanStep, func() int) {
+			return counting(t, "build", "echo content > out.txt")
+		}},
+		"away at a gate's evidence": {everything, func(t *testing.T) (run.PlanStep, func() int) {
+			s, n := counting(t, "unit", "")
+			var in run.BashInputs
+			if err := json.Unmarshal(s.Inputs, &in); err != nil {
+				t.Fatal(err)
+			}
+			return step("unit", "gate:unit", map[string]any{"command": in.Script}), n
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, o := setup(t), newOutage(t)
+			seen := o.begin(11, tt.refuses)
+			b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+			s, executions := tt.step(t)
+			r := b.create(t, s)
+			wait(t, "eleven refused requests", seen)
+			o.end()
+			d := b.until(t, r.ID, run.Succeeded)
+			if n := executions(); n != 1 || d.Steps[0].Attempt != 1 {
+				t.Errorf("executions = %d in %d attempts, want 1 in 1", n, d.Steps[0].Attempt)
+			}
+		})
+	}
+}
+
+// A worker that drains does not wait for storage: the step is given back.
+func TestDrainGivesBackWhatStorageDoesNotTake(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	seen := o.begin(6, everything)
+	_, stop := b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+	s, _ := counting(t, "build", "echo content > out.txt")
+	r := b.create(t, s)
+	wait(t, "six refused requests", seen)
+	stop()
+	d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := d.Steps[0]; s.State != run.Ready || s.Attempt != 0 {
+		t.Errorf("after a drain the step is %s with %d attempts (%s), want ready with 0", s.State, s.Attempt, s.Reason)
+	}
+}
+
+// A save is given up when the run is cancelled, and its slot is free again.
+func TestCancelEndsARepeatedSave(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	seen := o.begin(6, everything)
+	w, stop := b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+	s, _ := counting(t, "build", "echo content > out.txt")
+	r := b.create(t, s)
+	wait(t, "six refused requests", seen)
+	if _, err := b.db.CancelRun(b.ctx, b.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
+		t.Fatalf("CancelRun() = %v", err)
+	}
+	b.until(t, r.ID, run.Cancelled)
+	eventually(t, "no lease is held", func() bool { return len(w.keeper.leases()) == 0 })
+	stop()
+}
+
+// While storage is away a worker begins no step that needs it, but steps that
+// need none; a worker whose storage answers takes the others.
+func TestNoStepBeginsWhileStorageIsAway(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	seen := o.begin(6, everything)
+	w, _ := b.worker(t, func(c *Config) { c.Blobs, c.ID = o.blobs, "cut-off" })
+	first, firstRan := counting(t, "first", "echo content > out.txt")
+	held := b.create(t, first)
+	wait(t, "six refused requests", seen)
+	eventually(t, "the worker sees that storage is away", func() bool { return w.storage.away() != nil })
+
+	second, secondRan := counting(t, "second", "echo other > out.txt")
+	other := b.create(t, second)
+	nap := b.create(t, run.PlanStep{Name: "nap", Tool: run.ToolSleep, Inputs: json.RawMessage(`{"duration_s":3600}`)})
+	b.until(t, nap.ID, run.Waiting)
+	b.worker(t, func(c *Config) { c.ID = "connected" })
+	d := b.until(t, other.ID, run.Succeeded)
+	_, attempts, err := b.db.Step(b.ctx, b.tenant, d.Steps[0].ID)
+	if err != nil || len(attempts) != 1 || attempts[0].Owner != "connected" {
+		t.Errorf("attempts = %+v, %v, want one by the worker whose storage answers", attempts, err)
+	}
+	o.end()
+	b.until(t, held.ID, run.Succeeded)
+	if firstRan() != 1 || secondRan() != 1 {
+		t.Errorf("executions = %d and %d, want 1 and 1", firstRan(), secondRan())
+	}
+}
+
+// When nobody can reach storage, what became ready meanwhile begins when it is back.
+func TestStepsBeginWhenStorageIsBack(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	seen := o.begin(6, everything)
+	w, _ := b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+	held := b.create(t, script("first", "echo content > out.txt"))
+	wait(t, "six refused requests", seen)
+	eventually(t, "the worker sees that storage is away", func() bool { return w.storage.away() != nil })
+	var later []run.Run
+	for range 6 { // more than the worker has slots
+		later = append(later, b.create(t, script("one", "echo 1 > 1"), script("two", "cat 1 > 2")))
+	}
+	probed := o.begin(3, everything)
+	wait(t, "three refused probes", probed)
+	for _, r := range later {
+		if d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID); err != nil || d.Steps[0].State != run.Ready {
+			t.Errorf("step of a run created meanwhile = %s, %v, want ready", d.Steps[0].State, err)
+		}
+	}
+	o.end()
+	for _, r := range append(later, held) {
+		b.until(t, r.ID, run.Succeeded)
+	}
+}
+
+// The log of a tool that failed while storage was away says why it did.
+func TestLogOutlastsAnOutage(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	seen := o.begin(45, everything) // for longer than a log may hold up a step
+	b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+	r := b.create(t, script("build", "echo the reason; exit 3"))
+	wait(t, "forty-five refused requests", seen)
+	o.end()
+	d := b.until(t, r.ID, run.Failed)
+	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[0].ID, nil, 0, 10)
+	if err != nil || log.Size != int64(len("the reason\n")) || d.Steps[0].FailureClass != run.ClassTool {
+		t.Errorf("Log() = %+v, %v of a step %s, want its line, of one whose tool failed", log, err, d.Steps[0].FailureClass)
+	}
+}
+
+// The time for failures of the infrastructure is limited.
+func TestInfrastructureBudgetEnds(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	o.begin(0, everything)
+	b.worker(t, func(c *Config) { c.Blobs, c.Budget = o.blobs, time.Second })
+	s, executions := counting(t, "build", "echo content > out.txt")
+	d := b.until(t, b.create(t, s).ID, run.Failed)
+	if s := d.Steps[0]; s.FailureClass != run.ClassExhausted || !strings.Contains(s.Reason, "storage") || executions() != 1 {
+		t.Errorf("step = %s (%s) after %d executions, want exhausted after 1", s.FailureClass, s.Reason, executions())
+	}
+}
+
+// eventually waits until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: not within two minutes", what)
+		}
+	}
+}
