@@ -1,6 +1,9 @@
 package snapshot
 
 import (
+	"errors"
+	"io/fs"
+
 	"nofx.dev/shared/fault"
 )
 
@@ -34,4 +37,18 @@ const (
 // workspace-limit, and the limit's name and number in Meta.
 func beyond(name string, limit int64, format string, args ...any) error {
 	return fault.New(fault.Invalid, "workspace-limit", format, args...).With("limit", name).With("max", limit)
+}
+
+// unreadable makes an error of permissions in the workspace at path, which only a step
+// can have set, fault.Invalid with code workspace-unreadable.
+func unreadable(path string, err error) error {
+	e, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(e, fs.ErrPermission) {
+		return err
+	}
+	name := e.Path
+	if name == path {
+		name = "."
+	}
+	return fault.New(fault.Invalid, "workspace-unreadable", "the permissions of %q, or of the directory it is in, keep it from being read", name).Because(err)
 }

@@ -47,8 +47,8 @@ type Skipped struct {
 // a slash leaves out every file and directory of that name, one with a slash
 // those at that path.
 //
-// A workspace beyond a limit, or with a name that no tree can hold, is
-// fault.Invalid. Nothing in the workspace is followed out of it: directories are
+// A workspace beyond a limit, with a name that no tree can hold, or with something
+// that may not be read, is fault.Invalid. Nothing in the workspace is followed out of it: directories are
 // opened one name below the other without following links, and a file must still
 // be the one that was listed.
 func (w *Workspace) Scan(ctx context.Context, excludes []string) (*Scan, error) {
@@ -57,7 +57,7 @@ func (w *Workspace) Scan(ctx context.Context, excludes []string) (*Scan, error) 
 	}
 	s := &scanner{ctx: ctx, limits: &w.store.limits, excludes: excludes, now: w.now()}
 	if err := s.run(w.path, w.seen); err != nil {
-		return nil, fmt.Errorf("scan workspace: %w", err)
+		return nil, fmt.Errorf("scan workspace: %w", unreadable(w.path, err))
 	}
 	w.seen = s.root
 	return &Scan{Tree: s.root.digest, Files: s.files, Bytes: s.bytes, Skipped: s.skipped, root: s.root}, nil

@@ -14,6 +14,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/usertest"
 )
 
 func TestScanSkips(t *testing.T) {
@@ -167,5 +168,69 @@ func TestOpenListed(t *testing.T) {
 		if f, err := openListed(root, "a", listed); err == nil {
 			t.Errorf("openListed(%s in its place) = %v, want an error", name, f.Name())
 		}
+	}
+}
+
+// What permissions keep from being read is the step's doing, and the error names it.
+func TestScanNamesTheUnreadable(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		path string
+		mode os.FileMode
+		want string
+	}{
+		"directory":                 {"sub", 0, `"sub"`},
+		"directory without a look":  {"sub", 0o600, `"sub/secret"`},
+		"workspace":                 {".", 0, `"."`},
+		"workspace without a look":  {".", 0o600, `"sub"`},
+		"nothing that is forbidden": {"sub", 0o500, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			usertest.Plain(t, func(top string) {
+				dir := filepath.Join(top, "workspace")
+				files{"sub/secret": "x"}.write(t, dir)
+				path := filepath.Join(dir, tt.path)
+				if err := os.Chmod(path, tt.mode); err != nil {
+					t.Fatal(err)
+				}
+				defer os.Chmod(path, 0o755) //nolint:errcheck // for the directory to be removed
+				store, x := newStore()
+				_, err := store.Workspace(x.tenant, dir).Scan(t.Context(), nil)
+				if tt.want == "" {
+					if err != nil {
+						t.Errorf("Scan() = %v, want nil", err)
+					}
+					return
+				}
+				wantUnreadable(t, "Scan()", err, tt.want, dir)
+			})
+		})
+	}
+}
+
+// Files are read by goroutines of the scan, so this reads one itself.
+func TestHashNamesTheUnreadable(t *testing.T) {
+	t.Parallel()
+	usertest.Plain(t, func(dir string) {
+		files{"sub/secret": "x"}.write(t, dir)
+		if err := os.Chmod(filepath.Join(dir, "sub/secret"), 0); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		_, err = openListed(root, "sub/secret", stat{})
+		wantUnreadable(t, "openListed(mode 000)", unreadable(dir, err), `"sub/secret"`, dir)
+	})
+}
+
+func wantUnreadable(t *testing.T, what string, err error, path, dir string) {
+	t.Helper()
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok || e.Kind != fault.Invalid || e.Code != "workspace-unreadable" || !strings.Contains(e.Detail, path) || strings.Contains(e.Detail, dir) {
+		t.Errorf("%s = %v, want invalid (workspace-unreadable) that names %s", what, err, path)
 	}
 }
