@@ -125,6 +125,9 @@ func TestMissing(t *testing.T) {
 		if !ok || e.Kind != fault.Gone || e.Code != "object-gone" {
 			t.Errorf("%s(deleted) = %v, want Gone, object-gone", name, err)
 		}
+		if lost, _ := Lost(fmt.Errorf("%s: %w", name, At("another", err))); lost != key {
+			t.Errorf("Lost(%s) = %q, want %q", name, lost, key)
+		}
 		if ok && strings.Contains(e.Detail, key) {
 			t.Errorf("%s(deleted) tells the key in its detail: %q", name, e.Detail)
 		}
@@ -191,6 +194,28 @@ func TestVerify(t *testing.T) {
 			if fault.KindOf(err) != c.kind || len(got) > 5000 {
 				t.Errorf("Verify(%s, %s) = %d bytes, %v, want kind %q", c.name, how, len(got), err, c.kind)
 			}
+		}
+	}
+}
+
+func TestLost(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("cause")
+	for _, tt := range []struct {
+		err error
+		key string
+		ok  bool
+	}{
+		{nil, "", false},
+		{cause, "", false},
+		{At("k", cause), "", false},
+		{At("k", unavailable(cause)), "", false},
+		{Gone(cause), "", true},
+		{At("k", Gone(cause)), "k", true},
+		{fmt.Errorf("wrapped: %w", At("k", fmt.Errorf("wrapped: %w", Corrupt(cause)))), "k", true},
+	} {
+		if key, ok := Lost(tt.err); key != tt.key || ok != tt.ok {
+			t.Errorf("Lost(%v) = %q, %t, want %q, %t", tt.err, key, ok, tt.key, tt.ok)
 		}
 	}
 }

@@ -16,20 +16,54 @@ import (
 // retryAfter is what a caller is told to wait for a storage that is down.
 const retryAfter = 5 * time.Second
 
-const codeUnavailable = "storage-unavailable"
+const (
+	codeUnavailable = "storage-unavailable"
+	codeGone        = "object-gone"
+	codeCorrupt     = "object-corrupt"
+)
 
 var errStalled = errors.New("no byte moved within the time limit")
 
 // Gone is the error of an object that should be there and is not: fault.Gone
 // with code object-gone. The cause names the object and goes to logs only.
 func Gone(cause error) error {
-	return fault.New(fault.Gone, "object-gone", "the stored object is gone").Because(cause)
+	return fault.New(fault.Gone, codeGone, "the stored object is gone").Because(cause)
 }
 
 // Corrupt is the error of stored bytes that are not what was stored:
 // fault.Conflict with code object-corrupt. The cause goes to logs only.
 func Corrupt(cause error) error {
-	return fault.New(fault.Conflict, "object-corrupt", "the stored object is corrupt").Because(cause)
+	return fault.New(fault.Conflict, codeCorrupt, "the stored object is corrupt").Because(cause)
+}
+
+// lost is an error of kind Gone or Corrupt with the key of its object.
+type lost struct {
+	error
+	key string
+}
+
+func (l *lost) Unwrap() error { return l.error }
+
+// At has err name the object at key, if it says that an object is gone or corrupt
+// and does not name one yet.
+func At(key string, err error) error {
+	if named, ok := Lost(err); !ok || named != "" {
+		return err
+	}
+	return &lost{err, key}
+}
+
+// Lost reports whether err says that an object is gone or corrupt, and which. The key
+// is empty where there is no object, as for content that no row names.
+func Lost(err error) (key string, ok bool) {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok || e.Code != codeGone && e.Code != codeCorrupt {
+		return "", false
+	}
+	if l, ok := errors.AsType[*lost](err); ok {
+		key = l.key
+	}
+	return key, true
 }
 
 func unavailable(cause error) error {
@@ -72,7 +106,7 @@ func failed(ctx context.Context, doing, key string, err error) error {
 		return fmt.Errorf("%s %s: %w", doing, key, context.Cause(ctx))
 	}
 	if fault.KindOf(err) != "" {
-		return err
+		return At(key, err)
 	}
 	cause := fmt.Errorf("%s %s: %w", doing, key, err)
 	resp, ok := errors.AsType[minio.ErrorResponse](err)
@@ -80,14 +114,14 @@ func failed(ctx context.Context, doing, key string, err error) error {
 	case !ok: // no answer at all: refused, reset, cut, timed out
 		return unavailable(cause)
 	case resp.Code == minio.NoSuchKey:
-		return Gone(cause)
+		return At(key, Gone(cause))
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return Corrupt(cause)
+		return At(key, Corrupt(cause))
 	case resp.Code == minio.NoSuchBucket, resp.StatusCode >= 500,
 		resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode == http.StatusTooManyRequests:
 		return unavailable(cause)
 	case resp.StatusCode == http.StatusNotFound:
-		return Gone(cause)
+		return At(key, Gone(cause))
 	default:
 		return cause
 	}

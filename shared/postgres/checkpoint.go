@@ -21,6 +21,8 @@ type Blob struct {
 	Pack   *[32]byte // nil: an object of its own
 	Off    int64     // in the pack
 	Len    int64     // stored bytes
+
+	Condemned bool // its object was found gone or corrupt: to be stored anew
 }
 
 // Object is an object in storage that rows name.
@@ -72,7 +74,8 @@ func (c *Checkpoint) parent() Parent {
 }
 
 // insertBlobs records what was stored, with the next statement or the commit.
-// What is known already stays as it is: the same digest is the same bytes. To learn
+// What is known already stays as it is, since the same digest is the same bytes, unless
+// it is condemned: only where something was known is that looked at. To learn
 // that of a row that another transaction has just inserted is to wait for its end,
 // as for a lock: so a transaction records all that it has at once, in the order of
 // digests and keys, after it has locked its runs.
@@ -85,9 +88,11 @@ func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) {
 			keys, kinds = append(keys, o.Key), append(kinds, o.Kind)
 			sums, sizes = append(sums, o.SHA256[:]), append(sizes, o.Bytes)
 		}
-		queue(tx, `INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind)
-			SELECT $1, o.* FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS o
-			ON CONFLICT DO NOTHING`, tenant, keys, sums, sizes, kinds)
+		queue(tx, `WITH stored AS (
+				INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind)
+				SELECT $1, o.* FROM unnest($2::text[], $3::bytea[], $4::bigint[], $5::text[]) AS o
+				ON CONFLICT DO NOTHING RETURNING 1
+			) SELECT nofx.renew_objects($2) WHERE (SELECT count(*) FROM stored) < cardinality($2)`, tenant, keys, sums, sizes, kinds)
 	}
 	if len(blobs) > 0 {
 		var sums, packs [][]byte
@@ -100,10 +105,31 @@ func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) {
 			sums, packs = append(sums, b.SHA256[:]), append(packs, pack)
 			sizes, offs, lens = append(sizes, b.Size), append(offs, b.Off), append(lens, b.Len)
 		}
-		queue(tx, `INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len)
-			SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[]) AS b
-			ON CONFLICT DO NOTHING`, tenant, sums, sizes, packs, offs, lens)
+		queue(tx, `WITH stored AS (
+				INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len)
+				SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[]) AS b
+				ON CONFLICT DO NOTHING RETURNING 1
+			) SELECT nofx.renew_blobs($2, $4, $5, $6) WHERE (SELECT count(*) FROM stored) < cardinality($2)`, tenant, sums, sizes, packs, offs, lens)
 	}
+}
+
+// CondemnObject notes that the object at key is gone or corrupt: what it holds is
+// stored anew with the next checkpoint that names it.
+func (db *DB) CondemnObject(ctx context.Context, tenant uuid.UUID, key string) error {
+	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT nofx.condemn_object($1)", key)
+		return err
+	})
+}
+
+// RecordCorrupt writes that the bytes of a checkpoint, which the running attempt needs,
+// are gone or corrupt, code says which, and the nearest ancestor that lacks none, nil
+// where there is none. fault.Fenced means that the lease is lost.
+func (db *DB) RecordCorrupt(ctx context.Context, c *Claim, checkpoint uuid.UUID, code string, ancestor *uuid.UUID) error {
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT nofx.record_corrupt($1, $2, $3, $4, $5)", c.StepID, c.Fence, checkpoint, code, ancestor)
+		return err
+	})
 }
 
 // Blobs finds which of the digests are stored for tenant, and where. Digests
@@ -115,14 +141,14 @@ func (db *DB) Blobs(ctx context.Context, tenant uuid.UUID, digests [][32]byte) (
 	}
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		found = make(map[[32]byte]Blob, len(digests))
-		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len FROM nofx.blob
-			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'live'`, tenant, sums)
+		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len, state = 'condemned' FROM nofx.blob
+			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state IN ('live', 'condemned')`, tenant, sums)
 		if err != nil {
 			return err
 		}
 		var b Blob
 		var sum, pack []byte
-		_, err = pgx.ForEachRow(rows, []any{&sum, &b.Size, &pack, &b.Off, &b.Len}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&sum, &b.Size, &pack, &b.Off, &b.Len, &b.Condemned}, func() error {
 			b.SHA256, b.Pack = [32]byte(sum), nil
 			if pack != nil {
 				b.Pack = (*[32]byte)(append([]byte(nil), pack...))

@@ -31,6 +31,34 @@ func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uu
 	return digest, err
 }
 
+// Ancestor is a checkpoint that another one descends from.
+type Ancestor struct {
+	ID         uuid.UUID
+	TreeDigest string
+}
+
+// Ancestors lists the nearest checkpoints that the given one descends from, at most
+// 100 of them, the nearest first.
+func (db *DB) Ancestors(ctx context.Context, tenant, checkpoint uuid.UUID) (list []Ancestor, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			WITH RECURSIVE ancestor (id) AS (
+				SELECT $2::uuid
+				UNION
+				SELECT p.parent_id FROM ancestor a
+				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
+			)
+			SELECT c.id, c.tree_digest FROM ancestor a JOIN nofx.checkpoint c ON c.tenant_id = $1 AND c.id = a.id
+			WHERE c.id <> $2 ORDER BY c.generation DESC, c.seq DESC LIMIT 100`, tenant, checkpoint)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Ancestor])
+		return err
+	})
+	return list, err
+}
+
 // Traceparent is the root context of a step's run, or fault.NotFound.
 func (db *DB) Traceparent(ctx context.Context, tenant, stepID uuid.UUID) (parent string, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {

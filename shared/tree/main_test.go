@@ -54,12 +54,21 @@ type stored struct {
 	mu    sync.Mutex
 	at    map[Digest]Location
 	asked int // digests
+
+	condemned []string // keys
 }
 
 func newStored(t testing.TB) *stored {
 	s := &stored{t: t, tenant: uuid.New(), at: map[Digest]Location{}}
 	s.src = &Source{Blobs: store, Locator: s}
 	return s
+}
+
+func (s *stored) Condemn(_ context.Context, _ uuid.UUID, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.condemned = append(s.condemned, key)
+	return nil
 }
 
 func (s *stored) Locate(_ context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -37,16 +38,20 @@ type Location struct {
 	Size     int64 // of the content
 }
 
-// Locator knows where content is. The result has no key for what is not there.
+// Locator knows where content is.
 type Locator interface {
+	// Locate has no key in its result for what is not there. What is condemned may be.
 	Locate(ctx context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error)
+	// Condemn notes that the object at key is gone or corrupt, so that what it holds
+	// is stored anew with the next checkpoint that names it.
+	Condemn(ctx context.Context, tenant uuid.UUID, key string) error
 }
 
 // Source reads stored content. It is safe for concurrent use.
 //
 // Its errors are those of package blob: content without a location or object is
 // fault.Gone (object-gone); content that is not what its digest and size say is
-// fault.Conflict (object-corrupt).
+// fault.Conflict (object-corrupt). An object found so is condemned.
 type Source struct {
 	Blobs   *blob.Store
 	Locator Locator
@@ -69,9 +74,17 @@ func (s *Source) Each(ctx context.Context, tenant uuid.UUID, digests []Digest, f
 		g.Go(func() error { return s.read(reading, tenant, sp, fn) })
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return s.condemn(ctx, tenant, err)
 	}
 	return ctx.Err()
+}
+
+// condemn condemns the object that err says is lost, if it does, and returns err.
+func (s *Source) condemn(ctx context.Context, tenant uuid.UUID, err error) error {
+	if key, _ := blob.Lost(err); key != "" {
+		err = errors.Join(err, s.Locator.Condemn(ctx, tenant, key))
+	}
+	return err
 }
 
 // Open reads the content of one digest; what it reads is verified at the end.
@@ -81,14 +94,13 @@ func (s *Source) Open(ctx context.Context, tenant uuid.UUID, d Digest) (io.ReadC
 		return nil, err
 	}
 	if loc := located[0]; loc.own() {
-		r, err := s.Blobs.Open(ctx, blob.BlobKey(tenant, d), 0, -1)
+		key := blob.BlobKey(tenant, d)
+		r, err := s.Blobs.Open(ctx, key, 0, -1)
 		if err != nil {
-			return nil, err
+			return nil, s.condemn(ctx, tenant, err)
 		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{blob.Verify(r, d, loc.Size), r}, nil
+		failed := func(err error) error { return s.condemn(ctx, tenant, blob.At(key, err)) }
+		return &opened{blob.Verify(r, d, loc.Size), r, failed}, nil
 	}
 	var b []byte
 	err = s.read(ctx, tenant, span{items: located}, func(_ Digest, content io.Reader) (err error) {
@@ -96,9 +108,24 @@ func (s *Source) Open(ctx context.Context, tenant uuid.UUID, d Digest) (io.ReadC
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, s.condemn(ctx, tenant, err)
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+// opened is an open object whose errors go through failed.
+type opened struct {
+	content io.Reader
+	io.Closer
+	failed func(error) error
+}
+
+func (o *opened) Read(p []byte) (int, error) {
+	n, err := o.content.Read(p)
+	if err != nil && err != io.EOF {
+		err = o.failed(err)
+	}
+	return n, err
 }
 
 // Nodes reads directories.
@@ -208,37 +235,39 @@ func (s *Source) read(ctx context.Context, tenant uuid.UUID, sp span, fn func(Di
 		return fn(first.Digest, bytes.NewReader(b))
 	}
 	if first.own() {
-		r, err := s.Blobs.Open(ctx, blob.BlobKey(tenant, first.Digest), 0, -1)
+		key := blob.BlobKey(tenant, first.Digest)
+		r, err := s.Blobs.Open(ctx, key, 0, -1)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		return fn(first.Digest, blob.Verify(r, first.Digest, first.Size))
+		return blob.At(key, fn(first.Digest, blob.Verify(r, first.Digest, first.Size)))
 	}
-	packed, err := s.readPack(ctx, tenant, sp)
+	key := blob.PackKey(tenant, *first.Pack)
+	packed, err := s.readPack(ctx, key, sp)
 	if err != nil {
 		return err
 	}
 	for _, it := range sp.items {
 		content, err := unpack(packed[it.Off-first.Off:][:it.Len], it)
-		if err != nil {
-			return err
+		if err == nil {
+			err = fn(it.Digest, bytes.NewReader(content))
 		}
-		if err := fn(it.Digest, bytes.NewReader(content)); err != nil {
-			return err
+		if err != nil {
+			return blob.At(key, err)
 		}
 	}
 	return nil
 }
 
-func (s *Source) readPack(ctx context.Context, tenant uuid.UUID, sp span) ([]byte, error) {
+func (s *Source) readPack(ctx context.Context, key string, sp span) ([]byte, error) {
 	first := sp.items[0]
 	var end int64
 	for _, it := range sp.items {
 		end = max(end, it.Off+it.Len)
 	}
 	b := make([]byte, end-first.Off)
-	r, err := s.Blobs.Open(ctx, blob.PackKey(tenant, *first.Pack), first.Off, int64(len(b)))
+	r, err := s.Blobs.Open(ctx, key, first.Off, int64(len(b)))
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -148,6 +149,18 @@ func TestDamage(t *testing.T) {
 				if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != damage.kind || e.Code != damage.code {
 					t.Errorf("Each(%s) = %v, want %s %s", key, err, damage.kind, damage.code)
 				}
+				r, err = s.src.Open(t.Context(), s.tenant, d)
+				if err == nil {
+					_, err = io.ReadAll(r)
+					r.Close()
+				}
+				if e, ok := errors.AsType[*fault.Error](err); !ok || e.Code != damage.code {
+					t.Errorf("Open(%s) = %v, want %s", key, err, damage.code)
+				}
+				if want := []string{key, key}; !slices.Equal(s.condemned, want) {
+					t.Errorf("condemned = %q, want %q", s.condemned, want)
+				}
+				s.condemned = nil
 			}
 		})
 	}

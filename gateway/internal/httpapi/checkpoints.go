@@ -51,6 +51,10 @@ func (l locator) Locate(ctx context.Context, tenant uuid.UUID, digests []tree.Di
 	return at, nil
 }
 
+func (l locator) Condemn(ctx context.Context, tenant uuid.UUID, key string) error {
+	return l.store.CondemnObject(ctx, tenant, key)
+}
+
 // listCheckpoints answers the checkpoints of a run, oldest first.
 func (s *Server) listCheckpoints(c echo.Context, p *Principal) error {
 	q := readQuery(c)

@@ -137,6 +137,10 @@ func TestLostObjects(t *testing.T) {
 	key := blob.PackKey(g.tenant, [32]byte(pack))
 	g.put(key, bytes.Repeat([]byte("x"), 4096))
 	g.want(g.get(path+"/file?path=sub/f1.txt"), http.StatusConflict, "object-corrupt")
+	var live int
+	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.blob WHERE pack_sha256 = $1 AND state = 'live'", pack).Scan(&live); err != nil || live != 0 {
+		t.Errorf("live blobs of a corrupt pack = %d, %v, want none", live, err)
+	}
 	if err := g.blobs.Delete(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}

@@ -102,7 +102,9 @@ func (g *gateway) checkpoint(c *postgres.Claim, kind run.CheckpointKind, root tr
 		d := tree.Sum(content)
 		b := postgres.Blob{SHA256: d, Size: int64(len(content)), Len: int64(len(content))}
 		if len(content) >= tree.Small {
-			g.put(blob.BlobKey(c.TenantID, d), content)
+			key := blob.BlobKey(c.TenantID, d)
+			g.put(key, content)
+			ck.Objects = append(ck.Objects, postgres.Object{Key: key, SHA256: d, Bytes: b.Size, Kind: "blob"})
 		} else {
 			frame := enc.EncodeAll(content, nil)
 			b.Off, b.Len, b.Pack = int64(len(pack)), int64(len(frame)), new([32]byte)
@@ -116,7 +118,9 @@ func (g *gateway) checkpoint(c *postgres.Claim, kind run.CheckpointKind, root tr
 			ck.Blobs[i].Pack = &sum
 		}
 	}
-	g.put(blob.PackKey(c.TenantID, sum), pack)
+	key := blob.PackKey(c.TenantID, sum)
+	g.put(key, pack)
+	ck.Objects = append(ck.Objects, postgres.Object{Key: key, SHA256: sum, Bytes: int64(len(pack)), Kind: "pack"})
 	return ck
 }
 

@@ -74,6 +74,8 @@ func (x *memoryIndex) Known(_ context.Context, tenant uuid.UUID, digests []tree.
 	return known, nil
 }
 
+func (x *memoryIndex) Condemn(context.Context, uuid.UUID, string) error { return nil }
+
 func (x *memoryIndex) Locate(_ context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]tree.Location, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

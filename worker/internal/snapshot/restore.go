@@ -44,7 +44,7 @@ func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 	if err != nil {
 		return err
 	}
-	w.seen = nil // from here on the directory is in between
+	w.seen, w.stored = nil, nil // from here on the directory is in between, and what is stored may be lost
 	then, err := r.compare(ctx, now, want)
 	if err != nil {
 		return err

@@ -56,7 +56,8 @@ type Object struct {
 }
 
 // Saved is what was uploaded. Its rows belong into the transaction that inserts
-// the checkpoint; one that is there already (two steps stored the same) stays.
+// the checkpoint; one that is there already (two steps stored the same) stays,
+// unless it is condemned.
 type Saved struct {
 	Blobs   []Blob
 	Objects []Object

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 
+	"nofx.dev/shared/blob"
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/job"
@@ -158,11 +159,14 @@ func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
 // storage, of this machine. Its details are for the log.
 func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 	var after time.Duration
-	reason := "the worker could not do its part"
+	code, reason := "", "the worker could not do its part"
 	if e, ok := errors.AsType[*fault.Error](err); ok {
-		after, reason = e.RetryAfter, e.Detail
+		after, code, reason = e.RetryAfter, e.Code, e.Detail
 	}
 	a.log.WarnContext(ctx, "step attempt", "error", err)
+	if _, lost := blob.Lost(err); lost { // storage answers, and what it has lost does not come back
+		return postgres.Finish{Claim: a.claim, Outcome: "fail", FailureClass: run.ClassInfrastructure, Reason: code + ": " + reason}
+	}
 	a.storage.note(err)
 	return a.retry(classOf(err), reason, after)
 }
@@ -174,13 +178,13 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	c := a.claim
 	if !a.start.ready {
 		if conflicts, err := a.join(ctx); err != nil {
-			return postgres.Finish{}, err
+			return postgres.Finish{}, a.corrupt(ctx, err)
 		} else if conflicts != nil {
 			return a.conflict(conflicts)
 		}
 	}
 	if err := a.resolve(ctx); err != nil {
-		return postgres.Finish{}, err
+		return postgres.Finish{}, a.corrupt(ctx, err)
 	}
 	if waived, err := a.waived(); err != nil {
 		return postgres.Finish{}, err
@@ -189,7 +193,7 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	}
 	if usesWorkspace(c.Tool) {
 		if err := a.restore(ctx); err != nil {
-			return postgres.Finish{}, err
+			return postgres.Finish{}, a.corrupt(ctx, err)
 		}
 	}
 	var log *steplog.Writer

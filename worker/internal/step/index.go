@@ -32,10 +32,15 @@ func (x index) Known(ctx context.Context, tenant uuid.UUID, digests []tree.Diges
 		return nil, err
 	}
 	known := make(map[tree.Digest]bool, len(found))
-	for d := range found {
-		known[d] = true
+	for d, b := range found {
+		known[d] = !b.Condemned
 	}
 	return known, nil
+}
+
+// Condemn notes that an object is gone or corrupt.
+func (x index) Condemn(ctx context.Context, tenant uuid.UUID, key string) error {
+	return x.db.CondemnObject(ctx, tenant, key)
 }
 
 func (x index) blobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[[32]byte]postgres.Blob, error) {
