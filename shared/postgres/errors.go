@@ -24,11 +24,11 @@ func mapError(err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fault.New(fault.NotFound, "not-found", "no such thing").Because(err)
 	}
+	if connectionLost(err) {
+		return unavailable(err)
+	}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
-		if connectionLost(err) {
-			return unavailable(err)
-		}
 		return err
 	}
 	var detail map[string]any
@@ -78,11 +78,12 @@ func unavailable(err error) error {
 	return e
 }
 
-// Silent reports whether err is that the database did not answer at all. It will
-// not answer to a part of what was asked for either.
+// Silent reports whether err is that the database did not answer at all, or let nobody
+// in. It will not answer to a part of what was asked for either.
 func Silent(err error) bool {
 	_, answered := errors.AsType[*pgconn.PgError](err)
-	return errors.Is(err, fault.Unavailable) && !answered
+	_, refused := errors.AsType[*pgconn.ConnectError](err)
+	return errors.Is(err, fault.Unavailable) && (!answered || refused)
 }
 
 // passing reports whether a whole transaction may be run again: it met another,
@@ -110,8 +111,8 @@ func dropConn(err error) bool {
 	return strings.HasPrefix(pg.Code, "08")
 }
 
-// connectionLost reports whether err says that the server cannot be reached, as
-// opposed to the caller having given up.
+// connectionLost reports whether err says that the server cannot be reached or lets
+// nobody in, as while it fails over, as opposed to the caller having given up.
 func connectionLost(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error

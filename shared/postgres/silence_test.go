@@ -62,6 +62,37 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// A server that lets nobody in, as while it fails over, is as good as none: it may let
+// us in again, and until then it answers no part of what was asked either.
+func TestRefusedConnections(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]func(*url.URL){
+		"a role that may not log in": func(u *url.URL) { u.User = url.UserPassword("nofx_owner", "x") },
+		"a wrong password":           func(u *url.URL) { u.User = url.UserPassword("nofx_app", "wrong") },
+		"no such database":           func(u *url.URL) { u.Path = "/nothing" },
+		"nobody listens":             func(u *url.URL) { u.Host = "127.0.0.1:1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			u, err := url.Parse(s.AppURL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			edit(u)
+			db := s.Open(t, postgres.Config{URL: u.String()})
+			_, inTx := db.ClaimSteps(s.ctx, []postgres.Wake{{Job: wakeUp(s.tenant, uuid.New(), 1), Pre: noCheckpoint}}, postgres.Worker{ID: "w1", PID: 1}, ttl)
+			_, _, across := db.Heartbeat(s.ctx, nil, calm)
+			for what, err := range map[string]error{"ClaimSteps": inTx, "Heartbeat": across} {
+				wantKind(t, what+"()", err, fault.Unavailable, "unavailable")
+				if !postgres.Silent(err) {
+					t.Errorf("Silent(%v) = false, want true", err)
+				}
+			}
+		})
+	}
+}
+
 // wire is the way to a server.
 type wire struct {
 	url    string
