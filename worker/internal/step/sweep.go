@@ -73,7 +73,11 @@ func (s *sweeper) pass(ctx context.Context) error {
 				break
 			}
 			if oneErr != nil && ctx.Err() == nil {
-				s.log.ErrorContext(ctx, "sweep of one", "kind", d.Kind, "run_id", run.RunID.Format(d.RunID), "error", oneErr)
+				level := slog.LevelError
+				if errors.Is(oneErr, fault.Unavailable) { // the next pass finds it again
+					level = slog.LevelWarn
+				}
+				s.log.Log(ctx, level, "sweep of one", "kind", d.Kind, "run_id", run.RunID.Format(d.RunID), "error", oneErr)
 			}
 		}
 		if failed = errors.Join(failed, err); postgres.Silent(err) || ctx.Err() != nil {
