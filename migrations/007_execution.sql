@@ -192,9 +192,10 @@ BEGIN
 END
 $$;
 
--- A step as its claim hands it on; parents is how many steps it depends on.
+-- A step as its claim hands it on; parents is how many steps it depends on, waiver
+-- the newest waiver of its gate: {input_digest, by, reason}.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
-    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waived_digest text, parents int, signal jsonb);
+    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb);
 
 -- A step that this transaction has claimed.
 CREATE FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) RETURNS nofx.claimed
@@ -204,7 +205,7 @@ DECLARE
     c nofx.claimed;
 BEGIN
     SELECT s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
-        NULL::timestamptz, s.failing_since, r.traceparent, r.plan_digest, NULL::text,
+        NULL::timestamptz, s.failing_since, r.traceparent, r.plan_digest, NULL::jsonb,
         (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), NULL::jsonb INTO c
     FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
     WHERE s.tenant_id = p_tenant AND s.id = p_step;
@@ -214,7 +215,7 @@ BEGIN
         WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = c.fence - 2 AND a.outcome = 'lease_expired';
     END IF;
     IF c.fence > 1 THEN -- a gate was judged before
-        SELECT g.input_digest INTO c.waived_digest FROM gate g
+        SELECT jsonb_build_object('input_digest', g.input_digest, 'by', g.decided_by, 'reason', g.reason) INTO c.waiver FROM gate g
         WHERE g.tenant_id = p_tenant AND g.step_id = p_step AND g.state = 'waived'
             AND g.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = p_step);
     END IF;

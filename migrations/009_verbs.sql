@@ -167,7 +167,7 @@ BEGIN
     END IF;
     PERFORM gate_transition(p_gate, p_event, p_reason);
     IF g.state = 'pending' THEN
-        UPDATE step SET outputs = jsonb_strip_nulls(jsonb_build_object('decision', p_event, 'by', v_actor, 'reason', p_reason))
+        UPDATE step SET outputs = jsonb_build_object('decision', p_event, 'by', v_actor, 'reason', coalesce(p_reason, ''))
         WHERE tenant_id = g.tenant_id AND id = g.step_id;
         PERFORM step_transition(g.step_id, p_event, p_reason, NULL, CASE WHEN p_event = 'reject' THEN 'gate_rejected' END);
         IF p_event <> 'reject' THEN

@@ -39,9 +39,16 @@ type Claim struct {
 	FailingSince *time.Time // when the infrastructure failed it first; nil: the attempt before did not end so
 	Traceparent  string     // the run's root context
 	PlanDigest   string
-	WaivedDigest string          // input digest of the gate waived last; "" when none is
+	Waiver       *Waiver         // of the newest round of its gate; nil when that was not waived
 	Parents      []Parent        // the checkpoints it starts from, in plan order
 	Signal       json.RawMessage // the payload of the signal that the step took; nil before
+}
+
+// Waiver is a person's decision to go on without a gate's verdict, or in spite of it.
+type Waiver struct {
+	InputDigest string `json:"input_digest"` // of what the gate judged or asked
+	By          string `json:"by"`
+	Reason      string `json:"reason"`
 }
 
 // Parent is a checkpoint that a step starts from.
@@ -117,7 +124,7 @@ func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.D
 }
 
 const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,
-	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).failing_since, (claim).traceparent, (claim).plan_digest, (claim).waived_digest, (claim).parents, (claim).signal`
+	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).failing_since, (claim).traceparent, (claim).plan_digest, (claim).waiver, (claim).parents, (claim).signal`
 
 // claimRow is a nofx.claimed, all of it NULL where nothing was claimed.
 type claimRow struct {
@@ -128,14 +135,15 @@ type claimRow struct {
 	attempt, maxAttempts, lostLeases *int
 	readyAt, claimedAt               *time.Time
 	lostAt, failingSince             *time.Time
-	traceparent, planDigest, waived  *string
+	traceparent, planDigest          *string
+	waiver                           *Waiver
 	parents                          *int
 	signal                           json.RawMessage
 }
 
 func (r *claimRow) fields() []any {
 	return []any{&r.stepID, &r.runID, &r.name, &r.tool, &r.spec, &r.fence, &r.attempt, &r.maxAttempts, &r.lostLeases,
-		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waived, &r.parents, &r.signal}
+		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waiver, &r.parents, &r.signal}
 }
 
 // claim is the row as a claim, whose parents are to be filled in, or nil.
@@ -143,13 +151,9 @@ func (r *claimRow) claim(tenant uuid.UUID) *Claim {
 	if r.stepID == nil {
 		return nil
 	}
-	c := &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
+	return &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
 		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt, FailingSince: r.failingSince,
-		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Parents: make([]Parent, *r.parents), Signal: r.signal}
-	if r.waived != nil {
-		c.WaivedDigest = *r.waived
-	}
-	return c
+		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Waiver: r.waiver, Parents: make([]Parent, *r.parents), Signal: r.signal}
 }
 
 // parents reads the checkpoints that claims start from, but for those that have

@@ -215,8 +215,8 @@ func TestWaiveAfterFailure(t *testing.T) {
 	}
 	s.wantStates(t, r.ID, "running g:ready h:ready b:pending c:pending m:ready")
 	c := s.claim(t, steps["g"].ID)
-	if c.WaivedDigest != "sha256:in" || c.Attempt != 1 {
-		t.Errorf("Claim() = waived %q, attempt %d, want sha256:in and 1", c.WaivedDigest, c.Attempt)
+	if want := (postgres.Waiver{InputDigest: "sha256:in", By: "tester", Reason: "because"}); c.Waiver == nil || *c.Waiver != want || c.Attempt != 1 {
+		t.Errorf("Claim() = waiver %+v, attempt %d, want %+v and 1", c.Waiver, c.Attempt, want)
 	}
 	// The input was another one: the gate runs and fails again, in a new round.
 	again := s.finish(t, c, "gate failed")

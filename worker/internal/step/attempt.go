@@ -186,10 +186,10 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	if err := a.resolve(ctx); err != nil {
 		return postgres.Finish{}, a.corrupt(ctx, err)
 	}
-	if waived, err := a.waived(); err != nil {
+	if outputs, err := a.waived(); err != nil {
 		return postgres.Finish{}, err
-	} else if waived {
-		return a.succeeded(ctx, tool.Result{Outputs: map[string]any{"verdict": string(run.Waived)}})
+	} else if outputs != nil {
+		return a.succeeded(ctx, tool.Result{Outputs: outputs})
 	}
 	if usesWorkspace(c.Tool) {
 		if err := a.restore(ctx); err != nil {
@@ -219,14 +219,20 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	})
 }
 
-// waived reports whether the step's gate was waived for the very inputs that it
-// would judge, or show a person, now.
-func (a *attempt) waived() (bool, error) {
-	if a.claim.WaivedDigest == "" {
-		return false, nil
+// waived returns the step's outputs if its gate was waived for the very inputs that
+// it would judge, or show a person, now; else nil.
+func (a *attempt) waived() (map[string]any, error) {
+	w := a.claim.Waiver
+	if w == nil {
+		return nil, nil
 	}
-	digest, err := a.inputDigest()
-	return digest == a.claim.WaivedDigest, err
+	if digest, err := a.inputDigest(); err != nil || digest != w.InputDigest {
+		return nil, err
+	}
+	if isGate(a.claim.Tool) {
+		return map[string]any{"verdict": string(run.Waived)}, nil
+	}
+	return map[string]any{"decision": "waive", "by": w.By, "reason": w.Reason}, nil
 }
 
 // restore lends the attempt a directory and makes it what the step starts from.

@@ -109,8 +109,8 @@ func TestTemplates(t *testing.T) {
 		step("write", run.ToolWorkspaceWrite, map[string]any{"files": []any{map[string]any{"path": "${{ steps.build.outputs.version }}/large", "content": "${{ steps.build.outputs.large }}"}}}, "call"),
 		step("ask", "manual:ship", map[string]any{"message": "Ship ${{ steps.build.outputs.version }} as ${{ steps.call.outputs.headers.x-id }}?"}, "write"),
 		step("ship", run.ToolBash, map[string]any{
-			"script": `echo "$DECISION|$STATUS|$EVIL" > out; wc -c < 1.2/large >> out; ls >> out`,
-			"env":    map[string]any{"DECISION": "${{ steps.ask.outputs.decision }}", "STATUS": "${{ steps.call.outputs.status }}", "EVIL": "${{ steps.build.outputs.evil }}"},
+			"script": `echo "$DECISION|$REASON|$STATUS|$EVIL" > out; wc -c < 1.2/large >> out; ls >> out`,
+			"env":    map[string]any{"DECISION": "${{ steps.ask.outputs.decision }}", "REASON": "${{ steps.ask.outputs.reason }}", "STATUS": "${{ steps.call.outputs.status }}", "EVIL": "${{ steps.build.outputs.evil }}"},
 		}, "ask"))
 	d := b.until(t, r.ID, run.Waiting)
 	if got, want := d.Gates[0].Message, "Ship 1.2 as id 7?"; got != want {
@@ -120,7 +120,7 @@ func TestTemplates(t *testing.T) {
 		t.Fatalf("DecideGate(approve) = %v", err)
 	}
 	d = b.until(t, r.ID, run.Succeeded)
-	if got, want := b.file(t, d, "out"), "approve|200|$(touch evil); ${{ steps.build.outputs.version }}\n6000\n1.2\nout\n"; got != want {
+	if got, want := b.file(t, d, "out"), "approve||200|$(touch evil); ${{ steps.build.outputs.version }}\n6000\n1.2\nout\n"; got != want {
 		t.Errorf("out = %q, want %q", got, want)
 	}
 	if sent, want := o.requests(), "PUT /1.2 "+run.RunID.Format(r.ID)+"/call v1.2 0"; len(sent) != 1 || sent[0] != want {

@@ -283,6 +283,56 @@ func TestGateApprovalAndWaiver(t *testing.T) {
 	b.until(t, r.ID, run.Succeeded)
 }
 
+// A gate that is waived after its end has the outputs of its family all the same, for
+// those who read them.
+func TestOutputsOfLateWaivers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	echo := func(reads string) run.PlanStep {
+		inputs, err := json.Marshal(map[string]any{"script": `printf %s "$READ" > read.txt`, "env": map[string]string{"READ": reads}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run.PlanStep{Name: "reader", Tool: run.ToolBash, Inputs: inputs}
+	}
+	for name, tt := range map[string]struct {
+		gate  run.PlanStep
+		state run.State // of the gate before the waiver
+		reads string
+		want  string
+	}{
+		"manual, expired": {run.PlanStep{Name: "gate", Tool: "manual:ship", Inputs: json.RawMessage(`{"message":"go?","expires_s":1}`)}, run.Expired,
+			"${{ steps.gate.outputs.decision }} by ${{ steps.gate.outputs.by }}: ${{ steps.gate.outputs.reason }}", "waive by tester: known"},
+		"manual, rejected": {run.PlanStep{Name: "gate", Tool: "manual:ship", Inputs: json.RawMessage(`{"message":"go?"}`)}, run.Failed,
+			"${{ steps.gate.outputs.decision }} by ${{ steps.gate.outputs.by }}: ${{ steps.gate.outputs.reason }}", "waive by tester: known"},
+		"command, failed": {run.PlanStep{Name: "gate", Tool: "gate:unit", Inputs: json.RawMessage(`{"command":"exit 3"}`)}, run.Failed,
+			"${{ steps.gate.outputs.verdict }}", "waived"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := b.create(t, tt.gate, echo(tt.reads))
+			if name == "manual, rejected" {
+				d := b.until(t, r.ID, run.Waiting)
+				if _, err := b.db.DecideGate(b.ctx, b.tenant, d.Gates[0].ID, postgres.Decision{Event: "reject", Reason: "no"}); err != nil {
+					t.Fatalf("DecideGate(reject) = %v", err)
+				}
+			}
+			d := b.until(t, r.ID, run.Failed)
+			if d.Gates[0].State != tt.state {
+				t.Fatalf("gate = %s, want %s", d.Gates[0].State, tt.state)
+			}
+			if _, err := b.db.DecideGate(b.ctx, b.tenant, d.Gates[0].ID, postgres.Decision{Event: "waive", Reason: "known"}); err != nil {
+				t.Fatalf("DecideGate(waive) = %v", err)
+			}
+			d = b.until(t, r.ID, run.Succeeded)
+			if got := b.file(t, d, "read.txt"); got != tt.want {
+				t.Errorf("outputs of the gate, read by a template = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestTimeoutAndRetry(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
