@@ -124,6 +124,9 @@ CREATE TABLE nofx.api_key (
 );
 -- A key names its row before its tenant is known.
 CREATE UNIQUE INDEX api_key_id ON nofx.api_key (id);
+-- People tell keys by their names. Time is in no index: whoever takes the name of an
+-- expired key revokes that.
+CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key (tenant_id, name) WHERE revoked_at IS NULL;
 CALL nofx.guard_tenant('nofx.api_key');
 GRANT SELECT, INSERT ON nofx.api_key TO nofx_app;
 GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;
@@ -151,5 +154,19 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION nofx.present_key(uuid, bytea) TO nofx_app;
+
+-- The name of a subject, key:<32 hex digits of its id>; NULL for any other actor. Rows
+-- keep subjects alone: a key is never deleted, and its name never changes.
+CREATE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
+    LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    IF (p_subject ~ '^key:[0-9a-f]{32}$') IS NOT TRUE THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT k.name FROM nofx.api_key k WHERE k.tenant_id = p_tenant AND k.id = substr(p_subject, 5)::uuid);
+END
+$$;
+GRANT EXECUTE ON FUNCTION nofx.subject_name(uuid, text) TO nofx_app;
 
 RESET ROLE;

@@ -193,7 +193,7 @@ END
 $$;
 
 -- A step as its claim hands it on; parents is how many steps it depends on, waiver
--- the newest waiver of its gate: {input_digest, by, reason}.
+-- the newest waiver of its gate: {input_digest, by, by_name, reason}.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
     ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb);
 
@@ -215,7 +215,7 @@ BEGIN
         WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = c.fence - 2 AND a.outcome = 'lease_expired';
     END IF;
     IF c.fence > 1 THEN -- a gate was judged before
-        SELECT jsonb_build_object('input_digest', g.input_digest, 'by', g.decided_by, 'reason', g.reason) INTO c.waiver FROM gate g
+        SELECT jsonb_build_object('input_digest', g.input_digest, 'by', g.decided_by, 'by_name', coalesce(subject_name(p_tenant, g.decided_by), g.decided_by), 'reason', g.reason) INTO c.waiver FROM gate g
         WHERE g.tenant_id = p_tenant AND g.step_id = p_step AND g.state = 'waived'
             AND g.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = p_step);
     END IF;

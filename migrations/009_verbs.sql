@@ -131,6 +131,7 @@ AS $$
 DECLARE
     g nofx.locked_gate := lock_gate(p_gate);
     v_actor text := nullif(current_setting('nofx.actor', true), '');
+    v_name text := coalesce(subject_name(tenant(), v_actor), v_actor);
     v_new boolean;
     v_given int;
     v_wanted int := 1;
@@ -159,7 +160,7 @@ BEGIN
         SELECT count(*) FILTER (WHERE a.decision = 'approve') INTO v_given FROM approval a WHERE a.tenant_id = g.tenant_id AND a.gate_id = g.id;
         IF v_new THEN
             PERFORM append_event(g.tenant_id, g.run_id, g.step_id, 'approval.decided', g.fence, jsonb_build_object(
-                'gate_id', public_id('gate', g.id), 'decision', p_event, 'by', v_actor, 'given', v_given, 'wanted', v_wanted));
+                'gate_id', public_id('gate', g.id), 'decision', p_event, 'by', v_actor, 'by_name', v_name, 'given', v_given, 'wanted', v_wanted));
         END IF;
         IF p_event = 'approve' AND v_given < v_wanted THEN
             RETURN;
@@ -167,7 +168,7 @@ BEGIN
     END IF;
     PERFORM gate_transition(p_gate, p_event, p_reason);
     IF g.state = 'pending' THEN
-        UPDATE step SET outputs = jsonb_build_object('decision', p_event, 'by', v_actor, 'reason', coalesce(p_reason, ''))
+        UPDATE step SET outputs = jsonb_build_object('decision', p_event, 'by', v_actor, 'by_name', v_name, 'reason', coalesce(p_reason, ''))
         WHERE tenant_id = g.tenant_id AND id = g.step_id;
         PERFORM step_transition(g.step_id, p_event, p_reason, NULL, CASE WHEN p_event = 'reject' THEN 'gate_rejected' END);
         IF p_event <> 'reject' THEN

@@ -276,6 +276,7 @@ const (
 	ProblemCodeInvalidPlan          ProblemCode = "invalid-plan"
 	ProblemCodeMalformedJSON        ProblemCode = "malformed-json"
 	ProblemCodeMethodNotAllowed     ProblemCode = "method-not-allowed"
+	ProblemCodeNameTaken            ProblemCode = "name-taken"
 	ProblemCodeNotFound             ProblemCode = "not-found"
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
 	ProblemCodeObjectGone           ProblemCode = "object-gone"
@@ -323,6 +324,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeMalformedJSON:
 		return true
 	case ProblemCodeMethodNotAllowed:
+		return true
+	case ProblemCodeNameTaken:
 		return true
 	case ProblemCodeNotFound:
 		return true
@@ -687,8 +690,13 @@ type APIKeyRequestRole string
 
 // Approval One person's decision on a gate
 type Approval struct {
-	At       time.Time        `json:"at"`
-	By       string           `json:"by"`
+	At time.Time `json:"at"`
+
+	// By Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	By Subject `json:"by"`
+
+	// ByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	ByName   *SubjectName     `json:"by_name,omitempty"`
 	Decision ApprovalDecision `json:"decision"`
 	Reason   *string          `json:"reason,omitempty"`
 }
@@ -852,8 +860,12 @@ type Digest = string
 
 // Event One thing that happened to a run. Readers ignore types they do not know.
 type Event struct {
-	Actor string    `json:"actor"`
-	At    time.Time `json:"at"`
+	// Actor A subject, or a worker
+	Actor string `json:"actor"`
+
+	// ActorName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	ActorName *SubjectName `json:"actor_name,omitempty"`
+	At        time.Time    `json:"at"`
 
 	// Data An object whose members depend on the case
 	Data Object `json:"data"`
@@ -931,7 +943,12 @@ type Gate struct {
 	Approvals []Approval `json:"approvals,omitempty"`
 	CreatedAt time.Time  `json:"created_at"`
 	DecidedAt *time.Time `json:"decided_at,omitempty"`
-	DecidedBy *string    `json:"decided_by,omitempty"`
+
+	// DecidedBy A subject; of a command gate the worker
+	DecidedBy *string `json:"decided_by,omitempty"`
+
+	// DecidedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	DecidedByName *SubjectName `json:"decided_by_name,omitempty"`
 
 	// Evidence An object whose members depend on the case
 	Evidence Object `json:"evidence,omitempty"`
@@ -1085,10 +1102,15 @@ type PolicyNetwork string
 type Principal struct {
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
+	// Name Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	Name SubjectName `json:"name"`
+
 	// Role `service` is a machine: it has scopes, and never decides a gate
-	Role    Role    `json:"role"`
-	Scopes  []Scope `json:"scopes"`
-	Subject string  `json:"subject"`
+	Role   Role    `json:"role"`
+	Scopes []Scope `json:"scopes"`
+
+	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	Subject Subject `json:"subject"`
 
 	// Tenant Slug
 	Tenant   string   `json:"tenant"`
@@ -1231,9 +1253,14 @@ type Role string
 
 // Run defines model for Run.
 type Run struct {
-	CorrelationID      *string        `json:"correlation_id,omitempty"`
-	CreatedAt          time.Time      `json:"created_at"`
-	CreatedBy          string         `json:"created_by"`
+	CorrelationID *string   `json:"correlation_id,omitempty"`
+	CreatedAt     time.Time `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	CreatedBy Subject `json:"created_by"`
+
+	// CreatedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	CreatedByName      *SubjectName   `json:"created_by_name,omitempty"`
 	Deadline           time.Time      `json:"deadline"`
 	FailureClass       *FailureClass  `json:"failure_class,omitempty"`
 	FailureSignature   *string        `json:"failure_signature,omitempty"`
@@ -1443,6 +1470,12 @@ type StreamControl struct {
 
 // StreamControlReason defines model for StreamControl.Reason.
 type StreamControlReason string
+
+// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+type Subject = string
+
+// SubjectName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+type SubjectName = string
 
 // TenantID defines model for TenantID.
 type TenantID = string
@@ -2105,7 +2138,7 @@ type ClientInterface interface {
 
 	// CreateAPIKeyWithBody Make an API key; its secret is shown this once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret.
+	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2114,7 +2147,7 @@ type ClientInterface interface {
 
 	// CreateAPIKey Make an API key; its secret is shown this once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret.
+	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2600,7 +2633,7 @@ func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, req
 
 // CreateAPIKeyWithBody Make an API key; its secret is shown this once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret.
+// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2619,7 +2652,7 @@ func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, b
 
 // CreateAPIKey Make an API key; its secret is shown this once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret.
+// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6543,7 +6576,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown this once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret.
+	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6552,7 +6585,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAPIKeyWithResponse Make an API key; its secret is shown this once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret.
+	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8631,7 +8664,7 @@ func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, param
 
 // CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown this once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret.
+// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8646,7 +8679,7 @@ func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Conte
 
 // CreateAPIKeyWithResponse Make an API key; its secret is shown this once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret.
+// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -48,6 +48,7 @@ type Claim struct {
 type Waiver struct {
 	InputDigest string `json:"input_digest"` // of what the gate judged or asked
 	By          string `json:"by"`
+	ByName      string `json:"by_name"` // of By; By where that has none
 	Reason      string `json:"reason"`
 }
 

@@ -13,7 +13,7 @@ import (
 // eventColumns are those of scanEvent. Only a feed has to know projects.
 func eventColumns(project string) string {
 	return `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
-	coalesce(e.reason, ''), e.actor, jsonb_strip_nulls(jsonb_build_object(
+	coalesce(e.reason, ''), e.actor, coalesce(nofx.subject_name(e.tenant_id, e.actor), ''), jsonb_strip_nulls(jsonb_build_object(
 		'from', e.from_state, 'to', e.to_state, 'event', e.event, 'reason', e.reason, 'step', s.name, 'fence', e.fence)) || e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint, ` + project + `
 	FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id`
 }
@@ -23,7 +23,7 @@ const projectOfEvent = `(SELECT p.slug FROM nofx.run r JOIN nofx.project p ON p.
 
 func scanEvent(row pgx.CollectableRow) (e run.Event, err error) {
 	err = row.Scan(&e.RunID, &e.TenantID, &e.Seq, &e.StepID, &e.StepName, &e.Type, &e.Event, &e.FromState, &e.ToState,
-		&e.Reason, &e.Actor, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.XID, &e.Project)
+		&e.Reason, &e.Actor, &e.ActorName, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.XID, &e.Project)
 	return e, err
 }
 

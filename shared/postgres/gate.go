@@ -16,17 +16,17 @@ var gateColumns = gateColumnsWith("true")
 // a condition holds.
 func gateColumnsWith(shown string) string {
 	return `g.id, g.run_id, g.step_id, g.round, g.name, g.kind, g.state, g.version, coalesce(g.message, ''), g.input_digest,
-	g.shown_checkpoint_id, coalesce(g.shown_digest, ''), CASE WHEN ` + shown + ` THEN g.evidence END, g.evidence IS NOT NULL AND NOT (` + shown + `), g.expires_at, coalesce(g.decided_by, ''), g.decided_at,
+	g.shown_checkpoint_id, coalesce(g.shown_digest, ''), CASE WHEN ` + shown + ` THEN g.evidence END, g.evidence IS NOT NULL AND NOT (` + shown + `), g.expires_at, coalesce(g.decided_by, ''), coalesce(nofx.subject_name(g.tenant_id, g.decided_by), ''), g.decided_at,
 	coalesce(g.reason, ''), g.created_at,
 	coalesce((SELECT w.quorum FROM nofx.wait w WHERE w.tenant_id = g.tenant_id AND w.step_id = g.step_id AND w.round = g.round AND g.kind = 'manual'), 0),
-	(SELECT jsonb_agg(jsonb_build_object('by', a.subject, 'decision', a.decision, 'reason', a.reason, 'at', a.at) ORDER BY a.at)
+	(SELECT jsonb_agg(jsonb_build_object('by', a.subject, 'by_name', nofx.subject_name(a.tenant_id, a.subject), 'decision', a.decision, 'reason', a.reason, 'at', a.at) ORDER BY a.at)
 	 FROM nofx.approval a WHERE a.tenant_id = g.tenant_id AND a.gate_id = g.id)
 	FROM nofx.gate g`
 }
 
 func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
 	err = row.Scan(&g.ID, &g.RunID, &g.StepID, &g.Round, &g.Name, &g.Kind, &g.State, &g.Version, &g.Message, &g.InputDigest,
-		&g.ShownCheckpointID, &g.ShownDigest, &g.Evidence, &g.EvidenceOmitted, &g.ExpiresAt, &g.DecidedBy, &g.DecidedAt, &g.Reason, &g.CreatedAt,
+		&g.ShownCheckpointID, &g.ShownDigest, &g.Evidence, &g.EvidenceOmitted, &g.ExpiresAt, &g.DecidedBy, &g.DecidedByName, &g.DecidedAt, &g.Reason, &g.CreatedAt,
 		&g.Quorum, &g.Approvals)
 	return g, err
 }

@@ -215,7 +215,7 @@ func TestWaiveAfterFailure(t *testing.T) {
 	}
 	s.wantStates(t, r.ID, "running g:ready h:ready b:pending c:pending m:ready")
 	c := s.claim(t, steps["g"].ID)
-	if want := (postgres.Waiver{InputDigest: "sha256:in", By: "tester", Reason: "because"}); c.Waiver == nil || *c.Waiver != want || c.Attempt != 1 {
+	if want := (postgres.Waiver{InputDigest: "sha256:in", By: "tester", ByName: "tester", Reason: "because"}); c.Waiver == nil || *c.Waiver != want || c.Attempt != 1 {
 		t.Errorf("Claim() = waiver %+v, attempt %d, want %+v and 1", c.Waiver, c.Attempt, want)
 	}
 	// The input was another one: the gate runs and fails again, in a new round.

@@ -29,6 +29,7 @@ type Run struct {
 	FailureSignature string // groups failures that look alike
 	Reason           string
 	CreatedBy        string
+	CreatedByName    string // of an API key
 	CreatedAt        time.Time
 	StartedAt        *time.Time
 	FinishedAt       *time.Time
@@ -101,6 +102,7 @@ type Event struct {
 	ToState   State
 	Reason    string
 	Actor     string
+	ActorName string          // of an API key
 	Data      json.RawMessage // an object
 	TraceID   string
 	SpanID    string
@@ -128,6 +130,7 @@ type Gate struct {
 	EvidenceOmitted   bool            // there is some, and only a read of this gate alone brings it
 	ExpiresAt         *time.Time
 	DecidedBy         string
+	DecidedByName     string // of an API key
 	DecidedAt         *time.Time
 	Reason            string
 	CreatedAt         time.Time
@@ -138,6 +141,7 @@ type Gate struct {
 // Approval is one person's decision on a gate.
 type Approval struct {
 	By       string    `json:"by"`
+	ByName   string    `json:"by_name"`  // of an API key
 	Decision string    `json:"decision"` // approve, reject or waive
 	Reason   string    `json:"reason"`
 	At       time.Time `json:"at"`

@@ -68,7 +68,7 @@ func outputKeys(tool string) (keys []string, fixed bool) {
 	case tool == ToolSignal:
 		return []string{"payload"}, true
 	case strings.HasPrefix(tool, ManualFamily):
-		return []string{"decision", "by", "reason"}, true
+		return []string{"decision", "by", "by_name", "reason"}, true
 	case strings.HasPrefix(tool, GateFamily) && !slices.Contains(reserved, tool):
 		return []string{"verdict"}, true
 	}

@@ -66,9 +66,17 @@ func TestTenantCreate(t *testing.T) {
 	if err != nil || further == first {
 		t.Errorf("tenant create acme --key = %q, %v, want another key", further, err)
 	}
+	for range 2 { // for who lost theirs, without a name
+		if third, err := createTenant(t, pg, "acme", "--key"); err != nil || third == "" {
+			t.Errorf("tenant create acme --key = %q, %v, want another key", third, err)
+		}
+	}
+	if taken, err := createTenant(t, pg, "acme", "--key", "--name", "second"); err == nil || !strings.Contains(err.Error(), `"second"`) {
+		t.Errorf("tenant create acme --key --name second again = %q, %v, want an error that names it", taken, err)
+	}
 	var tenants, keys int
-	if err := pg.Admin.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM nofx.tenant), (SELECT count(*) FROM nofx.api_key WHERE role = 'admin')").Scan(&tenants, &keys); err != nil || tenants != 1 || keys != 2 {
-		t.Errorf("%d tenants with %d keys (%v), want 1 with 2", tenants, keys, err)
+	if err := pg.Admin.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM nofx.tenant), (SELECT count(*) FROM nofx.api_key WHERE role = 'admin')").Scan(&tenants, &keys); err != nil || tenants != 1 || keys != 4 {
+		t.Errorf("%d tenants with %d keys (%v), want 1 with 4", tenants, keys, err)
 	}
 	for _, args := range [][]string{{"Acme"}, {""}, {"-x"}, {"a b"}, {"acme", "x"}, {"acme", "--bogus"}} {
 		if key, err := createTenant(t, pg, args...); err == nil || key != "" {

@@ -19,7 +19,8 @@ only time it is shown. DATABASE_URL is an administrator's, since the role of the
 gateway may not make tenants.
 
   --key        the tenant exists: give it a further admin key, for who lost theirs
-  --name NAME  name of the key, "admin" by default
+  --name NAME  name of the key, which no live key of the tenant has; by default
+               "admin", or with --key "admin-" and the end of the key's id
 `
 
 // tenantSettings are what `gateway tenant` reads from its environment.
@@ -44,7 +45,7 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, tenantUsage) }
 	further := flags.Bool("key", false, "")
-	name := flags.String("name", "admin", "")
+	name := flags.String("name", "", "")
 	if err := flags.Parse(args[2:]); err != nil || flags.NArg() > 0 {
 		return errUsage
 	}
@@ -73,6 +74,12 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 		env = httpapi.DevKey
 	}
 	token := httpapi.NewToken(env)
+	if *name == "" {
+		*name = "admin"
+		if !created {
+			*name += "-" + token.Prefix[len(token.Prefix)-6:]
+		}
+	}
 	err = db.CreateAPIKey(ctx, id, postgres.APIKey{
 		ID: token.ID, Name: *name, Prefix: token.Prefix, Role: "admin", CreatedBy: "gateway tenant create",
 	}, token.SHA256[:])

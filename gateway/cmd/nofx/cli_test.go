@@ -23,7 +23,7 @@ func script() map[string]http.HandlerFunc {
 	d := detail()
 	decided := func(status api.GateStatus) http.HandlerFunc {
 		g := shipGate()
-		g.Status, g.DecidedBy, g.DecidedAt = status, ptr("bob"), ptr(ago(1))
+		g.Status, g.DecidedBy, g.DecidedByName, g.DecidedAt = status, ptr(bob), ptr("bob"), ptr(ago(1))
 		return answer(http.StatusOK, api.GateAnswer{Gate: g})
 	}
 	runIn := func(status api.RunStatus) api.RunAnswer {
@@ -36,7 +36,7 @@ func script() map[string]http.HandlerFunc {
 	requeued := letter
 	requeued.Step.Status, requeued.Run.Status = api.StepStatusReady, api.RunStatusRunning
 	shared := shipGate()
-	shared.Quorum, shared.Approvals = ptr(2), []api.Approval{{By: "bob", Decision: api.ApprovalDecisionApprove, At: ago(5)}}
+	shared.Quorum, shared.Approvals = ptr(2), []api.Approval{{By: bob, ByName: ptr("bob"), Decision: api.ApprovalDecisionApprove, At: ago(5)}}
 	checkpoint := api.Checkpoint{ID: id("ckpt", 1), RunID: d.Run.ID, Seq: 1, Kind: api.CheckpointKindPost, StepID: ptr(id("step", 1)),
 		Digest: digest(2), StateDigest: digest(3), TreeDigest: digest(4), Parents: []string{id("ckpt", 2)}, BytesNew: 3 << 20, CreatedAt: ago(52)}
 	key := api.APIKey{ID: id("key", 1), Name: "ci", Prefix: "nofx_live_0198", Role: api.RoleService, Scopes: []string{"runs:write"}, CreatedAt: ago(3600)}
@@ -72,7 +72,13 @@ func script() map[string]http.HandlerFunc {
 			{ID: "other/9a2d", Pid: 7, Host: "other", Version: "v1.2.2", Status: api.WorkerStatusSilent, Queues: []string{"step"}, SlotsMax: 8, StartedAt: ago(600), SeenAt: ago(120)}}}),
 
 		"listGates": answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
-		"getGate":   answer(http.StatusOK, api.GateAnswer{Gate: failedDetail().Gates[1]}),
+		"getGate": func(w http.ResponseWriter, r *http.Request) {
+			g := failedDetail().Gates[1]
+			if strings.Contains(r.URL.Path, id("gate", 3)) {
+				g = shared
+			}
+			answer(http.StatusOK, api.GateAnswer{Gate: g})(w, r)
+		},
 		"approveGate": func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, id("gate", 3)) {
 				answer(http.StatusOK, api.GateAnswer{Gate: shared})(w, r)
@@ -105,7 +111,7 @@ func script() map[string]http.HandlerFunc {
 		"listAPIKeys":  answer(http.StatusOK, api.APIKeyPage{Items: []api.APIKey{key, revoked}}),
 		"createAPIKey": answer(http.StatusCreated, api.CreatedAPIKey{Key: key, Secret: "nofx_live_0198_secret"}),
 		"revokeAPIKey": answer(http.StatusNoContent, nil),
-		"whoami":       answer(http.StatusOK, api.Whoami{Principal: api.Principal{TenantID: id("ten", 1), Tenant: "acme", Subject: "alice", Role: api.RoleAdmin, Scopes: []string{}}}),
+		"whoami":       answer(http.StatusOK, api.Whoami{Principal: api.Principal{TenantID: id("ten", 1), Tenant: "acme", Subject: alice, Name: "alice", Role: api.RoleAdmin, Scopes: []string{}}}),
 	}
 }
 
@@ -170,6 +176,7 @@ func TestCommands(t *testing.T) {
 		"gate-list":           "gate list",
 		"gate-approve-one":    "gate approve " + id("gate", 3),
 		"gate-show":           "gate show " + id("gate", 2),
+		"gate-show-shared":    "gate show " + id("gate", 3),
 		"gate-approve":        "gate approve " + gate,
 		"gate-show-no-step":   "gate show " + run + "/nothing",
 		"gate-show-nothing":   "gate show",

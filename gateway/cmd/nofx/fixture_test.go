@@ -11,6 +11,11 @@ import (
 
 var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
+const (
+	alice = "key:0198c0de7a2b7c3d8e4f0000000000a1"
+	bob   = "key:0198c0de7a2b7c3d8e4f0000000000b0"
+)
+
 func id(prefix string, n int) string { return fmt.Sprintf("%s_0198c0de7a2b7c3d8e4f%012x", prefix, n) }
 
 func digest(n int) string { return fmt.Sprintf("sha256:%064x", n) }
@@ -35,7 +40,7 @@ func detail() api.RunDetail {
 	return api.RunDetail{
 		Run: api.Run{ID: id("run", 1), Project: "default", Goal: "ship the fix", Status: api.RunStatusRunning, Version: 4,
 			Labels: api.Labels{"team": "core"}, PlanDigest: digest(1), TraceID: testTrace, RootRunID: id("run", 1),
-			Deadline: now.Add(time.Hour), CreatedBy: "alice", CreatedAt: ago(61), StartedAt: ptr(ago(60))},
+			Deadline: now.Add(time.Hour), CreatedBy: alice, CreatedByName: ptr("alice"), CreatedAt: ago(61), StartedAt: ptr(ago(60))},
 		Steps: []api.Step{build, unit, ship, last},
 		Gates: []api.Gate{shipGate()},
 

@@ -95,9 +95,13 @@ func (a *app) gateShowCommand() *cobra.Command {
 			}
 			return a.answer(raw, func(w io.Writer) {
 				g := answer.Gate
+				decidedBy := ""
+				if g.DecidedBy != nil {
+					decidedBy = who(*g.DecidedBy, g.DecidedByName)
+				}
 				facts(w, "gate", g.ID, "name", g.Name, "kind", string(g.Kind), "status", string(g.Status), "message", deref(g.Message),
 					"run", g.RunID, "step", g.StepID, "round", fmt.Sprint(g.Round), "opened", clock(&g.CreatedAt), "expires", clock(g.ExpiresAt),
-					"shown", deref(g.ShownCheckpointID), "decided by", deref(g.DecidedBy), "decided", clock(g.DecidedAt), "reason", deref(g.Reason),
+					"shown", deref(g.ShownCheckpointID), "decided by", decidedBy, "decided", clock(g.DecidedAt), "reason", deref(g.Reason),
 					"approvals", approvals(g),
 					"evidence", string(g.Evidence))
 				for _, line := range hint(g, a.self()) {
@@ -137,7 +141,7 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 func approvals(g api.Gate) string {
 	given := make([]string, len(g.Approvals))
 	for i, a := range g.Approvals {
-		given[i] = fmt.Sprintf("%s by %s at %s", a.Decision, a.By, clock(&a.At))
+		given[i] = fmt.Sprintf("%s by %s at %s", a.Decision, who(a.By, a.ByName), clock(&a.At))
 	}
 	return strings.Join(given, ", ")
 }

@@ -35,7 +35,7 @@ input, without showing it, and tried at the gateway before it is kept.`,
 			if err != nil {
 				return err
 			}
-			who, raw, err := call[api.Whoami](client.Whoami(cmd.Context()))
+			me, raw, err := call[api.Whoami](client.Whoami(cmd.Context()))
 			if err != nil {
 				return err
 			}
@@ -44,7 +44,8 @@ input, without showing it, and tried at the gateway before it is kept.`,
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				fmt.Fprintf(w, "%s of %s at %s, kept in %s\n", clean(who.Principal.Subject), clean(who.Principal.Tenant), address, path)
+				p := me.Principal
+				fmt.Fprintf(w, "%s of %s at %s, kept in %s\n", clean(who(p.Subject, &p.Name)), clean(p.Tenant), address, path)
 			})
 		},
 	}
@@ -82,13 +83,13 @@ func (a *app) whoamiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			who, raw, err := call[api.Whoami](client.Whoami(cmd.Context()))
+			me, raw, err := call[api.Whoami](client.Whoami(cmd.Context()))
 			if err != nil {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				p := who.Principal
-				facts(w, "gateway", address, "tenant", p.Tenant, "subject", p.Subject, "role", string(p.Role),
+				p := me.Principal
+				facts(w, "gateway", address, "tenant", p.Tenant, "subject", who(p.Subject, &p.Name), "role", string(p.Role),
 					"scopes", strings.Join(p.Scopes, " "), "expires", clock(p.ExpiresAt))
 			})
 		},

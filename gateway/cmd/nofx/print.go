@@ -162,6 +162,14 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", value, []string{"KiB", "MiB", "GiB", "TiB"}[unit])
 }
 
+// who is a subject for people: its name, which another may have had, and itself.
+func who(subject api.Subject, name *api.SubjectName) string {
+	if name == nil {
+		return subject
+	}
+	return fmt.Sprintf("%s (%s)", *name, subject)
+}
+
 // verdict is what a gate came to, in a sentence.
 func verdict(g api.Gate) string {
 	s := fmt.Sprintf("gate %s (%s) %s", g.ID, g.Name, g.Status)
@@ -169,7 +177,7 @@ func verdict(g api.Gate) string {
 		s += fmt.Sprintf(", %d of %d approvals given", len(g.Approvals), wanted)
 	}
 	if g.DecidedBy != nil {
-		s += ", decided by " + *g.DecidedBy
+		s += ", decided by " + who(*g.DecidedBy, g.DecidedByName)
 	}
 	if g.DecidedAt != nil {
 		s += " at " + clock(g.DecidedAt)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -25,7 +26,8 @@ import (
 type Principal struct {
 	Tenant  uuid.UUID
 	Slug    string // of the tenant
-	Subject string // names it in events and decisions: key:<name>
+	Subject string // identifies it in events and decisions: key:<32 hex digits of the key's id>
+	Name    string // of the key, for people; another key may have it later
 	Role    api.Role
 	Scopes  []string // of role service
 	Key     uuid.UUID
@@ -223,7 +225,7 @@ func (k *keyring) identify(ctx context.Context, given []string, address string) 
 		return nil, k.refuse(address)
 	}
 	return &Principal{
-		Tenant: key.Tenant, Slug: key.TenantSlug, Subject: "key:" + key.Name,
+		Tenant: key.Tenant, Slug: key.TenantSlug, Subject: "key:" + hex.EncodeToString(id[:]), Name: key.Name,
 		Role: api.Role(key.Role), Scopes: key.Scopes, Key: id, Expires: key.ExpiresAt, sum: sum[:],
 	}, nil
 }
@@ -318,6 +320,6 @@ func (s *Server) whoami(c echo.Context, p *Principal) error {
 		scopes = []string{}
 	}
 	return answer(c, http.StatusOK, api.Whoami{Principal: api.Principal{
-		TenantID: p.tenantID(), Tenant: p.Slug, Subject: p.Subject, Role: p.Role, Scopes: scopes, ExpiresAt: utc(p.Expires),
+		TenantID: p.tenantID(), Tenant: p.Slug, Subject: p.Subject, Name: p.Name, Role: p.Role, Scopes: scopes, ExpiresAt: utc(p.Expires),
 	}})
 }

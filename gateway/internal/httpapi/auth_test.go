@@ -84,7 +84,7 @@ func TestBadKeys(t *testing.T) {
 		t.Errorf("a scheme in lower case = %d, want 200", r.status)
 	}
 	me := decodeAs[api.Whoami](t, g.get("/api/whoami")).Principal
-	if me.TenantID != run.TenantID.Format(g.tenant) || me.Role != api.RoleAdmin || !strings.HasPrefix(me.Subject, "key:admin-") {
+	if me.TenantID != run.TenantID.Format(g.tenant) || me.Role != api.RoleAdmin || !strings.HasPrefix(me.Subject, "key:") || !strings.HasPrefix(me.Name, "admin-") {
 		t.Errorf("whoami = %+v, want the admin of the tenant", me)
 	}
 }

@@ -143,7 +143,7 @@ func apiGate(g run.Gate) api.Gate {
 		ID: run.GateID.Format(g.ID), RunID: run.RunID.Format(g.RunID), StepID: run.StepID.Format(g.StepID), Round: g.Round, Name: g.Name,
 		Kind: api.GateKind(g.Kind), Status: api.GateStatus(g.State), Version: g.Version, Message: ptr(g.Message), Evidence: g.Evidence, EvidenceOmitted: ptr(g.EvidenceOmitted),
 		ShownDigest: ptr(g.ShownDigest), CreatedAt: g.CreatedAt.UTC(), AgeS: max(0, int64(time.Since(g.CreatedAt).Seconds())),
-		ExpiresAt: utc(g.ExpiresAt), DecidedBy: ptr(g.DecidedBy), DecidedAt: utc(g.DecidedAt), Reason: ptr(g.Reason),
+		ExpiresAt: utc(g.ExpiresAt), DecidedBy: ptr(g.DecidedBy), DecidedByName: ptr(g.DecidedByName), DecidedAt: utc(g.DecidedAt), Reason: ptr(g.Reason),
 	}
 	if g.Kind == run.ManualGate {
 		out.Quorum, out.Approvals = ptr(g.Quorum), convert(g.Approvals, apiApproval)
@@ -155,5 +155,5 @@ func apiGate(g run.Gate) api.Gate {
 }
 
 func apiApproval(a run.Approval) api.Approval {
-	return api.Approval{By: a.By, Decision: api.ApprovalDecision(a.Decision), Reason: ptr(a.Reason), At: a.At.UTC()}
+	return api.Approval{By: a.By, ByName: ptr(a.ByName), Decision: api.ApprovalDecision(a.Decision), Reason: ptr(a.Reason), At: a.At.UTC()}
 }

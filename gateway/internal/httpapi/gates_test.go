@@ -52,7 +52,7 @@ func TestGates(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/gates/"+ids[0]+"/approve", "", header{"If-Match": `"v9"`}), http.StatusPreconditionFailed, "stale-version")
 	approved := g.do(http.MethodPost, "/api/gates/"+ids[0]+"/approve", "", version)
 	g.want(approved, http.StatusOK, "")
-	if got := decodeAs[api.GateAnswer](t, approved).Gate; got.Status != api.GateStatusPassed || !strings.HasPrefix(*got.DecidedBy, "key:admin-") {
+	if got := decodeAs[api.GateAnswer](t, approved).Gate; got.Status != api.GateStatusPassed || !strings.HasPrefix(*got.DecidedByName, "admin-") {
 		t.Errorf("approved = %s, want passed, decided by the caller", approved.body)
 	}
 	late := g.do(http.MethodPost, "/api/gates/"+ids[0]+"/reject", `{"reason":"no"}`)

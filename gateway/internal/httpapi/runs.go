@@ -58,6 +58,7 @@ func (s *Server) startRun(ctx context.Context, r *http.Request, p *Principal, pr
 		return postgres.Answer{}, err
 	}
 	span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(made.ID)))
+	made.CreatedByName = p.Name
 	created := apiRun(made)
 	return postgres.Answer{
 		Status: http.StatusCreated,
@@ -172,7 +173,7 @@ func apiRun(r run.Run) api.Run {
 		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
 		Status: api.RunStatus(r.State), Version: r.Version, Labels: r.Labels, PlanDigest: r.PlanDigest, TraceID: r.TraceID,
 		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), FailureSignature: ptr(r.FailureSignature),
-		Reason: ptr(r.Reason), Deadline: r.Deadline.UTC(), CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
+		Reason: ptr(r.Reason), Deadline: r.Deadline.UTC(), CreatedBy: r.CreatedBy, CreatedByName: ptr(r.CreatedByName), CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
 	}
 	if out.Labels == nil {
 		out.Labels = api.Labels{}

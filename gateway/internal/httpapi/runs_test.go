@@ -206,7 +206,7 @@ func TestCancelRun(t *testing.T) {
 	r := g.do(http.MethodPost, path, "", header{"If-Match": fmt.Sprintf(`"v%d"`, created.Run.Version)})
 	g.want(r, http.StatusOK, "")
 	cancelled := decodeAs[api.RunAnswer](t, r).Run
-	if cancelled.Status != api.RunStatusCancelled || cancelled.Reason == nil || !strings.HasPrefix(*cancelled.Reason, "requested by key:admin") {
+	if cancelled.Status != api.RunStatusCancelled || cancelled.Reason == nil || !strings.HasPrefix(*cancelled.Reason, "requested by key:") || !strings.Contains(*cancelled.Reason, " (admin-") {
 		t.Errorf("cancelled = %+v, want cancelled with who asked", cancelled)
 	}
 	if got, want := r.header.Get("ETag"), fmt.Sprintf(`"v%d"`, cancelled.Version); got != want {
@@ -282,7 +282,7 @@ func TestLargeRun(t *testing.T) {
 			g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Outputs: json.RawMessage(`{"out":"` + large + `"}`)})
 			continue
 		}
-		g.gateWith(c, map[string]any{"out": large})
+		g.gateWith(c, map[string]any{"out": large}, 1)
 	}
 	path := "/api/runs/" + created.Run.ID
 	detail := g.get(path)

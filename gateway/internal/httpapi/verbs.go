@@ -111,7 +111,7 @@ func notOver(r run.Run) error {
 // reason is what the caller said, or who asked, for transitions that want one.
 func (p *Principal) reason(given string) string {
 	if given == "" {
-		return "requested by " + p.Subject
+		return fmt.Sprintf("requested by %s (%s)", p.Subject, p.Name)
 	}
 	return given
 }

@@ -136,17 +136,17 @@ func (g *gateway) artifact(c *postgres.Claim, name, content string) run.Artifact
 // gate finishes the step as one that waits for a person.
 func (g *gateway) gate(c *postgres.Claim) {
 	g.Helper()
-	g.gateWith(c, map[string]any{"a": 1})
+	g.gateWith(c, map[string]any{"a": 1}, 1)
 }
 
-func (g *gateway) gateWith(c *postgres.Claim, evidence map[string]any) {
+func (g *gateway) gateWith(c *postgres.Claim, evidence map[string]any, quorum int) {
 	g.Helper()
 	ck := g.checkpoint(c, run.WaitCheckpoint, tree.Empty, []byte("x"))
 	g.finish(postgres.Finish{
 		Claim: c, Outcome: "wait", Reason: "approval", Checkpoints: []*postgres.Checkpoint{ck},
 		Gate: &postgres.NewGate{ID: run.NewID(), Name: c.Name, Kind: run.ManualGate, Message: "Deploy?", InputDigest: tree.Sum(nil).String(),
 			ShownCheckpoint: ck.ID, ShownDigest: ck.Digest, Evidence: evidence},
-		Wait: &postgres.NewWait{Kind: "approval", After: time.Hour, Quorum: 1},
+		Wait: &postgres.NewWait{Kind: "approval", After: time.Hour, Quorum: quorum},
 	})
 }
 

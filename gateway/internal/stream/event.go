@@ -40,6 +40,9 @@ func Envelope(e run.Event) api.Event {
 		step := run.StepID.Format(*e.StepID)
 		a.StepID = &step
 	}
+	if e.ActorName != "" {
+		a.ActorName = &e.ActorName
+	}
 	if e.SpanID != "" {
 		a.SpanID = &e.SpanID
 	}

@@ -232,7 +232,7 @@ func (a *attempt) waived() (map[string]any, error) {
 	if isGate(a.claim.Tool) {
 		return map[string]any{"verdict": string(run.Waived)}, nil
 	}
-	return map[string]any{"decision": "waive", "by": w.By, "reason": w.Reason}, nil
+	return map[string]any{"decision": "waive", "by": w.By, "by_name": w.ByName, "reason": w.Reason}, nil
 }
 
 // restore lends the attempt a directory and makes it what the step starts from.

@@ -303,9 +303,9 @@ func TestOutputsOfLateWaivers(t *testing.T) {
 		want  string
 	}{
 		"manual, expired": {run.PlanStep{Name: "gate", Tool: "manual:ship", Inputs: json.RawMessage(`{"message":"go?","expires_s":1}`)}, run.Expired,
-			"${{ steps.gate.outputs.decision }} by ${{ steps.gate.outputs.by }}: ${{ steps.gate.outputs.reason }}", "waive by tester: known"},
+			"${{ steps.gate.outputs.decision }} by ${{ steps.gate.outputs.by }}, ${{ steps.gate.outputs.by_name }}: ${{ steps.gate.outputs.reason }}", "waive by tester, tester: known"},
 		"manual, rejected": {run.PlanStep{Name: "gate", Tool: "manual:ship", Inputs: json.RawMessage(`{"message":"go?"}`)}, run.Failed,
-			"${{ steps.gate.outputs.decision }} by ${{ steps.gate.outputs.by }}: ${{ steps.gate.outputs.reason }}", "waive by tester: known"},
+			"${{ steps.gate.outputs.decision }} by ${{ steps.gate.outputs.by }}, ${{ steps.gate.outputs.by_name }}: ${{ steps.gate.outputs.reason }}", "waive by tester, tester: known"},
 		"command, failed": {run.PlanStep{Name: "gate", Tool: "gate:unit", Inputs: json.RawMessage(`{"command":"exit 3"}`)}, run.Failed,
 			"${{ steps.gate.outputs.verdict }}", "waived"},
 	} {
