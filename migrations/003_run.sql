@@ -83,7 +83,7 @@ CREATE TABLE nofx.step (
     job_id             bigint, -- the River job of this wake_seq, once enqueued
     deps_left          int NOT NULL,
     ready_at           timestamptz, -- ready: due since; retrying: due at
-    due_at             timestamptz, -- ready_at while the step is ready: by it the sweeper looks for lost wake-ups
+    due_at             timestamptz, -- ready_at while the step is ready: by it the sweeper looks for lost wake-ups; infinity: parked, see 016
     retry_at           timestamptz, -- ready_at while the step is retrying
     wait_until         timestamptz,
     failing_since      timestamptz, -- the infrastructure has failed each attempt since

@@ -317,7 +317,8 @@ $$;
 -- Takes ready steps for a worker. p is an array of {step_id, wake_seq, job_id,
 -- trace_id, span_id, traceparent}; ord is the place in it. No row comes back for a
 -- wake-up that is stale or whose run takes no claims, nor for a suspect that this
--- worker may not take: it is woken again a little later, for whichever worker comes.
+-- worker may not take: it is woken again a little later, for whichever worker comes;
+-- nor from a queue that the tenant has paused: such a step is parked, see 016.
 CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid int, p_ttl interval) RETURNS TABLE (ord int, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -329,6 +330,7 @@ DECLARE
     v_runs uuid[] := '{}';
     v_ords int[] := '{}';
     v_suspect boolean := false;
+    v_paused text[] := paused_queues(v_tenant);
     v_taken nofx.taken[] := '{}';
     v_told nofx.told[] := '{}';
     s record;
@@ -347,12 +349,16 @@ BEGIN
     FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
         v_item := p->k;
         v_step := (v_item->>'step_id')::uuid;
-        SELECT y.run_id, y.ready_at, y.lost_leases INTO s FROM step y
+        SELECT y.run_id, y.queue, y.ready_at, y.lost_leases INTO s FROM step y
         WHERE y.tenant_id = v_tenant AND y.id = v_step AND y.state = 'ready' AND y.wake_seq = (v_item->>'wake_seq')::bigint;
         CONTINUE WHEN NOT FOUND;
         SELECT q.state, q.event_seq, q.trace_id, q.reason INTO r FROM run q
         WHERE q.tenant_id = v_tenant AND q.id = s.run_id AND q.state IN ('queued', 'running', 'waiting');
         CONTINUE WHEN NOT FOUND;
+        IF s.queue = ANY (v_paused) THEN
+            UPDATE step y SET due_at = 'infinity' WHERE y.tenant_id = v_tenant AND y.id = v_step;
+            CONTINUE;
+        END IF;
         IF s.lost_leases >= 2 THEN
             IF v_suspect OR NOT may_take_suspect(v_tenant, v_step, p_owner, jsonb_array_length(p)) THEN
                 UPDATE step y SET ready_at = z.at, due_at = z.at, job_id = NULL
@@ -651,7 +657,7 @@ $$;
 -- checkpoints, artifacts, gate, wait, chain}; ord is the place in it. An item with
 -- chain, {queue, job_id, trace_id, span_id}, takes a successor that it readied on that
 -- queue for the same worker, in the same transaction: the lease is the guarantee,
--- so no job is needed.
+-- so no job is needed. From a queue that the tenant has paused it takes none.
 CREATE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid int, p_ttl interval)
     RETURNS TABLE (ord int, answer text, run_state text, run_seconds float8, enqueue boolean, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -681,6 +687,7 @@ DECLARE
     v_running int;
     v_busy int;
     v_over boolean; -- the run has succeeded
+    v_paused text[] := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.resumed_at IS NULL);
 BEGIN
     FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
         v_runs := v_runs || (p->k->>'run_id')::uuid;
@@ -770,7 +777,7 @@ BEGIN
             v_seq := v_seq + 1;
             v_told := v_told || ROW(v_run, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
                 NULL, s.trace_id, nullif(n.fence, 0), v_cause)::nofx.told;
-            IF f.taken IS NULL AND n.queue = v_item->'chain'->>'queue' AND s.state = 'running' THEN
+            IF f.taken IS NULL AND n.queue = v_item->'chain'->>'queue' AND s.state = 'running' AND n.queue <> ALL (v_paused) THEN
                 UPDATE step y SET deps_left = 0, event = 'claim', version = y.version + 2, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id
                 RETURNING y.fence, y.attempt INTO v_next_fence, v_attempt;
                 v_seq := v_seq + 1;

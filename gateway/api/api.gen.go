@@ -1157,40 +1157,54 @@ type Problem struct {
 // ProblemCode What went wrong, for machines; stable
 type ProblemCode string
 
-// Queue defines model for Queue.
+// Queue A queue, and what the tenant has in it
 type Queue struct {
-	// Depth Jobs that are not finished. A job wakes a worker for one step.
+	// Depth The tenant's steps. Of those that are ready or to be retried, 10,000 are counted at most: with `more`, there are at least so many, and the oldest is at least so old.
 	Depth QueueDepth `json:"depth"`
 	Name  QueueName  `json:"name"`
 
-	// OldestAgeMs How long the oldest available job has been due; 0 without any
-	OldestAgeMs int64      `json:"oldest_age_ms"`
-	Paused      bool       `json:"paused"`
-	PausedAt    *time.Time `json:"paused_at,omitempty"`
+	// OldestAgeMs How long the oldest step counted has been ready; 0 without any
+	OldestAgeMs int64 `json:"oldest_age_ms"`
 
-	// Workers That serve it
+	// Paused By the tenant
+	Paused   bool       `json:"paused"`
+	PausedAt *time.Time `json:"paused_at,omitempty"`
+
+	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	PausedBy *Subject `json:"paused_by,omitempty"`
+
+	// PausedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	PausedByName *SubjectName `json:"paused_by_name,omitempty"`
+
+	// PausedForAll By whoever runs the installation
+	PausedForAll bool `json:"paused_for_all"`
+
+	// Reason Why it is paused
+	Reason *string `json:"reason,omitempty"`
+
+	// Workers That serve it, for all tenants
 	Workers int `json:"workers"`
 }
 
 // QueueAnswer defines model for QueueAnswer.
 type QueueAnswer struct {
+	// Queue A queue, and what the tenant has in it
 	Queue Queue `json:"queue"`
 }
 
-// QueueDepth Jobs that are not finished. A job wakes a worker for one step.
+// QueueDepth The tenant's steps. Of those that are ready or to be retried, 10,000 are counted at most: with `more`, there are at least so many, and the oldest is at least so old.
 type QueueDepth struct {
-	// Available Due and not taken
-	Available int64 `json:"available"`
-	Pending   int64 `json:"pending"`
+	// More There may be more that are ready or to be retried
+	More bool `json:"more"`
 
-	// Retryable To be tried again later
-	Retryable int64 `json:"retryable"`
+	// Ready That a worker could take, or could but for a pause
+	Ready int64 `json:"ready"`
 
-	// Running Taken by a worker
+	// Retrying To be tried again later
+	Retrying int64 `json:"retrying"`
+
+	// Running That a worker has
 	Running int64 `json:"running"`
-
-	// Scheduled Due later
-	Scheduled int64 `json:"scheduled"`
 }
 
 // QueueName defines model for QueueName.
@@ -1560,34 +1574,9 @@ type Whoami struct {
 	Principal Principal `json:"principal"`
 }
 
-// Worker defines model for Worker.
-type Worker struct {
-	Host string `json:"host"`
-
-	// ID As the `worker_id` of attempts
-	ID     string      `json:"id"`
-	Pid    int         `json:"pid"`
-	Queues []QueueName `json:"queues"`
-
-	// SandboxTier What isolates steps there; 0 is nothing
-	SandboxTier int       `json:"sandbox_tier"`
-	SeenAt      time.Time `json:"seen_at"`
-
-	// SlotsMax Steps that it runs at once at most
-	SlotsMax int `json:"slots_max"`
-
-	// SlotsUsed Steps that it runs
-	SlotsUsed int       `json:"slots_used"`
-	StartedAt time.Time `json:"started_at"`
-
-	// Status `silent`: not heard of for 15 seconds, so probably lost
-	Status  WorkerStatus `json:"status"`
-	Version string       `json:"version"`
-}
-
 // WorkerPage defines model for WorkerPage.
 type WorkerPage struct {
-	Items []Worker `json:"items"`
+	Items []Workers `json:"items"`
 
 	// NextCursor Always null
 	NextCursor *string `json:"next_cursor"`
@@ -1595,6 +1584,24 @@ type WorkerPage struct {
 
 // WorkerStatus `silent`: not heard of for 15 seconds, so probably lost
 type WorkerStatus string
+
+// Workers Workers that are alike
+type Workers struct {
+	Queues []QueueName `json:"queues"`
+
+	// SandboxTier What isolates steps there; 0 is nothing
+	SandboxTier int `json:"sandbox_tier"`
+
+	// SlotsMax Steps that they run at once at most
+	SlotsMax int `json:"slots_max"`
+
+	// Status `silent`: not heard of for 15 seconds, so probably lost
+	Status  WorkerStatus `json:"status"`
+	Version string       `json:"version"`
+
+	// Workers How many
+	Workers int `json:"workers"`
+}
 
 // Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
 type Workspace struct {
@@ -2316,39 +2323,43 @@ type ClientInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContract(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListQueues What waits in each queue, and who works on it
+	// ListQueues What of the tenant waits in each queue, and how many workers serve it
 	//
-	// Of the whole deployment. All tenants share its queues and workers.
+	// All tenants share the queues and the workers; what others have in them is not shown.
 	//
 	// Corresponds with GET /api/queues (the `ListQueues` operationId).
 	ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PauseQueueWithBody Let workers take nothing more from a queue
+	// PauseQueueWithBody Let workers take no more steps of the tenant from a queue
 	//
-	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
 	PauseQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PauseQueue Let workers take nothing more from a queue
+	// PauseQueue Let workers take no more steps of the tenant from a queue
 	//
-	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
 	PauseQueue(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResumeQueueWithBody Let workers take from a paused queue again
+	// ResumeQueueWithBody Let workers take the tenant's steps from a paused queue again
+	//
+	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
 	ResumeQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResumeQueue Let workers take from a paused queue again
+	// ResumeQueue Let workers take the tenant's steps from a paused queue again
+	//
+	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2596,9 +2607,9 @@ type ClientInterface interface {
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListWorkers The worker processes, oldest first
+	// ListWorkers How many workers there are, by what they are
 	//
-	// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+	// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
 	//
 	// Corresponds with GET /api/workers (the `ListWorkers` operationId).
 	ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3051,9 +3062,9 @@ func (c *Client) GetContract(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
-// ListQueues What waits in each queue, and who works on it
+// ListQueues What of the tenant waits in each queue, and how many workers serve it
 //
-// Of the whole deployment. All tenants share its queues and workers.
+// All tenants share the queues and the workers; what others have in them is not shown.
 //
 // Corresponds with GET /api/queues (the `ListQueues` operationId).
 func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3068,9 +3079,9 @@ func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) 
 	return c.Client.Do(req)
 }
 
-// PauseQueueWithBody Let workers take nothing more from a queue
+// PauseQueueWithBody Let workers take no more steps of the tenant from a queue
 //
-// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3087,9 +3098,9 @@ func (c *Client) PauseQueueWithBody(ctx context.Context, queueName QueueNamePara
 	return c.Client.Do(req)
 }
 
-// PauseQueue Let workers take nothing more from a queue
+// PauseQueue Let workers take no more steps of the tenant from a queue
 //
-// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3106,7 +3117,9 @@ func (c *Client) PauseQueue(ctx context.Context, queueName QueueNameParameter, b
 	return c.Client.Do(req)
 }
 
-// ResumeQueueWithBody Let workers take from a paused queue again
+// ResumeQueueWithBody Let workers take the tenant's steps from a paused queue again
+//
+// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3123,7 +3136,9 @@ func (c *Client) ResumeQueueWithBody(ctx context.Context, queueName QueueNamePar
 	return c.Client.Do(req)
 }
 
-// ResumeQueue Let workers take from a paused queue again
+// ResumeQueue Let workers take the tenant's steps from a paused queue again
+//
+// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3701,9 +3716,9 @@ func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
-// ListWorkers The worker processes, oldest first
+// ListWorkers How many workers there are, by what they are
 //
-// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
 //
 // Corresponds with GET /api/workers (the `ListWorkers` operationId).
 func (c *Client) ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6774,41 +6789,45 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContractWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetContractResponse, error)
 
-	// ListQueuesWithResponse What waits in each queue, and who works on it
+	// ListQueuesWithResponse What of the tenant waits in each queue, and how many workers serve it
 	//
-	// Of the whole deployment. All tenants share its queues and workers.
+	// All tenants share the queues and the workers; what others have in them is not shown.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/queues (the `ListQueues` operationId).
 	ListQueuesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListQueuesResponse, error)
 
-	// PauseQueueWithBodyWithResponse Let workers take nothing more from a queue
+	// PauseQueueWithBodyWithResponse Let workers take no more steps of the tenant from a queue
 	//
-	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
 	PauseQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
 
-	// PauseQueueWithResponse Let workers take nothing more from a queue
+	// PauseQueueWithResponse Let workers take no more steps of the tenant from a queue
 	//
-	// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
 	PauseQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body PauseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
 
-	// ResumeQueueWithBodyWithResponse Let workers take from a paused queue again
+	// ResumeQueueWithBodyWithResponse Let workers take the tenant's steps from a paused queue again
+	//
+	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
 	ResumeQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error)
 
-	// ResumeQueueWithResponse Let workers take from a paused queue again
+	// ResumeQueueWithResponse Let workers take the tenant's steps from a paused queue again
+	//
+	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7084,9 +7103,9 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiResponse, error)
 
-	// ListWorkersWithResponse The worker processes, oldest first
+	// ListWorkersWithResponse How many workers there are, by what they are
 	//
-	// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+	// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9006,9 +9025,9 @@ func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, reqEd
 	return ParseGetContractResponse(rsp)
 }
 
-// ListQueuesWithResponse What waits in each queue, and who works on it
+// ListQueuesWithResponse What of the tenant waits in each queue, and how many workers serve it
 //
-// Of the whole deployment. All tenants share its queues and workers.
+// All tenants share the queues and the workers; what others have in them is not shown.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9021,9 +9040,9 @@ func (c *ClientWithResponses) ListQueuesWithResponse(ctx context.Context, reqEdi
 	return ParseListQueuesResponse(rsp)
 }
 
-// PauseQueueWithBodyWithResponse Let workers take nothing more from a queue
+// PauseQueueWithBodyWithResponse Let workers take no more steps of the tenant from a queue
 //
-// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9036,9 +9055,9 @@ func (c *ClientWithResponses) PauseQueueWithBodyWithResponse(ctx context.Context
 	return ParsePauseQueueResponse(rsp)
 }
 
-// PauseQueueWithResponse Let workers take nothing more from a queue
+// PauseQueueWithResponse Let workers take no more steps of the tenant from a queue
 //
-// Of all tenants, within some seconds. Steps that run go on to their end, and their successors wait. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9051,7 +9070,9 @@ func (c *ClientWithResponses) PauseQueueWithResponse(ctx context.Context, queueN
 	return ParsePauseQueueResponse(rsp)
 }
 
-// ResumeQueueWithBodyWithResponse Let workers take from a paused queue again
+// ResumeQueueWithBodyWithResponse Let workers take the tenant's steps from a paused queue again
+//
+// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9064,7 +9085,9 @@ func (c *ClientWithResponses) ResumeQueueWithBodyWithResponse(ctx context.Contex
 	return ParseResumeQueueResponse(rsp)
 }
 
-// ResumeQueueWithResponse Let workers take from a paused queue again
+// ResumeQueueWithResponse Let workers take the tenant's steps from a paused queue again
+//
+// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9538,9 +9561,9 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 	return ParseWhoamiResponse(rsp)
 }
 
-// ListWorkersWithResponse The worker processes, oldest first
+// ListWorkersWithResponse How many workers there are, by what they are
 //
-// Of the whole deployment, by what each said last; it does so every 5 seconds. One that stops properly is gone at once, one that was lost is `silent` and is shown for an hour.
+// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
 //
 // Returns a wrapper object for the known response body format(s).
 //

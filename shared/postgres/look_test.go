@@ -137,26 +137,28 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// A queue is known before any worker served it, shows what waits in it, and can be
-// paused.
+// A queue is known before any worker served it, and whoever runs the installation can
+// pause it.
 func TestQueues(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]postgres.Config{"direct": {}, "pooled": {Pooled: true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := setupWith(t, c)
+			c.URL = s.AdminURL
+			admin := s.Open(t, c)
 			step := func() postgres.Queue {
 				t.Helper()
 				list, err := s.Queues(s.ctx)
 				if err != nil || len(list) != 2 || list[0].Name != "review" || list[1].Name != "step" {
 					t.Fatalf("Queues() = %+v, %v, want the queues review and step", list, err)
 				}
-				if r := list[0]; r.PausedAt != nil || len(r.Depth) != 0 || r.Workers != 0 {
+				if r := list[0]; r.PausedAt != nil || r.Workers != 0 {
 					t.Errorf("Queues() = %+v, want nothing in review", list)
 				}
 				return list[1]
 			}
-			if q := step(); q.PausedAt != nil || len(q.Depth) != 0 || q.Workers != 0 {
+			if q := step(); q.PausedAt != nil || q.Workers != 0 {
 				t.Errorf("Queues() at first = %+v, want nothing in it", q)
 			}
 			for i, w := range []postgres.WorkerInfo{{}, {Draining: true}, {}} {
@@ -168,30 +170,33 @@ func TestQueues(t *testing.T) {
 			s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '16 seconds' WHERE id = 'w2'")
 			s.create(t, "a:", "b:")
 			s.exec(t, "UPDATE river.river_job SET scheduled_at = scheduled_at - interval '9 seconds'")
-			if q := step(); q.Depth["available"] != 2 || q.OldestAge < 9*time.Second || q.Workers != 1 {
-				t.Errorf("Queues() = %+v, want two jobs, the oldest 9 s old, and one worker that serves", q)
+			if q := step(); q.Workers != 1 {
+				t.Errorf("Queues() = %+v, want one worker that serves", q)
+			}
+			if d, err := s.QueueDepths(s.ctx); err != nil || len(d) != 1 || d[0].Queue != "step" || d[0].State != "available" || d[0].Count != 2 || d[0].OldestAge < 9*time.Second {
+				t.Errorf("QueueDepths() = %+v, %v, want two jobs, the oldest 9 s old", d, err)
 			}
 			for range 2 {
-				if err := s.PauseQueue(s.ctx, s.tenant, "step", true); err != nil {
-					t.Fatalf("PauseQueue(step) = %v", err)
+				if err := admin.PauseQueueForAll(s.ctx, "step", "moving"); err != nil {
+					t.Fatalf("PauseQueueForAll(step) = %v", err)
 				}
 			}
-			if q := step(); q.PausedAt == nil {
-				t.Errorf("Queues() = %+v, want it paused", q)
+			if q := step(); q.PausedAt == nil || q.PausedBy != "tester" || q.Reason != "moving" {
+				t.Errorf("Queues() = %+v, want it paused by tester", q)
 			}
 			if paused, err := s.BeatWorker(s.ctx, postgres.WorkerInfo{ID: "w0", Queues: []string{"step", "x"}}); err != nil || !slices.Equal(paused, []string{"step"}) {
 				t.Errorf("BeatWorker() = %v, %v, want step paused", paused, err)
 			}
 			for range 2 {
-				if err := s.PauseQueue(s.ctx, s.tenant, "step", false); err != nil {
-					t.Fatalf("PauseQueue(step, false) = %v", err)
+				if err := admin.ResumeQueueForAll(s.ctx, "step"); err != nil {
+					t.Fatalf("ResumeQueueForAll(step) = %v", err)
 				}
 			}
-			if q := step(); q.PausedAt != nil {
+			if q := step(); q.PausedAt != nil || q.PausedBy != "" {
 				t.Errorf("Queues() = %+v, want it resumed", q)
 			}
 			for _, name := range []string{"none", "*", ""} {
-				wantKind(t, "PauseQueue("+name+")", s.PauseQueue(s.ctx, s.tenant, name, true), fault.NotFound, "not-found")
+				wantKind(t, "PauseQueueForAll("+name+")", admin.PauseQueueForAll(s.ctx, name, ""), fault.NotFound, "not-found")
 			}
 			if q := step(); q.PausedAt != nil {
 				t.Errorf("Queues() after a pause of nothing = %+v, want none paused", q)

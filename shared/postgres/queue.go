@@ -3,21 +3,15 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
-	"github.com/riverqueue/river/rivertype"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
-	"nofx.dev/shared/fault"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/run"
 )
@@ -83,16 +77,29 @@ func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, p
 	}
 	params := make([]river.InsertManyParams, len(ready))
 	for i, s := range ready {
-		opts := job.Step{}.InsertOpts()
-		opts.Queue, opts.Metadata = s.Queue, meta
-		params[i] = river.InsertManyParams{Args: job.Step{TenantID: tenant, StepID: s.ID, WakeSeq: s.WakeSeq}, InsertOpts: &opts}
+		params[i] = s.job(tenant, meta)
 	}
-	jobs, err := db.river.InsertManyTx(inTrace(ctx, parent), tx, params)
-	if err != nil {
+	if err := db.insertJobs(inTrace(ctx, parent), tx, params); err != nil {
 		return fmt.Errorf("enqueue %d steps of run %s: %w", len(params), runID, err)
 	}
+	return nil
+}
+
+func (s readyStep) job(tenant uuid.UUID, meta []byte) river.InsertManyParams {
+	opts := job.Step{}.InsertOpts()
+	opts.Queue, opts.Metadata = s.Queue, meta
+	return river.InsertManyParams{Args: job.Step{TenantID: tenant, StepID: s.ID, WakeSeq: s.WakeSeq}, InsertOpts: &opts}
+}
+
+// insertJobs inserts jobs of steps and notes each with its step.
+func (db *DB) insertJobs(ctx context.Context, tx pgx.Tx, params []river.InsertManyParams) error {
+	jobs, err := db.river.InsertManyTx(ctx, tx, params)
+	if err != nil {
+		return err
+	}
 	for i, j := range jobs { // for a list the planner may choose to read the whole table
-		queue(tx, "UPDATE nofx.step SET job_id = $3 WHERE tenant_id = $1 AND id = $2", tenant, ready[i].ID, j.Job.ID)
+		args := params[i].Args.(job.Step)
+		queue(tx, "UPDATE nofx.step SET job_id = $3 WHERE tenant_id = $1 AND id = $2", args.TenantID, args.StepID, j.Job.ID)
 	}
 	return nil
 }
@@ -116,115 +123,3 @@ func inTrace(ctx context.Context, parent string) context.Context {
 	}
 	return remote
 }
-
-// QueueDepth is how many jobs of a queue are in one of River's states.
-type QueueDepth struct {
-	Queue     string
-	State     string
-	Count     int64
-	OldestAge time.Duration // of those available: since they were due
-}
-
-// QueueDepths counts the jobs that are not finished, by queue and state.
-func (db *DB) QueueDepths(ctx context.Context) ([]QueueDepth, error) {
-	return across(ctx, db, func(row pgx.CollectableRow) (QueueDepth, error) {
-		var d QueueDepth
-		var seconds float64
-		err := row.Scan(&d.Queue, &d.State, &d.Count, &seconds)
-		d.OldestAge = time.Duration(seconds * float64(time.Second))
-		return d, err
-	}, `
-		SELECT queue, state::text, count(*), greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_at)))::float8
-		FROM river.river_job WHERE state IN ('available', 'running', 'retryable', 'scheduled', 'pending')
-		GROUP BY queue, state`)
-}
-
-// Queue is a queue of the deployment: all tenants share it.
-type Queue struct {
-	Name      string
-	PausedAt  *time.Time       // nil unless paused
-	Depth     map[string]int64 // by River's state: jobs that are not finished
-	OldestAge time.Duration    // of those available: since they were due
-	Workers   int              // that serve it: heard of lately and not draining
-}
-
-// Queues lists the queues that there are: those we use, and any other that has
-// been worked.
-func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
-	byName := map[string]*Queue{}
-	queue := func(name string) *Queue {
-		if byName[name] == nil {
-			byName[name] = &Queue{Name: name, Depth: map[string]int64{}}
-		}
-		return byName[name]
-	}
-	for _, name := range job.Queues {
-		queue(name)
-	}
-	type row struct {
-		Name     string
-		PausedAt *time.Time
-	}
-	worked, err := across(ctx, db, pgx.RowToStructByPos[row], "SELECT name, paused_at FROM river.river_queue")
-	if err != nil {
-		return nil, err
-	}
-	for _, q := range worked {
-		queue(q.Name).PausedAt = q.PausedAt
-	}
-	depths, err := db.QueueDepths(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range depths {
-		q := queue(d.Queue)
-		q.Depth[d.State] = d.Count
-		if d.State == "available" {
-			q.OldestAge = d.OldestAge
-		}
-	}
-	workers, err := db.Workers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range workers {
-		for _, name := range w.Queues {
-			if w.Silence < SilentAfter && !w.Draining {
-				queue(name).Workers++
-			}
-		}
-	}
-	list := make([]Queue, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		list = append(list, *byName[name])
-	}
-	return list, nil
-}
-
-// PauseQueue has workers take nothing more from a queue, whoever's it is, or go on
-// with it; what they run already they finish. To ask for what is so already changes
-// nothing. An unknown queue is fault.NotFound.
-func (db *DB) PauseQueue(ctx context.Context, tenant uuid.UUID, name string, paused bool) error {
-	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if name == "*" { // all of them, to River
-			return noQueue()
-		}
-		if slices.Contains(job.Queues, name) { // which no worker may have served yet
-			if _, err := tx.Exec(ctx, "INSERT INTO river.river_queue (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", name); err != nil {
-				return err
-			}
-		}
-		change := db.river.QueueResumeTx
-		if paused {
-			change = db.river.QueuePauseTx
-		}
-		if err := change(ctx, tx, name, nil); errors.Is(err, rivertype.ErrNotFound) {
-			return noQueue()
-		} else if err != nil {
-			return fmt.Errorf("queue %s: %w", name, err)
-		}
-		return nil
-	})
-}
-
-func noQueue() error { return fault.New(fault.NotFound, "not-found", "no such queue") }

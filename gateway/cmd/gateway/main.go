@@ -4,6 +4,7 @@
 //
 //	gateway                      serves
 //	gateway tenant create SLUG   makes a tenant and prints its first key (tenant.go)
+//	gateway queue                lists the queues of the installation and pauses them for all tenants (queue.go)
 //	gateway config               prints the table of its settings
 //
 // SIGTERM drains: readiness fails, load balancers get a moment to see it, streams
@@ -50,11 +51,13 @@ func command(ctx, hurry context.Context, args, environ []string, stdout, stderr 
 		return serve(ctx, hurry, environ, stderr)
 	case args[0] == "tenant":
 		return tenant(ctx, args[1:], environ, stdout, stderr)
+	case args[0] == "queue":
+		return queue(ctx, args[1:], environ, stdout, stderr)
 	case args[0] == "config" && len(args) == 1:
 		_, err := io.WriteString(stdout, settingsTable())
 		return err
 	}
-	fmt.Fprint(stderr, "usage: gateway | gateway tenant create SLUG | gateway config\n")
+	fmt.Fprint(stderr, "usage: gateway | gateway tenant create SLUG | gateway queue | gateway config\n")
 	return errUsage
 }
 

@@ -23,8 +23,9 @@ gateway may not make tenants.
                "admin", or with --key "admin-" and the end of the key's id
 `
 
-// tenantSettings are what `gateway tenant` reads from its environment.
-type tenantSettings struct {
+// adminSettings are what `gateway tenant` and `gateway queue` read from their
+// environment.
+type adminSettings struct {
 	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" doc:"database, as an administrator"`
 	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler"`
 	Env         string `env:"NOFX_ENV" envDefault:"production" doc:"keys are of env dev with development, else live"`
@@ -52,7 +53,7 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 	if !httpapi.ValidSlug(slug) {
 		return fmt.Errorf("%q is no slug: lower-case letters, digits and dashes, at most 63", slug)
 	}
-	cfg, _, err := config.Load[tenantSettings](environ)
+	cfg, _, err := config.Load[adminSettings](environ)
 	if err != nil {
 		return err
 	}

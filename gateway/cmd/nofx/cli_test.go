@@ -64,12 +64,12 @@ func script() map[string]http.HandlerFunc {
 
 		"getTrace":    answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run}}),
 		"getTimeline": answer(http.StatusOK, timeline()),
-		"listQueues":  answer(http.StatusOK, api.QueuePage{Items: []api.Queue{pausedQueue(), {Name: "step", Workers: 2, Depth: api.QueueDepth{Running: 12}}}}),
+		"listQueues":  answer(http.StatusOK, api.QueuePage{Items: []api.Queue{pausedQueue(), {Name: "step", Workers: 2, PausedForAll: true, Depth: api.QueueDepth{Running: 12, Ready: 10_000, More: true}, OldestAgeMs: 3000}}}),
 		"pauseQueue":  answer(http.StatusOK, api.QueueAnswer{Queue: pausedQueue()}),
-		"resumeQueue": answer(http.StatusOK, api.QueueAnswer{Queue: api.Queue{Name: "review", Depth: api.QueueDepth{Available: 3}, OldestAgeMs: 61_000}}),
-		"listWorkers": answer(http.StatusOK, api.WorkerPage{Items: []api.Worker{
-			{ID: "host/6f1c", Pid: 42, Host: "host", Version: "v1.2.3", Status: api.WorkerStatusServing, Queues: []string{"step", "review"}, SlotsMax: 16, SlotsUsed: 3, SandboxTier: 2, StartedAt: ago(7200), SeenAt: ago(3)},
-			{ID: "other/9a2d", Pid: 7, Host: "other", Version: "v1.2.2", Status: api.WorkerStatusSilent, Queues: []string{"step"}, SlotsMax: 8, StartedAt: ago(600), SeenAt: ago(120)}}}),
+		"resumeQueue": answer(http.StatusOK, api.QueueAnswer{Queue: api.Queue{Name: "review", Depth: api.QueueDepth{Ready: 3}, OldestAgeMs: 61_000}}),
+		"listWorkers": answer(http.StatusOK, api.WorkerPage{Items: []api.Workers{
+			{Workers: 3, Version: "v1.2.3", Status: api.WorkerStatusServing, Queues: []string{"review", "step"}, SlotsMax: 48, SandboxTier: 2},
+			{Workers: 1, Version: "v1.2.2", Status: api.WorkerStatusSilent, Queues: []string{"step"}, SlotsMax: 8}}}),
 
 		"listGates": answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
 		"getGate": func(w http.ResponseWriter, r *http.Request) {

@@ -78,7 +78,7 @@ func timeline() api.Timeline {
 }
 
 func pausedQueue() api.Queue {
-	return api.Queue{Name: "review", Paused: true, PausedAt: ptr(ago(60)), Depth: api.QueueDepth{Available: 3, Scheduled: 1, Retryable: 1}, OldestAgeMs: 61_000}
+	return api.Queue{Name: "review", Paused: true, PausedAt: ptr(ago(60)), PausedBy: ptr(alice), PausedByName: ptr("alice"), Reason: ptr("moving"), Depth: api.QueueDepth{Ready: 3, Retrying: 2}, OldestAgeMs: 61_000}
 }
 
 func shipGate() api.Gate {

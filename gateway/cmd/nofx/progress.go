@@ -178,11 +178,13 @@ func (a *app) noteUnserved(ctx context.Context, c *api.Client, p *progress, v vi
 	}
 	for _, q := range page.Items {
 		switch {
-		case q.Depth.Available == 0:
+		case q.Depth.Ready == 0:
 		case q.Paused:
-			v.note("queue %s is paused since %s: %d wait in it", q.Name, clock(q.PausedAt), q.Depth.Available)
+			v.note("queue %s is paused since %s: %d wait in it", q.Name, clock(q.PausedAt), q.Depth.Ready)
+		case q.PausedForAll:
+			v.note("queue %s is paused for all tenants: %d wait in it", q.Name, q.Depth.Ready)
 		case q.Workers == 0:
-			v.note("no worker serves queue %s: %d wait in it", q.Name, q.Depth.Available)
+			v.note("no worker serves queue %s: %d wait in it", q.Name, q.Depth.Ready)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -15,20 +15,20 @@ import (
 )
 
 func (a *app) queueCommand() *cobra.Command {
-	return group("queue", "See what waits in the queues; pause and resume them",
+	return group("queue", "See what of yours waits in the queues; pause and resume them",
 		a.queueListCommand(),
-		a.setPausedCommand("pause", "Let workers take nothing more from a queue", `Let workers take nothing more from a queue, whosever steps wait in it. Steps that
-run go on to their end. It takes effect within some seconds.`, (*api.Client).PauseQueue),
-		a.setPausedCommand("resume", "Let workers take from a paused queue again", "Let workers take from a paused queue again.", (*api.Client).ResumeQueue))
+		a.setPausedCommand("pause", "Let workers take no more of your steps from a queue", `Let workers take no more of your tenant's steps from a queue. Steps that run go on
+to their end, and other tenants' steps are not affected.`, (*api.Client).PauseQueue),
+		a.setPausedCommand("resume", "Let workers take your steps from a paused queue again", "Let workers take your tenant's steps from a paused queue again.", (*api.Client).ResumeQueue))
 }
 
 func (a *app) queueListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the queues, what waits in them and who works on them",
-		Long: `List the queues of the deployment, which all tenants share. READY is what a worker
-could take now, OLDEST for how long the first of it has been due, LATER what is
-to be taken at another time.`,
+		Short: "List the queues and what of yours waits in them",
+		Long: `List the queues, which all tenants share, and what your tenant has in each. READY
+is what a worker could take now, OLDEST for how long the first of it has been so,
+RETRYING what is to be tried again later; 10000+ is at least so many.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -39,23 +39,32 @@ to be taken at another time.`,
 			if err != nil {
 				return err
 			}
-			return a.answer(raw, func(w io.Writer) { printQueues(w, page.Items) })
+			return a.answer(raw, func(w io.Writer) { a.printQueues(w, page.Items) })
 		},
 	}
 }
 
-func printQueues(w io.Writer, queues []api.Queue) {
+func (a *app) printQueues(w io.Writer, queues []api.Queue) {
 	rows := make([][]string, len(queues))
 	for i, q := range queues {
 		paused := ""
-		if q.Paused {
-			paused = "since " + clock(q.PausedAt)
+		switch {
+		case q.Paused:
+			paused = "by " + cmp.Or(deref(q.PausedByName), deref(q.PausedBy)) + ", " + span(a.now().Sub(*q.PausedAt))
+		case q.PausedForAll:
+			paused = "for all tenants"
 		}
-		number := func(n int64) string { return strconv.FormatInt(n, 10) }
-		rows[i] = []string{q.Name, strconv.Itoa(q.Workers), number(q.Depth.Running), number(q.Depth.Available),
-			span(time.Duration(q.OldestAgeMs) * time.Millisecond), number(q.Depth.Scheduled + q.Depth.Retryable + q.Depth.Pending), paused}
+		counted := func(n int64) string {
+			text := strconv.FormatInt(n, 10)
+			if q.Depth.More && n > 0 {
+				text += "+"
+			}
+			return text
+		}
+		rows[i] = []string{q.Name, strconv.Itoa(q.Workers), strconv.FormatInt(q.Depth.Running, 10), counted(q.Depth.Ready),
+			span(time.Duration(q.OldestAgeMs) * time.Millisecond), counted(q.Depth.Retrying), paused}
 	}
-	table(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "LATER", "PAUSED"}, rows)
+	table(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "RETRYING", "PAUSED"}, rows)
 }
 
 // setPausedCommand is pause or resume.
@@ -78,10 +87,10 @@ func (a *app) setPausedCommand(verb, short, long string,
 			if err != nil {
 				return err
 			}
-			return a.answer(raw, func(w io.Writer) { printQueues(w, []api.Queue{answer.Queue}) })
+			return a.answer(raw, func(w io.Writer) { a.printQueues(w, []api.Queue{answer.Queue}) })
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the gateway's log")
+	c.Flags().StringVar(&reason, "reason", "", "why")
 	return c
 }
 
@@ -108,16 +117,17 @@ func (a *app) completeQueue(cmd *cobra.Command, args []string, _ string) ([]cobr
 }
 
 func (a *app) workerCommand() *cobra.Command {
-	return group("worker", "See the processes that run steps", a.workerListCommand())
+	return group("worker", "See how many workers there are", a.workerListCommand())
 }
 
 func (a *app) workerListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the workers, oldest first",
-		Long: `List the workers of the deployment, oldest first. Each says every five seconds that
-it is there; one that is silent has probably been lost. TIER is what isolates
-steps there: 0 is nothing.`,
+		Short: "List how many workers there are, by what they are",
+		Long: `List how many workers there are, by what they are. They serve all tenants. Each says
+every five seconds that it is there; those that are silent have probably been
+lost. SLOTS is how many steps they run at once; TIER is what isolates steps there:
+0 is nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -129,16 +139,11 @@ steps there: 0 is nothing.`,
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				columns := 9
-				if a.narrow() {
-					columns = 6
-				}
 				rows := make([][]string, len(page.Items))
 				for i, p := range page.Items {
-					rows[i] = []string{p.ID, string(p.Status), fmt.Sprintf("%d/%d", p.SlotsUsed, p.SlotsMax), strings.Join(p.Queues, ","), strconv.Itoa(p.SandboxTier),
-						span(a.now().Sub(p.SeenAt)) + " ago", span(a.now().Sub(p.StartedAt)), strconv.Itoa(p.Pid), p.Version}[:columns]
+					rows[i] = []string{strconv.Itoa(p.Workers), string(p.Status), strconv.Itoa(p.SlotsMax), strings.Join(p.Queues, ","), strconv.Itoa(p.SandboxTier), p.Version}
 				}
-				table(w, []string{"WORKER", "STATUS", "SLOTS", "QUEUES", "TIER", "SEEN", "UP", "PID", "VERSION"}[:columns], rows)
+				table(w, []string{"WORKERS", "STATUS", "SLOTS", "QUEUES", "TIER", "VERSION"}, rows)
 			})
 		},
 	}

@@ -101,10 +101,11 @@ func TestWatchUnserved(t *testing.T) {
 		queue api.Queue
 		want  string
 	}{
-		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Available: 2}}, "no worker serves queue step: 2 wait in it\n"},
-		{"paused", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Available: 1}, Paused: true, PausedAt: ptr(ago(60))},
+		{"paused for all", api.Queue{Name: "step", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, "queue step is paused for all tenants: 2 wait in it\n"},
+		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Ready: 2}}, "no worker serves queue step: 2 wait in it\n"},
+		{"paused", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}, Paused: true, PausedAt: ptr(ago(60))},
 			"queue step is paused since " + clock(ptr(ago(60))) + ": 1 wait in it\n"},
-		{"busy", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Available: 1}}, ""},
+		{"busy", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}}, ""},
 		{"nothing waits", api.Queue{Name: "step"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

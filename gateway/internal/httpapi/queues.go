@@ -1,36 +1,45 @@
 package httpapi
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"slices"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/postgres"
 )
 
-// listQueues answers what waits in each queue of the deployment: is work waiting,
-// and why?
-func (s *Server) listQueues(c echo.Context, _ *Principal) error {
+// listQueues answers what of the tenant waits in each queue: is work waiting, and
+// why?
+func (s *Server) listQueues(c echo.Context, p *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	queues, err := s.Store.Queues(c.Request().Context())
+	queues, err := s.Store.TenantQueues(c.Request().Context(), p.Tenant)
 	if err != nil {
 		return err
 	}
 	return answer(c, http.StatusOK, api.QueuePage{Items: convert(queues, apiQueue)})
 }
 
-// pauseQueue has workers take nothing more from a queue: before a migration of what
-// its steps work on, or to let a fleet run dry.
-func (s *Server) pauseQueue(c echo.Context, p *Principal) error { return s.setPaused(c, p, true) }
+// pauseQueue has workers take no more steps of the tenant from a queue: before a
+// migration of what its steps work on.
+func (s *Server) pauseQueue(c echo.Context, p *Principal) error {
+	return s.changeQueue(c, p, "queue paused", s.Store.PauseQueue)
+}
 
 // resumeQueue ends that.
-func (s *Server) resumeQueue(c echo.Context, p *Principal) error { return s.setPaused(c, p, false) }
+func (s *Server) resumeQueue(c echo.Context, p *Principal) error {
+	return s.changeQueue(c, p, "queue resumed", func(ctx context.Context, tenant uuid.UUID, name, _ string) error {
+		return s.Store.ResumeQueue(ctx, tenant, name)
+	})
+}
 
-func (s *Server) setPaused(c echo.Context, p *Principal, paused bool) error {
+func (s *Server) changeQueue(c echo.Context, p *Principal, done string, change func(ctx context.Context, tenant uuid.UUID, name, reason string) error) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -39,28 +48,28 @@ func (s *Server) setPaused(c echo.Context, p *Principal, paused bool) error {
 		return err
 	}
 	ctx, name := c.Request().Context(), c.Param("queue_name")
-	if err := s.Store.PauseQueue(ctx, p.Tenant, name, paused); err != nil {
+	if err := change(ctx, p.Tenant, name, reason); err != nil {
 		return err
 	}
-	s.Log.InfoContext(ctx, "queue", "queue", name, "paused", paused, "by", p.Subject, "reason", reason)
-	queues, err := s.Store.Queues(ctx)
+	s.Log.InfoContext(ctx, done, "queue", name, "by", p.Subject, "reason", reason)
+	queues, err := s.Store.TenantQueues(ctx, p.Tenant)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(queues, func(q postgres.Queue) bool { return q.Name == name })
+	i := slices.IndexFunc(queues, func(q postgres.TenantQueue) bool { return q.Name == name })
 	return answer(c, http.StatusOK, api.QueueAnswer{Queue: apiQueue(queues[i])})
 }
 
-func apiQueue(q postgres.Queue) api.Queue {
+func apiQueue(q postgres.TenantQueue) api.Queue {
 	return api.Queue{
-		Name: q.Name, Paused: q.PausedAt != nil, PausedAt: utc(q.PausedAt), OldestAgeMs: q.OldestAge.Milliseconds(), Workers: q.Workers,
-		Depth: api.QueueDepth{Available: q.Depth["available"], Running: q.Depth["running"], Retryable: q.Depth["retryable"],
-			Scheduled: q.Depth["scheduled"], Pending: q.Depth["pending"]},
+		Name: q.Name, Paused: q.PausedAt != nil, PausedAt: utc(q.PausedAt), PausedBy: ptr(q.PausedBy), PausedByName: ptr(q.PausedByName),
+		Reason: ptr(q.Reason), PausedForAll: q.PausedForAll, OldestAgeMs: q.OldestAge.Milliseconds(), Workers: q.Workers,
+		Depth: api.QueueDepth{Ready: q.Ready, Running: q.Running, Retrying: q.Retrying, More: q.More},
 	}
 }
 
-// listWorkers answers the worker processes of the deployment: are they there, and
-// have they room?
+// listWorkers answers how many workers there are of each sort: are there any for my
+// steps?
 func (s *Server) listWorkers(c echo.Context, _ *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -69,19 +78,32 @@ func (s *Server) listWorkers(c echo.Context, _ *Principal) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, api.WorkerPage{Items: convert(workers, apiWorker)})
+	return answer(c, http.StatusOK, api.WorkerPage{Items: alike(workers)})
 }
 
-func apiWorker(w postgres.WorkerInfo) api.Worker {
-	out := api.Worker{
-		ID: w.ID, Pid: w.PID, Host: w.Host, Version: w.Version, Status: api.WorkerStatusServing, Queues: w.Queues,
-		SlotsMax: w.SlotsMax, SlotsUsed: w.SlotsUsed, SandboxTier: w.SandboxTier, StartedAt: w.StartedAt.UTC(), SeenAt: w.SeenAt.UTC(),
+// alike counts workers by what they are, in the order of the oldest of each sort.
+func alike(workers []postgres.WorkerInfo) []api.Workers {
+	list, place := []api.Workers{}, map[string]int{}
+	for _, w := range workers {
+		one := api.Workers{Version: w.Version, Status: statusOf(w), Queues: slices.Sorted(slices.Values(w.Queues)), SandboxTier: w.SandboxTier}
+		sort := fmt.Sprint(one)
+		at, known := place[sort]
+		if !known {
+			at = len(list)
+			place[sort], list = at, append(list, one)
+		}
+		list[at].Workers++
+		list[at].SlotsMax += w.SlotsMax
 	}
+	return list
+}
+
+func statusOf(w postgres.WorkerInfo) api.WorkerStatus {
 	switch {
 	case w.Silence >= postgres.SilentAfter:
-		out.Status = api.WorkerStatusSilent
+		return api.WorkerStatusSilent
 	case w.Draining:
-		out.Status = api.WorkerStatusDraining
+		return api.WorkerStatusDraining
 	}
-	return out
+	return api.WorkerStatusServing
 }

@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,13 +74,19 @@ func TestPausedQueue(t *testing.T) {
 	b.until(t, r.ID, run.Running)
 	change := func(paused bool) {
 		t.Helper()
-		if err := b.db.PauseQueue(b.ctx, b.tenant, "step", paused); err != nil {
-			t.Fatalf("PauseQueue(step, %v) = %v", paused, err)
+		var err error
+		if admin := b.Open(t, postgres.Config{URL: b.AdminURL}); paused {
+			err = admin.PauseQueueForAll(b.ctx, "step", "moving")
+		} else {
+			err = admin.ResumeQueueForAll(b.ctx, "step")
+		}
+		if err != nil {
+			t.Fatalf("Pause- or ResumeQueueForAll(step) = %v, want nil", err)
 		}
 		select {
 		case <-events:
 		case <-time.After(30 * time.Second):
-			t.Fatalf("PauseQueue(step, %v) never reached the worker", paused)
+			t.Fatalf("a change of the queue to paused = %v never reached the worker", paused)
 		}
 		w.beacon.beat(b.ctx)
 	}
@@ -108,4 +115,47 @@ func TestPausedQueue(t *testing.T) {
 	change(false)
 	b.until(t, r.ID, run.Succeeded)
 	b.until(t, other.ID, run.Succeeded)
+}
+
+// A tenant's pause keeps workers from its steps, and from nobody else's; those that
+// came meanwhile go on after it, more than a request wakes too.
+func TestTenantPausesQueue(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	other := *b
+	other.tenant = b.Tenant(t)
+	b.worker(t, nil)
+	release := filepath.Join(t.TempDir(), "release")
+	first := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"), script("two", "true"))
+	b.until(t, first.ID, run.Running)
+	if err := b.db.PauseQueue(b.ctx, b.tenant, run.StepQueue, "moving"); err != nil {
+		t.Fatalf("PauseQueue() = %v, want nil", err)
+	}
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var wide []run.PlanStep
+	for i := range 250 {
+		step := script(fmt.Sprint("s", i), "")
+		step.Tool, step.Inputs, step.DependsOn = run.ToolSleep, []byte(`{"duration_s":0.001}`), []string{}
+		wide = append(wide, step)
+	}
+	second := b.create(t, wide...)
+	other.until(t, other.create(t, script("one", "true"), script("two", "true")).ID, run.Succeeded)
+	// Once all of them are parked, no wake-up is left but those that a resume gives.
+	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	defer cancel()
+	for parked := 0; parked < 251; {
+		if err := b.Admin.QueryRow(ctx, "SELECT count(*) FROM nofx.step WHERE due_at = 'infinity'").Scan(&parked); err != nil {
+			t.Fatalf("%d steps are parked, %v, want 251", parked, err)
+		}
+	}
+	if d, err := b.db.RunDetail(ctx, b.tenant, second.ID); err != nil || d.Run.State != run.Queued {
+		t.Errorf("a run that came meanwhile is %s, %v, want it queued", d.Run.State, err)
+	}
+	if err := b.db.ResumeQueue(b.ctx, b.tenant, run.StepQueue); err != nil {
+		t.Fatalf("ResumeQueue() = %v, want nil", err)
+	}
+	b.until(t, first.ID, run.Succeeded)
+	b.until(t, second.ID, run.Succeeded)
 }

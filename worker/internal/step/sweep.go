@@ -23,9 +23,9 @@ const (
 )
 
 // sweeper moves what nobody else will: expired leases, due retries, waits and
-// deadlines, and ready steps whose wake-up got lost; and it deletes what has expired
-// or was left behind. Every worker has one; they share the work by SKIP LOCKED and
-// need no leader.
+// deadlines, ready steps whose wake-up got lost, and those that were parked while their
+// tenant had paused their queue; and it deletes what has expired or was left behind.
+// Every worker has one; they share the work by SKIP LOCKED and need no leader.
 type sweeper struct {
 	db      *postgres.DB
 	rules   postgres.SweepRules
@@ -84,9 +84,10 @@ func (s *sweeper) pass(ctx context.Context) error {
 			return failed
 		}
 	}
+	parkedErr := s.db.WakeParked(ctx)
 	_, err := s.db.DeleteExpired(ctx, sweepRows)
 	_, strayErr := s.db.EndStrayJobs(ctx, sweepRows)
-	return errors.Join(failed, err, strayErr)
+	return errors.Join(failed, parkedErr, err, strayErr)
 }
 
 func (s *sweeper) one(ctx context.Context, d postgres.Due) error {

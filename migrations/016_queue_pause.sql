@@ -1,0 +1,137 @@
+-- A tenant's pause of a queue: workers claim no step of the tenant from it, and go on
+-- with everybody else's. River's own pause, in river.river_queue, stops a queue of the
+-- whole installation and is not for tenants.
+--
+-- Jobs stay no longer than usual, since they would stand before those of other tenants.
+-- A claim that finds its queue paused parks the step instead: it stays ready, due at
+-- infinity, where no sweep looks, so a backlog costs nothing while it waits. To resume
+-- gives parked steps new wake-ups: some at once, the rest in batches by every worker.
+-- The row stays until none is left, so nothing is lost with a process.
+SET LOCAL ROLE nofx_owner;
+
+CREATE TABLE nofx.queue_pause (
+    tenant_id  uuid NOT NULL REFERENCES nofx.tenant,
+    queue      text NOT NULL,
+    paused_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    paused_by  text NOT NULL,
+    reason     text CHECK (octet_length(reason) <= 2048),
+    resumed_at timestamptz, -- not NULL: parked steps are being woken
+    PRIMARY KEY (tenant_id, queue)
+);
+CALL nofx.guard_tenant('nofx.queue_pause');
+GRANT SELECT ON nofx.queue_pause TO nofx_app;
+
+-- What of a tenant waits in a queue: steps that are ready or parked, and to be retried.
+-- With the id backwards it alone has the order that is asked for below: by step_due,
+-- which looks as good while one tenant has all the steps, others' would be read too.
+-- And the condition on the queue, true of every step, keeps the sweep from using this
+-- index in place of step_due.
+CREATE INDEX step_backlog ON nofx.step (tenant_id, queue, due_at, id DESC) WHERE due_at IS NOT NULL AND queue <> '';
+CREATE INDEX step_backoff ON nofx.step (tenant_id, queue, retry_at, id) WHERE retry_at IS NOT NULL AND queue <> '';
+
+RESET ROLE;
+SET LOCAL ROLE nofx_system;
+
+-- Guards that a resume sees every parked step: shared by those who park, alone for who
+-- resumes. A row lock would let a stream of claims keep the resume waiting for ever.
+CREATE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN hashtextextended(p_tenant::text || '/queue-pause', 0);
+
+-- The queues that a tenant has paused, for a claim that parks what it finds there.
+-- Without any it costs one look into a small table.
+CREATE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_queues text[] := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = p_tenant AND q.resumed_at IS NULL);
+BEGIN
+    IF v_queues <> '{}' THEN
+        PERFORM pg_advisory_xact_lock_shared(pause_lock(p_tenant));
+        v_queues := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = p_tenant AND q.resumed_at IS NULL);
+    END IF;
+    RETURN v_queues;
+END
+$$;
+
+-- Pauses a queue for the tenant. One that is paused already stays as it is.
+CREATE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    INSERT INTO queue_pause AS q (tenant_id, queue, paused_by, reason)
+    VALUES (tenant(), p_queue, coalesce(nullif(current_setting('nofx.actor', true), ''), session_user), p_reason)
+    ON CONFLICT (tenant_id, queue) DO UPDATE SET paused_at = clock_timestamp(), paused_by = excluded.paused_by, reason = excluded.reason, resumed_at = NULL
+    WHERE q.resumed_at IS NOT NULL
+$$;
+
+-- Ends the tenant's pause of a queue. wake_parked does the rest.
+CREATE FUNCTION nofx.resume_queue(p_queue text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(pause_lock(tenant()));
+    UPDATE queue_pause SET resumed_at = clock_timestamp() WHERE tenant_id = tenant() AND queue = p_queue AND resumed_at IS NULL;
+END
+$$;
+
+-- The queues of all tenants with steps that are still to be woken.
+CREATE FUNCTION nofx.resumed_queues() RETURNS TABLE (tenant_id uuid, queue text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$ SELECT q.tenant_id, q.queue FROM queue_pause q WHERE q.resumed_at IS NOT NULL $$;
+
+-- Takes some of the parked steps of a resumed queue back among the due ones, under new
+-- wake-ups, and says which of them want a job: those of a paused run get theirs when it
+-- goes on. Steps that somebody else changes meanwhile are left for the next batch.
+CREATE FUNCTION nofx.wake_parked(p_queue text, p_limit int) RETURNS TABLE (step_id uuid, run_id uuid, wake_seq bigint, traceparent text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+    SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_incremental_sort = off SET jit = off
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+BEGIN
+    PERFORM FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.queue = p_queue AND q.resumed_at IS NOT NULL;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    FOR step_id, run_id IN SELECT s.id, s.run_id FROM step s
+        WHERE s.tenant_id = v_tenant AND s.queue = p_queue AND s.queue <> '' AND s.due_at >= 'infinity'
+        ORDER BY s.due_at, s.id DESC LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED LOOP
+        UPDATE step s SET due_at = s.ready_at, wake_seq = s.wake_seq + 1, job_id = NULL WHERE s.tenant_id = v_tenant AND s.id = step_id
+        RETURNING s.wake_seq INTO wake_seq;
+        SELECT r.traceparent INTO traceparent FROM run r WHERE r.tenant_id = v_tenant AND r.id = run_id AND r.state <> 'paused';
+        IF FOUND THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    PERFORM FROM step s WHERE s.tenant_id = v_tenant AND s.queue = p_queue AND s.queue <> '' AND s.due_at >= 'infinity' ORDER BY s.due_at, s.id DESC LIMIT 1;
+    IF NOT FOUND THEN
+        DELETE FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.queue = p_queue AND q.resumed_at IS NOT NULL;
+    END IF;
+END
+$$;
+
+-- How many steps of the tenant wait in a queue, of which p_limit are counted at most,
+-- and since when the oldest of the ready ones does.
+CREATE FUNCTION nofx.backlog(p_queue text, p_limit int, OUT ready bigint, OUT retrying bigint, OUT oldest timestamptz)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+    SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_incremental_sort = off SET jit = off
+AS $$
+BEGIN
+    SELECT count(*), min(x.ready_at) INTO ready, oldest
+    FROM (SELECT s.ready_at FROM step s WHERE s.tenant_id = tenant() AND s.queue = p_queue AND s.queue <> '' AND s.due_at IS NOT NULL
+        ORDER BY s.due_at, s.id DESC LIMIT p_limit) AS x;
+    SELECT count(*) INTO retrying
+    FROM (SELECT FROM step s WHERE s.tenant_id = tenant() AND s.queue = p_queue AND s.queue <> '' AND s.retry_at IS NOT NULL
+        ORDER BY s.retry_at, s.id LIMIT p_limit) AS x;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.backlog(text, int),
+    nofx.pause_queue(text, text),
+    nofx.resume_queue(text),
+    nofx.resumed_queues(),
+    nofx.wake_parked(text, int)
+TO nofx_app;
+
+RESET ROLE;
