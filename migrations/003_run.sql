@@ -85,7 +85,9 @@ CREATE TABLE nofx.step (
     ready_at           timestamptz, -- ready: due since; retrying: due at
     due_at             timestamptz, -- ready_at while the step is ready: by it the sweeper looks for lost wake-ups; infinity: parked, see 016
     retry_at           timestamptz, -- ready_at while the step is retrying
-    wait_until         timestamptz,
+    wait_until         timestamptz, -- until, since and under which key of a signal it waits, while it does
+    waiting_since      timestamptz,
+    signal_key         text,
     failing_since      timestamptz, -- the infrastructure has failed each attempt since
     started_at         timestamptz,
     finished_at        timestamptz,
@@ -103,6 +105,7 @@ CREATE TABLE nofx.step (
 CREATE INDEX step_due ON nofx.step (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX step_retrying ON nofx.step (retry_at) WHERE retry_at IS NOT NULL;
 CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE wait_until IS NOT NULL;
+CREATE INDEX step_signal ON nofx.step (tenant_id, signal_key, waiting_since, id) WHERE signal_key IS NOT NULL; -- waiting_for
 -- The dead letters. A condition on the state would cost every update of a step.
 CREATE INDEX step_dead ON nofx.step (tenant_id, id) WHERE failure_class IN ('exhausted', 'poisoned');
 CALL nofx.guard_tenant('nofx.step');
@@ -175,7 +178,6 @@ CREATE TABLE nofx.wait (
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id),
     CHECK (wait_until <= created_at + interval '30 days 1 minute')
 );
-CREATE INDEX wait_signal ON nofx.wait (tenant_id, correlation) WHERE correlation IS NOT NULL;
 CALL nofx.guard_tenant('nofx.wait');
 GRANT SELECT ON nofx.wait TO nofx_app;
 
@@ -479,8 +481,10 @@ BEGIN
             NEW.finished_at := v_now;
         ELSE NULL;
     END CASE;
+    NEW.waiting_since := CASE WHEN e.to_state = 'waiting' THEN v_now END;
     IF e.to_state <> 'waiting' THEN
         NEW.wait_until := NULL;
+        NEW.signal_key := NULL;
     ELSIF NEW.wait_until IS NULL THEN
         RAISE EXCEPTION 'step %: a wait has a deadline', OLD.id USING ERRCODE = 'NX006';
     END IF;

@@ -638,6 +638,7 @@ BEGIN
         head_checkpoint_id = coalesce(v_head, head_checkpoint_id),
         wait_until = v_until,
         failing_since = CASE WHEN v_outcome = 'retry' AND p->>'failure_class' = 'infrastructure' THEN coalesce(failing_since, clock_timestamp()) END,
+        signal_key = p->'wait'->>'key',
         ready_at = CASE WHEN v_outcome = 'retry' THEN clock_timestamp() + make_interval(secs => (p->>'delay_s')::float8) ELSE ready_at END
     WHERE tenant_id = s.tenant_id AND id = s.id;
     IF p->'wait' ? 'key' THEN

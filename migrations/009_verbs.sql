@@ -186,10 +186,9 @@ CREATE FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OU
     LANGUAGE plpgsql
 AS $$
 BEGIN
-    SELECT s.id, s.run_id INTO step_id, run_id FROM wait w JOIN step s ON s.tenant_id = w.tenant_id AND s.id = w.step_id AND s.state = 'waiting'
-    WHERE w.tenant_id = p_tenant AND w.correlation = p_key AND s.wait_until > clock_timestamp()
-        AND w.round = (SELECT max(l.round) FROM wait l WHERE l.tenant_id = p_tenant AND l.step_id = s.id)
-    ORDER BY w.created_at, s.id LIMIT 1;
+    SELECT s.id, s.run_id INTO step_id, run_id FROM step s
+    WHERE s.tenant_id = p_tenant AND s.signal_key = p_key AND s.wait_until > clock_timestamp()
+    ORDER BY s.waiting_since, s.id LIMIT 1;
 END
 $$;
 

@@ -194,3 +194,53 @@ func TestExpireSignals(t *testing.T) {
 	expire(10, 1)
 	expire(10, 0)
 }
+
+// What a signal reads does not grow with the waits that there were under its key, nor
+// with those that there are.
+func TestSignalsReadNoOthers(t *testing.T) {
+	t.Parallel()
+	for name, over := range map[string]bool{"waits that are over": true, "waits that go on": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const others = 200
+			s := setupWith(t, postgres.Config{MaxConns: 1})
+			for _, table := range []string{"run", "step", "wait", "inbox"} {
+				s.exec(t, "ALTER TABLE nofx."+table+" SET (autovacuum_enabled = off)")
+			}
+			read := func() int64 {
+				if _, err := s.Pool().Exec(s.ctx, "SELECT pg_stat_force_next_flush()"); err != nil {
+					t.Fatal(err)
+				}
+				return one[int64](t, s, "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relid = ANY (ARRAY['nofx.step', 'nofx.wait']::regclass[])")
+			}
+			wait := func() {
+				_, steps := s.create(t, "s:")
+				s.await(t, steps["s"].ID, "nightly")
+			}
+			cost := func() int64 {
+				before := read()
+				if !s.signal(t, "nightly", "1") {
+					t.Fatal("SendSignal() was kept, want it taken")
+				}
+				return read() - before
+			}
+			wait()
+			cost() // plans
+			wait()
+			first := cost()
+			for range others {
+				wait()
+				if over {
+					s.signal(t, "nightly", "1")
+				}
+			}
+			if over {
+				s.exec(t, "VACUUM nofx.step")
+				wait()
+			}
+			if last := cost(); first == 0 || last > first+others/2 {
+				t.Errorf("with %d %s SendSignal reads %d rows, want about the %d of the first", others, name, last, first)
+			}
+		})
+	}
+}
