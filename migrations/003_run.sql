@@ -200,6 +200,33 @@ CREATE INDEX inbox_expiry ON nofx.inbox (expires_at);
 CALL nofx.guard_tenant('nofx.inbox');
 GRANT SELECT ON nofx.inbox TO nofx_app;
 
+-- Whether this transaction began at p_at. It is no function of its argument alone,
+-- and declared as one for the sake of nofx.feed_epoch.here.
+CREATE FUNCTION nofx.is_now(p_at timestamptz) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    RETURN p_at = transaction_timestamp();
+END
+$$;
+GRANT EXECUTE ON FUNCTION nofx.is_now(timestamptz) TO nofx_system;
+
+-- Feeds are in the order of positions: the ids of transactions, which rise as long
+-- as the data stays in its server or is copied as files. Where a dump is restored
+-- they may begin low again, so that a new epoch begins: its positions are the ids
+-- plus base, from first on, which is behind all positions of before.
+CREATE TABLE nofx.feed_epoch (
+    first      bigint PRIMARY KEY,
+    id         int NOT NULL UNIQUE CHECK (id > 0), -- random: a cursor names it
+    base       bigint NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT transaction_timestamp(),
+    -- Computed whenever a row is written: true by the transaction that begins the
+    -- epoch, and false by one that loads a dump.
+    here       boolean NOT NULL GENERATED ALWAYS AS (nofx.is_now(created_at)) STORED
+);
+INSERT INTO nofx.feed_epoch (first, id, base) VALUES (0, 1 + floor(random() * 2147483647)::int, 0);
+GRANT SELECT ON nofx.feed_epoch TO nofx_app;
+
 -- Written by the guards alone, under the lock of the run that they have at hand,
 -- so that a foreign key would only cost.
 CREATE TABLE nofx.event (
@@ -218,7 +245,7 @@ CREATE TABLE nofx.event (
     span_id    char(16),
     fence      bigint,
     at         timestamptz NOT NULL DEFAULT clock_timestamp(),
-    xid        xid8 NOT NULL DEFAULT pg_current_xact_id()
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id() -- its position: the transaction's id, plus the base of its epoch
 );
 CREATE INDEX event_feed ON nofx.event (tenant_id, xid, run_id, seq);
 ALTER TABLE nofx.event ADD PRIMARY KEY (tenant_id, run_id, seq);
@@ -233,6 +260,38 @@ SET LOCAL ROLE nofx_system;
 CREATE TYPE nofx.told AS (run_id uuid, seq bigint, step_id uuid, type text, event text, from_state text, to_state text,
     data jsonb, reason text, trace_id text, fence bigint, cause text);
 
+-- Begins an epoch of the feeds if there has to be one, and returns the base of the
+-- current one: the database is a restored one, or holds positions that no
+-- transaction of it has reached.
+CREATE FUNCTION nofx.begin_epoch() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    e feed_epoch;
+    v_newest bigint;
+    v_least bigint; -- id of a transaction that may still write
+BEGIN
+    LOCK TABLE feed_epoch IN SHARE ROW EXCLUSIVE MODE;
+    SELECT * INTO e FROM feed_epoch ORDER BY first DESC LIMIT 1;
+    SELECT greatest(e.first, max(x.xid::text::bigint)) INTO v_newest FROM (
+        SELECT h.xid FROM event_horizon h
+        UNION ALL
+        SELECT n.xid FROM tenant t CROSS JOIN LATERAL (
+            SELECT v.xid FROM event v WHERE v.tenant_id = t.tenant_id ORDER BY v.xid DESC LIMIT 1) AS n
+    ) AS x;
+    IF e.here AND v_newest < e.base + pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN
+        RETURN e.base;
+    END IF;
+    v_least := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    INSERT INTO feed_epoch AS n (first, id, base)
+    SELECT v_least + b.base, 1 + floor(random() * 2147483647)::int, b.base
+    FROM (SELECT greatest(v_newest + 1 - v_least, 0) AS base) AS b
+    RETURNING n.base INTO e.base;
+    RETURN e.base;
+END
+$$;
+GRANT EXECUTE ON FUNCTION nofx.begin_epoch() TO nofx_app;
+
 -- Writes events. A row carries its run's trace; a cause of another trace is named
 -- in data.
 CREATE FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) RETURNS void
@@ -241,10 +300,12 @@ AS $$
 DECLARE
     v_actor text := coalesce(nullif(current_setting('nofx.actor', true), ''), session_user);
 BEGIN
-    INSERT INTO event (tenant_id, run_id, seq, step_id, type, event, from_state, to_state, data, actor, reason, trace_id, span_id, fence)
+    INSERT INTO event (tenant_id, run_id, seq, step_id, type, event, from_state, to_state, data, actor, reason, trace_id, span_id, fence, xid)
     SELECT p_tenant, t.run_id, t.seq, t.step_id, t.type, t.event, t.from_state, t.to_state,
         CASE WHEN substr(t.cause, 4, 32) <> t.trace_id THEN t.data || jsonb_build_object('request_trace_id', substr(t.cause, 4, 32)) ELSE t.data END,
-        v_actor, t.reason, t.trace_id, CASE WHEN substr(t.cause, 4, 32) = t.trace_id THEN substr(t.cause, 37, 16) END, t.fence
+        v_actor, t.reason, t.trace_id, CASE WHEN substr(t.cause, 4, 32) = t.trace_id THEN substr(t.cause, 37, 16) END, t.fence,
+        (SELECT (CASE WHEN e.here THEN e.base ELSE begin_epoch() END + pg_current_xact_id()::text::bigint)::text::xid8
+         FROM feed_epoch e ORDER BY e.first DESC LIMIT 1)
     FROM unnest(p) AS t;
 END
 $$;

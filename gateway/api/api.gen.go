@@ -1775,7 +1775,7 @@ type ListDeadLettersParams struct {
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// After A cursor of an earlier page or frame; without it, the oldest event kept. Before that: 410 `cursor-expired`, and a stream tells `stream.gap`.
+	// After A cursor of an earlier page or frame; without it, the oldest event kept. Before that: 410 `cursor-expired` with `oldest`, and a stream tells `stream.gap`. So it is, without `oldest`, with a cursor of another database, or of a state that this one was restored from or to.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Run Only these runs.
@@ -2253,7 +2253,7 @@ type ClientInterface interface {
 
 	// ListEvents Events of all runs of the tenant, as a page or as a stream
 	//
-	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
+	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
 	//
 	// Corresponds with GET /api/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2892,7 +2892,7 @@ func (c *Client) GetDocsAsset(ctx context.Context, asset string, reqEditors ...R
 
 // ListEvents Events of all runs of the tenant, as a page or as a stream
 //
-// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
+// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
 //
 // Corresponds with GET /api/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6711,7 +6711,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 	//
-	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
+	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8887,7 +8887,7 @@ func (c *ClientWithResponses) GetDocsAssetWithResponse(ctx context.Context, asse
 
 // ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 //
-// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`.
+// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
 //
 // Returns a wrapper object for the known response body format(s).
 //

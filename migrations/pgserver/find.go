@@ -84,3 +84,25 @@ func version(dir string) int {
 	v, _ := strconv.Atoi(string(m[1]))
 	return v
 }
+
+// Program is the path of a client program of Postgres, such as pg_dump: beside the
+// newest server of this machine, or on PATH.
+func Program(name string) (string, error) {
+	best, newest := "", 0
+	for _, dir := range candidates() {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			continue
+		}
+		if v := version(dir); v >= oldest && v > newest {
+			best, newest = filepath.Join(dir, name), v
+		}
+	}
+	if best != "" {
+		return best, nil
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("no %s: install the client programs of Postgres (Debian, Ubuntu: apt-get install -y postgresql-client; Fedora: dnf install -y postgresql; macOS: brew install postgresql@17): %w", name, err)
+	}
+	return path, nil
+}

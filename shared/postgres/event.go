@@ -18,9 +18,6 @@ func eventColumns(project string) string {
 	FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id`
 }
 
-const projectOfEvent = `(SELECT p.slug FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
-	WHERE r.tenant_id = e.tenant_id AND r.id = e.run_id)`
-
 func scanEvent(row pgx.CollectableRow) (e run.Event, err error) {
 	err = row.Scan(&e.RunID, &e.TenantID, &e.Seq, &e.StepID, &e.StepName, &e.Type, &e.Event, &e.FromState, &e.ToState,
 		&e.Reason, &e.Actor, &e.ActorName, &e.Data, &e.TraceID, &e.SpanID, &e.Fence, &e.At, &e.XID, &e.Project)
@@ -68,74 +65,6 @@ func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, 
 		return missing(err, "run")
 	})
 	return list, err
-}
-
-// FeedCursor is a place in a tenant's feed: after this event of the transaction
-// XID. Transactions that were still running when it was made come after it.
-type FeedCursor struct {
-	XID int64
-	Run uuid.UUID
-	Seq int64
-}
-
-// FeedFilter selects events of a feed; a zero field selects all.
-type FeedFilter struct {
-	Runs    []uuid.UUID
-	Types   []string // as in Events
-	Project string
-}
-
-// FeedHead is the place from which on nothing is missed that commits from now.
-func (db *DB) FeedHead(ctx context.Context, tenant uuid.UUID) (c FeedCursor, err error) {
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").Scan(&c.XID)
-	})
-	return c, err
-}
-
-// Feed lists the events of a tenant after a cursor, over all its runs, and the
-// cursor to go on from, which advances past what the filter skipped. It stays
-// behind the oldest transaction still running: a cursor over a plain sequence
-// skips what commits late (RELIABILITY.md, R9). The zero cursor is before the
-// oldest event of the feed, which begins behind the newest one that was deleted;
-// any other cursor before that is fault.Gone (cursor-expired, see [OldestKept]).
-func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after FeedCursor, limit int) (list []run.Event, next FeedCursor, err error) {
-	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
-		var horizon, pruned int64
-		if err := tx.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-			coalesce((SELECT h.xid::text::bigint FROM nofx.event_horizon h WHERE h.tenant_id = $1), 0)`, tenant).Scan(&horizon, &pruned); err != nil {
-			return err
-		}
-		after := after
-		if oldest := (FeedCursor{XID: pruned + 1}); pruned > 0 && after == (FeedCursor{}) {
-			after = oldest
-		} else if after.XID <= pruned && pruned > 0 {
-			return expired(oldest)
-		}
-		rows, err := tx.Query(ctx, "SELECT "+eventColumns(projectOfEvent)+`
-			WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::bigint::text::xid8, $3, $4) AND e.xid < $5::bigint::text::xid8
-			  AND e.type LIKE ANY ($6) AND ($7::uuid[] IS NULL OR e.run_id = ANY ($7))
-			  AND ($8 = '' OR e.run_id IN (SELECT r.id FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
-			                               WHERE r.tenant_id = $1 AND p.slug = $8))
-			ORDER BY e.xid, e.run_id, e.seq LIMIT $9`,
-			tenant, after.XID, after.Run, after.Seq, horizon, likePatterns(f.Types), f.Runs, f.Project, limit)
-		if err != nil {
-			return err
-		}
-		if list, err = pgx.CollectRows(rows, scanEvent); err != nil {
-			return err
-		}
-		next = after
-		switch {
-		case len(list) == limit:
-			last := list[len(list)-1]
-			next = FeedCursor{last.XID, last.RunID, last.Seq}
-		case horizon > after.XID:
-			next = FeedCursor{XID: horizon} // nothing of a transaction before it is left
-		}
-		return nil
-	})
-	return list, next, err
 }
 
 // RunRef names a run of a tenant.

@@ -2,12 +2,9 @@ package postgres
 
 import (
 	"context"
-	"errors"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-
-	"nofx.dev/shared/fault"
 )
 
 // ExpiredRuns lists at most limit runs of all tenants whose retention has passed
@@ -44,21 +41,4 @@ func (db *DB) PruneRuns(ctx context.Context, tenant uuid.UUID, runs []uuid.UUID,
 		return tx.QueryRow(ctx, "SELECT events, chunks FROM nofx.prune_runs($1, $2)", runs, limit).Scan(&p.Events, &p.Chunks)
 	})
 	return p, err
-}
-
-// expired is the error of a cursor that has lost events: fault.Gone
-// (cursor-expired).
-func expired(oldest FeedCursor) error {
-	return fault.New(fault.Gone, "cursor-expired", "events behind this cursor were deleted when their retention passed").With("oldest", oldest)
-}
-
-// OldestKept is the cursor to go on from after the error of one that has lost
-// events, and false for any other error.
-func OldestKept(err error) (FeedCursor, bool) {
-	e, ok := errors.AsType[*fault.Error](err)
-	if !ok {
-		return FeedCursor{}, false
-	}
-	oldest, ok := e.Meta["oldest"].(FeedCursor)
-	return oldest, ok
 }

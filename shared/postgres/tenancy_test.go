@@ -24,11 +24,11 @@ import (
 var tenancyRules = map[string]string{
 	"T1: a table of nofx has a tenant, or is the same for all": `
 		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker', 'contact')
+		AND c.relname NOT IN ('schema_migration', 'machine_state', 'transition', 'worker', 'contact', 'feed_epoch')
 		AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.atttypid = 'uuid'::regtype AND a.attnotnull)`,
 	"T1: keys begin with the tenant, or hold it when they are unique only": `
 		SELECT conrelid::regclass || ' ' || conname FROM pg_constraint k WHERE connamespace = 'nofx'::regnamespace AND contype IN ('p', 'u', 'f')
-		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker', 'nofx.contact') AND conname NOT LIKE '%machine_state%'
+		AND conrelid::regclass::text NOT IN ('nofx.schema_migration', 'nofx.machine_state', 'nofx.transition', 'nofx.worker', 'nofx.contact', 'nofx.feed_epoch') AND conname NOT LIKE '%machine_state%'
 		AND confrelid <> 'nofx.machine_state'::regclass AND conname <> 'tenant_slug_key' -- a slug is given by an administrator
 		-- That another tenant has a value is told by none that holds the tenant, wherever in it.
 		AND 'tenant_id' NOT IN (SELECT attname FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (CASE contype WHEN 'u' THEN k.conkey ELSE k.conkey[1:1] END))`,
@@ -408,7 +408,7 @@ func TestOneConnection(t *testing.T) {
 // oldest transaction of the server, and other tests have theirs.
 func (s *store) untilFed(t testing.TB) {
 	t.Helper()
-	newest := one[int64](t, s, "SELECT pg_current_xact_id()::text::bigint")
+	newest := one[int64](t, s, "SELECT base + pg_current_xact_id()::text::bigint FROM nofx.feed_epoch ORDER BY first DESC LIMIT 1")
 	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

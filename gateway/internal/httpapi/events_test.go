@@ -83,8 +83,20 @@ func TestEventPages(t *testing.T) {
 		}
 	}
 	g.want(g.get(path+"?after=99"), http.StatusGone, "cursor-expired")
-	ahead := stream.FormatFeed(stream.Cursor{XID: 1 << 60})
-	g.want(g.get("/api/events?after="+ahead), http.StatusGone, "cursor-expired")
+	head, err := g.db.FeedHead(t.Context(), g.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cursor, detail := range map[stream.Cursor]string{
+		{Epoch: head.Epoch, XID: 1 << 60}:    "nothing lies behind",
+		{Epoch: head.Epoch%1000 + 1, XID: 1}: "another database",
+	} {
+		r := g.get("/api/events?after=" + stream.FormatFeed(cursor))
+		g.want(r, http.StatusGone, "cursor-expired")
+		if p := decodeAs[api.Problem](t, r); !strings.Contains(p.Detail, detail) || p.Oldest != nil {
+			t.Errorf("events after %+v = %s, want %q and no cursor to go on from", cursor, r.body, detail)
+		}
+	}
 	for _, at := range []string{path, "/api/events"} {
 		for query, code := range map[string]string{
 			"?after=x": "bad-cursor", "?after=-1": "bad-cursor", "?after=": "bad-cursor", "?limit=501": "bad-parameter", "?types=*": "bad-parameter",
@@ -275,7 +287,11 @@ func TestReopened(t *testing.T) {
 	if oldest := decodeAs[api.Problem](t, lost).Oldest; oldest == nil || *oldest != pruned {
 		t.Errorf("oldest = %v, want %s: %s", oldest, pruned, lost.body)
 	}
-	feed := g.get("/api/events?after=" + stream.FormatFeed(stream.Cursor{XID: 1}))
+	head, err := g.db.FeedHead(t.Context(), g.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	feed := g.get("/api/events?after=" + stream.FormatFeed(stream.Cursor{Epoch: head.Epoch, XID: 1}))
 	g.want(feed, http.StatusGone, "cursor-expired")
 	if oldest := decodeAs[api.Problem](t, feed).Oldest; oldest == nil {
 		t.Errorf("no oldest in %s", feed.body)

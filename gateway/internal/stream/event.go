@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -54,7 +55,7 @@ type Cursor = postgres.FeedCursor
 
 // FormatFeed is the opaque form of a feed's cursor.
 func FormatFeed(c Cursor) string {
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "feed:%d.%s.%d", c.XID, hexID(c.Run), c.Seq))
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "feed:%d.%d.%s.%d", c.Epoch, c.XID, hexID(c.Run), c.Seq))
 }
 
 // ParseFeed reads what FormatFeed wrote; anything else is fault.Invalid
@@ -63,12 +64,13 @@ func ParseFeed(s string) (Cursor, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(s)
 	text, ok := strings.CutPrefix(string(raw), "feed:")
 	parts := strings.Split(text, ".")
-	if err == nil && ok && len(parts) == 3 {
-		xid, err1 := strconv.ParseInt(parts[0], 10, 64)
-		id, err2 := run.RunID.Parse(string(run.RunID) + "_" + parts[1])
-		seq, err3 := strconv.ParseInt(parts[2], 10, 64)
-		c := Cursor{XID: xid, Run: id, Seq: seq}
-		if err1 == nil && err2 == nil && err3 == nil && xid >= 0 && seq >= 0 && FormatFeed(c) == s {
+	if err == nil && ok && len(parts) == 4 {
+		epoch, err1 := strconv.ParseInt(parts[0], 10, 32)
+		xid, err2 := strconv.ParseInt(parts[1], 10, 64)
+		id, err3 := run.RunID.Parse(string(run.RunID) + "_" + parts[2])
+		seq, err4 := strconv.ParseInt(parts[3], 10, 64)
+		c := Cursor{Epoch: int32(epoch), XID: xid, Run: id, Seq: seq}
+		if errors.Join(err1, err2, err3, err4) == nil && min(epoch, xid, seq) >= 0 && FormatFeed(c) == s {
 			return c, nil
 		}
 	}
@@ -94,6 +96,7 @@ func badCursor() error {
 
 func hexID(id uuid.UUID) string { return strings.ReplaceAll(id.String(), "-", "") }
 
+// compare orders cursors of one epoch.
 func compare(a, b Cursor) int {
 	return cmp.Or(cmp.Compare(a.XID, b.XID), bytes.Compare(a.Run[:], b.Run[:]), cmp.Compare(a.Seq, b.Seq))
 }
@@ -148,7 +151,7 @@ func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, project
 	}
 	events, next, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: project}, after, limit)
 	for _, e := range events {
-		frames = append(frames, s.encode(e, Cursor{XID: e.XID, Run: e.RunID, Seq: e.Seq}))
+		frames = append(frames, s.encode(e, Cursor{Epoch: next.Epoch, XID: e.XID, Run: e.RunID, Seq: e.Seq}))
 	}
 	return frames, next, err
 }

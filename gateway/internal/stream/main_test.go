@@ -58,9 +58,15 @@ func newBench(t *testing.T, limits Limits) *bench {
 	t.Parallel()
 	pg := pgtest.New(t)
 	b := &bench{T: t, pg: pg, db: pg.Open(t, postgres.Config{MaxConns: 8}), tenant: pg.Tenant(t), answer: make(chan error, 1000)}
+	b.start(limits)
+	return b
+}
+
+// start starts the hub.
+func (b *bench) start(limits Limits) {
 	b.hub = NewHub(Config{
 		Store: b.db, Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test"),
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: limits,
+		Log: slog.New(slog.NewTextHandler(b.Output(), nil)), Limits: limits,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	tailed := make(chan struct{})
@@ -68,7 +74,7 @@ func newBench(t *testing.T, limits Limits) *bench {
 		defer close(tailed)
 		b.hub.Run(ctx)
 	}()
-	t.Cleanup(func() {
+	b.Cleanup(func() {
 		b.hub.Shutdown()
 		if b.http != nil {
 			b.http.Close()
@@ -76,7 +82,6 @@ func newBench(t *testing.T, limits Limits) *bench {
 		cancel()
 		<-tailed
 	})
-	return b
 }
 
 // serve answers every request with the stream that q asks for, from the cursor of

@@ -101,20 +101,17 @@ type subscription struct {
 	sent   int
 }
 
-// start finds where the stream begins. A cursor that lies ahead of what there is,
-// as after a database was restored, is a gap, and the stream goes on from now. So
-// is one before what is kept of a run (of a feed, the first read finds that out),
-// and the stream begins with the oldest kept. over says that the run's end lies
-// before it and nobody asked for more.
+// start finds where the stream of a run begins; of a feed, the first read finds it
+// out. A cursor that lies ahead of what there is, as after a database was restored,
+// is a gap, and the stream goes on from now. So is one before what is kept, and the
+// stream begins with the oldest kept. over says that the run's end lies before it
+// and nobody asked for more.
 func (s *subscription) start(ctx context.Context) (gap api.StreamControlReason, over bool, err error) {
 	db, q := s.hub.cfg.Store, s.q
 	s.pos = q.After
 	if q.Run == uuid.Nil {
-		head, err := db.FeedHead(ctx, q.Tenant)
-		if err == nil && q.After.XID > head.XID {
-			gap, s.pos = api.StreamControlReasonAhead, head
-		}
-		return gap, false, err
+		_, err := db.FeedHead(ctx, q.Tenant) // that it can be read is known before the answer begins
+		return "", false, err
 	}
 	r, err := db.Run(ctx, q.Tenant, q.Run)
 	if err != nil {
@@ -164,10 +161,10 @@ func (s *subscription) run(ctx context.Context) (api.StreamControlReason, error)
 	defer s.leave()
 	for {
 		frames, next, changed, err := s.next(ctx)
-		if oldest, lost := postgres.OldestKept(err); lost {
+		if gap, lost := postgres.GapOf(err); lost {
 			behind := s.pos
-			s.pos = oldest
-			s.gap(api.StreamControlReasonExpired, behind)
+			s.pos = gap.From
+			s.gap(api.StreamControlReason(gap.Reason), behind)
 			next, changed, err = s.pos, always, nil
 		}
 		if err != nil {

@@ -283,13 +283,60 @@ func TestFeedGap(t *testing.T) {
 	b := newBench(t, quick)
 	b.create(1)
 	b.serve(Request{})
-	f := b.read(FormatFeed(Cursor{XID: 1 << 60}))
-	f.want("stream.ready")
-	if c := controlOf(t, f.want("stream.gap")); *c.Reason != api.StreamControlReasonAhead {
-		t.Errorf("stream.gap = %+v, want ahead", c)
+	head, err := b.db.FeedHead(t.Context(), b.tenant)
+	if err != nil {
+		t.Fatal(err)
 	}
+	for requested, reason := range map[Cursor]api.StreamControlReason{
+		{Epoch: head.Epoch, XID: 1 << 60}:    api.StreamControlReasonAhead,
+		{Epoch: head.Epoch%1000 + 1, XID: 1}: api.StreamControlReasonEpoch,
+	} {
+		f := b.read(FormatFeed(requested))
+		f.want("stream.ready")
+		gap := f.want("stream.gap")
+		if c := controlOf(t, gap); *c.Reason != reason || *c.Requested != FormatFeed(requested) || c.Oldest != nil {
+			t.Errorf("stream.gap = %+v, want %s", c, reason)
+		}
+		if at, err := ParseFeed(gap.id); err != nil || at.Epoch != head.Epoch || at.XID < head.XID {
+			t.Errorf("the stream goes on from %+v, %v, want from now, %+v", at, err, head)
+		}
+		b.create(1)
+		f.want("run.created")
+		f.leave()
+		<-b.answer
+	}
+}
+
+// TestFeedOfARestoredDatabase checks that a reader goes on with the cursor that it has
+// from before a database was dumped and restored elsewhere, and follows what happens
+// there.
+func TestFeedOfARestoredDatabase(t *testing.T) {
+	b := newBench(t, quick)
+	b.pg.SpendIDs(t)
 	b.create(1)
+	b.serve(Request{Types: []string{"run.*"}})
+	f := b.read("")
+	f.want("stream.ready")
 	f.want("run.created")
+	late := b.create(1) // which the reader has not seen
+	f.leave()
+
+	r := &bench{T: t, pg: b.pg.Restore(t), tenant: b.tenant, answer: make(chan error, 1000)}
+	r.db = r.pg.Open(t, postgres.Config{MaxConns: 8})
+	r.start(quick)
+	r.serve(Request{Types: []string{"run.*"}})
+	f = r.read(f.last)
+	f.want("stream.ready")
+	if e := eventOf(t, f.want("run.created")); e.RunID != run.RunID.Format(late.ID) {
+		t.Errorf("the first event is of run %s, want of %s", e.RunID, run.RunID.Format(late.ID))
+	}
+	r.cancel(late)
+	f.want("run.cancelled")
+	again := r.read(f.last)
+	again.want("stream.ready")
+	r.create(1)
+	f.want("run.created")
+	again.want("run.created")
 }
 
 // prune deletes at most limit of the events of a run that ended, as if it were old.
@@ -364,7 +411,11 @@ func TestExpiredFeed(t *testing.T) {
 	b.prune(old.ID, 1000)
 	young := b.create(1)
 	b.serve(Request{})
-	f := b.read(FormatFeed(Cursor{XID: 1}))
+	head, err := b.db.FeedHead(t.Context(), b.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := b.read(FormatFeed(Cursor{Epoch: head.Epoch, XID: 1}))
 	f.want("stream.ready")
 	if c := controlOf(t, f.want("stream.gap")); *c.Reason != api.StreamControlReasonExpired || c.Oldest == nil {
 		t.Errorf("stream.gap = %+v, want expired", c)
@@ -568,7 +619,7 @@ func TestStuckReader(t *testing.T) {
 
 func FuzzParseFeed(f *testing.F) {
 	f.Add(FormatFeed(Cursor{}))
-	f.Add(FormatFeed(Cursor{XID: 1 << 62, Run: uuid.UUID{255}, Seq: 7}))
+	f.Add(FormatFeed(Cursor{Epoch: 1<<31 - 1, XID: 1 << 62, Run: uuid.UUID{255}, Seq: 7}))
 	f.Add("ZmVlZDow")
 	f.Fuzz(func(t *testing.T, s string) {
 		c, err := ParseFeed(s)

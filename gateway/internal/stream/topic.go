@@ -30,7 +30,7 @@ func newTopic(src source, at Cursor) *topic {
 func (t *topic) after(c Cursor) (frames []*frame, head Cursor, changed <-chan struct{}, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if compare(c, t.from) < 0 {
+	if c.Epoch != t.head.Epoch || compare(c, t.from) < 0 {
 		return nil, c, nil, false
 	}
 	if compare(c, t.head) >= 0 { // a reader's own replay may be ahead of the tailer
@@ -47,6 +47,9 @@ func (t *topic) after(c Cursor) (frames []*frame, head Cursor, changed <-chan st
 func (t *topic) add(frames []*frame, next Cursor) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if next.Epoch != t.head.Epoch { // the database was restored under it: all readers fall out
+		t.frames, frames, t.from, t.head = nil, nil, next, Cursor{}
+	}
 	t.frames = append(t.frames, frames...)
 	if over := len(t.frames) - ringSize; over > 0 {
 		t.from = t.frames[over-1].at
