@@ -2253,12 +2253,14 @@ type ClientInterface interface {
 
 	// ListEvents Events of all runs of the tenant, as a page or as a stream
 	//
-	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
+	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
 	//
 	// Corresponds with GET /api/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListGates Gates of all runs, oldest first; with `status=pending` the inbox
+	//
+	// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 	//
 	// Corresponds with GET /api/gates (the `ListGates` operationId).
 	ListGates(ctx context.Context, params *ListGatesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2892,7 +2894,7 @@ func (c *Client) GetDocsAsset(ctx context.Context, asset string, reqEditors ...R
 
 // ListEvents Events of all runs of the tenant, as a page or as a stream
 //
-// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
+// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
 //
 // Corresponds with GET /api/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2908,6 +2910,8 @@ func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEd
 }
 
 // ListGates Gates of all runs, oldest first; with `status=pending` the inbox
+//
+// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 //
 // Corresponds with GET /api/gates (the `ListGates` operationId).
 func (c *Client) ListGates(ctx context.Context, params *ListGatesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6711,7 +6715,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 	//
-	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
+	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6719,6 +6723,8 @@ type ClientWithResponsesInterface interface {
 	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
 
 	// ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
+	//
+	// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8887,7 +8893,7 @@ func (c *ClientWithResponses) GetDocsAssetWithResponse(ctx context.Context, asse
 
 // ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 //
-// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. Cursors stay good when the database is dumped and restored.
+// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8901,6 +8907,8 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 }
 
 // ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
+//
+// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
 //
 // Returns a wrapper object for the known response body format(s).
 //

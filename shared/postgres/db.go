@@ -35,6 +35,7 @@ type DB struct {
 	pool     *pgxpool.Pool
 	river    *QueueClient
 	patience time.Duration
+	searches *searches
 }
 
 // Limits of one request to the database (EXECUTION.md, Limits).
@@ -81,7 +82,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	db := &DB{pool: pool, patience: c.Patience}
+	db := &DB{pool: pool, patience: c.Patience, searches: newSearches(pool.Config().MaxConns)}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
 		return nil, err

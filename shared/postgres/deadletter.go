@@ -28,6 +28,13 @@ type DeadLetterFilter struct {
 // DeadLetters lists the steps of tenant that were given up, those of the newest
 // runs first.
 func (db *DB) DeadLetters(ctx context.Context, tenant uuid.UUID, f DeadLetterFilter) (list []DeadLetter, err error) {
+	if f.Tool != "" || f.Class != "" || f.Project != "" {
+		release, err := db.searches.acquire(ctx, tenant)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	q := query{sql: "SELECT " + stepColumns + ` JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
 		JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
 		WHERE s.tenant_id = $1 AND s.failure_class IN ('exhausted', 'poisoned') AND s.state = 'failed'`, args: []any{tenant}}

@@ -10,12 +10,12 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// eventColumns are those of scanEvent. Only a feed has to know projects.
+// eventColumns are those of scanEvent, of an event e and its step s. Only a feed has
+// to know projects.
 func eventColumns(project string) string {
 	return `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
 	coalesce(e.reason, ''), e.actor, coalesce(nofx.subject_name(e.tenant_id, e.actor), ''), jsonb_strip_nulls(jsonb_build_object(
-		'from', e.from_state, 'to', e.to_state, 'event', e.event, 'reason', e.reason, 'step', s.name, 'fence', e.fence)) || e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint, ` + project + `
-	FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id`
+		'from', e.from_state, 'to', e.to_state, 'event', e.event, 'reason', e.reason, 'step', s.name, 'fence', e.fence)) || e.data, e.trace_id, coalesce(e.span_id, ''), e.fence, e.at, e.xid::text::bigint, ` + project
 }
 
 func scanEvent(row pgx.CollectableRow) (e run.Event, err error) {
@@ -48,6 +48,7 @@ func likePatterns(types []string) []string {
 func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, types []string, limit int) (list []run.Event, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+eventColumns("''")+`
+			FROM nofx.event e LEFT JOIN nofx.step s ON s.tenant_id = e.tenant_id AND s.id = e.step_id
 			WHERE e.tenant_id = $1 AND e.run_id = $2 AND e.seq > $3 AND e.type LIKE ANY ($4)
 			ORDER BY e.seq LIMIT $5`, tenant, runID, after, likePatterns(types), limit)
 		if err != nil {

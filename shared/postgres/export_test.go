@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -22,4 +23,9 @@ func (f RunFilter) Explain(tenant uuid.UUID) (sql string, args []any) {
 	}
 	s := f.scan(tenant, project)
 	return s.sql + strconv.Itoa(f.Limit+1), s.args
+}
+
+// NewSearches gives tests the slots for searches of so many connections.
+func NewSearches(conns int32) func(context.Context, uuid.UUID) (func(), error) {
+	return newSearches(conns).acquire
 }

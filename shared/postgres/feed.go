@@ -2,6 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,12 +23,19 @@ type FeedCursor struct {
 	Seq   int64
 }
 
+// AtHead reports whether c, which a read returned, is behind all that there was.
+func (c FeedCursor) AtHead() bool { return c.Run == uuid.Nil }
+
 // FeedFilter selects events of a feed; a zero field selects all.
 type FeedFilter struct {
 	Runs    []uuid.UUID
 	Types   []string // as in Events
 	Project string   // slug
+
+	Within time.Duration // how long to look
 }
+
+func (f FeedFilter) searching() bool { return len(f.Runs)+len(f.Types) > 0 || f.Project != "" }
 
 // FeedHead is the place from which on nothing is missed that commits from now.
 func (db *DB) FeedHead(ctx context.Context, tenant uuid.UUID) (c FeedCursor, err error) {
@@ -42,37 +53,116 @@ func (db *DB) FeedHead(ctx context.Context, tenant uuid.UUID) (c FeedCursor, err
 // oldest event of the feed, which begins behind the newest one that was deleted.
 // Any other cursor before that is fault.Gone (cursor-expired), as is one that this
 // feed has never reached; see [GapOf].
+//
+// A search that finds little among many events ends after f.Within with what it
+// found, perhaps nothing, and next is not yet [FeedCursor.AtHead].
 func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after FeedCursor, limit int) (list []run.Event, next FeedCursor, err error) {
+	if f.searching() {
+		release, err := db.searches.acquire(ctx, tenant)
+		if err != nil {
+			return nil, after, err
+		}
+		defer release()
+	}
+	began := time.Now()
 	err = db.feed(ctx, tenant, func(tx pgx.Tx, s feedState) error {
 		at, err := s.resume(after)
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, "SELECT "+eventColumns(projectOfEvent)+`
-			WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::bigint::text::xid8, $3, $4) AND e.xid < $5::bigint::text::xid8
-			  AND e.type LIKE ANY ($6) AND ($7::uuid[] IS NULL OR e.run_id = ANY ($7))
-			  AND ($8 = '' OR e.run_id IN (SELECT r.id FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
-			                               WHERE r.tenant_id = $1 AND p.slug = $8))
-			ORDER BY e.xid, e.run_id, e.seq LIMIT $9`,
-			tenant, at.XID, at.Run, at.Seq, s.horizon, likePatterns(f.Types), f.Runs, f.Project, limit)
-		if err != nil {
+		list, next = nil, at
+		if s.horizon > at.XID {
+			next = s.head() // nothing of a transaction before it will be left
+		}
+		project, known, err := projectID(ctx, tx, tenant, f.Project)
+		if err != nil || !known {
 			return err
 		}
-		if list, err = pgx.CollectRows(rows, scanEvent); err != nil {
-			return err
+		scan := f.scan(tenant, project, s.horizon)
+		for {
+			found, err := scan.next(ctx, tx, at, limit-len(list))
+			if err != nil {
+				return err
+			}
+			if list = append(list, found...); len(list) == limit {
+				last := list[limit-1]
+				next = FeedCursor{at.Epoch, last.XID, last.RunID, last.Seq}
+				return nil
+			}
+			end, err := scan.end(ctx, tx)
+			if err != nil || end == nil {
+				return err
+			}
+			at.XID, at.Run, at.Seq = end.XID, end.Run, end.Seq
+			if time.Since(began) > f.Within {
+				next = at
+				return nil
+			}
 		}
-		next = at
-		switch {
-		case len(list) == limit:
-			last := list[len(list)-1]
-			next = FeedCursor{at.Epoch, last.XID, last.RunID, last.Seq}
-		case s.horizon > at.XID:
-			next = s.head() // nothing of a transaction before it is left
-		}
-		return nil
 	})
 	return list, next, err
 }
 
-const projectOfEvent = `(SELECT p.slug FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
-	WHERE r.tenant_id = e.tenant_id AND r.id = e.run_id)`
+// feedSlice is how many events one statement looks at, more than a page has. They are
+// wide, and not all of what is asked of them is in their index.
+const feedSlice = 5_000
+
+// feedScan reads events in the order of the feed's index, a slice at a time, as
+// scan reads runs.
+type feedScan struct {
+	args  []any  // $1 is the tenant, $2 to $4 after which event, $5 before which position
+	sql   string // the events that are wanted
+	slice string // the places of all; "": all are wanted
+}
+
+const eventSlice = ` FROM nofx.event e
+	WHERE e.tenant_id = $1 AND (e.xid, e.run_id, e.seq) > ($2::bigint::text::xid8, $3, $4) AND e.xid < $5::bigint::text::xid8
+	ORDER BY e.xid, e.run_id, e.seq`
+
+func (f FeedFilter) scan(tenant uuid.UUID, project *uuid.UUID, horizon int64) *feedScan {
+	q := &query{args: []any{tenant, nil, nil, nil, horizon}}
+	s := &feedScan{}
+	where, ofProject := " WHERE true", ""
+	if f.searching() {
+		s.slice = "SELECT e.xid::text::bigint, e.run_id, e.seq" + eventSlice
+	}
+	if len(f.Types) > 0 {
+		where += " AND e.type LIKE ANY (" + q.arg(likePatterns(f.Types)) + ")"
+	}
+	if len(f.Runs) > 0 {
+		where += " AND e.run_id = ANY (" + q.arg(f.Runs) + ")"
+	}
+	if project != nil {
+		ofProject = " AND r.project_id = " + q.arg(*project)
+	}
+	s.sql = "SELECT " + eventColumns("r.slug") + " FROM (SELECT e.*" + eventSlice + fmt.Sprintf(" LIMIT %d", feedSlice) + `) AS e
+		JOIN LATERAL (SELECT p.slug FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
+			WHERE r.tenant_id = $1 AND r.id = e.run_id` + ofProject + ` OFFSET 0) AS r ON true
+		LEFT JOIN LATERAL (SELECT s.name FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = e.step_id OFFSET 0) AS s ON true` +
+		where + " ORDER BY e.xid, e.run_id, e.seq LIMIT "
+	s.args = q.args
+	return s
+}
+
+// next reads at most limit events of the slice after a cursor.
+func (s *feedScan) next(ctx context.Context, tx pgx.Tx, after FeedCursor, limit int) ([]run.Event, error) {
+	s.args[1], s.args[2], s.args[3] = after.XID, after.Run, after.Seq
+	rows, err := tx.Query(ctx, s.sql+strconv.Itoa(limit), s.args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanEvent)
+}
+
+// end is where the slice that next has read ends, nil when it was not full.
+func (s *feedScan) end(ctx context.Context, tx pgx.Tx) (*FeedCursor, error) {
+	if s.slice == "" {
+		return nil, nil
+	}
+	var c FeedCursor
+	err := tx.QueryRow(ctx, fmt.Sprintf("%s OFFSET %d LIMIT 1", s.slice, feedSlice-1), s.args[:5]...).Scan(&c.XID, &c.Run, &c.Seq)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return &c, err
+}

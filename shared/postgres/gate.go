@@ -31,37 +31,6 @@ func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
 	return g, err
 }
 
-// GateFilter selects gates; a zero field selects all.
-type GateFilter struct {
-	State   run.State
-	Kind    run.GateKind
-	Name    string
-	Project string     // slug
-	After   *uuid.UUID // of the page before, its last gate
-	Limit   int
-}
-
-// Gates lists gates over all runs of tenant, oldest first.
-func (db *DB) Gates(ctx context.Context, tenant uuid.UUID, f GateFilter) (list []run.Gate, err error) {
-	q := query{sql: "SELECT " + gateColumns + " WHERE g.tenant_id = $1", args: []any{tenant}}
-	q.and(f.State != "", "g.state = ?", f.State)
-	q.and(f.Kind != "", "g.kind = ?", f.Kind)
-	q.and(f.Name != "", "g.name = ?", f.Name)
-	q.and(f.Project != "", `EXISTS (SELECT FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
-		WHERE r.tenant_id = g.tenant_id AND r.id = g.run_id AND p.slug = ?)`, f.Project)
-	q.and(f.After != nil, "g.id > ?", f.After)
-	q.end("ORDER BY g.id LIMIT ?", f.Limit)
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, q.sql, q.args...)
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(rows, scanGate)
-		return err
-	})
-	return list, err
-}
-
 // Gate is one gate, or fault.NotFound.
 func (db *DB) Gate(ctx context.Context, tenant, id uuid.UUID) (g run.Gate, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {

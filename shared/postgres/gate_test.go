@@ -40,7 +40,7 @@ func TestDecide(t *testing.T) {
 			t.Parallel()
 			s := setup(t)
 			r, steps, gate := s.waiting(t)
-			if list, err := s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, Kind: run.ManualGate, Limit: 10}); err != nil || len(list) != 1 || list[0].ID != gate {
+			if list, _, err := s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, Kind: run.ManualGate, Limit: 10}); err != nil || len(list) != 1 || list[0].ID != gate {
 				t.Errorf("Gates(pending) = %v, %v, want %s", list, err, gate)
 			}
 			stale := int64(7)

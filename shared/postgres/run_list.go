@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,12 +33,8 @@ type RunFilter struct {
 	Within time.Duration // how long to look
 }
 
-// How many runs one statement looks at, and how far the clock of whoever made an
-// id may be from the database's.
-const (
-	listSlice = 20_000
-	idSlack   = 15 * time.Minute
-)
+// idSlack is how far the clock of whoever made an id may be from the database's.
+const idSlack = 15 * time.Minute
 
 // listedRun is a run without its plan, which lists do not show.
 var listedRun = strings.Replace(runColumns, "r.plan,", "NULL::jsonb,", 1)
@@ -49,53 +43,32 @@ var listedRun = strings.Replace(runColumns, "r.plan,", "NULL::jsonb,", 1)
 // there is none. A search that finds little among many runs ends after f.Within
 // with what it found, perhaps nothing, and goes on from more.
 func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, more *uuid.UUID, err error) {
-	began := time.Now()
+	if f.searching() {
+		release, err := db.searches.acquire(ctx, tenant)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer release()
+	}
+	until := time.Now().Add(f.Within)
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		list, more = nil, nil
-		var project *uuid.UUID
-		if f.Project != "" {
-			err := tx.QueryRow(ctx, "SELECT id FROM nofx.project WHERE tenant_id = $1 AND slug = $2", tenant, f.Project).Scan(&project)
-			if errors.Is(err, pgx.ErrNoRows) {
-				return nil
-			} else if err != nil {
-				return err
-			}
+		project, known, err := projectID(ctx, tx, tenant, f.Project)
+		if err != nil || !known {
+			return err
 		}
-		s := f.scan(tenant, project)
-		for {
-			found, err := s.next(ctx, tx, f.Limit+1-len(list))
-			if err != nil {
-				return err
-			}
-			if list = append(list, found...); len(list) > f.Limit {
-				list = list[:f.Limit]
-				more = &list[f.Limit-1].ID
-				return nil
-			}
-			end, err := s.end(ctx, tx)
-			if err != nil || end == nil {
-				return err
-			}
-			if time.Since(began) > f.Within {
-				more = end
-				return nil
-			}
-			s.args[1] = *end
-		}
+		list, more, err = page(ctx, tx, f.scan(tenant, project), scanRun, func(r run.Run) uuid.UUID { return r.ID }, f.Limit, until)
+		return err
 	})
 	return list, more, err
 }
 
-// scan reads runs newest first, a slice at a time: the ids of one index in its
-// order, and of each what the other conditions need. Its plans are by construction,
-// as no statistics tell how conditions hang together.
-type scan struct {
-	args   []any  // $1 is the tenant, $2 before which run
-	slice  string // the ids to look at, with the first sliced of args
-	sliced int
-	sql    string // the runs among them
+// searching reports whether f asks for what only a look at each run tells.
+func (f RunFilter) searching() bool {
+	return f.Project != "" || len(f.Labels)+len(f.Words) > 0 || f.Tool != ""
 }
 
+// scan reads runs newest first.
 func (f RunFilter) scan(tenant uuid.UUID, project *uuid.UUID) *scan {
 	before := uuid.Max
 	if f.Until != nil {
@@ -105,14 +78,13 @@ func (f RunFilter) scan(tenant uuid.UUID, project *uuid.UUID) *scan {
 		before = *f.Before
 	}
 	q := &query{args: []any{tenant, before}}
-	searching := project != nil || len(f.Labels)+len(f.Words) > 0 || f.Tool != ""
-	s := &scan{slice: f.slice(q, searching)}
+	s := &scan{slice: f.slice(q), order: "id DESC"}
 	s.sliced = len(q.args)
 	where, probe := "", ""
 	switch {
 	case strings.HasPrefix(s.slice, sliceOfSearch):
 		where = " WHERE true" + f.search(q, "d", project)
-	case searching:
+	case f.searching():
 		probe = " JOIN LATERAL (SELECT FROM nofx.run_search t WHERE t.tenant_id = $1 AND t.run_id = d.id" + f.search(q, "t", project) + " OFFSET 0) AS t ON true"
 	}
 	s.sql = "SELECT r.* FROM (" + s.slice + ") AS d" + probe +
@@ -129,7 +101,7 @@ const (
 
 // slice is the newest ids of the index that tells most: by signature, by state, by
 // what is searched, or all.
-func (f RunFilter) slice(q *query, searching bool) string {
+func (f RunFilter) slice(q *query) string {
 	since := uuid.Nil
 	if f.Since != nil {
 		since = idFrom(f.Since.Add(-idSlack))
@@ -139,13 +111,13 @@ func (f RunFilter) slice(q *query, searching bool) string {
 	switch {
 	case f.Signature != "":
 		return sliceOfRuns + " AND r.id >= " + from + " AND r.failure_signature = " + q.arg(f.Signature) + newest
-	case len(f.States) > 0 && (!searching || !slices.ContainsFunc(f.States, run.State.Terminal)): // few runs are live
+	case len(f.States) > 0 && (!f.searching() || !slices.ContainsFunc(f.States, run.State.Terminal)): // few runs are live
 		arms := make([]string, len(f.States))
 		for i, state := range f.States {
 			arms[i] = "(" + sliceOfRuns + " AND r.id >= " + from + " AND r.state = " + q.arg(state) + newest + ")"
 		}
 		return "SELECT id FROM (" + strings.Join(arms, " UNION ALL ") + ") AS a" + newest
-	case searching:
+	case f.searching():
 		return sliceOfSearch + " AND t.run_id >= " + from + newest
 	}
 	return sliceOfRuns + " AND r.id >= " + from + newest
@@ -190,24 +162,6 @@ func (f RunFilter) self(q *query) (sql string) {
 		sql += " AND r.created_at < " + q.arg(*f.Until)
 	}
 	return sql
-}
-
-// next reads at most limit runs of the slice before $2.
-func (s *scan) next(ctx context.Context, tx pgx.Tx, limit int) ([]run.Run, error) {
-	rows, err := tx.Query(ctx, s.sql+strconv.Itoa(limit), s.args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, scanRun)
-}
-
-// end is the last id of that slice, nil when it was not full.
-func (s *scan) end(ctx context.Context, tx pgx.Tx) (end *uuid.UUID, err error) {
-	err = tx.QueryRow(ctx, fmt.Sprintf("SELECT id FROM (%s) AS d ORDER BY id DESC OFFSET %d", s.slice, listSlice-1), s.args[:s.sliced]...).Scan(&end)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	return end, err
 }
 
 // idFrom is the least id that is made at t.

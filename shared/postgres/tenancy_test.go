@@ -225,7 +225,7 @@ func TestS06_TwoTenants(t *testing.T) {
 			return len(l), err
 		},
 		"Gates": func(tn uuid.UUID) (int, error) {
-			l, err := s.Gates(s.ctx, tn, postgres.GateFilter{Limit: 10})
+			l, _, err := s.Gates(s.ctx, tn, postgres.GateFilter{Limit: 10})
 			return len(l), err
 		},
 		"APIKeys": func(tn uuid.UUID) (int, error) { l, err := s.APIKeys(s.ctx, tn, nil, 10); return len(l), err },
@@ -361,7 +361,7 @@ func TestOneConnection(t *testing.T) {
 			_, checks["Artifacts"] = s.Artifacts(s.ctx, s.tenant, e.run.ID, nil, 10)
 			_, checks["Log"] = s.Log(s.ctx, s.tenant, e.step, nil, 0, 0)
 			_, _, checks["Runs"] = s.Runs(s.ctx, s.tenant, postgres.RunFilter{States: []run.State{run.Running, run.Failed}, Tool: "gate:*", Words: []string{"x"}, Project: "default", Labels: map[string]string{"a": "b"}, Limit: 5})
-			_, checks["Gates"] = s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, After: &e.ck, Limit: 5})
+			_, _, checks["Gates"] = s.Gates(s.ctx, s.tenant, postgres.GateFilter{State: run.Pending, After: &e.ck, Limit: 5})
 			_, checks["APIKeys"] = s.APIKeys(s.ctx, s.tenant, &e.key, 5)
 			_, checks["FeedHead"] = s.FeedHead(s.ctx, s.tenant)
 			_, _, checks["Feed"] = s.Feed(s.ctx, s.tenant, postgres.FeedFilter{Runs: []uuid.UUID{e.run.ID}, Types: []string{"step.*"}, Project: "default"}, postgres.FeedCursor{}, 5)

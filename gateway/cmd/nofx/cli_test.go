@@ -358,3 +358,22 @@ func TestNotAGateway(t *testing.T) {
 		t.Errorf("it paused %d times, want %d", got, want)
 	}
 }
+
+// A page without gates is none that people want to see while the gateway looks on.
+func TestGateListGoesOn(t *testing.T) {
+	t.Parallel()
+	g, server := newGateway(t, map[string]http.HandlerFunc{"listGates": func(w http.ResponseWriter, r *http.Request) {
+		page, next := api.GatePage{Items: []api.Gate{}}, "b2xk"
+		if page.NextCursor = &next; r.URL.Query().Get("cursor") == next {
+			page = api.GatePage{Items: []api.Gate{shipGate()}}
+		}
+		answer(http.StatusOK, page)(w, r)
+	}})
+	c := newCLI(t, server.URL)
+	if shown := c.transcript(t.Context(), "gate", "list", "--name", "ship"); !strings.Contains(shown, shipGate().ID) {
+		t.Errorf("gate list = %s, want the gate of the second page", shown)
+	}
+	if got := g.requests(); len(got) != 2 {
+		t.Errorf("gate list asked %v, want two pages", got)
+	}
+}

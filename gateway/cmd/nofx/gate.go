@@ -46,6 +46,10 @@ func (a *app) gateListCommand() *cobra.Command {
 				params.Status = optional(api.GateStatus(status))
 			}
 			page, raw, err := call[api.GatePage](client.ListGates(cmd.Context(), &params))
+			for err == nil && len(page.Items) == 0 && page.NextCursor != nil { // the gateway is still looking
+				params.Cursor = page.NextCursor
+				page, raw, err = call[api.GatePage](client.ListGates(cmd.Context(), &params))
+			}
 			if err != nil {
 				return err
 			}

@@ -70,7 +70,7 @@ func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
 			return expired
 		}
 	}
-	return answerEvents(c, events, limit, stream.FormatSeq(next))
+	return answerEvents(c, events, len(events) == limit, stream.FormatSeq(next))
 }
 
 // listEvents answers the events of all runs of the tenant, as listRunEvents does.
@@ -91,12 +91,12 @@ func (s *Server) listEvents(c echo.Context, p *Principal) error {
 	if infoOf(c).stream {
 		return s.Hub.Serve(c.Response(), c.Request(), req)
 	}
-	filter := postgres.FeedFilter{Runs: req.Runs, Types: req.Types, Project: req.Project}
+	filter := postgres.FeedFilter{Runs: req.Runs, Types: req.Types, Project: req.Project, Within: searchWithin}
 	events, next, err := s.Store.Feed(c.Request().Context(), p.Tenant, filter, req.After, limit)
 	if err != nil {
 		return withOldest(err, stream.FormatFeed)
 	}
-	return answerEvents(c, events, limit, stream.FormatFeed(next))
+	return answerEvents(c, events, !next.AtHead(), stream.FormatFeed(next))
 }
 
 // resume is the cursor to go on from: Last-Event-ID wins over after.
@@ -134,8 +134,9 @@ func withOldest(err error, format func(stream.Cursor) string) error {
 	return err
 }
 
-func answerEvents(c echo.Context, events []run.Event, limit int, next string) error {
-	if len(events) == limit {
+// answerEvents answers a page; more says that the next one can be had at once.
+func answerEvents(c echo.Context, events []run.Event, more bool, next string) error {
+	if more {
 		linkNext(c, "after", next)
 	}
 	return answer(c, http.StatusOK, api.EventPage{Items: convert(events, stream.Envelope), NextCursor: next})

@@ -26,21 +26,19 @@ var stepName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 // inbox of those who decide.
 func (s *Server) listGates(c echo.Context, p *Principal) error {
 	q := readQuery(c)
-	limit := q.limit(200)
 	f := postgres.GateFilter{
 		State: oneOf(q, "status", run.States[run.GateMachine]...), Kind: oneOf(q, "kind", run.CommandGate, run.ManualGate),
 		Name: q.shaped("name", stepName), Project: q.slug("project"),
-		After: q.afterID("gates"), Limit: limit + 1,
+		After: q.afterID("gates"), Limit: q.limit(200), Within: searchWithin,
 	}
 	if err := q.err(); err != nil {
 		return err
 	}
-	gates, err := s.Store.Gates(c.Request().Context(), p.Tenant, f)
+	gates, more, err := s.Store.Gates(c.Request().Context(), p.Tenant, f)
 	if err != nil {
 		return err
 	}
-	gates, next := page(c, "gates", gates, limit, func(g run.Gate) string { return g.ID.String() })
-	return answer(c, http.StatusOK, api.GatePage{Items: convert(gates, apiGate), NextCursor: next})
+	return answer(c, http.StatusOK, api.GatePage{Items: convert(gates, apiGate), NextCursor: nextPage(c, "gates", more)})
 }
 
 // getGate answers one gate.

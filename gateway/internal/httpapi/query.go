@@ -252,6 +252,17 @@ func page[T any](c echo.Context, list string, items []T, limit int, place func(T
 	return items, &next
 }
 
+// nextPage makes the cursor and the Link header of the page after an id, nil when
+// there is none.
+func nextPage(c echo.Context, list string, after *uuid.UUID) *string {
+	if after == nil {
+		return nil
+	}
+	next := formatCursor(list, after.String())
+	linkNext(c, "cursor", next)
+	return &next
+}
+
 func linkNext(c echo.Context, name, cursor string) {
 	u := *c.Request().URL
 	values := u.Query()

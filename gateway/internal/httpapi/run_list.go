@@ -15,12 +15,15 @@ import (
 	"nofx.dev/shared/run"
 )
 
+// searchWithin is how long a list looks for what few of its items are; then the page
+// is what was found so far.
+const searchWithin = 300 * time.Millisecond
+
 // Limits of a list of runs.
 const (
-	searchWithin = 300 * time.Millisecond // then the page is what was found so far
-	maxLabels    = 8
-	maxWords     = 8
-	maxSearch    = 200 // bytes of text
+	maxLabels = 8
+	maxWords  = 8
+	maxSearch = 200 // bytes of text
 )
 
 var (
@@ -48,11 +51,7 @@ func (s *Server) listRuns(c echo.Context, p *Principal) error {
 		return err
 	}
 	out := api.RunPage{Items: convert(runs, apiRun)}
-	if more != nil {
-		next := formatCursor("runs", more.String())
-		linkNext(c, "cursor", next)
-		out.NextCursor = &next
-	}
+	out.NextCursor = nextPage(c, "runs", more)
 	return answer(c, http.StatusOK, out)
 }
 

@@ -138,22 +138,22 @@ func (s source) format(c Cursor) string {
 	return FormatFeed(c)
 }
 
-// read is at most limit frames after a cursor, of a feed perhaps those of a project
-// alone, and the cursor to go on from.
-func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, project string, limit int) (frames []*frame, next Cursor, err error) {
+// read is at most a page of frames after a cursor, of a feed those that f selects,
+// and the cursor to go on from. more says that there may be others at once.
+func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, f postgres.FeedFilter) (frames []*frame, next Cursor, more bool, err error) {
 	if s.run != uuid.Nil {
-		events, err := db.Events(ctx, s.tenant, s.run, after.Seq, nil, limit)
+		events, err := db.Events(ctx, s.tenant, s.run, after.Seq, nil, pageSize)
 		for _, e := range events {
 			after.Seq = e.Seq
 			frames = append(frames, s.encode(e, after))
 		}
-		return frames, after, err
+		return frames, after, len(events) == pageSize, err
 	}
-	events, next, err := db.Feed(ctx, s.tenant, postgres.FeedFilter{Project: project}, after, limit)
+	events, next, err := db.Feed(ctx, s.tenant, f, after, pageSize)
 	for _, e := range events {
 		frames = append(frames, s.encode(e, Cursor{Epoch: next.Epoch, XID: e.XID, Run: e.RunID, Seq: e.Seq}))
 	}
-	return frames, next, err
+	return frames, next, !next.AtHead(), err
 }
 
 func (s source) encode(e run.Event, at Cursor) *frame {

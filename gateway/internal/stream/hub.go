@@ -21,6 +21,10 @@ const pageSize = 500
 // readTimeout bounds one read of the tailer.
 const readTimeout = 5 * time.Second
 
+// searchWithin is how long a reader with a filter looks for events before it says how
+// far it is.
+const searchWithin = 300 * time.Millisecond
+
 // readsAtOnce is how many topics are read at the same time. Requests want
 // connections too.
 const readsAtOnce = 4
@@ -139,7 +143,7 @@ func (h *Hub) heads(ctx context.Context, refs []postgres.RunRef) (map[uuid.UUID]
 func (h *Hub) advance(ctx context.Context, t *topic) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	frames, next, err := t.src.read(ctx, h.cfg.Store, t.at(), "", pageSize)
+	frames, next, _, err := t.src.read(ctx, h.cfg.Store, t.at(), postgres.FeedFilter{})
 	if err != nil {
 		return 0, err
 	}

@@ -37,6 +37,11 @@ func (q *Request) source() source {
 	return source{tenant: q.Tenant, run: q.Run}
 }
 
+// filter is what a replay of a feed looks for. What it finds, wants takes.
+func (q *Request) filter() postgres.FeedFilter {
+	return postgres.FeedFilter{Runs: q.Runs, Types: q.Types, Project: q.Project, Within: searchWithin}
+}
+
 func (q *Request) wants(f *frame) bool {
 	return (len(q.Runs) == 0 || slices.Contains(q.Runs, f.run)) && (q.Project == "" || f.project == q.Project) && matches(q.Types, f.typ)
 }
@@ -78,7 +83,8 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, q Request) error {
 		s.gap(gap, q.After)
 	}
 	reason := api.StreamControlReasonFinal
-	if !over {
+	err = s.conn.Flush() // a search may take its time
+	if err == nil && !over {
 		reason, err = s.run(r.Context())
 	}
 	if err == nil {
@@ -226,8 +232,8 @@ func (s *subscription) next(ctx context.Context) (frames []*frame, next Cursor, 
 			s.behind = time.Now()
 		}
 	}
-	frames, next, err = s.src.read(ctx, s.hub.cfg.Store, s.pos, s.q.Project, pageSize)
-	if err == nil && len(frames) < pageSize {
+	frames, next, more, err := s.src.read(ctx, s.hub.cfg.Store, s.pos, s.q.filter())
+	if err == nil && !more {
 		s.live = s.hub.join(s.src, next)
 	}
 	return frames, next, nil, err
