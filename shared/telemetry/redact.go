@@ -16,33 +16,70 @@ import (
 // than the text. It is immutable, so it may be used from anywhere; nil knows the
 // shapes only.
 type Redactor struct {
-	values []string // every form of every value
+	values []string            // every form of every value
+	heads  map[string][]string // the same, by their first shortest bytes
+	pairs  [1024]uint64        // a bit for the first two bytes of each: most text needs no other look
 }
 
 // shortest is the length below which a value cannot be told from ordinary text.
 const shortest = 4
 
 // NewRedactor knows values besides the shapes. Values of less than 4 bytes are
-// not looked for.
+// not looked for. Of a value of several lines each line is a value, too, because
+// programs indent lines and end them in other ways.
 func NewRedactor(values ...string) *Redactor { return (*Redactor)(nil).With(values...) }
 
-// With is a redactor that knows values besides all that r knows, such as the
+// With returns a redactor that knows values besides all that r knows, such as the
 // secrets of one run.
 func (r *Redactor) With(values ...string) *Redactor {
-	all := &Redactor{}
+	all := &Redactor{heads: map[string][]string{}}
 	if r != nil {
 		all.values = slices.Clone(r.values)
 	}
-	for _, v := range values {
+	add := func(v string) {
 		for _, f := range forms(v) {
 			if len(f) >= shortest {
 				all.values = append(all.values, f)
 			}
 		}
 	}
+	for _, v := range values {
+		add(v)
+		if lines := strings.FieldsFunc(v, func(c rune) bool { return c == '\n' || c == '\r' }); len(lines) > 1 {
+			for _, line := range lines {
+				if line = strings.TrimSpace(line); len(line) >= 2*shortest {
+					add(line)
+				}
+			}
+		}
+	}
 	slices.Sort(all.values)
 	all.values = slices.Compact(all.values)
+	for _, v := range all.values {
+		all.heads[v[:shortest]] = append(all.heads[v[:shortest]], v)
+		pair := uint16(v[0])<<8 | uint16(v[1])
+		all.pairs[pair/64] |= 1 << (pair % 64)
+	}
 	return all
+}
+
+// find returns where the values are in s, in order; they may overlap.
+func (r *Redactor) find(s string) (found []span) {
+	if r == nil || len(r.values) == 0 {
+		return nil
+	}
+	for i := 0; i+shortest <= len(s); i++ {
+		pair := uint16(s[i])<<8 | uint16(s[i+1])
+		if r.pairs[pair/64]&(1<<(pair%64)) == 0 {
+			continue
+		}
+		for _, v := range r.heads[s[i:i+shortest]] {
+			if strings.HasPrefix(s[i:], v) {
+				found = append(found, span{i, i + len(v)})
+			}
+		}
+	}
+	return found
 }
 
 // forms are the spellings of a value that we look for.
@@ -74,19 +111,7 @@ type span struct{ from, to int }
 // String is s with every secret masked. All are looked for in s itself, not in
 // what an earlier mask left, so that one cannot hide or make another.
 func (r *Redactor) String(s string) string {
-	found := secretShapes(s)
-	if r != nil {
-		for _, v := range r.values {
-			for at := 0; ; at++ { // occurrences may overlap
-				i := strings.Index(s[at:], v)
-				if i < 0 {
-					break
-				}
-				at += i
-				found = append(found, span{at, at + len(v)})
-			}
-		}
-	}
+	found := append(secretShapes(s), r.find(s)...)
 	if len(found) == 0 {
 		return s
 	}

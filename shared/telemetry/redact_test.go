@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // canaries are texts with a secret in them, each with the secret.
@@ -193,5 +195,39 @@ func BenchmarkRedactor(b *testing.B) {
 				_ = r.String(text)
 			}
 		})
+	}
+}
+
+func TestRedactorKnowsTheLinesOfAValue(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor("first line of it\r\n\tsecond-line\nend")
+	for text, want := range map[string]string{
+		"x first line of it\nand  second-line y": "x " + masked + "\nand  " + masked + " y",
+		"the end":                                "the end", // too short to be told from other text
+	} {
+		if got := r.String(text); got != want {
+			t.Errorf("String(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestMembers(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor("c4n4ry-value")
+	got := r.Members(map[string]any{
+		"said": "it is c4n4ry-value.", "DB_PASSWORD": "two words", "PWD": "/home/c", "code": 3, "c4n4ry-value": true,
+		"list": []any{"c4n4ry-value", 1.5, nil}, "paths": []string{"a/c4n4ry-value"}, "tokens": 12,
+		"raw": json.RawMessage(`{"token": {"a": 1}, "b": ["c4n4ry-value", 12345678901234567890]}`),
+	})
+	want := map[string]any{
+		"said": "it is " + masked + ".", "DB_PASSWORD": "***", "PWD": "/home/c", "code": 3, masked: true,
+		"list": []any{masked, 1.5, nil}, "paths": []string{"a/" + masked}, "tokens": 12,
+		"raw": map[string]any{"token": masked, "b": []any{masked, json.Number("12345678901234567890")}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Members() (-want +got):\n%s", diff)
+	}
+	if r.Members(nil) != nil {
+		t.Error("Members(nil) is a map, want nil")
 	}
 }

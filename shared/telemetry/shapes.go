@@ -36,7 +36,7 @@ var shapes = []shape{
 	{hints: []string{"bearer"}, match: behind(`\s+([A-Za-z0-9._~+/=-]{6,})`)},
 	{hints: []string{"hooks.slack.com/"}, match: behind(`(\S+)`)},
 	{hints: []string{"://"}, match: userinfo},
-	{hints: []string{"-----begin "}, match: whole(`(?s)-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\z)`)},
+	{hints: []string{"-----begin "}, match: pemBlock},
 	{hints: []string{"eyj"}, match: jwt},
 
 	{hints: []string{"nofx_live_", "nofx_test_", "nofx_dev_"}, match: whole(`nofx_[a-z]+_[A-Za-z0-9_-]+`)},
@@ -104,6 +104,39 @@ func userinfo(text string, hint int) span {
 	return span{hint, hint + max(0, at)}
 }
 
+// pemBlock is a block of PEM with its first and its last line, or all that there is
+// where the last line is missing.
+func pemBlock(text string, hint int) span {
+	at := pemLine(text, "-----BEGIN ")
+	if at == 0 {
+		return span{hint, hint}
+	}
+	for {
+		i := strings.Index(text[at:], "-----END ")
+		if i < 0 {
+			return span{0, len(text)}
+		}
+		at += i
+		if end := pemLine(text[at:], "-----END "); end > 0 {
+			return span{0, at + end}
+		}
+		at++
+	}
+}
+
+// pemLine returns the length of a line like -----BEGIN X----- that text begins with, or 0.
+func pemLine(text, start string) int {
+	label, ok := strings.CutPrefix(text, start)
+	if !ok {
+		return 0
+	}
+	n := len(label) - len(strings.TrimLeft(label, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 "))
+	if n == 0 || !strings.HasPrefix(label[n:], "-----") {
+		return 0
+	}
+	return len(start) + n + len("-----")
+}
+
 var (
 	jwtShape = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){1,3}`)
 	jwtPart  = regexp.MustCompile(`^[A-Za-z0-9_-]+`)
@@ -119,43 +152,93 @@ func jwt(text string, _ int) span {
 	return span{end, end}
 }
 
-// secretShapes are the parts of s that look like credentials.
+// hint is one hint of a shape.
+type hint struct {
+	text  string
+	index int // among all hints
+	shape *shape
+}
+
+// hintTable has all hints by a hash of their first three bytes, so that one pass over
+// a text finds all of them.
+type hintTable struct {
+	used  [hintSlots]bool // most text needs no other look
+	slots [hintSlots][]hint
+	count int
+}
+
+const hintSlots = 1 << 12
+
+var hints = func() *hintTable {
+	t := &hintTable{}
+	for i := range shapes {
+		for _, text := range shapes[i].hints {
+			slot := hintSlot(text[0], text[1], text[2])
+			t.used[slot] = true
+			t.slots[slot] = append(t.slots[slot], hint{text, t.count, &shapes[i]})
+			t.count++
+		}
+	}
+	return t
+}()
+
+// hintSlot is where a hint is that begins with three lower-case bytes.
+func hintSlot(a, b, c byte) int {
+	return (int(a)<<7 ^ int(b)<<4 ^ int(c)) & (hintSlots - 1)
+}
+
+// secretShapes returns the parts of s that look like credentials.
 func secretShapes(s string) []span {
 	var found []span
-	lower := asciiLower(s)
-	for _, p := range shapes {
-		for _, hint := range p.hints {
-			for at := 0; ; {
-				i := strings.Index(lower[at:], hint)
-				if i < 0 {
-					break
-				}
-				at += i
-				if p.word && at > 0 && isWord(s[at-1]) {
-					at += len(hint)
-					continue
-				}
-				m := p.match(s[at:], len(hint))
-				if m.from < m.to {
-					found = append(found, span{at + m.from, at + m.to})
-				}
-				at += max(m.to, 1)
+	var next []int // for each hint, where it is looked for again
+	for i := 0; i+2 < len(s); i++ {
+		slot := hintSlot(lower[s[i]], lower[s[i+1]], lower[s[i+2]])
+		if !hints.used[slot] {
+			continue
+		}
+		for _, h := range hints.slots[slot] {
+			if !hasLower(s[i:], h.text) {
+				continue
 			}
+			if next == nil {
+				next = make([]int, hints.count)
+			}
+			if i < next[h.index] || h.shape.word && i > 0 && isWord(s[i-1]) {
+				continue
+			}
+			m := h.shape.match(s[i:], len(h.text))
+			if m.from < m.to {
+				found = append(found, span{i + m.from, i + m.to})
+			}
+			next[h.index] = i + max(m.to, 1)
 		}
 	}
 	return found
 }
 
-// asciiLower keeps the length, as strings.ToLower does not.
-func asciiLower(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+// hasLower reports whether s begins with hint, in whatever case.
+func hasLower(s, hint string) bool {
+	if len(s) < len(hint) {
+		return false
+	}
+	for i := range len(hint) {
+		if lower[s[i]] != hint[i] {
+			return false
 		}
 	}
-	return string(b)
+	return true
 }
+
+// lower is each byte as a lower-case letter if it is one of ASCII.
+var lower = func() (table [256]byte) {
+	for i := range table {
+		table[i] = byte(i)
+		if 'A' <= i && i <= 'Z' {
+			table[i] += 'a' - 'A'
+		}
+	}
+	return table
+}()
 
 func isWord(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'

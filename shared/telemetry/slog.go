@@ -99,19 +99,58 @@ func (r *Redactor) walk(v any) any {
 	switch v := v.(type) {
 	case string:
 		return r.String(v)
-	case []any:
+	case []string:
+		clean := make([]string, len(v))
 		for i := range v {
-			v[i] = r.walk(v[i])
-		}
-	case map[string]any:
-		clean := make(map[string]any, len(v))
-		for key, value := range v {
-			if secretKey(key) {
-				value = masked
-			}
-			clean[r.String(key)] = r.walk(value)
+			clean[i] = r.String(v[i])
 		}
 		return clean
+	case []any:
+		clean := make([]any, len(v))
+		for i := range v {
+			clean[i] = r.walk(v[i])
+		}
+		return clean
+	case map[string]any:
+		return r.Members(v)
+	case nil, bool, int, int64, float64, json.Number:
+	default:
+		return r.plain(v)
 	}
 	return v
+}
+
+// Members returns the members of a JSON object with every text in them masked, at any
+// depth, and with all that stands under the name of a secret.
+func (r *Redactor) Members(m map[string]any) map[string]any {
+	if m == nil {
+		return nil
+	}
+	clean := make(map[string]any, len(m))
+	for name, value := range m {
+		text, isText := value.(string)
+		switch {
+		case secretKey(name):
+			value = masked
+		case isText:
+			value = r.Named(name, text)
+		default:
+			value = r.walk(value)
+		}
+		clean[r.String(name)] = value
+	}
+	return clean
+}
+
+// Named returns the value of a variable, header or member, masked: as text, and as a
+// whole where the name says that it is a secret.
+func (r *Redactor) Named(name, value string) string {
+	probe := "x"
+	if strings.HasPrefix(value, "/") {
+		probe = "/" // a shell's PWD
+	}
+	if value != "" && (secretKey(name) || len(secretShapes(name+"="+probe)) > 0) {
+		return mask(len(value))
+	}
+	return r.String(value)
 }
