@@ -17,7 +17,7 @@ type settings struct {
 	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" doc:"how long running steps may go on after SIGTERM"`
 	Budget       time.Duration `env:"NOFX_INFRASTRUCTURE_BUDGET" envDefault:"15m" doc:"how long a step is tried again, or its result is kept, while storage, database or machine fail it"`
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory for workspaces, empty or one of workers: each has its own below it and removes what dead ones left; by default nofx-worker-UID below the system's temporary directory"`
-	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed"`
+	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed; values of 8 bytes or more are masked like secrets in logs, outputs, evidence and reasons, except those of PATH and LANG"`
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`
 	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps may reach although they are not on the public internet"`
 	Model        modelSettings

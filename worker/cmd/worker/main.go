@@ -59,7 +59,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := sandbox.Harden(); err != nil {
 		return fmt.Errorf("keep the process's memory to itself: %w", err)
 	}
-	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, cfg.ListenURL, cfg.Model.Key)
+	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, append(stepSecrets(cfg.StepEnv), cfg.ListenURL, cfg.Model.Key)...)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 		ID: p.ID, PID: os.Getpid(), Host: host, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tool.New(tool.Config{
-			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redact: p.Redactor.String,
+			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redactor: p.Redactor,
 			HTTP:   egress.NewClient(egress.Config{Allow: allow}),
 			Models: models, ModelTokens: cfg.Model.MaxTokens,
 		}),
@@ -151,4 +151,20 @@ func stepEnv(lines string) map[string]string {
 		}
 	}
 	return env
+}
+
+// leastSecret is how long a value of NOFX_STEP_ENV is that is masked, in bytes. Shorter
+// ones are mostly switches and numbers, and masking them would spoil every text.
+const leastSecret = 8
+
+// stepSecrets returns the values of NOFX_STEP_ENV that are masked wherever they show:
+// which of them are secret only the administrator knows. PATH and LANG are in every
+// step and are not.
+func stepSecrets(lines string) (values []string) {
+	for name, value := range stepEnv(lines) {
+		if len(value) >= leastSecret && name != "PATH" && name != "LANG" {
+			values = append(values, value)
+		}
+	}
+	return values
 }

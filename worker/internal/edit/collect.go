@@ -39,7 +39,7 @@ type Collection struct {
 
 // Collect reads the text files that match one of patterns (doublestar's; ** is all)
 // and lists the others. Symlinks, what is reserved and what lies in .git are not
-// there. Text passes redact. More than MaxShownBytes is fault.Invalid.
+// there, nor is a file whose path has a secret in it. Text passes redact. More than MaxShownBytes is fault.Invalid.
 func Collect(ctx context.Context, root *os.Root, patterns []string, redact func(string) string) (Collection, error) {
 	var c Collection
 	entries, total := 0, int64(0)
@@ -56,7 +56,7 @@ func Collect(ctx context.Context, root *os.Root, patterns []string, redact func(
 		if d.IsDir() && (reserved(d.Name())) {
 			return fs.SkipDir
 		}
-		if !d.Type().IsRegular() || run.BadPath(p) != "" {
+		if !d.Type().IsRegular() || run.BadPath(p) != "" || redact(p) != p {
 			return nil
 		}
 		if !slices.ContainsFunc(patterns, func(pattern string) bool { return doublestar.MatchUnvalidated(pattern, p) }) {

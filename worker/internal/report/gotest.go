@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+
+	"nofx.dev/worker/internal/sieve"
 )
 
 const (
@@ -34,52 +36,52 @@ type event struct {
 // subtests: one that has some counts by itself only when it failed and none of them
 // did. A package that failed for no test, because it does not build, panics or exits,
 // is a failure of its own. Each package that begins must end.
-func gotest(r io.Reader) (Report, error) {
+func (rep *reading) gotest(r io.Reader) error {
 	lines := bufio.NewReaderSize(r, 64<<10)
-	g := gotests{packages: map[string]*gopackage{}, builds: map[string]string{}}
+	g := gotests{rep: rep, packages: map[string]*gopackage{}, builds: map[string]*printed{}}
 	for n := 1; ; n++ {
 		line, err := readLine(lines)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return Report{}, fmt.Errorf("line %d: %w", n, err)
+			return fmt.Errorf("line %d: %w", n, err)
 		}
 		var e event
 		if err := json.Unmarshal(line, &e); err != nil || e.Action == "" {
-			return Report{}, fmt.Errorf("line %d is no event of go test -json", n)
+			return fmt.Errorf("line %d is no event of go test -json", n)
 		}
 		if err := g.event(e); err != nil {
-			return Report{}, fmt.Errorf("line %d: %w", n, err)
+			return fmt.Errorf("line %d: %w", n, err)
 		}
 	}
 	if len(g.packages) == 0 {
-		return Report{}, errors.New("no package is in the go test -json")
+		return errors.New("no package is in the go test -json")
 	}
 	for name, p := range g.packages {
 		if !p.ended {
-			return Report{}, fmt.Errorf("package %s has begun and not ended", cut(name, maxText))
+			return fmt.Errorf("package %s has begun and not ended", name)
 		}
 	}
-	return g.report, nil
+	return nil
 }
 
 type gotests struct {
-	report   Report
+	rep      *reading
 	packages map[string]*gopackage
-	builds   map[string]string // what the builder said, by import path
+	builds   map[string]*printed // what the builder said, by import path
 	running  int
 }
 
 type gopackage struct {
 	tests  map[string]*gotestcase // that have not ended, or whose parent has not
-	output string
+	output *printed
 	failed bool // for a test that is counted
 	ended  bool
 }
 
 type gotestcase struct {
-	output string
+	output *printed
 	panics bool // output begins with that
 	parent bool // it has subtests
 	failed bool // one of its subtests has
@@ -87,22 +89,54 @@ type gotestcase struct {
 
 // print keeps the end of what a test printed, but of a panic the beginning: what
 // follows are stacks.
-func (t *gotestcase) print(s string) {
-	switch {
-	case t.panics:
-		t.output = beginning(t.output, s)
-	case strings.HasPrefix(s, "panic: "):
-		t.panics, t.output = true, s
-	default:
-		t.output = end(t.output, s)
+func (g *gotests) print(t *gotestcase, s string) {
+	if t.output == nil || !t.panics && strings.HasPrefix(s, "panic: ") {
+		t.panics = strings.HasPrefix(s, "panic: ")
+		t.output = g.printed(t.panics)
 	}
+	t.output.add(s)
+}
+
+// printed is output that comes in pieces, masked, of which the end is kept, or the
+// beginning. A nil one is empty.
+type printed struct {
+	sieve sieve.Sieve
+	first bool
+	kept  string
+}
+
+func (g *gotests) printed(first bool) *printed {
+	return &printed{sieve: sieve.New(g.rep.mask), first: first}
+}
+
+func (p *printed) add(s string) { p.keep(p.sieve.Pass([]byte(s))) }
+
+func (p *printed) keep(more []byte) {
+	s := p.kept + string(more)
+	if p.first {
+		p.kept = s[:min(len(s), keptOutput)]
+	} else {
+		p.kept = s[max(0, len(s)-keptOutput):]
+	}
+}
+
+// text returns what was kept. Nothing is added after it.
+func (p *printed) text() string {
+	if p == nil {
+		return ""
+	}
+	p.keep(p.sieve.End())
+	return p.kept
 }
 
 func (g *gotests) event(e event) error {
 	switch e.Action {
 	case "build-output":
-		if len(g.builds) < maxRunning {
-			g.builds[e.ImportPath] = beginning(g.builds[e.ImportPath], e.Output)
+		if g.builds[e.ImportPath] == nil && len(g.builds) < maxRunning {
+			g.builds[e.ImportPath] = g.printed(true)
+		}
+		if b := g.builds[e.ImportPath]; b != nil {
+			b.add(e.Output)
 		}
 		return nil
 	case "build-fail":
@@ -120,31 +154,34 @@ func (g *gotests) event(e event) error {
 		g.packages[e.Package] = p
 	}
 	if p.ended {
-		return fmt.Errorf("package %s goes on after its end", cut(e.Package, maxText))
+		return fmt.Errorf("package %s goes on after its end", e.Package)
 	}
 	if e.Test != "" {
 		return g.test(p, e)
 	}
 	switch e.Action {
 	case "output":
-		p.output = end(p.output, e.Output)
+		if p.output == nil {
+			p.output = g.printed(false)
+		}
+		p.output.add(e.Output)
 	case "pass", "skip":
 		p.ended = true // what has no end in it are benchmarks
 	case "fail":
 		p.ended = true
 		g.unfinished(e.Package, p)
 		if !p.failed {
-			text := g.builds[e.FailedBuild]
+			text := g.builds[e.FailedBuild].text()
 			if text == "" {
-				text = p.output
+				text = p.output.text()
 			}
-			g.report.Tests++
+			g.rep.Tests++
 			g.fail(Item{Name: e.Package}, text)
 		}
 	}
 	if p.ended {
 		g.running -= len(p.tests)
-		p.tests, p.output = nil, ""
+		p.tests, p.output = nil, nil
 	}
 	return nil
 }
@@ -166,7 +203,7 @@ func (g *gotests) test(p *gopackage, e event) error {
 	}
 	switch e.Action {
 	case "output":
-		t.print(e.Output)
+		g.print(t, e.Output)
 		return nil
 	case "pass", "skip", "fail", "bench":
 	default:
@@ -181,14 +218,14 @@ func (g *gotests) test(p *gopackage, e event) error {
 	switch {
 	case failed && !t.failed:
 		p.failed = true
-		g.report.Tests++
-		g.fail(Item{Name: e.Package + "." + e.Test}, t.output)
+		g.rep.Tests++
+		g.fail(Item{Name: e.Package + "." + e.Test}, t.output.text())
 	case t.parent:
 	case e.Action == "skip":
-		g.report.Tests++
-		g.report.Skipped++
+		g.rep.Tests++
+		g.rep.Skipped++
 	default:
-		g.report.Tests++
+		g.rep.Tests++
 	}
 	return nil
 }
@@ -198,16 +235,16 @@ func (g *gotests) unfinished(name string, p *gopackage) {
 	for test, t := range p.tests {
 		if !t.parent {
 			p.failed = true
-			g.report.Tests++
-			g.fail(Item{Name: name + "." + test}, t.output)
+			g.rep.Tests++
+			g.fail(Item{Name: name + "." + test}, t.output.text())
 		}
 	}
 }
 
 func (g *gotests) fail(i Item, output string) {
-	g.report.Failures++
+	g.rep.Failures++
 	i.File, i.Line, i.Message = place(output)
-	g.report.add(i)
+	g.rep.add(i)
 }
 
 // above is the nearest test that has name as a subtest, whose own part of the name
@@ -234,17 +271,6 @@ func place(output string) (file string, line int, message string) {
 		return m[1], line, m[3]
 	}
 	return "", 0, noise.ReplaceAllString(output, "")
-}
-
-// end is the last of two texts after each other, and beginning the first.
-func end(a, b string) string {
-	s := a + b
-	return s[max(0, len(s)-keptOutput):]
-}
-
-func beginning(a, b string) string {
-	s := a + b
-	return s[:min(len(s), keptOutput)]
 }
 
 // readLine is the next line that is not empty. The last one ends in a line feed too.

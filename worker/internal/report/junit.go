@@ -2,12 +2,14 @@ package report
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
+
+	"nofx.dev/worker/internal/sieve"
 )
 
 // How deep suites, and other elements, may lie in each other.
@@ -20,9 +22,8 @@ const (
 // testsuites and testsuite, in each other, with testcase, which holds failure, error
 // or skipped. Where a suite's own count is higher than what its cases add up to, as
 // when a file could not be loaded, the count holds.
-func junit(r io.Reader) (Report, error) {
+func (rep *reading) junit(r io.Reader) error {
 	d := newXMLTokens(r)
-	var rep Report
 	counted := 0 // by the outermost elements themselves
 	begun := false
 	for {
@@ -31,18 +32,18 @@ func junit(r io.Reader) (Report, error) {
 			break
 		}
 		if err != nil {
-			return Report{}, malformed("XML", err)
+			return malformed("XML", err)
 		}
 		start, ok := token.(xml.StartElement)
 		if !ok {
 			continue
 		}
 		if begun || start.Name.Local != "testsuites" && start.Name.Local != "testsuite" {
-			return Report{}, fmt.Errorf("no JUnit report: it has the element %q where testsuites or testsuite belongs", cut(start.Name.Local, maxText))
+			return fmt.Errorf("no JUnit report: it has the element %q where testsuites or testsuite belongs", start.Name.Local)
 		}
 		begun = true
 		if counted, err = rep.suite(d, start, 1); err != nil {
-			return Report{}, err
+			return err
 		}
 	}
 	if unnamed := counted - rep.Failures; unnamed > 0 {
@@ -50,12 +51,12 @@ func junit(r io.Reader) (Report, error) {
 		rep.Failures = counted
 		rep.More += unnamed
 	}
-	return rep, nil
+	return nil
 }
 
 // suite reads a suite to its end. It returns the failures that the suite counts, or,
 // where it does not say, those that the suites in it count.
-func (rep *Report) suite(d *xmlTokens, start xml.StartElement, depth int) (counted int, err error) {
+func (rep *reading) suite(d *xmlTokens, start xml.StartElement, depth int) (counted int, err error) {
 	if depth > maxDepth {
 		return 0, fmt.Errorf("suites lie more than %d deep", maxDepth)
 	}
@@ -99,10 +100,10 @@ func (rep *Report) suite(d *xmlTokens, start xml.StartElement, depth int) (count
 }
 
 // testcase reads one test.
-func (rep *Report) testcase(d *xmlTokens, start xml.StartElement) error {
+func (rep *reading) testcase(d *xmlTokens, start xml.StartElement) error {
 	item := Item{Name: attr(start, "name"), File: attr(start, "file")}
 	if class := attr(start, "classname"); class != "" && class != item.Name {
-		item.Name = cut(class, maxText/2) + "." + item.Name
+		item.Name = rep.cut(class, maxText/2) + "." + item.Name
 	}
 	item.Line, _ = strconv.Atoi(attr(start, "line")) // without it, it is unknown
 	rep.Tests++
@@ -125,15 +126,13 @@ func (rep *Report) testcase(d *xmlTokens, start xml.StartElement) error {
 		case xml.StartElement:
 			switch token.Name.Local {
 			case "failure", "error":
-				text, err := content(d)
+				text := sieve.New(rep.mask)
+				message, err := content(d, &text)
 				if err != nil {
 					return err
 				}
-				if message := attr(token, "message"); !failed {
-					item.Message = message
-					if message == "" {
-						item.Message = text
-					}
+				if !failed {
+					item.Message = cmp.Or(attr(token, "message"), message)
 				}
 				failed = true
 			case "skipped":
@@ -148,9 +147,11 @@ func (rep *Report) testcase(d *xmlTokens, start xml.StartElement) error {
 	}
 }
 
-// content is the beginning of an element's text; the element is read to its end.
-func content(d *xmlTokens) (string, error) {
-	var text strings.Builder
+// content reads an element to its end and returns the beginning of its text, as far as
+// it passes text; nil lets nothing through.
+func content(d *xmlTokens, text *sieve.Sieve) (string, error) {
+	var kept []byte
+	keep := func(more []byte) { kept = append(kept, more[:min(len(more), max(0, 2*maxMessage-len(kept)))]...) }
 	for depth := 1; ; {
 		token, err := d.Token()
 		if err != nil {
@@ -163,10 +164,15 @@ func content(d *xmlTokens) (string, error) {
 			}
 		case xml.EndElement:
 			if depth--; depth == 0 {
-				return text.String(), nil
+				if text != nil {
+					keep(text.End())
+				}
+				return string(kept), nil
 			}
 		case xml.CharData:
-			text.Write(token[:min(len(token), max(0, 2*maxMessage-text.Len()))])
+			if text != nil && len(kept) < 2*maxMessage {
+				keep(text.Pass(token))
+			}
 		}
 	}
 }
@@ -174,7 +180,7 @@ func content(d *xmlTokens) (string, error) {
 // skip reads an element to its end. Unlike the decoder's own it does not go deeper
 // with each element.
 func skip(d *xmlTokens) error {
-	_, err := content(d)
+	_, err := content(d, nil)
 	return err
 }
 
@@ -198,14 +204,14 @@ func count(e xml.StartElement, name string) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > maxCount {
-		return 0, fmt.Errorf("%s=%q of %s is no count", name, cut(text, 32), cut(e.Name.Local, maxText))
+		return 0, fmt.Errorf("%s=%q of %s is no count", name, text, e.Name.Local)
 	}
 	return n, nil
 }
 
-// malformed is an error of a decoder. Its text may quote the report, at length.
+// malformed is an error of a decoder.
 func malformed(what string, err error) error {
-	return fmt.Errorf("not %s to its end: %s", what, cut(err.Error(), maxMessage))
+	return fmt.Errorf("not %s to its end: %w", what, err)
 }
 
 // maxTag is how long a tag may be, in bytes. An attribute of five is twenty times as

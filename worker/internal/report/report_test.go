@@ -22,12 +22,15 @@ func parse(t *testing.T, file string) report.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := report.Parse(strings.TrimPrefix(filepath.Ext(file), "."), bytes.NewReader(raw))
+	r, err := report.Parse(strings.TrimPrefix(filepath.Ext(file), "."), bytes.NewReader(raw), nothing)
 	if err != nil {
 		t.Fatalf("Parse(%s) = %v, want nil", file, err)
 	}
 	return r
 }
+
+// nothing masks nothing.
+func nothing(s string) string { return s }
 
 func TestParse(t *testing.T) {
 	t.Parallel()
@@ -119,7 +122,7 @@ func TestMalformed(t *testing.T) {
 		{"gotest", start + `{"Action":"output","Package":"p","Output":"` + strings.Repeat("x", 1<<20) + "\"}\n" + pass, "longer"},
 		{"gotest", start + `{"Action":"pass","Package":"p","Package":"q"}` + "\n", "no event"},
 	} {
-		r, err := report.Parse(tt.format, strings.NewReader(tt.text))
+		r, err := report.Parse(tt.format, strings.NewReader(tt.text), nothing)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
 			t.Errorf("Parse(%s, %.200q) = %+v, %v, want an error that says %q", tt.format, tt.text, r, err, tt.want)
 		}
@@ -153,7 +156,7 @@ func TestCutOff(t *testing.T) {
 				whole = append(whole, '\n')
 			}
 			for n := 0; n < len(whole); n += 1 + len(whole)/250 {
-				r, err := report.Parse(format, bytes.NewReader(whole[:n]))
+				r, err := report.Parse(format, bytes.NewReader(whole[:n]), nothing)
 				if between := format == "gotest" && n > 0 && whole[n-1] == '\n'; err == nil && !between {
 					t.Fatalf("Parse(the first %d of %d bytes of %s) = %+v, want an error", n, len(whole), format, r)
 				}
@@ -183,7 +186,7 @@ func TestBounded(t *testing.T) {
 		text     string
 		failures int
 	}{"junit": {junit.String(), n}, "gotest": {gotest.String(), n}, "sarif": {text, n / 2}} {
-		r, err := report.Parse(format, strings.NewReader(tt.text))
+		r, err := report.Parse(format, strings.NewReader(tt.text), nothing)
 		if err != nil || r.Failures != tt.failures || len(r.Items) != report.MaxItems || r.More != n-report.MaxItems {
 			t.Errorf("Parse(%s) = %d failures, %d items and %d more, %v; want %d, %d, %d", format, r.Failures, len(r.Items), r.More, err, tt.failures, report.MaxItems, n-report.MaxItems)
 		}
@@ -203,7 +206,7 @@ func TestLongText(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(`<a b="c"> `, 1<<18)
 	for name, text := range map[string]string{"text": strings.Repeat("text ", 1<<19), "CDATA": "<![CDATA[" + long + "]]>", "comment": "<!--" + long + "-->"} {
-		r, err := report.Parse("junit", strings.NewReader("<testsuite><testcase name='a'><system-out>"+text+"</system-out></testcase></testsuite>"))
+		r, err := report.Parse("junit", strings.NewReader("<testsuite><testcase name='a'><system-out>"+text+"</system-out></testcase></testsuite>"), nothing)
 		if err != nil || r.Tests != 1 {
 			t.Errorf("Parse(junit with a long %s) = %d tests, %v, want 1", name, r.Tests, err)
 		}
@@ -215,7 +218,7 @@ func TestMemory(t *testing.T) {
 	nested := `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"message":{"text":"x"},"locations":[` + strings.Repeat("{},", 4<<20) + `{}]}]}]}`
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, err := report.Parse("sarif", strings.NewReader(nested)); err != nil {
+	if _, err := report.Parse("sarif", strings.NewReader(nested), nothing); err != nil {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
@@ -232,7 +235,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, i int, raw []byte) {
 		format := run.ReportFormats[uint(i)%uint(len(run.ReportFormats))]
-		r, err := report.Parse(format, bytes.NewReader(raw))
+		r, err := report.Parse(format, bytes.NewReader(raw), nothing)
 		if err != nil {
 			if !utf8.ValidString(err.Error()) || len(err.Error()) > 1000 {
 				t.Errorf("Parse(%s) = an error of %d bytes, %q", format, len(err.Error()), err)

@@ -140,34 +140,34 @@ var errNoArray = errors.New("an array is expected")
 // was suppressed, or what is gone since a baseline. A run without results, or whose
 // tool says that it did not get through, is an error: it found nothing because it
 // looked at nothing.
-func sarif(r io.Reader) (Report, error) {
+func (rep *reading) sarif(r io.Reader) error {
 	var log sarifLog
 	left := maxElements
 	lists := json.JoinUnmarshalers(counted[sarifRun](&left), counted[sarifComponent](&left), counted[sarifRule](&left),
 		counted[sarifResult](&left), counted[sarifSuppression](&left), counted[sarifInvocation](&left))
 	if err := json.UnmarshalRead(r, &log, json.WithUnmarshalers(lists)); err != nil {
-		return Report{}, malformed("SARIF", plain(err))
+		return malformed("SARIF", plain(err))
 	}
 	if log.Version != "2.1.0" {
-		return Report{}, fmt.Errorf("SARIF of version %q; 2.1.0 is read", cut(log.Version, 32))
+		return fmt.Errorf("SARIF of version %q; 2.1.0 is read", log.Version)
 	}
 	if len(log.Runs) == 0 {
-		return Report{}, errors.New("SARIF without runs")
+		return errors.New("SARIF without runs")
 	}
-	rep := Report{Findings: map[string]int{}}
+	rep.Findings = map[string]int{}
 	for _, level := range levels {
 		rep.Findings[level] = 0
 	}
 	for i, run := range log.Runs {
 		if run.Tool.Driver.Name == "" {
-			return Report{}, fmt.Errorf("run %d of the SARIF does not name its tool", i)
+			return fmt.Errorf("run %d of the SARIF does not name its tool", i)
 		}
 		if run.Results == nil {
-			return Report{}, fmt.Errorf("run %d of the SARIF has no results, not even none", i)
+			return fmt.Errorf("run %d of the SARIF has no results, not even none", i)
 		}
 		for _, in := range run.Invocations {
 			if in.Successful != nil && !*in.Successful {
-				return Report{}, fmt.Errorf("run %d of the SARIF says that its tool did not get through", i)
+				return fmt.Errorf("run %d of the SARIF says that its tool did not get through", i)
 			}
 		}
 		defaults := map[string]string{}
@@ -183,7 +183,7 @@ func sarif(r io.Reader) (Report, error) {
 			}
 			level := cmp.Or(res.Level, defaults[rule], "warning")
 			if !slices.Contains(levels, level) {
-				return Report{}, fmt.Errorf("level %q of a result is none of SARIF's", cut(level, 32))
+				return fmt.Errorf("level %q of a result is none of SARIF's", level)
 			}
 			if res.counts() {
 				rep.finding(res, rule, level)
@@ -194,7 +194,7 @@ func sarif(r io.Reader) (Report, error) {
 	slices.SortStableFunc(rep.Items, func(a, b Item) int {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
-	return rep, nil
+	return nil
 }
 
 // counts reports whether r is a finding.
@@ -210,7 +210,7 @@ func (r sarifResult) counts() bool {
 	return !suppressed
 }
 
-func (rep *Report) finding(r sarifResult, rule, level string) {
+func (rep *reading) finding(r sarifResult, rule, level string) {
 	rep.Findings[level]++
 	item := Item{Rule: rule, Level: level, Message: r.Message.Text}
 	if len(r.Locations) > 0 {
@@ -242,7 +242,7 @@ func plain(err error) error {
 		}
 	}
 	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
-		return fmt.Errorf("another type is expected at %s", cut(string(semantic.JSONPointer), maxText))
+		return fmt.Errorf("another type is expected at %s", semantic.JSONPointer)
 	}
 	return err
 }

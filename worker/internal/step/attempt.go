@@ -20,6 +20,7 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/sieve"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
 	"nofx.dev/worker/internal/tool"
@@ -293,6 +294,7 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		next = &attempt{Worker: a.Worker, job: a.job}
 		f.Chain = nil
+		f.Reason = a.redactor.String(sieve.Clean(f.Reason)) // which may quote what the step did
 		spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
 		if f.Outcome == "succeed" && !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil {
 			f.Chain = &postgres.Chain{Queue: a.job.Queue, JobID: a.job.ID, Span: job, Pre: next.begin}

@@ -140,7 +140,7 @@ func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 
 // conflict fails a step whose dependencies left workspaces that do not fit.
 func (a *attempt) conflict(conflicts []snapshot.Conflict) (postgres.Finish, error) {
-	outputs, err := json.Marshal(map[string]any{"conflicts": tool.Fit(conflicts[:min(len(conflicts), 200)]), "total": len(conflicts)})
+	outputs, err := json.Marshal(a.redactor.Members(map[string]any{"conflicts": tool.Fit(conflicts[:min(len(conflicts), 200)]), "total": len(conflicts)}))
 	if err != nil {
 		return postgres.Finish{}, fault.New(fault.Invalid, "workspace-conflict", "conflicts as JSON").Because(err)
 	}

@@ -104,7 +104,7 @@ func TestConflictsFit(t *testing.T) {
 	for i := range list {
 		list[i].Path = strings.Repeat("long/", 200)
 	}
-	f, err := (&attempt{}).conflict(list)
+	f, err := (&attempt{Worker: &Worker{}}).conflict(list)
 	if err != nil || len(f.Outputs) > run.MaxOutputBytes || !strings.Contains(string(f.Outputs), `"total":200`) {
 		t.Errorf("conflict() = outputs of %d bytes, %v, want at most %d and the total", len(f.Outputs), err, run.MaxOutputBytes)
 	}

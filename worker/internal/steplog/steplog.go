@@ -23,6 +23,7 @@ import (
 	"unicode/utf8"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/worker/internal/sieve"
 )
 
 const (
@@ -64,7 +65,7 @@ type Writer struct {
 	done   chan struct{} // closed when the uploader has ended
 
 	writing sync.Mutex // held by one Write at a time, over its waits
-	text    sieve
+	text    sieve.Sieve
 	total   int  // bytes let through
 	full    bool // they were maxBytes
 
@@ -85,7 +86,7 @@ func Open(ctx context.Context, cfg Config) *Writer {
 		data: make(chan struct{}, 1),
 		room: make(chan struct{}, 1),
 		done: make(chan struct{}),
-		text: sieve{redact: cfg.Redact},
+		text: sieve.New(cfg.Redact),
 	}
 	ctx, w.cancel = context.WithCancel(ctx)
 	go w.upload(ctx)
@@ -114,7 +115,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 // add passes output on until the log is full.
 func (w *Writer) add(p []byte) {
 	if !w.full {
-		w.keep(w.text.pass(p))
+		w.keep(w.text.Pass(p))
 	}
 }
 
@@ -191,7 +192,7 @@ func (w *Writer) drop(text []byte) {
 func (w *Writer) Close(ctx context.Context) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	w.keep(w.text.end())
+	w.keep(w.text.End())
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"nofx.dev/worker/internal/edit"
 	"nofx.dev/worker/internal/llm"
 	"nofx.dev/worker/internal/llm/rules"
+	"nofx.dev/worker/internal/sieve"
 )
 
 const (
@@ -57,7 +58,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 	if len(patterns) == 0 {
 		patterns = []string{"**"}
 	}
-	files, err := edit.Collect(ctx, root, patterns, b.cfg.Redact)
+	files, err := edit.Collect(ctx, root, patterns, b.cfg.Redactor.String)
 	if err != nil {
 		return Result{}, unread(ctx, err)
 	}
@@ -83,13 +84,14 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 		case !ok:
 			return r, err
 		}
-		fmt.Fprintf(c.Log, "the answer cannot be carried out:\n  %s\n%s\n", strings.Join(invalid.Problems, "\n  "), beginning(resp.Text, maxQuoted))
+		quoted := sieve.Beginning(b.masked(resp.Text), maxQuoted)
+		fmt.Fprintf(c.Log, "the answer cannot be carried out:\n  %s\n%s\n", strings.Join(invalid.Problems, "\n  "), quoted)
 		if try == 2 {
 			return r, failure(run.ClassTool, "the model's answer cannot be carried out, nor could the one before")
 		}
 		request.Parts = append(request.Parts,
-			llm.Part{Name: "your answer", Text: b.cfg.Redact(beginning(resp.Text, maxQuoted)), Untrusted: true},
-			llm.Part{Name: "what is wrong with it", Text: strings.Join(invalid.Problems, "\n"), Untrusted: true},
+			llm.Part{Name: "your answer", Text: quoted, Untrusted: true},
+			llm.Part{Name: "what is wrong with it", Text: b.masked(strings.Join(invalid.Problems, "\n")), Untrusted: true},
 			llm.Part{Text: "Your answer could not be carried out, and nothing was changed. Answer again, complete and corrected."})
 	}
 }
@@ -102,13 +104,13 @@ func (b *Box) codegenRequest(instruction string, files edit.Collection) llm.Requ
 		r.Parts = append(r.Parts, llm.Part{Name: f.Path, Text: f.Text, Untrusted: true})
 	}
 	if len(files.Others) > 0 {
-		names := strings.Join(files.Others, "\n")
+		names := b.masked(strings.Join(files.Others, "\n"))
 		if len(names) > maxListed {
 			names = names[:strings.LastIndexByte(names[:maxListed+1], '\n')+1] + "and more"
 		}
-		r.Parts = append(r.Parts, llm.Part{Name: "further files of the workspace, by name only", Text: b.cfg.Redact(names), Untrusted: true})
+		r.Parts = append(r.Parts, llm.Part{Name: "further files of the workspace, by name only", Text: names, Untrusted: true})
 	}
-	r.Parts = append(r.Parts, llm.Part{Name: "Instruction", Text: b.cfg.Redact(instruction)})
+	r.Parts = append(r.Parts, llm.Part{Name: "Instruction", Text: b.masked(instruction)})
 	return r
 }
 

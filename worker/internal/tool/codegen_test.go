@@ -69,7 +69,7 @@ func boxOf(m llm.Model) *Box {
 			Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test"), Pause: time.Microsecond,
 		}),
 		ModelTokens: 100_000,
-		Redact:      func(s string) string { return strings.ReplaceAll(s, "hunter2", "[redacted]") },
+		Redactor:    telemetry.NewRedactor("hunter2"),
 	})
 }
 
@@ -140,7 +140,7 @@ func TestCodegenRepair(t *testing.T) {
 				t.Fatalf("Run = %+v, %v after %d questions, want success at the second, and both paid", r, err, len(m.asked))
 			}
 			again := m.prompt(1)
-			if !strings.Contains(again, bad.said) || !strings.Contains(again, strings.ReplaceAll(bad.answer.Text, "hunter2", "[redacted]")) || strings.Contains(again, "hunter2") {
+			if !strings.Contains(again, bad.said) || !strings.Contains(again, strings.ReplaceAll(bad.answer.Text, "hunter2", "***")) || strings.Contains(again, "hunter2") {
 				t.Errorf("second prompt = %s\nwant the answer in it, and %q", again, bad.said)
 			}
 			if !strings.Contains(log.String(), "cannot be carried out") || !strings.Contains(log.String(), bad.said) {

@@ -14,6 +14,7 @@ import (
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/edit"
 	"nofx.dev/worker/internal/sandbox"
+	"nofx.dev/worker/internal/sieve"
 )
 
 // How bash ends when there is no such program, or none it may execute.
@@ -22,8 +23,11 @@ const (
 	notFound      = 127
 )
 
-// maxCommand is how much of a gate's command its evidence shows, in bytes.
-const maxCommand = 4 << 10
+// How much the evidence of a gate shows, in bytes.
+const (
+	maxCommand = 4 << 10
+	maxOutput  = 8 << 10 // of the end of its output
+)
 
 // notRun is bash's complaint about a program that it could not run.
 var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]ermission denied|[Nn]o such file or directory|cannot execute.*)$`)
@@ -70,15 +74,15 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 		return Result{}, err
 	}
 	defer scratch.Close()
-	var end tail
+	end := sieve.NewTail(maxOutput, b.cfg.Redactor.String)
 	start := time.Now()
 	exit, err := b.script(ctx, c, scratch, script{
-		text: in.Command, options: []string{"-e", "-o", "pipefail"}, env: in.Env, out: io.MultiWriter(c.Log, &end),
+		text: in.Command, options: []string{"-e", "-o", "pipefail"}, env: in.Env, out: io.MultiWriter(c.Log, end),
 	})
-	output := end.text(b.cfg.Redact)
+	output := end.End()
 	r.Usage = usage(exit)
 	maps.Copy(r.Evidence, map[string]any{
-		"command":     beginning(in.Command, maxCommand),
+		"command":     sieve.Beginning(b.masked(in.Command), maxCommand),
 		"output":      output,
 		"duration_ms": time.Since(start).Milliseconds(),
 	})
@@ -121,7 +125,7 @@ func judge(exit sandbox.Exit, output string) (verdict run.State, missing string)
 // decide completes the result of a gate.
 func (r Result) decide(verdict run.State, reason string) Result {
 	r.Verdict = verdict
-	r.Outputs = map[string]any{"verdict": verdict}
+	r.Outputs = map[string]any{"verdict": string(verdict)}
 	if verdict != run.Passed {
 		r.Evidence["reason"] = reason
 	}

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 )
 
 func TestGate(t *testing.T) {
@@ -33,7 +34,7 @@ func TestGate(t *testing.T) {
 			t.Parallel()
 			c, log := newCall(t, "gate:unit", run.GateInputs{Command: tt.command, Env: map[string]string{"LEVEL": "3"}})
 			r, err := developer(Config{}).Run(t.Context(), c)
-			if err != nil || r.Verdict != tt.verdict || r.Outputs["verdict"] != tt.verdict {
+			if err != nil || r.Verdict != tt.verdict || r.Outputs["verdict"] != string(tt.verdict) {
 				t.Fatalf("Run = %+v, %v, want verdict %s", r, err, tt.verdict)
 			}
 			e := r.Evidence
@@ -66,12 +67,12 @@ func TestEvidenceIsShortCleanAndRedacted(t *testing.T) {
 	c, _ := newCall(t, "gate:unit", run.GateInputs{Command: `
 		for i in $(seq 5000); do printf 'line %d \377\000 hunter2\n' $i; done; exit 1
 		` + strings.Repeat("# ü\n", 4000)})
-	r, err := developer(Config{Redact: func(s string) string { return strings.ReplaceAll(s, "hunter2", "***") }}).Run(t.Context(), c)
+	r, err := developer(Config{Redactor: telemetry.NewRedactor("hunter2")}).Run(t.Context(), c)
 	if err != nil || r.Verdict != run.Failed {
 		t.Fatalf("Run = %+v, %v", r, err)
 	}
 	output, command := r.Evidence["output"].(string), r.Evidence["command"].(string)
-	if len(output) > tailBytes || len(output) < tailBytes-4 || run.BadText(output) != "" || !strings.HasSuffix(output, "line 5000 �� ***\n") || strings.Contains(output, "hunter") {
+	if len(output) > maxOutput || len(output) < maxOutput-4 || run.BadText(output) != "" || !strings.HasSuffix(output, "line 5000 �� ***\n") || strings.Contains(output, "hunter") {
 		t.Errorf("output has %d bytes and ends in %q", len(output), output[max(0, len(output)-40):])
 	}
 	if len(command) > maxCommand || !utf8.ValidString(command) {

@@ -13,7 +13,6 @@ import (
 	"nofx.dev/worker/internal/edit"
 	"nofx.dev/worker/internal/report"
 	"nofx.dev/worker/internal/sandbox"
-	"nofx.dev/worker/internal/steplog"
 )
 
 const (
@@ -70,12 +69,12 @@ func clearReport(root *os.Root, path string) error {
 
 // judgeReport is the verdict of a command that ended by itself and its report.
 func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandbox.Exit) Result {
-	found, err := readReport(root, in)
+	found, err := b.readReport(root, in)
 	if err != nil {
 		r.Evidence["report"] = map[string]any{"format": in.Format, "path": in.Path}
-		return r.decide(run.Error, fmt.Sprintf("%s; the report %s cannot be used: %s", howEnded("the command", exit), in.Path, b.cfg.Redact(steplog.Clean(err.Error()))))
+		return r.decide(run.Error, fmt.Sprintf("%s; the report %s cannot be used: %v", howEnded("the command", exit), in.Path, err))
 	}
-	r.Evidence["report"] = b.shown(in, found)
+	r.Evidence["report"] = shown(in, found)
 	switch {
 	case found.Failures > 0 && exit.Code == 0:
 		return r.decide(run.Failed, fmt.Sprintf("the command ended with exit code 0, but by its report %s", found.Says()))
@@ -87,15 +86,8 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandb
 	return r.decide(run.Passed, "")
 }
 
-// shown is a report as evidence, without secrets.
-func (b *Box) shown(in run.GateReport, r report.Report) map[string]any {
-	clean := func(s *string) { *s = b.cfg.Redact(steplog.Clean(*s)) }
-	for i := range r.Items {
-		item := &r.Items[i]
-		for _, s := range []*string{&item.Name, &item.Rule, &item.File, &item.Message} {
-			clean(s)
-		}
-	}
+// shown is a report as evidence.
+func shown(in run.GateReport, r report.Report) map[string]any {
 	doc := map[string]any{"format": in.Format, "path": in.Path, "failures": r.Failures}
 	if r.Findings != nil {
 		doc["findings"] = r.Findings
@@ -111,7 +103,7 @@ func (b *Box) shown(in run.GateReport, r report.Report) map[string]any {
 	return doc
 }
 
-func readReport(root *os.Root, in run.GateReport) (report.Report, error) {
+func (b *Box) readReport(root *os.Root, in run.GateReport) (report.Report, error) {
 	f, err := edit.Open(root, in.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return report.Report{}, errors.New("the command did not write it")
@@ -121,7 +113,7 @@ func readReport(root *os.Root, in run.GateReport) (report.Report, error) {
 	}
 	defer f.Close()
 	limited := &io.LimitedReader{R: f, N: maxReport + 1}
-	r, err := report.Parse(in.Format, limited)
+	r, err := report.Parse(in.Format, limited, b.cfg.Redactor.String)
 	if limited.N <= 0 {
 		return report.Report{}, fmt.Errorf("it is larger than %d bytes", maxReport)
 	}

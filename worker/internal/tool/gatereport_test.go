@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 )
 
 const (
@@ -57,7 +58,7 @@ func TestGateReport(t *testing.T) {
 			t.Parallel()
 			c, _ := newCall(t, "gate:unit", run.GateInputs{Command: tt.command, Report: &run.GateReport{Format: tt.format, Path: "out/r"}})
 			writeTo(t, c.Workspace, "out/r", cleanJUnit) // of some step before
-			r, err := developer(Config{Redact: func(s string) string { return strings.ReplaceAll(s, "hunter2", "***") }}).Run(t.Context(), c)
+			r, err := developer(Config{Redactor: telemetry.NewRedactor("hunter2")}).Run(t.Context(), c)
 			reason, _ := r.Evidence["reason"].(string)
 			if err != nil || r.Verdict != tt.verdict || !strings.Contains(reason, tt.reason) || (reason == "") != (tt.verdict == run.Passed) {
 				t.Fatalf("Run = %s because %q, %v; want %s because %q", r.Verdict, reason, err, tt.verdict, tt.reason)

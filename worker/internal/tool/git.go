@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/sandbox"
+	"nofx.dev/worker/internal/sieve"
 )
 
 // commitID is a commit by its hash, perhaps the beginning of one.
@@ -147,10 +149,11 @@ func (g *git) fetch(ctx context.Context, in run.CheckoutInputs) (wanted string, 
 
 // run is one git command: its stdout, or why it did not succeed.
 func (g *git) run(ctx context.Context, log io.Writer, args ...string) (string, error) {
-	var out, complaint tail
+	var out bytes.Buffer
+	complaint := sieve.NewTail(maxOutput, g.box.cfg.Redactor.String)
 	exit, err := g.box.run(ctx, sandbox.Command{
 		Argv: append([]string{"git"}, args...), Dir: g.dir, Env: g.env,
-		Stdout: &out, Stderr: io.MultiWriter(log, &complaint),
+		Stdout: &out, Stderr: io.MultiWriter(log, complaint),
 	})
 	g.usage.CPUMillis += exit.CPU.Milliseconds()
 	g.usage.MaxRSSBytes = max(g.usage.MaxRSSBytes, exit.MaxRSS)
@@ -158,11 +161,11 @@ func (g *git) run(ctx context.Context, log io.Writer, args ...string) (string, e
 		return "", err
 	}
 	if exit.Code != 0 {
-		said := strings.Join(strings.Fields(complaint.text(g.box.cfg.Redact)), " ")
+		said := strings.Join(strings.Fields(complaint.End()), " ")
 		if i := strings.LastIndex(said, "fatal: "); i >= 0 {
 			said = said[i:]
 		}
-		return "", failure(run.ClassTool, "%s: %s", howEnded("git "+args[0], exit), beginning(said, 1<<10))
+		return "", failure(run.ClassTool, "%s: %s", howEnded("git "+args[0], exit), sieve.Beginning(said, 1<<10))
 	}
-	return string(out.kept), nil
+	return out.String(), nil
 }

@@ -25,13 +25,14 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
-	"nofx.dev/worker/internal/steplog"
+	"nofx.dev/worker/internal/sieve"
 )
 
 // What of an answer becomes outputs, in bytes as JSON; both together leave room
 // within run.MaxOutputBytes.
 const (
 	maxAnswerBody    = 48 << 10
+	maxReadBody      = 128 << 10 // what is read of it, for secrets that begin before its end to be seen whole
 	maxAnswerHeaders = 8 << 10
 )
 
@@ -108,13 +109,13 @@ func (b *Box) send(ctx context.Context, c Call, in run.HTTPInputs, key string) (
 	span.SetAttributes(telemetry.ServerAddressKey.String(req.URL.Hostname()))
 	resp, err := b.cfg.HTTP.Do(req)
 	if err != nil {
-		return nil, unanswered(ctx, what, err)
+		return nil, b.unanswered(ctx, what, err)
 	}
 	defer resp.Body.Close()
 	span.SetAttributes(telemetry.HTTPStatusKey.Int(resp.StatusCode))
-	a, err := readAnswer(resp)
+	a, err := b.readAnswer(resp)
 	if err != nil {
-		return nil, unanswered(ctx, what, err)
+		return nil, b.unanswered(ctx, what, err)
 	}
 	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode))
 	fmt.Fprintf(c.Log, "%s: %s\n", what, said)
@@ -152,7 +153,7 @@ func newRequest(ctx context.Context, in run.HTTPInputs, key string) (*http.Reque
 }
 
 // unanswered is the failure of a request without a whole answer.
-func unanswered(ctx context.Context, what string, err error) error {
+func (b *Box) unanswered(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
@@ -165,27 +166,33 @@ func unanswered(ctx context.Context, what string, err error) error {
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return failure(run.ClassTool, "%s: looking its host up: %s", what, e.Err)
 	}
-	f := failure(run.ClassTool, "%s: %s", what, beginning(steplog.Clean(err.Error()), 512)) // which may quote the server
+	f := failure(run.ClassTool, "%s: %s", what, sieve.Beginning(b.masked(err.Error()), 512)) // which may quote the server
 	f.Err = err
 	return f
 }
 
-// readAnswer keeps of a response what fits into outputs. Cookies are left out:
-// they are credentials.
-func readAnswer(resp *http.Response) (answer, error) {
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBody+1))
+// readAnswer keeps of a response what fits into outputs, without secrets. Cookies are
+// left out: they are credentials.
+func (b *Box) readAnswer(resp *http.Response) (answer, error) {
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxReadBody+1))
 	if err != nil {
 		return answer{}, err
 	}
-	text := beginning(string(raw), maxAnswerBody)
-	a := answer{Status: resp.StatusCode, Headers: map[string]string{}, Body: fitting(steplog.Clean(text), maxAnswerBody)}
-	a.Truncated = len(raw) > maxAnswerBody || len(a.Body) < len(steplog.Clean(text))
+	text := sieve.New(b.cfg.Redactor.String)
+	body := string(text.Pass(raw))
+	a := answer{Status: resp.StatusCode, Headers: map[string]string{}, Truncated: len(raw) > maxReadBody}
+	if !a.Truncated {
+		body += string(text.End())
+	} // else the sieve keeps an end that may be half a secret
+	a.Body = fitting(body, maxAnswerBody)
+	a.Truncated = a.Truncated || len(a.Body) < len(body)
 	room := maxAnswerHeaders
 	for _, name := range slices.Sorted(maps.Keys(resp.Header)) {
 		if name == "Set-Cookie" {
 			continue
 		}
-		key, value := strings.ToLower(name), steplog.Clean(strings.Join(resp.Header[name], ", "))
+		key := b.masked(strings.ToLower(name))
+		value := b.cfg.Redactor.Named(key, sieve.Clean(strings.Join(resp.Header[name], ", ")))
 		size := encodedLen(key) + encodedLen(value) + len(`"":"",`)
 		if size > room {
 			a.Truncated = true

@@ -11,7 +11,7 @@ import (
 	"syscall"
 
 	"nofx.dev/shared/run"
-	"nofx.dev/worker/internal/steplog"
+	"nofx.dev/worker/internal/sieve"
 )
 
 var outputKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
@@ -56,7 +56,7 @@ func parseOutputs(text string) (map[string]any, error) {
 		if !ok || !outputKey.MatchString(key) {
 			return nil, failure(run.ClassInvalid, "$NOFX_OUTPUT line %d is not key=value with a key of %s", n, outputKey)
 		}
-		values[key] = steplog.Clean(value)
+		values[key] = sieve.Clean(value)
 	}
 	return values, nil
 }

@@ -6,7 +6,8 @@
 // context that ended for any other reason than its time limit is returned as it
 // is, because then the caller knows better what became of the step. A Box neither
 // reads nor writes the database: what it does outside it does through
-// [Call.Effect], which remembers.
+// [Call.Effect], which remembers. Outputs, evidence and reasons are without secrets
+// when they leave it (package sieve).
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
 // unpack.go (workspace:unpack), git.go (git:checkout), http.go (http), codegen.go
@@ -35,6 +36,7 @@ import (
 	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/llm"
 	"nofx.dev/worker/internal/sandbox"
+	"nofx.dev/worker/internal/sieve"
 )
 
 // Call is one attempt at a step, as its tool sees it.
@@ -120,7 +122,7 @@ type Config struct {
 	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
 	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
 	Development bool                // code runs without isolation
-	Redact      func(string) string // masks secrets in evidence and prompts; nil for none
+	Redactor    *telemetry.Redactor // of results, failures and prompts; nil knows shapes only
 	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
 	Models      *llm.Client         // of codegen; nil for none
 	ModelTokens int64               // NOFX_LLM_MAX_TOKENS: what an attempt may use at most
@@ -131,9 +133,6 @@ type Box struct{ cfg Config }
 
 // New makes a Box.
 func New(cfg Config) *Box {
-	if cfg.Redact == nil {
-		cfg.Redact = func(s string) string { return s }
-	}
 	if cfg.HTTP == nil {
 		cfg.HTTP = egress.NewClient(egress.Config{})
 	}
@@ -171,11 +170,20 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	start := time.Now()
 	r, err := b.dispatch(ctx, c)
 	r.Usage.RunMillis = time.Since(start).Milliseconds()
+	r.Outputs, r.Evidence = b.cfg.Redactor.Members(r.Outputs), b.cfg.Redactor.Members(r.Evidence)
+	if f, ok := errors.AsType[*Failure](err); ok {
+		masked := *f
+		masked.Reason = b.masked(f.Reason)
+		return r, &masked
+	}
 	if err != nil {
 		return r, err
 	}
 	return r, tooLarge(r.Outputs)
 }
+
+// masked returns s clean and without secrets. Whoever shortens a text does so after it.
+func (b *Box) masked(s string) string { return b.cfg.Redactor.String(sieve.Clean(s)) }
 
 func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/tool") }
 

@@ -1,4 +1,4 @@
-package steplog
+package sieve
 
 import (
 	"bytes"
