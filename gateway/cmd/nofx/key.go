@@ -43,10 +43,14 @@ scopes, for a machine, which never decides a gate. The secret is shown this once
 			if err != nil {
 				return err
 			}
-			return a.answer(raw, func(w io.Writer) {
+			err = a.answer(raw, func(w io.Writer) {
 				fmt.Fprintf(a.errOut, "%s (%s), shown this once:\n", created.Key.ID, created.Key.Role)
 				fmt.Fprintln(w, created.Secret)
 			})
+			if err != nil {
+				err = fmt.Errorf("%s was created, but its secret is lost: %w\nto revoke it: %s key revoke %s", created.Key.ID, err, a.self(), created.Key.ID)
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&role, "role", "", "role of the key")

@@ -17,7 +17,7 @@ func (a *app) answer(raw []byte, human func(w io.Writer)) error {
 		return err
 	}
 	human(a.out)
-	return nil
+	return a.output.err
 }
 
 // table writes rows under a head in columns; its cells are made one clean line.

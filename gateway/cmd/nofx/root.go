@@ -38,7 +38,8 @@ address only.
 
 Exit codes:
   0    done
-  1    something failed on the way: no connection, an error of the gateway
+  1    something failed on the way: no connection, an error of the gateway, output
+       that could not be written
   2    wrong usage: a flag, an argument, the configuration, a file that is no JSON
   3    the watched run ended failed or cancelled
   4    no such thing
@@ -62,12 +63,16 @@ type app struct {
 	screen      func() (width, height int)            // nil unless out is a terminal
 	prompt      func(question string) (string, error) // nil unless in is a terminal
 
+	output *checkedWriter // out, once a command line is executed
+
 	url  string
 	json bool
 }
 
 // execute runs one command line and returns the exit code.
 func execute(ctx context.Context, a *app, args []string) int {
+	a.output = &checkedWriter{w: a.out}
+	a.out = a.output
 	begun := false
 	root := &cobra.Command{
 		Use:           "nofx",
@@ -95,7 +100,12 @@ func execute(ctx context.Context, a *app, args []string) int {
 	root.SetErr(a.errOut)
 
 	command, err := root.ExecuteContextC(ctx)
-	if err != nil && !begun {
+	if lost := a.output.err; lost != nil && err == nil {
+		err = lost
+	} else if lost != nil && !errors.Is(err, lost) {
+		fmt.Fprintf(a.errOut, "error: %v\n", lost)
+	}
+	if err != nil && !begun && a.output.err == nil {
 		if strings.HasPrefix(err.Error(), "accepts ") { // so many arguments; which they are it does not say
 			err = fmt.Errorf("%w: %s", err, command.UseLine())
 		}
