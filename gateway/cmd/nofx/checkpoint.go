@@ -123,10 +123,13 @@ func (a *app) checkpointFilesCommand() *cobra.Command {
 }
 
 func (a *app) checkpointCatCommand() *cobra.Command {
-	return &cobra.Command{
+	var raw bool
+	c := &cobra.Command{
 		Use:   "cat RUN CHECKPOINT FILE",
 		Short: "Print one file of a checkpoint's workspace",
-		Args:  cobra.ExactArgs(3),
+		Long: `Print one file of a checkpoint's workspace. On a terminal, control characters other than
+colours are shown instead of obeyed; a file or a pipe gets the bytes as they are.`,
+		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -136,7 +139,9 @@ func (a *app) checkpointCatCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return copyBytes(a.out, resp)
+			return a.foreign(raw, func(w io.Writer) error { return copyBytes(w, resp) })
 		},
 	}
+	rawFlag(c, &raw)
+	return c
 }

@@ -183,7 +183,7 @@ func (p *problemError) Error() string {
 // print shows the problem to people, or as it came.
 func (p *problemError) print(w io.Writer, asJSON bool) {
 	if asJSON {
-		fmt.Fprintf(w, "%s\n", strings.TrimSpace(string(p.raw)))
+		fmt.Fprintln(w, escaped(strings.TrimSpace(string(p.raw))))
 		return
 	}
 	fmt.Fprintf(w, "error: %s\n", clean(p.Error()))

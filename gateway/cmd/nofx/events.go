@@ -76,8 +76,7 @@ func (a *app) streamOf(open func(context.Context, string, api.RequestEditorFn) (
 // printEvent prints one event on one line.
 func (a *app) printEvent(e api.Event, raw string) error {
 	if a.json {
-		_, err := fmt.Fprintln(a.out, raw)
-		return err
+		return a.printJSON(raw)
 	}
 	what := words(e.Data)
 	if e.StepID != nil && !strings.Contains(what, "step=") {

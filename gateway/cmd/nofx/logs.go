@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) logsCommand() *cobra.Command {
-	var follow, list bool
+	var follow, list, raw bool
 	var attempt int64
 	c := &cobra.Command{
 		Use:   "logs STEP",
@@ -24,7 +24,10 @@ func (a *app) logsCommand() *cobra.Command {
 --attempt. STEP is the id of a step, or RUN/NAME.
 
 With -f it prints the log as it grows and ends with the attempt; when the step
-is tried again, that is another log.`,
+is tried again, that is another log.
+
+On a terminal, control characters other than colours are shown instead of obeyed, as
+^[ for ESC; a file or a pipe gets the bytes as they are.`,
 		Example: `  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f
   nofx logs step_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --list`,
 		Args: cobra.ExactArgs(1),
@@ -41,14 +44,15 @@ is tried again, that is another log.`,
 			case list:
 				return a.listAttempts(cmd.Context(), client, step)
 			case follow:
-				return a.followLog(cmd.Context(), client, step, optional(attempt))
+				return a.foreign(raw, func(w io.Writer) error { return a.followLog(cmd.Context(), client, w, step, optional(attempt)) })
 			}
-			return a.printLog(cmd.Context(), client, step, optional(attempt))
+			return a.foreign(raw, func(w io.Writer) error { return printLog(cmd.Context(), client, w, step, optional(attempt)) })
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing as the log grows")
 	c.Flags().Int64Var(&attempt, "attempt", 0, "fence of the attempt")
 	c.Flags().BoolVar(&list, "list", false, "list the attempts instead")
+	rawFlag(c, &raw)
 	c.MarkFlagsMutuallyExclusive("follow", "list")
 	return c
 }
@@ -103,13 +107,17 @@ func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) 
 	})
 }
 
+func rawFlag(c *cobra.Command, raw *bool) {
+	c.Flags().BoolVar(raw, "raw", false, "obey control characters on a terminal, too")
+}
+
 // printLog copies the log as it is: its bytes are the step's own.
-func (a *app) printLog(ctx context.Context, c *api.Client, step api.StepID, attempt *int64) error {
+func printLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, attempt *int64) error {
 	resp, err := c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt})
 	if err != nil {
 		return err
 	}
-	return copyBytes(a.out, resp)
+	return copyBytes(w, resp)
 }
 
 // copyBytes copies an answer that is no JSON.
@@ -125,7 +133,7 @@ func copyBytes(w io.Writer, resp *http.Response) error {
 	return nil
 }
 
-func (a *app) followLog(ctx context.Context, c *api.Client, step api.StepID, attempt *int64) error {
+func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, attempt *int64) error {
 	follow := api.GetStepLogsParamsFollowN1
 	s := a.streamOf(func(ctx context.Context, last string, stream api.RequestEditorFn) (*http.Response, error) {
 		return c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt, Follow: &follow, LastEventID: optional(last)}, stream)
@@ -151,9 +159,9 @@ func (a *app) followLog(ctx context.Context, c *api.Client, step api.StepID, att
 			return fmt.Errorf("%w: the log goes on at byte %d after byte %d", errBroken, chunk.Offset, at)
 		}
 		if a.json {
-			_, err = fmt.Fprintln(a.out, f.data)
+			err = a.printJSON(f.data)
 		} else {
-			_, err = io.WriteString(a.out, chunk.Text)
+			_, err = io.WriteString(w, chunk.Text)
 		}
 		at = after
 		return err

@@ -34,7 +34,9 @@ func surroundings() *app {
 		now:       time.Now,
 		pause:     pause,
 	}
-	if out := int(os.Stdout.Fd()); term.IsTerminal(out) && os.Getenv("TERM") != "dumb" {
+	out := int(os.Stdout.Fd())
+	a.terminal = term.IsTerminal(out)
+	if a.terminal && os.Getenv("TERM") != "dumb" {
 		a.screen = func() (width, height int) {
 			width, height, err := term.GetSize(out)
 			return sized(width, height, err)

@@ -13,8 +13,7 @@ import (
 // answer prints raw with --json, else what human writes.
 func (a *app) answer(raw []byte, human func(w io.Writer)) error {
 	if a.json {
-		_, err := fmt.Fprintf(a.out, "%s\n", strings.TrimRight(string(raw), "\n"))
-		return err
+		return a.printJSON(strings.TrimRight(string(raw), "\n"))
 	}
 	human(a.out)
 	return a.output.err

@@ -60,7 +60,8 @@ type app struct {
 	configDir   func() (string, error)
 	now         func() time.Time
 	pause       func(context.Context, time.Duration) error
-	screen      func() (width, height int)            // nil unless out is a terminal
+	terminal    bool                                  // out is one
+	screen      func() (width, height int)            // nil unless out is a terminal that can be drawn on
 	prompt      func(question string) (string, error) // nil unless in is a terminal
 
 	output *checkedWriter // out, once a command line is executed
@@ -136,13 +137,13 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 		}
 		return exitFailed
 	case errors.As(err, &usage):
-		fmt.Fprintf(a.errOut, "error: %v\nSee '%s --help'.\n", err, command.CommandPath())
+		fmt.Fprintf(a.errOut, "error: %s\nSee '%s --help'.\n", visible(err.Error()), command.CommandPath())
 		return exitUsage
 	case errors.Is(err, errNotFound):
-		fmt.Fprintf(a.errOut, "error: %v\n", err)
+		fmt.Fprintf(a.errOut, "error: %s\n", visible(err.Error()))
 		return exitNotFound
 	}
-	fmt.Fprintf(a.errOut, "error: %v\n", err)
+	fmt.Fprintf(a.errOut, "error: %s\n", visible(err.Error()))
 	return exitFailed
 }
 
