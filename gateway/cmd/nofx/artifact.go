@@ -11,10 +11,11 @@ import (
 	"mime"
 	"net/http"
 	"os"
-	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -214,7 +215,8 @@ func (a *app) artifactDownloadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "download ARTIFACT",
 		Short: "Download an artifact and verify it",
-		Long: `Download an artifact to a file of its name. What arrived of a transfer that broke is
+		Long: `Download an artifact to a file of its name, or of the one given by -o: a name that is a
+path, begins with a dot or is otherwise no plain file name is not taken. What arrived of a transfer that broke is
 kept as FILE.part and gone on from. The file gets its name once its SHA-256 is right;
 a file that is there already is never replaced by another.`,
 		Args: cobra.ExactArgs(1),
@@ -232,7 +234,9 @@ a file that is there already is never replaced by another.`,
 				}
 				f = got.Artifact
 				if output == "" {
-					output = localName(f.Name)
+					if output, err = localName(f.Name); err != nil {
+						return err
+					}
 				}
 				err = a.download(cmd.Context(), f, output)
 				var broken brokenTransfer
@@ -255,14 +259,23 @@ a file that is there already is never replaced by another.`,
 	return c
 }
 
-// localName is a name of somebody else's as a file in this folder.
-func localName(name string) string {
-	name = path.Base(strings.ReplaceAll(clean(name), `\`, "/"))
-	if strings.Trim(name, "./ ") == "" {
-		return "artifact"
+// localName returns the name of an artifact as that of a file in this folder. Whoever
+// made the artifact chose it, so it is taken only where it can surprise nobody: no path,
+// nothing hidden, no option, no device and no character that is not seen.
+func localName(name string) (string, error) {
+	stem, _, _ := strings.Cut(strings.ToUpper(name), ".")
+	switch {
+	case name == "" || len(name) > 200 || !utf8.ValidString(name) || strings.ContainsFunc(name, hidden):
+	case strings.ContainsAny(name, `/\:`) || strings.ContainsAny(name[:1], ".- ") || strings.ContainsAny(name[len(name)-1:], ". "):
+	case device.MatchString(stem):
+	default:
+		return name, nil
 	}
-	return strings.TrimLeft(name, "-")
+	return "", usagef("the artifact's name %q is not taken for a file; name one with -o", name)
 }
+
+// device are the names that Windows has for devices, whatever their ending.
+var device = regexp.MustCompile(`^(?:CON|PRN|AUX|NUL|(?:COM|LPT)[0-9])$`)
 
 // brokenTransfer is a transfer that may fare better.
 type brokenTransfer struct{ error }
@@ -278,7 +291,7 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 		return err
 	}
 	part := file + ".part"
-	out, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
+	out, err := openPart(part)
 	if err != nil {
 		return err
 	}
@@ -286,7 +299,10 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	if err := a.fetch(ctx, f, out); err != nil {
 		return err
 	}
-	sum, n, err := digestOfFile(part)
+	if _, err := out.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	sum, n, err := digestOf(out)
 	if err != nil {
 		return err
 	}
@@ -297,6 +313,34 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 		return err
 	}
 	return os.Rename(part, file)
+}
+
+// openPart opens what arrived before, or makes the file for it. It follows no link:
+// others may write to the folder, too.
+func openPart(part string) (*os.File, error) {
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if !errors.Is(err, os.ErrExist) {
+		return f, err
+	}
+	was, err := os.Lstat(part)
+	if err != nil {
+		return nil, err
+	}
+	if !was.Mode().IsRegular() {
+		return nil, usagef("%s is in the way and is not a regular file; remove it, or name another file with -o", part)
+	}
+	if f, err = os.OpenFile(part, os.O_RDWR, 0); err != nil {
+		return nil, err
+	}
+	is, err := f.Stat()
+	if err == nil && !os.SameFile(was, is) {
+		err = fmt.Errorf("%s changed while it was opened", part)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // fetch brings out, which holds the beginning of f, to its full size.
@@ -354,8 +398,12 @@ func digestOfFile(file string) (sum string, n int64, err error) {
 		return "", 0, err
 	}
 	defer f.Close()
+	return digestOf(f)
+}
+
+func digestOf(r io.Reader) (sum string, n int64, err error) {
 	h := sha256.New()
-	n, err = io.Copy(h, f)
+	n, err = io.Copy(h, r)
 	return hex.EncodeToString(h.Sum(nil)), n, err
 }
 

@@ -226,13 +226,78 @@ func TestArtifactDownloadVerifies(t *testing.T) {
 	}
 }
 
+// Somebody else may have put a link where the download is kept until it is whole.
+func TestDownloadFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("y", 100)
+	_, url := newBucket(t, content, 0)
+	for name, make := range map[string]func(dir, part string) error{
+		"to a file":    func(dir, part string) error { return os.Symlink(filepath.Join(dir, "mine"), part) },
+		"to no file":   func(dir, part string) error { return os.Symlink(filepath.Join(dir, "none"), part) },
+		"not, a place": func(_, part string) error { return os.Mkdir(part, 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := downloads(t, content, url)
+			mine, file := filepath.Join(c.dir, "mine"), filepath.Join(c.dir, "f")
+			if err := os.WriteFile(mine, []byte("mine"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := make(c.dir, file+".part"); err != nil {
+				t.Fatal(err)
+			}
+			code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file})
+			if code != exitUsage || !strings.Contains(c.errOut.String(), "f.part") {
+				t.Errorf("download = exit %d, %q; want %d, and what is in the way", code, &c.errOut, exitUsage)
+			}
+			if left, _ := os.ReadFile(mine); string(left) != "mine" {
+				t.Errorf("the file behind the link = %q, want it as it was", left)
+			}
+			if _, err := os.Stat(filepath.Join(c.dir, "none")); err == nil {
+				t.Error("a file was made behind the link")
+			}
+		})
+	}
+}
+
+func TestDownloadGoesOnFromItsPart(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("0123456789", 10)
+	b, url := newBucket(t, content, 0)
+	c := downloads(t, content, url)
+	file := filepath.Join(c.dir, "f")
+	if err := os.WriteFile(file+".part", []byte(content[:40]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitOK || strings.Join(b.requests, ", ") != "GET bytes=40-" {
+		t.Errorf("download = exit %d by %v, want 0 by the rest alone: %s", code, b.requests, &c.errOut)
+	}
+	if got, err := os.ReadFile(file); string(got) != content {
+		t.Errorf("file = %q, %v, want %q", got, err, content)
+	}
+}
+
+// A name that the gateway proposes is not taken where it could surprise.
 func TestLocalName(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]string{
-		"a.txt": "a.txt", "../../etc/passwd": "passwd", `C:\x\y.zip`: "y.zip", "": "artifact", "..": "artifact", "/": "artifact", "-rf": "rf", "a\x1bb": "ab",
+	for name, good := range map[string]bool{
+		"a.txt": true, "unit-evidence.json": true, "ü b.tar.gz": true, "a..b": true, "console.log": true,
+		"": false, ".": false, "..": false, ".bashrc": false, ".ssh/authorized_keys": false, "../x": false, "/etc/passwd": false, "a/b": false,
+		`C:\x\y.zip`: false, `a\b`: false, "c:x": false, "-rf": false, "a\x1bb": false, "a\nb": false, "a\u202eb": false, "a\x80b": false,
+		"CON": false, "nul.txt": false, "com1": false, "a.": false, "a ": false, " a": false, strings.Repeat("x", 300): false,
 	} {
-		if got := localName(in); got != want {
-			t.Errorf("localName(%q) = %q, want %q", in, got, want)
+		if got, err := localName(name); (err == nil) != good || good && got != name {
+			t.Errorf("localName(%q) = %q, %v; want it taken: %v", name, got, err, good)
 		}
+	}
+	_, url := newBucket(t, "x", 0)
+	_, server := newGateway(t, map[string]http.HandlerFunc{"getArtifact": answer(http.StatusOK, api.ArtifactAnswer{Artifact: api.Artifact{
+		ID: id("art", 1), Name: ".bashrc", MediaType: "text/plain", SizeBytes: 1, Sha256: sumOf("x"), CreatedAt: now, URL: &url, ExpiresAt: ptr(now)}})})
+	c := newCLI(t, server.URL)
+	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1)}); code != exitUsage || !strings.Contains(c.errOut.String(), `".bashrc"`) || !strings.Contains(c.errOut.String(), "-o") {
+		t.Errorf("download of .bashrc = exit %d, %q; want %d, and to be asked for -o", code, &c.errOut, exitUsage)
+	}
+	if _, err := os.Lstat(".bashrc"); err == nil {
+		t.Error(".bashrc was made here")
 	}
 }
