@@ -33,6 +33,7 @@ type Config struct {
 // DB is a pool of connections and a River client that only inserts.
 type DB struct {
 	pool     *pgxpool.Pool
+	shares   *shares
 	river    *QueueClient
 	patience time.Duration
 	searches *searches
@@ -82,7 +83,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	db := &DB{pool: pool, patience: c.Patience, searches: newSearches(pool.Config().MaxConns)}
+	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, searches: newSearches(pool.Config().MaxConns)}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
 		return nil, err
@@ -178,11 +179,11 @@ func (db *DB) in(ctx context.Context, tenant uuid.UUID, mode string, fn func(pgx
 }
 
 func (db *DB) once(ctx context.Context, tenant uuid.UUID, mode string, fn func(pgx.Tx) error) (err error) {
-	conn, err := db.acquire(ctx)
+	conn, release, err := db.acquire(ctx, tenant)
 	if err != nil {
 		return err
 	}
-	defer conn.Release() // a connection that is still inside a transaction is closed
+	defer release() // a connection that is still inside a transaction is closed
 	over := db.limit(conn)
 	defer func() { err = over(err) }()
 	t := begin(ctx, conn.Conn(), tenant, mode)
@@ -204,11 +205,11 @@ func (db *DB) once(ctx context.Context, tenant uuid.UUID, mode string, fn func(p
 // across collects the rows of one statement outside every tenant: a call of one
 // of the few functions that may look across them.
 func across[T any](ctx context.Context, db *DB, scan pgx.RowToFunc[T], sql string, args ...any) (list []T, err error) {
-	conn, err := db.acquire(ctx)
+	conn, release, err := db.acquire(ctx, uuid.Nil)
 	if err != nil {
 		return nil, mapError(err)
 	}
-	defer conn.Release()
+	defer release()
 	over := db.limit(conn)
 	defer func() { err = mapError(over(err)) }()
 	rows, err := conn.Query(ctx, sql, args...)
@@ -242,14 +243,25 @@ func (db *DB) limit(conn *pgxpool.Conn) (over func(error) error) {
 	}
 }
 
-func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+// acquire takes a connection for a transaction of tenant, which has its share of
+// them, or of none; release gives it back.
+func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn, release func(), err error) {
 	waitCtx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
-	conn, err := db.pool.Acquire(waitCtx)
-	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		return nil, unavailable(fmt.Errorf("no connection within %s: %w", acquireTimeout, err))
+	leave := func() {}
+	if tenant != uuid.Nil {
+		leave, err = db.shares.take(waitCtx, tenant)
 	}
-	return conn, err
+	if err == nil {
+		if conn, err = db.pool.Acquire(waitCtx); err == nil {
+			return conn, func() { conn.Release(); leave() }, nil
+		}
+		leave()
+	}
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = unavailable(fmt.Errorf("no connection within %s: %w", acquireTimeout, err))
+	}
+	return nil, nil, err
 }
 
 // traceparent is ctx's span in W3C form, or "" outside any.
