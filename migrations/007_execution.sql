@@ -269,6 +269,30 @@ BEGIN
 END
 $$;
 
+-- Locks the runs of steps and returns the steps whose run is locked now: of a run
+-- that somebody held a moment ago, as p_held says, only if nobody holds it any more.
+CREATE FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    x record;
+BEGIN
+    FOR x IN SELECT y.run_id, bool_or(q.held) AS held, array_agg(q.id) AS steps
+        FROM unnest(p_steps, p_held) AS q (id, held)
+        LEFT JOIN LATERAL (SELECT z.run_id FROM step z WHERE z.tenant_id = v_tenant AND z.id = q.id OFFSET 0) AS y ON true
+        GROUP BY y.run_id ORDER BY y.run_id LOOP
+        IF x.held THEN
+            PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = x.run_id FOR NO KEY UPDATE SKIP LOCKED;
+            CONTINUE WHEN NOT FOUND AND x.run_id IS NOT NULL; -- a step that is not there keeps nobody waiting
+        ELSE
+            PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = x.run_id FOR NO KEY UPDATE;
+        END IF;
+        RETURN QUERY SELECT unnest(x.steps);
+    END LOOP;
+END
+$$;
+
 -- A step that was claimed, under which fence and by the event of which seq, the River
 -- job that carries it, whether its tool counts as begun, and the span of the attempt.
 CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, seq bigint, job_id bigint, begun boolean, trace_id text, span_id text);
@@ -854,6 +878,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.create_run(jsonb, jsonb),
+    nofx.lock_free_runs(uuid[], boolean[]),
     nofx.claim_steps(jsonb, text, int, interval),
     nofx.step_parents(uuid[]),
     nofx.record_checkpoints(jsonb),

@@ -73,6 +73,13 @@ type Wake struct {
 	JobID int64             // River's, of which the lease tells whoever takes it away
 	Span  trace.SpanContext // of the attempt to come
 	Pre   Pre
+	Held  bool // its run was held a moment ago
+}
+
+// Claimed is what became of a Wake.
+type Claimed struct {
+	Claim *Claim // nil where the wake-up is stale or the run takes no claims
+	Err   error  // ErrHeld
 }
 
 // Claim is ClaimSteps for one step.
@@ -81,47 +88,50 @@ func (db *DB) Claim(ctx context.Context, wake Wake, w Worker, ttl time.Duration)
 	if err != nil {
 		return nil, err
 	}
-	return claims[0], nil
+	return claims[0].Claim, claims[0].Err
 }
 
 // ClaimSteps takes steps of one tenant in one transaction, each under a new
-// fence and a lease of ttl. In the order of wakes it returns the claims, nil
-// where the wake-up is stale or the run takes no claims.
-func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.Duration) ([]*Claim, error) {
+// fence and a lease of ttl, but for those whose run another transaction holds.
+// It returns the answers in the order of wakes.
+func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.Duration) ([]Claimed, error) {
 	tenant := wakes[0].Job.TenantID
-	items := make([]map[string]any, len(wakes))
-	for i, wake := range wakes {
-		items[i] = map[string]any{"step_id": wake.Job.StepID, "wake_seq": wake.Job.WakeSeq, "job_id": wake.JobID, "traceparent": spanParent(wake.Span),
-			"trace_id": wake.Span.TraceID().String(), "span_id": wake.Span.SpanID().String()}
-	}
-	doc, err := document(items)
-	if err != nil {
-		return nil, err
-	}
-	var claims []*Claim
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		claims = make([]*Claim, len(wakes))
+	of := func(wake Wake) maybeHeld { return maybeHeld{wake.Job.StepID, wake.Held} }
+	return txOfFree(ctx, db, tenant, wakes, of, Claimed{Err: ErrHeld}, func(tx pgx.Tx, wakes []Wake) ([]Claimed, error) {
+		items := make([]map[string]any, len(wakes))
+		for i, wake := range wakes {
+			items[i] = map[string]any{"step_id": wake.Job.StepID, "wake_seq": wake.Job.WakeSeq, "job_id": wake.JobID, "traceparent": spanParent(wake.Span),
+				"trace_id": wake.Span.TraceID().String(), "span_id": wake.Span.SpanID().String()}
+		}
+		doc, err := document(items)
+		if err != nil {
+			return nil, err
+		}
 		rows, err := tx.Query(ctx, "SELECT ord, "+claimColumns+" FROM nofx.claim_steps($1, $2, $3, $4)", doc, w.ID, w.PID, ttl)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var ord int
 		var c claimRow
+		claims := make([]*Claim, len(wakes))
 		if _, err := pgx.ForEachRow(rows, append([]any{&ord}, c.fields()...), func() error {
 			claims[ord] = c.claim(tenant)
 			return nil
 		}); err != nil {
-			return err
+			return nil, err
 		}
 		if err := parents(ctx, tx, tenant, claims); err != nil {
-			return err
+			return nil, err
 		}
-		return start(tx, claims, func(i int) (Pre, trace.SpanContext) { return wakes[i].Pre, wakes[i].Span })
+		if err := start(tx, claims, func(i int) (Pre, trace.SpanContext) { return wakes[i].Pre, wakes[i].Span }); err != nil {
+			return nil, err
+		}
+		answers := make([]Claimed, len(wakes))
+		for i, c := range claims {
+			answers[i].Claim = c
+		}
+		return answers, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return claims, nil
 }
 
 const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type Config struct {
 	Pooled        bool                   // URL is a transaction pooler: no prepared statements
 	JobMiddleware []rivertype.Middleware // of the inserting client: the trace carrier
 	Patience      time.Duration          // with a server that does not answer; 0: 10 s
+	LockWait      time.Duration          // of claims and finishes for a run that another transaction holds; 0: 100 ms
 }
 
 // DB is a pool of connections and a River client that only inserts.
@@ -37,11 +39,13 @@ type DB struct {
 	river    *QueueClient
 	patience time.Duration
 	searches *searches
+	lockWait time.Duration
 }
 
 // Limits of one request to the database (EXECUTION.md, Limits).
 const (
 	acquireTimeout = 2 * time.Second
+	lockWait       = 100 * time.Millisecond
 	maxTries       = 4
 )
 
@@ -83,7 +87,8 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, searches: newSearches(pool.Config().MaxConns)}
+	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, lockWait: cmp.Or(c.LockWait, lockWait),
+		searches: newSearches(pool.Config().MaxConns)}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
 		return nil, err

@@ -35,6 +35,7 @@ type Finish struct {
 	Gate         *NewGate
 	Wait         *NewWait
 	Chain        *Chain // nil: successors are left to the queue
+	Held         bool   // the run was held a moment ago
 }
 
 // Chain has a finish go on with a step that it readies: on Queue, for the same
@@ -48,9 +49,10 @@ type Chain struct {
 
 // Finished is what became of a Finish.
 type Finished struct {
-	// Err is fault.Fenced where the lease was lost and nothing was written, and
-	// fault.Unavailable where it has run out and is to be renewed first. An attempt that
-	// had been recorded like this before is no error.
+	// Err is fault.Fenced where the lease was lost, ErrHeld where another transaction
+	// holds the run, and fault.Unavailable where the lease has run out and is to be
+	// renewed first; nothing was written. An attempt that had been recorded like this
+	// before is no error.
 	Err   error
 	Next  *Claim        // the step taken by Chain
 	Ended run.State     // the run's, when this ended it
@@ -90,35 +92,35 @@ func (db *DB) FinishStep(ctx context.Context, f Finish, w Worker, ttl time.Durat
 
 // FinishSteps records the results of attempts of one tenant in one transaction:
 // checkpoints, artifacts, gates, states, events, successors and the jobs of those
-// that no Chain took. It answers in the order of list; an error means that
-// nothing of it was recorded.
+// that no Chain took. Those whose run another transaction holds are left out. It
+// answers in the order of list; an error means that nothing of it was recorded.
 //
 // The job of an attempt is not completed here: it was only a wake-up, and one
 // that comes again finds that its step has moved on.
 func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time.Duration) ([]Finished, error) {
 	tenant := list[0].Claim.TenantID
-	order := make([]int, len(list))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int {
-		x, y := list[a].Claim, list[b].Claim
-		return cmp.Or(bytes.Compare(x.RunID[:], y.RunID[:]), bytes.Compare(x.StepID[:], y.StepID[:]))
-	})
-	items := make([]map[string]any, len(list))
-	for at, i := range order {
-		items[at] = list[i].item()
-	}
-	doc, err := document(items)
-	if err != nil {
-		return nil, err
-	}
-	var done []Finished
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		done = make([]Finished, len(list))
+	of := func(f Finish) maybeHeld { return maybeHeld{f.Claim.StepID, f.Held} }
+	return txOfFree(ctx, db, tenant, list, of, Finished{Err: ErrHeld}, func(tx pgx.Tx, list []Finish) ([]Finished, error) {
+		order := make([]int, len(list))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortFunc(order, func(a, b int) int {
+			x, y := list[a].Claim, list[b].Claim
+			return cmp.Or(bytes.Compare(x.RunID[:], y.RunID[:]), bytes.Compare(x.StepID[:], y.StepID[:]))
+		})
+		items := make([]map[string]any, len(list))
+		for at, i := range order {
+			items[at] = list[i].item()
+		}
+		doc, err := document(items)
+		if err != nil {
+			return nil, err
+		}
+		done := make([]Finished, len(list))
 		rows, err := tx.Query(ctx, "SELECT ord, answer, run_state, run_seconds, enqueue, "+claimColumns+" FROM nofx.finish_steps($1, $2, $3, $4)", doc, w.ID, w.PID, ttl)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var (
 			at      int
@@ -158,23 +160,19 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			}
 			return nil
 		}); err != nil {
-			return err
+			return nil, err
 		}
 		insertBlobs(tx, tenant, blobs, objects)
 		for _, f := range readied {
 			if err := db.enqueueReady(trace.ContextWithSpanContext(ctx, f.Span), tx, tenant, f.Claim.RunID); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if err := parents(ctx, tx, tenant, claims); err != nil {
-			return err
+			return nil, err
 		}
-		return start(tx, claims, func(i int) (Pre, trace.SpanContext) { return list[i].Chain.Pre, list[i].Chain.Span })
+		return done, start(tx, claims, func(i int) (Pre, trace.SpanContext) { return list[i].Chain.Pre, list[i].Chain.Span })
 	})
-	if err != nil {
-		return nil, err
-	}
-	return done, nil
 }
 
 // item is f as nofx.finish_steps reads it.

@@ -37,6 +37,7 @@ type store struct {
 func setup(t testing.TB) *store { return setupWith(t, postgres.Config{}) }
 
 func setupWith(t testing.TB, c postgres.Config) *store {
+	c.LockWait = cmp.Or(c.LockWait, 2*time.Second) // the machine may be slow
 	t.Helper()
 	d := pgtest.New(t)
 	return &store{Database: d, DB: d.Open(t, c), tenant: d.Tenant(t), ctx: traced(postgres.WithActor(t.Context(), "tester"))}

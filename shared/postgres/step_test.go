@@ -187,7 +187,7 @@ func TestClaimBesideAStepThatIsGone(t *testing.T) {
 			if _, err := tx.Exec(s.ctx, "SELECT append_event($1, $2, NULL, 'test.told', NULL, '{}')", s.tenant, r.ID); err != nil {
 				t.Fatal(err)
 			}
-			var claims []*postgres.Claim
+			var claims []postgres.Claimed
 			done := make(chan error, 1)
 			go func() {
 				var err error
@@ -201,7 +201,7 @@ func TestClaimBesideAStepThatIsGone(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Fatalf("ClaimSteps() = %v, want the claim of a step", err)
 			}
-			if got := fmt.Sprint(claims[0] != nil, claims[1] != nil); got != fmt.Sprint(last, !last) {
+			if got := fmt.Sprint(claims[0].Claim != nil, claims[1].Claim != nil); got != fmt.Sprint(last, !last) {
 				t.Errorf("ClaimSteps() claimed %s, want %t %t", got, last, !last)
 			}
 			s.wantSound(t)

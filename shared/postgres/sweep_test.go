@@ -349,8 +349,8 @@ func TestSuspectsRunAlone(t *testing.T) {
 			t.Fatalf("ClaimSteps(%v) = %v", steps, err)
 		}
 		for _, c := range claims {
-			if c != nil {
-				ids = append(ids, c.StepID)
+			if c.Claim != nil {
+				ids = append(ids, c.Claim.StepID)
 			}
 		}
 		return ids
@@ -389,7 +389,7 @@ func TestSuspectsRunAlone(t *testing.T) {
 			claims, err := s.ClaimSteps(s.ctx, list, idle, ttl)
 			if err != nil {
 				t.Errorf("ClaimSteps() = %v", err)
-			} else if claims[0] != nil {
+			} else if claims[0].Claim != nil {
 				n.Add(1)
 			}
 		})

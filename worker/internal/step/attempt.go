@@ -52,11 +52,21 @@ func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	if ok, err := w.admit(ctx, j); !ok {
 		return err
 	}
-	a := &attempt{Worker: w, job: j}
 	sent := time.Now()
-	claim, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin})
-	if err != nil || claim == nil {
+	a := &attempt{Worker: w, job: j}
+	runID := runOf(j)
+	claimed, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{
+		Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin, Held: w.held.has(runID)})
+	if err == nil {
+		w.held.note(runID, claimed.Err)
+	}
+	switch {
+	case err != nil:
 		return err
+	case claimed.Err != nil:
+		return river.JobSnooze(snooze(j)) // the wake-up stays good, and its slot is for others
+	case claimed.Claim == nil:
+		return nil
 	}
 	defer w.evict(ctx)
 	for a != nil {
@@ -302,8 +312,10 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 		var done postgres.Finished
 		if err = a.keeper.fresh(ctx, a.claim); err == nil {
 			sent = time.Now()
+			f.Held = a.held.has(a.claim.RunID)
 			if done, err = a.finishes.call(ctx, a.claim.TenantID, *f); err == nil {
 				err = done.Err
+				a.held.note(a.claim.RunID, err)
 			}
 		}
 		if err == nil {

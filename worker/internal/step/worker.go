@@ -79,8 +79,9 @@ type Worker struct {
 	metrics   *telemetry.Metrics
 	log       *slog.Logger
 
-	claims   *group[postgres.Wake, *postgres.Claim]
+	claims   *group[postgres.Wake, postgres.Claimed]
 	finishes *group[postgres.Finish, postgres.Finished]
+	held     heldRuns
 
 	storage *storage
 	keeper  *keeper
@@ -107,7 +108,7 @@ func New(cfg Config) (*Worker, error) {
 	w.beacon = &beacon{Worker: w, host: cfg.Host, tier: cfg.Tier}
 	w.drain.told = make(chan struct{})
 	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
-	w.claims = newGroup(func(ctx context.Context, list []postgres.Wake) ([]*postgres.Claim, error) {
+	w.claims = newGroup(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
 		return w.db.ClaimSteps(ctx, list, self, w.ttl)
 	})
 	w.finishes = newGroup(func(ctx context.Context, list []postgres.Finish) ([]postgres.Finished, error) {
