@@ -11,11 +11,12 @@ import (
 )
 
 // How claims and finishes share transactions: so many transactions of each at
-// once, of one tenant only when one takes longer than patience, so many steps in
-// one at the most. After one of several steps the next few linger for company
-// (EXECUTION.md, Finish and Limits).
+// once, of which one tenant has one, or its share when they take longer than
+// patience; so many steps in one at the most. After one of several steps the next
+// few linger for company (EXECUTION.md, Finish and Limits).
 const (
-	lanes    = 2
+	lanes    = 4
+	share    = 2
 	most     = 64
 	patience = 100 * time.Millisecond
 	linger   = 2 * time.Millisecond
@@ -32,21 +33,22 @@ const (
 type group[Q, A any] struct {
 	do       func(context.Context, []Q) ([]A, error) // all of one tenant
 	lanes    int                                     // transactions at once
+	share    int                                     // of one tenant
 	most     int                                     // calls in one
 	patience time.Duration                           // until a transaction is late
 	linger   time.Duration                           // until one begins that waits for company
 	few      int                                     // that do so after one of several calls
 
 	mu      sync.Mutex
-	busy    int
+	busy    map[uuid.UUID]int  // transactions of each tenant
 	served  map[uuid.UUID]bool // tenants with a transaction that is not late
 	crowded map[uuid.UUID]int  // tenants of which so many transactions are to linger
 	waiting []*grouped[Q, A]
 }
 
 func newGroup[Q, A any](do func(context.Context, []Q) ([]A, error)) *group[Q, A] {
-	return &group[Q, A]{do: do, lanes: lanes, most: most, patience: patience, linger: linger, few: few,
-		served: map[uuid.UUID]bool{}, crowded: map[uuid.UUID]int{}}
+	return &group[Q, A]{do: do, lanes: lanes, share: share, most: most, patience: patience, linger: linger, few: few,
+		busy: map[uuid.UUID]int{}, served: map[uuid.UUID]bool{}, crowded: map[uuid.UUID]int{}}
 }
 
 type grouped[Q, A any] struct {
@@ -74,22 +76,30 @@ func (g *group[Q, A]) call(ctx context.Context, tenant uuid.UUID, ask Q) (A, err
 
 // dispatch has the tenants served that wait and need not. The caller holds mu.
 func (g *group[Q, A]) dispatch() {
-	for g.busy < g.lanes {
+	for g.running() < g.lanes {
 		tenant, waits := g.next()
 		if !waits {
 			return
 		}
-		g.busy++
+		g.busy[tenant]++
 		g.served[tenant] = true
 		go g.serve(tenant) // ends with its transaction, which its callers wait for
 	}
 }
 
-// next is the tenant that has waited longest without being served, if one does.
-// The caller holds mu.
+// running returns how many transactions are under way. The caller holds mu.
+func (g *group[Q, A]) running() (n int) {
+	for _, of := range g.busy {
+		n += of
+	}
+	return n
+}
+
+// next is the tenant that has waited longest without being served, if one does
+// and has not got its share. The caller holds mu.
 func (g *group[Q, A]) next() (tenant uuid.UUID, waits bool) {
 	for _, c := range g.waiting {
-		if !g.served[c.tenant] {
+		if !g.served[c.tenant] && g.busy[c.tenant] < g.share {
 			return c.tenant, true
 		}
 	}
@@ -106,7 +116,9 @@ func (g *group[Q, A]) serve(tenant uuid.UUID) {
 	})
 	g.run(batch[0].ctx, batch)
 	g.mu.Lock()
-	g.busy--
+	if g.busy[tenant]--; g.busy[tenant] == 0 {
+		delete(g.busy, tenant)
+	}
 	if late.Stop() { // else it has left the tenant to the next one, or is about to
 		delete(g.served, tenant)
 	}

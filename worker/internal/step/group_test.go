@@ -114,11 +114,56 @@ func TestGroupGathers(t *testing.T) {
 			calls.Wait()
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			if g.busy != 0 || len(g.waiting) != 0 {
-				t.Errorf("%d lanes are busy and %d calls wait, want none", g.busy, len(g.waiting))
+			if g.running() != 0 || len(g.waiting) != 0 {
+				t.Errorf("%d lanes are busy and %d calls wait, want none", g.running(), len(g.waiting))
 			}
 		})
 	}
+}
+
+// However late the transactions of a tenant are, it has its share of the lanes: the
+// others are for the other tenants.
+func TestGroupShares(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		greedy, modest := uuid.New(), uuid.New()
+		locked := make(chan struct{})
+		running, most := 0, 0
+		var lock sync.Mutex
+		count := func(n int) {
+			lock.Lock()
+			defer lock.Unlock()
+			running += n
+			most = max(most, running)
+		}
+		g := newGroup(func(_ context.Context, asks []uuid.UUID) ([]uuid.UUID, error) {
+			if asks[0] == greedy {
+				count(1)
+				<-locked
+				count(-1)
+			}
+			return asks, nil
+		})
+		var calls sync.WaitGroup
+		for range 10 {
+			calls.Go(func() { g.call(t.Context(), greedy, greedy) }) //nolint:errcheck // it has none
+			time.Sleep(2 * g.patience)
+		}
+		began := time.Now()
+		for range 10 {
+			if got, err := g.call(t.Context(), modest, modest); got != modest || err != nil {
+				t.Errorf("call() of another tenant = %v, %v", got, err)
+			}
+		}
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("another tenant waited %v, want not at all", waited)
+		}
+		close(locked)
+		calls.Wait()
+		if most != g.share || most >= g.lanes {
+			t.Errorf("one tenant had %d of %d lanes, want its share of %d", most, g.lanes, g.share)
+		}
+	})
 }
 
 // A call that comes alone does not wait for company. After a transaction of several
@@ -166,8 +211,8 @@ func TestGroupLingers(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("transactions at %v, want %v", got, want)
 		}
-		if len(g.served)+len(g.crowded)+len(g.waiting)+g.busy != 0 {
-			t.Errorf("it keeps %d served and %d crowded tenants, %d calls and %d busy lanes, want none", len(g.served), len(g.crowded), len(g.waiting), g.busy)
+		if len(g.served)+len(g.crowded)+len(g.waiting)+len(g.busy) != 0 {
+			t.Errorf("it keeps %d served, %d crowded and %d busy tenants and %d calls, want none", len(g.served), len(g.crowded), len(g.busy), len(g.waiting))
 		}
 	})
 }
