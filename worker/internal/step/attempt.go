@@ -35,6 +35,7 @@ func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/step")
 type attempt struct {
 	*Worker
 	job   *river.Job[job.Step]
+	began time.Time // when the job did, or the one that was going on with this step
 	claim *postgres.Claim
 	start start
 	space *workspace     // nil for tools that see no files
@@ -49,11 +50,13 @@ type attempt struct {
 func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	w.metrics.WorkerSlots.Add(1, j.Queue, "used")
 	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
+	w.used[j.Queue].Add(1)
+	defer w.used[j.Queue].Add(-1)
 	if ok, err := w.admit(ctx, j); !ok {
 		return err
 	}
 	sent := time.Now()
-	a := &attempt{Worker: w, job: j}
+	a := &attempt{Worker: w, job: j, began: sent}
 	runID := runOf(j)
 	claimed, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{
 		Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin, Held: w.held.has(runID)})
@@ -292,9 +295,9 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 // finish records the outcome. While the database does not answer it tries again
 // for as long as the lease may hold; an attempt that was recorded without our
 // learning of it is not recorded twice. An outcome that the database refuses for good
-// becomes a failure that says so. Unless the worker drains or the queue is paused, the
-// same transaction takes a successor that became ready: that is the next attempt, and
-// sent is when its lease was asked for.
+// becomes a failure that says so. If the job may go on, the same transaction takes a
+// successor that became ready: that is the next attempt, and sent is when its lease
+// was asked for.
 func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt, sent time.Time, err error) {
 	job := trace.SpanContextFromContext(ctx) // the attempts of one job are all under its span
 	ctx, span := tracer().Start(ctx, "finish")
@@ -302,11 +305,10 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 	f.Span = span.SpanContext()
 	isRefusal := false // f says that the outcome was refused
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		next = &attempt{Worker: a.Worker, job: a.job}
+		next = &attempt{Worker: a.Worker, job: a.job, began: a.began}
 		f.Chain = nil
 		f.Reason = a.redactor.String(sieve.Clean(f.Reason)) // which may quote what the step did
-		spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
-		if f.Outcome == "succeed" && !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil {
+		if f.Outcome == "succeed" && a.mayGoOn() {
 			f.Chain = &postgres.Chain{Queue: a.job.Queue, JobID: a.job.ID, Span: job, Pre: next.begin}
 		}
 		var done postgres.Finished
@@ -347,6 +349,21 @@ func (a *attempt) unrecordable(f postgres.Finish, refusal error) postgres.Finish
 		Claim: a.claim, Span: f.Span, Outcome: "fail", FailureClass: run.ClassInvalid, Reason: "what it came to cannot be recorded: " + why,
 		ExitCode: f.ExitCode, Usage: f.Usage,
 	}
+}
+
+// turn is how long a job may go on with further steps while others may be waiting
+// for its slot.
+const turn = 100 * time.Millisecond
+
+// mayGoOn reports whether the job may take a further step: not while the worker
+// drains, the queue is paused or storage is away, nor when it has had its turn and all
+// slots of the queue are taken, so that a long run does not keep one from others for
+// ever.
+func (a *attempt) mayGoOn() bool {
+	spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
+	full := a.used[a.job.Queue].Load() >= int64(a.concurrency)
+	return !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil &&
+		(!full || time.Since(a.began) < turn)
 }
 
 // finished notes what a recorded finish came to, and returns next if it was

@@ -82,6 +82,7 @@ type Worker struct {
 	claims   *group[postgres.Wake, postgres.Claimed]
 	finishes *group[postgres.Finish, postgres.Finished]
 	held     heldRuns
+	used     map[string]*atomic.Int64 // slots, by queue
 
 	storage *storage
 	keeper  *keeper
@@ -119,7 +120,9 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
+	w.used = make(map[string]*atomic.Int64, len(cfg.Queues))
 	for _, q := range cfg.Queues {
+		w.used[q] = new(atomic.Int64)
 		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency}
 		if q == run.ReviewQueue {
 			queue.FetchPollInterval = 500 * time.Millisecond // a model takes seconds anyway
