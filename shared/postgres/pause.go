@@ -144,7 +144,7 @@ func (db *DB) wakeParked(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, name 
 	var parent string
 	if _, err := pgx.ForEachRow(rows, []any{&s.ID, &runID, &s.WakeSeq, &parent}, func() error {
 		meta, err := json.Marshal(map[string]string{job.MetaRunID: run.RunID.Format(runID), "traceparent": parent})
-		params = append(params, s.job(tenant, meta))
+		params = append(params, s.job(tenant, meta, len(params)))
 		return err
 	}); err != nil || len(params) == 0 {
 		return 0, err

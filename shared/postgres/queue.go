@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -44,7 +45,7 @@ type readyStep struct {
 // Every method that may ready steps ends with it, before the commit.
 func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
-		SELECT s.id, s.wake_seq, s.queue, r.traceparent
+		SELECT s.id, s.wake_seq, s.queue, r.traceparent, (SELECT nofx.count_ready())
 		FROM nofx.step s JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
 		WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'ready' AND s.job_id IS NULL AND s.ready_at <= clock_timestamp()
 			AND r.state <> 'paused'
@@ -54,20 +55,56 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 	}
 	var ready []readyStep
 	var parent string
+	var readySteps int
 	var s readyStep
-	if _, err := pgx.ForEachRow(rows, []any{&s.ID, &s.WakeSeq, &s.Queue, &parent}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&s.ID, &s.WakeSeq, &s.Queue, &parent, &readySteps}, func() error {
 		ready = append(ready, s)
 		return nil
 	}); err != nil {
 		return err
 	}
-	return db.enqueue(ctx, tx, tenant, runID, parent, ready)
+	return db.enqueue(ctx, tx, tenant, runID, parent, ready, readySteps)
+}
+
+// priority returns River's priority of a job before which so many ready steps of
+// its tenant came: the more they are, the later its turn, so that a tenant that
+// wants little need not wait for one that wants much. What waits long because of
+// that is promoted; see [DB.PromoteJobs].
+func priority(before int) int {
+	switch {
+	case before < 4:
+		return 1
+	case before < 32:
+		return 2
+	case before < 256:
+		return 3
+	}
+	return 4
+}
+
+// PromoteJobs has the job of each queue that has waited longest, and longer than
+// most, go before all others, unless one does already: so none waits for ever.
+func (db *DB) PromoteJobs(ctx context.Context, most time.Duration) error {
+	_, err := across(ctx, db, pgx.RowTo[int64], `
+		UPDATE river.river_job SET priority = 1 WHERE id IN (
+			SELECT o.id FROM unnest($1::text[]) AS q (name), LATERAL (
+				SELECT j.id FROM generate_series(2, 4) AS p (n), LATERAL (
+					SELECT w.id, w.scheduled_at FROM river.river_job w
+					WHERE w.state = 'available' AND w.queue = q.name AND w.priority = p.n AND w.scheduled_at < clock_timestamp() - $2::interval
+					ORDER BY w.scheduled_at, w.id LIMIT 1) AS j
+				WHERE NOT EXISTS (SELECT FROM river.river_job f
+					WHERE f.state = 'available' AND f.queue = q.name AND f.priority = 1 AND f.scheduled_at < clock_timestamp() - $2::interval)
+				ORDER BY j.scheduled_at LIMIT 1) AS o)
+			AND state = 'available'
+		RETURNING id`, job.Queues, most)
+	return err
 }
 
 // enqueue inserts a River job for each of a run's ready steps. It carries ctx's
 // span when that is of the run's trace, else parent, the run's root context:
-// work that a later request causes stays in its own trace.
-func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, parent string, ready []readyStep) error {
+// work that a later request causes stays in its own trace. readySteps is how many
+// ready steps the tenant has with these.
+func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, parent string, ready []readyStep, readySteps int) error {
 	if len(ready) == 0 {
 		return nil
 	}
@@ -77,7 +114,7 @@ func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, p
 	}
 	params := make([]river.InsertManyParams, len(ready))
 	for i, s := range ready {
-		params[i] = s.job(tenant, meta)
+		params[i] = s.job(tenant, meta, readySteps-len(ready)+i)
 	}
 	if err := db.insertJobs(inTrace(ctx, parent), tx, params); err != nil {
 		return fmt.Errorf("enqueue %d steps of run %s: %w", len(params), runID, err)
@@ -85,9 +122,10 @@ func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, p
 	return nil
 }
 
-func (s readyStep) job(tenant uuid.UUID, meta []byte) river.InsertManyParams {
+// job is the River job that wakes s, before which so many ready steps of its tenant came.
+func (s readyStep) job(tenant uuid.UUID, meta []byte, before int) river.InsertManyParams {
 	opts := job.Step{}.InsertOpts()
-	opts.Queue, opts.Metadata = s.Queue, meta
+	opts.Queue, opts.Metadata, opts.Priority = s.Queue, meta, priority(before)
 	return river.InsertManyParams{Args: job.Step{TenantID: tenant, StepID: s.ID, WakeSeq: s.WakeSeq}, InsertOpts: &opts}
 }
 

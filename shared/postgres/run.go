@@ -44,7 +44,9 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 			return err
 		}
 		var readyAt []time.Time
-		if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at FROM nofx.create_run($1, $2)", header, rows).Scan(&r.CreatedAt, &r.Deadline, &readyAt); err != nil {
+		var readySteps int
+		if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, ready_steps FROM nofx.create_run($1, $2)", header, rows).
+			Scan(&r.CreatedAt, &r.Deadline, &readyAt, &readySteps); err != nil {
 			return err
 		}
 		var ready []readyStep
@@ -56,7 +58,7 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 			}
 		}
 		r.EventSeq = int64(1 + len(ready))
-		return db.enqueue(ctx, tx, tenant, r.ID, r.Traceparent, ready)
+		return db.enqueue(ctx, tx, tenant, r.ID, r.Traceparent, ready, readySteps)
 	})
 	return r, steps, err
 }

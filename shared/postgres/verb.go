@@ -16,9 +16,19 @@ type Verb struct {
 }
 
 // CancelRun ends a live run and all of it that has not ended; steps that run
-// lose their lease. A run that has ended is fault.Conflict (illegal-transition).
-func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
-	return db.verb(ctx, tenant, id, "SELECT nofx.end_run($1, 'cancel', $2, $3, 'cancelled')", v)
+// lose their lease, and jobs that nobody has taken go. A run that has ended is fault.Conflict (illegal-transition).
+func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (r run.Run, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.end_run($1, 'cancel', $2, $3, 'cancelled')", id, nullable(v.Reason), v.Version); err != nil {
+			return err
+		}
+		// An array, since for a join the planner may choose to read the whole table.
+		queue(tx, `DELETE FROM river.river_job WHERE state = 'available' AND id = ANY (ARRAY(
+			SELECT job_id FROM nofx.step WHERE tenant_id = $1 AND run_id = $2 AND state = 'cancelled' AND job_id IS NOT NULL))`, tenant, id)
+		r, err = oneRun(ctx, tx, tenant, id)
+		return err
+	})
+	return r, err
 }
 
 // PauseRun keeps workers from claiming steps of a live run. Steps that run may

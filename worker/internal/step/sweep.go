@@ -17,9 +17,10 @@ import (
 
 // Settings of a sweep (EXECUTION.md, Leases and fences).
 const (
-	sweepEvery = time.Second
-	sweepRows  = 200
-	lostAfter  = 5 * time.Second
+	sweepEvery   = time.Second
+	sweepRows    = 200
+	lostAfter    = 5 * time.Second
+	promoteAfter = time.Minute
 )
 
 // sweeper moves what nobody else will: expired leases, due retries, waits and
@@ -87,7 +88,8 @@ func (s *sweeper) pass(ctx context.Context) error {
 	parkedErr := s.db.WakeParked(ctx)
 	_, err := s.db.DeleteExpired(ctx, sweepRows)
 	_, strayErr := s.db.EndStrayJobs(ctx, sweepRows)
-	return errors.Join(failed, parkedErr, err, strayErr)
+	promoteErr := s.db.PromoteJobs(ctx, promoteAfter)
+	return errors.Join(failed, parkedErr, err, strayErr, promoteErr)
 }
 
 func (s *sweeper) one(ctx context.Context, d postgres.Due) error {
