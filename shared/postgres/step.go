@@ -58,6 +58,16 @@ func (db *DB) Steps(ctx context.Context, tenant, runID uuid.UUID, afterIndex, li
 	return list, err
 }
 
+// CountSteps returns how many steps a run has, by its id or that of a step of it; 0
+// when there is none.
+func (db *DB) CountSteps(ctx context.Context, tenant, id uuid.UUID) (n int, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT coalesce(max(idx) + 1, 0) FROM nofx.step
+			WHERE tenant_id = $1 AND run_id = coalesce((SELECT s.run_id FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = $2), $2)`, tenant, id).Scan(&n)
+	})
+	return n, err
+}
+
 // Step is one step with its attempts in order, or fault.NotFound.
 func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attempts []run.Attempt, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {

@@ -20,7 +20,7 @@ type settings struct {
 	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" doc:"networks of the proxies before the gateway, as 10.0.0.0/8, separated by commas; their X-Forwarded-For says who calls, so that one caller's wrong keys are not counted against all"`
 	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" doc:"connections to the database at most"`
 	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
-	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many but of one at least; 0: no limit"`
+	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many but of one at least; one that creates, cancels, resumes or retries counts as one more for every 10 steps of the run; 0: no limit"`
 	TenantRate    float64        `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" doc:"the same of all keys of a tenant"`
 	Streams       int            `env:"NOFX_LIMIT_STREAMS" envDefault:"50" doc:"streams of one API key at once; 0: no limit"`
 	TenantStreams int            `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" doc:"the same of all keys of a tenant"`

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -262,6 +263,61 @@ func TestSlowRates(t *testing.T) {
 		if _, ok := b.take("x"); !ok {
 			t.Errorf("rate %g: refused after the wait of %s that it asked for", rate, wait)
 		}
+	}
+}
+
+// TestWeights checks that requests weigh by the steps that they touch, and that
+// what is owed for a heavy one is paid before the next.
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	g := newGatewayAlone(t, func(c *Config) { c.Rate, c.TenantRate = 0.01, 0 }) // a token in 100 s, a burst of one
+	steps := make([]string, 3*stepsPerToken)
+	for i := range steps {
+		steps[i] = fmt.Sprintf(`{"name": "s%d", "tool": "sleep", "inputs": {"duration_s": 0}}`, i)
+	}
+	id := ""
+	for _, tc := range []struct {
+		verb, body string
+		heavy      bool
+	}{
+		{"", `{"plan": {"goal": "g", "steps": [` + strings.Join(steps, ",") + `]}}`, true},
+		{"/pause", "", false},
+		{"/cancel", "", true},
+		{"/resume", "", true},
+	} {
+		key := header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleAdmin)}
+		path := "/api/runs" + id + tc.verb
+		r := g.do("POST", path, tc.body, key)
+		if r.status >= 300 {
+			t.Fatalf("POST %s = %d %s, want success: a request that has its token may owe the others", path, r.status, r.body)
+		}
+		if id == "" {
+			id = "/" + decodeAs[api.CreatedRun](t, r).Run.ID
+		}
+		next := g.get("/api/whoami", key)
+		g.want(next, http.StatusTooManyRequests, "rate-limited")
+		if wait, err := strconv.Atoi(next.header.Get("Retry-After")); err != nil || (wait > 100) != tc.heavy {
+			t.Errorf("after POST %s, Retry-After = %d s, %v; want more than 100: %v", path, wait, err, tc.heavy)
+		}
+	}
+
+	now := time.Unix(1000, 0)
+	b := newBuckets(100, 200)
+	b.now = func() time.Time { return now }
+	for i, want := range []struct {
+		tokens int
+		wait   time.Duration // 0: they were taken
+	}{{100, 0}, {150, 0}, {1, 510 * time.Millisecond}, {1_000_000, 510 * time.Millisecond}} {
+		if wait, ok := b.owe("x", want.tokens); ok != (want.wait == 0) || wait.Round(time.Millisecond) != want.wait {
+			t.Errorf("owe %d of %d tokens = %v, %v, want %v", i, want.tokens, wait, ok, want.wait)
+		}
+	}
+	now = now.Add(time.Second)
+	if _, ok := b.owe("x", 1_000_000); !ok {
+		t.Error("owe(1,000,000) of a bucket that owes nothing was refused")
+	}
+	if wait, ok := b.take("x"); ok || wait.Round(time.Millisecond) != 2010*time.Millisecond {
+		t.Errorf("take after it = %v, %v, want a burst and a token to be waited for, 2.01s", wait, ok)
 	}
 }
 

@@ -54,6 +54,9 @@ func (s *Server) retry(c echo.Context, p *Principal, cascade bool, why *string) 
 }
 
 func (s *Server) retryOne(ctx context.Context, p *Principal, id uuid.UUID, cascade bool, reason string) (api.StepAnswer, error) {
+	if err := s.weighRun(ctx, p, id); err != nil {
+		return api.StepAnswer{}, err
+	}
 	step, r, err := s.Store.RetryStep(ctx, p.Tenant, id, cascade, p.reason(reason))
 	if err != nil {
 		return api.StepAnswer{}, err
@@ -113,6 +116,9 @@ func (s *Server) requeueDeadLetters(c echo.Context, p *Principal) error {
 		a, err := s.retryOne(ctx, p, l.Step.ID, true, reason)
 		if errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
 			continue // somebody was quicker
+		}
+		if errors.Is(err, fault.RateLimited) && len(out.Requeued) > 0 {
+			break // the next request is told
 		}
 		if err != nil {
 			return err

@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"context"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"nofx.dev/shared/fault"
 )
@@ -30,17 +33,27 @@ func newBuckets(rate, burst float64) *buckets {
 }
 
 // take takes a token of name's bucket, or says how long to wait for one.
-func (b *buckets) take(name string) (wait time.Duration, ok bool) {
+func (b *buckets) take(name string) (wait time.Duration, ok bool) { return b.spend(name, 1, 1) }
+
+// owe takes more tokens for a request that has taken one, whether they are there or
+// not: what lacks, a burst of them at most, must come back before the next is taken.
+// It says how long to wait where others owe already.
+func (b *buckets) owe(name string, tokens int) (wait time.Duration, ok bool) {
+	return b.spend(name, tokens, 0)
+}
+
+// spend takes tokens of a bucket that has as many as least.
+func (b *buckets) spend(name string, tokens int, least float64) (wait time.Duration, ok bool) {
 	if b.rate <= 0 {
 		return 0, true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have := b.have(name)
-	if have.tokens < 1 {
+	if have.tokens < least {
 		return b.until(have), false
 	}
-	have.tokens--
+	have.tokens = max(have.tokens-float64(tokens), -b.burst)
 	if len(b.m) >= bucketsMost {
 		b.sweep()
 	}
@@ -82,11 +95,37 @@ func (b *buckets) sweep() {
 	}
 }
 
+// stepsPerToken is how many steps of a run weigh as much as a request by itself.
+// To create, cancel or resume a thousand costs the database what a hundred small
+// requests and more do.
+const stepsPerToken = 10
+
 // throttle takes a token of the caller's key and one of its tenant.
-func (s *Server) throttle(p *Principal) error {
-	wait, ok := s.rate.take(p.Key.String())
+func (s *Server) throttle(p *Principal) error { return s.limited(p, (*buckets).take) }
+
+// weigh has the caller's key and its tenant owe what a request costs beside itself,
+// by the steps that the run has which it changes.
+func (s *Server) weigh(p *Principal, steps int) error {
+	tokens := steps / stepsPerToken
+	if tokens == 0 {
+		return nil
+	}
+	return s.limited(p, func(b *buckets, name string) (time.Duration, bool) { return b.owe(name, tokens) })
+}
+
+// weighRun is weigh by the steps of a run, or of the run of a step.
+func (s *Server) weighRun(ctx context.Context, p *Principal, id uuid.UUID) error {
+	steps, err := s.Store.CountSteps(ctx, p.Tenant, id)
+	if err != nil {
+		return err
+	}
+	return s.weigh(p, steps)
+}
+
+func (s *Server) limited(p *Principal, take func(b *buckets, name string) (time.Duration, bool)) error {
+	wait, ok := take(s.rate, p.Key.String())
 	if ok {
-		wait, ok = s.shared.take(p.Tenant.String())
+		wait, ok = take(s.shared, p.Tenant.String())
 	}
 	if ok {
 		return nil

@@ -51,6 +51,9 @@ func (s *Server) createRun(c echo.Context, p *Principal) error {
 
 // startRun creates a run of a normalised plan and makes the answer that says so.
 func (s *Server) startRun(ctx context.Context, r *http.Request, p *Principal, project string, plan run.Plan, span trace.Span) (postgres.Answer, error) {
+	if err := s.weigh(p, len(plan.Steps)); err != nil {
+		return postgres.Answer{}, err
+	}
 	made, steps, err := s.Store.CreateRun(ctx, p.Tenant, postgres.NewRun{
 		Project: project, Plan: plan, CorrelationID: r.Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
 	})

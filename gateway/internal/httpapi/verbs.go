@@ -19,21 +19,27 @@ import (
 
 // cancelRun ends a run and all of it that has not ended.
 func (s *Server) cancelRun(c echo.Context, p *Principal) error {
-	return s.verb(c, p, s.Store.CancelRun)
+	return s.verb(c, p, true, s.Store.CancelRun)
 }
 
 // pauseRun lets no further step of a run start.
-func (s *Server) pauseRun(c echo.Context, p *Principal) error { return s.verb(c, p, s.Store.PauseRun) }
+func (s *Server) pauseRun(c echo.Context, p *Principal) error {
+	return s.verb(c, p, false, s.Store.PauseRun)
+}
 
 // resumeRun lets a paused run go on, or one that failed or was cancelled.
 func (s *Server) resumeRun(c echo.Context, p *Principal) error {
-	return s.verb(c, p, s.Store.ResumeRun)
+	return s.verb(c, p, true, s.Store.ResumeRun)
 }
 
 // retryRun has what failed run again.
-func (s *Server) retryRun(c echo.Context, p *Principal) error { return s.verb(c, p, s.Store.RetryRun) }
+func (s *Server) retryRun(c echo.Context, p *Principal) error {
+	return s.verb(c, p, true, s.Store.RetryRun)
+}
 
-func (s *Server) verb(c echo.Context, p *Principal, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
+// verb has done what somebody wants of a run. heavy says that it changes the run's
+// steps as well.
+func (s *Server) verb(c echo.Context, p *Principal, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -50,6 +56,11 @@ func (s *Server) verb(c echo.Context, p *Principal, do func(context.Context, uui
 		return err
 	}
 	ctx := c.Request().Context()
+	if heavy {
+		if err := s.weighRun(ctx, p, id); err != nil {
+			return err
+		}
+	}
 	r, err := do(ctx, p.Tenant, id, postgres.Verb{Reason: p.reason(reason), Version: version})
 	if err != nil {
 		return err
