@@ -88,21 +88,97 @@ var invariants = []invariant{
 		SELECT s.id::text FROM nofx.step_dep d JOIN nofx.step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
 		JOIN nofx.step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
 		WHERE s.started_at < n.finished_at AND n.state = 'succeeded' OR s.started_at IS NOT NULL AND n.started_at IS NULL`},
-	{"I21 a gate is decided once, and nothing that depends on it starts before", `
-		SELECT s.id::text || ' before gate ' || g.id FROM nofx.gate g JOIN nofx.step_dep d ON (d.tenant_id, d.needs) = (g.tenant_id, g.step_id)
-		JOIN nofx.step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id) WHERE s.started_at < g.decided_at AND g.state IN ('passed', 'waived')`},
+	{"I21 nothing that depends on a gate starts before it was decided", `
+		SELECT s.id::text || ' ' || s.started_at || ' before ' || g.decided_at FROM nofx.step_dep d JOIN nofx.step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
+		JOIN (SELECT tenant_id, step_id, min(decided_at) AS decided_at FROM nofx.gate WHERE state IN ('passed', 'waived') GROUP BY tenant_id, step_id) g
+			ON (g.tenant_id, g.step_id) = (d.tenant_id, d.needs) -- the first of several rounds
+		WHERE s.started_at < g.decided_at`},
 	{"a lease belongs to a running step and its fence", `
 		SELECT l.step_id::text FROM nofx.step_lease l JOIN nofx.step s ON (s.tenant_id, s.id) = (l.tenant_id, l.step_id)
 		WHERE s.state <> 'running' OR l.fence <> s.fence`},
+	{"a running step has the lease of its fence", `
+		SELECT s.id::text FROM nofx.step s WHERE s.state = 'running' AND NOT EXISTS (
+			SELECT FROM nofx.step_lease l WHERE (l.tenant_id, l.step_id, l.fence) = (s.tenant_id, s.id, s.fence))`},
+	{"an attempt is open as long as its lease is there", `
+		SELECT a.step_id::text || ' fence ' || a.fence || ' ended ' || coalesce(a.ended_at::text, 'never') FROM nofx.attempt a
+		WHERE (a.ended_at IS NULL) <> EXISTS (SELECT FROM nofx.step_lease l WHERE (l.tenant_id, l.step_id, l.fence) = (a.tenant_id, a.step_id, a.fence))`},
+	{"a run counts its steps", `
+		SELECT r.id::text || ' ' || r.state FROM nofx.run r LEFT JOIN nofx.step s ON (s.tenant_id, s.run_id) = (r.tenant_id, r.id)
+		GROUP BY r.tenant_id, r.id
+		HAVING (r.pending_steps, r.ready_steps, r.running_steps, r.retrying_steps, r.waiting_steps, r.failed_steps) <> (
+			count(*) FILTER (WHERE s.state = 'pending'), count(*) FILTER (WHERE s.state = 'ready'), count(*) FILTER (WHERE s.state = 'running'),
+			count(*) FILTER (WHERE s.state = 'retrying'), count(*) FILTER (WHERE s.state = 'waiting'), count(*) FILTER (WHERE s.state = 'failed'))`},
+	{"I3 a live run has a step that moves it, or one that waits", `
+		SELECT r.id::text || ' ' || r.state FROM nofx.run r
+		WHERE r.state IN ('queued', 'running') AND r.ready_steps + r.running_steps + r.retrying_steps = 0
+			OR r.state = 'waiting' AND r.waiting_steps = 0
+			OR r.state = 'paused' AND r.pending_steps + r.ready_steps + r.running_steps + r.retrying_steps + r.waiting_steps = 0`},
+	{"a step that waits has a wait with a deadline", `
+		SELECT s.id::text FROM nofx.step s WHERE s.state = 'waiting' AND (s.wait_until IS NULL OR NOT EXISTS (
+			SELECT FROM nofx.wait w WHERE (w.tenant_id, w.step_id) = (s.tenant_id, s.id)))`},
+	{"no run waits although a step of it has failed for good", `
+		SELECT r.id::text || ' ' || s.name FROM nofx.run r JOIN nofx.step s ON (s.tenant_id, s.run_id) = (r.tenant_id, r.id)
+		WHERE r.state = 'waiting' AND s.state = 'failed'`},
+	{"no run has begun to wait although a step of it had failed for good", `
+		SELECT w.run_id::text || '.' || w.seq || ': ' || s.name || ' had failed in ' || x.seq FROM nofx.event w, LATERAL (
+			SELECT DISTINCT ON (e.step_id) e.step_id, e.to_state, e.seq FROM nofx.event e
+			WHERE (e.tenant_id, e.run_id) = (w.tenant_id, w.run_id) AND e.seq < w.seq AND e.type LIKE 'step.%' AND e.event IS NOT NULL
+			ORDER BY e.step_id, e.seq DESC) x
+		JOIN nofx.step s ON s.id = x.step_id WHERE w.type = 'run.waiting' AND x.to_state = 'failed'`},
+	{"a pending step counts what it waits for, and waits for something", `
+		SELECT s.id::text || ' ' || s.name || ' ' || s.deps_left FROM nofx.step s WHERE s.state = 'pending' AND (s.deps_left = 0 OR s.deps_left <> (
+			SELECT count(*) FROM nofx.step_dep d JOIN nofx.step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
+			WHERE (d.tenant_id, d.step_id) = (s.tenant_id, s.id) AND n.state <> 'succeeded'))`},
+	{"I16 I17 a row has its parent, in its own tenant", `
+		SELECT 'step ' || s.id FROM nofx.step s LEFT JOIN nofx.run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id) WHERE r.id IS NULL
+		UNION ALL SELECT 'dependency of ' || d.step_id FROM nofx.step_dep d LEFT JOIN nofx.step s ON (s.tenant_id, s.run_id, s.id) = (d.tenant_id, d.run_id, d.step_id)
+			LEFT JOIN nofx.step n ON (n.tenant_id, n.run_id, n.id) = (d.tenant_id, d.run_id, d.needs) WHERE s.id IS NULL OR n.id IS NULL
+		UNION ALL SELECT 'attempt of ' || a.step_id FROM nofx.attempt a LEFT JOIN nofx.step s ON (s.tenant_id, s.id) = (a.tenant_id, a.step_id) WHERE s.id IS NULL
+		UNION ALL SELECT 'wait of ' || w.step_id FROM nofx.wait w LEFT JOIN nofx.step s ON (s.tenant_id, s.id) = (w.tenant_id, w.step_id) WHERE s.id IS NULL
+		UNION ALL SELECT 'log of ' || c.step_id FROM nofx.log_chunk c LEFT JOIN nofx.step s ON (s.tenant_id, s.id) = (c.tenant_id, c.step_id) WHERE s.id IS NULL
+		UNION ALL SELECT 'event of ' || e.run_id FROM nofx.event e LEFT JOIN nofx.run r ON (r.tenant_id, r.id) = (e.tenant_id, e.run_id)
+			LEFT JOIN nofx.step s ON (s.tenant_id, s.run_id, s.id) = (e.tenant_id, e.run_id, e.step_id) WHERE r.id IS NULL OR e.step_id IS NOT NULL AND s.id IS NULL
+		UNION ALL SELECT 'checkpoint ' || c.id FROM nofx.checkpoint c LEFT JOIN nofx.run r ON (r.tenant_id, r.id) = (c.tenant_id, c.run_id) WHERE r.id IS NULL
+		UNION ALL SELECT 'gate ' || g.id FROM nofx.gate g LEFT JOIN nofx.step s ON (s.tenant_id, s.run_id, s.id) = (g.tenant_id, g.run_id, g.step_id) WHERE s.id IS NULL
+		UNION ALL SELECT 'effect ' || e.key FROM nofx.step_effect e LEFT JOIN nofx.step s ON (s.tenant_id, s.run_id, s.name) = (e.tenant_id, e.run_id, e.step_name) WHERE s.id IS NULL`},
+	{"I20 what a step depends on has succeeded before it is more than pending", `
+		SELECT s.id::text || ' ' || s.state || ' on ' || n.state FROM nofx.step_dep d JOIN nofx.step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
+		JOIN nofx.step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
+		WHERE s.state IN ('ready', 'running', 'waiting', 'retrying', 'succeeded') AND n.state <> 'succeeded'`},
 	{"a packed blob names an object, and so does any other", `
 		SELECT encode(b.sha256, 'hex') FROM nofx.blob b
 		WHERE NOT EXISTS (SELECT FROM nofx.object o WHERE o.tenant_id = b.tenant_id AND o.sha256 = coalesce(b.pack_sha256, b.sha256))`},
 }
 
+// invariantsAtRest are those that hold once no run is live and the queue has been
+// heard.
+var invariantsAtRest = []invariant{
+	{"I3 no run is live", `
+		SELECT r.id::text || ' ' || r.state || ': ' || string_agg(s.name || ' ' || s.state, ', ' ORDER BY s.idx) FROM nofx.run r
+		JOIN nofx.step s ON (s.tenant_id, s.run_id) = (r.tenant_id, r.id)
+		WHERE r.state IN ('queued', 'running', 'waiting') GROUP BY r.tenant_id, r.id`},
+	{"I18 no wake-up is with a worker", `
+		SELECT j.id::text || ' since ' || j.attempted_at || ' with ' || j.attempted_by[array_upper(j.attempted_by, 1)] || ', step ' || coalesce(s.state, 'gone')
+		FROM river.river_job j LEFT JOIN nofx.step s ON s.id = (j.args->>'step_id')::uuid WHERE j.state = 'running'`},
+	{"I18 no wake-up was given up while its step lives", `
+		SELECT j.id::text || ' ' || j.state || ', step ' || s.state FROM river.river_job j JOIN nofx.step s ON s.id = (j.args->>'step_id')::uuid
+			AND s.wake_seq = (j.args->>'wake_seq')::bigint
+		JOIN nofx.run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id)
+		WHERE j.state IN ('discarded', 'cancelled') AND s.state = 'ready' AND r.state IN ('queued', 'running', 'waiting')`},
+	{"a pending gate is that of a step that waits", `
+		SELECT g.id::text || ' step ' || s.state FROM nofx.gate g JOIN nofx.step s ON (s.tenant_id, s.id) = (g.tenant_id, g.step_id)
+		WHERE g.state = 'pending' AND s.state <> 'waiting'`},
+}
+
 // holdInvariants fails the test for each statement that does not hold.
 func (s *system) holdInvariants(t *testing.T) {
 	t.Helper()
-	for _, i := range invariants {
+	s.hold(t, invariants)
+}
+
+func (s *system) hold(t *testing.T, statements []invariant) {
+	t.Helper()
+	for _, i := range statements {
 		if bad := column[string](t, s.db, i.offenders); len(bad) > 0 {
 			t.Errorf("%s, but not for %d:\n%s", i.name, len(bad), strings.Join(bad[:min(len(bad), 5)], "\n"))
 		}
@@ -139,6 +215,29 @@ var mutations = []struct{ breaks, sql string }{
 	{"I19 ", `UPDATE nofx.step SET started_at = started_at - interval '1 hour' WHERE run_id = $ AND idx = 1`},
 	{"I21 ", `UPDATE nofx.gate SET decided_at = decided_at + interval '1 hour' WHERE run_id = $`},
 	{"a lease", `INSERT INTO nofx.step_lease SELECT tenant_id, id, fence, 'nobody', clock_timestamp() FROM nofx.step WHERE run_id = $ AND idx = 0`},
+	{"a running step", `UPDATE nofx.step SET state = 'running' WHERE run_id = $ AND idx = 0`},
+	{"an attempt is open", `UPDATE nofx.attempt SET ended_at = NULL WHERE step_id = (SELECT id FROM nofx.step WHERE run_id = $ AND idx = 0)`},
+	{"a run counts", `UPDATE nofx.run SET pending_steps = pending_steps + 1 WHERE id = $`},
+	{"I3 a live", `UPDATE nofx.run SET state = 'running' WHERE id = $`},
+	{"I3 a live", `UPDATE nofx.run SET state = 'paused' WHERE id = $`},
+	{"I3 no run", `UPDATE nofx.run SET state = 'waiting' WHERE id = $`},
+	{"a step that waits", `UPDATE nofx.step SET state = 'waiting', wait_until = NULL WHERE run_id = $ AND idx = 0`},
+	{"no run waits", `WITH r AS (UPDATE nofx.run SET state = 'waiting' WHERE id = $) UPDATE nofx.step SET state = 'failed' WHERE run_id = $ AND idx = 0`},
+	{"no run has", `WITH e AS (UPDATE nofx.event SET to_state = 'failed' WHERE run_id = $ AND type = 'step.succeeded')
+		UPDATE nofx.event SET type = 'run.waiting' WHERE run_id = $ AND type = 'run.succeeded'`},
+	{"a pending step", `UPDATE nofx.step SET state = 'pending', deps_left = 0 WHERE run_id = $ AND idx = 1`},
+	{"a pending step", `UPDATE nofx.step SET state = 'pending', deps_left = 7 WHERE run_id = $ AND idx = 1`},
+	{"I16 ", `DELETE FROM nofx.step WHERE run_id = $ AND idx = 0`},
+	{"I16 ", `UPDATE nofx.gate SET step_id = gen_random_uuid() WHERE run_id = $`},
+	{"I16 ", `DELETE FROM nofx.run WHERE id = $`},
+	{"I20 ", `UPDATE nofx.step SET state = 'failed' WHERE run_id = $ AND idx = 0`},
+	{"I18 no wake-up is", `UPDATE river.river_job SET state = 'running', finalized_at = NULL, attempted_at = now(), attempted_by = '{x}'
+		WHERE id IN (SELECT id FROM river.river_job LIMIT 1)`},
+	{"I18 no wake-up was", `WITH r AS (UPDATE nofx.run SET state = 'running' WHERE id = $), s AS (
+			UPDATE nofx.step SET state = 'ready' WHERE run_id = $ AND idx = 0 RETURNING id, wake_seq)
+		INSERT INTO river.river_job (kind, queue, args, max_attempts, state, finalized_at)
+		SELECT 'step', 'step', jsonb_build_object('step_id', id, 'wake_seq', wake_seq), 1, 'discarded', now() FROM s`},
+	{"a pending gate", `UPDATE nofx.gate SET state = 'pending' WHERE run_id = $`},
 	{"a packed blob", `DELETE FROM nofx.object WHERE kind = 'pack'`},
 }
 
@@ -157,7 +256,7 @@ func checkInvariants(t *testing.T, s *system, run string) {
 		changed, err := tx.Exec(ctx, strings.ReplaceAll(m.sql, "$", "'"+uuidOf(run)+"'"))
 		if err != nil || changed.RowsAffected() == 0 {
 			t.Errorf("%s: %d rows, %v, want some", m.sql, changed.RowsAffected(), err)
-		} else if !slices.ContainsFunc(invariants, func(i invariant) bool {
+		} else if !slices.ContainsFunc(slices.Concat(invariants, invariantsAtRest), func(i invariant) bool {
 			return strings.HasPrefix(i.name, m.breaks) && len(column[string](t, tx, i.offenders)) > 0
 		}) {
 			t.Errorf("%s: %q holds all the same", m.sql, m.breaks)

@@ -71,11 +71,14 @@ type system struct {
 	storage *storage
 }
 
-// up starts a stack for the test. When the test ends, the stack is held against
+// up starts a stack for the test, on the servers of all unless it brings its own. When the test ends, the stack is held against
 // the invariants, stopped, and its logs are searched for panics and data races.
 func up(t *testing.T, cfg harness.Config) *system {
 	t.Helper()
-	cfg.Servers, cfg.Binaries, cfg.Dir = servers, programs, t.TempDir()
+	if cfg.Servers == nil {
+		cfg.Servers = servers
+	}
+	cfg.Binaries, cfg.Dir = programs, t.TempDir()
 	cfg.WorkerEnv = with(map[string]string{"NOFX_DRAIN_GRACE": "2s"}, cfg.WorkerEnv)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

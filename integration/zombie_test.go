@@ -3,7 +3,6 @@ package integration_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -150,8 +149,18 @@ func scriptOf(t *testing.T, pid int, mark string) bool {
 	return false
 }
 
-// metric reads the value of a metric without labels.
+// metric reads the value of a metric; name has its labels, if any.
 func metric(t *testing.T, url, name string) float64 {
+	t.Helper()
+	v, ok := metricIfAny(t, url, name)
+	if !ok {
+		t.Fatalf("%s has no metric %s", url, name)
+	}
+	return v
+}
+
+// metricIfAny is metric for one that is not there before its first event.
+func metricIfAny(t *testing.T, url, name string) (v float64, ok bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -171,9 +180,11 @@ func metric(t *testing.T, url, name string) float64 {
 			if err != nil {
 				t.Fatalf("%s of %s = %q", name, url, value)
 			}
-			return v
+			return v, true
 		}
 	}
-	t.Fatalf("%s has no metric %s: %v", url, name, fmt.Sprint(lines.Err()))
-	return 0
+	if err := lines.Err(); err != nil {
+		t.Fatalf("GET %s breaks off: %v", url, err)
+	}
+	return 0, false
 }
