@@ -29,7 +29,7 @@ func (s feedState) current() int32 { return s.epochs[len(s.epochs)-1].id }
 // head is behind all transactions that have ended.
 func (s feedState) head() FeedCursor { return FeedCursor{Epoch: s.current(), XID: s.horizon} }
 
-// resume is the place of a cursor in the feed as it is now.
+// resume returns the place of a cursor in the feed as it is now.
 func (s feedState) resume(c FeedCursor) (FeedCursor, error) {
 	oldest := FeedCursor{Epoch: s.current()}
 	if s.pruned > 0 {
@@ -114,7 +114,7 @@ type Gap struct {
 	From   FeedCursor
 }
 
-// GapOf is the gap behind the cursor that err refuses, and false for any other error.
+// GapOf returns the gap behind the cursor that err refuses, and false for any other error.
 func GapOf(err error) (Gap, bool) {
 	e, ok := errors.AsType[*fault.Error](err)
 	if !ok {
@@ -131,7 +131,7 @@ func OldestKept(err error) (FeedCursor, bool) {
 	return g.From, ok && g.Reason == "expired"
 }
 
-// expired is the error of a cursor that has lost events by retention.
+// expired returns the error of a cursor behind which events were deleted.
 func expired(oldest FeedCursor) error {
 	return gap("expired", oldest, "events behind this cursor were deleted when their retention passed")
 }

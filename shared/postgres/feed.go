@@ -37,7 +37,8 @@ type FeedFilter struct {
 
 func (f FeedFilter) searching() bool { return len(f.Runs)+len(f.Types) > 0 || f.Project != "" }
 
-// FeedHead is the place from which on nothing is missed that commits from now.
+// FeedHead returns the place in a tenant's feed behind which everything comes that
+// commits from now on.
 func (db *DB) FeedHead(ctx context.Context, tenant uuid.UUID) (c FeedCursor, err error) {
 	err = db.feed(ctx, tenant, func(_ pgx.Tx, s feedState) error {
 		c = s.head()

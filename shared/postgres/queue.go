@@ -122,7 +122,7 @@ func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, p
 	return nil
 }
 
-// job is the River job that wakes s, before which so many ready steps of its tenant came.
+// job returns the River job that wakes s, before which so many ready steps of its tenant came.
 func (s readyStep) job(tenant uuid.UUID, meta []byte, before int) river.InsertManyParams {
 	opts := job.Step{}.InsertOpts()
 	opts.Queue, opts.Metadata, opts.Priority = s.Queue, meta, priority(before)

@@ -161,7 +161,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", value, []string{"KiB", "MiB", "GiB", "TiB"}[unit])
 }
 
-// who is a subject for people: its name, which another may have had, and itself.
+// who returns a subject as people see it: its name, which another may have had, and itself.
 func who(subject api.Subject, name *api.SubjectName) string {
 	if name == nil {
 		return subject

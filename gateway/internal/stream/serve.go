@@ -37,7 +37,7 @@ func (q *Request) source() source {
 	return source{tenant: q.Tenant, run: q.Run}
 }
 
-// filter is what a replay of a feed looks for. What it finds, wants takes.
+// filter returns what a replay of a feed looks for; wants decides on what it finds.
 func (q *Request) filter() postgres.FeedFilter {
 	return postgres.FeedFilter{Runs: q.Runs, Types: q.Types, Project: q.Project, Within: searchWithin}
 }
