@@ -285,29 +285,28 @@ var faultKinds = []faultKind{
 	}},
 }
 
-// schedule does faults of all kinds in random order, and again, until ctx ends. It
-// returns how many there were of each.
-func (f *faults) schedule(ctx context.Context, t *testing.T, rnd *rand.Rand) map[string]int {
+// schedule does faults in random order, of each kind at least one, and goes on until
+// d has passed. It returns how many there were of each.
+func (f *faults) schedule(ctx context.Context, t *testing.T, rnd *rand.Rand, d time.Duration) map[string]int {
 	done := map[string]int{}
-	var deck []faultKind
-	for {
-		hold(ctx, between(rnd, 2*time.Second, 5*time.Second))
-		if ctx.Err() != nil {
+	for began := time.Now(); ctx.Err() == nil; {
+		deck := slices.DeleteFunc(slices.Clone(faultKinds), func(k faultKind) bool { return k.local && f.postmaster == 0 })
+		for range 3 { // deaths are what happens most
+			deck = append(deck, faultKinds[0])
+		}
+		rnd.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		first := len(done) == 0
+		for _, k := range deck {
+			hold(ctx, between(rnd, time.Second, 3*time.Second))
+			if ctx.Err() != nil || !first && time.Since(began) >= d {
+				return done
+			}
+			k.do(ctx, t, f, rnd)
+			done[k.name]++
+		}
+		if time.Since(began) >= d {
 			return done
 		}
-		if len(deck) == 0 {
-			deck = slices.Clone(faultKinds)
-			for range 3 { // deaths are what happens most
-				deck = append(deck, faultKinds[0])
-			}
-			rnd.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
-		}
-		k := deck[0]
-		deck = deck[1:]
-		if k.local && f.postmaster == 0 {
-			continue
-		}
-		k.do(ctx, t, f, rnd)
-		done[k.name]++
 	}
+	return done
 }

@@ -199,9 +199,10 @@ BEGIN
 END
 $$;
 
--- Ends the River jobs of workers that are gone, but for those that carry a lease,
--- which go with it; says how many.
-CREATE FUNCTION nofx.end_stray_jobs(p_silent interval, p_limit int) RETURNS bigint
+-- Ends the River jobs that have been with a worker for p_old and carry no lease: their
+-- worker is gone, or it could not tell River that it was done. Of a step that still
+-- waits for its wake-up the look for lost ones ends the job. Says how many.
+CREATE FUNCTION nofx.end_stray_jobs(p_old interval, p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
 DECLARE
@@ -210,9 +211,9 @@ BEGIN
     UPDATE river.river_job SET state = 'cancelled', finalized_at = clock_timestamp()
     WHERE state = 'running' AND id = ANY (ARRAY(
         SELECT j.id FROM river.river_job j
-        WHERE j.state = 'running' AND j.attempted_at < clock_timestamp() - p_silent
+        WHERE j.state = 'running' AND j.kind = 'step' AND j.attempted_at < clock_timestamp() - p_old
           AND NOT j.id = ANY (ARRAY(SELECT l.job_id FROM step_lease l WHERE l.job_id IS NOT NULL))
-          AND NOT EXISTS (SELECT FROM worker w WHERE w.id = j.attempted_by[cardinality(j.attempted_by)] AND w.seen_at >= clock_timestamp() - p_silent)
+          AND NOT EXISTS (SELECT FROM step s WHERE s.tenant_id = (j.args->>'tenant_id')::uuid AND s.id = (j.args->>'step_id')::uuid AND s.state = 'ready' AND s.job_id = j.id)
         LIMIT p_limit));
     GET DIAGNOSTICS v_ended = ROW_COUNT;
     RETURN v_ended;

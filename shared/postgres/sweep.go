@@ -113,11 +113,14 @@ func (db *DB) Sweep(ctx context.Context, d Due, r SweepRules, between func() err
 	return event, err
 }
 
-// EndStrayJobs ends at most limit of the River jobs that workers left behind which
-// have been silent for too long, and returns how many. Those that carry a lease end
-// with it.
+// strayAfter is how long a job may be with a worker without a lease: before its claim,
+// and after its last finish until River has completed it.
+const strayAfter = 15 * time.Second
+
+// EndStrayJobs ends at most limit of the River jobs that are left with a worker though
+// they carry no lease any more, and returns how many.
 func (db *DB) EndStrayJobs(ctx context.Context, limit int) (int64, error) {
-	ended, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.end_stray_jobs($1, $2)", SilentAfter, limit)
+	ended, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.end_stray_jobs($1, $2)", strayAfter, limit)
 	if err != nil {
 		return 0, err
 	}
