@@ -31,7 +31,7 @@ var windows = []struct {
 	{failpoint: "after_effect", script: small},
 	{failpoint: "mid_upload", script: large},
 	{failpoint: "after_put", script: small},
-	{failpoint: "after_commit", script: small}, // the step's end is recorded, and the next step claimed with it
+	{failpoint: "after_commit", script: small}, // the step's end is recorded, and with it perhaps a claim of the next step
 }
 
 const (
@@ -66,7 +66,7 @@ func TestKill(t *testing.T) {
 		until(t, "all runs have ended after the kills in "+w.failpoint, 90*time.Second, func() bool {
 			return one[int](t, s, "SELECT count(*)::int FROM nofx.run WHERE state NOT IN ('succeeded', 'failed', 'cancelled')") == 0
 		})
-		took := s.recoveries(t, kills)
+		took := s.recoveries(t, kills, w.failpoint == "after_commit")
 		t.Logf("%-12s %d kills; from kill to the next claim: %v", w.failpoint, len(kills), took)
 		recoveries, total = append(recoveries, took...), total+len(kills)
 	}
@@ -176,14 +176,18 @@ func (s *system) deaths(t *testing.T, doomed []*harness.Process) (await func() [
 	}
 }
 
-// recoveries are the times from each kill to the next claim of what the worker
-// held: one step, by another worker.
-func (s *system) recoveries(t *testing.T, kills []death) (took []time.Duration) {
+// recoveries returns the times from each kill to the next claim of what the worker
+// held: one step, by another worker. A worker that died between two steps holds none
+// where others waited for its slot, which a job leaves to them after a while.
+func (s *system) recoveries(t *testing.T, kills []death, between bool) (took []time.Duration) {
 	t.Helper()
 	for _, k := range kills {
 		next := list[time.Time](t, s, `
 			SELECT n.started_at FROM nofx.attempt a JOIN nofx.attempt n ON (n.tenant_id, n.step_id, n.accepted) = (a.tenant_id, a.step_id, true) AND n.owner <> a.owner
 			WHERE a.owner_pid = $1 AND a.outcome = 'lease_expired' AND a.started_at BETWEEN $2::timestamptz - interval '1 minute' AND $2`, k.pid, k.at)
+		if between && len(next) == 0 {
+			continue
+		}
 		if len(next) != 1 {
 			t.Errorf("worker %d, killed at %v, left %d steps that others did, want 1", k.pid, k.at, len(next))
 			continue
