@@ -1,13 +1,16 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,16 +31,19 @@ func TestFairness(t *testing.T) {
 		many  = 1000
 		times = 10 // as long at most; the aim is 2 on a machine that does nothing else
 	)
-	one := []step{bash("s", "true")}
 	for name, load := range map[string]func(context.Context, *testing.T, *system){
 		"runs are locked": func(ctx context.Context, t *testing.T, s *system) {
-			s.lockQueued(ctx, t, six, one)
+			s.lockQueued(ctx, t, six, chain(1, "true"))
 		},
 		"runs of many steps are locked": func(ctx context.Context, t *testing.T, s *system) {
 			s.lockQueued(ctx, t, six, parallel(100, "true"))
 		},
 		"runs are locked while they run": func(ctx context.Context, t *testing.T, s *system) {
-			s.lock(ctx, t, s.createRunning(t, six, []step{bash("s", "sleep 2")}))
+			s.lock(ctx, t, s.createRunning(t, six, chain(1, "sleep 3")))
+			until(t, "a step has ended and cannot be finished", time.Minute, func() bool {
+				log, err := os.ReadFile(s.Log("worker-1"))
+				return err == nil && bytes.Contains(log, []byte("finish is tried again"))
+			})
 		},
 		"chains are cancelled and resumed": func(ctx context.Context, t *testing.T, s *system) {
 			s.cancelAndResume(ctx, t, s.createMany(t, six, chain(many, "true")))
@@ -59,7 +65,6 @@ func TestFairness(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			load(ctx, t, s)
-			s.timeRuns(t, other, 1)
 			beside := s.timeRuns(t, other, *neighbourRuns)
 			stop()
 			for what, of := range map[string]func(timed) time.Duration{
@@ -67,13 +72,20 @@ func TestFairness(t *testing.T) {
 				"start":  func(r timed) time.Duration { return r.started },
 				"end":    func(r timed) time.Duration { return r.ended },
 			} {
-				for _, q := range []float64{0.5, 0.95} {
+				for _, q := range []float64{0.5, 0.95, 1} {
 					a, b := quantile(alone, q, of), quantile(beside, q, of)
 					t.Logf("%s p%.0f: %v, without %v, %.1f times", what, 100*q, b, a, float64(b)/float64(a))
 				}
-				if a, b := quantile(alone, 0.95, of), quantile(beside, 0.5, of); b > times*a {
-					t.Errorf("half of the runs take %v and more to their %s, want at most %d times %v, the 95th percentile without load", b, what, times, a)
-				}
+			}
+			// Locked runs cost the machine nothing, so none of the others may be late; the
+			// other loads keep it busy.
+			q := 0.5
+			if strings.Contains(name, "locked") {
+				q = 1
+			}
+			end := func(r timed) time.Duration { return r.ended }
+			if a, b := quantile(alone, 1, end), quantile(beside, q, end); b > times*a {
+				t.Errorf("p%.0f of a run = %v, want at most %d times %v, the slowest without load", 100*q, b, times, a)
 			}
 		})
 	}
@@ -177,6 +189,10 @@ func (s *system) lockQueued(ctx context.Context, t *testing.T, n int, plan []ste
 	ids := s.createMany(t, n, plan)
 	s.lock(ctx, t, ids)
 	s.do(t, http.StatusOK, http.MethodPost, "/api/queues/step/resume", nil)
+	until(t, "a worker takes the steps", time.Minute, func() bool {
+		return one[bool](t, s, `SELECT EXISTS (SELECT FROM river.river_job j JOIN nofx.step s ON s.job_id = j.id
+			WHERE s.run_id = ANY ($1::uuid[]) AND j.attempted_at IS NOT NULL)`, uuidsOf(ids))
+	})
 }
 
 // lock holds the rows of runs until ctx ends.
@@ -186,11 +202,7 @@ func (s *system) lock(ctx context.Context, t *testing.T, ids []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := make([]string, len(ids))
-	for i, id := range ids {
-		raw[i] = uuidOf(id)
-	}
-	column[string](t, tx, "SELECT id::text FROM nofx.run WHERE id = ANY ($1::uuid[]) FOR UPDATE", raw)
+	column[string](t, tx, "SELECT id::text FROM nofx.run WHERE id = ANY ($1::uuid[]) FOR UPDATE", uuidsOf(ids))
 	released := make(chan struct{})
 	go func() {
 		defer close(released)
@@ -198,6 +210,14 @@ func (s *system) lock(ctx context.Context, t *testing.T, ids []string) {
 		tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // there is nothing to undo
 	}()
 	t.Cleanup(func() { <-released })
+}
+
+func uuidsOf(ids []string) []string {
+	raw := make([]string, len(ids))
+	for i, id := range ids {
+		raw[i] = uuidOf(id)
+	}
+	return raw
 }
 
 // cancelAndResume cancels and resumes each of the runs in turn, as often as it may,
