@@ -52,7 +52,7 @@ func page[T any](ctx context.Context, tx pgx.Tx, s *scan, row pgx.RowToFunc[T], 
 	}
 }
 
-// end is the last id of the slice, nil when it was not full.
+// end returns the last id of the slice, nil when it was not full.
 func (s *scan) end(ctx context.Context, tx pgx.Tx) (end *uuid.UUID, err error) {
 	err = tx.QueryRow(ctx, fmt.Sprintf("SELECT id FROM (%s) AS d ORDER BY %s OFFSET %d", s.slice, s.order, listSlice-1), s.args[:s.sliced]...).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {

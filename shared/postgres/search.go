@@ -79,7 +79,7 @@ func refused(ctx context.Context, busy *fault.Error) error {
 	return busy
 }
 
-// enter is the searches of a tenant, which leave forgets after the last.
+// enter returns the searches of a tenant, which leave forgets after the last.
 func (s *searches) enter(tenant uuid.UUID) *tenantSearches {
 	s.mu.Lock()
 	defer s.mu.Unlock()

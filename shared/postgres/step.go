@@ -91,7 +91,7 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 	return s, attempts, err
 }
 
-// StepTool is the tool of a step, or fault.NotFound.
+// StepTool returns the tool of a step, or fault.NotFound.
 func (db *DB) StepTool(ctx context.Context, tenant, id uuid.UUID) (tool string, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, "SELECT tool FROM nofx.step WHERE tenant_id = $1 AND id = $2", tenant, id).Scan(&tool)

@@ -37,7 +37,7 @@ func (b *buckets) take(name string) (wait time.Duration, ok bool) { return b.spe
 
 // owe takes more tokens for a request that has taken one, whether they are there or
 // not: what lacks, a burst of them at most, must come back before the next is taken.
-// It says how long to wait where others owe already.
+// It reports false, and how long to wait, where name owes tokens already.
 func (b *buckets) owe(name string, tokens int) (wait time.Duration, ok bool) {
 	return b.spend(name, tokens, 0)
 }

@@ -53,7 +53,7 @@ func (a *attempt) lacking(ctx context.Context) []uuid.UUID {
 	return ids
 }
 
-// intactAncestor is the nearest ancestor whose tree is whole, or nil.
+// intactAncestor returns the nearest ancestor whose tree is whole, or nil.
 func (a *attempt) intactAncestor(ctx context.Context, id uuid.UUID) (*uuid.UUID, error) {
 	list, err := a.db.Ancestors(ctx, a.claim.TenantID, id)
 	if err != nil {

@@ -86,7 +86,7 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandb
 	return r.decide(run.Passed, "")
 }
 
-// shown is a report as evidence.
+// shown returns a report as evidence.
 func shown(in run.GateReport, r report.Report) map[string]any {
 	doc := map[string]any{"format": in.Format, "path": in.Path, "failures": r.Failures}
 	if r.Findings != nil {
