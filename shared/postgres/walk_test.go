@@ -256,8 +256,12 @@ func (w *walk) finishAll(t *testing.T) {
 				t.Fatalf("DecideGate(%s) = %v, want nil", gate, err)
 			}
 		}
-		if err := w.sweepAll(); err != nil {
-			t.Fatal(err)
+		// All leases, not a slice of them: a step that lost two is claimed by a worker
+		// that holds no other.
+		for ok := true; ok; ok = one[bool](t, w.store, "SELECT EXISTS (SELECT FROM nofx.step_lease)") {
+			if err := w.sweepAll(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, step := range all[uuid.UUID](t, w.store, "SELECT id FROM nofx.step WHERE state = 'ready' AND ready_at <= clock_timestamp()") {
 			w.do(t, step, "succeed")
