@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 func withServers(tests func() int) (code int, err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute) // the first build of a slow machine
 	defer cancel()
 	dir, err := os.MkdirTemp("", "nofx-integration-*")
 	if err != nil {
