@@ -90,7 +90,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	}
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
-		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log,
+		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log, Redactor: p.Redactor,
 		KeyEnv: cfg.keyEnv(), DevKeys: cfg.devKeys(), Proxies: cfg.Proxies,
 		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate,
 		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,

@@ -42,7 +42,7 @@ func (s *Server) retry(c echo.Context, p *Principal, cascade bool, why *string) 
 	if err != nil {
 		return err
 	}
-	reason, err := cleanReason(why)
+	reason, err := s.cleanReason(why)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Server) requeueDeadLetters(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	reason, err := cleanReason(in.Reason)
+	reason, err := s.cleanReason(in.Reason)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func answerGate(c echo.Context, g run.Gate) error {
 
 // approveGate lets a manual gate pass. The approver is the caller.
 func (s *Server) approveGate(c echo.Context, p *Principal) error {
-	reason, err := readReason(c)
+	reason, err := s.readReason(c)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *Server) approveGate(c echo.Context, p *Principal) error {
 
 // rejectGate lets a manual gate fail, with a reason.
 func (s *Server) rejectGate(c echo.Context, p *Principal) error {
-	reason, err := requiredReason(c)
+	reason, err := s.requiredReason(c)
 	if err != nil {
 		return err
 	}
@@ -82,15 +82,15 @@ func (s *Server) rejectGate(c echo.Context, p *Principal) error {
 
 // waiveGate goes on without a verdict, or in spite of one, with a reason.
 func (s *Server) waiveGate(c echo.Context, p *Principal) error {
-	reason, err := requiredReason(c)
+	reason, err := s.requiredReason(c)
 	if err != nil {
 		return err
 	}
 	return s.decide(c, p, "gate.waive", postgres.Decision{Event: "waive", Reason: reason})
 }
 
-func requiredReason(c echo.Context) (string, error) {
-	reason, err := readReason(c)
+func (s *Server) requiredReason(c echo.Context) (string, error) {
+	reason, err := s.readReason(c)
 	if err == nil && reason == "" {
 		err = fieldFault("reason-required", "/reason", "a reason is required")
 	}

@@ -43,7 +43,7 @@ func (s *Server) changeQueue(c echo.Context, p *Principal, done string, change f
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	reason, err := readReason(c)
+	reason, err := s.readReason(c)
 	if err != nil {
 		return err
 	}

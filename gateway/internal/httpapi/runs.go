@@ -54,6 +54,7 @@ func (s *Server) startRun(ctx context.Context, r *http.Request, p *Principal, pr
 	if err := s.weigh(p, len(plan.Steps)); err != nil {
 		return postgres.Answer{}, err
 	}
+	plan.Goal = s.Redactor.String(plan.Goal) // it is a title: lists and events show it
 	made, steps, err := s.Store.CreateRun(ctx, p.Tenant, postgres.NewRun{
 		Project: project, Plan: plan, CorrelationID: r.Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
 	})

@@ -51,7 +51,7 @@ func (s *Server) verb(c echo.Context, p *Principal, heavy bool, do func(context.
 	if err != nil {
 		return err
 	}
-	reason, err := readReason(c)
+	reason, err := s.readReason(c)
 	if err != nil {
 		return err
 	}
@@ -136,15 +136,17 @@ func (s *Server) countEnd(ctx context.Context, r run.Run) {
 }
 
 // readReason reads a body that may say why.
-func readReason(c echo.Context) (string, error) {
+func (s *Server) readReason(c echo.Context) (string, error) {
 	in, err := readOptionalJSON[api.Reason](c)
 	if err != nil {
 		return "", err
 	}
-	return cleanReason(in.Reason)
+	return s.cleanReason(in.Reason)
 }
 
-func cleanReason(given *string) (string, error) {
+// cleanReason is what a caller gave as a reason, secrets masked: people paste what
+// they saw, and a reason goes into events, logs and outputs of steps.
+func (s *Server) cleanReason(given *string) (string, error) {
 	if given == nil {
 		return "", nil
 	}
@@ -152,5 +154,5 @@ func cleanReason(given *string) (string, error) {
 	if len(reason) > run.MaxReasonBytes {
 		return "", fieldFault("invalid-field", "/reason", fmt.Sprintf("%d bytes; at most %d", len(reason), run.MaxReasonBytes))
 	}
-	return reason, nil
+	return s.Redactor.String(reason), nil
 }

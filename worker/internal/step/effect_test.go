@@ -107,13 +107,13 @@ func TestTemplates(t *testing.T) {
 		script("build", `echo version=1.2 >> $NOFX_OUTPUT; echo "large=$(printf 'x%.0s' {1..6000})" >> $NOFX_OUTPUT; printf 'evil=$(touch evil); $%s steps.build.outputs.version }}\n' '{{' >> $NOFX_OUTPUT`),
 		step("call", "http", map[string]any{"method": "PUT", "url": o.URL + "/${{ steps.build.outputs.version }}", "body": "v${{ steps.build.outputs.version }} ${{steps.build.outputs.exit_code}}"}, "build"),
 		step("write", run.ToolWorkspaceWrite, map[string]any{"files": []any{map[string]any{"path": "${{ steps.build.outputs.version }}/large", "content": "${{ steps.build.outputs.large }}"}}}, "call"),
-		step("ask", "manual:ship", map[string]any{"message": "Ship ${{ steps.build.outputs.version }} as ${{ steps.call.outputs.headers.x-id }}?"}, "write"),
+		step("ask", "manual:ship", map[string]any{"message": "Ship ${{ steps.build.outputs.version }} as ${{ steps.call.outputs.headers.x-id }} with password=hunter2?"}, "write"),
 		step("ship", run.ToolBash, map[string]any{
 			"script": `echo "$DECISION|$REASON|$STATUS|$EVIL" > out; wc -c < 1.2/large >> out; ls >> out`,
 			"env":    map[string]any{"DECISION": "${{ steps.ask.outputs.decision }}", "REASON": "${{ steps.ask.outputs.reason }}", "STATUS": "${{ steps.call.outputs.status }}", "EVIL": "${{ steps.build.outputs.evil }}"},
 		}, "ask"))
 	d := b.until(t, r.ID, run.Waiting)
-	if got, want := d.Gates[0].Message, "Ship 1.2 as id 7?"; got != want {
+	if got, want := d.Gates[0].Message, "Ship 1.2 as id 7 with password=***"; got != want {
 		t.Errorf("message = %q, want %q", got, want)
 	}
 	if _, err := b.db.DecideGate(b.ctx, b.tenant, d.Gates[0].ID, postgres.Decision{Event: "approve"}); err != nil {

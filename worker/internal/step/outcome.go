@@ -107,7 +107,7 @@ func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, 
 	if r.Wait.Kind == tool.ApprovalWait {
 		f.Gate = &postgres.NewGate{
 			ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.ManualFamily), Kind: run.ManualGate,
-			Message: r.Wait.Message, InputDigest: digest,
+			Message: a.redactor.String(r.Wait.Message), InputDigest: digest,
 		}
 	}
 	ck, err := a.sameTree(ctx, run.WaitCheckpoint, a.stateWith(run.Waiting, nil), f.Gate)
