@@ -38,7 +38,7 @@ func (w wire) send(t *testing.T, b bad) answer {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	method, target, _ := strings.Cut(b.request, " ")

@@ -80,7 +80,7 @@ func (c *client) ask(ctx context.Context, method, path string, body any, headers
 // do is ask with the status that the test wants.
 func (c *client) do(t *testing.T, want int, method, path string, body any, headers ...string) answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	a, err := c.ask(ctx, method, path, body, headers)
 	if err != nil {
@@ -164,7 +164,7 @@ var ended = map[api.RunStatus]bool{api.RunStatusSucceeded: true, api.RunStatusFa
 // fails the test.
 func (c *client) await(t *testing.T, id string, want api.RunStatus) (d api.RunDetail) {
 	t.Helper()
-	until(t, "run "+id+" is "+string(want), time.Minute, func() bool {
+	until(t, "run "+id+" is "+string(want), 3*time.Minute, func() bool {
 		d = c.run(t, id)
 		if d.Run.Status != want && ended[d.Run.Status] {
 			t.Fatalf("run %s is %s (%s), want %s", id, d.Run.Status, deref(d.Run.Reason), want)
@@ -177,7 +177,7 @@ func (c *client) await(t *testing.T, id string, want api.RunStatus) (d api.RunDe
 // awaitStep waits until a step of the run has the status wanted.
 func (c *client) awaitStep(t *testing.T, id, name string, want api.StepStatus) (s api.Step) {
 	t.Helper()
-	until(t, "step "+name+" is "+string(want), time.Minute, func() bool {
+	until(t, "step "+name+" is "+string(want), 3*time.Minute, func() bool {
 		d := c.run(t, id)
 		s = named(t, d, name)
 		if s.Status != want && ended[d.Run.Status] {

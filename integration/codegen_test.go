@@ -134,7 +134,7 @@ func TestCodegenByModel(t *testing.T) {
 	if deref(u.InputTokens) != 900 || deref(u.OutputTokens) != 100 || deref(u.CostUsd) != 0.0019 {
 		t.Errorf("usage = %+v, want 900 and 100 tokens for 0.0019 USD", u)
 	}
-	until(t, "the span of the call is there", 20*time.Second, func() bool {
+	until(t, "the span of the call is there", 3*time.Minute, func() bool {
 		for _, sp := range traces.all() {
 			if sp.name == "chat small" && sp.trace == d.Run.TraceID {
 				return sp.attributes["gen_ai.usage.input_tokens"] == "900"

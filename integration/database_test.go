@@ -23,7 +23,7 @@ type querier interface {
 
 func column[T any](t *testing.T, q querier, query string, args ...any) (all []T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 	defer cancel()
 	rows, err := q.Query(ctx, query, args...)
 	if err == nil {

@@ -26,7 +26,7 @@ func TestDrain(t *testing.T) {
 	begun := t.TempDir() + "/begun"
 	id := s.create(t, bash("before", "echo kept > before"),
 		bash("long", `test ! -e dirt; cat before; echo half > dirt; if mkdir `+begun+`; then sleep 300; fi; echo done`)).Run.ID
-	until(t, "the script runs", 30*time.Second, func() bool {
+	until(t, "the script runs", 3*time.Minute, func() bool {
 		_, err := os.Stat(begun)
 		return err == nil
 	})
@@ -37,8 +37,8 @@ func TestDrain(t *testing.T) {
 	step := s.awaitStep(t, id, "long", api.StepStatusReady)
 	select {
 	case <-busy.Done():
-	case <-time.After(20 * time.Second):
-		t.Fatal("the worker has not ended 20 s after SIGTERM")
+	case <-time.After(2 * time.Minute):
+		t.Fatal("the worker has not ended two minutes after SIGTERM")
 	}
 	t.Logf("the worker ended %v after SIGTERM", time.Since(asked).Round(time.Millisecond))
 	if err := busy.Err(); err != nil {
@@ -75,7 +75,7 @@ func TestDrain(t *testing.T) {
 // environment file tells.
 func startWorker(t *testing.T, envFile, logFile string, extra ...string) *child.Process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	vars, err := exec.CommandContext(ctx, "env", "-i", "sh", "-c", `set -a; . "$0"; exec env -0`, envFile).Output()
 	if err != nil {

@@ -105,7 +105,7 @@ func TestEffects(t *testing.T) {
 	for kills < *effectKills {
 		s.arm(t, doomed, effectWindows...)
 		deaths := s.deaths(t, doomed)
-		until(t, "each of the doomed got a step and died", time.Minute, func() bool {
+		until(t, "each of the doomed got a step and died", 3*time.Minute, func() bool {
 			if !slices.ContainsFunc(doomed, func(p *harness.Process) bool { return p.PID() != 0 }) {
 				return true
 			}
@@ -114,7 +114,7 @@ func TestEffects(t *testing.T) {
 			return false
 		})
 		kills += len(deaths())
-		until(t, "all runs have ended", 90*time.Second, func() bool {
+		until(t, "all runs have ended", 3*time.Minute, func() bool {
 			return one[int](t, s, "SELECT count(*)::int FROM nofx.run WHERE state NOT IN ('succeeded', 'failed', 'cancelled')") == 0
 		})
 	}
@@ -172,7 +172,7 @@ func TestEffectOfAZombie(t *testing.T) {
 	z := s.zombies(t, "before_effect")[0]
 	st, digest := l.request(1)
 	id := s.create(t, st).Run.ID
-	until(t, "the worker stops before its effect", 30*time.Second, func() bool { return stopped(t, z.PID()) })
+	until(t, "the worker stops before its effect", 3*time.Minute, func() bool { return stopped(t, z.PID()) })
 	if _, err := s.AddWorker(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestEffectOfAZombie(t *testing.T) {
 	if err := z.Kill(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the zombie counts its refused write", 20*time.Second, func() bool {
+	until(t, "the zombie counts its refused write", 3*time.Minute, func() bool {
 		return metric(t, z.MetricsURL(), "nofx_fenced_writes_total") == 1
 	})
 	after := s.contents(t)

@@ -40,7 +40,7 @@ func TestFairness(t *testing.T) {
 		},
 		"runs are locked while they run": func(ctx context.Context, t *testing.T, s *system) {
 			s.lock(ctx, t, s.createRunning(t, six, chain(1, "sleep 3")))
-			until(t, "a step has ended and cannot be finished", time.Minute, func() bool {
+			until(t, "a step has ended and cannot be finished", 3*time.Minute, func() bool {
 				log, err := os.ReadFile(s.Log("worker-1"))
 				return err == nil && bytes.Contains(log, []byte("finish is tried again"))
 			})
@@ -126,7 +126,7 @@ func (s *system) timeRuns(t *testing.T, c *client, n int) []timed {
 		began := time.Now()
 		id := c.create(t, bash("s", "true")).Run.ID
 		list[i].created = time.Since(began)
-		until(t, "a run of the other tenant ends", 2*time.Minute, func() bool {
+		until(t, "a run of the other tenant ends", 3*time.Minute, func() bool {
 			var started, ended *time.Time
 			if err := s.db.QueryRow(t.Context(), "SELECT started_at, finished_at FROM nofx.run WHERE id = $1", uuidOf(id)).Scan(&started, &ended); err != nil {
 				t.Fatal(err)
@@ -189,7 +189,7 @@ func (s *system) lockQueued(ctx context.Context, t *testing.T, n int, plan []ste
 	ids := s.createMany(t, n, plan)
 	s.lock(ctx, t, ids)
 	s.do(t, http.StatusOK, http.MethodPost, "/api/queues/step/resume", nil)
-	until(t, "a worker takes the steps", time.Minute, func() bool {
+	until(t, "a worker takes the steps", 3*time.Minute, func() bool {
 		return one[bool](t, s, `SELECT EXISTS (SELECT FROM river.river_job j JOIN nofx.step s ON s.job_id = j.id
 			WHERE s.run_id = ANY ($1::uuid[]) AND j.attempted_at IS NOT NULL)`, uuidsOf(ids))
 	})

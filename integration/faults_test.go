@@ -183,7 +183,7 @@ func (f *faults) mend(t *testing.T) {
 // admin runs a statement as administrator. It works at the end of a test too.
 func (f *faults) admin(t *testing.T, sql string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 	defer cancel()
 	if _, err := f.s.db.Exec(ctx, sql); err != nil {
 		t.Errorf("%s = %v", sql, err)

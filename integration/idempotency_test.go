@@ -37,7 +37,7 @@ func (c *client) patient(ctx context.Context, key string, body any, headers ...s
 // createAgain is patient, and fails the test when there is no answer.
 func (c *client) createAgain(t *testing.T, key string, body any, headers ...string) answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	a, err := c.patient(ctx, key, body, headers...)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestIdempotency(t *testing.T) {
 	answers := make([]answer, callers)
 	var ready, done sync.WaitGroup
 	gun := make(chan struct{})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ready.Add(callers)
 	for i := range callers {

@@ -243,7 +243,7 @@ var mutations = []struct{ breaks, sql string }{
 
 // checkInvariants breaks the database of a run again and again, and takes it back.
 func checkInvariants(t *testing.T, s *system, run string) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for _, m := range mutations {
 		tx, err := s.db.Begin(ctx)

@@ -63,7 +63,7 @@ func TestKill(t *testing.T) {
 			s.create(t, bash("first", w.script), bash("second", "test $(wc -c < id) = 38 && sha256sum noise"))
 		}
 		kills := deaths()
-		until(t, "all runs have ended after the kills in "+w.failpoint, 90*time.Second, func() bool {
+		until(t, "all runs have ended after the kills in "+w.failpoint, 3*time.Minute, func() bool {
 			return one[int](t, s, "SELECT count(*)::int FROM nofx.run WHERE state NOT IN ('succeeded', 'failed', 'cancelled')") == 0
 		})
 		took := s.recoveries(t, kills, w.failpoint == "after_commit")

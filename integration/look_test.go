@@ -35,7 +35,7 @@ func TestLookAcross(t *testing.T) {
 	s.do(t, http.StatusOK, "POST", "/api/queues/step/pause", nil)
 	run := s.create(t, bash("a", "true"), bash("b", "true")).Run
 	w := startWorker(t, env, s.Log("by-hand"), "NOFX_WORKSPACE_DIR="+t.TempDir(), "NOFX_WORKER_CONCURRENCY=3")
-	until(t, "the worker is listed", 30*time.Second, func() bool { return len(workers()) == 1 })
+	until(t, "the worker is listed", 3*time.Minute, func() bool { return len(workers()) == 1 })
 	if got := workers()[0]; got.Workers != 1 || got.Status != api.WorkerStatusServing || got.SlotsMax != 6 || !slices.Equal(got.Queues, []string{"review", "step"}) {
 		t.Errorf("workers = %+v, want one with 3 slots on each of its queues", got)
 	}
@@ -64,7 +64,7 @@ func TestLookAcross(t *testing.T) {
 	if err := w.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the lost worker is silent", 40*time.Second, func() bool { return workers()[0].Status == api.WorkerStatusSilent })
+	until(t, "the lost worker is silent", 3*time.Minute, func() bool { return workers()[0].Status == api.WorkerStatusSilent })
 	if q := queue(); q.Workers != 0 {
 		t.Errorf("workers of the queue = %d, want the lost one not counted", q.Workers)
 	}

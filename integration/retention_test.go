@@ -39,13 +39,13 @@ func TestRetention(t *testing.T) {
 		}
 	}
 	exec("UPDATE nofx.run SET created_at = created_at - interval '31 days', finished_at = finished_at - interval '31 days' WHERE id = $1", uuidOf(old))
-	until(t, "the jobs are completed", time.Minute, func() bool {
+	until(t, "the jobs are completed", 3*time.Minute, func() bool {
 		return one[bool](t, s, "SELECT count(*) = 2 FROM river.river_job WHERE state = 'completed'")
 	})
 	exec("UPDATE river.river_job SET finalized_at = finalized_at - interval '2 hours' WHERE (args->>'step_id')::uuid = $1", uuidOf(d.Steps[0].ID))
 
-	until(t, "the log's objects are gone", time.Minute, func() bool { return keys("log", old) == 0 })
-	until(t, "the events are gone", time.Minute, func() bool {
+	until(t, "the log's objects are gone", 3*time.Minute, func() bool { return keys("log", old) == 0 })
+	until(t, "the events are gone", 3*time.Minute, func() bool {
 		return one[bool](t, s, "SELECT count(*) = 0 FROM nofx.event WHERE run_id = $1", uuidOf(old))
 	})
 	for _, path := range []string{"/api/runs/" + old + "/events", "/api/steps/" + d.Steps[0].ID + "/logs"} {
@@ -67,7 +67,7 @@ func TestRetention(t *testing.T) {
 		t.Error("the young run lost something")
 	}
 	// The leader's cleaner comes every half minute.
-	until(t, "the finished jobs are gone", 2*time.Minute, func() bool {
+	until(t, "the finished jobs are gone", 3*time.Minute, func() bool {
 		return one[bool](t, s, ofStep, uuidOf(d.Steps[0].ID))
 	})
 	if one[bool](t, s, "SELECT count(*) = 0 FROM river.river_job WHERE state = 'completed'") {

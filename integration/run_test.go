@@ -172,7 +172,7 @@ func checkTrace(t *testing.T, s *system, traces *receiver, d api.RunDetail) {
 		wanted[s.attempts(t, st.ID)[0].SpanID] = true
 	}
 	var byID map[string]span
-	until(t, "the spans of all attempts arrive and each has its parent", 20*time.Second, func() bool {
+	until(t, "the spans of all attempts arrive and each has its parent", 3*time.Minute, func() bool {
 		byID = map[string]span{}
 		for _, sp := range traces.all() {
 			if sp.trace == callerTrace {

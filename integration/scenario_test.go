@@ -205,7 +205,7 @@ func (sc scenario) play(t *testing.T) {
 		x.submit(ctx, uuid.NewString(), body)
 	}
 	// Their tools, not only their leases: a claim whose answer the fault swallowed runs nothing.
-	until(t, "every first step has begun", time.Minute, func() bool {
+	until(t, "every first step has begun", 3*time.Minute, func() bool {
 		files, err := os.ReadDir(begun)
 		return err == nil && len(files) == longSteps+2+batchSteps
 	})
@@ -256,7 +256,7 @@ func (x *scene) recover(ctx context.Context, t *testing.T) map[string]int {
 	t.Helper()
 	twice := map[string]int{}
 	probe := uuid.NewString()
-	x.until(t, "a new run succeeds", 2*time.Minute, func(t *testing.T) string {
+	x.until(t, "a new run succeeds", 3*time.Minute, func(t *testing.T) string {
 		for step, n := range x.processes(t) {
 			twice[step] = max(twice[step], n)
 		}

@@ -75,7 +75,7 @@ func TestStackCommand(t *testing.T) {
 	if vars["NOFX_URL"] != before["NOFX_URL"] || vars["NOFX_API_KEY"] != before["NOFX_API_KEY"] {
 		t.Errorf("URL and key after a restart = %s %s, want the same", vars["NOFX_URL"], vars["NOFX_API_KEY"])
 	}
-	until(t, "the gateway answers again", 30*time.Second, func() bool {
+	until(t, "the gateway answers again", 3*time.Minute, func() bool {
 		_, err := c.ask(t.Context(), "GET", "/readyz", nil, nil)
 		return err == nil
 	})
@@ -87,7 +87,7 @@ func TestStackCommand(t *testing.T) {
 	}
 	kill(t, strconv.Itoa(stack.PID()), syscall.SIGKILL)
 	<-stack.Done()
-	until(t, "no process is left of a stack that was killed", 15*time.Second, func() bool {
+	until(t, "no process is left of a stack that was killed", 3*time.Minute, func() bool {
 		for _, pid := range pids {
 			if alive(pid) {
 				return false

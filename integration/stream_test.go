@@ -28,7 +28,7 @@ type frame struct{ id, event, data string }
 // the server ends it.
 func (c *client) follow(t *testing.T, path, lastEventID string, fn func(frame) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	headers := header{"Accept", "text/event-stream"}
 	if lastEventID != "" {
@@ -131,7 +131,7 @@ func escape(s string) string { return url.QueryEscape(s) }
 // storageAnswer asks the storage as anybody can who holds a signed URL.
 func storageAnswer(t *testing.T, method, signed string) (int, http.Header, []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, signed, nil)
 	if err != nil {

@@ -47,7 +47,7 @@ func newStress(t *testing.T, s *system, most int) *stress {
 
 // ask does one request. An answer that was lost is status 0.
 func (l *stress) ask(ctx context.Context, method, path string, body any, headers ...string) answer {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
 	began := time.Now()
 	a, err := l.s.ask(ctx, method, path, body, headers)

@@ -136,7 +136,7 @@ func (l *stress) heal(t *testing.T, f *faults, rnd *rand.Rand) time.Duration {
 			t.Errorf("Ready(%s) = %v", w.Name(), err)
 		}
 	}
-	l.until(t, "every create is answered", time.Minute, func(*testing.T) string {
+	l.until(t, "every create is answered", 3*time.Minute, func(*testing.T) string {
 		if left := l.again(ctx); left > 0 {
 			return fmt.Sprint(left, " creates without an answer")
 		}

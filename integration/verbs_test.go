@@ -62,7 +62,7 @@ func pauseWithSiblings(t *testing.T, s *system) {
 	left, leftBegun, leftRelease := held(t, "left")
 	right, rightBegun, rightRelease := held(t, "right")
 	id := s.create(t, left, right, bash("join", "cat left.txt right.txt", "left", "right")).Run.ID
-	until(t, "both steps run", time.Minute, func() bool { return exists(leftBegun) && exists(rightBegun) })
+	until(t, "both steps run", 3*time.Minute, func() bool { return exists(leftBegun) && exists(rightBegun) })
 	s.post(t, "/api/runs/"+id+"/pause", map[string]string{"reason": "look first"})
 	touch(t, leftRelease)
 	s.awaitStep(t, id, "left", api.StepStatusSucceeded)
@@ -107,7 +107,7 @@ func retryWithCascade(t *testing.T, s *system) {
 func retryCancelled(t *testing.T, s *system) {
 	step, begun, release := held(t, "held")
 	id := s.create(t, bash("first", "echo first"), step, bash("last", "cat held.txt")).Run.ID
-	until(t, "the step runs", time.Minute, func() bool { return exists(begun) })
+	until(t, "the step runs", 3*time.Minute, func() bool { return exists(begun) })
 	s.post(t, "/api/runs/"+id+"/cancel", nil)
 	touch(t, release)
 	s.post(t, "/api/runs/"+id+"/retry", nil)

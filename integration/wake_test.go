@@ -38,7 +38,7 @@ func TestWakeUps(t *testing.T) {
 			}
 		}
 	}
-	until(t, "all wake-ups have been heard", 20*time.Second, func() bool {
+	until(t, "all wake-ups have been heard", 3*time.Minute, func() bool {
 		return one[int](t, s, "SELECT count(*)::int FROM river.river_job WHERE state <> 'completed'") == 0
 	})
 }
@@ -58,7 +58,7 @@ func TestPoison(t *testing.T) {
 		s.await(t, id, api.RunStatusSucceeded)
 	}
 	var d api.RunDetail
-	until(t, "the poison is found out", 110*time.Second, func() bool {
+	until(t, "the poison is found out", 3*time.Minute, func() bool {
 		d = s.run(t, id)
 		return ended[d.Run.Status]
 	})

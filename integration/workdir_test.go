@@ -87,7 +87,7 @@ func TestWorkerRefusesAStrangersDirectory(t *testing.T) {
 		_, err := os.Stat(file)
 		return err != nil
 	}
-	until(t, "the worker ends", 2*time.Minute, func() bool {
+	until(t, "the worker ends", 3*time.Minute, func() bool {
 		select {
 		case <-w.Done():
 			return true

@@ -46,12 +46,12 @@ func TestZombie(t *testing.T) {
 	}
 	for _, z := range zombies {
 		if z.window == "the script runs" {
-			until(t, "its script runs", 30*time.Second, func() bool { return scriptOf(t, z.PID(), mark) })
+			until(t, "its script runs", 3*time.Minute, func() bool { return scriptOf(t, z.PID(), mark) })
 			if err := z.Kill(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
 		}
-		until(t, "the worker stops in "+z.window, 30*time.Second, func() bool { return stopped(t, z.PID()) })
+		until(t, "the worker stops in "+z.window, 3*time.Minute, func() bool { return stopped(t, z.PID()) })
 	}
 
 	if _, err := s.AddWorker(t.Context(), map[string]string{"NOFX_WORKER_CONCURRENCY": "4"}); err != nil {
@@ -71,7 +71,7 @@ func TestZombie(t *testing.T) {
 	}
 	gone(t, mark, deadWithin)
 	for _, z := range zombies {
-		until(t, "the worker that was stopped in "+z.window+" counts its refused write", 20*time.Second, func() bool {
+		until(t, "the worker that was stopped in "+z.window+" counts its refused write", 3*time.Minute, func() bool {
 			return metric(t, z.MetricsURL(), "nofx_fenced_writes_total") == 1
 		})
 	}
@@ -162,7 +162,7 @@ func metric(t *testing.T, url, name string) float64 {
 // metricIfAny is metric for one that is not there before its first event.
 func metricIfAny(t *testing.T, url, name string) (v float64, ok bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

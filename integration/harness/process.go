@@ -162,10 +162,10 @@ func (p *Process) Ended(ctx context.Context, start int) error {
 }
 
 // Ready waits until the process says that it is ready. It gives up when ctx
-// ends, when a minute did not suffice, and when the process dies three times
+// ends, when three minutes did not suffice, and when the process dies three times
 // meanwhile, which is no accident.
 func (p *Process) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for before := -1; ; {
 		last := p.probe(ctx)

@@ -25,7 +25,7 @@ func TestTry(t *testing.T) {
 	first.Close()
 	// A process that is being started elsewhere may still have the file, until it
 	// is one of its own.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	again, err := filelock.Wait(ctx, path)
 	if err != nil {
@@ -56,7 +56,7 @@ func TestChildHoldsTheLockItInherited(t *testing.T) {
 	}
 	stdin.Close()
 	cmd.Wait()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	got, err := filelock.Wait(ctx, path)
 	if err != nil {

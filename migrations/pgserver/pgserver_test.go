@@ -161,7 +161,7 @@ func TestKilledParentTakesTheServerAlong(t *testing.T) {
 	}
 	parent.Wait()
 	// Every process of the server has inherited the lock.
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	lock, err := filelock.Wait(ctx, filepath.Join(dir, "lock"))
 	if err != nil {

@@ -95,7 +95,7 @@ func TestFeedUnderWriters(t *testing.T) {
 // transaction in any database of the server may hold it back for a moment.
 func (s *store) behindHorizon(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -59,7 +59,7 @@ func TestRiverDelivers(t *testing.T) {
 					if err != nil {
 						t.Errorf("work: %v", err)
 					}
-				case <-time.After(30 * time.Second):
+				case <-time.After(2 * time.Minute):
 					t.Fatal("no job came")
 				}
 			}

@@ -359,9 +359,8 @@ func TestPruneAtOnce(t *testing.T) {
 	if _, err := tx.Exec(s.ctx, "SELECT FROM nofx.run WHERE id = $1 FOR UPDATE", held.ID); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
-	if p := s.prune(t, 10, held.ID); p != (postgres.Pruned{}) || time.Since(began) > time.Second {
-		t.Errorf("PruneRuns(held) = %+v after %v, want nothing at once", p, time.Since(began))
+	if p := s.prune(t, 10, held.ID); p != (postgres.Pruned{}) {
+		t.Errorf("PruneRuns(held) = %+v, want nothing: it is passed over", p)
 	}
 }
 

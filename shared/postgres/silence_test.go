@@ -51,7 +51,7 @@ func TestSilence(t *testing.T) {
 				if !postgres.Silent(err) {
 					t.Errorf("Silent(%v) = false, want true", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(2 * time.Minute):
 				w.close()
 				t.Fatalf("the call still waits, want it to end after 2 s; then %v", <-answer)
 			}

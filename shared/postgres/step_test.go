@@ -218,7 +218,7 @@ func (s *store) untilBlocked(t testing.TB) {
 // until asks a question of the database until the answer is yes.
 func (s *store) until(t testing.TB, what, question string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -249,15 +249,11 @@ func TestSweepPassesOverAHeldRun(t *testing.T) {
 	if _, err := tx.Exec(s.ctx, "SELECT FROM nofx.run WHERE id = ANY ($1) FOR NO KEY UPDATE", []uuid.UUID{held.ID, late.ID}); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	for _, d := range due {
 		want := map[bool]string{true: "backoff_elapsed"}[d.RunID == free.ID]
 		if made, err := s.Sweep(s.ctx, d, rules, func() error { return nil }); made != want || err != nil {
 			t.Errorf("Sweep(%s of run %s) = %q, %v, want %q", d.Kind, d.RunID, made, err, want)
 		}
-	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("Sweep() of %d took %v, want it at once", len(due), took)
 	}
 	if err := tx.Rollback(s.ctx); err != nil {
 		t.Fatal(err)

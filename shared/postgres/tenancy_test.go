@@ -409,7 +409,7 @@ func TestOneConnection(t *testing.T) {
 func (s *store) untilFed(t testing.TB) {
 	t.Helper()
 	newest := one[int64](t, s, "SELECT base + pg_current_xact_id()::text::bigint FROM nofx.feed_epoch ORDER BY first DESC LIMIT 1")
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -74,7 +74,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // await waits until the trace has n spans and returns them by name.
 func (r *receiver) await(t *testing.T, traceID string, n int) map[string]*tracepb.Span {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		r.mu.Lock()
 		spans, changed := r.spans[traceID], r.changed
@@ -92,7 +92,7 @@ func (r *receiver) await(t *testing.T, traceID string, n int) map[string]*tracep
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("trace %s has %d spans after 20 s, want %d", traceID, len(spans), n)
+			t.Fatalf("trace %s has %d spans after two minutes, want %d", traceID, len(spans), n)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (g *gateway) types(path string) (types []string) {
 // of the server may hold it back for a moment.
 func (g *gateway) behindHorizon() {
 	g.Helper()
-	ctx, cancel := context.WithTimeout(g.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(g.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

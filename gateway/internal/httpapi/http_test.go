@@ -46,7 +46,7 @@ func (g *gateway) raw(request string) reply {
 		g.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		g.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, request); err != nil {

@@ -208,11 +208,11 @@ func (g *gateway) blocked() (n int32) {
 // eventually waits for what nothing signals.
 func (g *gateway) eventually(what string, ok func() bool) {
 	g.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-deadline:
-			g.Fatalf("%s: not within 30 s", what)
+			g.Fatalf("%s: not within two minutes", what)
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -139,7 +139,7 @@ func (b *bench) read(last string) *reader {
 // readOf is read for a project.
 func (b *bench) readOf(project, last string) *reader {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 	b.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.http.URL+"/"+project, nil)
 	if err != nil {
@@ -234,11 +234,11 @@ func (b *bench) cancel(r run.Run) {
 // eventually waits for what nothing signals.
 func (b *bench) eventually(what string, ok func() bool) {
 	b.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-deadline:
-			b.Fatalf("%s: not within 20 s", what)
+			b.Fatalf("%s: not within two minutes", what)
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -157,7 +157,7 @@ func TestKilledParentTakesTheServerAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	parent.Wait()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	lock, err := filelock.Wait(ctx, filepath.Join(dir, "lock")) // the server inherited it
 	if err != nil {

@@ -170,7 +170,7 @@ func client(t *testing.T, n *names, allow ...string) *http.Client {
 
 func get(t *testing.T, c *http.Client, address string) (*http.Response, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

@@ -22,7 +22,7 @@ func TestWorkerIsListed(t *testing.T) {
 	w, stop := b.worker(t, func(c *Config) { c.Host, c.Tier, c.DrainGrace = "here", 2, time.Minute })
 	listed := func(ok func(postgres.WorkerInfo) bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 		defer cancel()
 		for tick := time.NewTicker(20 * time.Millisecond); ; {
 			list, err := b.db.Workers(ctx)
@@ -85,7 +85,7 @@ func TestPausedQueue(t *testing.T) {
 		}
 		select {
 		case <-events:
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("a change of the queue to paused = %v never reached the worker", paused)
 		}
 		w.beacon.beat(b.ctx)
@@ -95,7 +95,7 @@ func TestPausedQueue(t *testing.T) {
 	if err := os.WriteFile(release, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		d, err := b.db.RunDetail(ctx, b.tenant, r.ID)
@@ -143,7 +143,7 @@ func TestTenantPausesQueue(t *testing.T) {
 	second := b.create(t, wide...)
 	other.until(t, other.create(t, script("one", "true"), script("two", "true")).ID, run.Succeeded)
 	// Once all of them are parked, no wake-up is left but those that a resume gives.
-	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 	defer cancel()
 	for parked := 0; parked < 251; {
 		if err := b.Admin.QueryRow(ctx, "SELECT count(*) FROM nofx.step WHERE due_at = 'infinity'").Scan(&parked); err != nil {

@@ -46,7 +46,7 @@ func TestHeldRunLeavesItsSlot(t *testing.T) {
 // wait waits until the answer to a question is yes.
 func (b *bundle) wait(t *testing.T, what, question string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

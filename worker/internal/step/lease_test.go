@@ -166,7 +166,7 @@ func TestOutageCostsNoWork(t *testing.T) {
 // waitFor asks a question of the database until the answer is yes.
 func (b *bundle) waitFor(t *testing.T, what, question string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -148,7 +148,7 @@ func script(name, text string, needs ...string) run.PlanStep {
 // until waits for the run to reach one of the states.
 func (b *bundle) until(t *testing.T, id uuid.UUID, states ...run.State) postgres.RunDetail {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

