@@ -201,7 +201,8 @@ $$;
 
 -- Ends the River jobs that have been with a worker for p_old and carry no lease: their
 -- worker is gone, or it could not tell River that it was done. Of a step that still
--- waits for its wake-up the look for lost ones ends the job. Says how many.
+-- waits for its wake-up the look for lost ones ends the job, unless the run is paused:
+-- then nobody waits, and a resume makes another. Says how many.
 CREATE FUNCTION nofx.end_stray_jobs(p_old interval, p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -213,7 +214,8 @@ BEGIN
         SELECT j.id FROM river.river_job j
         WHERE j.state = 'running' AND j.kind = 'step' AND j.attempted_at < clock_timestamp() - p_old
           AND NOT j.id = ANY (ARRAY(SELECT l.job_id FROM step_lease l WHERE l.job_id IS NOT NULL))
-          AND NOT EXISTS (SELECT FROM step s WHERE s.tenant_id = (j.args->>'tenant_id')::uuid AND s.id = (j.args->>'step_id')::uuid AND s.state = 'ready' AND s.job_id = j.id)
+          AND NOT EXISTS (SELECT FROM step s WHERE s.tenant_id = (j.args->>'tenant_id')::uuid AND s.id = (j.args->>'step_id')::uuid AND s.state = 'ready' AND s.job_id = j.id
+              AND EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state <> 'paused'))
         LIMIT p_limit));
     GET DIAGNOSTICS v_ended = ROW_COUNT;
     RETURN v_ended;

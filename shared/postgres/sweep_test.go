@@ -67,6 +67,13 @@ func TestJobsThatNobodyEnds(t *testing.T) {
 			s.finish(t, c, "interrupted")
 			s.exec(t, "UPDATE nofx.step SET job_id = $1 WHERE id = $2", job, c.StepID)
 		}, "running"},
+		"the step of a paused run would wait for it": {func(t *testing.T, s *store, r run.Run, c *postgres.Claim, job int64) {
+			s.finish(t, c, "interrupted")
+			s.exec(t, "UPDATE nofx.step SET job_id = $1 WHERE id = $2", job, c.StepID)
+			if _, err := s.PauseRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "wait"}); err != nil {
+				t.Fatal(err)
+			}
+		}, "cancelled"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
