@@ -2,7 +2,7 @@
 //
 // The server is versitygw, which keeps objects as files. It is a program of its
 // own: the folder versitygw is a module outside the workspace that pins it and
-// nothing else, so that its many modules join no process of ours. The program is
+// starts it, so that its many modules join no process of ours. The program is
 // built once into the user's cache (build.go) and runs as a child that dies with
 // the process that started it.
 package blobtest
@@ -129,9 +129,8 @@ func (s *Server) serve(ctx context.Context, program string, log io.Writer) error
 	addr := l.Addr().String()
 	l.Close()
 
-	// Metadata in files of its own: not every file system has attributes.
-	cmd := exec.Command(program, "--port", addr, "--region", s.Region, "--keep-alive", "--quiet",
-		"posix", "--sidecar", filepath.Join(s.dir.Path, "metadata"), filepath.Join(s.dir.Path, "objects"))
+	cmd := exec.Command(program, "-addr", addr, "-region", s.Region,
+		"-metadata", filepath.Join(s.dir.Path, "metadata"), "-objects", filepath.Join(s.dir.Path, "objects"))
 	cmd.Env = append(environment(), "ROOT_ACCESS_KEY_ID="+s.AccessKey, "ROOT_SECRET_ACCESS_KEY="+s.SecretKey)
 	cmd.ExtraFiles = []*os.File{s.dir.Lock}
 	var out bytes.Buffer // read only after the process has ended

@@ -168,9 +168,9 @@ func TestKilledParentTakesTheServerAlong(t *testing.T) {
 
 func TestBuildKey(t *testing.T) {
 	t.Parallel()
-	key := func(mod, sum string) string {
+	key := func(mod, sum, main string) string {
 		dir := t.TempDir()
-		for name, content := range map[string]string{"go.mod": mod, "go.sum": sum} {
+		for name, content := range map[string]string{"go.mod": mod, "go.sum": sum, "main.go": main} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -181,11 +181,11 @@ func TestBuildKey(t *testing.T) {
 		}
 		return k
 	}
-	a := key("module m\n", "x")
-	if diff := cmp.Diff(a, key("module m\n", "x")); diff != "" {
+	a := key("module m\n", "x", "m")
+	if diff := cmp.Diff(a, key("module m\n", "x", "m")); diff != "" {
 		t.Errorf("buildKey of the same files (-first +second):\n%s", diff)
 	}
-	for name, other := range map[string]string{"go.mod": key("module n\n", "x"), "go.sum": key("module m\n", "y")} {
+	for name, other := range map[string]string{"go.mod": key("module n\n", "x", "m"), "go.sum": key("module m\n", "y", "m"), "main.go": key("module m\n", "x", "n")} {
 		if other == a {
 			t.Errorf("buildKey with another %s = the same key, want another", name)
 		}

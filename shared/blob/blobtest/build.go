@@ -15,8 +15,6 @@ import (
 	"nofx.dev/migrations/filelock"
 )
 
-const program = "github.com/versity/versitygw/cmd/versitygw"
-
 // build returns the path of the server's program, built the first time. Packages
 // are tested in parallel, so the first one builds and the others wait for it.
 func build(ctx context.Context, progress func(string)) (string, error) {
@@ -40,7 +38,7 @@ func build(ctx context.Context, progress func(string)) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	progress("building the S3 server, a minute or two (once)")
+	progress("building the S3 server, a minute (once)")
 	lock, err := filelock.Wait(ctx, path+".lock")
 	if err != nil {
 		return "", err
@@ -50,7 +48,8 @@ func build(ctx context.Context, progress func(string)) (string, error) {
 		return path, nil
 	}
 	fresh := path + ".new"
-	if _, err := goTool(ctx, outside(), "-C", module, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", fresh, program); err != nil {
+	// Built as all other programs are, so that it shares the standard library with them.
+	if _, err := goTool(ctx, outside(), "-C", module, "build", "-buildvcs=false", "-ldflags=-s -w", "-o", fresh, "."); err != nil {
 		return "", fmt.Errorf("build the S3 server: %w", err)
 	}
 	return path, os.Rename(fresh, path)
@@ -76,7 +75,7 @@ func moduleDir(ctx context.Context) (string, error) {
 // or of Go has another name.
 func buildKey(ctx context.Context, module string) (string, error) {
 	h := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
+	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
 		b, err := os.ReadFile(filepath.Join(module, name))
 		if err != nil {
 			return "", err
@@ -93,7 +92,7 @@ func buildKey(ctx context.Context, module string) (string, error) {
 
 // outside is the environment of the go command for a module that is in no
 // workspace.
-func outside() []string { return append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0") }
+func outside() []string { return append(os.Environ(), "GOWORK=off") }
 
 func goTool(ctx context.Context, env []string, args ...string) ([]byte, error) {
 	cmd := exec.Command("go", args...)
