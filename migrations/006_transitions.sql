@@ -83,6 +83,62 @@ BEGIN
 END
 $$;
 
+-- The steps of a run that are in one of these states, in the order of the plan. The
+-- setting leaves the planner the index in that order: that of a new database would
+-- walk the tenant.
+CREATE FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SET enable_sort = off
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT s.id FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = ANY (p_states) ORDER BY s.idx);
+END
+$$;
+
+-- Moves steps of a run by an event that neither begins nor ends an attempt. What the
+-- guard writes for each, an event and the run's counters, is written once for all: of
+-- a thousand steps each would leave a version of the run's row for the next to pass
+-- by. The caller holds the run's lock.
+CREATE FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_told nofx.told[] := '{}';
+    v_cause text := cause();
+    v_seq bigint;
+    v_trace text;
+    s record;
+    m record;
+BEGIN
+    IF p_steps = '{}' THEN
+        RETURN;
+    END IF;
+    SELECT r.event_seq, r.trace_id INTO v_seq, v_trace FROM run r WHERE r.tenant_id = p_tenant AND r.id = p_run;
+    PERFORM set_config('nofx.telling', 'on', true);
+    FOR s IN SELECT y.* FROM unnest(p_steps) AS x (id),
+        LATERAL (SELECT z.id, z.state, z.attempt FROM step z WHERE z.tenant_id = p_tenant AND z.id = x.id OFFSET 0) AS y LOOP
+        IF s.state = 'running' THEN
+            RAISE EXCEPTION 'step %: % would end its attempt', s.id, p_event USING ERRCODE = 'NX006';
+        END IF;
+        UPDATE step y SET event = p_event, version = y.version + 1, reason = p_reason, failure_class = p_class, failed_seq = NULL
+        WHERE y.tenant_id = p_tenant AND y.id = s.id RETURNING y.state, y.fence, y.failure_class INTO m;
+        v_seq := v_seq + 1;
+        v_told := v_told || ROW(p_run, v_seq, s.id, 'step.' || m.state, p_event, s.state, m.state,
+            jsonb_strip_nulls(jsonb_build_object('attempt', s.attempt, 'failure_class', m.failure_class)), p_reason, v_trace, nullif(m.fence, 0), v_cause)::nofx.told;
+    END LOOP;
+    PERFORM set_config('nofx.telling', '', true);
+    UPDATE run r SET event_seq = v_seq,
+        pending_steps = r.pending_steps + c.pending, ready_steps = r.ready_steps + c.ready, retrying_steps = r.retrying_steps + c.retrying,
+        waiting_steps = r.waiting_steps + c.waiting, failed_steps = r.failed_steps + c.failed
+    FROM (
+        SELECT sum((t.to_state = 'pending')::int - (t.from_state = 'pending')::int) AS pending, sum((t.to_state = 'ready')::int - (t.from_state = 'ready')::int) AS ready,
+            sum((t.to_state = 'retrying')::int - (t.from_state = 'retrying')::int) AS retrying, sum((t.to_state = 'waiting')::int - (t.from_state = 'waiting')::int) AS waiting,
+            sum((t.to_state = 'failed')::int - (t.from_state = 'failed')::int) AS failed
+        FROM unnest(v_told) AS t
+    ) AS c WHERE r.tenant_id = p_tenant AND r.id = p_run;
+    PERFORM tell(p_tenant, v_told);
+END
+$$;
+
 -- Each of the three answers with the new state.
 CREATE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp

@@ -9,12 +9,10 @@ SET LOCAL ROLE nofx_system;
 CREATE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
     LANGUAGE plpgsql
 AS $$
-DECLARE
-    v_id uuid;
 BEGIN
-    FOR v_id IN SELECT id FROM step WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'pending' AND deps_left = 0 ORDER BY idx LOOP
-        UPDATE step SET event = 'deps_met', version = version + 1, reason = NULL WHERE tenant_id = p_tenant AND id = v_id;
-    END LOOP;
+    PERFORM move_steps(p_tenant, p_run, ARRAY(
+        SELECT y.id FROM unnest(steps_in(p_tenant, p_run, '{pending}')) AS x (id),
+        LATERAL (SELECT s.id, s.deps_left FROM step s WHERE s.tenant_id = p_tenant AND s.id = x.id OFFSET 0) AS y WHERE y.deps_left = 0), 'deps_met', NULL, NULL);
 END
 $$;
 
@@ -138,16 +136,16 @@ CREATE FUNCTION nofx.stop_steps(p_tenant uuid, p_run uuid) RETURNS void
 AS $$
 BEGIN
     PERFORM withdraw_gates(p_tenant, p_run, 'run_failed');
-    WITH RECURSIVE downstream (id) AS (
-        SELECT s.id FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-        UNION
-        SELECT d.step_id FROM downstream u, LATERAL (SELECT x.step_id FROM step_dep x WHERE x.tenant_id = p_tenant AND x.needs = u.id OFFSET 0) AS d
-    )
-    UPDATE step s SET event = 'skip', version = s.version + 1,
-        reason = CASE WHEN s.id IN (SELECT u.id FROM downstream u) THEN 'upstream_failed' ELSE 'run_failed' END
-    WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'pending';
-    UPDATE step s SET event = 'cancel', version = s.version + 1, reason = 'run_failed', failure_class = 'cancelled'
-    WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state IN ('ready', 'retrying', 'waiting');
+    PERFORM move_steps(p_tenant, p_run, ARRAY(
+        WITH RECURSIVE downstream (id) AS (
+            SELECT unnest(steps_in(p_tenant, p_run, '{failed}'))
+            UNION
+            SELECT d.step_id FROM downstream u, LATERAL (SELECT x.step_id FROM step_dep x WHERE x.tenant_id = p_tenant AND x.needs = u.id OFFSET 0) AS d
+        )
+        SELECT p.id FROM unnest(steps_in(p_tenant, p_run, '{pending}')) AS p (id) WHERE p.id IN (SELECT u.id FROM downstream u)
+    ), 'skip', 'upstream_failed', NULL);
+    PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{pending}'), 'skip', 'run_failed', NULL);
+    PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{ready, retrying, waiting}'), 'cancel', 'run_failed', 'cancelled');
 END
 $$;
 
@@ -889,7 +887,8 @@ BEGIN
     ORDER BY l.step_id FOR UPDATE;
     PERFORM withdraw_gates(r.tenant_id, r.id, p_reason);
     UPDATE step SET event = 'cancel', version = version + 1, reason = p_reason, failure_class = 'cancelled'
-    WHERE tenant_id = r.tenant_id AND run_id = r.id AND state IN ('pending', 'ready', 'running', 'waiting', 'retrying');
+    WHERE tenant_id = r.tenant_id AND run_id = r.id AND state = 'running';
+    PERFORM move_steps(r.tenant_id, r.id, steps_in(r.tenant_id, r.id, '{pending, ready, waiting, retrying}'), 'cancel', p_reason, 'cancelled');
     PERFORM run_transition(p_run, p_event, p_reason, NULL, p_class);
 END
 $$;

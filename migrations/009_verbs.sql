@@ -33,10 +33,8 @@ CREATE FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) RETU
     LANGUAGE plpgsql
 AS $$
 BEGIN
-    UPDATE step SET event = 'retry', version = version + 1, reason = p_reason
-    WHERE tenant_id = p_tenant AND run_id = p_run AND state = 'failed';
-    UPDATE step SET event = 'reopen', version = version + 1, reason = p_reason
-    WHERE tenant_id = p_tenant AND run_id = p_run AND state IN ('skipped', 'cancelled');
+    PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{failed}'), 'retry', p_reason, NULL);
+    PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{skipped, cancelled}'), 'reopen', p_reason, NULL);
     PERFORM ready_steps(p_tenant, p_run);
     PERFORM settle_run(p_tenant, p_run, false);
 END
@@ -78,21 +76,22 @@ BEGIN
     END IF;
     UPDATE step SET event = 'retry', version = version + 1, reason = p_reason WHERE tenant_id = s.tenant_id AND id = s.id;
     IF p_cascade THEN
-        WITH RECURSIVE below (id) AS (
-            SELECT s.id
-            UNION
-            SELECT d.step_id FROM step_dep d JOIN below b ON d.tenant_id = s.tenant_id AND d.needs = b.id
-        ), fell AS (
-            SELECT x.id FROM step x WHERE x.tenant_id = s.tenant_id AND x.run_id = s.run_id AND x.state IN ('skipped', 'cancelled')
-                AND (x.reason = 'run_failed' OR x.id IN (SELECT b.id FROM below b))
-        ), stuck (id) AS (
-            SELECT x.id FROM step x WHERE x.tenant_id = s.tenant_id AND x.run_id = s.run_id
-                AND x.state IN ('failed', 'skipped', 'cancelled') AND x.id NOT IN (SELECT f.id FROM fell f)
-            UNION
-            SELECT d.step_id FROM step_dep d JOIN stuck u ON d.tenant_id = s.tenant_id AND d.needs = u.id
-        )
-        UPDATE step SET event = 'reopen', version = version + 1, reason = p_reason
-        WHERE tenant_id = s.tenant_id AND id IN (SELECT f.id FROM fell f EXCEPT SELECT u.id FROM stuck u);
+        PERFORM move_steps(s.tenant_id, s.run_id, ARRAY(
+            WITH RECURSIVE below (id) AS (
+                SELECT s.id
+                UNION
+                SELECT d.step_id FROM step_dep d JOIN below b ON d.tenant_id = s.tenant_id AND d.needs = b.id
+            ), fell AS (
+                SELECT x.id FROM step x WHERE x.tenant_id = s.tenant_id AND x.run_id = s.run_id AND x.state IN ('skipped', 'cancelled')
+                    AND (x.reason = 'run_failed' OR x.id IN (SELECT b.id FROM below b))
+            ), stuck (id) AS (
+                SELECT x.id FROM step x WHERE x.tenant_id = s.tenant_id AND x.run_id = s.run_id
+                    AND x.state IN ('failed', 'skipped', 'cancelled') AND x.id NOT IN (SELECT f.id FROM fell f)
+                UNION
+                SELECT d.step_id FROM step_dep d JOIN stuck u ON d.tenant_id = s.tenant_id AND d.needs = u.id
+            )
+            SELECT f.id FROM fell f EXCEPT SELECT u.id FROM stuck u
+        ), 'reopen', p_reason, NULL);
         PERFORM ready_steps(s.tenant_id, s.run_id);
     END IF;
     PERFORM settle_run(s.tenant_id, s.run_id, false);

@@ -287,3 +287,35 @@ func BenchmarkSweepBacklog(b *testing.B) {
 		b.ReportMetric(float64(behind)/float64(max(empty, time.Millisecond)), "ratio")
 	}
 }
+
+// What it costs to cancel a run of a thousand steps and to resume it, against the
+// creation of such a run.
+func BenchmarkManySteps(b *testing.B) {
+	s := setupWith(b, postgres.Config{MaxConns: 1})
+	const steps = 1000
+	lines := make([]string, steps)
+	for i := range lines {
+		lines[i] = fmt.Sprintf("s%d:", i)
+	}
+	p := plan(b, lines...)
+	var create, cancel, resume time.Duration
+	for b.Loop() {
+		start := time.Now()
+		r, _, err := s.CreateRun(s.ctx, s.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "x"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		created := time.Now()
+		if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
+			b.Fatal(err)
+		}
+		cancelled := time.Now()
+		if _, err := s.ResumeRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "on"}); err != nil {
+			b.Fatal(err)
+		}
+		create, cancel, resume = create+created.Sub(start), cancel+cancelled.Sub(created), resume+time.Since(cancelled)
+	}
+	b.ReportMetric(float64(create.Microseconds())/float64(b.N*steps), "create-µs/step")
+	b.ReportMetric(float64(cancel)/float64(create), "cancel/create")
+	b.ReportMetric(float64(resume)/float64(create), "resume/create")
+}
