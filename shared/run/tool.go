@@ -171,11 +171,24 @@ type GateInputs struct {
 	Report  *GateReport       `json:"report,omitempty"`
 }
 
-// GateReport is what a gate's command writes about its findings, and where.
+// GateReport is what a gate's command writes about its findings, where, and what of
+// it does not pass.
 type GateReport struct {
-	Format string `json:"format"` // one of ReportFormats
-	Path   string `json:"path"`   // in the workspace
+	Format     string `json:"format"`                // one of ReportFormats
+	Path       string `json:"path"`                  // in the workspace; a glob stands for all files that it matches
+	FailOn     string `json:"fail_on,omitempty"`     // SARIF: one of FailLevels, error by default; it fails for findings of that level or a worse one
+	Flaky      string `json:"flaky,omitempty"`       // tests that failed and then passed: FlakyPasses or FlakyFails; by default what a JUnit report takes them for, and gotest fails
+	AllowEmpty bool   `json:"allow_empty,omitempty"` // JUnit and gotest: a report without any test passes
 }
+
+// What flaky tests are to a gate.
+const (
+	FlakyPasses = "pass"
+	FlakyFails  = "fail"
+)
+
+// FailLevels are the levels of SARIF that findings may fail a gate for, the worst first.
+var FailLevels = []string{"error", "warning", "note"}
 
 // ReportFormats are the reports that gates understand: JUnit XML, SARIF 2.1.0, and
 // what `go test -json` prints.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/report"
 )
@@ -61,7 +62,7 @@ func TestWhatIsCutWasMaskedBefore(t *testing.T) {
 			format, _, _ := strings.Cut(name, " ")
 			for _, border := range []int{0, 32, 128, 256, 512, 1 << 10, 2 << 10} {
 				for at := max(0, border-len(canary)-1); at <= border; at += 3 {
-					r, err := report.Parse(format, strings.NewReader(text(strings.Repeat("7", at))), telemetry.NewRedactor(canary).String)
+					r, err := report.Parse(run.GateReport{Format: format}, strings.NewReader(text(strings.Repeat("7", at))), telemetry.NewRedactor(canary).String)
 					shown := fmt.Sprint(r, err)
 					for _, secret := range append(lines, canary) {
 						for i := 0; i+12 <= len(secret); i++ {

@@ -16,13 +16,18 @@ import (
 	"nofx.dev/worker/internal/report"
 )
 
-func parse(t *testing.T, file string) report.Report {
+func read(t *testing.T, file string) string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := report.Parse(strings.TrimPrefix(filepath.Ext(file), "."), bytes.NewReader(raw), nothing)
+	return string(raw)
+}
+
+func parse(t *testing.T, file string) report.Report {
+	t.Helper()
+	r, err := parseText(strings.TrimPrefix(filepath.Ext(file), "."), read(t, file))
 	if err != nil {
 		t.Fatalf("Parse(%s) = %v, want nil", file, err)
 	}
@@ -31,6 +36,10 @@ func parse(t *testing.T, file string) report.Report {
 
 // nothing masks nothing.
 func nothing(s string) string { return s }
+
+func parseText(format, text string) (report.Report, error) {
+	return report.Parse(run.GateReport{Format: format}, strings.NewReader(text), nothing)
+}
 
 func TestParse(t *testing.T) {
 	t.Parallel()
@@ -51,14 +60,27 @@ func TestParse(t *testing.T) {
 		"surefire.junit": {Tests: 2},
 		"nested.junit":   {Tests: 3, Failures: 1, Items: []report.Item{{Name: "sum adds twice.adds twice", Message: "Error: expect(received).toBe(expected)"}}},
 		"unloaded.junit": {Tests: 1, Failures: 1, More: 1},
-		"clean.sarif":    {Findings: map[string]int{"error": 0, "warning": 0, "note": 0, "none": 0}},
-		"gosec.sarif": {Failures: 3, Findings: map[string]int{"error": 3, "warning": 1, "note": 1, "none": 0}, Items: []report.Item{
+		"clean.sarif":    {Findings: findings(0, 0, 0)},
+		"gosec.sarif": {Failures: 3, Findings: findings(3, 1, 1), Items: []report.Item{
 			{Rule: "G101", Level: "error", File: "cmd/main.go", Line: 12, Message: "Potential hardcoded credentials"},
 			{Rule: "G304", Level: "error", File: "/src/a b.go", Line: 3, Message: "File path from a variable"},
 			{Rule: "G101", Level: "error", Message: "not accepted"},
 			{Rule: "G104", Level: "warning", Message: "Errors unhandled"},
 			{Rule: "G401", Level: "note", Message: "Weak primitive"},
 		}},
+
+		"bad-utf8-in-output.junit":  {Tests: 1},
+		"bom.junit":                 {Tests: 1},
+		"error-only.junit":          {Tests: 1, Failures: 1, Items: []report.Item{{Name: "a", Message: "Timeout"}}},
+		"escape-reference.junit":    {Tests: 1},
+		"flaky-counted.junit":       {Tests: 1, Flaky: 1, Items: []report.Item{{Name: "a", Flaky: true, Message: "first time"}}},
+		"flaky.junit":               {Tests: 1, Flaky: 1, Items: []report.Item{{Name: "a", Flaky: true, Message: "first time"}}},
+		"iso-8859-1.junit":          {Tests: 1},
+		"suite-error-counted.junit": {Tests: 1, Failures: 1, Items: []report.Item{{Name: "s", Message: "class could not be loaded"}}},
+		"suite-error.junit":         {Tests: 1, Failures: 1, Items: []report.Item{{Name: "s", Message: "class could not be loaded"}}},
+		"thousands.junit":           {Tests: 1},
+		"two-failures.junit":        {Tests: 1, Failures: 1, Items: []report.Item{{Name: "a", Message: "x"}}},
+		"xml-1.1.junit":             {Tests: 1},
 	} {
 		got := parse(t, file)
 		for i := range got.Items { // of a panic, the first line is enough
@@ -70,6 +92,11 @@ func TestParse(t *testing.T) {
 			t.Errorf("Parse(%s) (-want +got):\n%s", file, diff)
 		}
 	}
+}
+
+// findings are those of SARIF's levels, of which none is of level none.
+func findings(errors, warnings, notes int) map[string]int {
+	return map[string]int{"error": errors, "warning": warnings, "note": notes, "none": 0}
 }
 
 // What is not a whole report of its format is an error, and never one without faults.
@@ -90,8 +117,9 @@ func TestMalformed(t *testing.T) {
 		{"junit", `<testsuite errors="99999999999999999999"/>`, "no count"},
 		{"junit", `<testsuite><testcase></testsuite>`, "XML"},
 		{"junit", `<testsuite><testcase name="&evil;"/></testsuite>`, "XML"},
-		{"junit", "<?xml version=\"1.0\" encoding=\"UTF-16\"?><testsuite/>", "XML"},
-		{"junit", "<testsuite><testcase name=\"\xff\"/></testsuite>", "XML"},
+		{"junit", "\xff\xfe<\x00t\x00e\x00s\x00t\x00s\x00u\x00i\x00t\x00e\x00>\x00", "XML"},
+		{"junit", "<testsuite><testcase name=\"&#x1b;\"", "XML"},
+		{"junit", "\ufeff\ufeff", "XML"},
 		{"junit", strings.Repeat("<testsuite>", 100) + strings.Repeat("</testsuite>", 100), "deep"},
 		{"junit", "<testsuite><x>" + strings.Repeat("<a>", 5000) + strings.Repeat("</a>", 5000) + "</x></testsuite>", "deep"},
 		{"sarif", "", "SARIF"},
@@ -122,7 +150,7 @@ func TestMalformed(t *testing.T) {
 		{"gotest", start + `{"Action":"output","Package":"p","Output":"` + strings.Repeat("x", 1<<20) + "\"}\n" + pass, "longer"},
 		{"gotest", start + `{"Action":"pass","Package":"p","Package":"q"}` + "\n", "no event"},
 	} {
-		r, err := report.Parse(tt.format, strings.NewReader(tt.text), nothing)
+		r, err := report.Parse(run.GateReport{Format: tt.format}, strings.NewReader(tt.text), nothing)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
 			t.Errorf("Parse(%s, %.200q) = %+v, %v, want an error that says %q", tt.format, tt.text, r, err, tt.want)
 		}
@@ -156,7 +184,7 @@ func TestCutOff(t *testing.T) {
 				whole = append(whole, '\n')
 			}
 			for n := 0; n < len(whole); n += 1 + len(whole)/250 {
-				r, err := report.Parse(format, bytes.NewReader(whole[:n]), nothing)
+				r, err := report.Parse(run.GateReport{Format: format}, bytes.NewReader(whole[:n]), nothing)
 				if between := format == "gotest" && n > 0 && whole[n-1] == '\n'; err == nil && !between {
 					t.Fatalf("Parse(the first %d of %d bytes of %s) = %+v, want an error", n, len(whole), format, r)
 				}
@@ -186,7 +214,7 @@ func TestBounded(t *testing.T) {
 		text     string
 		failures int
 	}{"junit": {junit.String(), n}, "gotest": {gotest.String(), n}, "sarif": {text, n / 2}} {
-		r, err := report.Parse(format, strings.NewReader(tt.text), nothing)
+		r, err := report.Parse(run.GateReport{Format: format}, strings.NewReader(tt.text), nothing)
 		if err != nil || r.Failures != tt.failures || len(r.Items) != report.MaxItems || r.More != n-report.MaxItems {
 			t.Errorf("Parse(%s) = %d failures, %d items and %d more, %v; want %d, %d, %d", format, r.Failures, len(r.Items), r.More, err, tt.failures, report.MaxItems, n-report.MaxItems)
 		}
@@ -206,7 +234,7 @@ func TestLongText(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(`<a b="c"> `, 1<<18)
 	for name, text := range map[string]string{"text": strings.Repeat("text ", 1<<19), "CDATA": "<![CDATA[" + long + "]]>", "comment": "<!--" + long + "-->"} {
-		r, err := report.Parse("junit", strings.NewReader("<testsuite><testcase name='a'><system-out>"+text+"</system-out></testcase></testsuite>"), nothing)
+		r, err := report.Parse(run.GateReport{Format: "junit"}, strings.NewReader("<testsuite><testcase name='a'><system-out>"+text+"</system-out></testcase></testsuite>"), nothing)
 		if err != nil || r.Tests != 1 {
 			t.Errorf("Parse(junit with a long %s) = %d tests, %v, want 1", name, r.Tests, err)
 		}
@@ -218,7 +246,7 @@ func TestMemory(t *testing.T) {
 	nested := `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"message":{"text":"x"},"locations":[` + strings.Repeat("{},", 4<<20) + `{}]}]}]}`
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, err := report.Parse("sarif", strings.NewReader(nested), nothing); err != nil {
+	if _, err := report.Parse(run.GateReport{Format: "sarif"}, strings.NewReader(nested), nothing); err != nil {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
@@ -235,7 +263,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, i int, raw []byte) {
 		format := run.ReportFormats[uint(i)%uint(len(run.ReportFormats))]
-		r, err := report.Parse(format, bytes.NewReader(raw), nothing)
+		r, err := report.Parse(run.GateReport{Format: format}, bytes.NewReader(raw), nothing)
 		if err != nil {
 			if !utf8.ValidString(err.Error()) || len(err.Error()) > 1000 {
 				t.Errorf("Parse(%s) = an error of %d bytes, %q", format, len(err.Error()), err)

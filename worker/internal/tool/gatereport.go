@@ -77,9 +77,9 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandb
 	r.Evidence["report"] = shown(in, found)
 	switch {
 	case found.Failures > 0 && exit.Code == 0:
-		return r.decide(run.Failed, fmt.Sprintf("the command ended with exit code 0, but by its report %s", found.Says()))
+		return r.decide(run.Failed, fmt.Sprintf("the command ended with exit code 0, but by its report %s", found.Says(in)))
 	case found.Failures > 0:
-		return r.decide(run.Failed, found.Says())
+		return r.decide(run.Failed, found.Says(in))
 	case exit.Code != 0:
 		return r.decide(run.Failed, howEnded("the command", exit)+", though its report shows no failure")
 	}
@@ -113,7 +113,7 @@ func (b *Box) readReport(root *os.Root, in run.GateReport) (report.Report, error
 	}
 	defer f.Close()
 	limited := &io.LimitedReader{R: f, N: maxReport + 1}
-	r, err := report.Parse(in.Format, limited, b.cfg.Redactor.String)
+	r, err := report.Parse(in, limited, b.cfg.Redactor.String)
 	if limited.N <= 0 {
 		return report.Report{}, fmt.Errorf("it is larger than %d bytes", maxReport)
 	}

@@ -1,0 +1,119 @@
+package report_test
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/text/encoding/unicode"
+
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/report"
+)
+
+// What suites count and what they hold need not agree; whatever fails the gate holds.
+func TestJUnitCounts(t *testing.T) {
+	t.Parallel()
+	const (
+		flaky    = `<testcase name="a"><flakyFailure message="first"/></testcase>`
+		flakyErr = `<testcase name="a"><flakyError message="first"/></testcase>`
+		failed   = `<testcase name="a"><failure message="x"/></testcase>`
+		reran    = `<testcase name="a"><failure message="x"/><rerunFailure message="y"/></testcase>`
+		rerun    = `<testcase name="a"><rerunFailure message="y"/></testcase>`
+		both     = `<testcase name="a"><failure message="x"/><flakyFailure message="y"/></testcase>`
+		good     = `<testcase name="a"/>`
+	)
+	for name, tt := range map[string]struct {
+		text                   string
+		tests, failures, flaky int
+	}{
+		"an error of all suites":               {`<testsuites><error message="out of memory"/><testsuite>` + good + `</testsuite></testsuites>`, 2, 1, 0},
+		"a failure of a suite in a suite":      {`<testsuites><testsuite><testsuite><failure>set-up</failure></testsuite>` + good + `</testsuite></testsuites>`, 2, 1, 0},
+		"two errors of a suite":                {`<testsuite errors="1"><error>a</error><error>b</error></testsuite>`, 2, 2, 0},
+		"a test and its suite":                 {`<testsuite failures="1" errors="1">` + failed + `<error>tear-down</error></testsuite>`, 2, 2, 0},
+		"a flaky failure, counted":             {`<testsuite failures="1">` + flaky + `</testsuite>`, 1, 0, 1},
+		"a flaky failure, counted outside":     {`<testsuites failures="1"><testsuite failures="1">` + flaky + `</testsuite></testsuites>`, 1, 0, 1},
+		"a flaky error, counted":               {`<testsuite errors="1">` + flakyErr + `</testsuite>`, 1, 0, 1},
+		"a flaky failure and another error":    {`<testsuite errors="1">` + flaky + `</testsuite>`, 1, 1, 1},
+		"a flaky failure and another failure":  {`<testsuite failures="2">` + flaky + `</testsuite>`, 1, 1, 1},
+		"a flaky test in another suite":        {`<testsuites><testsuite failures="1"/><testsuite>` + flaky + `</testsuite></testsuites>`, 1, 1, 1},
+		"a failed test in another suite":       {`<testsuites><testsuite failures="1"/><testsuite>` + failed + `</testsuite></testsuites>`, 2, 2, 0},
+		"flaky and failed":                     {`<testsuite failures="1">` + both + `</testsuite>`, 1, 1, 0},
+		"a failure with its rerun":             {`<testsuite failures="1">` + reran + `</testsuite>`, 1, 1, 0},
+		"a rerun explains no count":            {`<testsuite failures="2">` + reran + `</testsuite>`, 2, 2, 0},
+		"a rerun alone":                        {`<testsuite failures="1">` + rerun + `</testsuite>`, 1, 1, 0},
+		"failures counted by test or by claim": {`<testsuite failures="2"><testcase><failure/><failure/></testcase></testsuite>`, 1, 1, 0},
+		"counted as the other kind":            {`<testsuite failures="1" errors="0"><testcase><error/></testcase></testsuite>`, 1, 1, 0},
+		"thousands of failures":                {`<testsuite failures="1,425">` + good + `</testsuite>`, 1425, 1425, 0},
+	} {
+		r, err := parseText("junit", tt.text)
+		if err != nil || r.Tests != tt.tests || r.Failures != tt.failures || r.Flaky != tt.flaky {
+			t.Errorf("%s: Parse(%s) = %+v, %v, want %d tests, %d failures, %d flaky", name, tt.text, r, err, tt.tests, tt.failures, tt.flaky)
+		}
+	}
+}
+
+// A name is read in whatever charset it is written, and a character that XML does not
+// know does not hide the rest.
+func TestJUnitText(t *testing.T) {
+	t.Parallel()
+	utf16 := func(order unicode.Endianness, mark unicode.BOMPolicy, text string) string {
+		s, err := unicode.UTF16(order, mark).NewEncoder().String(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	suite := func(name string) string {
+		return `<testsuite><testcase name="` + name + `"><failure message="m"/></testcase></testsuite>`
+	}
+	xml := func(version, encoding, name string) string {
+		return `<?xml version="` + version + `" encoding='` + encoding + "'?>\n" + suite(name)
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"ISO-8859-1":                   {xml("1.0", "ISO-8859-1", "caf\xe9"), "café"},
+		"ISO-8859-2":                   {xml("1.0", "iso-8859-2", "\xb3\xf3d\xbc"), "łódź"},
+		"ISO-8859-15":                  {xml("1.0", "ISO-8859-15", "1 \xa4"), "1 €"},
+		"windows-1252":                 {xml("1.0", "windows-1252", "\x93so\x94"), "“so”"},
+		"windows-1251":                 {xml("1.0", "Windows-1251", "\xf2\xe5\xf1\xf2"), "тест"},
+		"US-ASCII":                     {xml("1.0", "US-ASCII", "plain"), "plain"},
+		"Shift_JIS":                    {xml("1.0", "Shift_JIS", "\x83e\x83X\x83g"), "テスト"},
+		"UTF-16 with a mark":           {utf16(unicode.LittleEndian, unicode.UseBOM, xml("1.0", "UTF-16", "café")), "café"},
+		"UTF-16BE with a mark":         {utf16(unicode.BigEndian, unicode.UseBOM, xml("1.0", "UTF-16", "café")), "café"},
+		"UTF-16LE without":             {utf16(unicode.LittleEndian, unicode.IgnoreBOM, xml("1.0", "UTF-16LE", "café")), "café"},
+		"UTF-16BE without":             {utf16(unicode.BigEndian, unicode.IgnoreBOM, xml("1.0", "UTF-16BE", "café")), "café"},
+		"UTF-8 that says UTF-16":       {xml("1.0", "utf-16", "café"), "café"},
+		"a mark that denies":           {"\ufeff" + xml("1.0", "ISO-8859-1", "café"), "café"},
+		"an unknown charset":           {xml("1.0", "x-no-such", "café"), "café"},
+		"UTF-8 that is none":           {xml("1.0", "UTF-8", "caf\xe9!"), "caf\uFFFD!"},
+		"nothing declared":             {suite("caf\xe9!"), "caf\uFFFD!"},
+		"white space in front":         {"\n  " + xml("1.1", "ISO-8859-1", "caf\xe9"), "café"},
+		"XML 1.1":                      {xml("1.1", "UTF-8", "a&#1;b"), "a\uFFFDb"},
+		"an escape":                    {suite("\x1b[31mred"), "\uFFFD[31mred"},
+		"NUL":                          {suite("a\x00b"), "a\uFFFDb"},
+		"a decimal reference":          {suite("a&#27;b&#0;c"), "a\uFFFDb\uFFFDc"},
+		"a hexadecimal reference":      {suite("a&#x1B;b"), "a\uFFFDb"},
+		"half a surrogate pair":        {suite("a&#xD83D;b"), "a\uFFFDb"},
+		"U+FFFE":                       {suite("a&#xFFFE;b"), "a\uFFFDb"},
+		"beyond Unicode":               {suite("a&#x110000;b&#99999999999999999999;c"), "a\uFFFDb\uFFFDc"},
+		"references that are good":     {suite("&#233;&#x1F600;&lt;"), "é😀<"},
+		"a good one behind a bad":      {suite("&#27;&#65;"), "\uFFFDA"},
+		"in the text of CDATA, itself": {`<testsuite><testcase name="n"><system-out><![CDATA[&#27;]]></system-out><failure><![CDATA[&#27;]]></failure></testcase></testsuite>`, "&#27;"},
+	} {
+		r, err := parseText("junit", tt.text)
+		if err != nil || r.Failures != 1 || len(r.Items) != 1 || r.Items[0].Name != tt.want && r.Items[0].Message != tt.want {
+			t.Errorf("%s: Parse(%q) = %+v, %v, want one failure with %q", name, tt.text, r, err, tt.want)
+		}
+	}
+}
+
+// A flaky test passes, as its runner says, unless the gate asks for more.
+func TestJUnitFlaky(t *testing.T) {
+	t.Parallel()
+	const flaky = `<testsuite><testcase name="a"><flakyFailure message="first"/></testcase></testsuite>`
+	for asked, failures := range map[string]int{"": 0, run.FlakyPasses: 0, run.FlakyFails: 1} {
+		r, err := report.Parse(run.GateReport{Format: "junit", Flaky: asked}, strings.NewReader(flaky), nothing)
+		if err != nil || r.Failures != failures || r.Flaky != 1 {
+			t.Errorf("Parse(junit, flaky %q) = %+v, %v, want %d failures", asked, r, err, failures)
+		}
+	}
+}
