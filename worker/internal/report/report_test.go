@@ -81,6 +81,17 @@ func TestParse(t *testing.T) {
 		"thousands.junit":           {Tests: 1},
 		"two-failures.junit":        {Tests: 1, Failures: 1, Items: []report.Item{{Name: "a", Message: "x"}}},
 		"xml-1.1.junit":             {Tests: 1},
+
+		"absent.sarif":                     {Findings: findings(0, 0, 0)},
+		"bom.sarif":                        {Findings: findings(0, 0, 0)},
+		"hierarchical-rule.sarif":          {Failures: 1, Findings: findings(1, 0, 0), Items: []report.Item{{Rule: "E1/sub", Level: "error", File: "a.c", Line: 1, Message: "m"}}},
+		"level-by-extension-rule-id.sarif": {Failures: 1, Findings: findings(1, 0, 0), Items: []report.Item{{Rule: "E1", Level: "error", File: "a.c", Line: 1, Message: "m"}}},
+		"level-by-rule.sarif":              {Failures: 1, Findings: findings(1, 0, 0), Items: []report.Item{{Rule: "E1", Level: "error", File: "a.c", Line: 1, Message: "m"}}},
+		"level-override.sarif":             {Failures: 1, Findings: findings(1, 0, 0), Items: []report.Item{{Rule: "W1", Level: "error", File: "a.c", Line: 1, Message: "m"}}},
+		"lone-surrogate.sarif":             {Findings: findings(0, 0, 1), Items: []report.Item{{Level: "note", Message: "cut \uFFFD"}}},
+		"message-by-id.sarif":              {Failures: 1, Findings: findings(1, 0, 0), Items: []report.Item{{Rule: "E1", Level: "error", File: "a.c", Line: 1, Message: "main.c is unsafe"}}},
+		"suppressed.sarif":                 {Findings: findings(0, 0, 0)},
+		"suppression-rejected.sarif":       {Failures: 1, Findings: findings(1, 0, 0), Items: []report.Item{{Rule: "E1", Level: "error", File: "a.c", Line: 1, Message: "m"}}},
 	} {
 		got := parse(t, file)
 		for i := range got.Items { // of a panic, the first line is enough
@@ -124,13 +135,16 @@ func TestMalformed(t *testing.T) {
 		{"junit", "<testsuite><x>" + strings.Repeat("<a>", 5000) + strings.Repeat("</a>", 5000) + "</x></testsuite>", "deep"},
 		{"sarif", "", "SARIF"},
 		{"sarif", "null", "version"},
+		{"sarif", "\ufeff\ufeff{}", "SARIF"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t","globalMessageStrings":[]}},"results":[]}]}`, "an object"},
+		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t","globalMessageStrings":{` + members(50_001) + `}}},"results":[]}]}`, "more than 50000"},
 		{"sarif", "[]", "SARIF"},
 		{"sarif", `{"version":"2.0.0","runs":[]}`, "version"},
 		{"sarif", `{"version":"2.1.0"}`, "without runs"},
 		{"sarif", `{"version":"2.1.0","runs":[]}`, "without runs"},
 		{"sarif", `{"version":"2.1.0","runs":{}}`, "array"},
 		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}}}]}`, "no results"},
-		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":null}]}`, "no results"},
+		{"sarif", read(t, "null-results.sarif"), "no results"},
 		{"sarif", `{"version":"2.1.0","runs":[{"results":[]}]}`, "name its tool"},
 		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[],"invocations":[{"executionSuccessful":false}]}]}`, "did not get through"},
 		{"sarif", `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"level":"fatal","message":{"text":"x"}}]}]}`, "level"},
@@ -155,6 +169,15 @@ func TestMalformed(t *testing.T) {
 			t.Errorf("Parse(%s, %.200q) = %+v, %v, want an error that says %q", tt.format, tt.text, r, err, tt.want)
 		}
 	}
+}
+
+// members are n members of a JSON object.
+func members(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf(`"%d":{}`, i)
+	}
+	return strings.Join(list, ",")
 }
 
 // corpus are the reports of a format.

@@ -1,0 +1,188 @@
+package report_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/report"
+)
+
+// oneRun is a SARIF log of one run with one result.
+func oneRun(tool, more, result string) string {
+	return fmt.Sprintf(`{"version":"2.1.0","runs":[{"tool":%s,%s"results":[%s]}]}`, tool, more, result)
+}
+
+// A result has its own level, or that of its rule, or what an invocation made of that.
+func TestSARIFLevel(t *testing.T) {
+	t.Parallel()
+	const (
+		tool = `{"driver":{"name":"d","rules":[
+				{"id":"E","guid":"g-e","defaultConfiguration":{"level":"error"}},
+				{"id":"N","guid":"g-n","defaultConfiguration":{"level":"note"}},
+				{"id":"W"},
+				{"id":"N/deep/er","defaultConfiguration":{"level":"error"}},
+				{"id":"twice","defaultConfiguration":{"level":"note"}},{"id":"twice","defaultConfiguration":{"level":"error"}}]},
+			"extensions":[
+				{"name":"x","guid":"g-x","rules":[{"id":"N","defaultConfiguration":{"level":"error"}},{"id":"X","defaultConfiguration":{"level":"error"}}]},
+				{"name":"y","rules":[{"id":"X","defaultConfiguration":{"level":"note"}}]}]}`
+		lowered = `{"ruleConfigurationOverrides":[{"descriptor":{"id":"E"},"configuration":{"level":"note"}}]}`
+		raised  = `{"ruleConfigurationOverrides":[{"descriptor":{"index":1},"configuration":{"level":"error"}}]}`
+		unknown = `{"ruleConfigurationOverrides":[{"descriptor":{"id":"Q"},"configuration":{"level":"error"}}]}`
+		silent  = `{"executionSuccessful":true}`
+	)
+	for name, tt := range map[string]struct{ invocations, result, want string }{
+		"its own":                           {"", `"ruleId":"E","level":"note"`, "note"},
+		"by id":                             {"", `"ruleId":"E"`, "error"},
+		"by index":                          {"", `"ruleIndex":0`, "error"},
+		"by the index in rule":              {"", `"rule":{"index":1}`, "note"},
+		"by guid":                           {"", `"rule":{"guid":"g-e"}`, "error"},
+		"of a rule without one":             {"", `"ruleId":"W"`, "warning"},
+		"of no rule":                        {"", `"ruleId":"Q"`, "warning"},
+		"of an index that is none":          {"", `"ruleIndex":99`, "warning"},
+		"of a negative index":               {"", `"ruleId":"N","ruleIndex":-1`, "note"},
+		"by the leading part":               {"", `"ruleId":"E/sub/sub"`, "error"},
+		"by the longest leading part":       {"", `"ruleId":"N/deep/er/still"`, "error"},
+		"by a shorter leading part":         {"", `"ruleId":"N/deep"`, "note"},
+		"id and index disagree":             {"", `"ruleId":"N","ruleIndex":0`, "error"},
+		"two rules of one id":               {"", `"ruleId":"twice"`, "error"},
+		"ruleId and rule disagree":          {"", `"ruleId":"N","rule":{"id":"E"}`, "error"},
+		"in the driver before others":       {"", `"ruleId":"N"`, "note"},
+		"in the component of an index":      {"", `"ruleId":"N","rule":{"toolComponent":{"index":0}}`, "error"},
+		"in the component of a guid":        {"", `"ruleId":"N","rule":{"toolComponent":{"guid":"g-x"}}`, "error"},
+		"in the component of a name":        {"", `"rule":{"id":"X","toolComponent":{"name":"y"}}`, "note"},
+		"by index in its component":         {"", `"rule":{"index":0,"toolComponent":{"index":1}}`, "note"},
+		"in any component, the worst":       {"", `"ruleId":"X"`, "error"},
+		"of a kind that is no failure":      {"", `"ruleId":"E","kind":"review"`, ""},
+		"lowered":                           {lowered, `"ruleId":"E"`, "note"},
+		"lowered, but its own":              {lowered, `"ruleId":"E","level":"error"`, "error"},
+		"raised, by index":                  {raised, `"ruleId":"N"`, "error"},
+		"raised, by leading part":           {raised, `"ruleId":"N/sub"`, "error"},
+		"raised, of no known rule":          {unknown, `"ruleId":"Q/sub"`, "error"},
+		"lowered in one of two":             {lowered + "," + silent, `"ruleId":"E"`, "error"},
+		"lowered in its own of two":         {lowered + "," + silent, `"ruleId":"E","provenance":{"invocationIndex":0}`, "note"},
+		"lowered in the other of two":       {lowered + "," + silent, `"ruleId":"E","provenance":{"invocationIndex":1}`, "error"},
+		"raised in one of two":              {raised + "," + silent, `"ruleId":"N"`, "error"},
+		"raised in one, of no known rule":   {unknown + "," + silent, `"ruleId":"Q"`, "error"},
+		"of an override about other things": {`{"ruleConfigurationOverrides":[{"descriptor":{"id":"E"},"configuration":{"enabled":true}}]}`, `"ruleId":"E"`, "error"},
+		"of an override without a level":    {`{"ruleConfigurationOverrides":[{"descriptor":{"id":"N"},"configuration":{}}]}`, `"ruleId":"N"`, "warning"},
+	} {
+		text := oneRun(tool, `"invocations":[`+tt.invocations+`],`, `{`+tt.result+`,"message":{"text":"m"}}`)
+		r, err := parseText("sarif", text)
+		got := ""
+		if len(r.Items) == 1 {
+			got = r.Items[0].Level
+		}
+		if err != nil || got != tt.want {
+			t.Errorf("%s: the level of {%s} = %q, %v, want %q", name, tt.result, got, err, tt.want)
+		}
+	}
+	for _, bad := range []string{
+		oneRun(`{"driver":{"name":"d","rules":[{"id":"E","defaultConfiguration":{"level":"fatal"}}]}}`, "", `{"ruleId":"E"}`),
+		oneRun(tool, `"invocations":[`+strings.Replace(lowered, "note", "off", 1)+`],`, `{"ruleId":"E"}`),
+	} {
+		if r, err := parseText("sarif", bad); err == nil {
+			t.Errorf("Parse(%s) = %+v, want an error about the level", bad, r)
+		}
+	}
+}
+
+// What a finding says, and where, may stand elsewhere in the log.
+func TestSARIFText(t *testing.T) {
+	t.Parallel()
+	const (
+		tool = `{"driver":{"name":"d","globalMessageStrings":{"all":{"text":"for all"}},"rules":[{"id":"R","messageStrings":{"one":{"text":"{0} of {1}{2}"},"md":{"markdown":"**bold**"}}}]},
+			"extensions":[{"name":"x","globalMessageStrings":{"all":{"text":"of x"}},"rules":[{"id":"X"}]}]}`
+		artifacts = `"artifacts":[{"location":{"uri":"a.c"}},{"location":{"uri":"src/b%20c.c"}}],`
+	)
+	at := func(location string) string {
+		return `,"locations":[{"physicalLocation":{"artifactLocation":` + location + `}}]`
+	}
+	for name, tt := range map[string]struct {
+		result string
+		want   report.Item
+	}{
+		"text":                     {`"ruleId":"R","message":{"text":"{0} as it is"}`, report.Item{Rule: "R", Message: "{0} as it is"}},
+		"text with arguments":      {`"ruleId":"R","message":{"text":"{{{0}}} {1} {7}","arguments":["a","{0}"]}`, report.Item{Rule: "R", Message: "{a} {0} {7}"}},
+		"markdown":                 {`"ruleId":"R","message":{"markdown":"*m*"}`, report.Item{Rule: "R", Message: "*m*"}},
+		"by id":                    {`"ruleId":"R","message":{"id":"one","arguments":["a","b","c"]}`, report.Item{Rule: "R", Message: "a of bc"}},
+		"by id, of a leading part": {`"ruleId":"R/sub","message":{"id":"one","arguments":["a","b"]}`, report.Item{Rule: "R/sub", Message: "a of b{2}"}},
+		"by id, in markdown":       {`"ruleIndex":0,"message":{"id":"md"}`, report.Item{Rule: "R", Message: "**bold**"}},
+		"by id, of all rules":      {`"ruleId":"R","message":{"id":"all"}`, report.Item{Rule: "R", Message: "for all"}},
+		"by id, of its component":  {`"ruleId":"X","message":{"id":"all"}`, report.Item{Rule: "X", Message: "of x"}},
+		"by id, of no rule":        {`"message":{"id":"all"}`, report.Item{Message: "for all"}},
+		"by an id that is none":    {`"ruleId":"R","message":{"id":"none"}`, report.Item{Rule: "R", Message: "none"}},
+		"a file by index":          {`"message":{"text":"m"}` + at(`{"index":1}`), report.Item{File: "src/b c.c", Message: "m"}},
+		"a file by uri and index":  {`"message":{"text":"m"}` + at(`{"uri":"z.c","index":1}`), report.Item{File: "z.c", Message: "m"}},
+		"a file by no index":       {`"message":{"text":"m"}` + at(`{"index":7}`), report.Item{Message: "m"}},
+		"half a surrogate pair":    {`"message":{"text":"\ude00 cut \ud83d"}`, report.Item{Message: "\uFFFD cut \uFFFD"}},
+		"what is no UTF-8":         {`"message":{"text":"caf` + "\xe9" + `"}`, report.Item{Message: "caf\uFFFD"}},
+	} {
+		tt.want.Level = "warning"
+		r, err := parseText("sarif", oneRun(tool, artifacts, `{`+tt.result+`}`))
+		if diff := cmp.Diff([]report.Item{tt.want}, r.Items); err != nil || diff != "" {
+			t.Errorf("%s: Parse({%s}) = %v, items (-want +got):\n%s", name, tt.result, err, diff)
+		}
+	}
+	// A message that is mostly arguments is bounded.
+	bomb := oneRun(`{"driver":{"name":"d"}}`, "", `{"message":{"text":"`+strings.Repeat("{0}", 1<<19)+`","arguments":["`+strings.Repeat("a", 1<<20)+`"]}}`)
+	if r, err := parseText("sarif", bomb); err != nil || len(r.Items) != 1 || len(r.Items[0].Message) > 512 {
+		t.Errorf("Parse(a message of many arguments) = %d items, %v", len(r.Items), err)
+	}
+}
+
+func TestFailOn(t *testing.T) {
+	t.Parallel()
+	text := oneRun(`{"driver":{"name":"d"}}`, "", `{"level":"none"},{"level":"note"},{"level":"warning"},{"level":"error"},{"level":"warning"}`)
+	for level, tt := range map[string]struct {
+		failures int
+		says     string
+	}{
+		"":        {1, "5 findings, 1 of level error"},
+		"error":   {1, "5 findings, 1 of level error"},
+		"warning": {3, "5 findings, 3 of level warning or worse"},
+		"note":    {4, "5 findings, 4 of level note or worse"},
+	} {
+		in := run.GateReport{Format: "sarif", FailOn: level}
+		r, err := report.Parse(in, strings.NewReader(text), nothing)
+		if err != nil || r.Failures != tt.failures || r.Says(in) != tt.says {
+			t.Errorf("Parse(fail_on %q) = %d failures, %q, %v, want %d, %q", level, r.Failures, r.Says(in), err, tt.failures, tt.says)
+		}
+	}
+}
+
+// Reports add up, and the worst items of all are kept.
+func TestAdd(t *testing.T) {
+	t.Parallel()
+	var all report.Report
+	for i := range 3 {
+		results := strings.Repeat(`{"level":"note","message":{"text":"m"}},`, 15) + `{"level":"error","message":{"text":"m"}}`
+		r, err := parseText("sarif", oneRun(fmt.Sprintf(`{"driver":{"name":"%d"}}`, i), "", results))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Add(r)
+	}
+	if all.Failures != 3 || all.Findings["note"] != 45 || len(all.Items) != report.MaxItems || all.More != 28 || all.Items[2].Level != "error" || all.Items[3].Level != "note" {
+		t.Errorf("three reports = %+v, want 3 errors first, 20 items in all and 28 more", all)
+	}
+	all = report.Report{}
+	for _, text := range []string{cleanJUnit, badJUnit} {
+		r, err := parseText("junit", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Add(r)
+	}
+	if want := (report.Report{Tests: 4, Failures: 1, Skipped: 1, Flaky: 1, Items: []report.Item{{Name: "c"}, {Name: "b", Flaky: true}}}); cmp.Diff(want, all) != "" {
+		t.Errorf("two reports (-want +got):\n%s", cmp.Diff(want, all))
+	}
+}
+
+const (
+	cleanJUnit = `<testsuite><testcase name="a"><skipped/></testcase><testcase name="b"><flakyError/></testcase></testsuite>`
+	badJUnit   = `<testsuite><testcase name="c"><failure/></testcase><testcase name="d"/></testsuite>`
+)
