@@ -44,7 +44,7 @@ func parseText(format, text string) (report.Report, error) {
 func TestParse(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]report.Report{
-		"passing.gotest": {Tests: 4, Skipped: 1},
+		"passing.gotest": {Tests: 5, Skipped: 1}, // one of them a benchmark
 		"failing.gotest": {Tests: 13, Failures: 6, Skipped: 1, Items: []report.Item{
 			{Name: "example.com/m/bad.TestSum", File: "bad_test.go", Line: 3, Message: "Sum(2, 3) = 6, want 5"},
 			{Name: "example.com/m/bad.TestTable/a/b", File: "bad_test.go", Line: 6, Message: "two\n        lines"},
@@ -81,6 +81,12 @@ func TestParse(t *testing.T) {
 		"thousands.junit":           {Tests: 1},
 		"two-failures.junit":        {Tests: 1, Failures: 1, Items: []report.Item{{Name: "a", Message: "x"}}},
 		"xml-1.1.junit":             {Tests: 1},
+
+		"build-failure.gotest":     {Tests: 1, Failures: 1, Items: []report.Item{{Name: "p", File: "./p_test.go", Line: 6, Message: "cannot use t as string value"}}},
+		"old-build-failure.gotest": {Tests: 2, Failures: 1, Items: []report.Item{{Name: "q", Message: "it did not build"}}},
+		"package-twice.gotest":     {Tests: 2},
+		"stderr-line.gotest":       {Tests: 1},
+		"test-without-end.gotest":  {Tests: 1},
 
 		"absent.sarif":                     {Findings: findings(0, 0, 0)},
 		"bom.sarif":                        {Findings: findings(0, 0, 0)},
@@ -157,9 +163,12 @@ func TestMalformed(t *testing.T) {
 		{"gotest", "\n\n", "no package"},
 		{"gotest", "ok  \tp\t0.1s\n", "line 1 is no event"},
 		{"gotest", "{}\n", "line 1 is no event"},
+		{"gotest", "FAIL\tp [build failed]\n", "line 1 is no event"},
 		{"gotest", start, "not ended"},
-		{"gotest", start + pass[:len(pass)-1], "cut off"},
-		{"gotest", start + pass + start, "after its end"},
+		{"gotest", start + "a line of stderr" + pass, "not ended, and line 2 is no event"},
+		{"gotest", start + "the end", "not ended, and line 2 is no event"},
+		{"gotest", start + pass[:len(pass)-2], "cut off"},
+		{"gotest", start + pass + start, "not ended"},
 		{"gotest", start + `{"Action":"pass"}` + "\n", "no package"},
 		{"gotest", start + `{"Action":"output","Package":"p","Output":"` + strings.Repeat("x", 1<<20) + "\"}\n" + pass, "longer"},
 		{"gotest", start + `{"Action":"pass","Package":"p","Package":"q"}` + "\n", "no event"},
@@ -208,7 +217,7 @@ func TestCutOff(t *testing.T) {
 			}
 			for n := 0; n < len(whole); n += 1 + len(whole)/250 {
 				r, err := report.Parse(run.GateReport{Format: format}, bytes.NewReader(whole[:n]), nothing)
-				if between := format == "gotest" && n > 0 && whole[n-1] == '\n'; err == nil && !between {
+				if between := format == "gotest" && n > 0 && (whole[n-1] == '\n' || whole[n] == '\n'); err == nil && !between {
 					t.Fatalf("Parse(the first %d of %d bytes of %s) = %+v, want an error", n, len(whole), format, r)
 				}
 			}
