@@ -120,13 +120,48 @@ func (c *checker) gate(in GateInputs) {
 		c.script("/command", in.Command)
 	}
 	c.env(in.Env)
-	if r := in.Report; r != nil {
-		if !c.open(r.Format) && !slices.Contains(ReportFormats, r.Format) {
-			c.add("/report/format", "is one of "+strings.Join(ReportFormats, ", "))
-		}
-		if detail := BadPath(r.Path); detail != "" && !c.open(r.Path) {
-			c.add("/report/path", detail)
-		}
+	if in.Report != nil {
+		c.report(*in.Report)
+	}
+}
+
+func (c *checker) report(r GateReport) {
+	const at = "/report"
+	c.oneOf(at+"/format", r.Format, ReportFormats...)
+	c.glob(at+"/path", r.Path)
+	if r.FailOn != "" {
+		c.oneOf(at+"/fail_on", r.FailOn, FailLevels...)
+	}
+	if r.Flaky != "" {
+		c.oneOf(at+"/flaky", r.Flaky, FlakyPasses, FlakyFails)
+	}
+	switch {
+	case c.open(r.Format):
+	case r.Format == "sarif" && (r.Flaky != "" || r.AllowEmpty):
+		c.add(at, "flaky and allow_empty are for reports of tests; SARIF has findings")
+	case r.Format != "sarif" && r.FailOn != "":
+		c.add(at+"/fail_on", "is for sarif; tests have no level")
+	}
+}
+
+// oneOf checks a value that is one of a few.
+func (c *checker) oneOf(at, s string, values ...string) {
+	if !c.open(s) && !slices.Contains(values, s) {
+		c.add(at, "is one of "+strings.Join(values, ", "))
+	}
+}
+
+// glob checks a pattern of paths in the workspace.
+func (c *checker) glob(at, p string) {
+	if c.open(p) {
+		return
+	}
+	if detail := BadPath(p); detail != "" {
+		c.add(at, detail)
+	} else if !doublestar.ValidatePattern(p) {
+		c.add(at, "is not a pattern")
+	} else if alternatives(p) > maxAlternatives {
+		c.add(at, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives))
 	}
 }
 
@@ -141,17 +176,7 @@ func (c *checker) codegen(in CodegenInputs) {
 		c.add("/paths", fmt.Sprintf("%d patterns; at most %d", len(in.Paths), MaxCodegenPaths))
 	}
 	for i, p := range in.Paths {
-		at := "/paths/" + strconv.Itoa(i)
-		if c.open(p) {
-			continue
-		}
-		if detail := BadPath(p); detail != "" {
-			c.add(at, detail)
-		} else if !doublestar.ValidatePattern(p) {
-			c.add(at, "is not a pattern")
-		} else if alternatives(p) > maxAlternatives {
-			c.add(at, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives))
-		}
+		c.glob("/paths/"+strconv.Itoa(i), p)
 	}
 	if in.Model != "" && !c.open(in.Model) && !modelName.MatchString(in.Model) {
 		c.add("/model", "a model's name matches "+modelName.String())

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -87,15 +88,15 @@ func reserved(name string) bool { return strings.EqualFold(name, ".git") || name
 // Open opens a regular file that is reached through no symlink. One that is not there
 // is fs.ErrNotExist; other errors say what is there, in words for people.
 func Open(root *os.Root, p string) (*os.File, error) {
-	if link, err := linked(root, p); err != nil || link != "" {
-		return nil, cmp.Or(err, fmt.Errorf("%s is no folder", link))
+	if err := Reach(root, p); err != nil {
+		return nil, err
 	}
 	was, err := root.Lstat(p)
 	switch {
 	case err != nil:
 		return nil, err
 	case was.Mode()&fs.ModeSymlink != 0:
-		return nil, errors.New("it is a symlink")
+		return nil, errors.New("it " + symlink(root, p))
 	case !was.Mode().IsRegular():
 		return nil, errors.New("it is no regular file")
 	}
@@ -135,6 +136,28 @@ func read(root *os.Root, p string, limit int64) ([]byte, error) {
 		return nil, nil
 	}
 	return raw, nil
+}
+
+// Reach returns an error in words for people if a folder of p is none or a symlink. Those
+// that are not there are no error.
+func Reach(root *os.Root, p string) error {
+	link, err := linked(root, p)
+	if err != nil || link == "" {
+		return err
+	}
+	return fmt.Errorf("%s %s", link, cmp.Or(symlink(root, link), "is no folder"))
+}
+
+// symlink says where the symlink p leads, or "" if p is none.
+func symlink(root *os.Root, p string) string {
+	target, err := root.Readlink(p)
+	switch {
+	case err != nil:
+		return ""
+	case path.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(p), target)):
+		return "is a symlink out of the workspace"
+	}
+	return "is a symlink"
 }
 
 // linked reports the first folder of p that is a symlink or no folder, or "".

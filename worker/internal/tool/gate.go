@@ -40,11 +40,11 @@ var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]
 // A step without a command takes that of its gate's name in the workspace's
 // nofx.json. Where a report is asked for, the command has to write it, and both have
 // to be without fault: an exit code of 0 beside failures in the report does not pass,
-// and a report that is missing or cannot be read is the verdict Error.
+// and a report that is missing, cannot be read or holds no test is the verdict Error.
 //
 // Evidence: command, exit_code, output (its end, redacted), duration_ms, and where it
 // applies source, the file that the command is from; report, its format, path, counts
-// and first failures; reason; and missing, the name of the tool that is not there.
+// and worst items; reason; and missing, the name of the tool that is not there.
 // Output: verdict.
 func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, err error) {
 	ctx, span := tracer().Start(ctx, "gate "+strings.TrimPrefix(c.Tool, run.GateFamily))

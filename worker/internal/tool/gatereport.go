@@ -1,12 +1,17 @@
 package tool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
+	"strings"
 	"syscall"
+
+	"github.com/bmatcuk/doublestar/v4"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
@@ -16,7 +21,9 @@ import (
 )
 
 const (
-	maxReport    = 64 << 20 // bytes of a report that are read
+	maxReport    = 64 << 20 // bytes of a report that are read, in all its files
+	maxReports   = 10_000   // files of a report
+	maxSeen      = 100_000  // files and folders that are looked at for them
 	maxGatesFile = 64 << 10
 )
 
@@ -57,42 +64,90 @@ func ownGate(root *os.Root, name string, in run.GateInputs) (run.GateInputs, err
 	return in, nil
 }
 
+// reports returns the files that a report's path stands for: itself, or what matches
+// it as a glob. Folders do not match, nor does what lies in .git or .nofx.
+func reports(root *os.Root, pattern string) (files []string, err error) {
+	if !strings.ContainsAny(pattern, `*?[{\`) {
+		return []string{pattern}, nil
+	}
+	base, _ := doublestar.SplitPattern(pattern)
+	if err := edit.Reach(root, path.Join(base, "x")); err != nil {
+		return nil, err
+	}
+	entries := 0
+	err = fs.WalkDir(root.FS(), base, func(p string, d fs.DirEntry, err error) error {
+		entries++
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case entries > maxSeen:
+			return fmt.Errorf("more than %d files and folders may match", maxSeen)
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == ".nofx"):
+			return fs.SkipDir
+		case d.IsDir() || !doublestar.MatchUnvalidated(pattern, p):
+			return nil
+		}
+		if files = append(files, p); len(files) > maxReports {
+			return fmt.Errorf("more than %d files match", maxReports)
+		}
+		return nil
+	})
+	return files, err
+}
+
 // clearReport takes away what lies in a report's place, so that one from before the
 // command does not speak for it. A gate changes nothing: what it does to the workspace
 // is dropped with its step.
-func clearReport(root *os.Root, path string) error {
-	if err := root.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return fmt.Errorf("a report cannot be written to %s: it is taken", path)
+func clearReport(root *os.Root, pattern string) error {
+	files, err := reports(root, pattern)
+	if err != nil {
+		return fmt.Errorf("a report cannot be written to %s: %w", pattern, err)
+	}
+	for _, file := range files {
+		if err := root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+			return fmt.Errorf("a report cannot be written to %s: %w", file, cmp.Or(edit.Reach(root, file), errors.New("it is taken")))
+		}
 	}
 	return nil
 }
 
 // judgeReport is the verdict of a command that ended by itself and its report.
 func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandbox.Exit) Result {
-	found, err := b.readReport(root, in)
+	found, files, err := b.readReports(root, in)
 	if err != nil {
 		r.Evidence["report"] = map[string]any{"format": in.Format, "path": in.Path}
-		return r.decide(run.Error, fmt.Sprintf("%s; the report %s cannot be used: %v", howEnded("the command", exit), in.Path, err))
+		return r.decide(run.Error, b.masked(fmt.Sprintf("%s; %v", howEnded("the command", exit), err)))
 	}
-	r.Evidence["report"] = shown(in, found)
+	r.Evidence["report"] = shown(in, found, files)
 	switch {
 	case found.Failures > 0 && exit.Code == 0:
 		return r.decide(run.Failed, fmt.Sprintf("the command ended with exit code 0, but by its report %s", found.Says(in)))
 	case found.Failures > 0:
 		return r.decide(run.Failed, found.Says(in))
+	case found.Findings == nil && found.Tests == 0 && !in.AllowEmpty:
+		return r.decide(run.Error, howEnded("the command", exit)+`; the report holds no test; if that is all right, say "allow_empty": true`)
 	case exit.Code != 0:
 		return r.decide(run.Failed, howEnded("the command", exit)+", though its report shows no failure")
 	}
 	return r.decide(run.Passed, "")
 }
 
-// shown returns a report as evidence.
-func shown(in run.GateReport, r report.Report) map[string]any {
+// shown returns a report, the sum of those in files, as evidence.
+func shown(in run.GateReport, r report.Report, files int) map[string]any {
 	doc := map[string]any{"format": in.Format, "path": in.Path, "failures": r.Failures}
+	if files > 1 {
+		doc["files"] = files
+	}
 	if r.Findings != nil {
 		doc["findings"] = r.Findings
+		doc["fail_on"] = cmp.Or(in.FailOn, run.FailLevels[0])
 	} else {
 		doc["tests"], doc["skipped"] = r.Tests, r.Skipped
+	}
+	if r.Flaky > 0 {
+		doc["flaky"] = r.Flaky
 	}
 	if len(r.Items) > 0 {
 		doc["items"] = r.Items
@@ -103,8 +158,30 @@ func shown(in run.GateReport, r report.Report) map[string]any {
 	return doc
 }
 
-func (b *Box) readReport(root *os.Root, in run.GateReport) (report.Report, error) {
-	f, err := edit.Open(root, in.Path)
+// readReports reads the report that in asks for, which several files may make up, and
+// returns how many. Errors are for people.
+func (b *Box) readReports(root *os.Root, in run.GateReport) (sum report.Report, files int, err error) {
+	paths, err := reports(root, in.Path)
+	if err != nil {
+		return sum, 0, fmt.Errorf("the report %s cannot be used: %w", in.Path, err)
+	}
+	if len(paths) == 0 {
+		return sum, 0, fmt.Errorf("the report %s cannot be used: the command wrote no file that matches", in.Path)
+	}
+	left := int64(maxReport)
+	for _, p := range paths {
+		r, err := b.readReport(root, p, in, &left)
+		if err != nil {
+			return sum, 0, fmt.Errorf("the report %s cannot be used: %w", p, err)
+		}
+		sum.Add(r)
+	}
+	return sum, len(paths), nil
+}
+
+// readReport reads one file, of at most left bytes, and takes them from that.
+func (b *Box) readReport(root *os.Root, p string, in run.GateReport, left *int64) (report.Report, error) {
+	f, err := edit.Open(root, p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return report.Report{}, errors.New("the command did not write it")
 	}
@@ -112,10 +189,10 @@ func (b *Box) readReport(root *os.Root, in run.GateReport) (report.Report, error
 		return report.Report{}, err
 	}
 	defer f.Close()
-	limited := &io.LimitedReader{R: f, N: maxReport + 1}
+	limited := &io.LimitedReader{R: f, N: *left + 1}
 	r, err := report.Parse(in, limited, b.cfg.Redactor.String)
-	if limited.N <= 0 {
-		return report.Report{}, fmt.Errorf("it is larger than %d bytes", maxReport)
+	if *left = limited.N - 1; *left < 0 {
+		return report.Report{}, fmt.Errorf("with it, more than %d bytes would be read", maxReport)
 	}
 	return r, err
 }

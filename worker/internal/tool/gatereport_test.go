@@ -19,6 +19,10 @@ const (
 	badJUnit   = `<testsuite><testcase name="a" file="a.go" line="3"><failure message="hunter2 broke"/></testcase><testcase name="b"/></testsuite>`
 	noteSARIF  = `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"ruleId":"R","message":{"text":"hm"}}]}]}`
 	badSARIF   = `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[{"ruleId":"R","level":"error","message":{"text":"hm"}}]}]}`
+	cleanSARIF = "\ufeff" + `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},"results":[]}]}`
+	flakyJUnit = `<testsuite failures="1"><testcase name="a"><flakyFailure message="first"/></testcase></testsuite>`
+	noGo       = `{"Action":"start","Package":"p"}` + "\n" + `{"Action":"skip","Package":"p"}` + "\n"
+	flakyGo    = `{"Action":"fail","Package":"p","Test":"T"}` + "\n" + `{"Action":"fail","Package":"p"}` + "\n" + passGo
 	passGo     = `{"Action":"start","Package":"p"}` + "\n" + `{"Action":"pass","Package":"p","Test":"T"}` + "\n" + `{"Action":"pass","Package":"p"}` + "\n"
 )
 
@@ -38,7 +42,7 @@ func TestGateReport(t *testing.T) {
 		"failures":          {"junit", writeReport(badJUnit, 1), run.Failed, "1 of 2 tests failed", map[string]any{"tests": 2.0, "failures": 1.0, "skipped": 0.0, "items": []any{map[string]any{"name": "a", "file": "a.go", "line": 3.0, "message": "*** broke"}}}},
 		"failures, exit 0":  {"junit", writeReport(badJUnit, 0), run.Failed, "exit code 0, but by its report 1 of 2 tests failed", nil},
 		"exit 1, clean":     {"junit", writeReport(cleanJUnit, 1), run.Failed, "exit code 1, though its report shows no failure", nil},
-		"a warning":         {"sarif", writeReport(noteSARIF, 0), run.Passed, "", map[string]any{"failures": 0.0, "findings": map[string]any{"error": 0.0, "warning": 1.0, "note": 0.0, "none": 0.0}, "items": []any{map[string]any{"rule": "R", "level": "warning", "message": "hm"}}}},
+		"a warning":         {"sarif", writeReport(noteSARIF, 0), run.Passed, "", map[string]any{"failures": 0.0, "fail_on": "error", "findings": map[string]any{"error": 0.0, "warning": 1.0, "note": 0.0, "none": 0.0}, "items": []any{map[string]any{"rule": "R", "level": "warning", "message": "hm"}}}},
 		"an error, exit 0":  {"sarif", writeReport(badSARIF, 0), run.Failed, "1 findings, 1 of level error", nil},
 		"go":                {"gotest", writeReport(passGo, 0), run.Passed, "", map[string]any{"tests": 1.0, "failures": 0.0, "skipped": 0.0}},
 		"none":              {"junit", "true", run.Error, "did not write it", map[string]any{}},
@@ -48,7 +52,16 @@ func TestGateReport(t *testing.T) {
 		"of another format": {"sarif", writeReport(cleanJUnit, 0), run.Error, "not SARIF", nil},
 		"empty":             {"gotest", "mkdir -p out; : > out/r", run.Error, "no package", nil},
 		"a symlink":         {"junit", "mkdir -p out; echo '" + cleanJUnit + "' > real; ln -s ../real out/r", run.Error, "symlink", nil},
-		"below a symlink":   {"junit", "rm -rf out; mkdir real; ln -s real out; echo '" + cleanJUnit + "' > out/r", run.Error, "out is no folder", nil},
+		"below a symlink":   {"junit", "rm -rf out; mkdir real; ln -s real out; echo '" + cleanJUnit + "' > out/r", run.Error, "out is a symlink", nil},
+		"a symlink out":     {"junit", "mkdir -p out; ln -s /dev/null out/r", run.Error, "it is a symlink out of the workspace", nil},
+		"below one":         {"junit", "rm -rf out; ln -s .. out", run.Error, "out is a symlink out of the workspace", nil},
+		"no test":           {"junit", writeReport("<testsuite/>", 0), run.Error, `exit code 0; the report holds no test; if that is all right, say "allow_empty": true`, map[string]any{"tests": 0.0, "failures": 0.0, "skipped": 0.0}},
+		"no test, exit 5":   {"junit", writeReport("<testsuite/>", 5), run.Error, "exit code 5; the report holds no test", nil},
+		"no go test":        {"gotest", writeReport(noGo, 0), run.Error, "holds no test", nil},
+		"no finding":        {"sarif", writeReport(cleanSARIF, 0), run.Passed, "", map[string]any{"failures": 0.0, "fail_on": "error", "findings": map[string]any{"error": 0.0, "warning": 0.0, "note": 0.0, "none": 0.0}}},
+		"all skipped":       {"junit", writeReport(`<testsuite><testcase><skipped/></testcase></testsuite>`, 0), run.Passed, "", nil},
+		"flaky":             {"junit", writeReport(flakyJUnit, 0), run.Passed, "", map[string]any{"tests": 1.0, "failures": 0.0, "skipped": 0.0, "flaky": 1.0, "items": []any{map[string]any{"name": "a", "flaky": true, "message": "first"}}}},
+		"a rerun":           {"gotest", writeReport(flakyGo, 0), run.Failed, "1 of 1 tests failed; 1 failed at first and passed when they ran again", nil},
 		"a fifo":            {"junit", "mkdir -p out; mkfifo out/r", run.Error, "no regular file", nil},
 		"a folder":          {"junit", "mkdir -p out/r", run.Error, "no regular file", nil},
 		"huge":              {"junit", "mkdir -p out; printf '<testsuite>' > out/r; truncate -s 100M out/r", run.Error, "cannot be used", nil},
@@ -77,6 +90,80 @@ func TestGateReport(t *testing.T) {
 			tt.report["format"], tt.report["path"] = tt.format, "out/r"
 			if diff := cmp.Diff(tt.report, got); diff != "" {
 				t.Errorf("report (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A gate says itself what of a report does not pass.
+func TestGateReportOptions(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		in      run.GateReport
+		text    string
+		verdict run.State
+	}{
+		"empty":                 {run.GateReport{Format: "junit", AllowEmpty: true}, "<testsuite/>", run.Passed},
+		"empty go test":         {run.GateReport{Format: "gotest", AllowEmpty: true}, noGo, run.Passed},
+		"empty, but counted":    {run.GateReport{Format: "junit", AllowEmpty: true}, `<testsuite errors="1"/>`, run.Failed},
+		"a rerun that passes":   {run.GateReport{Format: "gotest", Flaky: run.FlakyPasses}, flakyGo, run.Passed},
+		"a flaky test fails":    {run.GateReport{Format: "junit", Flaky: run.FlakyFails}, flakyJUnit, run.Failed},
+		"a warning":             {run.GateReport{Format: "sarif", FailOn: "warning"}, noteSARIF, run.Failed},
+		"a warning, for a note": {run.GateReport{Format: "sarif", FailOn: "note"}, noteSARIF, run.Failed},
+		"a warning, no error":   {run.GateReport{Format: "sarif", FailOn: "error"}, noteSARIF, run.Passed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.in.Path = "r"
+			c, _ := newCall(t, "gate:unit", run.GateInputs{Command: "cat > r <<'EOF'\n" + strings.TrimSuffix(tt.text, "\n") + "\nEOF\n", Report: &tt.in})
+			r, err := developer(Config{}).Run(t.Context(), c)
+			if err != nil || r.Verdict != tt.verdict {
+				t.Errorf("Run = %s because %q, %v; want %s", r.Verdict, r.Evidence["reason"], err, tt.verdict)
+			}
+		})
+	}
+}
+
+// A glob adds up what the command wrote, and nothing from before.
+func TestGateReportGlob(t *testing.T) {
+	t.Parallel()
+	write := func(path, text string) string {
+		return fmt.Sprintf("mkdir -p %q; cat > %q <<'EOF'\n%s\nEOF\n", filepath.Dir(path), path, text)
+	}
+	const empty = "<testsuite/>"
+	for name, tt := range map[string]struct {
+		path, command string
+		verdict       run.State
+		reason        string
+		tests, files  any // as evidence has them
+	}{
+		"two":                  {"out/TEST-*.xml", write("out/TEST-a.xml", cleanJUnit) + write("out/TEST-b.xml", cleanJUnit), run.Passed, "", 4, 2},
+		"one":                  {"out/TEST-*.xml", write("out/TEST-a.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"in any folder":        {"**/TEST-*.xml", write("a/out/TEST-a.xml", cleanJUnit) + write("TEST-b.xml", cleanJUnit), run.Passed, "", 4, 2},
+		"alternatives":         {"{a,b}/r[12].xml", write("a/r1.xml", cleanJUnit) + write("b/r2.xml", cleanJUnit) + write("b/r3.xml", badJUnit), run.Passed, "", 4, 2},
+		"one with failures":    {"out/*", write("out/a", cleanJUnit) + write("out/b", badJUnit), run.Failed, "1 of 4 tests failed", 4, 2},
+		"one without tests":    {"out/*", write("out/a", cleanJUnit) + write("out/b", empty), run.Passed, "", 2, 2},
+		"none with tests":      {"out/*", write("out/a", empty) + write("out/b", empty), run.Error, "holds no test", 0, 2},
+		"one that is cut":      {"out/*", write("out/a", cleanJUnit) + write("out/hunter2", cleanJUnit[:20]), run.Error, "the report out/*** cannot be used: not XML", nil, nil},
+		"one that leads out":   {"out/*", write("out/a", cleanJUnit) + "ln -s /etc/passwd out/b", run.Error, "the report out/b cannot be used: it is a symlink out of the workspace", nil, nil},
+		"a folder leads out":   {"out/x/*", "rm -rf out; ln -s /tmp out", run.Error, "out is a symlink out of the workspace", nil, nil},
+		"folders do not match": {"out/*", write("out/a", cleanJUnit) + "mkdir out/b", run.Passed, "", 2, nil},
+		"nothing":              {"out/*", "true", run.Error, "wrote no file that matches", nil, nil},
+		"no folder":            {"no/*", "true", run.Error, "wrote no file that matches", nil, nil},
+		"in .git":              {"**/*.xml", write(".git/r.xml", badJUnit) + write("r.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"more than is read":    {"out/*", "mkdir -p out; for f in a b; do printf '<testsuite>' > out/$f; truncate -s 40M out/$f; done", run.Error, "cannot be used", nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := newCall(t, "gate:unit", run.GateInputs{Command: tt.command, Report: &run.GateReport{Format: "junit", Path: tt.path}})
+			writeTo(t, c.Workspace, "out/TEST-old.xml", badJUnit) // of some step before
+			r, err := developer(Config{Redactor: telemetry.NewRedactor("hunter2")}).Run(t.Context(), c)
+			reason, _ := r.Evidence["reason"].(string)
+			if err != nil || r.Verdict != tt.verdict || !strings.Contains(reason, tt.reason) {
+				t.Fatalf("Run = %s because %q, %v; want %s because %q", r.Verdict, reason, err, tt.verdict, tt.reason)
+			}
+			if shown := r.Evidence["report"].(map[string]any); shown["tests"] != tt.tests || shown["files"] != tt.files {
+				t.Errorf("report = %v, want %v tests in %v files", shown, tt.tests, tt.files)
 			}
 		})
 	}
@@ -116,6 +203,8 @@ func TestGateOfTheWorkspace(t *testing.T) {
 		"bad path":       {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"../r"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/path"},
 		"bad name":       {`{"gates":{"unit":{"command":"true","env":{"NOFX_X":""}}}}`, run.GateInputs{}, run.Error, "/gates/unit/env/NOFX_X"},
 		"large":          {`{"gates":{` + strings.Repeat(" ", 70<<10) + `}}`, run.GateInputs{}, run.Error, "larger"},
+		"own options":    {`{"gates":{"unit":{"command":"echo '<testsuite/>' > r","report":{"format":"junit","path":"r","allow_empty":true}}}}`, run.GateInputs{}, run.Passed, ""},
+		"bad options":    {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"r","fail_on":"note"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/fail_on is for sarif"},
 		"a link":         {"->/etc/passwd", run.GateInputs{}, run.Error, "symlink"},
 	} {
 		t.Run(name, func(t *testing.T) {
