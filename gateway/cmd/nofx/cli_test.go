@@ -311,6 +311,23 @@ func TestRunCreateSendsKeyAndTrace(t *testing.T) {
 	}
 }
 
+// TestPlanWithMark reads a plan as some editors save it, with a byte order mark.
+func TestPlanWithMark(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ file, want string }{
+		"a plan":    {"\ufeff" + `{"goal":"g"}`, `{"plan":{"goal":"g"}}`},
+		"a request": {"\ufeff" + `{"plan":{"goal":"g"}}`, `{"plan":{"goal":"g"}}`},
+		"two marks": {"\ufeff\ufeff" + `{"goal":"g"}`, ""},
+	} {
+		c := newCLI(t, "http://gateway.invalid")
+		c.in = strings.NewReader(tt.file)
+		got, err := c.planRequest("-")
+		if string(got) != tt.want || (err != nil) != (tt.want == "") {
+			t.Errorf("%s: planRequest(%q) = %q, %v, want %q", name, tt.file, got, err, tt.want)
+		}
+	}
+}
+
 // TestProblems shows a refusal with its fields, and the exit code of each kind.
 func TestProblems(t *testing.T) {
 	t.Parallel()

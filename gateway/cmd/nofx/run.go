@@ -99,6 +99,7 @@ func (a *app) planRequest(file string) ([]byte, error) {
 	if err != nil {
 		return nil, usagef("the plan: %w", err)
 	}
+	raw = bytes.TrimPrefix(raw, []byte("\ufeff")) // a byte order mark, as some editors write
 	var doc json.RawMessage
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		var syntax *json.SyntaxError

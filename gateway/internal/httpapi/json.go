@@ -73,7 +73,7 @@ func readBody(c echo.Context) ([]byte, error) {
 		}
 		return nil, fault.New(fault.Invalid, "malformed-json", "the body could not be read to its end").Because(err)
 	}
-	return body, nil
+	return bytes.TrimPrefix(body, []byte("\ufeff")), nil // a byte order mark, as some editors write
 }
 
 // decode reads one document strictly.

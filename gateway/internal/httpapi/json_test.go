@@ -187,6 +187,8 @@ func TestBodies(t *testing.T) {
 		{"charset", oneStep, header{"Content-Type": "application/json; charset=utf-8"}, 201, ""},
 		{"exactly as large", oneStep + strings.Repeat(" ", maxBody-len(oneStep)), nil, 201, ""},
 		{"one more", oneStep + strings.Repeat(" ", maxBody-len(oneStep)+1), nil, 413, "too-large"},
+		{"byte order mark", "\ufeff" + oneStep, nil, 201, ""},
+		{"two byte order marks", "\ufeff\ufeff" + oneStep, nil, 400, "malformed-json"},
 		{"no body", "", header{"Content-Type": "application/json"}, 400, "malformed-json"},
 	} {
 		if r := g.do(http.MethodPost, "/api/runs", tc.body, tc.header); r.status != tc.status || r.code() != tc.code {

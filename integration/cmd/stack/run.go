@@ -92,8 +92,8 @@ func runPlan(ctx context.Context, o options, t *terminal) (err error) {
 // here puts the repository root in the place of "." in a plan's checkouts, with
 // or without the envelope of a request.
 func here(raw []byte, root string) ([]byte, error) {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber() // what is not ours stays as it is written
+	d := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))) // a byte order mark, as some editors write
+	d.UseNumber()                                                                  // what is not ours stays as it is written
 	var body map[string]any
 	if err := d.Decode(&body); err != nil {
 		return nil, err

@@ -26,6 +26,9 @@ func TestHere(t *testing.T) {
 			}
 		}
 	}
+	if got, err := here([]byte("\ufeff{}"), "/r"); err != nil || string(got) != "{}" {
+		t.Errorf("here of a plan with a byte order mark = %q, %v, want it without", got, err)
+	}
 	for _, odd := range []string{`{}`, `{"plan":[]}`, `{"steps":["x",{"inputs":7,"tool":"git:checkout"}]}`} {
 		if got, err := here([]byte(odd), "/r"); err != nil || string(got) != odd {
 			t.Errorf("here(%s) = %s, %v, want it as it is: the gateway says what is wrong", odd, got, err)

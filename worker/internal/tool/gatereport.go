@@ -1,6 +1,7 @@
 package tool
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func ownGate(root *os.Root, name string, in run.GateInputs) (run.GateInputs, err
 	case err != nil:
 		return in, fmt.Errorf("%s: %w", edit.GatesFile, err)
 	default:
-		if file, err = run.Inputs[gatesFile](raw); err != nil {
+		if file, err = run.Inputs[gatesFile](bytes.TrimPrefix(raw, []byte("\ufeff"))); err != nil { // a byte order mark, as some editors write
 			return in, fmt.Errorf("%s cannot be used: %w", edit.GatesFile, err)
 		}
 	}

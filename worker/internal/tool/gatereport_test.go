@@ -203,6 +203,8 @@ func TestGateOfTheWorkspace(t *testing.T) {
 		"bad path":       {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"../r"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/path"},
 		"bad name":       {`{"gates":{"unit":{"command":"true","env":{"NOFX_X":""}}}}`, run.GateInputs{}, run.Error, "/gates/unit/env/NOFX_X"},
 		"large":          {`{"gates":{` + strings.Repeat(" ", 70<<10) + `}}`, run.GateInputs{}, run.Error, "larger"},
+		"a mark":         {"\ufeff" + `{"gates":{"unit":{"command":"echo own"}}}`, run.GateInputs{}, run.Passed, "own"},
+		"two marks":      {"\ufeff\ufeff" + `{"gates":{"unit":{"command":"echo own"}}}`, run.GateInputs{}, run.Error, "nofx.json cannot be used"},
 		"own options":    {`{"gates":{"unit":{"command":"echo '<testsuite/>' > r","report":{"format":"junit","path":"r","allow_empty":true}}}}`, run.GateInputs{}, run.Passed, ""},
 		"bad options":    {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"r","fail_on":"note"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/fail_on is for sarif"},
 		"a link":         {"->/etc/passwd", run.GateInputs{}, run.Error, "symlink"},
