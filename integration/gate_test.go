@@ -29,6 +29,7 @@ func TestGates(t *testing.T) {
 	}{
 		{"failed then waived", failedThenWaived},
 		{"missing tool", missingTool},
+		{"tried again", triedAgain},
 		{"rejected", rejected},
 		{"expired then waived", expiredThenWaived},
 		{"waived while pending", waivedWhilePending},
@@ -117,6 +118,22 @@ func missingTool(t *testing.T, s *system) {
 		t.Errorf("gate without its tool = %s, %s, %s; want error, gate_error and the tool's name", g.Status, deref(d.Steps[0].FailureClass), g.Evidence)
 	}
 	checkpointOf(t, s, d.Run.ID, d.Steps[0].ID, api.CheckpointKindGateFailed)
+}
+
+// A gate that may be tried again opens a round each time, and goes on once it passes.
+func triedAgain(t *testing.T, s *system) {
+	tries := t.TempDir() + "/tries"
+	flaky := gate("unit", `echo x >> `+tries+`; echo "try $(wc -l < `+tries+`)"; test "$(wc -l < `+tries+`)" = 2`)
+	flaky.Retry = map[string]any{"max_attempts": 3, "initial_s": 0.01}
+	d := s.await(t, s.create(t, flaky, bash("after", "true")).Run.ID, api.RunStatusSucceeded)
+	if len(d.Gates) != 2 {
+		t.Fatalf("gates = %d, want a round for each attempt", len(d.Gates))
+	}
+	for i, status := range []api.GateStatus{api.GateStatusFailed, api.GateStatusPassed} {
+		if g := d.Gates[i]; g.Status != status || g.Round != i+1 || members(t, g.Evidence)["output"] != fmt.Sprintf("try %d\n", i+1) {
+			t.Errorf("gate %d = %s in round %d with evidence %s, want %s with its own", i, g.Status, g.Round, g.Evidence, status)
+		}
+	}
 }
 
 func rejected(t *testing.T, s *system) {

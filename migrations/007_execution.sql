@@ -230,10 +230,11 @@ BEGIN
         SELECT a.ended_at INTO c.lost_at FROM attempt a
         WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = c.fence - 2 AND a.outcome = 'lease_expired';
     END IF;
-    IF c.fence > 1 THEN -- a gate was judged before
+    -- A gate was judged before. A later round does not undo a waiver: it may have been
+    -- given while that round's attempt was running.
+    IF c.fence > 1 THEN
         SELECT jsonb_build_object('input_digest', g.input_digest, 'by', g.decided_by, 'by_name', coalesce(subject_name(p_tenant, g.decided_by), g.decided_by), 'reason', g.reason) INTO c.waiver FROM gate g
-        WHERE g.tenant_id = p_tenant AND g.step_id = p_step AND g.state = 'waived'
-            AND g.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = p_step);
+        WHERE g.tenant_id = p_tenant AND g.step_id = p_step AND g.state = 'waived' ORDER BY g.round DESC LIMIT 1;
     END IF;
     IF c.tool = 'signal' THEN
         SELECT i.payload INTO c.signal FROM inbox i WHERE i.tenant_id = p_tenant AND i.step_id = p_step ORDER BY i.id DESC LIMIT 1;

@@ -175,6 +175,9 @@ BEGIN
         END IF;
         PERFORM settle_run(g.tenant_id, g.run_id, p_event = 'reject');
     ELSE
+        -- Between two attempts the next one finds the waiver, and need not wait for long.
+        UPDATE step SET event = 'backoff_elapsed', version = version + 1, ready_at = clock_timestamp()
+        WHERE tenant_id = g.tenant_id AND id = g.step_id AND state = 'retrying';
         PERFORM resume_after_waiver(g.tenant_id, g.run_id, p_reason, p_deadline);
     END IF;
 END

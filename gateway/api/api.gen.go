@@ -969,7 +969,7 @@ type Gate struct {
 	Quorum *int    `json:"quorum,omitempty"`
 	Reason *string `json:"reason,omitempty"`
 
-	// Round A retry of the step opens another
+	// Round Each attempt at a command gate opens another, and so does a retry of its step
 	Round             int           `json:"round"`
 	RunID             RunID         `json:"run_id"`
 	ShownCheckpointID *CheckpointID `json:"shown_checkpoint_id,omitempty"`
@@ -1074,7 +1074,7 @@ type PlanStep struct {
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 
-	// Retry Tries again after full jitter on `initial_s` × 2ⁿ, at most five minutes
+	// Retry Tries again what failed by its tool or its time limit, and gates that failed or were in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
@@ -1252,7 +1252,7 @@ type RequiredReason struct {
 	Reason string `json:"reason"`
 }
 
-// Retry Tries again after full jitter on `initial_s` × 2ⁿ, at most five minutes
+// Retry Tries again what failed by its tool or its time limit, and gates that failed or were in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
 type Retry struct {
 	Backoff     *RetryBackoff `json:"backoff,omitempty"`
 	InitialS    *float64      `json:"initial_s,omitempty"`

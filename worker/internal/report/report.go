@@ -3,8 +3,9 @@
 //
 // A report is evidence against the code and never for it: what is cut off or is not
 // what its format says is an error, and where a format can say a thing in two ways,
-// the worse one counts. Memory is bounded, whatever a report says: it holds counts and
-// the first [MaxItems] failures, without secrets.
+// the worse one counts. Text that cannot be decoded is no such thing: it becomes U+FFFD.
+// Memory is bounded, whatever a report says: it holds counts and the [MaxItems] worst
+// failures, without secrets.
 //
 // Not to be seen is a stream of `go test -json` that ends right between two packages;
 // the exit code of the command tells.

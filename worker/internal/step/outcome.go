@@ -45,7 +45,8 @@ func (a *attempt) succeeded(ctx context.Context, r tool.Result) (postgres.Finish
 	return f, nil
 }
 
-// gateFailed keeps what the gate judged, with the evidence, and fails the step.
+// gateFailed keeps what the gate judged, with the evidence, and fails the step, unless
+// it has an attempt left.
 func (a *attempt) gateFailed(ctx context.Context, r tool.Result) (postgres.Finish, error) {
 	event, class := "fail", run.ClassGateFailed
 	if r.Verdict == run.Error {
@@ -65,9 +66,10 @@ func (a *attempt) gateFailed(ctx context.Context, r tool.Result) (postgres.Finis
 		return postgres.Finish{}, err
 	}
 	g.ShownCheckpoint, g.ShownDigest = ck.ID, ck.Digest
-	f := postgres.Finish{
-		Claim: a.claim, Outcome: "fail", Reason: reason, FailureClass: class, ExitCode: r.ExitCode, Usage: r.Usage,
-		Outputs: outputs, Gate: g, Checkpoints: []*postgres.Checkpoint{ck},
+	f := a.retry(class, reason, 0)
+	f.ExitCode, f.Usage, f.Gate, f.Checkpoints = r.ExitCode, r.Usage, g, []*postgres.Checkpoint{ck}
+	if f.Outcome == "fail" {
+		f.Outputs = outputs
 	}
 	return f, a.evidence(ctx, &f)
 }

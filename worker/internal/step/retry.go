@@ -14,16 +14,17 @@ import (
 const maxBackoff = 5 * time.Minute
 
 // retry decides what becomes of an attempt that failed: another one after a
-// delay, or the end of the step. A failure of its tool and a timeout are tried
-// again as the plan says; of the infrastructure for as long as the budget lasts,
-// which uses up none of the plan's attempts; anything else never.
+// delay, or the end of the step. A failure of its tool, a timeout and a gate that did
+// not pass are tried again as the plan says; of the infrastructure for as long as the
+// budget lasts, which uses up none of the plan's attempts; anything else never.
 func (a *attempt) retry(class run.FailureClass, reason string, retryAfter time.Duration) postgres.Finish {
 	c := a.claim
 	f := postgres.Finish{Claim: c, Outcome: "fail", Reason: reason, FailureClass: class}
 	limited := false // the class is tried again, but not without end
 	switch class {
-	case run.ClassTool, run.ClassTimeout:
-		limited = c.MaxAttempts > 1
+	case run.ClassTool, run.ClassTimeout, run.ClassGateFailed, run.ClassGateError:
+		verdict := class == run.ClassGateFailed || class == run.ClassGateError // the last of which stands
+		limited = c.MaxAttempts > 1 && !verdict
 		if c.Attempt < c.MaxAttempts {
 			f.Outcome, f.Delay = "retry", max(backoff(c.Spec.Retry.InitialS, c.Attempt), retryAfter)
 		}

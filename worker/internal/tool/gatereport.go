@@ -24,7 +24,7 @@ import (
 const (
 	maxReport    = 64 << 20 // bytes of a report that are read, in all its files
 	maxReports   = 10_000   // files of a report
-	maxSeen      = 100_000  // files and folders that are looked at for them
+	maxSeen      = 1 << 20  // files and folders that are looked at for them
 	maxGatesFile = 64 << 10
 )
 
