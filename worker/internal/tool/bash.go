@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/sandbox"
@@ -48,9 +49,11 @@ type script struct {
 	out     io.Writer
 }
 
-// script runs s from a file, since an argument holds 128 KiB at most.
+// script runs s from a file, since an argument holds 128 KiB at most. Line ends of
+// Windows, which bash would take for a part of its words, become plain ones.
 func (b *Box) script(ctx context.Context, c Call, scratch *os.Root, s script) (sandbox.Exit, error) {
-	if err := scratch.WriteFile(scriptFile, []byte(s.text), 0o600); err != nil {
+	text := strings.ReplaceAll(s.text, "\r\n", "\n")
+	if err := scratch.WriteFile(scriptFile, []byte(text), 0o600); err != nil {
 		return sandbox.Exit{}, failure(run.ClassInfrastructure, "write script: %w", err)
 	}
 	argv := append([]string{"bash"}, s.options...)

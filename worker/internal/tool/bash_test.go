@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/sieve"
 )
 
 func TestBash(t *testing.T) {
@@ -26,6 +27,8 @@ func TestBash(t *testing.T) {
 		"long script":   {"true " + strings.Repeat("x", 250<<10) + "\necho fine", "fine\n", `{"exit_code":0,"outputs":{}}`},
 		"scratch":       {`touch "$HOME/h" "$TMPDIR/t"; case $HOME in "$NOFX_WORKSPACE"*) exit 1;; esac`, "", `{"exit_code":0,"outputs":{}}`},
 		"folder moved":  {`mkdir x; mv "${NOFX_OUTPUT%/*}" "${NOFX_OUTPUT%/*}-away"; ln -s "$PWD/x" "${NOFX_OUTPUT%/*}"; echo stolen=1 > x/output`, "", `{"exit_code":0,"outputs":{}}`},
+		"block":         {`{ echo 'notes<<END'; echo l1; echo l2; echo END; } >> "$NOFX_OUTPUT"`, "", `{"exit_code":0,"outputs":{"notes":"l1\nl2"}}`},
+		"Windows' ends": {"echo a\r\nif true; then\r\n echo b\r\nfi\r\n", "a\nb\n", `{"exit_code":0,"outputs":{}}`},
 		"stdin is none": {"cat; echo end", "end\n", `{"exit_code":0,"outputs":{}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,8 +117,79 @@ func TestEndlessOutputEnds(t *testing.T) {
 	}
 }
 
+func TestOutputBlocks(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		text    string
+		want    map[string]any
+		problem string
+	}{
+		"lines":                  {"notes<<END\nl1\nl2\nEND\n", map[string]any{"notes": "l1\nl2"}, ""},
+		"no last newline":        {"notes<<END\nl1\nEND", map[string]any{"notes": "l1"}, ""},
+		"no lines":               {"notes<<END\nEND\n", map[string]any{"notes": ""}, ""},
+		"empty lines":            {"notes<<END\n\n\nEND\n", map[string]any{"notes": "\n"}, ""},
+		"line ends of Windows":   {"notes<<END\r\nl1\r\nl2\r\nEND\r\n", map[string]any{"notes": "l1\r\nl2"}, ""},
+		"among lines":            {"a=1\nnotes<<END\nb=2\nEND\nc=3\n", map[string]any{"a": "1", "notes": "b=2", "c": "3"}, ""},
+		"two":                    {"a<<A\nx\nA\nb<<B\ny\nB\n", map[string]any{"a": "x", "b": "y"}, ""},
+		"a value like a block":   {"a=b<<END\n", map[string]any{"a": "b<<END"}, ""},
+		"a block in a block":     {"a<<END\nb<<EOF\nx\nEOF\nEND\n", map[string]any{"a": "b<<EOF\nx\nEOF"}, ""},
+		"an equals sign":         {"a<<b=c\nx\nb=c\n", map[string]any{"a": "x"}, ""},
+		"ends with the word":     {"a<<EOF\nunexpected EOF\nEOF\n", map[string]any{"a": "unexpected EOF"}, ""},
+		"last of equal keys":     {"a=1\na<<END\n2\nEND\n", map[string]any{"a": "2"}, ""},
+		"cleaned":                {"a<<END\nx\x00\xffy\nEND\n", map[string]any{"a": "x\uFFFD\uFFFDy"}, ""},
+		"without its end":        {"a<<END\nx\ny=1\n", nil, `line 1 begins a block that no line "END" ends`},
+		"end that is indented":   {"a<<END\nx\n END\n", nil, `no line "END" ends`},
+		"no delimiter":           {"a<<\nx\n\n", nil, "line 1"},
+		"key":                    {"1a<<END\nx\nEND\n", nil, "line 1"},
+		"after it":               {"a<<END\nx\nEND\nnonsense\n", nil, "line 4"},
+		"value that ends it":     {"a<<END\nx\nEND\nb=1\nEND\n", nil, `line 5 ends with "END", as a block before it does`},
+		"value that opens more":  {"a<<END\nx\nEND\nb<<END\ny\nEND\n", nil, `line 4 ends with "END"`},
+		"value without newline":  {"a<<END\nx\nEND\nb=1\nc=END\n", nil, `line 5 ends with "END"`},
+		"value of Windows' ends": {"a<<END\nx\r\nEND\r\nb=1\r\nc=END\n", nil, `line 5 ends with "END"`},
+		"a block hides the end":  {"a<<END\nx\nEND\nb<<X\ny\nEND\nX\n", nil, `line 6 ends with "END"`},
+	} {
+		got, err := parseOutputs(tt.text)
+		if tt.problem != "" {
+			wantFailure(t, name, err, run.ClassInvalid, tt.problem)
+			continue
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s: parseOutputs(%q) = %v (-want +got):\n%s", name, tt.text, err, diff)
+		}
+	}
+}
+
+// Whatever a value of a block holds, and whether or not it ends with a newline, the
+// outputs are those that the script names, or the step fails.
+func FuzzNoValueInjectsAnOutput(f *testing.F) {
+	for _, seed := range []string{"", "x", "END", "x\nEND\nevil=1", "x\nEND\nevil<<END\ny", "x\nEND\nevil=", "x\nEND\nevil<<Q\n", "x\r\nEND\r\nevil=1\r\nz=", "after=2"} {
+		f.Add(seed, true)
+		f.Add(seed, false)
+	}
+	f.Fuzz(func(t *testing.T, value string, newline bool) {
+		text := "before=1\nnotes<<END\n" + value
+		if newline {
+			text += "\n"
+		}
+		outputs, err := parseOutputs(text + "END\nafter=1\n")
+		if err != nil {
+			return
+		}
+		want := map[string]any{"before": "1", "notes": sieve.Clean(value), "after": "1"}
+		if !newline { // an empty value, or one that ends with a newline
+			want["notes"] = strings.TrimSuffix(strings.TrimSuffix(sieve.Clean(value), "\n"), "\r")
+		}
+		if newline && strings.HasSuffix(value, "\r") {
+			want["notes"] = strings.TrimSuffix(sieve.Clean(value), "\r")
+		}
+		if diff := cmp.Diff(want, outputs); diff != "" {
+			t.Errorf("outputs with the value %q (-want +got):\n%s", value, diff)
+		}
+	})
+}
+
 func FuzzParseOutputs(f *testing.F) {
-	for _, seed := range []string{"", "a=1\n", "a=1\r\nb=\n\n", "=", "a", "a==\x00\xff", "\n\n\nä=1"} {
+	for _, seed := range []string{"", "a=1\n", "a=1\r\nb=\n\n", "=", "a", "a==\x00\xff", "\n\n\nä=1", "a<<X\n\xff\r\nX\n", "a<<\n"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -124,7 +198,7 @@ func FuzzParseOutputs(f *testing.F) {
 			return
 		}
 		for key, value := range values {
-			if s := fmt.Sprint(value); !outputKey.MatchString(key) || run.BadText(s) != "" || strings.Contains(s, "\n") {
+			if s := fmt.Sprint(value); !outputKey.MatchString(key) || run.BadText(s) != "" {
 				t.Errorf("parseOutputs(%q) gave %q=%q", text, key, value)
 			}
 		}

@@ -3,6 +3,7 @@ package tool
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -41,25 +42,63 @@ func readOutputs(scratch *os.Root) (map[string]any, error) {
 	return parseOutputs(string(raw))
 }
 
-// parseOutputs reads lines key=value. Empty lines are passed over, the last of
-// several equal keys holds, and values are cleaned of what Postgres refuses.
+// parseOutputs reads lines key=value, and blocks: a line key<<DELIMITER, the lines of
+// the value, and the line DELIMITER. Empty lines are passed over, the last of several
+// equal keys holds, and values are cleaned of what Postgres refuses.
+//
+// Whatever the value of a block holds, it gives no other output: a value that ends
+// its block early leaves the delimiter that was meant to end it further down, at the
+// end of a line at least, and such a line is refused. So each block of a file has a
+// delimiter of its own.
 func parseOutputs(text string) (map[string]any, error) {
+	invalid := func(line int, format string, args ...any) error {
+		return failure(run.ClassInvalid, "$NOFX_OUTPUT line %d %s", line, fmt.Sprintf(format, args...))
+	}
 	values := map[string]any{}
-	n := 0
+	var key, delimiter string // of the block that has begun
+	var block strings.Builder
+	var ended []string // the delimiters of those before
+	n, begun := 0, 0
 	for line := range strings.Lines(text) {
 		n++
-		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
-		if line == "" {
+		bare := trimLineEnd(line)
+		for _, d := range ended {
+			if strings.HasSuffix(bare, d) {
+				return nil, invalid(n, "ends with %q, as a block before it does; let each block end with a line of its own, which no value has", d)
+			}
+		}
+		switch {
+		case delimiter != "" && bare == delimiter:
+			values[key] = sieve.Clean(trimLineEnd(block.String()))
+			ended, delimiter = append(ended, delimiter), ""
+			block.Reset()
+			continue
+		case delimiter != "":
+			block.WriteString(line)
+			continue
+		case bare == "":
 			continue
 		}
-		key, value, ok := strings.Cut(line, "=")
-		if !ok || !outputKey.MatchString(key) {
-			return nil, failure(run.ClassInvalid, "$NOFX_OUTPUT line %d is not key=value with a key of %s", n, outputKey)
+		name, value, ok := strings.Cut(bare, "=")
+		if before, after, found := strings.Cut(bare, "<<"); found && len(before) < len(name) {
+			name, ok = before, after != ""
+			key, delimiter, begun = before, after, n
 		}
-		values[key] = sieve.Clean(value)
+		if !ok || !outputKey.MatchString(name) {
+			return nil, invalid(n, "is neither key=value nor key<<DELIMITER with a key of %s", outputKey)
+		}
+		if delimiter == "" {
+			values[name] = sieve.Clean(value)
+		}
+	}
+	if delimiter != "" {
+		return nil, invalid(begun, "begins a block that no line %q ends", delimiter)
 	}
 	return values, nil
 }
+
+// trimLineEnd is s without the end of its last line.
+func trimLineEnd(s string) string { return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r") }
 
 // maxListBytes is how much of a step's outputs a list may take as JSON: enough is
 // left for what stands beside it.
