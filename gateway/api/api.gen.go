@@ -1070,7 +1070,7 @@ type PlanStep struct {
 	// Inputs What the tool asks for. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of a step
 	// that comes before: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT`
 	// under its key. Not in `script`, `command` and `instruction`, where a value could say anything: pass it to
-	// the first two by `env`.
+	// the first two by `env`. `$${{` stands for a plain `${{`.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 

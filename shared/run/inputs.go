@@ -108,10 +108,13 @@ func checkInputs(tool string, raw []byte, open bool) []fault.Field {
 }
 
 // CheckGate says what is wrong with a gate's inputs where a workspace holds them:
-// in them nothing is a template.
+// in them nothing is a template, and what looks like one in the command is refused.
 func CheckGate(in GateInputs) []fault.Field {
 	var c checker
 	c.gate(in)
+	if strings.Contains(in.Command, templateBegin) {
+		c.add("/command", "templates are not expanded here")
+	}
 	return c.fields
 }
 
@@ -165,11 +168,15 @@ func (c *checker) glob(at, p string) {
 	}
 }
 
+// ofSteps matches a template that is meant for us; an instruction may speak of
+// others, such as those of a forge's workflows.
+var ofSteps = regexp.MustCompile(`\$\{\{\s*steps\.`)
+
 var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 
 func (c *checker) codegen(in CodegenInputs) {
 	c.text("/instruction", in.Instruction, 1, MaxInstructionBytes)
-	if strings.Contains(in.Instruction, templateBegin) {
+	if c.templates && ofSteps.MatchString(strings.ReplaceAll(in.Instruction, plainBegin, "")) {
 		c.add("/instruction", "templates are not expanded here, since what a step put out is no instruction; write it to a file and let paths show that")
 	}
 	if len(in.Paths) > MaxCodegenPaths {
@@ -235,8 +242,8 @@ func (c *checker) open(s string) bool { return c.templates && strings.Contains(s
 // script refuses templates: text spliced into a shell is an injection.
 func (c *checker) script(at, s string) {
 	c.text(at, s, 1, 256<<10)
-	if strings.Contains(s, templateBegin) {
-		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"`)
+	if c.templates && strings.Contains(strings.ReplaceAll(s, plainBegin, ""), templateBegin) {
+		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"; $${{ stands for a plain ${{`)
 	}
 }
 

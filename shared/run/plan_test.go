@@ -118,7 +118,7 @@ func TestNormaliseRefuses(t *testing.T) {
 		"empty findings":      {one("gate:unit", `{"report":{"format":"sarif","path":"a","allow_empty":true}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report"}},
 		"report of nothing":   {one("gate:unit", `{"report":{}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/format", "/plan/steps/0/inputs/report/path"}},
 		"codegen for nothing": {one("codegen", `{}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
-		"codegen template":    {one("codegen", `{"instruction":"${{ a }}"}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
+		"codegen template":    {one("codegen", `{"instruction":"${{ steps.a }}"}`), "invalid-plan", []string{"/plan/steps/0/inputs/instruction"}},
 		"codegen paths":       {one("codegen", `{"instruction":"x","paths":["**/*.go","../*","{a","/a"]}`), "invalid-plan", []string{"/plan/steps/0/inputs/paths/1", "/plan/steps/0/inputs/paths/2", "/plan/steps/0/inputs/paths/3"}},
 		"codegen alternatives": {one("codegen", `{"instruction":"x","paths":["{a,b},{c,d},[{,]{e,\\\\,}","`+strings.Repeat("{a,a}", 40)+`","`+
 			strings.Repeat("{", 10)+strings.Repeat("a,a}{a,a}", 10)+`"]}`), "invalid-plan", []string{"/plan/steps/0/inputs/paths/1", "/plan/steps/0/inputs/paths/2"}},

@@ -17,10 +17,12 @@ import (
 // A template is ${{ steps.<name>.outputs.<key> }} in a string of a step's inputs:
 // it stands for an output of a step that comes before. The gateway checks that
 // there is such a step ([Plan.Normalise]); the worker puts the value in its place
-// when the step has been claimed ([Resolve]).
+// when the step has been claimed ([Resolve]). In any input $${{ stands for the text
+// ${{, and begins no template.
 const (
 	templateBegin, templateEnd = "${{", "}}"
 	templateShape              = "${{ steps.<name>.outputs.<key> }}"
+	plainBegin                 = "$" + templateBegin
 )
 
 // maxResolvedBytes is how long the strings of a step's inputs may become.
@@ -37,6 +39,10 @@ type part struct{ text, step, key string }
 func parts(s string) (list []part, problem string) {
 	for s != "" {
 		text, rest, found := strings.Cut(s, templateBegin)
+		if found && strings.HasSuffix(text, "$") {
+			list, s = append(list, part{text: text + templateBegin[1:]}), rest
+			continue
+		}
 		if text != "" {
 			list = append(list, part{text: text})
 		}
@@ -59,7 +65,7 @@ func parts(s string) (list []part, problem string) {
 
 // Resolve is the inputs of a step with each template replaced by the value it
 // stands for: a string as it is, anything else as JSON. What comes in that way is
-// no template again. outputs gives the outputs of a step, an object or nil; its
+// no template again, nor is what $${{ leaves. outputs gives the outputs of a step, an object or nil; its
 // errors are returned. An output that is not there, or resolved inputs that break
 // a rule of their tool, are fault.Invalid. Inputs without a template come back as
 // they are.
@@ -94,7 +100,12 @@ func Resolve(tool string, inputs []byte, outputs func(step string) ([]byte, erro
 	}
 	replaced, size := false, 0
 	resolved, err := mapTexts(inputs, func(pointer, s string) (string, error) {
-		if untemplated(tool, pointer) || !strings.Contains(s, templateBegin) {
+		if untemplated(tool, pointer) {
+			plain := strings.ReplaceAll(s, plainBegin, templateBegin)
+			replaced = replaced || plain != s
+			return plain, nil
+		}
+		if !strings.Contains(s, templateBegin) {
 			return s, nil
 		}
 		list, problem := parts(s)
@@ -227,10 +238,7 @@ func (c *checker) references(at string, s *PlanStep) (all []reference) {
 		}
 		list, problem := parts(text)
 		if problem != "" {
-			if strings.HasPrefix(pointer, "/files/") && strings.HasSuffix(pointer, "/content") {
-				problem += "; give text that only looks like one as content_base64"
-			}
-			c.add(at+pointer, problem)
+			c.add(at+pointer, problem+"; "+plainBegin+" stands for a plain "+templateBegin)
 		}
 		for _, p := range list {
 			if p.step != "" {

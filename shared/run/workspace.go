@@ -35,8 +35,8 @@ func (c *checker) workspace(w *Workspace) *Workspace {
 			break
 		}
 		c.repository(at+"/git", full.Git.URL, full.Git.Ref)
-		if strings.Contains(full.Git.URL, templateBegin) {
-			c.add(at+"/git/url", "templates are not expanded here, since no step comes before")
+		if strings.Contains(full.Git.URL+full.Git.Ref, templateBegin) {
+			c.add(at+"/git", "templates are not expanded here, since no step comes before")
 		}
 	case UploadWorkspace:
 		if full.ArtifactID == "" {
