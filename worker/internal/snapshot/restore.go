@@ -12,7 +12,8 @@ import (
 
 // Restore makes the workspace equal to a stored tree: what is not in it goes,
 // also what Scan skips. Files and directories get the permissions of new ones and
-// no file is another's hard link, whatever a step left. It looks at what is there first, so that only what
+// no file is another's hard link, whatever a step left; Reset says what of the tree
+// had others. It looks at what is there first, so that only what
 // differs is fetched; bytes are verified as they arrive, and only verified small
 // content ever reaches the directory. After an error the directory is neither
 // the old nor the new tree; another Restore repairs it.
@@ -44,7 +45,7 @@ func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 	if err != nil {
 		return err
 	}
-	w.seen, w.stored = nil, nil // from here on the directory is in between, and what is stored may be lost
+	w.Reset, w.seen, w.stored = nil, nil, nil // from here on the directory is in between, and what is stored may be lost
 	then, err := r.compare(ctx, now, want)
 	if err != nil {
 		return err
@@ -53,6 +54,11 @@ func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 		return err
 	}
 	w.seen, w.stored = then, then
+	for _, m := range r.modes {
+		if then.has(m.Path) {
+			w.Reset = append(w.Reset, m)
+		}
+	}
 	return nil
 }
 
@@ -63,6 +69,7 @@ type restorer struct {
 	gone  []string // what has to go, with what is below it
 	made  []string // directories to make, a parent before what is below
 	perms []target // files that only change their mode
+	modes Modes    // that are there
 	files map[tree.Digest][]target
 }
 
@@ -88,6 +95,7 @@ func (r *restorer) look(ctx context.Context) (*dir, error) {
 		for _, sk := range s.skipped {
 			r.gone = append(r.gone, sk.Path)
 		}
+		r.modes = s.modes
 		return s.root, nil
 	}
 	if ctx.Err() != nil {

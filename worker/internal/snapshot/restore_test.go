@@ -64,6 +64,37 @@ func TestRestoreFetchesTheDifference(t *testing.T) {
 	}
 }
 
+// What a tree does not hold of modes is told by the scan, and by a restore of what is
+// still there. Who may write is not told.
+func TestModesThatAreNotKept(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	dir := t.TempDir()
+	w := store.Workspace(x.tenant, dir)
+	files{"d/private": "p", "gone": "g", "run": "exec:r", "shared": "s", "wide/open": "w", "read-only": "o"}.write(t, dir)
+	for name, mode := range map[string]os.FileMode{"d/private": 0o600, "d": 0o700, "gone": 0o400, "run": 0o4755, "shared": 0o664, "wide": 0o777, "read-only": 0o444} {
+		if err := unix.Chmod(filepath.Join(dir, name), uint32(mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scan, _ := checkpoint(t.Context(), t, w, x)
+	const want = `"d" 755 (was 700), "d/private" 644 (was 600), "gone" 644 (was 400), 1 more`
+	if got := scan.Modes.String(); got != want {
+		t.Errorf("Scan().Modes = %s, want %s", got, want)
+	}
+	other := t.TempDir()
+	files{"d/private": "p", "run": "exec:r"}.write(t, other)
+	less, _ := checkpoint(t.Context(), t, store.Workspace(x.tenant, other), x)
+	restore(t.Context(), t, w, less.Tree)
+	if got, want := w.Reset.String(), `"d" 755 (was 700), "d/private" 644 (was 600), "run" 755 (was 4755)`; got != want {
+		t.Errorf("Reset after Restore = %s, want %s", got, want)
+	}
+	restore(t.Context(), t, w, less.Tree)
+	if len(w.Reset) > 0 {
+		t.Errorf("Reset after another Restore = %v, want none", w.Reset)
+	}
+}
+
 // What was restored is known to the next scan, which does not read it again.
 func TestRestoreFillsTheCache(t *testing.T) {
 	t.Parallel()

@@ -33,8 +33,33 @@ type Scan struct {
 	Files   int   // with links, without directories
 	Bytes   int64 // of the files
 	Skipped []Skipped
+	Modes   Modes // that are not part of the tree
 
 	root *dir
+}
+
+// Modes are files and directories with permissions that no tree holds, in the order of
+// their paths: somebody else may read or execute them once they are restored.
+type Modes []Permissions
+
+// Permissions are those of the file or directory at a path, and what it is restored
+// with.
+type Permissions struct {
+	Path          string
+	Was, Restored os.FileMode
+}
+
+// String names the first of them.
+func (m Modes) String() string {
+	const most = 3
+	all := make([]string, 0, most+1)
+	for _, f := range m[:min(len(m), most)] {
+		all = append(all, fmt.Sprintf("%q %o (was %o)", f.Path, f.Restored, f.Was))
+	}
+	if n := len(m) - most; n > 0 {
+		all = append(all, fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(all, ", ")
 }
 
 // Skipped is something in the workspace that is not part of its tree.
@@ -60,7 +85,7 @@ func (w *Workspace) Scan(ctx context.Context, excludes []string) (*Scan, error) 
 		return nil, fmt.Errorf("scan workspace: %w", unreadable(w.path, err))
 	}
 	w.seen = s.root
-	return &Scan{Tree: s.root.digest, Files: s.files, Bytes: s.bytes, Skipped: s.skipped, root: s.root}, nil
+	return &Scan{Tree: s.root.digest, Files: s.files, Bytes: s.bytes, Skipped: s.skipped, Modes: s.modes, root: s.root}, nil
 }
 
 func checkExcludes(patterns []string) error {
@@ -71,6 +96,10 @@ func checkExcludes(patterns []string) error {
 	}
 	return nil
 }
+
+// rights are the permissions that are told: who may read and execute, and what is
+// set on execution. Who may write differs by umask and is seldom meant.
+const rights = 0o7555
 
 // scanner is one scan on its way.
 type scanner struct {
@@ -84,6 +113,7 @@ type scanner struct {
 	entries int
 	bytes   int64
 	skipped []Skipped
+	modes   Modes
 	unhash  []unhashed
 	odd     []target // without limits: what has not the permissions of its mode
 }
@@ -150,8 +180,13 @@ func (s *scanner) dir(f *os.File, at string, depth int, was *dir) (*dir, error) 
 
 func (s *scanner) entry(d *dir, fd int, at, name string, depth int, raw *unix.Stat_t, was *dir) error {
 	mode := modeOf(raw)
-	if s.limits == nil && mode != tree.Symlink && os.FileMode(raw.Mode&0o7777) != permOf(mode) {
-		s.odd = append(s.odd, target{d, len(d.entries), join(at, name)})
+	if was := os.FileMode(raw.Mode & 0o7777); mode != tree.Symlink && was != permOf(mode) {
+		if s.limits == nil {
+			s.odd = append(s.odd, target{d, len(d.entries), join(at, name)})
+		}
+		if (was^permOf(mode))&rights != 0 {
+			s.modes = append(s.modes, Permissions{join(at, name), was, permOf(mode)})
+		}
 	}
 	if mode == tree.Directory {
 		sub, err := openDir(fd, name)

@@ -92,6 +92,9 @@ type Workspace struct {
 	path   string
 	now    func() time.Time
 
+	// Reset is what the last Restore found with a mode that is not kept.
+	Reset Modes
+
 	seen   *dir // what the directory held when last looked at; nil: never
 	stored *dir // a tree whose rows are committed
 }
@@ -151,6 +154,16 @@ func (d *dir) sub(name string) *dir {
 		return d.dirs[i]
 	}
 	return nil
+}
+
+// has reports whether there is something at path.
+func (d *dir) has(path string) bool {
+	name, below, deeper := strings.Cut(path, "/")
+	if deeper {
+		return d.sub(name).has(below)
+	}
+	_, ok := d.find(name)
+	return ok
 }
 
 // join makes a path of a directory's path and a name.

@@ -215,6 +215,9 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 		log = a.openLog(ctx)
 		defer a.closeLog(ctx, toolCtx, log)
 	}
+	if a.space != nil && len(a.space.Reset) > 0 {
+		fmt.Fprintf(log, otherModes, "this step sees", a.space.Reset)
+	}
 	result, err := a.runTool(ctx, toolCtx, log)
 	if err != nil {
 		return postgres.Finish{ExitCode: result.ExitCode, Usage: result.Usage}, err
@@ -222,7 +225,7 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	if err := failpoint.Hit("after_effect"); err != nil {
 		return postgres.Finish{}, err
 	}
-	return a.persist(ctx, toolCtx, func(ctx context.Context) (postgres.Finish, error) {
+	f, err := a.persist(ctx, toolCtx, func(ctx context.Context) (postgres.Finish, error) {
 		switch {
 		case result.Wait != nil:
 			return a.waiting(ctx, result)
@@ -231,7 +234,16 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 		}
 		return a.succeeded(ctx, result)
 	})
+	if err == nil && a.saved != nil && len(a.saved.Modes) > 0 {
+		fmt.Fprintf(log, otherModes, "later steps see", a.saved.Modes)
+	}
+	return f, err
 }
+
+// otherModes tells in a step's log who sees what with another mode than it was given.
+// A step that finds such files on this worker is told, too: its log is read when, say,
+// ssh refuses a key that others may read.
+const otherModes = "[nofx] modes other than 644 and 755 are not kept; %s %v\n"
 
 // waived returns the step's outputs if its gate was waived for the very inputs that
 // it would judge, or show a person, now; else nil.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -173,6 +174,27 @@ func (b *bundle) until(t *testing.T, id uuid.UUID, states ...run.State) postgres
 	}
 }
 
+// log is what a step printed.
+func (b *bundle) log(t *testing.T, step uuid.UUID) string {
+	t.Helper()
+	l, err := b.db.Log(b.ctx, b.tenant, step, nil, 0, 100)
+	if err != nil {
+		t.Fatalf("Log() = %v", err)
+	}
+	var text strings.Builder
+	for _, c := range l.Chunks {
+		r, err := b.blobs.Open(b.ctx, c.Key, 0, -1)
+		if err != nil {
+			t.Fatalf("Open(%s) = %v", c.Key, err)
+		}
+		_, err = io.Copy(&text, r)
+		if err := errors.Join(err, r.Close()); err != nil {
+			t.Fatalf("read %s: %v", c.Key, err)
+		}
+	}
+	return text.String()
+}
+
 // file is the content of a file in the newest checkpoint of a run.
 func (b *bundle) file(t *testing.T, d postgres.RunDetail, path string) string {
 	t.Helper()
@@ -217,6 +239,27 @@ func TestStepsRunInOrderAndSeeFiles(t *testing.T) {
 	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[1].ID, nil, 0, 0)
 	if err != nil || !log.Ended {
 		t.Errorf("Log() = %+v, %v, want an ended log", log, err)
+	}
+}
+
+// Within a step a file keeps any mode; the logs of that step and of the next one say
+// what is not kept.
+func TestLogsTellModesThatAreNotKept(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	r := b.create(t, script("one", "umask 077; echo k > id; stat -c %a id; echo x > shared; chmod 664 shared; echo y > gone; mkdir d; chmod 755 d"),
+		script("two", "rm gone; stat -c %a id"), script("three", "true"))
+	d := b.until(t, r.ID, run.Succeeded)
+	const kept = "[nofx] modes other than 644 and 755 are not kept; "
+	for i, want := range []string{
+		"600\n" + kept + `later steps see "gone" 644 (was 600), "id" 644 (was 600)` + "\n",
+		kept + `this step sees "gone" 644 (was 600), "id" 644 (was 600)` + "\n644\n",
+		"",
+	} {
+		if got := b.log(t, d.Steps[i].ID); got != want {
+			t.Errorf("log of step %s = %q, want %q", d.Steps[i].Name, got, want)
+		}
 	}
 }
 
