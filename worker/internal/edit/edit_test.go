@@ -206,6 +206,66 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// Edits find their lines whatever ends them, and leave a file with the line ends that
+// it has, and with a last line that ends as it did.
+func TestEditsKeepLineEnds(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ text, search, replace, want string }{
+		"CRLF":                     {"a\r\nb\r\nc\r\n", "a\nb\n", "A\nB\n", "A\r\nB\r\nc\r\n"},
+		"CRLF, within a line":      {"a\r\nb\r\n", "b", "b1\nb2", "a\r\nb1\r\nb2\r\n"},
+		"CRLF, a line goes":        {"a\r\nb\r\nc\r\n", "b\n", "", "a\r\nc\r\n"},
+		"CRLF, lines come":         {"a\r\nc\r\n", "a\n", "a\nb\n", "a\r\nb\r\nc\r\n"},
+		"CRLF, without last one":   {"a\r\nb", "a\nb\n", "A\nB\n", "A\r\nB"},
+		"CRLF, from a line's end":  {"a\r\nb\r\n", "\nb", "\nB", "a\r\nB\r\n"},
+		"CRLF, to a line's end":    {"a\r\nb\r\n", "a", "A", "A\r\nb\r\n"},
+		"CRLF, asked for as such":  {"a\r\nb\r\n", "a\r\nb\r\n", "A\r\nB\r\n", "A\r\nB\r\n"},
+		"CRLF, to be changed":      {"a\r\nb\r\n", "a\r\n", "a\n", "a\nb\r\n"},
+		"CR alone":                 {"a\rb\r\nc\r\n", "b\n", "B\n", "a\rB\r\nc\r\n"},
+		"LF, asked for with CRLF":  {"a\nb\nc\n", "a\r\nb\r\n", "A\r\nB\r\n", "A\nB\nc\n"},
+		"LF, a line of CRLF":       {"a\nb\n", "b", "b1\r\nb2", "a\nb1\nb2\n"},
+		"LF, without last one":     {"a\nb", "b\n", "B\n", "a\nB"},
+		"LF, last line goes":       {"a\nb", "b\n", "", "a\n"},
+		"LF, after the last line":  {"a\nb", "b\n", "b\nc\n", "a\nb\nc"},
+		"LF, within the last line": {"a\nb", "b", "B\n", "a\nB\n"},
+		"no line end":              {"a", "a\n", "x\ny\n", "x\ny"},
+		"no line end, CRLF comes":  {"a", "a", "x\r\ny", "x\r\ny"},
+		"mixed, lines of CRLF":     {"a\nb\nc\r\nd\r\n", "c\nd\n", "C\nD\n", "a\nb\nC\r\nD\r\n"},
+		"mixed, lines of LF":       {"a\r\nb\r\nc\nd\n", "c\nd\n", "C\nD\n", "a\r\nb\r\nC\nD\n"},
+		"mixed, others stay":       {"a\r\nb\nc\r\n", "b", "B", "a\r\nB\nc\r\n"},
+		"twice by other ends":      {"a\r\nb\r\na\nb\n", "a\nb\n", "x", ""},
+		"twice by the last line":   {"b\nb", "b\n", "x", ""},
+		"twice by overlap":         {"\r\n\r\n\r\n", "\n\n", "x", ""},
+		"an empty file":            {"", "\n", "x", ""},
+		"CRLF that is not there":   {"a\nb\n", "a\r\nc\r\n", "x", ""},
+		"white space counts":       {"a \r\nb\r\n", "a\nb\n", "x", ""},
+	} {
+		dir := t.TempDir()
+		file := filepath.Join(dir, "f")
+		if err := os.WriteFile(file, []byte(tt.text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { root.Close() })
+		changes, err := edit.Prepare(root, edit.Answer{Files: []edit.File{change("f", tt.search, tt.replace)}}, nil)
+		if _, refused := errors.AsType[*edit.Invalid](err); refused && tt.want == "" {
+			continue
+		}
+		if err == nil {
+			err = edit.Apply(root, changes)
+		}
+		if err != nil || tt.want == "" {
+			t.Errorf("%s: edit of %q = %v, want %q", name, tt.text, err, tt.want)
+			continue
+		}
+		if diff := cmp.Diff(map[string]string{"f": "-rwxr-xr-x " + tt.want}, tree(t, dir)); diff != "" {
+			t.Errorf("%s: %q edited (-want +got):\n%s", name, tt.text, diff)
+		}
+	}
+}
+
 // A change that fails, at whatever place, leaves all files as they were.
 func TestApplyAllOrNothing(t *testing.T) {
 	t.Parallel()

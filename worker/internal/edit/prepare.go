@@ -141,17 +141,83 @@ func replace(text string, edits []Replacement) (_, problem string) {
 		if e.Search == "" {
 			return "", fmt.Sprintf("edits/%d: search is empty", i)
 		}
-		switch n := strings.Count(text, e.Search); {
+		switch from, to, with, n := e.find(text); {
 		case n == 0:
 			return "", fmt.Sprintf("edits/%d: the search text is not in the file; white space counts", i)
-		case n > 1 || strings.Contains(text[strings.Index(text, e.Search)+1:], e.Search):
+		case n > 1:
 			return "", fmt.Sprintf("edits/%d: the search text is in the file more than once; take more of what is around it", i)
+		default:
+			text = text[:from] + with + text[to:]
 		}
-		if text = strings.Replace(text, e.Search, e.Replace, 1); len(text) > MaxFileBytes {
+		if len(text) > MaxFileBytes {
 			return "", fmt.Sprintf("edits/%d: the file would have more than %d bytes", i, MaxFileBytes)
 		}
 	}
 	return text, ""
+}
+
+const lf, crlf = "\n", "\r\n"
+
+// find says where in text the search text is, what comes there, and whether it is
+// there n = 0, 1 or more times. A line is the same whether it ends with LF or CRLF,
+// or is the last and has no end; what comes ends its lines as those do in whose place
+// it comes. A search text with a CRLF that is in the file means just that.
+func (e Replacement) find(text string) (from, to int, with string, n int) {
+	if strings.Contains(e.Search, crlf) && strings.Contains(text, e.Search) {
+		from, n = findOnce(text, e.Search)
+		return from, from + len(e.Search), e.Replace, n
+	}
+	plain, search := strings.ReplaceAll(text, crlf, lf), strings.ReplaceAll(e.Search, crlf, lf)
+	open := plain != "" && !strings.HasSuffix(plain, lf) && strings.HasSuffix(search, lf)
+	if open {
+		plain += lf
+	}
+	at, n := findOnce(plain, search)
+	if n != 1 {
+		return 0, 0, "", n
+	}
+	end := at + len(search)
+	with = e.Replace
+	if open && end == len(plain) {
+		end--
+		with = strings.TrimSuffix(strings.TrimSuffix(with, lf), "\r")
+	}
+	from, to = offset(text, at), offset(text, end)
+	around := text[from:to]
+	if !strings.Contains(around, lf) {
+		around = text
+	}
+	if ends := strings.Count(around, lf); ends > 0 {
+		with = strings.ReplaceAll(with, crlf, lf)
+		if 2*strings.Count(around, crlf) > ends {
+			with = strings.ReplaceAll(with, lf, crlf)
+		}
+	}
+	return from, to, with, 1
+}
+
+// findOnce returns where part is in text, and 2 if it is there more than once.
+func findOnce(text, part string) (at, n int) {
+	at = strings.Index(text, part)
+	switch {
+	case at < 0:
+		return 0, 0
+	case strings.Contains(text[at+1:], part):
+		return at, 2
+	}
+	return at, 1
+}
+
+// offset is the place in text that is at byte n of it with LF for each CRLF.
+func offset(text string, n int) int {
+	at := 0
+	for ; n > 0; n-- {
+		if strings.HasPrefix(text[at:], crlf) {
+			at++
+		}
+		at++
+	}
+	return at
 }
 
 // isMissing reports that there is nothing, or nothing could be below a file.
