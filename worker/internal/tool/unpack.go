@@ -41,9 +41,9 @@ const archiveFile = "archive"
 // unpack brings an uploaded archive, tar.gz or zip, into the empty workspace. All
 // its bytes are verified before the first file is made. Nothing is ever made
 // outside the workspace, and nothing twice: names are relative and without . or
-// .. elements, links are symbolic and lead to somewhere inside, whatever other links
-// they lead through, and there are no devices. What breaks a rule fails the step and
-// names the entry.
+// .. elements, symbolic links lead to somewhere inside, whatever other links they lead
+// through, hard links to a file before them, which is copied, and there are no devices.
+// What breaks a rule fails the step and names the entry.
 //
 // Output: files, how many were made.
 func (b *Box) unpack(ctx context.Context, c Call, in run.UnpackInputs) (Result, error) {
@@ -110,6 +110,8 @@ type unpacker struct {
 	bytes int64
 	dirs  map[string]bool // that were made
 	links []archiveLink   // made last, so that nothing is written through them
+	// linked are the targets of links by their names.
+	linked map[string]string
 }
 
 type archiveLink struct{ name, target string }
@@ -135,13 +137,9 @@ func (u *unpacker) unpack(f io.ReaderAt, size int64) error {
 }
 
 func (u *unpacker) makeLinks() error {
-	links := make(map[string]bool, len(u.links))
-	for _, l := range u.links {
-		links[l.name] = true
-	}
 	for _, l := range u.links {
 		for dir := path.Dir(l.name); dir != "."; dir = path.Dir(dir) {
-			if links[dir] {
+			if _, ok := u.linked[dir]; ok {
 				return fmt.Errorf("%q lies behind the link %q", l.name, dir)
 			}
 		}
@@ -170,13 +168,15 @@ func (u *unpacker) tar(r io.Reader) error {
 			return err
 		}
 		switch h.Typeflag {
-		case tar.TypeXGlobalHeader: // of git archive: about no file
-		case tar.TypeReg:
+		case tar.TypeXGlobalHeader, tarLabel: // of git archive and of tar -V: about no file
+		case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 			err = u.file(h.Name, h.Size, h.FileInfo().Mode(), archive)
 		case tar.TypeDir:
 			err = u.dir(h.Name)
 		case tar.TypeSymlink:
 			err = u.link(h.Name, h.Linkname)
+		case tar.TypeLink:
+			err = u.hardLink(h.Name, h.Linkname)
 		default:
 			err = fmt.Errorf("%q is no file, directory or symbolic link", clipName(h.Name))
 		}
@@ -205,29 +205,40 @@ func (u *unpacker) zip(r io.ReaderAt, size int64) error {
 	return nil
 }
 
+// zipName is the name of an entry with slashes. Old tools of Windows separate by
+// backslashes, against the format (APPNOTE.TXT 4.4.17.1); a name with both is theirs
+// only if it says that it was made there.
+func zipName(f *zip.File) string {
+	const fat, ntfs, vfat = 0, 10, 14
+	if made := f.CreatorVersion >> 8; made == fat || made == ntfs || made == vfat || !strings.Contains(f.Name, "/") {
+		return strings.ReplaceAll(f.Name, `\`, "/")
+	}
+	return f.Name
+}
+
 func (u *unpacker) zipEntry(f *zip.File) error {
-	mode := f.Mode()
+	mode, name := f.Mode(), zipName(f)
 	switch {
-	case strings.HasSuffix(f.Name, "/") || mode.IsDir():
-		return u.dir(f.Name)
+	case strings.HasSuffix(name, "/") || mode.IsDir():
+		return u.dir(name)
 	case !mode.IsRegular() && mode.Type() != fs.ModeSymlink:
-		return fmt.Errorf("%q is no file, directory or symbolic link", clipName(f.Name))
+		return fmt.Errorf("%q is no file, directory or symbolic link", clipName(name))
 	case f.UncompressedSize64 > uint64(u.limits.file):
-		return fmt.Errorf("%q is larger than %d bytes", clipName(f.Name), u.limits.file)
+		return fmt.Errorf("%q is larger than %d bytes", clipName(name), u.limits.file)
 	}
 	r, err := f.Open()
 	if err != nil {
-		return fmt.Errorf("%q: %w", clipName(f.Name), err)
+		return fmt.Errorf("%q: %w", clipName(name), err)
 	}
 	defer r.Close()
 	if mode.Type() == fs.ModeSymlink {
 		target, err := io.ReadAll(io.LimitReader(r, maxLink+1))
 		if err != nil {
-			return fmt.Errorf("%q: %w", clipName(f.Name), err)
+			return fmt.Errorf("%q: %w", clipName(name), err)
 		}
-		return u.link(f.Name, string(target))
+		return u.link(name, string(target))
 	}
-	return u.file(f.Name, int64(f.UncompressedSize64), mode, r)
+	return u.file(name, int64(f.UncompressedSize64), mode, r)
 }
 
 // file makes one file of exactly size bytes.
@@ -292,7 +303,10 @@ func (u *unpacker) link(raw, target string) error {
 	case climbsLate(target):
 		return fmt.Errorf("the link %q has a .. behind a name", name)
 	}
-	u.links = append(u.links, archiveLink{name, target})
+	if u.linked == nil {
+		u.linked = map[string]string{}
+	}
+	u.links, u.linked[name] = append(u.links, archiveLink{name, target}), target
 	return nil
 }
 
@@ -309,6 +323,28 @@ func climbsLate(target string) bool {
 	return false
 }
 
+// hardLink makes what is a hard link to a file before it a file of its own, as no
+// tree holds hard links. One to a symbolic link is that link again.
+func (u *unpacker) hardLink(raw, target string) error {
+	from, err := u.name(target)
+	if err != nil {
+		return fmt.Errorf("the hard link %q: %w", clipName(raw), err)
+	}
+	if target, ok := u.linked[from]; ok {
+		return u.link(raw, target)
+	}
+	info, err := u.root.Lstat(from)
+	if err != nil || !info.Mode().IsRegular() {
+		return fmt.Errorf("%q is a hard link to %q, which is no file before it", clipName(raw), from)
+	}
+	f, err := u.root.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return u.file(raw, info.Size(), info.Mode(), f)
+}
+
 // entry counts an entry and is its name in the workspace; "" is the workspace.
 func (u *unpacker) entry(raw string) (string, error) {
 	if u.ctx.Err() != nil {
@@ -317,6 +353,11 @@ func (u *unpacker) entry(raw string) (string, error) {
 	if u.files++; u.files > u.limits.files {
 		return "", fmt.Errorf("it has more than %d entries", u.limits.files)
 	}
+	return u.name(raw)
+}
+
+// name is what raw names in the workspace, if it may.
+func (u *unpacker) name(raw string) (string, error) {
 	name := strings.TrimSuffix(strings.TrimPrefix(raw, "./"), "/")
 	if name == "" || name == "." {
 		return "", nil
@@ -418,6 +459,9 @@ func (l *zipList) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return 0, l.err
 }
+
+// tarLabel is the kind of the entry with which GNU tar labels a volume.
+const tarLabel = 'V'
 
 // tarHeader is what a tar adds to a file at the most, padding and a long name
 // included.

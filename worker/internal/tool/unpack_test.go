@@ -171,6 +171,84 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
+// What only one form of archive has.
+func TestUnpackKinds(t *testing.T) {
+	t.Parallel()
+	dos := func(entries ...entry) []byte { // as tools of Windows make it
+		archive := zipped(t, entries...)
+		for at := 0; ; at += 4 {
+			i := bytes.Index(archive[at:], zipHeader)
+			if i < 0 {
+				return archive
+			}
+			at += i
+			archive[at+5] = 0 // the system that the entry was made on
+		}
+	}
+	sparse := sparseTar("d/sparse", "data", 4096, 8192)
+	for name, tt := range map[string]struct {
+		archive []byte
+		want    map[string]string
+	}{
+		"hard links": {tarGz(t, entry{name: "a", content: "one", mode: 0o755}, entry{name: "d/b", target: "a", kind: tar.TypeLink}, entry{name: "./c", target: "./d/b", kind: tar.TypeLink}),
+			map[string]string{"a": "-rwx one", "d": "drwx ", "d/b": "-rwx one", "c": "-rwx one"}},
+		"hard link to a link": {tarGz(t, entry{name: "a", target: "x"}, entry{name: "b", target: "a", kind: tar.TypeLink}),
+			map[string]string{"a": "Lrwx x", "b": "Lrwx x"}},
+		"sparse":         {sparse, map[string]string{"d": "drwx ", "d/sparse": "-rw- " + strings.Repeat("\x00", 4096) + "data" + strings.Repeat("\x00", 8192-4096-4)}},
+		"contiguous":     {tarGz(t, entry{name: "a", content: "x", kind: tar.TypeCont}), map[string]string{"a": "-rw- x"}},
+		"volume's label": {tarGz(t, entry{name: "backup 1", kind: 'V'}, entry{name: "a", content: "x"}), map[string]string{"a": "-rw- x"}},
+		"backslashes":    {zipped(t, entry{name: `d\`}, entry{name: `d\e\f.txt`, content: "x"}, entry{name: "g", content: "y"}), map[string]string{"d": "drwx ", "d/e": "drwx ", "d/e/f.txt": "-rw- x", "g": "-rw- y"}},
+		"of Windows":     {dos(entry{name: `d/e\f.txt`, content: "x"}), map[string]string{"d": "drwx ", "d/e": "drwx ", "d/e/f.txt": "-rw- x"}},
+	} {
+		c, err := unpacking(t, tt.archive)
+		if err != nil {
+			t.Errorf("%s: Run(unpack) = %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(tt.want, treeOf(t, c.Workspace)); diff != "" {
+			t.Errorf("%s: workspace (-want +got):\n%s", name, diff)
+		}
+	}
+	// Copies and holes count like any other bytes.
+	for name, archive := range map[string][]byte{
+		"hard links": tarGz(t, entry{name: "a", content: strings.Repeat("x", 400<<10)}, entry{name: "b", target: "a", kind: tar.TypeLink}),
+		"sparse":     sparseTar("s", "data", 600<<10, 700<<10),
+	} {
+		root, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		u := &unpacker{ctx: t.Context(), root: root, packed: int64(len(archive)),
+			limits: archiveLimits{files: 10, bytes: 1 << 20, file: 1 << 20, ratio: 100, free: 512 << 10, depth: 8}}
+		if err := u.unpack(bytes.NewReader(archive), int64(len(archive))); err == nil || !strings.Contains(err.Error(), "larger than 524288 bytes together") {
+			t.Errorf("unpack of too many bytes by %s = %v, want a refusal", name, err)
+		}
+	}
+}
+
+// sparseTar is a tar.gz with a file of size bytes in the old form of GNU tar -S: data
+// at an offset, and nothing else.
+func sparseTar(name, data string, at, size int) []byte {
+	h := make([]byte, 512)
+	for offset, text := range map[int]string{
+		0: name, 100: "0000644", 108: "0000000", 116: "0000000", 124: fmt.Sprintf("%011o", len(data)), 136: "00000000000", 156: "S", 257: "ustar  ",
+		386: fmt.Sprintf("%011o", at), 398: fmt.Sprintf("%011o", len(data)), 483: fmt.Sprintf("%011o", size), 148: "        ",
+	} {
+		copy(h[offset:], text)
+	}
+	sum := 0
+	for _, c := range h {
+		sum += int(c)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write(append(append(h, data...), make([]byte, 512-len(data)+1024)...))
+	_ = z.Close()
+	return b.Bytes()
+}
+
 func TestUnpackRefuses(t *testing.T) {
 	t.Parallel()
 	deep := strings.Repeat("d/", 65) + "f"
@@ -181,7 +259,7 @@ func TestUnpackRefuses(t *testing.T) {
 		"climbing":             {[]entry{{name: "../escaped", content: "x"}}, "element"},
 		"climbing inside":      {[]entry{{name: "a/../../escaped", content: "x"}}, "element"},
 		"absolute":             {[]entry{{name: "/tmp/escaped", content: "x"}}, "is absolute"},
-		"a drive":              {[]entry{{name: `..\escaped`, content: "x"}}, "backslash"},
+		"backslashes":          {[]entry{{name: `a/..\escaped`, content: "x"}}, "backslash"},
 		"broken UTF-8":         {[]entry{{name: "a\xff", content: "x"}}, "UTF-8"},
 		"reserved":             {[]entry{{name: ".nofx/x", content: "x"}}, "reserved"},
 		"deep":                 {[]entry{{name: deep, content: "x"}}, "deeper than 64"},
@@ -211,7 +289,27 @@ func TestUnpackRefuses(t *testing.T) {
 	}
 	_, err := unpacking(t, zipped(t, entry{name: "a\x00b", content: "x"}))
 	wantFailure(t, "NUL in a zip", err, run.ClassInvalid, "NUL")
-	for kind, name := range map[byte]string{tar.TypeLink: "hard link", tar.TypeChar: "device", tar.TypeBlock: "disk"} {
+	_, err = unpacking(t, zipped(t, entry{name: `..\escaped`, content: "x"}))
+	wantFailure(t, "a drive", err, run.ClassInvalid, "element")
+	_, err = unpacking(t, tarGz(t, entry{name: `..\escaped`, content: "x"}))
+	wantFailure(t, "a backslash in a tar.gz", err, run.ClassInvalid, "backslash")
+	for name, tt := range map[string]struct {
+		entries []entry
+		reason  string
+	}{
+		"out":                                 {[]entry{{name: "a", content: "x"}, {name: "b", target: "../a", kind: tar.TypeLink}}, "element"},
+		"absolute":                            {[]entry{{name: "b", target: "/etc/passwd", kind: tar.TypeLink}}, "is absolute"},
+		"forward":                             {[]entry{{name: "b", target: "a", kind: tar.TypeLink}, {name: "a", content: "x"}}, `"b" is a hard link to "a", which is no file before it`},
+		"to a folder":                         {[]entry{{name: "a/"}, {name: "b", target: "a", kind: tar.TypeLink}}, "no file before it"},
+		"to itself":                           {[]entry{{name: "b", target: "b", kind: tar.TypeLink}}, "no file before it"},
+		"twice":                               {[]entry{{name: "a", content: "x"}, {name: "a", target: "a", kind: tar.TypeLink}}, "there twice"},
+		"to a link that leads out from there": {[]entry{{name: "d/l", target: "../x"}, {name: "l", target: "d/l", kind: tar.TypeLink}}, "leads out"},
+		"by a link":                           {[]entry{{name: "d", target: ".."}, {name: "b", target: "d/secret", kind: tar.TypeLink}}, "leads out"},
+	} {
+		_, err := unpacking(t, tarGz(t, tt.entries...))
+		wantFailure(t, "hard link "+name, err, run.ClassInvalid, tt.reason)
+	}
+	for kind, name := range map[byte]string{tar.TypeChar: "device", tar.TypeBlock: "disk"} {
 		_, err := unpacking(t, tarGz(t, entry{name: "x", target: "/etc/passwd", kind: kind}))
 		wantFailure(t, name, err, run.ClassInvalid, "is no file")
 	}
