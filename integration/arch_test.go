@@ -55,7 +55,7 @@ var mayImport = []rule{
 	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/egress", []string{"shared/fault"}},
-	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
+	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
 	{"worker/internal/workdir", []string{"worker/internal/snapshot", "migrations/filelock"}},
 	{"worker/internal/llm/...", slices.Concat([]string{"worker/internal/llm", "worker/internal/edit", "shared/fault", "shared/telemetry", "github.com/santhosh-tekuri/jsonschema/v6"}, otelAPI, pure)},
 	{"worker/internal/edit", slices.Concat([]string{"worker/internal/llm", "shared/fault", "shared/run"}, pure)},

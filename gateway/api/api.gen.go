@@ -1607,7 +1607,7 @@ type Workers struct {
 type Workspace struct {
 	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
 
-	// Excludes Globs kept out of checkpoints
+	// Excludes Patterns of what is kept out of checkpoints, so that later steps do not find it. `**` stands for any folders; slashes mean what they mean in a .gitignore: without one in front or within, a pattern holds for names at any depth, and one behind is for folders alone.
 	Excludes []string `json:"excludes,omitempty"`
 
 	// Git Of source `git`; as the inputs of a `git:checkout`

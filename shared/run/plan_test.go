@@ -62,6 +62,7 @@ func TestNormaliseRefuses(t *testing.T) {
 		"our own tool":          {one("workspace:unpack", `{"artifact_id":"art_00000000000000000000000000000001"}`), "unknown-tool", []string{"/plan/steps/0/tool"}},
 		"artifacts to write":    {one("workspace:write", `{"files":[{"path":"a","artifact_id":"art_x"},{"path":"b","content":"","artifact_id":"art_00000000000000000000000000000001"}]}`), "invalid-plan", []string{"/plan/steps/0/inputs/files/0/artifact_id", "/plan/steps/0/inputs/files/1"}},
 		"NUL in excludes":       {`{"goal":"g","workspace":{"excludes":["a","\u0000"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes/1"}},
+		"excludes: no patterns": {`{"goal":"g","workspace":{"excludes":["[","ok/**","a/[","","!x","\u0000","./x"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes/3", "/plan/workspace/excludes/5", "/plan/workspace/excludes/0", "/plan/workspace/excludes/2", "/plan/workspace/excludes/4", "/plan/workspace/excludes/6"}},
 		"excludes of 5 KB":      {`{"goal":"g","workspace":{"excludes":["` + long(2500) + `","` + long(2500) + `"]},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/workspace/excludes"}},
 		"label names":           {`{"goal":"g","labels":{"Bad":"","a/~b":"","ok":"\u0000"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/labels/Bad", "/plan/labels/a~1~0b", "/plan/labels/ok"}},
 		"network":               {`{"goal":"g","policy":{"network":"all"},"steps":[` + step + `]}`, "invalid-plan", []string{"/plan/policy/network"}},

@@ -55,6 +55,11 @@ func (c *checker) workspace(w *Workspace) *Workspace {
 		c.add(at+"/artifact_id", fmt.Sprintf("is for source %q", UploadWorkspace))
 	}
 	c.list(at+"/excludes", full.Excludes)
+	for i, pattern := range full.Excludes {
+		if _, problem := ParseExclude(pattern); problem != "" && pattern != "" && BadText(pattern) == "" {
+			c.add(at+"/excludes/"+strconv.Itoa(i), problem)
+		}
+	}
 	return &full
 }
 

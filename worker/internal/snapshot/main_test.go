@@ -22,10 +22,10 @@ import (
 var blobs *blob.Store
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(runTests(m))
 }
 
-func run(m *testing.M) int {
+func runTests(m *testing.M) int {
 	ctx := context.Background()
 	server, err := blobtest.Start(ctx, blobtest.Config{})
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 )
 
@@ -68,33 +68,26 @@ type Skipped struct {
 	Why  string `json:"why"` // device, fifo, socket, reserved, excluded
 }
 
-// Scan reads the workspace. excludes are patterns as of path.Match: one without
-// a slash leaves out every file and directory of that name, one with a slash
-// those at that path.
+// Scan reads the workspace without what the patterns excludes match (run.Exclude).
 //
 // A workspace beyond a limit, with a name that no tree can hold, or with something
 // that may not be read, is fault.Invalid. Nothing in the workspace is followed out of it: directories are
 // opened one name below the other without following links, and a file must still
 // be the one that was listed.
 func (w *Workspace) Scan(ctx context.Context, excludes []string) (*Scan, error) {
-	if err := checkExcludes(excludes); err != nil {
-		return nil, err
+	patterns := make([]run.Exclude, len(excludes))
+	for i, text := range excludes {
+		var problem string
+		if patterns[i], problem = run.ParseExclude(text); problem != "" {
+			return nil, fault.New(fault.Invalid, "invalid-field", "workspace.excludes: %q %s", text, problem)
+		}
 	}
-	s := &scanner{ctx: ctx, limits: &w.store.limits, excludes: excludes, now: w.now()}
+	s := &scanner{ctx: ctx, limits: &w.store.limits, excludes: patterns, now: w.now()}
 	if err := s.run(w.path, w.seen); err != nil {
 		return nil, fmt.Errorf("scan workspace: %w", unreadable(w.path, err))
 	}
 	w.seen = s.root
 	return &Scan{Tree: s.root.digest, Files: s.files, Bytes: s.bytes, Skipped: s.skipped, Modes: s.modes, root: s.root}, nil
-}
-
-func checkExcludes(patterns []string) error {
-	for _, p := range patterns {
-		if _, err := path.Match(p, ""); err != nil || p == "" {
-			return fault.New(fault.Invalid, "invalid-field", "workspace.excludes: %q is not a pattern", p)
-		}
-	}
-	return nil
 }
 
 // rights are the permissions that are told: who may read and execute, and what is
@@ -105,7 +98,7 @@ const rights = 0o7555
 type scanner struct {
 	ctx      context.Context
 	limits   *limits // nil: whatever there is
-	excludes []string
+	excludes []run.Exclude
 	now      time.Time
 
 	root    *dir
@@ -294,14 +287,9 @@ func (s *scanner) skip(at, name string, raw *unix.Stat_t) string {
 	default:
 		return "device"
 	}
-	for _, p := range s.excludes {
-		against := name
-		if strings.Contains(p, "/") {
-			against = join(at, name)
-		}
-		if ok, _ := path.Match(p, against); ok {
-			return "excluded"
-		}
+	dir := raw.Mode&unix.S_IFMT == unix.S_IFDIR
+	if slices.ContainsFunc(s.excludes, func(e run.Exclude) bool { return e.Match(join(at, name), dir) }) {
+		return "excluded"
 	}
 	switch {
 	case s.limits != nil:

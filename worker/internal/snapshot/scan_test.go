@@ -23,7 +23,7 @@ func TestScanSkips(t *testing.T) {
 	dir := t.TempDir()
 	files{
 		"keep": "k", ".nofx/own": "x", "sub/.nofx": "y", "node_modules/a": "1", "sub/node_modules/b": "2",
-		"sub/out/x.o": "3", "out/y.o": "4", "sub/x.tmp": "5", "keep.tmp.txt": "6",
+		"sub/out/x.o": "3", "out/y.o": "4", "sub/x.tmp": "5", "keep.tmp.txt": "6", "deep/a/b/.env": "7", ".env": "8", "sub/build/x": "9", "build": "f",
 	}.write(t, dir)
 	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644); err != nil {
 		t.Fatal(err)
@@ -34,19 +34,19 @@ func TestScanSkips(t *testing.T) {
 	}
 	defer l.Close()
 
-	scan, err := store.Workspace(x.tenant, dir).Scan(t.Context(), []string{"node_modules", "sub/out", "*.tmp", "nowhere/*"})
+	scan, err := store.Workspace(x.tenant, dir).Scan(t.Context(), []string{"node_modules", "sub/out", "*.tmp", "nowhere/*", "**/.env", "build/"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []Skipped{
-		{".nofx", "reserved"}, {"node_modules", "excluded"}, {"pipe", "fifo"}, {"sub/.nofx", "reserved"},
-		{"sub/node_modules", "excluded"}, {"sub/out", "excluded"}, {"sub/sock", "socket"}, {"sub/x.tmp", "excluded"},
+		{".env", "excluded"}, {".nofx", "reserved"}, {"deep/a/b/.env", "excluded"}, {"node_modules", "excluded"}, {"pipe", "fifo"}, {"sub/.nofx", "reserved"},
+		{"sub/build", "excluded"}, {"sub/node_modules", "excluded"}, {"sub/out", "excluded"}, {"sub/sock", "socket"}, {"sub/x.tmp", "excluded"},
 	}
 	if d := cmp.Diff(want, scan.Skipped); d != "" {
 		t.Errorf("Scan.Skipped (-want +got):\n%s", d)
 	}
-	if scan.Files != 3 {
-		t.Errorf("Scan.Files = %d, want 3", scan.Files)
+	if scan.Files != 4 {
+		t.Errorf("Scan.Files = %d, want 4", scan.Files)
 	}
 	for _, bad := range []string{"", "[", "a/["} {
 		if _, err := store.Workspace(x.tenant, dir).Scan(t.Context(), []string{bad}); !errors.Is(err, fault.Invalid) {

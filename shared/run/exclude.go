@@ -1,0 +1,61 @@
+package run
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// Exclude is a pattern of a workspace's excludes: what it matches is kept out of
+// checkpoints, directories with all that is in them.
+//
+// It is one of doublestar, and its slashes mean what they mean in a .gitignore: one
+// behind leaves out directories only, and without one in front or within, the pattern
+// holds for names at any depth. A pattern that ends in /** leaves out what is in a
+// directory, and keeps the directory.
+type Exclude struct {
+	pattern  string
+	anchored bool // the pattern is that of a path, not of a name
+	dirs     bool
+}
+
+// ParseExclude reads a pattern. The problem says why it is none, or "".
+func ParseExclude(pattern string) (e Exclude, problem string) {
+	text, dirs := strings.CutSuffix(pattern, "/")
+	text, rooted := strings.CutPrefix(text, "/")
+	e = Exclude{pattern: text, anchored: rooted || strings.Contains(text, "/"), dirs: dirs}
+	switch {
+	case text == "":
+		return e, "names nothing"
+	case BadText(text) != "":
+		return e, BadText(text)
+	case text[0] == '!':
+		return e, `brings nothing back; the name of a file that begins so is written \!`
+	case !doublestar.ValidatePattern(text):
+		return e, "is not a pattern"
+	case alternatives(text) > maxAlternatives:
+		return e, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives)
+	}
+	for element := range strings.SplitSeq(text, "/") {
+		if element == "" || element == "." || element == ".." {
+			return e, "has an empty, . or .. element"
+		}
+	}
+	if strings.HasSuffix(text, "/**") {
+		e.pattern += "/*" // ** alone would match the directory too
+	}
+	return e, ""
+}
+
+// Match reports whether the file or directory at a path of the workspace is left out.
+func (e Exclude) Match(at string, dir bool) bool {
+	if e.dirs && !dir {
+		return false
+	}
+	if !e.anchored {
+		at = path.Base(at)
+	}
+	return doublestar.MatchUnvalidated(e.pattern, at)
+}
