@@ -320,10 +320,7 @@ func BadPath(s string) string {
 
 const maxURLBytes = 2000
 
-var (
-	gitRef = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$`)
-	gitURL = regexp.MustCompile(`^(https|file)://\S+$`)
-)
+var gitURL = regexp.MustCompile(`^(https|file)://\S+$`)
 
 func (c *checker) checkout(in CheckoutInputs) {
 	c.repository("", in.URL, in.Ref)
@@ -341,8 +338,8 @@ func (c *checker) repository(at, url, ref string) {
 	if !c.open(url) && (!gitURL.MatchString(url) || len(url) > maxURLBytes || BadText(url) != "") {
 		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
 	}
-	if ref != "" && !c.open(ref) && !gitRef.MatchString(ref) {
-		c.add(at+"/ref", "is a branch, a tag or a commit")
+	if detail := BadRef(ref); ref != "" && detail != "" && !c.open(ref) {
+		c.add(at+"/ref", detail+"; it is a branch, a tag or a commit")
 	}
 }
 

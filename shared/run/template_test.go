@@ -56,7 +56,7 @@ func TestTemplatesInPlans(t *testing.T) {
 		"plain content":     {after("workspace:write", `{"files":[{"path":"ci.yml","content":"run: $${{ github.sha }}, $${{ and ${{ steps.a.outputs.v }}"}]}`), nil},
 		"plain and not":     {after("bash", `{"script":"echo '$${{' ${{ github.sha }}"}`), []string{inputs + "/script"}},
 		"no such step":      {after("manual:ok", `{"message":"$${{ x }} ${{ steps.nobody.outputs.v }}"}`), []string{inputs + "/message"}},
-		"a workspace's ref": {`{"goal":"g","workspace":{"source":"git","git":{"url":"https://host/x","ref":"${{steps.a.outputs.v}}"}},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}`, []string{"/plan/workspace/git/ref", "/plan/workspace/git"}},
+		"a workspace's ref": {`{"goal":"g","workspace":{"source":"git","git":{"url":"https://host/x","ref":"${{steps.a.outputs.v}}"}},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}`, []string{"/plan/workspace/git"}},
 		"of a model":        {withSteps(`{"name":"a","tool":"codegen","inputs":{"instruction":"x"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.outputs.model }}: ${{ steps.a.outputs.files }}"}}`), nil},
 		"not of it":         {withSteps(`{"name":"a","tool":"codegen","inputs":{"instruction":"x"}}`, `{"name":"b","tool":"manual:ok","inputs":{"message":"${{ steps.a.outputs.text }}"}}`), []string{"/plan/steps/1/inputs/message"}},
 		"for a number":      {after("sleep", `{"duration_s":"${{ steps.a.outputs.v }}"}`), []string{inputs + "/duration_s"}},

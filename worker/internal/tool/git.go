@@ -45,6 +45,9 @@ func (b *Box) checkout(ctx context.Context, c Call, in run.CheckoutInputs) (Resu
 		return Result{Usage: g.usage}, err
 	}
 	fmt.Fprintf(c.Log, "checked out %s\n", commit)
+	if err := g.unfetched(ctx); err != nil {
+		return Result{Usage: g.usage}, err
+	}
 	return Result{Usage: g.usage, Outputs: map[string]any{"commit": commit}}, nil
 }
 
@@ -110,12 +113,24 @@ func (g *git) checkout(ctx context.Context, in run.CheckoutInputs) (commit strin
 		return "", err
 	}
 	out, err := g.run(ctx, g.call.Log, "rev-parse", "--verify", "--quiet", wanted+"^{commit}")
+	if _, refused := errors.AsType[*Failure](err); refused && wanted == in.Ref {
+		return "", failure(run.ClassTool, "there is no commit %s%s", in.Ref, orSeveral(in.Ref))
+	}
 	if err != nil {
 		return "", err
 	}
 	commit = strings.TrimSpace(out)
 	_, err = g.run(ctx, g.call.Log, "checkout", "--quiet", "--detach", "--no-recurse-submodules", commit)
 	return commit, err
+}
+
+// orSeveral is what else is possible where part of a hash names no commit.
+func orSeveral(hash string) string {
+	const sha1, sha256 = 40, 64
+	if len(hash) == sha1 || len(hash) == sha256 {
+		return ""
+	}
+	return ", or more than one that begins so"
 }
 
 // fetch brings the ref in and says by what name it is known here.
@@ -137,7 +152,8 @@ func (g *git) fetch(ctx context.Context, in run.CheckoutInputs) (wanted string, 
 	if commitID.MatchString(ref) {
 		log = io.Discard // a refusal is no news: see below
 	}
-	_, err = g.run(ctx, log, append(one, "origin", ref)...)
+	// With a + in front, no ref is anything else to git, such as the word tag.
+	_, err = g.run(ctx, log, append(one, "origin", "+"+ref)...)
 	if err == nil || log != io.Discard || ctx.Err() != nil {
 		return "FETCH_HEAD", err
 	}

@@ -38,6 +38,9 @@ type origin struct {
 	first, v1, aside string
 }
 
+// oddRefs are branches that are named like something else.
+var oddRefs = []string{"fix/#12-x", "größe", "x,y", "_dev", "+plus", "tag", "deadbeef", "a'b$(id)"}
+
 func newOrigin(t *testing.T) origin {
 	t.Helper()
 	o := origin{dir: filepath.Join(t.TempDir(), "a repo")}
@@ -54,6 +57,10 @@ func newOrigin(t *testing.T) origin {
 	gitIn(t, o.dir, "checkout", "--quiet", "-b", "side")
 	o.aside = commit("side")
 	gitIn(t, o.dir, "checkout", "--quiet", "main")
+	for _, ref := range oddRefs {
+		gitIn(t, o.dir, "branch", "--", ref, o.aside)
+	}
+	gitIn(t, o.dir, "tag", "@scope/pkg@1.0.0", o.first)
 	return o
 }
 
@@ -63,11 +70,12 @@ func TestCheckout(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t)
 	all, two := 0, 2
-	for name, tt := range map[string]struct {
+	type test struct {
 		in      run.CheckoutInputs
 		commit  string
 		history string // number of commits
-	}{
+	}
+	tests := map[string]test{
 		"default branch":   {run.CheckoutInputs{}, o.v1, "1"},
 		"branch":           {run.CheckoutInputs{Ref: "side"}, o.aside, "1"},
 		"annotated tag":    {run.CheckoutInputs{Ref: "v1"}, o.v1, "1"},
@@ -76,9 +84,14 @@ func TestCheckout(t *testing.T) {
 		"full ref name":    {run.CheckoutInputs{Ref: "refs/heads/side"}, o.aside, "1"},
 		"some history":     {run.CheckoutInputs{Ref: "side", Depth: &two}, o.aside, "2"},
 		"all history":      {run.CheckoutInputs{Ref: "side", Depth: &all}, o.aside, "3"},
+		"scoped tag":       {run.CheckoutInputs{Ref: "@scope/pkg@1.0.0"}, o.first, "1"},
 		"folder":           {run.CheckoutInputs{Path: "src/app"}, o.v1, "1"},
 		"beside old files": {run.CheckoutInputs{Path: "old"}, o.v1, "1"},
-	} {
+	}
+	for _, ref := range oddRefs {
+		tests["branch "+ref] = test{run.CheckoutInputs{Ref: ref}, o.aside, "1"}
+	}
+	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tt.in.URL = o.url()
@@ -127,7 +140,8 @@ func TestCheckoutFails(t *testing.T) {
 		reason string
 	}{
 		"no such ref":          {run.CheckoutInputs{URL: o.url(), Ref: "nowhere"}, run.ClassTool, "find remote ref nowhere"},
-		"no such commit":       {run.CheckoutInputs{URL: o.url(), Ref: strings.Repeat("ab", 20)}, run.ClassTool, "git rev-parse ended"},
+		"no such commit":       {run.CheckoutInputs{URL: o.url(), Ref: strings.Repeat("ab", 20)}, run.ClassTool, "there is no commit " + strings.Repeat("ab", 20)},
+		"no such short commit": {run.CheckoutInputs{URL: o.url(), Ref: "abcdef1"}, run.ClassTool, "there is no commit abcdef1, or more than one that begins so"},
 		"no such repository":   {run.CheckoutInputs{URL: o.url() + "-not"}, run.ClassTool, "does not exist"},
 		"no repository there":  {run.CheckoutInputs{URL: "file://" + allowed}, run.ClassTool, "git fetch ended"},
 		"file in the way":      {run.CheckoutInputs{URL: o.url()}, run.ClassTool, "README"},
@@ -161,6 +175,37 @@ func TestCheckoutFails(t *testing.T) {
 				t.Errorf("Run = %v with log %q", err, log)
 			}
 		})
+	}
+}
+
+// What a checkout has only by name is told in its log, and nothing else is.
+func TestCheckoutTellsWhatIsNotFetched(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(t)
+	parent := filepath.Join(filepath.Dir(o.dir), "parent")
+	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("0", 64) + "\nsize 12\n"
+	for name, text := range map[string]string{
+		".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "a b.bin": pointer, "real.bin": "bytes", "like.txt": pointer,
+	} {
+		writeTo(t, parent, name, text)
+	}
+	gitIn(t, parent, "init", "--quiet", "--initial-branch=main")
+	gitIn(t, parent, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", o.url(), "libs/x")
+	gitIn(t, parent, "add", "-A")
+	gitIn(t, parent, "commit", "--quiet", "-m", "x")
+	for url, want := range map[string][]string{
+		"file://" + parent: {"submodules that were not fetched: 1, the first at libs/x\n", "files of Git LFS that were not fetched, so that pointers are in their place: 1, the first a b.bin\n"},
+		o.url():            nil,
+	} {
+		c, log := newCall(t, "git:checkout", run.CheckoutInputs{URL: url})
+		if _, err := developer(Config{GitAllow: []string{"file:" + filepath.Dir(o.dir)}}).Run(t.Context(), c); err != nil {
+			t.Fatalf("Run(%s) = %v\n%s", url, err, log)
+		}
+		_, told, _ := strings.Cut(log.String(), "checked out ")
+		_, told, _ = strings.Cut(told, "\n")
+		if told != strings.Join(want, "") {
+			t.Errorf("Run(%s): log behind the commit = %q, want %q", url, told, want)
+		}
 	}
 }
 
