@@ -51,13 +51,18 @@ type Permissions struct {
 
 // String names the first of them.
 func (m Modes) String() string {
+	return first(len(m), func(i int) string { return fmt.Sprintf("%q %o (was %o)", m[i].Path, m[i].Restored, m[i].Was) })
+}
+
+// first is a list of n things that names three of them.
+func first(n int, name func(i int) string) string {
 	const most = 3
-	all := make([]string, 0, most+1)
-	for _, f := range m[:min(len(m), most)] {
-		all = append(all, fmt.Sprintf("%q %o (was %o)", f.Path, f.Restored, f.Was))
+	var all []string
+	for i := range min(n, most) {
+		all = append(all, name(i))
 	}
-	if n := len(m) - most; n > 0 {
-		all = append(all, fmt.Sprintf("%d more", n))
+	if n > most {
+		all = append(all, fmt.Sprintf("%d more", n-most))
 	}
 	return strings.Join(all, ", ")
 }
@@ -65,13 +70,24 @@ func (m Modes) String() string {
 // Skipped is something in the workspace that is not part of its tree.
 type Skipped struct {
 	Path string `json:"path"`
-	Why  string `json:"why"` // device, fifo, socket, reserved, excluded
+	Why  string `json:"why"` // device, fifo, socket, name (that is not UTF-8), reserved, excluded
+}
+
+// Lost names the first of what is skipped although nobody asked for it, or is "".
+func (s *Scan) Lost() string {
+	lost := slices.DeleteFunc(slices.Clone(s.Skipped), func(sk Skipped) bool { return sk.Why == "reserved" || sk.Why == "excluded" })
+	return first(len(lost), func(i int) string {
+		if lost[i].Why == "name" {
+			return fmt.Sprintf("%q (its name is not UTF-8)", lost[i].Path)
+		}
+		return fmt.Sprintf("%q (a %s)", lost[i].Path, lost[i].Why)
+	})
 }
 
 // Scan reads the workspace without what the patterns excludes match (run.Exclude).
 //
-// A workspace beyond a limit, with a name that no tree can hold, or with something
-// that may not be read, is fault.Invalid. Nothing in the workspace is followed out of it: directories are
+// A workspace beyond a limit, or with something that may not be read, is
+// fault.Invalid. Nothing in the workspace is followed out of it: directories are
 // opened one name below the other without following links, and a file must still
 // be the one that was listed.
 func (w *Workspace) Scan(ctx context.Context, excludes []string) (*Scan, error) {
@@ -292,10 +308,10 @@ func (s *scanner) skip(at, name string, raw *unix.Stat_t) string {
 		return "excluded"
 	}
 	switch {
-	case s.limits != nil:
-		return ""
 	case !tree.ValidName(name):
 		return "name"
+	case s.limits != nil:
+		return ""
 	case raw.Mode&unix.S_IFMT == unix.S_IFREG && raw.Nlink > 1:
 		return "linked"
 	}
@@ -309,8 +325,6 @@ func (s *scanner) check(at, name string, depth int, raw *unix.Stat_t) error {
 	switch regular := raw.Mode&unix.S_IFMT == unix.S_IFREG; {
 	case l == nil:
 		return nil
-	case !tree.ValidName(name):
-		return fault.New(fault.Invalid, "workspace-name", "the name of %q is not UTF-8", join(at, name))
 	case s.entries > l.entries:
 		return beyond("files", int64(l.entries), "the workspace has more than %d files and directories", l.entries)
 	case len(at)+min(len(at), 1)+len(name) > l.path:

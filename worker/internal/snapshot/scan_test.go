@@ -45,6 +45,9 @@ func TestScanSkips(t *testing.T) {
 	if d := cmp.Diff(want, scan.Skipped); d != "" {
 		t.Errorf("Scan.Skipped (-want +got):\n%s", d)
 	}
+	if got, want := scan.Lost(), `"pipe" (a fifo), "sub/sock" (a socket)`; got != want {
+		t.Errorf("Scan.Lost() = %s, want %s", got, want)
+	}
 	if scan.Files != 4 {
 		t.Errorf("Scan.Files = %d, want 4", scan.Files)
 	}
@@ -110,8 +113,9 @@ func TestScanInvalidName(t *testing.T) {
 	dir := t.TempDir()
 	files{"good/b\xffd": "x"}.write(t, dir)
 	w := store.Workspace(x.tenant, dir)
-	if _, err := w.Scan(t.Context(), nil); !errors.Is(err, fault.Invalid) {
-		t.Errorf("Scan(name that is not UTF-8) = %v, want Invalid", err)
+	scan, err := w.Scan(t.Context(), nil)
+	if err != nil || scan.Lost() != `"good/b\xffd" (its name is not UTF-8)` {
+		t.Errorf("Scan(name that is not UTF-8) = %+v, %v, want it skipped and told", scan, err)
 	}
 	restore(t.Context(), t, w, tree.Empty)
 	if got := readFiles(t, dir); len(got) != 0 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -234,10 +235,20 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 		}
 		return a.succeeded(ctx, result)
 	})
-	if err == nil && a.saved != nil && len(a.saved.Modes) > 0 {
-		fmt.Fprintf(log, otherModes, "later steps see", a.saved.Modes)
+	if err == nil && a.saved != nil {
+		tellLost(log, a.saved)
 	}
 	return f, err
+}
+
+// tellLost tells in a step's log what of its workspace later steps do not find.
+func tellLost(log io.Writer, saved *snapshot.Scan) {
+	if lost := saved.Lost(); lost != "" {
+		fmt.Fprintf(log, "[nofx] not kept for later steps: %s\n", lost)
+	}
+	if len(saved.Modes) > 0 {
+		fmt.Fprintf(log, otherModes, "later steps see", saved.Modes)
+	}
 }
 
 // otherModes tells in a step's log who sees what with another mode than it was given.

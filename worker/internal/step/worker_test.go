@@ -242,18 +242,18 @@ func TestStepsRunInOrderAndSeeFiles(t *testing.T) {
 	}
 }
 
-// Within a step a file keeps any mode; the logs of that step and of the next one say
-// what is not kept.
-func TestLogsTellModesThatAreNotKept(t *testing.T) {
+// Within a step a file keeps any mode and any name; the logs of that step and of the
+// next one say what is not kept.
+func TestLogsTellWhatIsNotKept(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.worker(t, nil)
-	r := b.create(t, script("one", "umask 077; echo k > id; stat -c %a id; echo x > shared; chmod 664 shared; echo y > gone; mkdir d; chmod 755 d"),
+	r := b.create(t, script("one", "umask 077; echo k > id; stat -c %a id; echo x > shared; chmod 664 shared; echo y > gone; mkdir d; chmod 755 d; touch $'caf\\xe9'"),
 		script("two", "rm gone; stat -c %a id"), script("three", "true"))
 	d := b.until(t, r.ID, run.Succeeded)
 	const kept = "[nofx] modes other than 644 and 755 are not kept; "
 	for i, want := range []string{
-		"600\n" + kept + `later steps see "gone" 644 (was 600), "id" 644 (was 600)` + "\n",
+		"600\n" + `[nofx] not kept for later steps: "caf\xe9" (its name is not UTF-8)` + "\n" + kept + `later steps see "gone" 644 (was 600), "id" 644 (was 600)` + "\n",
 		kept + `this step sees "gone" 644 (was 600), "id" 644 (was 600)` + "\n644\n",
 		"",
 	} {
