@@ -71,6 +71,26 @@ var canaries = []struct{ text, secret string }{
 	{"AGE-SECRET-KEY-1C4N4RY", "1C4N4RY"},
 	{"jwt eyJhbGciOi.eyJzdWIi.c4n4ry_sig here", "eyJhbGciOi.eyJzdWIi.c4n4ry_sig"},
 	{"https://hooks.slack.com/services/T0/B0/c4n4ry", "services/T0/B0/c4n4ry"},
+	// Near to what is none.
+	{"http://user:5173/c4n4ry@host/x", "c4n4ry"},
+	{"http://user:c4n4ry@localhost:5173/@vite/client", "c4n4ry"},
+	{"http://user:c4n/4ry@localhost:5173/@vite/client", "c4n/4ry"},
+	{"postgres://db.example.org:5432/c4n4ry@host/x", "c4n4ry"},
+	{"https://john.doe:99999/c4n4ry@host/x", "c4n4ry"},
+	{"https://john.doe:c4n4ry/x@host/x", "c4n4ry"},
+	{"unexpected token: c4n4ry81", "c4n4ry81"},
+	{"unexpected token: abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz"},
+	{"invalid token: canary", "canary"},
+	{"token =\n  c4n4ry", "c4n4ry"},
+	{"password:\n  c4n4ry", "c4n4ry"},
+	{"password = truec4n4ry", "truec4n4ry"},
+	{`password := "c4n4ry"`, "c4n4ry"},
+	{"secret:= c4n4ry", "c4n4ry"},
+	{`password: "true"`, `"true"`},
+	{"test_pass=123456", "123456"},
+	{"TESTS_PASS=c4n4ry", "c4n4ry"},
+	{"DB_PASS=1234", "1234"},
+	{"db_tests_password: 1234", "1234"},
 	{"-----BEGIN RSA PRIVATE KEY-----\nc4n4ry\n-----END RSA PRIVATE KEY-----", "c4n4ry"},
 	{"-----BEGIN OPENSSH PRIVATE KEY-----\nc4n4ry cut", "c4n4ry cut"},
 }
@@ -100,6 +120,15 @@ func TestRedactorLeavesOrdinaryTextAlone(t *testing.T) {
 		"basic understanding", "idempotency key 42", "passed: 12, failed: 0", "monkey: banana",
 		"postgres://db:5432/nofx", "git@forge.example:x/y.git", "sha256:e3b0c44298fc1c149afbf4c8996fb924",
 		"run_0198f2c4a1b27e6a9f0c", "sk-short", "signature of the failure: build", "a cookie", "BEGIN CERTIFICATE",
+
+		// An address with a port, and an @ in its path.
+		"get http://localhost:5173/@vite/client", "http://127.0.0.1:4873/@babel%2fcore/-/core.tgz", "ws://[::1]:5173/@fs/srv/a.ts", "http://[::1]/@id/x",
+		"https://cdn.example.org:8443/npm/react@18.2.0/umd/react.js", "http://web:3000/@id/react", "http://localhost:3000?mail=a@example.org", "HTTP://LOCALHOST:80/@x",
+		// What parsers say, and code.
+		"Unexpected token =", "Unexpected token =\n    at wrapSafe (node:internal:1)", "unexpected token :\n  at x", "Unexpected token : in JSON at position 5", "unexpected token: identifier",
+		"if token == nil {", "for token != end", "password = true", "secret: null", "token=undefined)", "my_token: None,",
+		// Counts of what passed.
+		"tests_pass: 12", "tests-pass=12/15", "checks_pass = 100%", "TOTAL_PASS=7", "first_pass: 3.5", "all_tests_pass: true", "num_pass=3)", "did_pass: false",
 	} {
 		if got := r.String(text); got != text {
 			t.Errorf("String(%q) = %q, want it unchanged", text, got)
@@ -216,12 +245,12 @@ func TestMembers(t *testing.T) {
 	r := NewRedactor("c4n4ry-value")
 	got := r.Members(map[string]any{
 		"said": "it is c4n4ry-value.", "DB_PASSWORD": "two words", "PWD": "/home/c", "code": 3, "c4n4ry-value": true,
-		"list": []any{"c4n4ry-value", 1.5, nil}, "paths": []string{"a/c4n4ry-value"}, "tokens": 12,
+		"tests_pass": "12", "DB_PASS": "12", "list": []any{"c4n4ry-value", 1.5, nil}, "paths": []string{"a/c4n4ry-value"}, "tokens": 12,
 		"raw": json.RawMessage(`{"token": {"a": 1}, "b": ["c4n4ry-value", 12345678901234567890]}`),
 	})
 	want := map[string]any{
 		"said": "it is " + masked + ".", "DB_PASSWORD": "***", "PWD": "/home/c", "code": 3, masked: true,
-		"list": []any{masked, 1.5, nil}, "paths": []string{"a/" + masked}, "tokens": 12,
+		"tests_pass": "12", "DB_PASS": "**", "list": []any{masked, 1.5, nil}, "paths": []string{"a/" + masked}, "tokens": 12,
 		"raw": map[string]any{"token": masked, "b": []any{masked, json.Number("12345678901234567890")}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

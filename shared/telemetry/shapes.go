@@ -1,7 +1,9 @@
 package telemetry
 
 import (
+	"cmp"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -17,17 +19,21 @@ type shape struct {
 	hints []string
 	word  bool // the hint begins a word
 	match func(text string, hint int) span
+
+	// harmless tells what match found by mistake, by what stands before the hint, in
+	// it, and as the secret part.
+	harmless func(before, text string, hint int, m span) bool
 }
 
 // named is the value that follows a key: quoted text, to its end when the quote
 // is never closed, or one word. The quotes may be escaped, as in JSON in a string.
-var named = behind(`\\*["']?\s*(?:=>|[:=])\s*\\*(?:"((?:[^"\\]|\\.)*)|'((?:[^'\\]|\\.)*)|([^\s"'&,;]+))`)
+var named = behind(`\\*["']?\s*(?:=>|:=|[:=])\s*\\*(?:"((?:[^"\\]|\\.)*)|'((?:[^'\\]|\\.)*)|([^\s"'&,;]+))`)
 
 // header is the rest of the line that follows a key.
 var header = behind(`\\*["']?\s*[:=]\s*\\*["']?([^\r\n"']+)`)
 
 var shapes = []shape{
-	{hints: []string{"password", "passwd", "passphrase", "_pass", "-pass", "secret", "token"}, match: named},
+	{hints: []string{"password", "passwd", "passphrase", "_pass", "-pass", "secret", "token"}, match: named, harmless: ordinary},
 	// A shell's PWD is a path, and no password.
 	{hints: []string{"pwd"}, match: behind(`\\*["']?\s*(?:=>|[:=])\s*\\*["']?([^\s"'&,;/][^\s"'&,;]*)`)},
 	{hints: keys(), match: named},
@@ -35,7 +41,7 @@ var shapes = []shape{
 	{hints: []string{"authorization", "cookie"}, match: header},
 	{hints: []string{"bearer"}, match: behind(`\s+([A-Za-z0-9._~+/=-]{6,})`)},
 	{hints: []string{"hooks.slack.com/"}, match: behind(`(\S+)`)},
-	{hints: []string{"://"}, match: userinfo},
+	{hints: []string{"://"}, match: userinfo, harmless: hostPort},
 	{hints: []string{"-----begin "}, match: pemBlock},
 	{hints: []string{"eyj"}, match: jwt},
 
@@ -102,6 +108,58 @@ func userinfo(text string, hint int) span {
 	}
 	at := strings.LastIndexByte(word, '@')
 	return span{hint, hint + max(0, at)}
+}
+
+// webAuthority is a host, perhaps with a port, up to the path. A name of one word counts
+// only with a port, before a path that begins with an @: else it may be a user's.
+var webAuthority = regexp.MustCompile(`(?i)^(?:(?:localhost|\[[0-9a-f:.]+\]|[a-z0-9-]+(?:\.[a-z0-9-]+)+)(?::([1-9][0-9]{0,4}))?[/?#]|[a-z0-9-]+:([1-9][0-9]{0,4})/@)`)
+
+// hostPort reports that what looks like user and password is the host and port of a
+// web address with an @ in its path.
+func hostPort(before, text string, hint int, _ span) bool {
+	before = strings.ToLower(before[max(0, len(before)-len("https")):])
+	if !strings.HasSuffix(before, "http") && !strings.HasSuffix(before, "https") && !strings.HasSuffix(before, "ws") && !strings.HasSuffix(before, "wss") {
+		return false
+	}
+	m := webAuthority.FindStringSubmatch(text[hint:])
+	if m == nil {
+		return false
+	}
+	_, err := strconv.ParseUint(cmp.Or(m[1], m[2], "80"), 10, 16)
+	return err == nil
+}
+
+var (
+	operator = regexp.MustCompile(`^[=:<>!&|(){}\[\]]{1,2}$`)
+	literal  = regexp.MustCompile(`^(?:true|false|null|nil|none|None|undefined)[)\]}.]*$`)
+	// counted is what is counted, or done, as passed, and the result.
+	counted = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:tests|checks|cases|specs|suites|steps|gates|jobs|builds|assertions|total|num|count|did|first|second)$`)
+	result  = regexp.MustCompile(`^(?:[0-9]{1,5}(?:[./][0-9]{1,5})?%?|true|false|yes|no)[)\]}.]*$`)
+	// unexpected begins what a parser says of a token of the text that it reads.
+	unexpected = regexp.MustCompile(`(?i)unexpected\s$`)
+	parsed     = regexp.MustCompile(`^[^0-9]{1,15}$`)
+)
+
+// longestBefore is how much of what stands before a hint is looked at.
+const longestBefore = 32
+
+// ordinary reports that the bare word which follows the name of a secret is none: an
+// operator, a literal of a language, a count of what passed, or what a parser read.
+func ordinary(before, text string, hint int, m span) bool {
+	value := text[m.from:m.to]
+	if quote := text[m.from-1]; quote == '"' || quote == '\'' {
+		return false
+	}
+	before = before[max(0, len(before)-longestBefore):]
+	switch {
+	case operator.MatchString(value) || literal.MatchString(value):
+		return true
+	case hasLower(text[1:], "pass") && hint == len("_pass"):
+		return counted.MatchString(before) && result.MatchString(value)
+	case hasLower(text, "token"):
+		return unexpected.MatchString(before) && parsed.MatchString(value)
+	}
+	return false
 }
 
 // pemBlock is a block of PEM with its first and its last line, or all that there is
@@ -207,7 +265,11 @@ func secretShapes(s string) []span {
 				continue
 			}
 			m := h.shape.match(s[i:], len(h.text))
-			if m.from < m.to {
+			switch {
+			case m.from == m.to:
+			case h.shape.harmless != nil && h.shape.harmless(s[:i], s[i:], len(h.text), m):
+				m.to = len(h.text)
+			default:
 				found = append(found, span{i + m.from, i + m.to})
 			}
 			next[h.index] = i + max(m.to, 1)

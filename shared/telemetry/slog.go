@@ -146,8 +146,11 @@ func (r *Redactor) Members(m map[string]any) map[string]any {
 // whole where the name says that it is a secret.
 func (r *Redactor) Named(name, value string) string {
 	probe := "x"
-	if strings.HasPrefix(value, "/") {
+	switch {
+	case strings.HasPrefix(value, "/"):
 		probe = "/" // a shell's PWD
+	case result.MatchString(value) || literal.MatchString(value):
+		probe = value
 	}
 	if value != "" && (secretKey(name) || len(secretShapes(name+"="+probe)) > 0) {
 		return mask(len(value))

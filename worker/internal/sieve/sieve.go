@@ -18,8 +18,9 @@ const (
 )
 
 // probe follows text to see whether a secret at its end is still open: what masks
-// a word after it would have masked what really follows.
-const probe = "continued\n"
+// a word after it would have masked what really follows. It looks more like a secret
+// than other words do.
+const probe = "continued0123456789\n"
 
 const unredacted = "[nofx] output dropped: it could not be redacted\n"
 
