@@ -1078,7 +1078,7 @@ type PlanStep struct {
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
-	// Tool `bash {script, env?}`, `workspace:write {files: [{path, content | content_base64 | artifact_id, mode?: 644|755}]}`, `git:checkout {url, ref?, path?, depth?}`, `http {url, method?, headers?, body?, expect_status?}`, `sleep {duration_s}`, `signal {key, expires_s?}`, `codegen {instruction, paths?, model?, max_tokens?}`, `manual:<name> {message, expires_s?, approvals?}` or `gate:<name> {command?, env?, report?: {format: junit|sarif|gotest, path, fail_on?: error|warning|note, flaky?: pass|fail, allow_empty?}}`, where `path` may be a glob
+	// Tool `bash {script, env?}`, `workspace:write {files: [{path, content | content_base64 | artifact_id, mode?: 644|755}]}`, `git:checkout {url, ref?, path?, depth?, submodules?, lfs?}`, `http {url, method?, headers?, body?, expect_status?}`, `sleep {duration_s}`, `signal {key, expires_s?}`, `codegen {instruction, paths?, model?, max_tokens?}`, `manual:<name> {message, expires_s?, approvals?}` or `gate:<name> {command?, env?, report?: {format: junit|sarif|gotest, path, fail_on?: error|warning|note, flaky?: pass|fail, allow_empty?}}`, where `path` may be a glob
 	Tool string `json:"tool"`
 }
 
@@ -1620,8 +1620,14 @@ type WorkspaceSource string
 
 // WorkspaceGit Of source `git`; as the inputs of a `git:checkout`
 type WorkspaceGit struct {
+	// Lfs Fetches the files of Git LFS, from hosts that the deployment allows
+	Lfs *bool `json:"lfs,omitempty"`
+
 	// Ref A branch, a tag or a commit; HEAD by default
 	Ref *string `json:"ref,omitempty"`
+
+	// Submodules Fetches submodules, and theirs, from hosts that the deployment allows
+	Submodules *bool `json:"submodules,omitempty"`
 
 	// URL https, or file where the deployment allows it
 	URL string `json:"url"`

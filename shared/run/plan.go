@@ -56,8 +56,10 @@ type Workspace struct {
 
 // WorkspaceGit is a repository at a ref, its HEAD by default.
 type WorkspaceGit struct {
-	URL string `json:"url"`
-	Ref string `json:"ref,omitempty"`
+	URL        string `json:"url"`
+	Ref        string `json:"ref,omitempty"`
+	Submodules bool   `json:"submodules,omitempty"`
+	LFS        bool   `json:"lfs,omitempty"`
 }
 
 // PlanStep is one step of a plan. A nil DependsOn in every step means that the

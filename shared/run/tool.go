@@ -130,6 +130,9 @@ type CheckoutInputs struct {
 	Ref   string `json:"ref,omitempty"`
 	Path  string `json:"path,omitempty"`
 	Depth *int   `json:"depth,omitempty"` // 1 by default, 0 for all of the history
+
+	Submodules bool `json:"submodules,omitempty"` // fetches them, and theirs
+	LFS        bool `json:"lfs,omitempty"`        // fetches the files of Git LFS, those of submodules too
 }
 
 // SleepInputs are the inputs of tool sleep.

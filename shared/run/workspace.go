@@ -81,7 +81,7 @@ func (p Plan) fetch() (PlanStep, bool) {
 	if w.Source == GitWorkspace {
 		// Who serves a repository may be away for a moment.
 		s.Tool, s.Retry = ToolGitCheckout, &PlanRetry{MaxAttempts: new(3), Backoff: "exponential", InitialS: new(1.0)}
-		inputs = CheckoutInputs{URL: w.Git.URL, Ref: w.Git.Ref}
+		inputs = CheckoutInputs{URL: w.Git.URL, Ref: w.Git.Ref, Submodules: w.Git.Submodules, LFS: w.Git.LFS}
 	} else {
 		s.Tool, s.Retry = ToolUnpack, &PlanRetry{MaxAttempts: new(1), Backoff: "exponential", InitialS: new(1.0)}
 		inputs = UnpackInputs{ArtifactID: w.ArtifactID}

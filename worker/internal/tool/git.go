@@ -23,8 +23,8 @@ var commitID = regexp.MustCompile(`^[0-9a-f]{7,64}$`)
 
 // checkout brings a repository at a branch, tag or commit into the workspace or a
 // folder of it. The folder may hold files already, as long as none is in the way.
-// Only what NOFX_GIT_ALLOW names is asked; no hook, helper, credential, redirect,
-// submodule or configuration of the machine takes part.
+// Only what NOFX_GIT_ALLOW names is asked, for submodules and files of Git LFS as well;
+// no hook, helper, credential, redirect or configuration of the machine takes part.
 //
 // Output: commit, its full hash. HEAD is detached there.
 func (b *Box) checkout(ctx context.Context, c Call, in run.CheckoutInputs) (Result, error) {
@@ -32,23 +32,19 @@ func (b *Box) checkout(ctx context.Context, c Call, in run.CheckoutInputs) (Resu
 	if err != nil {
 		return Result{}, err
 	}
-	dir, err := checkoutDir(c.Workspace, in.Path)
-	if err != nil {
-		return Result{}, err
-	}
-	g, err := b.git(c, from, dir)
+	g, err := b.git(c, from, in.Path)
 	if err != nil {
 		return Result{}, err
 	}
 	commit, err := g.checkout(ctx, in)
 	if err != nil {
-		return Result{Usage: g.usage}, err
+		return Result{Usage: *g.usage}, err
 	}
 	fmt.Fprintf(c.Log, "checked out %s\n", commit)
-	if err := g.unfetched(ctx); err != nil {
-		return Result{Usage: g.usage}, err
+	if err := g.complete(ctx, in); err != nil {
+		return Result{Usage: *g.usage}, err
 	}
-	return Result{Usage: g.usage, Outputs: map[string]any{"commit": commit}}, nil
+	return Result{Usage: *g.usage, Outputs: map[string]any{"commit": commit}}, nil
 }
 
 // checkoutDir makes the folder to check out into, which stays in the workspace
@@ -72,16 +68,23 @@ func checkoutDir(workspace, path string) (string, error) {
 
 // git is a repository that is being made.
 type git struct {
-	box   *Box
-	call  Call
-	from  string
-	dir   string
-	env   []string
-	usage run.Usage
+	box     *Box
+	call    Call
+	from    repository
+	path    string // in the workspace
+	dir     string // the same, absolute
+	env     []string
+	nesting int // 0 of the step's own, 1 of its submodules
+	usage   *run.Usage
 }
 
-// git prepares commands for a new repository in dir.
-func (b *Box) git(c Call, from repository, dir string) (*git, error) {
+// git prepares commands for a new repository in a folder of the workspace. The
+// configuration of one before does not hold any more.
+func (b *Box) git(c Call, from repository, path string) (*git, error) {
+	dir, err := checkoutDir(c.Workspace, path)
+	if err != nil {
+		return nil, err
+	}
 	scratch, err := openScratch(c)
 	if err != nil {
 		return nil, err
@@ -98,14 +101,14 @@ func (b *Box) git(c Call, from repository, dir string) (*git, error) {
 		"GIT_ASKPASS=true",
 		"GIT_DIR="+filepath.Join(dir, ".git"),
 		"GIT_WORK_TREE="+dir)
-	return &git{box: b, call: c, from: from.url, dir: dir, env: env}, nil
+	return &git{box: b, call: c, from: from, path: path, dir: dir, env: env, usage: &run.Usage{}}, nil
 }
 
 func (g *git) checkout(ctx context.Context, in run.CheckoutInputs) (commit string, err error) {
 	if _, err = g.run(ctx, g.call.Log, "init", "--quiet", "--template="); err != nil {
 		return "", err
 	}
-	if _, err = g.run(ctx, g.call.Log, "remote", "add", "origin", g.from); err != nil {
+	if _, err = g.run(ctx, g.call.Log, "remote", "add", "origin", g.from.url); err != nil {
 		return "", err
 	}
 	wanted, err := g.fetch(ctx, in)

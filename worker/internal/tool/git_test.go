@@ -194,7 +194,7 @@ func TestCheckoutTellsWhatIsNotFetched(t *testing.T) {
 	gitIn(t, parent, "add", "-A")
 	gitIn(t, parent, "commit", "--quiet", "-m", "x")
 	for url, want := range map[string][]string{
-		"file://" + parent: {"submodules that were not fetched: 1, the first at libs/x\n", "files of Git LFS that were not fetched, so that pointers are in their place: 1, the first a b.bin\n"},
+		"file://" + parent: {"files of Git LFS that were not fetched, so that pointers are in their place: 1, the first a b.bin; the input lfs fetches them\n", "submodules that were not fetched: 1, the first at libs/x; the input submodules fetches them\n"},
 		o.url():            nil,
 	} {
 		c, log := newCall(t, "git:checkout", run.CheckoutInputs{URL: url})
@@ -240,15 +240,7 @@ func TestCheckoutOfAnotherOwnersRepository(t *testing.T) {
 func TestCheckoutByHTTPS(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(t)
-	backend, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := http.NewServeMux()
-	served.Handle("/", &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(backend)), "git-http-backend"),
-		Env:  []string{"GIT_PROJECT_ROOT=" + filepath.Dir(o.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
-	})
+	served := serveGit(t, filepath.Dir(o.dir))
 	served.HandleFunc("/moved/", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, strings.Replace(r.URL.String(), "/moved/", "/a%20repo/", 1), http.StatusFound)
 	})
@@ -256,24 +248,45 @@ func TestCheckoutByHTTPS(t *testing.T) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="locked"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	})
-	server := httptest.NewTLSServer(served)
-	t.Cleanup(server.Close)
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	host := strings.TrimPrefix(server.URL, "https://")
-	b := developer(Config{GitAllow: []string{host}, StepEnv: map[string]string{"GIT_SSL_CAINFO": ca}})
+	address, b := overTLS(t, served)
 	checkout := func(t *testing.T, path string) (Result, error) {
-		c, _ := newCall(t, "git:checkout", run.CheckoutInputs{URL: server.URL + path})
+		c, _ := newCall(t, "git:checkout", run.CheckoutInputs{URL: address + path})
 		c.Spec.EnvAllowed = []string{"GIT_SSL_CAINFO"}
 		return b.Run(t.Context(), c)
 	}
 	if r, err := checkout(t, "/a%20repo"); err != nil || r.Outputs["commit"] != o.v1 {
 		t.Errorf("Run(https) = %+v, %v, want commit %s", r, err, o.v1)
 	}
-	_, err = checkout(t, "/moved/")
+	_, err := checkout(t, "/moved/")
 	wantFailure(t, "redirect", err, run.ClassTool, "error: 302")
 	_, err = checkout(t, "/locked/")
 	wantFailure(t, "asks for a password", err, run.ClassTool, "git fetch ended")
+}
+
+// serveGit serves the repositories in a folder.
+func serveGit(t *testing.T, folder string) *http.ServeMux {
+	t.Helper()
+	backend, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := http.NewServeMux()
+	served.Handle("/", &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(backend)), "git-http-backend"),
+		Env:  []string{"GIT_PROJECT_ROOT=" + folder, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
+	})
+	return served
+}
+
+// overTLS serves, and makes tools that may read from there if a step is let in
+// GIT_SSL_CAINFO.
+func overTLS(t *testing.T, served http.Handler) (address string, b *Box) {
+	t.Helper()
+	server := httptest.NewTLSServer(served)
+	t.Cleanup(server.Close)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return server.URL, developer(Config{GitAllow: []string{strings.TrimPrefix(server.URL, "https://")}, StepEnv: map[string]string{"GIT_SSL_CAINFO": ca}})
 }
