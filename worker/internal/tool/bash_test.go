@@ -29,6 +29,7 @@ func TestBash(t *testing.T) {
 		"folder moved":  {`mkdir x; mv "${NOFX_OUTPUT%/*}" "${NOFX_OUTPUT%/*}-away"; ln -s "$PWD/x" "${NOFX_OUTPUT%/*}"; echo stolen=1 > x/output`, "", `{"exit_code":0,"outputs":{}}`},
 		"block":         {`{ echo 'notes<<END'; echo l1; echo l2; echo END; } >> "$NOFX_OUTPUT"`, "", `{"exit_code":0,"outputs":{"notes":"l1\nl2"}}`},
 		"Windows' ends": {"echo a\r\nif true; then\r\n echo b\r\nfi\r\n", "a\nb\n", `{"exit_code":0,"outputs":{}}`},
+		"background":    {"sleep 300 & echo done", "done\n", `{"exit_code":0,"outputs":{}}`},
 		"stdin is none": {"cat; echo end", "end\n", `{"exit_code":0,"outputs":{}}`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -61,6 +62,7 @@ func newOrigin(t *testing.T) origin {
 		gitIn(t, o.dir, "branch", "--", ref, o.aside)
 	}
 	gitIn(t, o.dir, "tag", "@scope/pkg@1.0.0", o.first)
+	gitIn(t, o.dir, "branch", "v1", o.first)
 	return o
 }
 
@@ -76,17 +78,18 @@ func TestCheckout(t *testing.T) {
 		history string // number of commits
 	}
 	tests := map[string]test{
-		"default branch":   {run.CheckoutInputs{}, o.v1, "1"},
-		"branch":           {run.CheckoutInputs{Ref: "side"}, o.aside, "1"},
-		"annotated tag":    {run.CheckoutInputs{Ref: "v1"}, o.v1, "1"},
-		"commit":           {run.CheckoutInputs{Ref: o.first}, o.first, "1"},
-		"short commit":     {run.CheckoutInputs{Ref: o.first[:10]}, o.first, "1"},
-		"full ref name":    {run.CheckoutInputs{Ref: "refs/heads/side"}, o.aside, "1"},
-		"some history":     {run.CheckoutInputs{Ref: "side", Depth: &two}, o.aside, "2"},
-		"all history":      {run.CheckoutInputs{Ref: "side", Depth: &all}, o.aside, "3"},
-		"scoped tag":       {run.CheckoutInputs{Ref: "@scope/pkg@1.0.0"}, o.first, "1"},
-		"folder":           {run.CheckoutInputs{Path: "src/app"}, o.v1, "1"},
-		"beside old files": {run.CheckoutInputs{Path: "old"}, o.v1, "1"},
+		"default branch":         {run.CheckoutInputs{}, o.v1, "1"},
+		"branch":                 {run.CheckoutInputs{Ref: "side"}, o.aside, "1"},
+		"annotated tag":          {run.CheckoutInputs{Ref: "v1"}, o.v1, "1"},
+		"commit":                 {run.CheckoutInputs{Ref: o.first}, o.first, "1"},
+		"short commit":           {run.CheckoutInputs{Ref: o.first[:10]}, o.first, "1"},
+		"branch of a tag's name": {run.CheckoutInputs{Ref: "refs/heads/v1"}, o.first, "1"},
+		"full ref name":          {run.CheckoutInputs{Ref: "refs/heads/side"}, o.aside, "1"},
+		"some history":           {run.CheckoutInputs{Ref: "side", Depth: &two}, o.aside, "2"},
+		"all history":            {run.CheckoutInputs{Ref: "side", Depth: &all}, o.aside, "3"},
+		"scoped tag":             {run.CheckoutInputs{Ref: "@scope/pkg@1.0.0"}, o.first, "1"},
+		"folder":                 {run.CheckoutInputs{Path: "src/app"}, o.v1, "1"},
+		"beside old files":       {run.CheckoutInputs{Path: "old"}, o.v1, "1"},
 	}
 	for _, ref := range oddRefs {
 		tests["branch "+ref] = test{run.CheckoutInputs{Ref: ref}, o.aside, "1"}
@@ -175,6 +178,38 @@ func TestCheckoutFails(t *testing.T) {
 				t.Errorf("Run = %v with log %q", err, log)
 			}
 		})
+	}
+}
+
+// Whatever files are called, and however their lines end, they are as they were
+// committed.
+func TestCheckoutOfOddNames(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("file systems elsewhere do not take all of these names")
+	}
+	dir := filepath.Join(t.TempDir(), "repo")
+	files := map[string]string{
+		"README": "a", "readme": "b", "sp ace/q": "q", "crlf.txt": "a\r\nb\r\n", "empty": "", "-dash": "n", `d/back\slash`: "x", "größe": "g", "caf\xe9": "l", "new\nline": "w",
+	}
+	for name, text := range files {
+		writeTo(t, dir, name, text)
+	}
+	if err := os.Symlink("../../outside", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	repositoryWith(t, dir, nil, nil)
+	c, log := newCall(t, "git:checkout", run.CheckoutInputs{URL: "file://" + dir})
+	if _, err := developer(Config{GitAllow: []string{"file:" + dir}}).Run(t.Context(), c); err != nil {
+		t.Fatalf("Run = %v\n%s", err, log)
+	}
+	if status := gitIn(t, c.Workspace, "status", "--porcelain"); status != "" {
+		t.Errorf("git status = %s, want nothing", status)
+	}
+	for name, want := range files {
+		if got, err := os.ReadFile(filepath.Join(c.Workspace, name)); err != nil || string(got) != want {
+			t.Errorf("%q = %q, %v, want %q", name, got, err, want)
+		}
 	}
 }
 

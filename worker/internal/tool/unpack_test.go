@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -186,6 +187,14 @@ func TestUnpackKinds(t *testing.T) {
 		}
 	}
 	sparse := sparseTar("d/sparse", "data", 4096, 8192)
+	long := strings.Repeat("n", 200)
+	// A zip whose local header leaves the sizes to an extra field, as of data that was
+	// written as it came.
+	zip64, err := base64.StdEncoding.DecodeString("UEsDBC0AAAAAAAAAIQCGphA2//////////8BABQAYQEAEAAFAAAAAAAAAAUAAAAAAAAAaGVsbG9QSwECLQMtAAAAAAAAACEA" +
+		"hqYQNgUAAAAFAAAAAQAAAAAAAAAAAAAAgAEAAAAAYVBLBQYAAAAAAQABAC8AAAA4AAAAAAA=")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, tt := range map[string]struct {
 		archive []byte
 		want    map[string]string
@@ -195,6 +204,8 @@ func TestUnpackKinds(t *testing.T) {
 		"hard link to a link": {tarGz(t, entry{name: "a", target: "x"}, entry{name: "b", target: "a", kind: tar.TypeLink}),
 			map[string]string{"a": "Lrwx x", "b": "Lrwx x"}},
 		"sparse":         {sparse, map[string]string{"d": "drwx ", "d/sparse": "-rw- " + strings.Repeat("\x00", 4096) + "data" + strings.Repeat("\x00", 8192-4096-4)}},
+		"long names":     {tarGz(t, entry{name: long + "/" + long, content: "l"}), map[string]string{long: "drwx ", long + "/" + long: "-rw- l"}},
+		"zip64":          {zip64, map[string]string{"a": "-rw- hello"}},
 		"contiguous":     {tarGz(t, entry{name: "a", content: "x", kind: tar.TypeCont}), map[string]string{"a": "-rw- x"}},
 		"volume's label": {tarGz(t, entry{name: "backup 1", kind: 'V'}, entry{name: "a", content: "x"}), map[string]string{"a": "-rw- x"}},
 		"backslashes":    {zipped(t, entry{name: `d\`}, entry{name: `d\e\f.txt`, content: "x"}, entry{name: "g", content: "y"}), map[string]string{"d": "drwx ", "d/e": "drwx ", "d/e/f.txt": "-rw- x", "g": "-rw- y"}},
