@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -116,29 +117,63 @@ func refused() error {
 	return fault.New(fault.Forbidden, "forbidden", "its address is not one of the public internet, and host and port are not allowed here (NOFX_EGRESS_ALLOW)")
 }
 
-// kept are the headers that go along with a redirect. Any other may hold a
-// credential, Referer too, which shows the first address whole.
-var kept = []string{"Accept", "Accept-Language", "Content-Type", "Idempotency-Key", "Traceparent", "User-Agent"}
-
-// redirect follows to the same host alone, at most from http to https.
+// redirect follows where [Unfollowed] has no objection. All headers of the request go
+// along, since whoever answers there has seen them already. Referer is none of them
+// unless the request had one.
 func redirect(next *http.Request, before []*http.Request) error {
-	if len(before) > maxRedirects || !sameHost(before[0].URL, next.URL) || next.URL.User != nil {
+	if Unfollowed(next.Response) != "" {
 		return http.ErrUseLastResponse
 	}
-	for name := range next.Header {
-		if !slices.Contains(kept, name) {
-			next.Header.Del(name)
-		}
+	if _, given := before[0].Header["Referer"]; !given {
+		next.Header.Del("Referer")
 	}
 	return nil
 }
 
-func sameHost(from, to *url.URL) bool {
-	if to.Scheme == from.Scheme {
-		return place(to.Hostname(), portOf(to)) == place(from.Hostname(), portOf(from))
+// Unfollowed says why a client does not follow the redirect that an answer is, or ""
+// when it does and for what is no redirect. What it says shows of the other address
+// no more than scheme, host and port.
+//
+// After 301 and 302 clients may repeat a request as a GET, which would not do what
+// was asked for and yet look as if it had. So an effect is not sent on after them: only
+// 307 and 308 repeat it, and 303 says that it is done and where to read more.
+func Unfollowed(resp *http.Response) string {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return ""
 	}
-	return from.Scheme == "http" && to.Scheme == "https" && portOf(from) == "80" && portOf(to) == "443" &&
-		place(to.Hostname(), "") == place(from.Hostname(), "")
+	to, err := resp.Location()
+	if errors.Is(err, http.ErrNoLocation) {
+		return "it does not say where to"
+	} else if err != nil {
+		return "its address cannot be read"
+	}
+	from := resp.Request
+	switch effect := from.Method != http.MethodGet && from.Method != http.MethodHead; {
+	case effect && (resp.StatusCode == http.StatusMovedPermanently || resp.StatusCode == http.StatusFound):
+		return "after " + from.Method + " only 303, 307 and 308 are"
+	case !sameOrigin(from.URL, to):
+		return "scheme, host and port must stay the same, and it leads to " + to.Scheme + "://" + to.Host
+	case to.User != nil:
+		return "its address has a user or password"
+	case len(Followed(resp)) >= maxRedirects:
+		return fmt.Sprintf("no more than %d in a row are", maxRedirects)
+	}
+	return ""
+}
+
+// Followed are the redirects that led to an answer, in their order.
+func Followed(resp *http.Response) (all []*http.Response) {
+	for r := resp.Request.Response; r != nil; r = r.Request.Response {
+		all = append(all, r)
+	}
+	slices.Reverse(all)
+	return all
+}
+
+func sameOrigin(from, to *url.URL) bool {
+	return to.Scheme == from.Scheme && place(to.Hostname(), portOf(to)) == place(from.Hostname(), portOf(from))
 }
 
 func portOf(u *url.URL) string {

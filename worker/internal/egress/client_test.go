@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -265,59 +266,88 @@ func TestS27_Rebinding(t *testing.T) {
 	}
 }
 
+// A redirect is followed within its scheme, host and port, with every header of the
+// request and none besides, and never by a GET in place of an effect.
 func TestS27_Redirects(t *testing.T) {
 	t.Parallel()
 	otherHost, otherPort, stolen := target(t, nil)
-	var seen []http.Header
+	type request struct {
+		method, body string
+		header       http.Header
+	}
+	var seen []request
 	var host, port string
 	host, port, _ = target(t, func(w http.ResponseWriter, r *http.Request) {
-		seen = append(seen, r.Header)
-		to := map[string]string{
-			"/same": "/end", "/absolute": "http://" + host + ":" + port + "/end", "/case": "HTTP://" + host + ":" + port + "/end", "/loop": "/loop",
-			"/port": "http://" + otherHost + ":" + otherPort + "/", "/name": "http://ledger.example:" + port + "/",
-			"/user": "http://me:secret@" + host + ":" + port + "/end", "/file": "file:///etc/passwd", "/scheme": "https://" + host + ":" + port + "/end",
-			"/metadata": "http://169.254.169.254/", "/relative": "//" + otherHost + ":" + otherPort + "/",
-		}[r.URL.Path]
+		body, _ := io.ReadAll(r.Body)
+		seen = append(seen, request{r.Method, string(body), r.Header})
+		status, name, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
+		to, ok := map[string]string{
+			"same": "/end", "absolute": "http://" + host + ":" + port + "/end", "case": "HTTP://" + host + ":" + port + "/end", "loop": r.URL.Path,
+			"port": "http://" + otherHost + ":" + otherPort + "/?token=secret", "name": "http://ledger.example:" + port + "/",
+			"user": "http://me:secret@" + host + ":" + port + "/end", "file": "file:///etc/passwd", "scheme": "https://" + host + ":" + port + "/end",
+			"metadata": "http://169.254.169.254/", "relative": "//" + otherHost + ":" + otherPort + "/", "nowhere": "",
+		}[name]
+		if !ok {
+			return
+		}
 		if to != "" {
 			w.Header().Set("Location", to)
-			w.WriteHeader(http.StatusTemporaryRedirect)
 		}
+		code, _ := strconv.Atoi(status)
+		w.WriteHeader(code)
 	})
-	// Both are allowed, and still a redirect does not lead from one to the other.
+	// All are allowed, and still a redirect does not lead from one to the other.
 	c := client(t, &names{hosts: map[string][]string{"ledger.example": {"127.0.0.1"}}}, host+":"+port, otherHost+":"+otherPort, "ledger.example:"+port)
-	for path, followed := range map[string]bool{
-		"/same": true, "/absolute": true, "/case": true, "/loop": false, "/port": false, "/name": false, "/user": false, "/scheme": false,
-		"/metadata": false, "/relative": false, "/file": false,
+	const other = "scheme, host and port must stay the same"
+	for _, tt := range []struct {
+		method, path string
+		then         string // by which method it is followed; else why not
+		why          string
+	}{
+		{"GET", "/301/same", "GET", ""}, {"GET", "/302/absolute", "GET", ""}, {"GET", "/303/case", "GET", ""}, {"GET", "/307/same", "GET", ""}, {"HEAD", "/308/same", "HEAD", ""},
+		{"HEAD", "/302/same", "HEAD", ""}, {"POST", "/303/same", "GET", ""}, {"DELETE", "/303/same", "GET", ""},
+		{"POST", "/307/same", "POST", ""}, {"PUT", "/308/absolute", "PUT", ""}, {"PATCH", "/307/case", "PATCH", ""},
+		{"POST", "/301/same", "", "after POST only 303, 307 and 308 are"}, {"PUT", "/302/same", "", "after PUT only"}, {"DELETE", "/301/port", "", "after DELETE only"},
+		{"POST", "/307/loop", "", "no more than 5"}, {"GET", "/302/loop", "", "no more than 5"}, {"GET", "/301/nowhere", "", "where to"}, {"POST", "/307/nowhere", "", "where to"},
+		{"POST", "/307/port", "", other + ", and it leads to http://" + otherHost + ":" + otherPort}, {"GET", "/301/port", "", other}, {"GET", "/302/name", "", other},
+		{"GET", "/302/scheme", "", other}, {"POST", "/308/metadata", "", other}, {"GET", "/302/relative", "", other}, {"GET", "/302/file", "", other}, {"GET", "/302/user", "", "user or password"},
 	} {
+		what := tt.method + " " + tt.path
 		seen = nil
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+host+":"+port+path+"?token=secret", strings.NewReader("body"))
+		var content io.Reader
+		if tt.method != "GET" && tt.method != "HEAD" {
+			content = strings.NewReader("body")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://"+host+":"+port+tt.path+"?token=secret", content)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"Authorization", "Cookie", "X-Api-Key", "Idempotency-Key", "Accept"} {
+		sent := []string{"Authorization", "Cookie", "X-Api-Version", "Idempotency-Key", "Accept"}
+		for _, name := range sent {
 			req.Header.Set(name, "value of "+name)
 		}
 		resp, err := c.Do(req)
 		if err != nil {
-			t.Errorf("POST %s = %v, want an answer", path, err)
+			t.Errorf("%s = %v, want an answer", what, err)
 			continue
 		}
 		resp.Body.Close()
-		want := http.StatusTemporaryRedirect
-		if followed {
-			want = http.StatusOK
-		}
-		if resp.StatusCode != want || seen[0].Get("X-Api-Key") == "" {
-			t.Errorf("POST %s = %d, want %d", path, resp.StatusCode, want)
-		}
-		for _, h := range seen[1:] {
-			if h.Get("Idempotency-Key") == "" || h.Get("Accept") == "" {
-				t.Errorf("POST %s came without its key: %v", path, h)
+		why := Unfollowed(resp)
+		if tt.why != "" {
+			if resp.StatusCode/100 != 3 || !strings.Contains(why, tt.why) || strings.Contains(why, "secret") {
+				t.Errorf("%s = %d, not followed as %q, want the redirect and %q", what, resp.StatusCode, why, tt.why)
 			}
-			for _, name := range []string{"Authorization", "Cookie", "X-Api-Key", "Referer"} {
-				if h.Get(name) != "" {
-					t.Errorf("POST %s carried %s along", path, name)
+		} else if last := seen[len(seen)-1]; resp.StatusCode != 200 || why != "" || len(Followed(resp)) != 1 || last.method != tt.then || (last.body != "") != (tt.then != "GET" && tt.then != "HEAD") {
+			t.Errorf("%s = %d after %d redirects, last %s with body %q, %q, want 200 after one by %s", what, resp.StatusCode, len(Followed(resp)), last.method, last.body, why, tt.then)
+		}
+		for _, r := range seen {
+			for _, name := range sent {
+				if got := r.header.Get(name); got != "value of "+name {
+					t.Errorf("%s sent %s %q, want it with each request", what, name, got)
 				}
+			}
+			if r.header.Get("Referer") != "" {
+				t.Errorf("%s sent Referer %q, want none", what, r.header.Get("Referer"))
 			}
 		}
 	}
@@ -326,15 +356,16 @@ func TestS27_Redirects(t *testing.T) {
 	}
 }
 
-func TestSameHost(t *testing.T) {
+func TestSameOrigin(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		from, to string
 		want     bool
 	}{
 		{"http://a.example/", "http://a.example:80/x", true},
+		{"https://a.example:443/", "https://a.example/x", true},
 		{"http://a.example/", "http://A.EXAMPLE./x", true},
-		{"http://a.example/", "https://a.example/x", true},
+		{"http://a.example/", "https://a.example/x", false},
 		{"https://a.example/", "http://a.example/x", false},
 		{"https://a.example/", "https://a.example:8443/", false},
 		{"http://a.example:8080/", "https://a.example/", false},
@@ -343,8 +374,8 @@ func TestSameHost(t *testing.T) {
 	} {
 		from, _ := url.Parse(tt.from)
 		to, _ := url.Parse(tt.to)
-		if got := sameHost(from, to); got != tt.want {
-			t.Errorf("sameHost(%s, %s) = %v, want %v", tt.from, tt.to, got, tt.want)
+		if got := sameOrigin(from, to); got != tt.want {
+			t.Errorf("sameOrigin(%s, %s) = %v, want %v", tt.from, tt.to, got, tt.want)
 		}
 	}
 }

@@ -6,8 +6,9 @@
 // the address that it would really be made to is not one of the public internet,
 // whatever name, spelling, redirect or later answer of a name server led there.
 // The administrator's list opens single ports of single hosts. Redirects stay
-// with their host and carry no header that could hold a credential; proxies of
-// the environment are ignored; TLS is 1.2 at the least.
+// with their scheme, host and port, so that no header reaches anybody else, and
+// never turn an effect into a GET ([Unfollowed]); proxies of the environment are
+// ignored; TLS is 1.2 at the least.
 //
 // A client has no time limit of its own: the context of each request has.
 package egress

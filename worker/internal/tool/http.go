@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,10 +22,14 @@ import (
 
 	"github.com/gowebpki/jcs"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/htmlindex"
+	"golang.org/x/text/encoding/unicode"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/sieve"
 )
 
@@ -52,8 +57,8 @@ type answer struct {
 // that was answered as the plan expects is not sent again.
 //
 // Outputs: status, headers, body (text), truncated where that is not all of it.
-// What a plan puts into address, headers and body may be secret: beside method
-// and host nothing of the request is told, neither in reasons nor in logs.
+// What a plan puts into address, headers and body may be secret: of the request the
+// log tells method, host and path alone, and reasons leave out the path as well.
 func (b *Box) http(ctx context.Context, c Call, in run.HTTPInputs) (Result, error) {
 	in.Method = cmp.Or(in.Method, http.MethodGet)
 	send := func(ctx context.Context, key string) (json.RawMessage, error) { return b.send(ctx, c, in, key) }
@@ -107,7 +112,7 @@ func (b *Box) send(ctx context.Context, c Call, in run.HTTPInputs, key string) (
 	}
 	what := in.Method + " " + req.URL.Scheme + "://" + req.URL.Host
 	span.SetAttributes(telemetry.ServerAddressKey.String(req.URL.Hostname()))
-	resp, err := b.cfg.HTTP.Do(req)
+	resp, err := b.client(in).Do(req)
 	if err != nil {
 		return nil, b.unanswered(ctx, what, err)
 	}
@@ -117,17 +122,59 @@ func (b *Box) send(ctx context.Context, c Call, in run.HTTPInputs, key string) (
 	if err != nil {
 		return nil, b.unanswered(ctx, what, err)
 	}
-	said := strings.TrimSpace(strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode))
-	fmt.Fprintf(c.Log, "%s: %s\n", what, said)
+	for _, r := range egress.Followed(resp) {
+		fmt.Fprintf(c.Log, "%s, followed\n", b.said(r))
+	}
+	fmt.Fprintf(c.Log, "%s\n", b.said(resp))
 	if !in.Expects(resp.StatusCode) {
 		fmt.Fprintf(c.Log, "%s\n", a.Body)
-		f := failure(run.ClassTool, "%s answered %s", what, said)
+		f := failure(run.ClassTool, "%s answered %s%s", what, status(resp), b.unexpected(in, resp))
 		if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
 			f.RetryAfter = retryAfter(resp.Header, time.Now())
 		}
 		return nil, f
 	}
 	return json.Marshal(a)
+}
+
+// client is the guarded client, to which also a redirect is an answer when the plan
+// expects its status.
+func (b *Box) client(in run.HTTPInputs) *http.Client {
+	client := *b.cfg.HTTP
+	client.CheckRedirect = func(next *http.Request, before []*http.Request) error {
+		if in.Expects(next.Response.StatusCode) {
+			return http.ErrUseLastResponse
+		}
+		return b.cfg.HTTP.CheckRedirect(next, before)
+	}
+	return &client
+}
+
+// said is a line of the log: what was asked and answered, of the address no more than
+// its path.
+func (b *Box) said(resp *http.Response) string {
+	r := resp.Request
+	return r.Method + " " + r.URL.Scheme + "://" + r.URL.Host + sieve.Beginning(b.masked(r.URL.EscapedPath()), 512) + ": " + status(resp)
+}
+
+func status(resp *http.Response) string {
+	return strings.TrimSpace(strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode))
+}
+
+// unexpected is the rest of a reason: why a redirect was not followed, and what was
+// expected if the plan says.
+func (b *Box) unexpected(in run.HTTPInputs, resp *http.Response) (more string) {
+	if why := egress.Unfollowed(resp); why != "" {
+		more = "; it is not followed: " + sieve.Beginning(b.masked(why), 512)
+	}
+	if in.ExpectStatus != nil {
+		list := make([]string, len(in.ExpectStatus))
+		for i, s := range in.ExpectStatus {
+			list[i] = strconv.Itoa(s)
+		}
+		more += "; expect_status is " + strings.Join(list, " or ")
+	}
+	return more
 }
 
 func newRequest(ctx context.Context, in run.HTTPInputs, key string) (*http.Request, error) {
@@ -178,9 +225,12 @@ func (b *Box) readAnswer(resp *http.Response) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	a := answer{Status: resp.StatusCode, Headers: map[string]string{}, Truncated: len(raw) > maxReadBody}
+	if raw, err = decoder(resp.Header).Bytes(raw); err != nil {
+		return answer{}, err
+	}
 	text := sieve.New(b.cfg.Redactor.String)
 	body := string(text.Pass(raw))
-	a := answer{Status: resp.StatusCode, Headers: map[string]string{}, Truncated: len(raw) > maxReadBody}
 	if !a.Truncated {
 		body += string(text.End())
 	} // else the sieve keeps an end that may be half a secret
@@ -202,6 +252,18 @@ func (b *Box) readAnswer(resp *http.Response) (answer, error) {
 		room -= size
 	}
 	return a, nil
+}
+
+// decoder makes UTF-8 of an answer: by its byte order mark, else by the charset that
+// its header names. Any other is taken for UTF-8.
+func decoder(h http.Header) *encoding.Decoder {
+	charset := encoding.Encoding(unicode.UTF8)
+	if _, params, err := mime.ParseMediaType(h.Get("Content-Type")); err == nil {
+		if named, err := htmlindex.Get(params["charset"]); err == nil {
+			charset = named
+		}
+	}
+	return &encoding.Decoder{Transformer: unicode.BOMOverride(charset.NewDecoder())}
 }
 
 // fitting is the longest beginning of s that is at most n bytes as JSON.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -113,7 +114,7 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("header %s = %q, want %q", name, got, want)
 		}
 	}
-	if want := "POST " + s.URL + ": 201 Created\n"; log != want {
+	if want := "POST " + s.URL + "/x: 201 Created\n"; log != want {
 		t.Errorf("log = %q, want %q and nothing secret", log, want)
 	}
 	again, _, err := s.ask(t, l, in)
@@ -162,7 +163,7 @@ func TestHTTPStatus(t *testing.T) {
 		reason string // "" is none
 	}{
 		{200, "", nil, 0, ""}, {204, "", nil, 0, ""}, {299, "", nil, 0, ""}, {404, "", []int{404, 410}, 0, ""}, {302, "", []int{302}, 0, ""},
-		{200, "", []int{201}, 0, "answered 200 OK"}, {304, "", nil, 0, "answered 304 Not Modified"}, {400, "7", nil, 0, "answered 400 Bad Request"},
+		{200, "", []int{201}, 0, "answered 200 OK; expect_status is 201"}, {202, "", []int{200, 201}, 0, "answered 202 Accepted; expect_status is 200 or 201"}, {304, "", nil, 0, "answered 304 Not Modified"}, {400, "7", nil, 0, "answered 400 Bad Request"},
 		{429, "7", nil, 7 * time.Second, "answered 429 Too Many Requests"}, {503, "", nil, 0, "answered 503 Service Unavailable"},
 		{503, "99999999", nil, maxRetryAfter, "503"}, {503, "-1", nil, 0, "503"}, {503, "soon", nil, 0, "503"}, {599, "", nil, 0, "answered 599"},
 	} {
@@ -183,6 +184,97 @@ func TestHTTPStatus(t *testing.T) {
 		if tt.status == 400 && !strings.HasSuffix(log, "because\n") {
 			t.Errorf("log = %q, want what the server said", log)
 		}
+	}
+}
+
+// A redirect that is not followed is the answer: an effect that the server did not
+// take is never recorded as done. What is followed stands in the log.
+func TestHTTPRedirects(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		path := strings.Trim(r.URL.Path, "/")
+		if status, err := strconv.Atoi(path); err == nil {
+			w.Header().Set("Location", "/end?token=hidden")
+			w.WriteHeader(status)
+		} else if path == "away" {
+			http.Redirect(w, r, "http://elsewhere.example/x?token=hidden", http.StatusFound)
+		} else if r.Header.Get("Authorization") != "Bearer of-the-plan" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	body := "x"
+	at := s.URL
+	for _, tt := range []struct {
+		method, path string
+		expect       []int
+		want         []string // requests
+		reason       string   // "": none
+		log          string
+	}{
+		{"POST", "/301", nil, []string{"POST /301 x"}, "answered 301 Moved Permanently; it is not followed: after POST only 303, 307 and 308 are", "POST " + at + "/301: 301 Moved Permanently\n\n"},
+		{"PUT", "/302", nil, []string{"PUT /302 x"}, "answered 302 Found; it is not followed: after PUT only", "PUT " + at + "/302: 302 Found\n\n"},
+		{"DELETE", "/301", nil, []string{"DELETE /301 x"}, "answered 301", "DELETE " + at + "/301: 301 Moved Permanently\n\n"},
+		{"POST", "/302", []int{302}, []string{"POST /302 x"}, "", "POST " + at + "/302: 302 Found\n"},
+		{"POST", "/307", []int{200, 307}, []string{"POST /307 x"}, "", "POST " + at + "/307: 307 Temporary Redirect\n"},
+		{"GET", "/301", []int{301}, []string{"GET /301 "}, "", "GET " + at + "/301: 301 Moved Permanently\n"},
+		{"GET", "/away", []int{302}, []string{"GET /away "}, "", "GET " + at + "/away: 302 Found\n"},
+		{"GET", "/away", nil, []string{"GET /away "}, "answered 302 Found; it is not followed: scheme, host and port must stay the same, and it leads to http://elsewhere.example",
+			"GET " + at + "/away: 302 Found\n<a href=\"http://elsewhere.example/x?token=***\">Found</a>.\n\n\n"},
+		{"GET", "/301", nil, []string{"GET /301 ", "GET /end?token=hidden "}, "", "GET " + at + "/301: 301 Moved Permanently, followed\nGET " + at + "/end: 200 OK\n"},
+		{"POST", "/307", nil, []string{"POST /307 x", "POST /end?token=hidden x"}, "", "POST " + at + "/307: 307 Temporary Redirect, followed\nPOST " + at + "/end: 200 OK\n"},
+		{"POST", "/303", nil, []string{"POST /303 x", "GET /end?token=hidden "}, "", "POST " + at + "/303: 303 See Other, followed\nGET " + at + "/end: 200 OK\n"},
+	} {
+		what := fmt.Sprint(tt.method, " ", tt.path, " of ", tt.expect)
+		s.requests = nil
+		l := newLedger()
+		in := run.HTTPInputs{Method: tt.method, URL: tt.path, Headers: map[string]string{"Authorization": "Bearer of-the-plan"}, ExpectStatus: tt.expect}
+		if tt.method != "GET" {
+			in.Body = &body
+		}
+		_, log, err := s.ask(t, l, in)
+		done := 0
+		switch {
+		case tt.reason != "":
+			wantFailure(t, what, err, run.ClassTool, tt.reason)
+		case err != nil:
+			t.Errorf("Run(%s) = %v, want nil", what, err)
+		case tt.method != "GET":
+			done = 1
+		}
+		if diff := cmp.Diff(tt.want, s.requests); diff != "" || len(l.done) != done || log != tt.log {
+			t.Errorf("Run(%s) records %d effects, want %d; log %q, want %q; requests (-want +got):\n%s", what, len(l.done), done, log, tt.log, diff)
+		}
+	}
+}
+
+// Text comes in the charset that its server names, or that its first bytes do.
+func TestHTTPCharset(t *testing.T) {
+	t.Parallel()
+	var media, body string
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", media)
+		_, _ = io.WriteString(w, body)
+	})
+	for _, tt := range []struct{ media, body, want string }{
+		{"text/plain", "größe", "größe"}, {"text/plain; charset=utf-8", "größe", "größe"}, {"application/json", `{"a":"é"}`, `{"a":"é"}`},
+		{"text/plain; charset=ISO-8859-1", "gr\xf6\xdfe", "größe"}, {`text/html; charset="windows-1252"`, "\x80 5", "€ 5"}, {"text/plain;charset=latin1", "\xe9", "é"},
+		{"application/xml; charset=iso-8859-2", "\xb3", "ł"}, {"text/plain; charset=koi8-r", "\xc1", "а"}, {"text/plain; charset=Shift_JIS", "\x93\xfa", "日"},
+		{"text/plain; charset=gb18030", "\xc4\xe3", "你"}, {"text/plain; charset=us-ascii", "abc", "abc"},
+		{"text/plain; charset=utf-16", "\xfe\xff\x00a\x00\xe9", "aé"}, {"text/plain; charset=utf-16be", "\x00a\x00\xe9", "aé"}, {"text/plain; charset=utf-16le", "a\x00\xe9\x00", "aé"},
+		{"text/plain", "\xff\xfea\x00", "a"}, {"application/json", "\xef\xbb\xbf{}", "{}"}, {"text/plain; charset=iso-8859-1", "\xef\xbb\xbfé", "é"},
+		{"text/plain; charset=no-such", "é\xff", "é\ufffd"}, {"nonsense;;", "é\xff", "é\ufffd"}, {"text/plain; charset=utf-8", "\xf6", "\ufffd"},
+		{"text/plain; charset=iso-8859-1", "a\x00b", "a\ufffdb"},
+	} {
+		media, body = tt.media, tt.body
+		r, _, err := s.ask(t, newLedger(), run.HTTPInputs{URL: "/"})
+		if err != nil || r.Outputs["body"] != tt.want {
+			t.Errorf("Run(%q as %s) = %q, %v, want %q", tt.body, tt.media, r.Outputs["body"], err, tt.want)
+		}
+	}
+	media, body = "text/plain; charset=utf-16", "\xfe\xff"+strings.Repeat("\x00\xe9", 1<<20)
+	r, _, err := s.ask(t, newLedger(), run.HTTPInputs{URL: "/"})
+	if kept, _ := r.Outputs["body"].(string); err != nil || kept != strings.Repeat("é", maxAnswerBody/2) || r.Outputs["truncated"] != true {
+		t.Errorf("Run(2 MiB of UTF-16) keeps %d bytes that begin %.20q, truncated %v, %v, want as many of its characters as fit", len(kept), kept, r.Outputs["truncated"], err)
 	}
 }
 
