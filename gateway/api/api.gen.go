@@ -1069,8 +1069,13 @@ type PlanStep struct {
 
 	// Inputs What the tool asks for. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of a step
 	// that comes before: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT`
-	// under its key. Not in `script`, `command` and `instruction`, where a value could say anything: pass it to
-	// the first two by `env`. `$${{` stands for a plain `${{`.
+	// under its key. Dots in a key lead into objects and, by number, into lists; of an `http` step whose body is
+	// JSON and not truncated, `json.items.0.id` reads it. Not in `script`, `command` and `instruction`, where a
+	// value could say anything: pass it to the first two by `env`. `$${{` stands for a plain `${{`.
+	//
+	// `http` follows a redirect, with all headers, as long as scheme, host and port stay the same; a request that
+	// is no GET or HEAD follows 303, 307 and 308 alone. Any other redirect, and one that `expect_status` names, is
+	// the answer.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -72,7 +73,8 @@ func parts(s string) (list []part, problem string) {
 //
 // A key is looked for among the outputs, and then among what the step's code
 // wrote to $NOFX_OUTPUT, which is the output named outputs. Dots lead into
-// objects.
+// objects, and by number into lists. Of an answer with a body in JSON, json is what
+// that body says.
 func Resolve(tool string, inputs []byte, outputs func(step string) ([]byte, error)) ([]byte, error) {
 	if !bytes.Contains(inputs, []byte(templateBegin)) && !bytes.Contains(inputs, []byte(`\u`)) {
 		return inputs, nil
@@ -92,6 +94,13 @@ func Resolve(tool string, inputs []byte, outputs func(step string) ([]byte, erro
 		if !ok {
 			own, _ := member(doc, "outputs")
 			v, ok = member(own, p.key)
+		}
+		if body, answered := member(doc, "body"); !ok && answered && firstOf(p.key) == "json" {
+			said, problem := jsonBody(doc, body)
+			if problem != "" {
+				return "", fault.New(fault.Invalid, "invalid-plan", "the body of step %s %s, so it has no output %q", p.step, problem, p.key)
+			}
+			v, ok = member(said, p.key)
 		}
 		if !ok {
 			return "", fault.New(fault.Invalid, "invalid-plan", "step %s has no output %q", p.step, p.key)
@@ -159,14 +168,31 @@ func untemplated(tool, pointer string) bool {
 	return strings.HasPrefix(tool, GateFamily) && pointer == "/command"
 }
 
+// jsonBody is an object whose member json is what the body of an answer says. The
+// problem says why there is none, or "".
+func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem string) {
+	text, err := written(body)
+	if _, cut := member(answer, "truncated"); cut {
+		return nil, "is not all there"
+	}
+	if said := jsontext.Value(text); err != nil || !said.IsValid() {
+		return nil, "is no JSON"
+	}
+	return jsontext.Value(`{"json":` + text + `}`), ""
+}
+
 // member is the value at key in an object: under that very name, else along its
-// dots.
-func member(object jsontext.Value, key string) (jsontext.Value, bool) {
-	if object.Kind() != '{' {
+// dots. In a list the key begins with the place of an item, from 0.
+func member(of jsontext.Value, key string) (jsontext.Value, bool) {
+	switch of.Kind() {
+	case jsontext.KindBeginArray:
+		return item(of, key)
+	case jsontext.KindBeginObject:
+	default:
 		return nil, false
 	}
 	var members map[string]jsontext.Value
-	if err := json.Unmarshal(object, &members); err != nil {
+	if err := json.Unmarshal(of, &members); err != nil {
 		return nil, false
 	}
 	if v, ok := members[key]; ok {
@@ -181,6 +207,19 @@ func member(object jsontext.Value, key string) (jsontext.Value, bool) {
 		}
 	}
 	return nil, false
+}
+
+func item(of jsontext.Value, key string) (jsontext.Value, bool) {
+	place, rest, deeper := strings.Cut(key, ".")
+	var items []jsontext.Value
+	i, err := strconv.Atoi(place)
+	if err != nil || strconv.Itoa(i) != place || json.Unmarshal(of, &items) != nil || i < 0 || i >= len(items) {
+		return nil, false
+	}
+	if deeper {
+		return member(items[i], rest)
+	}
+	return items[i], true
 }
 
 // written is a value as it is put into a string.
@@ -271,12 +310,26 @@ func (c *checker) resolvable(steps []PlanStep, index map[string]int, refs [][]re
 			case acyclic && before[i].Bit(j) == 0:
 				c.add(r.at, fmt.Sprintf("step %q does not come before %q; name it in depends_on", r.step, steps[i].Name))
 			default:
-				if has, fixed := outputKeys(steps[j].Tool); fixed && !slices.Contains(has, firstOf(r.key)) {
-					c.add(r.at, fmt.Sprintf("step %q has no output %q; the outputs of %s are [%s]", r.step, r.key, steps[j].Tool, strings.Join(has, " ")))
+				if detail := noOutput(steps[j].Tool, r.key); detail != "" {
+					c.add(r.at, fmt.Sprintf("step %q %s", r.step, detail))
 				}
 			}
 		}
 	}
+}
+
+// noOutput says why a step of tool never has an output of this key, or "".
+func noOutput(tool, key string) string {
+	first, _, deeper := strings.Cut(key, ".")
+	has, fixed := outputKeys(tool)
+	switch single := slices.Contains(has, first); {
+	case !fixed, single && !deeper, slices.Contains(has, first+"."):
+		return ""
+	case single && tool == ToolHTTP && first == "body":
+		return fmt.Sprintf("has no output %q: body is text; a JSON answer is read as json%s", key, strings.TrimPrefix(key, first))
+	}
+	names := strings.ReplaceAll(strings.Join(has, " "), ".", "")
+	return fmt.Sprintf("has no output %q; the outputs of %s are [%s]", key, tool, names)
 }
 
 func firstOf(key string) string {

@@ -74,6 +74,8 @@ func TestTemplatesInPlans(t *testing.T) {
 		"no key":            {after("manual:ok", `{"message":"${{ steps.a.outputs }}"}`), []string{inputs + "/message"}},
 		"in a workflow":     {after("workspace:write", `{"files":[{"path":"ci.yml","content":"run: ${{ github.sha }}"}]}`), []string{inputs + "/files/0/content"}},
 		"malformed url":     {after("http", `{"url":"nowhere ${{ nothing }}"}`), []string{inputs + "/url"}},
+		"of an answer":      {after("manual:ok", `{"message":"${{ steps.call.outputs.json }} ${{ steps.call.outputs.json.items.0.id }} ${{ steps.call.outputs.headers.etag }}"}`), nil},
+		"into a text":       {after("manual:ok", `{"message":"${{ steps.call.outputs.body.id }} ${{ steps.call.outputs.status.x }}"}`), []string{inputs + "/message", inputs + "/message"}},
 		"in a cycle": {withSteps(`{"name":"a","tool":"manual:ok","inputs":{"message":"${{ steps.b.outputs.v }}"},"depends_on":["b"]}`, `{"name":"b","tool":"bash","inputs":{"script":"true"},"depends_on":["a"]}`),
 			[]string{"/plan/steps/0/depends_on"}},
 	} {
@@ -110,14 +112,21 @@ func state(docs map[string]string) func(string) ([]byte, error) {
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	known := state(map[string]string{
-		"a": `{"exit_code":0,"outputs":{"version":"1.2","exit_code":"own","a.b":"dotted","url":"https://x.example/p","evil":"x\"}; ${{ steps.a.outputs.version }}","lines":"a\nb","host":"127.1"}}`,
-		"h": `{"status":201,"headers":{"etag":"\"v1\"","x.y":"z"},"body":"{\"id\":7}","big":12345678901234567890, "list":[1, "a"], "none":null, "yes":true}`,
+		"a":    `{"exit_code":0,"outputs":{"version":"1.2","exit_code":"own","a.b":"dotted","url":"https://x.example/p","evil":"x\"}; ${{ steps.a.outputs.version }}","lines":"a\nb","host":"127.1"}}`,
+		"call": `{"status":200,"headers":{},"body":" {\"id\":9007199254740993,\"items\":[{\"sha\":\"ab\"},[true,null]],\"a.b\":\"dotted\",\"0\":\"zero\"}\n"}`,
+		"text": `{"status":200,"headers":{},"body":"<id>7</id>"}`,
+		"cut":  `{"status":200,"headers":{},"body":"{\"id\":","truncated":true}`,
+		"list": `{"status":200,"headers":{},"body":"[{\"id\":7}]"}`,
+		"h":    `{"status":201,"headers":{"etag":"\"v1\"","x.y":"z"},"body":"{\"id\":7}","big":12345678901234567890, "list":[1, "a"], "none":null, "yes":true}`,
 	})
 	for _, tt := range []struct{ tool, inputs, want string }{
 		{"bash", `{"script":"echo $V", "env":{"V":"v${{ steps.a.outputs.version }}-${{steps.h.outputs.status}}"}}`, `{"script":"echo $V","env":{"V":"v1.2-201"}}`},
 		{"bash", `{"script":"true","env":{"V":"${{ steps.a.outputs.exit_code }} ${{ steps.a.outputs.a.b }} ${{ steps.a.outputs.outputs.version }}"}}`, `{"script":"true","env":{"V":"0 dotted 1.2"}}`},
 		{"manual:x", `{"message":"${{ steps.h.outputs.headers.etag }} ${{ steps.h.outputs.headers.x.y }} ${{ steps.h.outputs.big }} ${{ steps.h.outputs.list }} ${{ steps.h.outputs.none }} ${{ steps.h.outputs.yes }} ${{ steps.h.outputs.body }}"}`,
 			`{"message":"\"v1\" z 12345678901234567890 [1,\"a\"] null true {\"id\":7}"}`},
+		{"manual:x", `{"message":"${{ steps.call.outputs.json.id }} ${{ steps.call.outputs.json.items.0.sha }} ${{ steps.call.outputs.json.items.1 }} ${{ steps.call.outputs.json.items.1.1 }} ${{ steps.call.outputs.json.a.b }} ${{ steps.call.outputs.json.0 }} ${{ steps.list.outputs.json.0.id }}"}`,
+			`{"message":"9007199254740993 ab [true,null] null dotted zero 7"}`},
+		{"manual:x", `{"message":"${{ steps.list.outputs.json }} ${{ steps.h.outputs.list.1 }}"}`, `{"message":"[{\"id\":7}] a"}`},
 		// A value is text, whatever it looks like.
 		{"workspace:write", `{"files":[{"path":"f","content":"${{ steps.a.outputs.evil }}"}]}`, `{"files":[{"path":"f","content":"x\"}; ${{ steps.a.outputs.version }}"}]}`},
 		{"http", `{"url":"${{ steps.a.outputs.url }}?v=${{ steps.a.outputs.version }}","expect_status":[200]}`, `{"url":"https://x.example/p?v=1.2","expect_status":[200]}`},
@@ -138,6 +147,12 @@ func TestResolve(t *testing.T) {
 		{"manual:x", `{"message":"${{ steps.a.outputs.gone }}"}`, "/message", `step a has no output "gone"`},
 		{"manual:x", `{"message":"${{ steps.nobody.outputs.v }}"}`, "/message", `step nobody has no output "v"`},
 		{"manual:x", `{"message":"${{ steps.h.outputs.body.id }}"}`, "/message", `step h has no output "body.id"`},
+		{"manual:x", `{"message":"${{ steps.call.outputs.json.none }}"}`, "/message", `step call has no output "json.none"`},
+		{"manual:x", `{"message":"${{ steps.call.outputs.json.items.2 }}"}`, "/message", `step call has no output "json.items.2"`},
+		{"manual:x", `{"message":"${{ steps.call.outputs.json.items.01 }}"}`, "/message", `step call has no output "json.items.01"`},
+		{"manual:x", `{"message":"${{ steps.call.outputs.json.items.-1 }}"}`, "/message", `step call has no output "json.items.-1"`},
+		{"manual:x", `{"message":"${{ steps.text.outputs.json.id }}"}`, "/message", "the body of step text is no JSON"},
+		{"manual:x", `{"message":"${{ steps.cut.outputs.json.id }}"}`, "/message", "the body of step cut is not all there"},
 		{"http", `{"url":"https://${{ steps.a.outputs.host }}/"}`, "/url", "neither a name nor an address"},
 		{"http", `{"url":"https://x/","headers":{"X":"${{ steps.a.outputs.lines }}"}}`, "/headers/X", "control character"},
 		{"workspace:write", `{"files":[{"path":"../${{ steps.a.outputs.version }}","content":""}]}`, "/files/0/path", ".."},

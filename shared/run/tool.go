@@ -52,21 +52,22 @@ func RunsCode(tool string) bool {
 	return tool == ToolBash || tool == ToolGitCheckout || strings.HasPrefix(tool, GateFamily)
 }
 
-// outputKeys are the names of tool's outputs, unless the step gives them.
+// outputKeys are the names of tool's outputs, unless the step gives them. A dot stands
+// behind those that are objects or lists, or may be.
 func outputKeys(tool string) (keys []string, fixed bool) {
 	switch {
 	case tool == ToolWorkspaceWrite:
-		return []string{"files", "total"}, true
+		return []string{"files.", "total"}, true
 	case tool == ToolGitCheckout:
 		return []string{"commit"}, true
 	case tool == ToolHTTP:
-		return []string{"status", "headers", "body", "truncated"}, true
+		return []string{"status", "headers.", "body", "json.", "truncated"}, true
 	case tool == ToolCodegen:
-		return []string{"files", "total", "model", "tokens"}, true
+		return []string{"files.", "total", "model", "tokens"}, true
 	case tool == ToolSleep:
 		return nil, true
 	case tool == ToolSignal:
-		return []string{"payload"}, true
+		return []string{"payload."}, true
 	case strings.HasPrefix(tool, ManualFamily):
 		return []string{"decision", "by", "by_name", "reason"}, true
 	case strings.HasPrefix(tool, GateFamily) && !slices.Contains(reserved, tool):
