@@ -1379,7 +1379,7 @@ type SignalRequest struct {
 	// Key What a step waits for
 	Key string `json:"key"`
 
-	// Payload Any JSON, at most 16 KiB; null by default
+	// Payload Any JSON, at most 16 KiB with its numbers written out; null by default
 	Payload interface{} `json:"payload,omitempty"`
 }
 
@@ -1757,7 +1757,7 @@ type ListAPIKeysParams struct {
 
 // CreateArtifactParams defines parameters for CreateArtifact.
 type CreateArtifactParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1875,7 +1875,7 @@ type ListRunsParams struct {
 
 // CreateRunParams defines parameters for CreateRun.
 type CreateRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
 	// XProjectID Slug of the project; `default` by default.
@@ -1959,7 +1959,7 @@ type RerunRunJSONBody = map[string]interface{}
 
 // RerunRunParams defines parameters for RerunRun.
 type RerunRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
 	// XCorrelationID The caller's own name for what it is doing; kept on the run and echoed.
@@ -1992,7 +1992,7 @@ type ListStepsParams struct {
 
 // SendSignalParams defines parameters for SendSignal.
 type SendSignalParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 

@@ -27,10 +27,8 @@ type Answer struct {
 
 // Idempotent answers a request once. Under a new key it runs do; do's calls to
 // the store with the context it is given, the claim of the key and the stored
-// answer are one transaction, so that nothing is ever half done. When do returns
-// an error together with an answer of a 4xx that a repetition would get too,
-// what do did is rolled back and the answer stored. Any other error stores
-// nothing.
+// answer are one transaction, so that nothing is ever half done. An error of do
+// undoes what it did, and nothing is stored: the request may be made again.
 //
 // Under a known key the stored answer comes back with replayed true. Another
 // fingerprint is fault.Invalid (idempotency-key-reused), a request still being
@@ -43,19 +41,6 @@ func (db *DB) Idempotent(ctx context.Context, tenant uuid.UUID, k IdempotencyKey
 		if a, err = do(context.WithValue(ctx, txKey{}, joined{tx, tenant})); err != nil {
 			return err
 		}
-		return k.store(tx, tenant, a)
-	})
-	if err == nil || !storable(a.Status) {
-		return a, replayed, err
-	}
-	// What do did is undone. Whoever comes in between with the same request is
-	// refused like this one, and then theirs is the answer that is stored.
-	refusal := a
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if a, replayed, err = k.find(ctx, tx, tenant); err != nil || replayed {
-			return err
-		}
-		a = refusal
 		return k.store(tx, tenant, a)
 	})
 	return a, replayed, err
@@ -96,11 +81,6 @@ func (k IdempotencyKey) store(tx pgx.Tx, tenant uuid.UUID, a Answer) error {
 	queue(tx, `INSERT INTO nofx.idempotency_key (tenant_id, scope, key, fingerprint, status, headers, body)
 		VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, ''::bytea))`, tenant, k.Scope, k.Key, k.Fingerprint[:], a.Status, header, a.Body)
 	return nil
-}
-
-// storable reports whether a refusal would be the same again.
-func storable(status int) bool {
-	return status >= 400 && status < 500 && status != 401 && status != 403 && status != 429
 }
 
 // DeleteExpired deletes at most limit of the answers of all tenants that are

@@ -90,22 +90,27 @@ func (s *Server) createArtifact(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	a, err := s.once(c, p, "createArtifact", body, func(ctx context.Context) (postgres.Answer, error) {
-		wanted, err := newArtifact(in)
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		wanted.Key = blob.UploadKey(p.Tenant, wanted.ID)
-		created, err := s.Store.CreateUpload(ctx, p.Tenant, wanted)
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		out := apiArtifact(created)
-		return postgres.Answer{
-			Status: http.StatusCreated,
-			Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON, "Location": "/api/artifacts/" + out.ID},
-			Body:   encode(api.CreatedArtifact{Artifact: out}),
-		}, nil
+	var wanted run.Artifact
+	a, err := s.once(c, p, request{
+		operation: "createArtifact",
+		body:      body,
+		check: func() (err error) {
+			wanted, err = newArtifact(in)
+			return err
+		},
+		do: func(ctx context.Context) (postgres.Answer, error) {
+			wanted.Key = blob.UploadKey(p.Tenant, wanted.ID)
+			created, err := s.Store.CreateUpload(ctx, p.Tenant, wanted)
+			if err != nil {
+				return postgres.Answer{}, err
+			}
+			out := apiArtifact(created)
+			return postgres.Answer{
+				Status: http.StatusCreated,
+				Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON, "Location": "/api/artifacts/" + out.ID},
+				Body:   encode(api.CreatedArtifact{Artifact: out}),
+			}, nil
+		},
 	})
 	if err == nil && a.Status == http.StatusCreated {
 		a.Body, err = s.withUpload(c.Request().Context(), p, a.Body)

@@ -1,13 +1,19 @@
 package httpapi
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"io"
+	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 
-	"github.com/gowebpki/jcs"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/trace"
 
@@ -20,44 +26,54 @@ import (
 // apiVersion is part of every fingerprint.
 const apiVersion = "1"
 
-// idempotent answers with what do makes of the request. Under an Idempotency-Key
-// it is done once: the claim of the key, all that do does to the store with its
-// context, and the stored answer are one transaction. body are the request's
-// bytes, which have been read strictly.
-func (s *Server) idempotent(c echo.Context, p *Principal, operation string, body []byte, do func(context.Context) (postgres.Answer, error)) error {
-	a, err := s.once(c, p, operation, body, do)
+// request is one that may come with an Idempotency-Key, and then is answered once.
+type request struct {
+	operation string
+	body      []byte // which has been read strictly
+	// check says what is wrong with the text of the request, looking at nothing else. So
+	// its refusal is what any repetition would get, and is kept like an answer.
+	check func() error
+	// do makes the answer. What it refuses may be possible later, so no such refusal is
+	// kept. The claim of the key, all that do does to the store with its context, and
+	// the stored answer are one transaction.
+	do func(context.Context) (postgres.Answer, error)
+}
+
+// answerOnce answers a request.
+func (s *Server) answerOnce(c echo.Context, p *Principal, req request) error {
+	a, err := s.once(c, p, req)
 	if err != nil {
 		return err
 	}
 	return s.send(c, a)
 }
 
-// once is idempotent for an answer that is not all of what is sent.
-func (s *Server) once(c echo.Context, p *Principal, operation string, body []byte, do func(context.Context) (postgres.Answer, error)) (postgres.Answer, error) {
+// once makes the answer to a request, of which more may be sent than is kept.
+func (s *Server) once(c echo.Context, p *Principal, req request) (postgres.Answer, error) {
 	r := c.Request()
 	key, err := idempotencyKey(r)
 	if err != nil {
 		return postgres.Answer{}, err
 	}
 	if key == "" {
-		return do(r.Context())
+		if err := req.check(); err != nil {
+			return postgres.Answer{}, err
+		}
+		return req.do(r.Context())
 	}
-	var refused error // what a stored refusal was made of
-	fingerprint, err := s.fingerprint(c, p, body)
+	fingerprint, err := s.fingerprint(c, p, req.body)
 	if err != nil {
 		return postgres.Answer{}, err
 	}
+	var refused error
 	a, replayed, err := s.Store.Idempotent(r.Context(), p.Tenant,
-		postgres.IdempotencyKey{Scope: operation, Key: key, Fingerprint: fingerprint},
+		postgres.IdempotencyKey{Scope: req.operation, Key: key, Fingerprint: fingerprint},
 		func(ctx context.Context) (postgres.Answer, error) {
-			a, err := do(ctx)
-			refused = err
-			if err != nil {
-				// The store keeps a refusal that would be the same again.
-				refusal := s.problem(r, err)
-				a = postgres.Answer{Status: refusal.Status, Header: map[string]string{"Content-Type": mimeProblem}, Body: encode(refusal)}
+			if refused = req.check(); refused != nil {
+				refusal := s.problem(r, refused)
+				return postgres.Answer{Status: refusal.Status, Header: map[string]string{"Content-Type": mimeProblem}, Body: encode(refusal)}, nil
 			}
-			return a, err
+			return req.do(ctx)
 		})
 	if err != nil {
 		return postgres.Answer{}, err
@@ -105,7 +121,7 @@ func idempotencyKey(r *http.Request) (string, error) {
 // tenant, project, version of the API, If-Match and the body in canonical form, so
 // that order and spaces do not matter.
 func (s *Server) fingerprint(c echo.Context, p *Principal, body []byte) (sum [32]byte, err error) {
-	canonical, err := jcs.Transform(body)
+	canonical, err := canonicalJSON(body)
 	if err != nil {
 		return sum, fault.New(fault.Invalid, "malformed-json", "the body has no canonical form").Because(err)
 	}
@@ -120,4 +136,51 @@ func (s *Server) fingerprint(c echo.Context, p *Principal, body []byte) (sum [32
 		h.Write([]byte(part))
 	}
 	return [32]byte(h.Sum(nil)), nil
+}
+
+// canonicalJSON is a document in a form that all its spellings share: RFC 8785, but
+// with numbers as they are. As floats, which the RFC makes of them, large integers
+// would be the same as their neighbours.
+func canonicalJSON(doc []byte) ([]byte, error) {
+	v := jsontext.Value(slices.Clone(doc))
+	if err := v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	dec, enc := jsontext.NewDecoder(bytes.NewReader(v)), jsontext.NewEncoder(&out)
+	for {
+		token, err := dec.ReadToken()
+		switch {
+		case errors.Is(err, io.EOF):
+			return out.Bytes(), nil
+		case err != nil:
+			return nil, err
+		case token.Kind() == jsontext.KindNumber:
+			err = enc.WriteValue(jsontext.Value(canonicalNumber(token.String())))
+		default:
+			err = enc.WriteToken(token)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// canonicalNumber is a JSON number as an integer that ends in no zero, times a power
+// of ten.
+func canonicalNumber(s string) string {
+	s, minus := strings.CutPrefix(strings.ToLower(s), "-")
+	mantissa, power, _ := strings.Cut(s, "e")
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimLeft(whole+fraction, "0")
+	if digits == "" {
+		return "0"
+	}
+	short := strings.TrimRight(digits, "0")
+	exponent, _ := new(big.Int).SetString(cmp.Or(strings.TrimPrefix(power, "+"), "0"), 10)
+	exponent.Add(exponent, big.NewInt(int64(len(digits)-len(short)-len(fraction))))
+	if minus {
+		short = "-" + short
+	}
+	return short + "e" + exponent.String()
 }

@@ -63,20 +63,23 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreKept checks that a refusal which would be the same again is
-// answered again byte by byte, and one that would not is not.
+// TestRefusalsAreKept checks that a refusal of a request's own text is answered again
+// byte by byte.
 func TestRefusalsAreKept(t *testing.T) {
 	g := newGateway(t)
-	bad := plan(`{"name":"a","tool":"rm"}`)
-	first := g.do(http.MethodPost, "/api/runs", bad, header{"Idempotency-Key": "k"})
-	g.want(first, http.StatusUnprocessableEntity, "unknown-tool")
-	again := g.do(http.MethodPost, "/api/runs", bad, header{"Idempotency-Key": "k"})
-	if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" || again.header.Get("Content-Type") != mimeProblem {
-		t.Errorf("repeated refusal = %s, want the same bytes, marked", again.body)
+	for name, tt := range map[string]struct{ path, body, code string }{
+		"plan":     {"/api/runs", plan(`{"name":"a","tool":"rm"}`), "unknown-tool"},
+		"artifact": {"/api/artifacts", `{"name":"","size_bytes":1,"sha256":"` + strings.Repeat("0", 64) + `"}`, "invalid-field"},
+		"signal":   {"/api/signals", `{"key":""}`, "invalid-field"},
+	} {
+		key := header{"Idempotency-Key": "k"}
+		first := g.do(http.MethodPost, tt.path, tt.body, key)
+		g.want(first, http.StatusUnprocessableEntity, tt.code)
+		again := g.do(http.MethodPost, tt.path, tt.body, key)
+		if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" || again.header.Get("Content-Type") != mimeProblem {
+			t.Errorf("repeated refusal of a %s = %s, want the same bytes, marked", name, again.body)
+		}
 	}
-	unknown := header{"Idempotency-Key": "k2", "X-Project-Id": "none"}
-	g.want(g.do(http.MethodPost, "/api/runs", oneStep, unknown), http.StatusNotFound, "not-found")
-	g.want(g.do(http.MethodPost, "/api/runs", oneStep, unknown), http.StatusNotFound, "not-found")
 	if got := g.runs(); got != 0 {
 		t.Errorf("%d runs, want none", got)
 	}
@@ -89,8 +92,81 @@ func TestRefusalsAreKept(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/runs", oneStep, header{"Idempotency-Key": strings.Repeat("k", 255)}), http.StatusCreated, "")
 }
 
+// TestRefusalsThatPassAreNotKept checks that the same request under the same key is
+// taken as soon as nothing is in its way any more.
+func TestRefusalsThatPassAreNotKept(t *testing.T) {
+	g := newGateway(t)
+	run := g.create(oneStep).Run.ID
+	allow := func(sql string) func() {
+		return func() {
+			if _, err := g.pg.Admin.Exec(t.Context(), sql, g.tenant); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	made := decodeAs[api.CreatedArtifact](t, g.do(http.MethodPost, "/api/artifacts", `{"name":"x.tgz","size_bytes":1,"sha256":"`+strings.Repeat("0", 64)+`"}`))
+	withUpload := `{"plan":{"goal":"try","workspace":{"source":"upload","artifact_id":"` + made.Artifact.ID + `"},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}}`
+	for _, tt := range []struct {
+		name, path, body string
+		header           header
+		status           int
+		code             string
+		then             func()
+	}{
+		{"rerun of a live run", "/api/runs/" + run + "/rerun", "", nil, http.StatusConflict, "illegal-transition",
+			func() { g.want(g.do(http.MethodPost, "/api/runs/"+run+"/cancel", ""), http.StatusOK, "") }},
+		{"unknown project", "/api/runs", oneStep, header{"X-Project-Id": "later"}, http.StatusNotFound, "not-found",
+			allow("INSERT INTO nofx.project (tenant_id, id, slug) VALUES ($1, gen_random_uuid(), 'later')")},
+		{"upload that is not complete", "/api/runs", withUpload, nil, http.StatusUnprocessableEntity, "invalid-plan",
+			allow("UPDATE nofx.artifact SET state = 'ready' WHERE tenant_id = $1")},
+	} {
+		key := header{"Idempotency-Key": tt.name}
+		for range 2 {
+			r := g.do(http.MethodPost, tt.path, tt.body, key, tt.header)
+			g.want(r, tt.status, tt.code)
+			if got := r.header.Get("Idempotent-Replayed"); got != "" {
+				t.Errorf("%s: Idempotent-Replayed = %q, want none", tt.name, got)
+			}
+		}
+		tt.then()
+		first := g.do(http.MethodPost, tt.path, tt.body, key, tt.header)
+		if first.status != http.StatusCreated {
+			t.Errorf("%s, when it is possible = %d %s, want 201", tt.name, first.status, first.body)
+		}
+		if again := g.do(http.MethodPost, tt.path, tt.body, key, tt.header); string(again.body) != string(first.body) {
+			t.Errorf("%s, once more = %d %s, want the stored answer", tt.name, again.status, again.body)
+		}
+	}
+}
+
+// TestFingerprints checks which documents are the same to a request's fingerprint.
+func TestFingerprints(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		first, second string
+		same          bool
+	}{
+		{`{"a":1,"b":2}`, "{ \"b\": 2,\n\"\\u0061\": 1 }", true},
+		{`[2.50,1e2,100,-0,0.0,12.5E+1]`, `[2.5,100,1e+2,0,0e9,125]`, true},
+		{`[0.001,1200]`, `[1e-3,1.2e3]`, true},
+		{`9007199254740993`, `9007199254740992`, false},
+		{`1e99999999999999999998`, `1e99999999999999999999`, false},
+		{`-1`, `1`, false},
+		{`[12345678901234567890]`, `[12345678901234567891]`, false},
+		{`0.30000000000000001`, `0.30000000000000002`, false},
+		{`1e400`, `1e401`, false},
+		{`"1"`, `1`, false},
+	} {
+		first, err := canonicalJSON([]byte(tt.first))
+		second, err2 := canonicalJSON([]byte(tt.second))
+		if same := string(first) == string(second); same != tt.same || err != nil || err2 != nil {
+			t.Errorf("canonicalJSON(%s) = %s, %v, and of %s = %s, %v; the same: %t, want %t", tt.first, first, err, tt.second, second, err2, same, tt.same)
+		}
+	}
+}
+
 // TestRefusalsAreSeen checks that a refused transition is logged with its kind and
-// code, and counted once, whether or not the refusal is kept under a key.
+// code, and counted, under a key as well.
 func TestRefusalsAreSeen(t *testing.T) {
 	for name, key := range map[string]string{"no key": "", "key": "k"} {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +178,7 @@ func TestRefusalsAreSeen(t *testing.T) {
 			w := g.record(http.MethodPost, "/api/runs", oneStep, "")
 			made := decodeAs[api.CreatedRun](t, reply{body: w.Body.Bytes()})
 			log.Reset()
-			for range 2 { // the second is a replay under the key
+			for range 2 {
 				if w = g.record(http.MethodPost, "/api/runs/"+made.Run.ID+"/rerun", "", key); w.Code != http.StatusConflict {
 					t.Fatalf("rerun of a run that goes on = %d %s, want 409", w.Code, w.Body)
 				}
@@ -113,10 +189,7 @@ func TestRefusalsAreSeen(t *testing.T) {
 					t.Errorf("log line = %s, want %s in it", first, want)
 				}
 			}
-			want := 2.0
-			if key != "" {
-				want = 1
-			}
+			const want = 2.0
 			if got := counted(t, registry, "nofx_state_transition_rejections_total"); got != want {
 				t.Errorf("%g rejections are counted, want %g", got, want)
 			}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -23,14 +25,12 @@ import (
 const (
 	maxDepth    = 32
 	maxElements = 10_000
-	maxNumber   = 64  // bytes
-	maxExponent = 400 // beyond any float
 )
 
 // readJSON reads the body of c into v and returns its bytes. What cannot be read
 // (syntax, an unknown or repeated member, a wrong type) is 400, what Postgres
-// would refuse for ever (NUL, half a surrogate pair, an endless number) 422, each
-// with the pointer to it.
+// would refuse for ever (NUL, half a surrogate pair) and a number that v has no room
+// for 422, each with the pointer to it.
 func readJSON[T any](c echo.Context) (v T, body []byte, err error) {
 	if body, err = readBody(c); err != nil {
 		return v, nil, err
@@ -133,18 +133,20 @@ func kindName(k jsontext.Kind) string {
 }
 
 // scan reads the document value by value, keeping nothing, for what no decoder
-// into Go types would say: depth, lengths, texts and numbers also where the
-// contract allows any object.
+// into Go types would say: depth, lengths and texts also where the contract allows
+// any JSON.
 func scan(body []byte) error {
 	// Half a surrogate pair is let through here, so that it can be named below.
 	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true))
 	for {
 		var err error
-		switch kind := d.PeekKind(); kind {
-		case jsontext.KindString, jsontext.KindNumber:
+		switch d.PeekKind() {
+		case jsontext.KindString:
 			var raw jsontext.Value
 			if raw, err = d.ReadValue(); err == nil {
-				err = scanScalar(d, kind, raw)
+				if detail := badString(raw); detail != "" {
+					err = fieldFault("invalid-field", string(d.StackPointer()), detail)
+				}
 			}
 		default:
 			_, err = d.ReadToken()
@@ -189,19 +191,6 @@ func scanFault(d *jsontext.Decoder, err error) error {
 	return malformed("", fmt.Sprintf("it is not valid JSON, at byte %d", d.InputOffset()))
 }
 
-func scanScalar(d *jsontext.Decoder, kind jsontext.Kind, raw []byte) error {
-	detail := ""
-	if kind == jsontext.KindString {
-		detail = badString(raw)
-	} else {
-		detail = badNumber(raw)
-	}
-	if detail == "" {
-		return nil
-	}
-	return fieldFault("invalid-field", string(d.StackPointer()), detail)
-}
-
 // badString says why Postgres would refuse a JSON string, or "".
 func badString(raw []byte) string {
 	if !utf8.Valid(raw) {
@@ -238,30 +227,26 @@ func hex4(b []byte) rune {
 	return rune(n)
 }
 
-// badNumber says why a JSON number is none to us, or "": integers are those of 64
-// bits, floats are finite, and none is longer than it needs to be.
-func badNumber(raw []byte) string {
-	s := string(raw)
-	mantissa, exponent := s, 0
-	if i := bytes.IndexAny(raw, "eE"); i >= 0 {
-		mantissa = s[:i]
-		n, err := strconv.Atoi(s[i+1:])
-		if err != nil {
-			return "is out of range"
+// plainLen is how long a document that has been read strictly is once its numbers are
+// written out, without exponents, as the database does.
+func plainLen(doc []byte) int {
+	n := len(doc)
+	for d := jsontext.NewDecoder(bytes.NewReader(doc)); ; {
+		switch token, err := d.ReadToken(); {
+		case err != nil:
+			return n
+		case token.Kind() == jsontext.KindNumber:
+			mantissa, exponent, found := strings.Cut(strings.ToLower(token.String()), "e")
+			if !found {
+				continue
+			}
+			digits, err := strconv.Atoi(exponent)
+			if err != nil {
+				return math.MaxInt
+			}
+			if digits = max(digits, -digits); digits > len(mantissa) {
+				n += min(digits, math.MaxInt-n)
+			}
 		}
-		exponent = n
 	}
-	if len(mantissa) > maxNumber || exponent > maxExponent || exponent < -maxExponent {
-		return "is out of range"
-	}
-	if !bytes.ContainsAny(raw, ".eE") {
-		if _, err := strconv.ParseInt(s, 10, 64); err != nil {
-			return "is out of range"
-		}
-		return ""
-	}
-	if _, err := strconv.ParseFloat(s, 64); err != nil {
-		return "is out of range"
-	}
-	return ""
 }

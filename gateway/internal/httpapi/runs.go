@@ -36,16 +36,21 @@ func (s *Server) createRun(c echo.Context, p *Principal) error {
 	// The run stores the context of the server's span, so this one is beside it.
 	_, span := s.tracer.Start(c.Request().Context(), "run.create", trace.WithAttributes(attribute.Int("nofx.steps", len(in.Plan.Steps))))
 	defer span.End()
-	return s.idempotent(c, p, "createRun", body, func(ctx context.Context) (postgres.Answer, error) {
-		plan, err := in.Plan.Normalise()
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		project, err := projectOf(c.Request())
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		return s.startRun(ctx, c.Request(), p, project, plan, span)
+	var plan run.Plan
+	return s.answerOnce(c, p, request{
+		operation: "createRun",
+		body:      body,
+		check: func() (err error) {
+			plan, err = in.Plan.Normalise()
+			return err
+		},
+		do: func(ctx context.Context) (postgres.Answer, error) {
+			project, err := projectOf(c.Request())
+			if err != nil {
+				return postgres.Answer{}, err
+			}
+			return s.startRun(ctx, c.Request(), p, project, plan, span)
+		},
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -28,21 +29,31 @@ func (s *Server) sendSignal(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	return s.idempotent(c, p, "sendSignal", body, func(ctx context.Context) (postgres.Answer, error) {
-		switch {
-		case in.Key == "" || len(in.Key) > run.MaxSignalKey:
-			return postgres.Answer{}, fieldFault("invalid-field", "/key", fmt.Sprintf("has 1 to %d bytes", run.MaxSignalKey))
-		case len(in.Payload) > run.MaxPayload:
-			return postgres.Answer{}, fieldFault("invalid-field", "/payload", fmt.Sprintf("%d bytes; at most %d", len(in.Payload), run.MaxPayload))
-		case in.Payload == nil:
-			in.Payload = json.RawMessage("null")
-		}
-		id, taken, err := s.Store.SendSignal(ctx, p.Tenant, in.Key, in.Payload)
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		var out api.SignalAnswer
-		out.Signal.ID, out.Signal.Key, out.Signal.Taken = run.SignalID.Format(id), in.Key, taken
-		return postgres.Answer{Status: http.StatusCreated, Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON}, Body: encode(out)}, nil
+	return s.answerOnce(c, p, request{
+		operation: "sendSignal",
+		body:      body,
+		check:     in.check,
+		do: func(ctx context.Context) (postgres.Answer, error) {
+			if in.Payload == nil {
+				in.Payload = json.RawMessage("null")
+			}
+			id, taken, err := s.Store.SendSignal(ctx, p.Tenant, in.Key, in.Payload)
+			if err != nil {
+				return postgres.Answer{}, err
+			}
+			var out api.SignalAnswer
+			out.Signal.ID, out.Signal.Key, out.Signal.Taken = run.SignalID.Format(id), in.Key, taken
+			return postgres.Answer{Status: http.StatusCreated, Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON}, Body: encode(out)}, nil
+		},
 	})
+}
+
+func (in signalRequest) check() error {
+	if n := utf8.RuneCountInString(in.Key); n < 1 || n > run.MaxSignalKey {
+		return fieldFault("invalid-field", "/key", fmt.Sprintf("has 1 to %d characters", run.MaxSignalKey))
+	}
+	if n := plainLen(in.Payload); n > run.MaxPayload {
+		return fieldFault("invalid-field", "/payload", fmt.Sprintf("%d bytes, with its numbers written out; at most %d", n, run.MaxPayload))
+	}
+	return nil
 }

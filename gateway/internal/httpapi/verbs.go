@@ -85,24 +85,29 @@ func (s *Server) rerunRun(c echo.Context, p *Principal) error {
 	}
 	_, span := s.tracer.Start(c.Request().Context(), "run.create")
 	defer span.End()
-	return s.idempotent(c, p, "rerunRun", []byte("{}"), func(ctx context.Context) (postgres.Answer, error) {
-		before, err := s.Store.Run(ctx, p.Tenant, id)
-		if err != nil {
-			return postgres.Answer{}, err
-		}
-		if !before.State.Terminal() {
-			return postgres.Answer{}, notOver(before)
-		}
-		linkToRun(span, before)
-		var plan run.Plan
-		if err := json.Unmarshal(before.Plan, &plan); err != nil {
-			return postgres.Answer{}, fmt.Errorf("plan of run %s: %w", before.ID, err)
-		}
-		// What a plan may hold can have changed since.
-		if plan, err = plan.Normalise(); err != nil {
-			return postgres.Answer{}, err
-		}
-		return s.startRun(ctx, c.Request(), p, before.Project, plan, span)
+	return s.answerOnce(c, p, request{
+		operation: "rerunRun",
+		body:      []byte("{}"),
+		check:     func() error { return nil },
+		do: func(ctx context.Context) (postgres.Answer, error) {
+			before, err := s.Store.Run(ctx, p.Tenant, id)
+			if err != nil {
+				return postgres.Answer{}, err
+			}
+			if !before.State.Terminal() {
+				return postgres.Answer{}, notOver(before)
+			}
+			linkToRun(span, before)
+			var plan run.Plan
+			if err := json.Unmarshal(before.Plan, &plan); err != nil {
+				return postgres.Answer{}, fmt.Errorf("plan of run %s: %w", before.ID, err)
+			}
+			// What a plan may hold can have changed since.
+			if plan, err = plan.Normalise(); err != nil {
+				return postgres.Answer{}, err
+			}
+			return s.startRun(ctx, c.Request(), p, before.Project, plan, span)
+		},
 	})
 }
 

@@ -235,6 +235,9 @@ func TestSendSignal(t *testing.T) {
 		`{"key":"k","payload":"\ud800"}`: {http.StatusUnprocessableEntity, "invalid-field"},
 		`{"key":"` + strings.Repeat("k", 256) + `"}`:                          {http.StatusUnprocessableEntity, "invalid-field"},
 		`{"key":"k","payload":"` + strings.Repeat("x", run.MaxPayload) + `"}`: {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"k","payload":1e16384}`:                                       {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"k","payload":[` + strings.Repeat("1e400,", 50) + `1]}`:       {http.StatusUnprocessableEntity, "invalid-field"},
+		`{"key":"k","payload":1e-99999999999999999999}`:                       {http.StatusUnprocessableEntity, "invalid-field"},
 	} {
 		g.want(g.do(http.MethodPost, "/api/signals", body), want.status, want.code)
 	}
@@ -245,8 +248,18 @@ func TestSendSignal(t *testing.T) {
 	if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" {
 		t.Errorf("repeated signal = %d %s, want the first answer", again.status, again.body)
 	}
+	g.want(g.do(http.MethodPost, "/api/signals", `{"key":"n","payload":9007199254740993}`, header{"Idempotency-Key": "large"}), http.StatusCreated, "")
+	g.want(g.do(http.MethodPost, "/api/signals", `{"key":"n","payload":9007199254740992}`, header{"Idempotency-Key": "large"}), http.StatusUnprocessableEntity, "idempotency-key-reused")
+	// Any JSON means every number, and exactly that one.
+	for _, number := range []string{"12345678901234567890", "-1e400", "1e16000", "1.5e-400", "0." + strings.Repeat("3", 1000), strings.Repeat("9", 10_000)} {
+		g.want(g.do(http.MethodPost, "/api/signals", `{"key":"numbers","payload":{"n":`+number+`}}`), http.StatusCreated, "")
+		var same bool
+		if err := g.pg.Admin.QueryRow(t.Context(), "SELECT payload->'n' = $1::text::jsonb FROM nofx.inbox ORDER BY id DESC LIMIT 1", number).Scan(&same); err != nil || !same {
+			t.Errorf("signal with %.30s keeps another number: %v", number, err)
+		}
+	}
 	var n int
-	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.inbox").Scan(&n); err != nil || n != 1 {
+	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.inbox WHERE key = 'k'").Scan(&n); err != nil || n != 1 {
 		t.Errorf("signals kept = %d, %v, want 1", n, err)
 	}
 }
