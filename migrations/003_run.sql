@@ -45,7 +45,9 @@ CREATE TABLE nofx.run (
     created_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at           timestamptz,
     finished_at          timestamptz,
-    deadline             timestamptz NOT NULL,
+    deadline             timestamptz NOT NULL, -- infinity while it is paused
+    paused_at            timestamptz, -- while it is paused: since when, and the deadline as it was then
+    stopped_deadline     timestamptz,
     failure_class        text,
     failure_signature    text,
     reason               text
@@ -392,6 +394,15 @@ BEGIN
     NEW.finished_at := CASE WHEN e.to_state IN ('succeeded', 'failed', 'cancelled') THEN clock_timestamp() END;
     IF e.to_state NOT IN ('failed', 'cancelled') THEN
         NEW.failure_class := NULL;
+    END IF;
+    IF e.to_state = 'paused' THEN -- the clock of the deadline stands still
+        NEW.paused_at := clock_timestamp();
+        NEW.stopped_deadline := OLD.deadline;
+        NEW.deadline := 'infinity';
+    ELSIF OLD.state = 'paused' THEN
+        NEW.deadline := OLD.stopped_deadline + (clock_timestamp() - OLD.paused_at);
+        NEW.paused_at := NULL;
+        NEW.stopped_deadline := NULL;
     END IF;
     IF v_telling THEN
         RETURN NEW;

@@ -19,11 +19,11 @@ END
 $$;
 
 -- Brings a run that failed or was cancelled back to life, with all its time anew.
-CREATE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text, p_deadline interval) RETURNS void
+CREATE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
 BEGIN
-    UPDATE run SET deadline = greatest(deadline, clock_timestamp() + p_deadline) WHERE tenant_id = p_tenant AND id = p_run;
+    UPDATE run SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => (plan->>'deadline_s')::float8)) WHERE tenant_id = p_tenant AND id = p_run;
     PERFORM run_transition(p_run, p_event, p_reason);
 END
 $$;
@@ -43,7 +43,7 @@ $$;
 -- Has a run go on by p_event: resume a paused one, where it stands; resume or
 -- retry one that failed or was cancelled, from its last checkpoints, with
 -- everything that had not succeeded.
-CREATE FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_deadline interval) RETURNS void
+CREATE FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -53,7 +53,7 @@ BEGIN
     IF r.state = 'paused' AND p_event = 'resume' THEN
         PERFORM unpause_run(r.tenant_id, r.id, p_reason);
     ELSE
-        PERFORM revive_run(r.tenant_id, r.id, p_event, p_reason, p_deadline), reopen_steps(r.tenant_id, r.id, p_reason);
+        PERFORM revive_run(r.tenant_id, r.id, p_event, p_reason), reopen_steps(r.tenant_id, r.id, p_reason);
     END IF;
 END
 $$;
@@ -62,7 +62,7 @@ $$;
 -- it gets its turn again: the steps below it, and those that were left only
 -- because the run was failing. A step that also waits for one that is not
 -- retried stays as it is.
-CREATE FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text, p_deadline interval) RETURNS void
+CREATE FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -72,7 +72,7 @@ BEGIN
         PERFORM refuse('step', s.id, s.state, 'retry');
     END IF;
     IF EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state IN ('failed', 'cancelled')) THEN
-        PERFORM revive_run(s.tenant_id, s.run_id, 'retry', p_reason, p_deadline);
+        PERFORM revive_run(s.tenant_id, s.run_id, 'retry', p_reason);
     END IF;
     UPDATE step SET event = 'retry', version = version + 1, reason = p_reason WHERE tenant_id = s.tenant_id AND id = s.id;
     IF p_cascade THEN
@@ -101,7 +101,7 @@ $$;
 -- After the last of a run's failed gates was waived the run goes on, whether it
 -- has failed already or siblings are still running. While another step of it
 -- has failed too, the waiver stays on record and nothing moves.
-CREATE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text, p_deadline interval) RETURNS void
+CREATE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -115,7 +115,7 @@ BEGIN
         RETURN;
     END IF;
     IF v_state = 'failed' THEN
-        PERFORM revive_run(p_tenant, p_run, 'retry', p_reason, p_deadline);
+        PERFORM revive_run(p_tenant, p_run, 'retry', p_reason);
     END IF;
     PERFORM reopen_steps(p_tenant, p_run, p_reason);
 END
@@ -124,7 +124,7 @@ $$;
 -- A person's decision on a gate, and what follows from it, in one transaction. A
 -- gate that wants several approvals stays pending until the last of them; one
 -- rejection ends it.
-CREATE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint, p_deadline interval) RETURNS void
+CREATE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -178,7 +178,7 @@ BEGIN
         -- Between two attempts the next one finds the waiver, and need not wait for long.
         UPDATE step SET event = 'backoff_elapsed', version = version + 1, ready_at = clock_timestamp()
         WHERE tenant_id = g.tenant_id AND id = g.step_id AND state = 'retrying';
-        PERFORM resume_after_waiver(g.tenant_id, g.run_id, p_reason, p_deadline);
+        PERFORM resume_after_waiver(g.tenant_id, g.run_id, p_reason);
     END IF;
 END
 $$;
@@ -236,9 +236,9 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.send_signal(uuid, text, jsonb),
-    nofx.reopen_run(uuid, text, text, bigint, interval),
-    nofx.retry_step(uuid, boolean, text, interval),
-    nofx.decide_gate(uuid, text, text, bigint, interval)
+    nofx.reopen_run(uuid, text, text, bigint),
+    nofx.retry_step(uuid, boolean, text),
+    nofx.decide_gate(uuid, text, text, bigint)
 TO nofx_app;
 
 RESET ROLE;

@@ -1035,8 +1035,10 @@ type Object = json.RawMessage
 
 // Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked as a whole: 422 `invalid-plan` names all that is wrong.
 type Plan struct {
-	Goal   string `json:"goal"`
-	Labels Labels `json:"labels,omitempty"`
+	// DeadlineS How long the run may take; it fails when that has passed. The time that it is paused does not count. A wait that a step declares and that cannot end before is 422.
+	DeadlineS *int   `json:"deadline_s,omitempty"`
+	Goal      string `json:"goal"`
+	Labels    Labels `json:"labels,omitempty"`
 
 	// Policy Narrows what the steps may do; never widens it
 	Policy *Policy    `json:"policy,omitempty"`
@@ -1279,7 +1281,9 @@ type Run struct {
 	CreatedBy Subject `json:"created_by"`
 
 	// CreatedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
-	CreatedByName      *SubjectName   `json:"created_by_name,omitempty"`
+	CreatedByName *SubjectName `json:"created_by_name,omitempty"`
+
+	// Deadline When it fails if it has not ended; the time of a pause is added when the run goes on
 	Deadline           time.Time      `json:"deadline"`
 	FailureClass       *FailureClass  `json:"failure_class,omitempty"`
 	FailureSignature   *string        `json:"failure_signature,omitempty"`

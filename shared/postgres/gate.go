@@ -67,7 +67,7 @@ func (db *DB) DecideGate(ctx context.Context, tenant, id uuid.UUID, d Decision) 
 		if g, err = oneGate(ctx, tx, tenant, id); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "SELECT nofx.decide_gate($1, $2, $3, $4, $5)", id, d.Event, nullable(d.Reason), d.Version, run.RunDeadline); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT nofx.decide_gate($1, $2, $3, $4)", id, d.Event, nullable(d.Reason), d.Version); err != nil {
 			return err
 		}
 		if err := db.enqueueReady(ctx, tx, tenant, g.RunID); err != nil {

@@ -98,7 +98,7 @@ func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err erro
 	header, err = document(map[string]any{
 		"id": r.ID, "project": r.Project, "goal": r.Goal, "labels": r.Labels,
 		"plan": r.Plan, "plan_digest": r.PlanDigest, "trace_id": r.TraceID, "traceparent": r.Traceparent,
-		"correlation_id": nullable(r.CorrelationID), "created_by": r.CreatedBy, "deadline_s": run.RunDeadline.Seconds(),
+		"correlation_id": nullable(r.CorrelationID), "created_by": r.CreatedBy, "deadline_s": n.Plan.DeadlineS,
 	})
 	if err != nil {
 		return "", "", err
@@ -131,7 +131,8 @@ func nullable(s string) *string {
 
 const runColumns = `r.id, r.tenant_id, p.slug, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
 	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
-	r.created_by, coalesce(nofx.subject_name(r.tenant_id, r.created_by), ''), r.created_at, r.started_at, r.finished_at, r.deadline, r.pruned_seq
+	r.created_by, coalesce(nofx.subject_name(r.tenant_id, r.created_by), ''), r.created_at, r.started_at, r.finished_at,
+	coalesce(r.stopped_deadline, r.deadline), r.pruned_seq
 	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
 
 func scanRun(row pgx.CollectableRow) (r run.Run, err error) {

@@ -32,7 +32,7 @@ func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (r ru
 }
 
 // PauseRun keeps workers from claiming steps of a live run. Steps that run may
-// end, and waits go on. Anything but a live run is fault.Conflict
+// end, and waits go on, but the run's deadline stands still. Anything but a live run is fault.Conflict
 // (illegal-transition).
 func (db *DB) PauseRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
 	return db.verb(ctx, tenant, id, "SELECT nofx.run_transition($1, 'pause', $2, $3)", v)
@@ -42,19 +42,19 @@ func (db *DB) PauseRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.R
 // cancelled goes on from its last checkpoints with everything that had not
 // succeeded. Any other is fault.Conflict (illegal-transition).
 func (db *DB) ResumeRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
-	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'resume', $2, $3, $4)", v, run.RunDeadline)
+	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'resume', $2, $3)", v)
 }
 
 // RetryRun has the failed steps of a run that failed or was cancelled run again,
 // and what was skipped or cancelled after them. Any other run is fault.Conflict
 // (illegal-transition).
 func (db *DB) RetryRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
-	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'retry', $2, $3, $4)", v, run.RunDeadline)
+	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'retry', $2, $3)", v)
 }
 
-func (db *DB) verb(ctx context.Context, tenant, id uuid.UUID, call string, v Verb, more ...any) (r run.Run, err error) {
+func (db *DB) verb(ctx context.Context, tenant, id uuid.UUID, call string, v Verb) (r run.Run, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, call, append([]any{id, nullable(v.Reason), v.Version}, more...)...); err != nil {
+		if _, err := tx.Exec(ctx, call, id, nullable(v.Reason), v.Version); err != nil {
 			return err
 		}
 		if err := db.enqueueReady(ctx, tx, tenant, id); err != nil {
@@ -73,7 +73,7 @@ func (db *DB) verb(ctx context.Context, tenant, id uuid.UUID, call string, v Ver
 // failed is fault.Conflict (illegal-transition).
 func (db *DB) RetryStep(ctx context.Context, tenant, id uuid.UUID, cascade bool, reason string) (s run.Step, r run.Run, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT nofx.retry_step($1, $2, $3, $4)", id, cascade, nullable(reason), run.RunDeadline); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT nofx.retry_step($1, $2, $3)", id, cascade, nullable(reason)); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, "SELECT "+stepColumns+" WHERE s.tenant_id = $1 AND s.id = $2", tenant, id)

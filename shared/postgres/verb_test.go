@@ -333,6 +333,87 @@ func TestRetryGrantsAnew(t *testing.T) {
 	s.wantSound(t)
 }
 
+// A run has the time that its plan gives it, and that again when it comes back.
+func TestDeadlineOfThePlan(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	const given = 90 * 24 * time.Hour
+	p := plan(t, "a:")
+	p.DeadlineS = new(int(given.Seconds()))
+	wantLeft := func(what string, r run.Run, err error) {
+		t.Helper()
+		if left := time.Until(r.Deadline); err != nil || left > given || left < given-time.Hour {
+			t.Errorf("%s = %v left, %v, want about %v", what, left, err, given)
+		}
+	}
+	r, steps, err := s.CreateRun(s.ctx, s.tenant, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "author"})
+	wantLeft("CreateRun()", r, err)
+	for what, again := range map[string]func() (run.Run, error){
+		"RetryRun()":  func() (run.Run, error) { return s.RetryRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "again"}) },
+		"ResumeRun()": func() (run.Run, error) { return s.ResumeRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "again"}) },
+		"RetryStep()": func() (run.Run, error) {
+			_, r, err := s.RetryStep(s.ctx, s.tenant, steps[0].ID, true, "again")
+			return r, err
+		},
+	} {
+		s.do(t, steps[0].ID, "fail")
+		s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", r.ID)
+		back, err := again()
+		wantLeft(what, back, err)
+	}
+	s.wantSound(t)
+}
+
+// While a run is paused its deadline stands still: it is never due, and what was left
+// is left when the run goes on.
+func TestPausedRunsKeepTheirTime(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for _, state := range []string{"queued", "running", "waiting"} {
+		r, _ := s.inState(t, state)
+		s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() + interval '1 hour' WHERE id = $1", r.ID)
+		paused, err := s.PauseRun(s.ctx, s.tenant, r.ID, postgres.Verb{})
+		if left := time.Until(paused.Deadline); err != nil || left < 50*time.Minute || left > time.Hour {
+			t.Errorf("PauseRun(%s) = %v left, %v, want about an hour", state, left, err)
+		}
+		// As if it had been paused for ten days.
+		s.exec(t, "UPDATE nofx.run SET paused_at = paused_at - interval '10 days', stopped_deadline = stopped_deadline - interval '10 days' WHERE id = $1", r.ID)
+		if made := s.sweep(t, postgres.SweepRules{}); made != nil {
+			t.Errorf("sweep of a paused run = %v, want nothing", made)
+		}
+		if event, err := s.Sweep(s.ctx, postgres.Due{TenantID: s.tenant, RunID: r.ID, Kind: postgres.DueDeadline}, postgres.SweepRules{}, nil); event != "" || err != nil {
+			t.Errorf("Sweep(paused run) = %q, %v, want nothing", event, err)
+		}
+		back, err := s.ResumeRun(s.ctx, s.tenant, r.ID, postgres.Verb{})
+		if left := time.Until(back.Deadline); err != nil || left < 50*time.Minute || left > time.Hour {
+			t.Errorf("ResumeRun(%s) = %v left, %v, want what was left", state, left, err)
+		}
+		s.exec(t, "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", r.ID)
+		if made := s.sweep(t, postgres.SweepRules{}); !slices.Equal(made, []string{"fail"}) {
+			t.Errorf("sweep at the deadline after the pause = %v, want fail", made)
+		}
+	}
+	// One that ends while it is paused has a deadline like any other.
+	r, _ := s.inState(t, "paused from running")
+	ended, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"})
+	if left := time.Until(ended.Deadline); err != nil || left < time.Hour || left > run.RunDeadline {
+		t.Errorf("CancelRun(paused) = %v left, %v, want what was left", left, err)
+	}
+	r, steps := s.create(t, "a:")
+	c := s.claim(t, steps["a"].ID)
+	if _, err := s.PauseRun(s.ctx, s.tenant, r.ID, postgres.Verb{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FinishStep(s.ctx, outcome(c, "succeed")); err != nil {
+		t.Fatal(err)
+	}
+	s.wantStates(t, r.ID, "succeeded a:succeeded")
+	if n := one[int](t, s, "SELECT count(*) FROM nofx.run WHERE deadline = 'infinity'"); n != 0 {
+		t.Errorf("%d runs have no deadline, want none", n)
+	}
+	s.wantSound(t)
+}
+
 // Many at once who retry or resume a failed run: one does, and a decision is as
 // late as it is.
 func TestVerbsAtOnce(t *testing.T) {

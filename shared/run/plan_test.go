@@ -35,6 +35,65 @@ func one(tool, inputs string) string {
 	return withSteps(fmt.Sprintf(`{"name":"a","tool":%q,"inputs":%s}`, tool, inputs))
 }
 
+// A wait that cannot end before the run's deadline is refused where it is declared,
+// whatever waits lead up to it.
+func TestWaitsEndBeforeTheDeadline(t *testing.T) {
+	t.Parallel()
+	nap := func(name string, s float64, needs string) string {
+		return fmt.Sprintf(`{"name":%q,"tool":"sleep","inputs":{"duration_s":%g},"depends_on":[%s]}`, name, s, needs)
+	}
+	wait := func(name, tool, input string, s int, needs string) string {
+		return fmt.Sprintf(`{"name":%q,"tool":%q,"inputs":{%s,"expires_s":%d},"depends_on":[%s]}`, name, tool, input, s, needs)
+	}
+	const day = 86400
+	for name, tt := range map[string]struct {
+		deadline string
+		steps    []string
+		want     map[string]string // by pointer
+	}{
+		"by default 7 days": {"", []string{nap("a", 20*day, "")}, map[string]string{"/plan/steps/0/inputs/duration_s": "a wait of 1728000 s cannot end before the run's deadline; its deadline_s is 604800"}},
+		"all of it":         {"", []string{nap("a", 7*day, "")}, map[string]string{"/plan/steps/0/inputs/duration_s": "604800"}},
+		"less":              {"", []string{nap("a", 7*day-1, "")}, nil},
+		"longer deadline":   {`"deadline_s":2592001,`, []string{nap("a", 30*day, "")}, nil},
+		"shorter deadline":  {`"deadline_s":60,`, []string{nap("a", 60.5, "")}, map[string]string{"/plan/steps/0/inputs/duration_s": "a wait of 60.5 s cannot end before the run's deadline; its deadline_s is 60"}},
+		"one after another": {"", []string{nap("a", 4*day, ""), nap("b", 4*day, `"a"`)}, map[string]string{"/plan/steps/1/inputs/duration_s": "a wait of 345600 s, 345600 s after the run's start at the earliest, cannot end"}},
+		"side by side":      {"", []string{nap("a", 4*day, ""), nap("b", 4*day, "")}, nil},
+		"the longest path":  {"", []string{nap("a", 6*day, ""), nap("b", 1, ""), nap("c", day, `"a","b"`)}, map[string]string{"/plan/steps/2/inputs/duration_s": "518400 s after the run's start"}},
+		"told once":         {"", []string{nap("a", 8*day, ""), nap("b", 1, `"a"`)}, map[string]string{"/plan/steps/0/inputs/duration_s": "691200"}},
+		"approval":          {"", []string{wait("a", "manual:ok", `"message":"?"`, 8*day, "")}, map[string]string{"/plan/steps/0/inputs/expires_s": "691200"}},
+		"approval in time":  {`"deadline_s":604800,`, []string{wait("a", "manual:ok", `"message":"?"`, 6*day, ""), nap("b", 6*day, `"a"`)}, nil},
+		"signal":            {`"deadline_s":600,`, []string{nap("n", 60, ""), wait("a", "signal", `"key":"k"`, 540, `"n"`)}, map[string]string{"/plan/steps/1/inputs/expires_s": "a wait of 540 s, 60 s after"}},
+		"undeclared":        {`"deadline_s":60,`, []string{`{"name":"a","tool":"manual:ok","inputs":{"message":"?"}}`, `{"name":"b","tool":"signal","inputs":{"key":"k"}}`}, nil},
+		"too short":         {`"deadline_s":59,`, []string{nap("a", 1, "")}, map[string]string{"/plan/deadline_s": "is between 60 and 7776000"}},
+		"too long":          {`"deadline_s":7776001,`, []string{nap("a", 1, "")}, map[string]string{"/plan/deadline_s": "is between 60 and 7776000"}},
+		"shortest":          {`"deadline_s":60,`, []string{nap("a", 59, "")}, nil},
+		"longest":           {`"deadline_s":7776000,`, []string{nap("a", 30*day, "")}, nil},
+		"in a cycle":        {"", []string{nap("a", 8*day, `"b"`), nap("b", 8*day, `"a"`)}, map[string]string{"/plan/steps/0/depends_on": "wait for each other"}},
+		"beyond any wait":   {"", []string{nap("a", 31*day, "")}, map[string]string{"/plan/steps/0/inputs/duration_s": "is between 0 and 2592000"}},
+		"what is no number": {"", []string{`{"name":"a","tool":"sleep","inputs":{"duration_s":"x"}}`}, map[string]string{"/plan/steps/0/inputs/duration_s": "a string"}},
+	} {
+		doc := `{"goal":"g",` + tt.deadline + `"steps":[` + strings.Join(tt.steps, ",") + `]}`
+		good, err := parse(t, doc).Normalise()
+		got := map[string]string{}
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			for _, field := range f.Fields {
+				got[field.Pointer] = field.Detail
+			}
+		}
+		for at, says := range tt.want {
+			if !strings.Contains(got[at], says) {
+				t.Errorf("%s: Normalise() says %q at %s, want %q", name, got[at], at, says)
+			}
+		}
+		if len(got) != len(tt.want) {
+			t.Errorf("%s: Normalise() = %v, want faults at %v", name, got, tt.want)
+		}
+		if err == nil && (good.DeadlineS == nil || tt.deadline == "" && *good.DeadlineS != 604800) {
+			t.Errorf("%s: Normalise() has deadline_s %v, want it filled in", name, good.DeadlineS)
+		}
+	}
+}
+
 // What is wrong with a plan is said with where it is, all of it at once.
 func TestNormaliseRefuses(t *testing.T) {
 	t.Parallel()
@@ -185,7 +244,7 @@ func TestNormaliseDefaults(t *testing.T) {
 		t.Fatalf("Canonical() = %v, want nil", err)
 	}
 	retry := `"retry":{"backoff":"exponential","initial_s":1,"max_attempts":%d}`
-	want := `{"goal":"g","steps":[` +
+	want := `{"deadline_s":604800,"goal":"g","steps":[` +
 		`{"depends_on":[],"inputs":{"script":"true"},"name":"a",` + fmt.Sprintf(retry, 1) + `,"timeout_s":600,"tool":"bash"},` +
 		`{"depends_on":["a"],"inputs":{},"name":"b",` + fmt.Sprintf(retry, 1) + `,"timeout_s":600,"tool":"sleep"},` +
 		`{"depends_on":["b"],"inputs":{"script":"true"},"name":"c",` + fmt.Sprintf(retry, 3) + `,"timeout_s":5,"tool":"bash"}],"workspace":{"source":"empty"}}`

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -323,5 +324,42 @@ func TestLargeRun(t *testing.T) {
 	}
 	if gate := decodeAs[api.GateAnswer](t, g.get("/api/gates/"+d.Gates[0].ID)).Gate; len(gate.Evidence) < each || gate.EvidenceOmitted != nil {
 		t.Errorf("gate by itself has %d bytes of evidence, omitted %v, want all", len(gate.Evidence), gate.EvidenceOmitted)
+	}
+}
+
+// TestDeadlines checks that a plan says how long its run may take, and that a wait
+// which cannot end before is refused with both.
+func TestDeadlines(t *testing.T) {
+	g := newGateway(t)
+	body := func(deadline, wait string) string {
+		return `{"plan":{"goal":"g",` + deadline + `"steps":[{"name":"w","tool":"sleep","inputs":{"duration_s":` + wait + `}}]}}`
+	}
+	for _, path := range []string{"/api/runs", "/api/runs/preview"} {
+		r := g.do(http.MethodPost, path, body("", "1728000"))
+		g.want(r, http.StatusUnprocessableEntity, "invalid-plan")
+		if p := decodeAs[api.Problem](t, r); len(p.Errors) != 1 || p.Errors[0].Pointer != "/plan/steps/0/inputs/duration_s" ||
+			!strings.Contains(p.Errors[0].Detail, "1728000 s") || !strings.Contains(p.Errors[0].Detail, "604800") {
+			t.Errorf("POST %s with a wait of 20 days = %+v, want both it and the deadline named", path, p.Errors)
+		}
+		g.want(g.do(http.MethodPost, path, body(`"deadline_s":59,`, "1")), http.StatusUnprocessableEntity, "invalid-plan")
+		g.want(g.do(http.MethodPost, path, body(`"deadline_s":"1h",`, "1")), http.StatusBadRequest, "malformed-json")
+	}
+	preview := decodeAs[api.RunPreview](t, g.do(http.MethodPost, "/api/runs/preview", oneStep))
+	if got := preview.Plan.DeadlineS; got == nil || *got != 604800 {
+		t.Errorf("deadline_s of the preview = %v, want the default", got)
+	}
+	created := g.create(body(`"deadline_s":7776000,`, "1728000"))
+	want := created.Run.CreatedAt.Add(90 * 24 * time.Hour)
+	if off := created.Run.Deadline.Sub(want); off > time.Minute || off < -time.Minute {
+		t.Errorf("deadline = %v, want %v", created.Run.Deadline, want)
+	}
+	// A pause is added to it when the run goes on.
+	path := "/api/runs/" + created.Run.ID
+	paused := decodeAs[api.RunAnswer](t, g.do(http.MethodPost, path+"/pause", "")).Run
+	still := decodeAs[api.RunDetail](t, g.get(path)).Run
+	resumed := decodeAs[api.RunAnswer](t, g.do(http.MethodPost, path+"/resume", "")).Run
+	if !paused.Deadline.Equal(created.Run.Deadline) || !still.Deadline.Equal(paused.Deadline) || !resumed.Deadline.After(paused.Deadline) {
+		t.Errorf("deadline = %v, paused %v, later %v, resumed %v; want it to stand still and then to lie later",
+			created.Run.Deadline, paused.Deadline, still.Deadline, resumed.Deadline)
 	}
 }
