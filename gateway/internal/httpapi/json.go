@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -39,12 +40,18 @@ func readJSON[T any](c echo.Context) (v T, body []byte, err error) {
 	return v, body, err
 }
 
-// readOptionalJSON is readJSON for a body that may be left out, v's zero value.
+// readOptionalJSON is readJSON for a body that may be left out, v's zero value. One
+// without bytes is left out, whatever the headers say of it.
 func readOptionalJSON[T any](c echo.Context) (v T, err error) {
 	r := c.Request()
-	if r.ContentLength == 0 || r.Body == http.NoBody {
+	ahead := bufio.NewReader(r.Body)
+	if _, err := ahead.Peek(1); errors.Is(err, io.EOF) {
 		return v, nil
 	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{ahead, r.Body}
 	v, _, err = readJSON[T](c)
 	return v, err
 }

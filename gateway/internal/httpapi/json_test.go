@@ -224,3 +224,28 @@ func TestBodies(t *testing.T) {
 		t.Errorf("%s of an endless body were read", fmt.Sprint(read>>20, " MiB"))
 	}
 }
+
+// TestNoBody checks that a body without bytes is none, however that is said.
+func TestNoBody(t *testing.T) {
+	g := newGateway(t)
+	for _, tt := range []struct {
+		name, header, content string
+		status                int
+	}{
+		{"nothing", "", "", 200},
+		{"no bytes", "Content-Length: 0\r\n", "", 200},
+		{"no bytes of JSON", "Content-Length: 0\r\nContent-Type: application/json\r\n", "", 200},
+		{"no chunk", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n", 200},
+		{"no chunk of JSON", "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n", "0\r\n\r\n", 200},
+		{"a reason in chunks", "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n", "1\r\n{\r\nd\r\n\"reason\":\"x\"}\r\n0\r\n\r\n", 200},
+		{"chunks without a type", "Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n", 415},
+		{"a blank", "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n", "1\r\n \r\n0\r\n\r\n", 400},
+		{"a broken chunk", "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n", "x\r\n\r\n", 400},
+	} {
+		path := "/api/runs/" + g.create(oneStep).Run.ID + "/cancel"
+		r := g.raw("POST " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + g.key + "\r\nConnection: close\r\n" + tt.header + "\r\n" + tt.content)
+		if r.status != tt.status {
+			t.Errorf("cancel with %s = %d %s, want %d", tt.name, r.status, r.body, tt.status)
+		}
+	}
+}
