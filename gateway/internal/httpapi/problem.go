@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/labstack/echo/v4"
@@ -92,6 +93,13 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 	return p
 }
 
+// asked are the events of each machine that an operation asks for; the others are the
+// system's own. A step knows one, retry, and has no other choice when it is refused.
+var asked = map[run.Machine][]string{
+	run.RunMachine:  {"cancel", "pause", "resume", "retry"},
+	run.GateMachine: {"approve", "reject", "waive"},
+}
+
 func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	k, ok := kinds[e.Kind]
 	if !ok {
@@ -116,8 +124,9 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	if p.Code == api.ProblemCodeIllegalTransition {
 		p.Allowed = []string{} // said even when there is none
 	}
+	machine, _ := e.Meta["machine"].(string)
 	for _, v := range metaList(e, "allowed") {
-		if name, ok := v.(string); ok {
+		if name, ok := v.(string); ok && slices.Contains(asked[run.Machine(machine)], name) {
 			p.Allowed = append(p.Allowed, name)
 		}
 	}

@@ -263,3 +263,44 @@ func TestSendSignal(t *testing.T) {
 		t.Errorf("signals kept = %d, %v, want 1", n, err)
 	}
 }
+
+// TestAllowed checks that a refused transition offers what an operation asks for, and
+// nothing that only the system itself does.
+func TestAllowed(t *testing.T) {
+	g := newGateway(t)
+	refused := func(path string) []string {
+		r := g.do(http.MethodPost, path, "{}")
+		g.want(r, http.StatusConflict, "illegal-transition")
+		return decodeAs[api.Problem](t, r).Allowed
+	}
+	for status, tt := range map[api.RunStatus]struct {
+		verb string
+		want []string
+	}{
+		api.RunStatusQueued:    {"resume", []string{"cancel", "pause"}},
+		api.RunStatusRunning:   {"rerun", []string{"cancel", "pause"}},
+		api.RunStatusWaiting:   {"retry", []string{"cancel", "pause"}},
+		api.RunStatusPaused:    {"pause", []string{"cancel", "resume"}},
+		api.RunStatusSucceeded: {"cancel", []string{}},
+		api.RunStatusFailed:    {"pause", []string{"resume", "retry"}},
+		api.RunStatusCancelled: {"cancel", []string{"resume", "retry"}},
+	} {
+		if got := refused("/api/runs/" + g.runIn(status).Run.ID + "/" + tt.verb); !slices.Equal(got, tt.want) {
+			t.Errorf("%s of a run %s allows %v, want %v", tt.verb, status, got, tt.want)
+		}
+	}
+	running := g.runIn(api.RunStatusRunning)
+	for _, step := range running.Steps {
+		if got := refused("/api/steps/" + step.ID + "/retry"); len(got) != 0 {
+			t.Errorf("retry of a step %s allows %v, want nothing", step.Status, got)
+		}
+	}
+	waiting := g.runIn(api.RunStatusWaiting)
+	gate := decodeAs[api.RunDetail](t, g.get("/api/runs/"+waiting.Run.ID)).Gates[0]
+	g.want(g.do(http.MethodPost, "/api/runs/"+waiting.Run.ID+"/cancel", ""), http.StatusOK, "")
+	r := g.do(http.MethodPost, "/api/gates/"+gate.ID+"/approve", "{}")
+	g.want(r, http.StatusConflict, "illegal-transition")
+	if got := decodeAs[api.Problem](t, r).Allowed; !slices.Equal(got, []string{"waive"}) {
+		t.Errorf("approval of an expired gate allows %v, want waive", got)
+	}
+}
