@@ -381,8 +381,8 @@ BEGIN
         RAISE EXCEPTION 'run %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
     END IF;
     NEW.state := e.to_state;
-    IF octet_length(NEW.reason) > 2048 THEN
-        RAISE EXCEPTION 'run %: a reason has at most 2 KiB', OLD.id USING ERRCODE = 'check_violation';
+    IF length(NEW.reason) > 2048 THEN
+        RAISE EXCEPTION 'run %: a reason has at most 2048 characters', OLD.id USING ERRCODE = 'check_violation';
     END IF;
     IF e.to_state IN ('succeeded', 'failed', 'cancelled')
         AND NEW.pending_steps + NEW.ready_steps + NEW.running_steps + NEW.retrying_steps + NEW.waiting_steps <> 0 THEN
@@ -561,7 +561,7 @@ BEGIN
         RAISE EXCEPTION 'step %: a wait has a deadline', OLD.id USING ERRCODE = 'NX006';
     END IF;
     NEW.outputs_bytes := octet_length(NEW.outputs::text);
-    IF octet_length(NEW.reason) > 2048 OR pg_column_size(NEW.outputs) > 262144 THEN
+    IF length(NEW.reason) > 2048 OR pg_column_size(NEW.outputs) > 262144 THEN
         RAISE EXCEPTION 'step %: its reason or its outputs are too long', OLD.id USING ERRCODE = 'check_violation';
     END IF;
     IF e.to_state NOT IN ('failed', 'cancelled', 'retrying') THEN

@@ -22,7 +22,7 @@ CREATE TABLE nofx.gate (
     trace_id            char(32) NOT NULL,
     decided_by          text,
     decided_at          timestamptz,
-    reason              text CHECK (octet_length(reason) <= 2048),
+    reason              text CHECK (length(reason) <= 2048),
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id),

@@ -14,7 +14,7 @@ CREATE TABLE nofx.queue_pause (
     queue      text NOT NULL,
     paused_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     paused_by  text NOT NULL,
-    reason     text CHECK (octet_length(reason) <= 2048),
+    reason     text CHECK (length(reason) <= 2048),
     resumed_at timestamptz, -- not NULL: parked steps are being woken
     PRIMARY KEY (tenant_id, queue)
 );

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // HTTPInputs are the inputs of tool http.
@@ -57,7 +58,7 @@ func (c *checker) http(in HTTPInputs) {
 		if method == "GET" || method == "HEAD" {
 			c.add("/body", method+" sends none")
 		}
-		c.text("/body", *in.Body, 0, 256<<10)
+		c.size("/body", *in.Body, 0, 256<<10)
 	}
 	if in.ExpectStatus != nil && (len(in.ExpectStatus) == 0 || len(in.ExpectStatus) > 50) {
 		c.add("/expect_status", "names 1 to 50 statuses")
@@ -86,7 +87,7 @@ func (c *checker) headers(headers map[string]string) {
 		}
 		seen[lower] = true
 		value := headers[name]
-		c.text(at, value, 0, 8<<10)
+		c.size(at, value, 0, 8<<10)
 		if strings.IndexFunc(value, func(r rune) bool { return r < ' ' && r != '\t' && r != 0 || r == 0x7f }) >= 0 {
 			c.add(at, "has a control character")
 		}
@@ -96,8 +97,8 @@ func (c *checker) headers(headers map[string]string) {
 // badURL says why s is no address to send a request to, or "". It never repeats
 // it: an address may hold what is secret.
 func badURL(s string) string {
-	if len(s) > maxURLBytes {
-		return fmt.Sprintf("%d bytes; at most %d", len(s), maxURLBytes)
+	if n := utf8.RuneCountInString(s); n > maxURL {
+		return fmt.Sprintf("%d characters; at most %d", n, maxURL)
 	}
 	if detail := BadText(s); detail != "" {
 		return detail

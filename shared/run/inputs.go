@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/go-json-experiment/json"
@@ -175,7 +176,7 @@ var ofSteps = regexp.MustCompile(`\$\{\{\s*steps\.`)
 var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 
 func (c *checker) codegen(in CodegenInputs) {
-	c.text("/instruction", in.Instruction, 1, MaxInstructionBytes)
+	c.size("/instruction", in.Instruction, 1, MaxInstructionBytes)
 	if c.templates && ofSteps.MatchString(strings.ReplaceAll(in.Instruction, plainBegin, "")) {
 		c.add("/instruction", "templates are not expanded here, since what a step put out is no instruction; write it to a file and let paths show that")
 	}
@@ -241,7 +242,7 @@ func (c *checker) open(s string) bool { return c.templates && strings.Contains(s
 
 // script refuses templates: text spliced into a shell is an injection.
 func (c *checker) script(at, s string) {
-	c.text(at, s, 1, 256<<10)
+	c.size(at, s, 1, 256<<10)
 	if c.templates && strings.Contains(strings.ReplaceAll(s, plainBegin, ""), templateBegin) {
 		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"; $${{ stands for a plain ${{`)
 	}
@@ -256,7 +257,7 @@ func (c *checker) env(env map[string]string) {
 		if strings.HasPrefix(name, "NOFX_") {
 			c.add(at, "names that begin with NOFX_ are set by the worker")
 		}
-		c.text(at, env[name], 0, 32<<10)
+		c.size(at, env[name], 0, 32<<10)
 	}
 }
 
@@ -318,7 +319,7 @@ func BadPath(s string) string {
 	return ""
 }
 
-const maxURLBytes = 2000
+const maxURL = 2000 // characters
 
 var gitURL = regexp.MustCompile(`^(https|file)://\S+$`)
 
@@ -335,8 +336,8 @@ func (c *checker) checkout(in CheckoutInputs) {
 }
 
 func (c *checker) repository(at, url, ref string) {
-	if !c.open(url) && (!gitURL.MatchString(url) || len(url) > maxURLBytes || BadText(url) != "") {
-		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d bytes", maxURLBytes))
+	if !c.open(url) && (!gitURL.MatchString(url) || utf8.RuneCountInString(url) > maxURL || BadText(url) != "") {
+		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d characters", maxURL))
 	}
 	if detail := BadRef(ref); ref != "" && detail != "" && !c.open(ref) {
 		c.add(at+"/ref", detail+"; it is a branch, a tag or a commit")

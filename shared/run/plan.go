@@ -21,12 +21,14 @@ import (
 // Limits of a plan (EXECUTION.md, Limits; API.md, Plan).
 const (
 	MaxSteps       = 1000
-	MaxGoalBytes   = 4096
-	MaxReasonBytes = 2048
+	MaxGoal        = 4096 // characters
+	MaxReason      = 2048 // characters that people write
+	MaxReasonBytes = 2048 // that workers write
 	MaxLabels      = 64
+	MaxLabel       = 255 // characters of a label's value
 	MaxOutputBytes = 64 << 10
 	MaxApprovals   = 20
-	MaxSignalKey   = 255 // bytes
+	MaxSignalKey   = 255 // characters
 	MaxPayload     = 16 << 10
 	MaxEdges       = 20_000  // dependencies of all steps together
 	MaxListBytes   = 4 << 10 // excludes and env_allowed, which every step carries, and tools_allowed
@@ -121,7 +123,7 @@ var (
 func (p Plan) Normalise() (Plan, error) {
 	c := checker{}
 	p.Steps = slices.Clone(p.Steps)
-	c.text("/plan/goal", p.Goal, 1, MaxGoalBytes)
+	c.text("/plan/goal", p.Goal, 1, MaxGoal)
 	p.Workspace = c.workspace(p.Workspace)
 	c.labels(p.Labels)
 	c.policy(p.Policy)
@@ -220,12 +222,22 @@ func (c *checker) err() error {
 	return e
 }
 
+// text checks what the contract limits by characters, and size what is limited by the
+// bytes that it takes.
 func (c *checker) text(at, s string, shortest, longest int) {
+	c.length(at, s, utf8.RuneCountInString(s), "characters", shortest, longest)
+}
+
+func (c *checker) size(at, s string, shortest, longest int) {
+	c.length(at, s, len(s), "bytes", shortest, longest)
+}
+
+func (c *checker) length(at, s string, n int, unit string, shortest, longest int) {
 	switch {
-	case len(s) < shortest:
+	case n < shortest:
 		c.add(at, "is required")
-	case len(s) > longest:
-		c.add(at, fmt.Sprintf("%d bytes; at most %d", len(s), longest))
+	case n > longest:
+		c.add(at, fmt.Sprintf("%d %s; at most %d", n, unit, longest))
 	}
 	if detail := BadText(s); detail != "" {
 		c.add(at, detail)
@@ -252,7 +264,7 @@ func (c *checker) labels(labels map[string]string) {
 		if !labelName.MatchString(name) {
 			c.add(at, "a label's name matches "+labelName.String())
 		}
-		c.text(at, labels[name], 0, 255)
+		c.text(at, labels[name], 0, MaxLabel)
 	}
 }
 
@@ -260,7 +272,7 @@ func (c *checker) labels(labels map[string]string) {
 func (c *checker) list(at string, texts []string) {
 	bytes := 0
 	for i, s := range texts {
-		c.text(at+"/"+strconv.Itoa(i), s, 1, MaxListBytes)
+		c.size(at+"/"+strconv.Itoa(i), s, 1, MaxListBytes)
 		bytes += len(s)
 	}
 	if bytes > MaxListBytes {

@@ -35,6 +35,38 @@ func one(tool, inputs string) string {
 	return withSteps(fmt.Sprintf(`{"name":"a","tool":%q,"inputs":%s}`, tool, inputs))
 }
 
+// Lengths are counted as the contract counts them, in characters.
+func TestLengthsAreCharacters(t *testing.T) {
+	t.Parallel()
+	of := func(n int) string { return strings.Repeat("目", n) }
+	const step = `{"name":"a","tool":"bash","inputs":{"script":"true"}}`
+	for _, tt := range []struct {
+		most     int
+		plan     func(text string) string
+		at, says string
+	}{
+		{4096, func(text string) string { return `{"goal":"` + text + `","steps":[` + step + `]}` }, "/plan/goal", "4097 characters; at most 4096"},
+		{255, func(text string) string { return `{"goal":"g","labels":{"a":"` + text + `"},"steps":[` + step + `]}` }, "/plan/labels/a", "256 characters; at most 255"},
+		{255, func(text string) string { return one("signal", `{"key":"`+text+`"}`) }, "/plan/steps/0/inputs/key", "256 characters"},
+		{4096, func(text string) string { return one("manual:ok", `{"message":"`+text+`"}`) }, "/plan/steps/0/inputs/message", "4097 characters"},
+		{2000 - len("https://h/"), func(text string) string { return one("git:checkout", `{"url":"https://h/`+text+`"}`) }, "/plan/steps/0/inputs/url", "2000 characters"},
+	} {
+		if _, err := parse(t, tt.plan(of(tt.most))).Normalise(); err != nil {
+			t.Errorf("Normalise(%d characters at %s) = %v, want nil", tt.most, tt.at, err)
+		}
+		_, err := parse(t, tt.plan(of(tt.most+1))).Normalise()
+		f, ok := errors.AsType[*fault.Error](err)
+		if !ok || len(f.Fields) != 1 || f.Fields[0].Pointer != tt.at || !strings.Contains(f.Fields[0].Detail, tt.says) {
+			t.Errorf("Normalise(%d characters) = %v, want %q at %s", tt.most+1, err, tt.says, tt.at)
+		}
+	}
+	// What is limited for its size is counted in bytes, and says so.
+	_, err := parse(t, one("bash", `{"script":"`+of(100<<10)+`"}`)).Normalise()
+	if err == nil || !strings.Contains(err.Error(), "307200 bytes; at most 262144") {
+		t.Errorf("Normalise(script of 300 KiB) = %v, want its bytes told", err)
+	}
+}
+
 // A wait that cannot end before the run's deadline is refused where it is declared,
 // whatever waits lead up to it.
 func TestWaitsEndBeforeTheDeadline(t *testing.T) {

@@ -151,11 +151,8 @@ func (s *Server) withUpload(ctx context.Context, p *Principal, body []byte) ([]b
 func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
 	var fields []fault.Field
 	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }
-	if n := len(in.Name); strings.TrimSpace(in.Name) == "" || n > 255 {
-		bad("/name", "has 1 to 255 bytes")
-	}
-	if strings.ContainsFunc(in.Name, invisible) {
-		bad("/name", "has control characters or such as change what is seen")
+	if detail := badName(in.Name, 255); detail != "" {
+		bad("/name", detail)
 	}
 	if in.SizeBytes < 1 || in.SizeBytes > run.MaxArtifactBytes {
 		bad("/size_bytes", fmt.Sprintf("is between 1 and %d", int64(run.MaxArtifactBytes)))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -68,11 +69,17 @@ func (s *Server) retryOne(ctx context.Context, p *Principal, id uuid.UUID, casca
 // deadLetterClasses are the classes of steps that nothing tries again by itself.
 var deadLetterClasses = []run.FailureClass{run.ClassExhausted, run.ClassPoisoned}
 
+// maxTool is how many characters a tool to look for may have.
+const maxTool = 80
+
 // listDeadLetters answers the steps that were given up.
 func (s *Server) listDeadLetters(c echo.Context, p *Principal) error {
 	q := readQuery(c)
 	limit := q.limit(200)
 	tool, _ := q.text("tool")
+	if utf8.RuneCountInString(tool) > maxTool {
+		q.bad("tool", fmt.Sprintf("has more than %d characters", maxTool))
+	}
 	f := postgres.DeadLetterFilter{
 		Tool: tool, Class: oneOf(q, "failure_class", deadLetterClasses...), Project: q.slug("project"),
 		Before: q.afterID("dead-letters"), Limit: limit + 1,
@@ -148,7 +155,9 @@ func requeueFilter(in api.Requeue) (f postgres.DeadLetterFilter, err error) {
 		}
 	}
 	if in.Tool != nil {
-		f.Tool = *in.Tool
+		if f.Tool = *in.Tool; utf8.RuneCountInString(f.Tool) > maxTool {
+			return f, fieldFault("invalid-field", "/tool", fmt.Sprintf("has more than %d characters", maxTool))
+		}
 	}
 	return f, nil
 }

@@ -6,9 +6,9 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -66,11 +66,8 @@ func (s *Server) createAPIKey(c echo.Context, p *Principal) error {
 func checkKey(in api.APIKeyRequest) error {
 	var fields []fault.Field
 	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }
-	if n := len([]rune(in.Name)); strings.TrimSpace(in.Name) == "" || n > 128 {
-		bad("/name", "has 1 to 128 characters")
-	}
-	if strings.ContainsFunc(in.Name, invisible) {
-		bad("/name", "has control characters or such as change what is seen")
+	if detail := badName(in.Name, 128); detail != "" {
+		bad("/name", detail)
 	}
 	switch {
 	case (in.Role == nil) == (in.Scopes == nil):
@@ -96,9 +93,24 @@ func checkKey(in api.APIKeyRequest) error {
 	return e
 }
 
-// invisible are the runes that no name has: controls, and those that turn the
-// direction of text or have no width.
-func invisible(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) }
+// badName says why a name that people read is none, or "". The characters that only
+// join letters or keep them apart are letters, too: Persian, scripts of India and
+// emoji are written with them.
+func badName(name string, longest int) string {
+	const nonJoiner, joiner = '\u200c', '\u200d'
+	joins := func(r rune) bool { return r == nonJoiner || r == joiner }
+	seen := false
+	for _, r := range name {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && !joins(r) {
+			return "has control characters or such as change what is seen"
+		}
+		seen = seen || !unicode.IsSpace(r) && !joins(r)
+	}
+	if !seen || utf8.RuneCountInString(name) > longest {
+		return fmt.Sprintf("has 1 to %d characters", longest)
+	}
+	return ""
+}
 
 // revokeAPIKey ends a key: at once here, within 5 s elsewhere.
 func (s *Server) revokeAPIKey(c echo.Context, p *Principal) error {

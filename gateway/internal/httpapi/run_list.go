@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -23,7 +24,7 @@ const searchWithin = 300 * time.Millisecond
 const (
 	maxLabels = 8
 	maxWords  = 8
-	maxSearch = 200 // bytes of text
+	maxSearch = 200 // characters of text
 )
 
 var (
@@ -86,7 +87,7 @@ func (q *query) labels(name string) map[string]string {
 	labels := make(map[string]string, len(given))
 	for _, l := range given {
 		key, value, ok := strings.Cut(l, ":")
-		if other, twice := labels[key]; !ok || key == "" || len(l) > 320 || run.BadText(l) != "" || twice && other != value {
+		if other, twice := labels[key]; !ok || key == "" || len(key) > 63 || utf8.RuneCountInString(value) > run.MaxLabel || run.BadText(l) != "" || twice && other != value {
 			q.bad(name, "is name:value, each name once")
 		}
 		labels[key] = value
@@ -97,11 +98,11 @@ func (q *query) labels(name string) map[string]string {
 	return labels
 }
 
-// word is "" or a value of so many bytes at most.
+// word is "" or a value of so many characters at most.
 func (q *query) word(name string, most int) string {
 	s, given := q.text(name)
-	if given && (s == "" || len(s) > most) {
-		q.bad(name, fmt.Sprintf("is text of 1 to %d bytes", most))
+	if given && (s == "" || utf8.RuneCountInString(s) > most) {
+		q.bad(name, fmt.Sprintf("is text of 1 to %d characters", most))
 	}
 	return s
 }

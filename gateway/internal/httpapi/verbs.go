@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -156,8 +157,8 @@ func (s *Server) cleanReason(given *string) (string, error) {
 		return "", nil
 	}
 	reason := strings.TrimSpace(*given)
-	if len(reason) > run.MaxReasonBytes {
-		return "", fieldFault("invalid-field", "/reason", fmt.Sprintf("%d bytes; at most %d", len(reason), run.MaxReasonBytes))
+	if n := utf8.RuneCountInString(reason); n > run.MaxReason {
+		return "", fieldFault("invalid-field", "/reason", fmt.Sprintf("%d characters; at most %d", n, run.MaxReason))
 	}
 	return s.Redactor.String(reason), nil
 }
