@@ -1126,7 +1126,7 @@ type Principal struct {
 
 // Problem defines model for Problem.
 type Problem struct {
-	// Allowed illegal-transition: what may be asked
+	// Allowed illegal-transition: what may be asked instead
 	Allowed []string `json:"allowed,omitzero"`
 
 	// Code What went wrong, for machines; stable
@@ -1361,7 +1361,7 @@ type RunStepName = string
 // SHA256 64 hex digits
 type SHA256 = string
 
-// Scope defines model for Scope.
+// Scope An `x-nofx-scope` of this document
 type Scope = string
 
 // SessionID defines model for SessionID.

@@ -366,3 +366,24 @@ func (k *keyring) age(id [16]byte, by time.Duration) {
 	known.at = known.at.Add(-by)
 	k.known[id] = known
 }
+
+// TestScopes checks that a key has no scope that no operation knows.
+func TestScopes(t *testing.T) {
+	g := newGateway(t)
+	known := map[string]bool{}
+	for _, rule := range policy {
+		if rule.scope != "" {
+			known[rule.scope] = true
+		}
+	}
+	for scope := range known {
+		g.want(g.do(http.MethodPost, "/api/api-keys", `{"name":"`+scope+`","scopes":["`+scope+`"]}`), http.StatusCreated, "")
+	}
+	for _, scope := range []string{"", "runs", "run:write", "runs:admin", "keys:write", "gates:write", "RUNS:read", "runs:read ", "*:read"} {
+		r := g.do(http.MethodPost, "/api/api-keys", `{"name":"k","scopes":["steps:read","`+scope+`"]}`)
+		g.want(r, http.StatusUnprocessableEntity, "invalid-field")
+		if p := decodeAs[api.Problem](t, r); len(p.Errors) != 1 || p.Errors[0].Pointer != "/scopes/1" || !strings.Contains(p.Errors[0].Detail, "runs:write") {
+			t.Errorf("scope %q = %+v, want what there is, at /scopes/1", scope, p.Errors)
+		}
+	}
+}

@@ -3,9 +3,9 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -18,7 +18,16 @@ import (
 	"nofx.dev/shared/run"
 )
 
-var scopeShape = regexp.MustCompile(`^[a-z]+:(read|write)$`)
+// scopes are those that operations ask for. A key with another would get nothing by it.
+var scopes = slices.Sorted(func(yield func(string) bool) {
+	seen := map[string]bool{"": true}
+	for _, r := range policy {
+		if !seen[r.scope] && !yield(r.scope) {
+			return
+		}
+		seen[r.scope] = true
+	}
+})
 
 // listAPIKeys answers the keys of the tenant without their secrets.
 func (s *Server) listAPIKeys(c echo.Context, p *Principal) error {
@@ -78,8 +87,10 @@ func checkKey(in api.APIKeyRequest) error {
 		bad("/scopes", "has 1 to 32 scopes")
 	}
 	for i, scope := range in.Scopes {
-		if !scopeShape.MatchString(scope) || slices.Contains(in.Scopes[:i], scope) {
-			bad("/scopes/"+strconv.Itoa(i), "is <noun>:read or <noun>:write, and given once")
+		if !slices.Contains(scopes, scope) {
+			bad("/scopes/"+strconv.Itoa(i), "is one of "+strings.Join(scopes, ", "))
+		} else if slices.Contains(in.Scopes[:i], scope) {
+			bad("/scopes/"+strconv.Itoa(i), "is given twice")
 		}
 	}
 	if in.ExpiresAt != nil && !in.ExpiresAt.After(time.Now()) {
