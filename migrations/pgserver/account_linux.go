@@ -13,12 +13,12 @@ import (
 // capDACOverride lets a process pass folders that are not its own.
 const capDACOverride = 1
 
-// unprivileged says how to start the programs in bin: nil as this process, when
-// its user is not root and has a name (initdb asks for it); else under the name
-// of somebody, first in a user namespace, where our own uid only looks like
+// unprivileged says how to start a program that refuses to run as root: nil as this
+// process, when its user is not root and has a name (initdb asks for it); else under
+// the name of somebody, first in a user namespace, where our own uid only looks like
 // his, so that files stay ours and folders only we may enter do not matter;
 // where namespaces are forbidden, really as him.
-func unprivileged(bin string) (*syscall.SysProcAttr, error) {
+func unprivileged(program string) (*syscall.SysProcAttr, error) {
 	uid := os.Geteuid()
 	if _, err := user.LookupId(strconv.Itoa(uid)); err == nil && uid != 0 {
 		return nil, nil
@@ -33,13 +33,13 @@ func unprivileged(bin string) (*syscall.SysProcAttr, error) {
 	}
 	var errs []error
 	for _, way := range ways {
-		err := command(way, filepath.Join(bin, "postgres"), "--version").Run()
+		err := command(way, program, "--version").Run()
 		if err == nil {
 			return way, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, fmt.Errorf("postgres refuses to run as uid %d, and no other way works: %w", uid, errors.Join(errs...))
+	return nil, fmt.Errorf("%s refuses to run as uid %d, and no other way works: %w", filepath.Base(program), uid, errors.Join(errs...))
 }
 
 func namespace(uid, gid int) *syscall.SysProcAttr {

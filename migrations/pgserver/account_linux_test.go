@@ -18,7 +18,7 @@ func TestAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	best, err := unprivileged(bin)
+	best, err := unprivileged(filepath.Join(bin, "postgres"))
 	if err != nil {
 		t.Fatal(err)
 	}

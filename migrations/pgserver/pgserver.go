@@ -80,7 +80,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if c.bin, err = programs(ctx, c.major(), cfg.Progress); err != nil {
 		return nil, err
 	}
-	if c.account, err = unprivileged(c.bin); err != nil {
+	if c.account, err = unprivileged(filepath.Join(c.bin, "postgres")); err != nil {
 		return nil, err
 	}
 	if c.password, err = dir.Secret("password"); err != nil {

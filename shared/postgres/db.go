@@ -40,6 +40,7 @@ type DB struct {
 	patience time.Duration
 	searches *searches
 	lockWait time.Duration
+	pooled   bool
 }
 
 // Limits of one request to the database (EXECUTION.md, Limits).
@@ -88,7 +89,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
 	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, lockWait: cmp.Or(c.LockWait, lockWait),
-		searches: newSearches(pool.Config().MaxConns)}
+		searches: newSearches(pool.Config().MaxConns), pooled: c.Pooled}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
 		return nil, err

@@ -52,6 +52,8 @@ func mapError(err error) error {
 		return fault.New(fault.NotFound, "not-found", "no such %s", noun).Because(err)
 	case "NX010":
 		return leaseLapsed().Because(err)
+	case "42P05", "26000":
+		return forgetful(err)
 	case "NX009":
 		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not let it pass").Because(err)
 	}

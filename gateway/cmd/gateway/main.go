@@ -167,6 +167,10 @@ func openStore(ctx context.Context, p *process.Process, cfg settings) (*postgres
 		db.Close()
 		return nil, err
 	}
+	if err := db.KeepsSessions(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
 	p.Metrics.ListenerUp.Set(0) // streams are polled
 	p.Metrics.CollectQueue(func(ctx context.Context) (telemetry.QueueStats, error) { return queueStats(ctx, db) })
 	p.Metrics.CollectPools(func() map[string]telemetry.PoolStats {

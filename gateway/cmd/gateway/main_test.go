@@ -213,18 +213,35 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// start returns what a gateway says that does not start.
+func start(t *testing.T, environ ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := command(ctx, ctx, nil, append([]string{
+		"NOFX_HTTP_ADDR=127.0.0.1:0", "NOFX_METRICS_ADDR=127.0.0.1:0", "NOFX_DRAIN_DELAY=0s",
+		"NOFX_S3_ENDPOINT=" + storage.Endpoint, "NOFX_S3_ACCESS_KEY=" + storage.AccessKey, "NOFX_S3_SECRET_KEY=" + storage.SecretKey,
+	}, environ...), io.Discard, io.Discard)
+	if err == nil {
+		t.Fatalf("serve with %q = nil, want it not to start", environ)
+	}
+	return err.Error()
+}
+
 // TestRefusesPower checks that a gateway which logs in with the power to pass row
 // level security by does not start.
 func TestRefusesPower(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t)
-	environ := []string{
-		"DATABASE_URL=" + pg.AdminURL, "NOFX_HTTP_ADDR=127.0.0.1:0", "NOFX_METRICS_ADDR=127.0.0.1:0",
-		"NOFX_S3_ENDPOINT=" + storage.Endpoint, "NOFX_S3_ACCESS_KEY=" + storage.AccessKey, "NOFX_S3_SECRET_KEY=" + storage.SecretKey,
+	if got := start(t, "DATABASE_URL="+pg.AdminURL); !strings.Contains(got, "row level security") {
+		t.Errorf("serve as an administrator = %s, want a refusal", got)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := command(ctx, ctx, nil, environ, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "row level security") {
-		t.Errorf("serve as an administrator = %v, want a refusal", err)
+}
+
+// A gateway behind a transaction pooler that it was not told of does not take runs.
+func TestRefusesPoolerUntold(t *testing.T) {
+	t.Parallel()
+	if got := start(t, "DATABASE_URL="+pgtest.New(t).Pooled(t).AppURL); !strings.Contains(got, "NOFX_DATABASE_POOLED=true") {
+		t.Errorf("serve behind a pooler = %s, want the setting that is missing", got)
 	}
 }

@@ -107,22 +107,18 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	return err
 }
 
-// newWorker makes the worker, once the database can be worked with.
+// newWorker makes the worker.
 func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools, blobs *blob.Store) (*step.Worker, error) {
 	allow, err := egress.ParseAllow(cfg.EgressAllow)
 	if err != nil {
 		return nil, fmt.Errorf("NOFX_EGRESS_ALLOW: %w", err)
 	}
-	if err := db.work.Ready(ctx); err != nil {
-		return nil, err
-	}
 	models, err := cfg.Model.client(p.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	listens := db.river.Listens(ctx)
-	if listens != nil {
-		p.Log.WarnContext(ctx, "polling instead of listening", "error", listens)
+	if db.listensNot != nil {
+		p.Log.WarnContext(ctx, "polling instead of listening", "error", db.listensNot)
 		p.Metrics.ListenerUp.Set(0)
 	} else {
 		p.Metrics.ListenerUp.Set(1)
@@ -138,7 +134,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 		}),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
-		WorkspaceDir: cfg.WorkspaceDir, PollOnly: listens != nil,
+		WorkspaceDir: cfg.WorkspaceDir, PollOnly: db.listensNot != nil,
 	})
 }
 

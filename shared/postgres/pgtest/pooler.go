@@ -1,0 +1,23 @@
+package pgtest
+
+import (
+	"errors"
+	"testing"
+
+	"nofx.dev/migrations/pgserver"
+)
+
+// Pooled starts a transaction pooler before d, for its two roles, and returns d as seen
+// through it; Admin stays direct. A machine without PgBouncer skips the test.
+func (d *Database) Pooled(t testing.TB) *Database {
+	t.Helper()
+	p, err := pgserver.StartPooler(t.Context(), d.AppURL, d.AdminURL)
+	if errors.Is(err, pgserver.ErrNoPooler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatalf("pgtest: start a pooler: %v", err)
+	}
+	t.Cleanup(p.Stop)
+	return &Database{AppURL: p.URL(d.AppURL), AdminURL: p.URL(d.AdminURL), Admin: d.Admin}
+}
