@@ -271,6 +271,8 @@ BEGIN
         UPDATE step_lease x SET beside = true WHERE (x.tenant_id, x.step_id) IN (
             SELECT y.tenant_id, y.step_id FROM step_lease y WHERE y.owner = v_lease.owner AND y.step_id <> l.id AND NOT y.beside
             FOR NO KEY UPDATE SKIP LOCKED);
+        -- For the list of workers. One that says something right now is not waited for.
+        UPDATE worker w SET lost = true WHERE w.id = (SELECT x.id FROM worker x WHERE x.id = v_lease.owner AND NOT x.lost FOR NO KEY UPDATE SKIP LOCKED);
         v_kills := s.kills + (v_lease.begun AND NOT v_lease.beside)::int;
         v_event := CASE WHEN is_doomed(l.tenant_id, l.run_id, l.id, l.fence) THEN 'cancel' WHEN v_kills >= 3 OR s.lost_leases >= 9 THEN 'poison' ELSE 'lease_expired' END;
         UPDATE step SET event = v_event, version = version + 1, lost_leases = s.lost_leases + 1, kills = v_kills,

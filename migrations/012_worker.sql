@@ -12,9 +12,10 @@ CREATE UNLOGGED TABLE nofx.worker (
     version      text NOT NULL,
     queues       text[] NOT NULL,
     slots_max    int NOT NULL,
-    slots_used   int NOT NULL,
     sandbox_tier int NOT NULL,
     draining     boolean NOT NULL,
+    lost         boolean NOT NULL DEFAULT false, -- a lease of it ran out since it last said something
+    gone         boolean NOT NULL DEFAULT false, -- it took leave: a word of before that comes late is not heeded
     started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     seen_at      timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
@@ -26,35 +27,42 @@ SET LOCAL ROLE nofx_system;
 -- and answers which of its queues are paused: it must heed that where it takes
 -- work without a job, too.
 CREATE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
-    p_slots_max int, p_slots_used int, p_sandbox_tier int, p_draining boolean, p_forget interval) RETURNS text[]
+    p_slots_max int, p_sandbox_tier int, p_draining boolean, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     WITH beat AS (
-        INSERT INTO worker (id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining)
-        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_slots_used, p_sandbox_tier, p_draining)
-        ON CONFLICT (id) DO UPDATE SET slots_used = excluded.slots_used, draining = excluded.draining, seen_at = clock_timestamp()
+        INSERT INTO worker AS w (id, pid, host, version, queues, slots_max, sandbox_tier, draining)
+        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_sandbox_tier, p_draining)
+        ON CONFLICT (id) DO UPDATE SET draining = excluded.draining, lost = false, seen_at = clock_timestamp() WHERE NOT w.gone
     ), silent AS (
         DELETE FROM worker w WHERE w.seen_at < clock_timestamp() - p_forget AND w.id <> p_id
     )
     SELECT coalesce(array_agg(q.name), '{}') FROM river.river_queue q WHERE q.name = ANY (p_queues) AND q.paused_at IS NOT NULL
 $$;
 
+-- Notes that a worker has stopped. The row stays, so that a beat that was given up and
+-- reaches the database only now, even the first one, does not list the worker again.
 CREATE FUNCTION nofx.leave_worker(p_id text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$ DELETE FROM worker WHERE id = p_id $$;
+AS $$
+    INSERT INTO worker (id, pid, host, version, queues, slots_max, sandbox_tier, draining, gone) VALUES (p_id, 0, '', '', '{}', 0, 0, true, true)
+    ON CONFLICT (id) DO UPDATE SET gone = true, seen_at = clock_timestamp()
+$$;
 
 -- The workers heard of within p_forget, oldest first; silence is for how long by now.
+-- How many steps one runs its leases say: those of a dead one end with them.
 CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
-    slots_max int, slots_used int, sandbox_tier int, draining boolean, started_at timestamptz, seen_at timestamptz, silence interval)
+    slots_max int, slots_used int, sandbox_tier int, draining boolean, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, w.slots_used, w.sandbox_tier, w.draining,
+    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, coalesce(l.n, 0), w.sandbox_tier, w.draining, w.lost,
         w.started_at, w.seen_at, clock_timestamp() - w.seen_at
-    FROM worker w WHERE w.seen_at >= clock_timestamp() - p_forget ORDER BY w.started_at, w.id
+    FROM worker w LEFT JOIN (SELECT x.owner, count(*)::int AS n FROM step_lease x GROUP BY x.owner) AS l ON l.owner = w.id
+    WHERE w.seen_at >= clock_timestamp() - p_forget AND NOT w.gone ORDER BY w.started_at, w.id
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.beat_worker(text, int, text, text, text[], int, int, int, boolean, interval),
+    nofx.beat_worker(text, int, text, text, text[], int, int, boolean, interval),
     nofx.leave_worker(text),
     nofx.workers(interval)
 TO nofx_app;

@@ -67,7 +67,7 @@ func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
 	}
 	for _, w := range workers {
 		for _, name := range w.Queues {
-			if w.Silence < SilentAfter && !w.Draining && byName[name] != nil {
+			if !w.Silent() && !w.Draining && byName[name] != nil {
 				byName[name].Workers++
 			}
 		}

@@ -106,7 +106,7 @@ func TestWorkers(t *testing.T) {
 			other := w
 			other.ID = "host/2"
 			beat(other)
-			w.SlotsUsed, w.Draining = 3, true
+			w.Draining = true
 			beat(w)
 			s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '20 minutes' WHERE id = 'host/2'")
 			list, err := s.Workers(s.ctx)
@@ -132,11 +132,53 @@ func TestWorkers(t *testing.T) {
 			if err := s.LeaveWorker(s.ctx, w.ID); err != nil {
 				t.Errorf("LeaveWorker() = %v", err)
 			}
+			beat(w) // one that was given up, and reaches the database only now
+			never := w
+			never.ID = "host/3"
+			if err := s.LeaveWorker(s.ctx, never.ID); err != nil {
+				t.Errorf("LeaveWorker() before a beat arrived = %v", err)
+			}
+			beat(never)
 			if list, err := s.Workers(s.ctx); err != nil || len(list) != 0 {
-				t.Errorf("Workers() after it left = %v, %v, want none", list, err)
+				t.Errorf("Workers() after they left = %v, %v, want none", list, err)
 			}
 		})
 	}
+}
+
+// A worker that died is seen to be silent, without the step that another took over, as
+// soon as its lease is taken away, and one that was only late when it speaks again.
+func TestLostWorker(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:", "b:")
+	w := postgres.WorkerInfo{ID: "w1", PID: 1, Host: "host", Queues: []string{"step"}, SlotsMax: 4}
+	beat := func() {
+		t.Helper()
+		if _, err := s.BeatWorker(s.ctx, w); err != nil {
+			t.Fatalf("BeatWorker() = %v, want nil", err)
+		}
+	}
+	want := func(when string, used, serving int, silent bool) {
+		t.Helper()
+		list, err := s.Workers(s.ctx)
+		if err != nil || len(list) != 1 || list[0].SlotsUsed != used || list[0].Silent() != silent {
+			t.Errorf("Workers() %s = %+v, %v, want one with %d slots used, silent = %v", when, list, err, used, silent)
+		}
+		queues, err := s.Queues(s.ctx)
+		if i := slices.IndexFunc(queues, func(q postgres.Queue) bool { return q.Name == "step" }); err != nil || queues[i].Workers != serving {
+			t.Errorf("Queues() %s = %+v, %v, want %d workers of step", when, queues, err, serving)
+		}
+	}
+	beat()
+	s.claim(t, steps["a"].ID)
+	s.claim(t, steps["b"].ID)
+	want("while it works", 2, 1, false)
+	s.expire(t, steps["a"].ID)
+	s.sweep(t, postgres.SweepRules{})
+	want("when a lease of it was taken away", 1, 0, true)
+	beat()
+	want("when it spoke again", 1, 1, false)
 }
 
 // A queue is known before any worker served it, and whoever runs the installation can

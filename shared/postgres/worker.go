@@ -15,7 +15,7 @@ const (
 	forgetWorkers = time.Hour
 )
 
-// WorkerInfo is a worker process as it describes itself.
+// WorkerInfo is a worker process as it describes itself and as its leases show it.
 type WorkerInfo struct {
 	ID          string
 	PID         int
@@ -23,26 +23,31 @@ type WorkerInfo struct {
 	Version     string
 	Queues      []string
 	SlotsMax    int // steps at once, over all its queues
-	SlotsUsed   int
+	SlotsUsed   int // leases
 	SandboxTier int
 	Draining    bool
+	Lost        bool // a lease of it ran out since SeenAt
 	StartedAt   time.Time
 	SeenAt      time.Time
 	Silence     time.Duration // since SeenAt, by the database's clock
 }
 
-// BeatWorker notes that a worker is there and what it does, and answers which of
-// its queues are paused. The times of w are the database's to know.
+// Silent reports whether the worker is taken for gone.
+func (w WorkerInfo) Silent() bool { return w.Lost || w.Silence >= SilentAfter }
+
+// BeatWorker notes that a worker is there, and answers which of its queues are paused.
+// The times of w, its leases and whether it is lost are the database's to know.
 func (db *DB) BeatWorker(ctx context.Context, w WorkerInfo) (paused []string, err error) {
-	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SlotsUsed, w.SandboxTier, w.Draining, forgetWorkers)
+	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier, w.Draining, forgetWorkers)
 	if err != nil {
 		return nil, err
 	}
 	return answers[0], nil
 }
 
-// LeaveWorker forgets a worker that has stopped.
+// LeaveWorker takes a worker that has stopped off the list, also before a
+// [DB.BeatWorker] that was given up and comes late.
 func (db *DB) LeaveWorker(ctx context.Context, id string) error {
 	_, err := across(ctx, db, pgx.RowTo[any], "SELECT nofx.leave_worker($1)", id)
 	return err
@@ -51,6 +56,6 @@ func (db *DB) LeaveWorker(ctx context.Context, id string) error {
 // Workers lists the workers of the deployment, oldest first, those that have gone
 // without a word for an hour included.
 func (db *DB) Workers(ctx context.Context) ([]WorkerInfo, error) {
-	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining,
+	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining, lost,
 		started_at, seen_at, silence FROM nofx.workers($1)`, forgetWorkers)
 }

@@ -100,7 +100,7 @@ func alike(workers []postgres.WorkerInfo) []api.Workers {
 
 func statusOf(w postgres.WorkerInfo) api.WorkerStatus {
 	switch {
-	case w.Silence >= postgres.SilentAfter:
+	case w.Silent():
 		return api.WorkerStatusSilent
 	case w.Draining:
 		return api.WorkerStatusDraining

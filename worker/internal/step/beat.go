@@ -9,7 +9,7 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
-// beacon tells the deployment that this worker is there and what it does, and hears
+// beacon tells the deployment that this worker is there, and hears
 // which of its queues are paused. River heeds that by itself for what comes as a
 // job; steps taken by a chain have none.
 type beacon struct {
@@ -48,7 +48,7 @@ func (b *beacon) beat(ctx context.Context) {
 	defer cancel()
 	paused, err := b.keeper.db.BeatWorker(beatCtx, postgres.WorkerInfo{
 		ID: b.id, PID: b.pid, Host: b.host, Version: b.version, Queues: b.queues, SandboxTier: b.tier,
-		SlotsMax: b.concurrency * len(b.queues), SlotsUsed: len(b.keeper.leases()), Draining: b.drain.begun.Load(),
+		SlotsMax: b.concurrency * len(b.queues), Draining: b.drain.begun.Load(),
 	})
 	if err != nil {
 		if ctx.Err() == nil {

@@ -45,7 +45,6 @@ func TestWorkerIsListed(t *testing.T) {
 	release := filepath.Join(t.TempDir(), "release")
 	r := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"))
 	b.until(t, r.ID, run.Running)
-	w.beacon.beat(b.ctx)
 	listed(func(i postgres.WorkerInfo) bool { return i.SlotsUsed == 1 })
 	stopping := make(chan struct{})
 	go func() {
