@@ -5,24 +5,32 @@
 // perhaps `envDefault:"…"`, and `doc:"…"`. A setting whose field is tagged
 // `secret:"true"` may also be given as NAME_FILE, the path of a file that holds
 // it. [Table] is the documentation of the settings, made from the same tags.
+//
+// `want:"…"` limits a value that is set: "url" is an http or https URL, "origin" one
+// without a path, "a|b" one of a and b, and ">=1s" what is not less. `example:"…"` is
+// what an error shows of a setting without a default.
 package config
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 )
 
 // S3 is the object storage that both processes use.
 type S3 struct {
-	Endpoint       string `env:"NOFX_S3_ENDPOINT,required,notEmpty" doc:"base URL of the S3 service"`
-	PublicEndpoint string `env:"NOFX_S3_PUBLIC_ENDPOINT" doc:"base URL that signed URLs carry, when clients reach the service by another name"`
+	Endpoint       string `env:"NOFX_S3_ENDPOINT,required,notEmpty" want:"origin" example:"http://s3:9000" doc:"base URL of the S3 service"`
+	PublicEndpoint string `env:"NOFX_S3_PUBLIC_ENDPOINT" want:"origin" example:"https://files.example.com" doc:"base URL that signed URLs carry, when clients reach the service by another name"`
 	Bucket         string `env:"NOFX_S3_BUCKET" envDefault:"nofx" doc:"bucket, private"`
 	Region         string `env:"NOFX_S3_REGION" envDefault:"us-east-1" doc:"region"`
 	AccessKey      string `env:"NOFX_S3_ACCESS_KEY,required,notEmpty" secret:"true" doc:"access key"`
@@ -32,10 +40,10 @@ type S3 struct {
 
 // Common are the settings of every process.
 type Common struct {
-	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" doc:"database, as role nofx_app"`
+	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://nofx_app:PASSWORD@HOST:5432/DATABASE" doc:"database, as role nofx_app"`
 	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler: no prepared statements"`
-	Env         string `env:"NOFX_ENV" envDefault:"production" doc:"development or production"`
-	Log         string `env:"NOFX_LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	Env         string `env:"NOFX_ENV" envDefault:"production" want:"development|production" doc:"development or production"`
+	Log         string `env:"NOFX_LOG_LEVEL" envDefault:"info" want:"debug|info|warn|error" doc:"debug, info, warn or error"`
 	S3          S3
 }
 
@@ -47,7 +55,7 @@ var Names = []string{
 	"NOFX_HTTP_ADDR", "NOFX_METRICS_ADDR", "NOFX_PUBLIC_URL", "NOFX_TRUSTED_PROXIES", "NOFX_DATABASE_MAX_CONNS", "NOFX_DRAIN_DELAY",
 	"NOFX_LIMIT_RATE", "NOFX_LIMIT_TENANT_RATE", "NOFX_LIMIT_STREAMS", "NOFX_LIMIT_TENANT_STREAMS", "NOFX_LIMIT_TOTAL_STREAMS",
 	"NOFX_WORKER_QUEUES", "NOFX_WORKER_CONCURRENCY", "NOFX_LEASE_TTL", "NOFX_DRAIN_GRACE", "NOFX_INFRASTRUCTURE_BUDGET",
-	"NOFX_WORKSPACE_DIR", "NOFX_STEP_ENV", "NOFX_GIT_ALLOW", "NOFX_EGRESS_ALLOW", "NOFX_SANDBOX_MIN_TIER", "NOFX_DATABASE_LISTEN_URL",
+	"NOFX_WORKSPACE_DIR", "NOFX_STEP_ENV", "NOFX_GIT_ALLOW", "NOFX_EGRESS_ALLOW", "NOFX_DATABASE_LISTEN_URL",
 	"NOFX_LLM_PROVIDER", "NOFX_LLM_MODEL", "NOFX_LLM_BASE_URL", "NOFX_LLM_API_KEY", "NOFX_LLM_FALLBACK", "NOFX_LLM_PRICES",
 	"NOFX_LLM_MAX_TOKENS", "NOFX_LLM_RECORD",
 	"NOFX_URL", "NOFX_API_KEY",
@@ -87,6 +95,15 @@ func Load[T any](environ []string) (cfg T, unknown []string, err error) {
 	if err := env.ParseWithOptions(&cfg, env.Options{Environment: vars}); err != nil {
 		return cfg, unknown, withoutValues(err, fields)
 	}
+	var wrong []string
+	for _, f := range fields {
+		if problem := f.unmet(vars[f.Name]); problem != "" {
+			wrong = append(wrong, problem)
+		}
+	}
+	if len(wrong) > 0 {
+		return cfg, unknown, errors.New(strings.Join(wrong, "\n"))
+	}
 	return cfg, unknown, nil
 }
 
@@ -98,23 +115,84 @@ func withoutValues(err error, fields []Setting) error {
 	if !errors.As(err, &all) {
 		return errors.New("settings cannot be read")
 	}
+	named := func(same func(Setting) bool) Setting { return fields[slices.IndexFunc(fields, same)] }
 	for _, e := range all.Errors {
 		var parse env.ParseError
 		var unset env.VarIsNotSetError
 		var empty env.EmptyVarError
 		switch {
 		case errors.As(e, &parse):
-			i := slices.IndexFunc(fields, func(s Setting) bool { return s.field == parse.Name })
-			wrong = append(wrong, fmt.Sprintf("%s is no %s", fields[i].Name, parse.Type))
+			wrong = append(wrong, named(func(s Setting) bool { return s.field == parse.Name }).wrong("is not "+kind(parse.Type)))
 		case errors.As(e, &unset):
-			wrong = append(wrong, unset.Key+" is not set")
+			wrong = append(wrong, named(func(s Setting) bool { return s.Name == unset.Key }).wrong("is not set"))
 		case errors.As(e, &empty):
-			wrong = append(wrong, empty.Key+" is empty")
+			wrong = append(wrong, named(func(s Setting) bool { return s.Name == empty.Key }).wrong("is empty"))
 		default:
 			wrong = append(wrong, "a variable cannot be read")
 		}
 	}
-	return errors.New("settings: " + strings.Join(wrong, "; "))
+	return errors.New(strings.Join(wrong, "\n"))
+}
+
+// kind is what values of a type are called.
+func kind(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "a duration"
+	case t == reflect.TypeFor[[]netip.Prefix]():
+		return "a list of networks"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() == reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
+}
+
+// wrong is the message that something is wrong with the setting, with an example.
+func (s Setting) wrong(what string) string {
+	if example := cmp.Or(s.example, s.Default); example != "" {
+		what += "; for example " + example
+	}
+	return s.Name + " " + what
+}
+
+// unmet is the message that a value does not meet the setting's tag want, or "".
+func (s Setting) unmet(value string) string {
+	if s.want == "" || value == "" {
+		return ""
+	}
+	if least, ok := strings.CutPrefix(s.want, ">="); ok {
+		if !(amount(value) >= amount(least)) { // also NaN
+			return s.wrong("is less than " + least)
+		}
+		return ""
+	}
+	if s.want != "url" && s.want != "origin" {
+		choices := strings.Split(s.want, "|")
+		if slices.Contains(choices, value) {
+			return ""
+		}
+		last := len(choices) - 1
+		return s.Name + " is not " + strings.Join(choices[:last], ", ") + " or " + choices[last]
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return s.wrong("is not an http or https URL")
+	case s.want == "origin" && strings.Trim(u.Path, "/") != "":
+		return s.wrong("is a URL with a path, which goes into NOFX_S3_PATH_PREFIX")
+	}
+	return ""
+}
+
+// amount is a number or a duration, as a number.
+func amount(text string) float64 {
+	if d, err := time.ParseDuration(text); err == nil {
+		return float64(d)
+	}
+	n, _ := strconv.ParseFloat(text, 64) // which the field's type has taken
+	return n
 }
 
 // Lookup is a getenv over environ, which has the form of os.Environ.
@@ -131,7 +209,9 @@ type Setting struct {
 	Required bool
 	Secret   bool
 
-	field string
+	field   string
+	want    string
+	example string
 }
 
 // Settings are the variables of T in the order of its fields.
@@ -147,7 +227,8 @@ func settings(t reflect.Type) (all []Setting) {
 		name, options, _ := strings.Cut(tag, ",")
 		all = append(all, Setting{
 			Name: name, Default: f.Tag.Get("envDefault"), Doc: f.Tag.Get("doc"),
-			Required: strings.Contains(options, "required"), Secret: f.Tag.Get("secret") == "true", field: f.Name,
+			Required: strings.Contains(options, "required"), Secret: f.Tag.Get("secret") == "true",
+			field: f.Name, want: f.Tag.Get("want"), example: f.Tag.Get("example"),
 		})
 	}
 	return all

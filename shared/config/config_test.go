@@ -1,6 +1,9 @@
 package config
 
 import (
+	"cmp"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,7 +14,11 @@ import (
 
 type sample struct {
 	Common
-	TTL time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" doc:"how long"`
+	TTL      time.Duration  `env:"NOFX_LEASE_TTL" envDefault:"5s" want:">=1s" doc:"how long"`
+	Slots    int            `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" want:">=1"`
+	Rate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" want:">=0"`
+	Networks []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" example:"10.0.0.0/8"`
+	Public   string         `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com"`
 }
 
 func base(more ...string) []string {
@@ -39,8 +46,8 @@ func TestLoad(t *testing.T) {
 		{"secret by file", append(slices.Clone(withoutSecret), "NOFX_S3_SECRET_KEY_FILE="+file), nil, "", func(s sample) bool { return s.S3.SecretKey == "from a file" }},
 		{"secret twice", base("NOFX_S3_SECRET_KEY_FILE=" + file), nil, "both NOFX_S3_SECRET_KEY and NOFX_S3_SECRET_KEY_FILE", nil},
 		{"no such file", append(slices.Clone(withoutSecret), "NOFX_S3_SECRET_KEY_FILE="+file+"x"), nil, "NOFX_S3_SECRET_KEY_FILE", nil},
-		{"missing", base()[1:], nil, "DATABASE_URL is not set", nil},
-		{"no duration", base("NOFX_LEASE_TTL=soon"), nil, "NOFX_LEASE_TTL is no time.Duration", nil},
+		{"missing", base()[1:], nil, "DATABASE_URL is not set; for example postgres://", nil},
+		{"empty", base("DATABASE_URL="), nil, "DATABASE_URL is empty; for example postgres://", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -59,11 +66,49 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// Each setting that is wrong names itself, what it should be, and an example.
+func TestWrongValues(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"NOFX_LEASE_TTL=soon":                    "NOFX_LEASE_TTL is not a duration; for example 5s",
+		"NOFX_LEASE_TTL=5":                       "NOFX_LEASE_TTL is not a duration; for example 5s",
+		"NOFX_LEASE_TTL=1s":                      "",
+		"NOFX_LEASE_TTL=0":                       "NOFX_LEASE_TTL is less than 1s; for example 5s",
+		"NOFX_LEASE_TTL=-1m":                     "NOFX_LEASE_TTL is less than 1s; for example 5s",
+		"NOFX_WORKER_CONCURRENCY=many":           "NOFX_WORKER_CONCURRENCY is not a whole number; for example 16",
+		"NOFX_WORKER_CONCURRENCY=0":              "NOFX_WORKER_CONCURRENCY is less than 1; for example 16",
+		"NOFX_LIMIT_RATE=fast":                   "NOFX_LIMIT_RATE is not a number; for example 100",
+		"NOFX_LIMIT_RATE=-1":                     "NOFX_LIMIT_RATE is less than 0; for example 100",
+		"NOFX_LIMIT_RATE=NaN":                    "NOFX_LIMIT_RATE is less than 0; for example 100",
+		"NOFX_LIMIT_RATE=0":                      "",
+		"NOFX_DATABASE_POOLED=maybe":             "NOFX_DATABASE_POOLED is not true or false; for example false",
+		"NOFX_TRUSTED_PROXIES=10.0.0.1":          "NOFX_TRUSTED_PROXIES is not a list of networks; for example 10.0.0.0/8",
+		"NOFX_ENV=prod":                          "NOFX_ENV is not development or production",
+		"NOFX_LOG_LEVEL=loud":                    "NOFX_LOG_LEVEL is not debug, info, warn or error",
+		"NOFX_S3_ENDPOINT=127.0.0.1:9000":        "NOFX_S3_ENDPOINT is not an http or https URL; for example http://s3:9000",
+		"NOFX_S3_ENDPOINT=http://s3:9000/x":      "NOFX_S3_ENDPOINT is a URL with a path, which goes into NOFX_S3_PATH_PREFIX; for example http://s3:9000",
+		"NOFX_S3_ENDPOINT=http://s3:9000/":       "",
+		"NOFX_PUBLIC_URL=nofx.example":           "NOFX_PUBLIC_URL is not an http or https URL; for example https://nofx.example.com",
+		"NOFX_PUBLIC_URL=https://nofx.example/x": "",
+	} {
+		_, _, err := Load[sample](base(given))
+		if got := fmt.Sprint(err); got != cmp.Or(want, "<nil>") {
+			t.Errorf("Load(%s) = %s, want %q", given, got, want)
+		}
+	}
+	_, _, err := Load[sample](base("NOFX_LEASE_TTL=0", "NOFX_ENV=prod"))
+	if want := "NOFX_ENV is not development or production\nNOFX_LEASE_TTL is less than 1s; for example 5s"; err == nil || err.Error() != want {
+		t.Errorf("Load() of two wrong settings = %v, want %s", err, want)
+	}
+}
+
 func TestErrorsShowNoValues(t *testing.T) {
 	t.Parallel()
-	_, _, err := Load[sample](base("NOFX_DATABASE_POOLED=hunter2"))
-	if err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Errorf("Load() error = %v, want one without the value", err)
+	for _, given := range []string{"NOFX_DATABASE_POOLED=hunter2", "NOFX_ENV=hunter2", "NOFX_S3_ENDPOINT=hunter2", "NOFX_S3_ENDPOINT=http://u:hunter2@s3/x", "NOFX_LEASE_TTL=hunter2"} {
+		_, _, err := Load[sample](base(given))
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("Load(%s) = %v, want an error without the value", given, err)
+		}
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 	"nofx.dev/shared/fault"
 )
 
+// Address explains errors of a database to whoever named it.
+type Address = migrations.Address
+
 // Config says which database to use and how.
 type Config struct {
 	URL           string                 // as role nofx_app

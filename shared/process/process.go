@@ -5,9 +5,11 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -83,6 +85,23 @@ func Start(ctx context.Context, service string, c config.Common, environ, unknow
 			p.Log.Warn("flush of traces", "error", err)
 		}
 	}, nil
+}
+
+// Listen listens on addr, which setting has. The error is in words.
+func Listen(setting, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	_, malformed := errors.AsType[*net.AddrError](err)
+	switch {
+	case malformed:
+		return nil, fmt.Errorf("%s is not an address to listen on, for example :8080 or 127.0.0.1:8080", setting)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: another process listens on %s; name another port", setting, addr)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: this user may not listen on %s; name a port above 1023", setting, addr)
+	case err != nil:
+		return nil, fmt.Errorf("%s: cannot listen on %s: %w", setting, addr, err)
+	}
+	return l, nil
 }
 
 func version() string {

@@ -116,6 +116,9 @@ var (
 	labelName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,62}$`)
 )
 
+// ValidEnvName reports whether name can be that of a variable of a step.
+func ValidEnvName(name string) bool { return envName.MatchString(name) }
+
 // Normalise fills in every default and returns the plan as it will be stored,
 // or a fault.Invalid whose Fields name all that is wrong with pointers below
 // /plan. The code is unknown-tool when that is all that is wrong, else

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
@@ -16,30 +16,30 @@ type settings struct {
 	config.Common
 	HTTPAddr      string         `env:"NOFX_HTTP_ADDR" envDefault:":8080" doc:"where the API is served"`
 	MetricsAddr   string         `env:"NOFX_METRICS_ADDR" envDefault:":9464" doc:"where metrics are served; never the API's port"`
-	PublicURL     string         `env:"NOFX_PUBLIC_URL" doc:"base URL by which clients reach the API; keys of env dev are taken only where it is loopback, or unset with NOFX_ENV=development"`
-	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" doc:"networks of the proxies before the gateway, as 10.0.0.0/8, separated by commas; their X-Forwarded-For says who calls, so that one caller's wrong keys are not counted against all"`
-	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" doc:"connections to the database at most"`
-	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
-	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" doc:"requests per second of one API key, in bursts of twice as many but of one at least; one that creates, cancels, resumes or retries counts as one more for every 10 steps of the run; 0: no limit"`
-	TenantRate    float64        `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" doc:"the same of all keys of a tenant"`
-	Streams       int            `env:"NOFX_LIMIT_STREAMS" envDefault:"50" doc:"streams of one API key at once; 0: no limit"`
-	TenantStreams int            `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" doc:"the same of all keys of a tenant"`
-	TotalStreams  int            `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" doc:"the same of all callers of one gateway"`
+	PublicURL     string         `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com" doc:"base URL by which clients reach the API; keys of env dev are taken only where it is loopback, or unset with NOFX_ENV=development"`
+	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" example:"10.0.0.0/8" doc:"networks of the proxies before the gateway, as 10.0.0.0/8, separated by commas; their X-Forwarded-For says who calls, so that one caller's wrong keys are not counted against all"`
+	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" want:">=1" doc:"connections to the database at most"`
+	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" want:">=0s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
+	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" want:">=0" doc:"requests per second of one API key, in bursts of twice as many but of one at least; one that creates, cancels, resumes or retries counts as one more for every 10 steps of the run; 0: no limit"`
+	TenantRate    float64        `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" want:">=0" doc:"the same of all keys of a tenant"`
+	Streams       int            `env:"NOFX_LIMIT_STREAMS" envDefault:"50" want:">=0" doc:"streams of one API key at once; 0: no limit"`
+	TenantStreams int            `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" want:">=0" doc:"the same of all keys of a tenant"`
+	TotalStreams  int            `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" want:">=0" doc:"the same of all callers of one gateway"`
 }
 
 // settingsTable is the settings as rows of a Markdown table.
 func settingsTable() string { return config.Table[settings]() }
 
-// check says what is wrong with settings that could be read.
+// check says what is wrong with settings that are right each by itself.
 func (s settings) check() error {
-	if s.Env != "development" && s.Env != "production" {
-		return fmt.Errorf("NOFX_ENV is neither development nor production")
+	host, port, err := net.SplitHostPort(s.HTTPAddr)
+	other, same, otherErr := net.SplitHostPort(s.MetricsAddr)
+	if err != nil || otherErr != nil || port != same || port == "0" {
+		return nil
 	}
-	if s.LimitRate < 0 || s.TenantRate < 0 || min(s.Streams, s.TenantStreams, s.TotalStreams) < 0 || s.DBConns < 1 {
-		return fmt.Errorf("NOFX_LIMIT_… and NOFX_DATABASE_MAX_CONNS are not negative, and there is a connection at least")
-	}
-	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-		return fmt.Errorf("NOFX_PUBLIC_URL is no http or https URL")
+	everywhere := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
+	if host == other || everywhere(host) || everywhere(other) {
+		return errors.New("NOFX_HTTP_ADDR and NOFX_METRICS_ADDR name one port; give the metrics another, for example :9464")
 	}
 	return nil
 }

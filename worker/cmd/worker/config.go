@@ -12,10 +12,10 @@ type settings struct {
 	ListenURL    string        `env:"NOFX_DATABASE_LISTEN_URL" secret:"true" doc:"direct or session-mode connection, when DATABASE_URL is a transaction pooler"`
 	MetricsAddr  string        `env:"NOFX_METRICS_ADDR" envDefault:":9465" doc:"where metrics and readiness are served"`
 	Queues       []string      `env:"NOFX_WORKER_QUEUES" envDefault:"step,review" doc:"queues to serve, separated by commas: step runs code of plans, review asks models; in production a worker with a model's key serves review alone, and one without leaves review to others"`
-	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" doc:"steps at once, on each queue"`
-	LeaseTTL     time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" doc:"how long a step stays with a worker that is silent; the same on all workers"`
-	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" doc:"how long running steps may go on after SIGTERM"`
-	Budget       time.Duration `env:"NOFX_INFRASTRUCTURE_BUDGET" envDefault:"15m" doc:"how long a step is tried again, or its result is kept, while storage, database or machine fail it"`
+	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" want:">=1" doc:"steps at once, on each queue"`
+	LeaseTTL     time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" want:">=1s" doc:"how long a step stays with a worker that is silent; the same on all workers"`
+	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" want:">=0s" doc:"how long running steps may go on after SIGTERM"`
+	Budget       time.Duration `env:"NOFX_INFRASTRUCTURE_BUDGET" envDefault:"15m" want:">=1s" doc:"how long a step is tried again, or its result is kept, while storage, database or machine fail it; at its end the step fails"`
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory for workspaces, empty or one of workers: each has its own below it and removes what dead ones left; by default nofx-worker-UID below the system's temporary directory"`
 	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed; values of 8 bytes or more are masked like secrets in logs, outputs, evidence and reasons, except those of PATH and LANG"`
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`

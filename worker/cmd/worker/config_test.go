@@ -20,9 +20,32 @@ func TestSettingsAreKnownToOtherProcesses(t *testing.T) {
 
 func TestStepSecrets(t *testing.T) {
 	t.Parallel()
-	got := stepSecrets("CI=true\nN=1\nPATH=/usr/local/bin:/usr/bin\nLANG=en_GB.UTF-8\nSHORT=1234567\nTOKEN=12345678\r\nDSN=user=a password=b\nno variable")
+	env, err := stepEnv("CI=true\nN=1\n\nPATH=/usr/local/bin:/usr/bin\nLANG=en_GB.UTF-8\nSHORT=1234567\nTOKEN=12345678\r\nDSN=user=a password=b\n")
+	if err != nil {
+		t.Fatalf("stepEnv() = %v, want nil", err)
+	}
+	got := stepSecrets(env)
 	slices.Sort(got)
 	if want := "12345678|user=a password=b"; strings.Join(got, "|") != want {
 		t.Errorf("stepSecrets() = %q, want %s", got, want)
+	}
+}
+
+// Settings that cannot mean anything are refused, and not shown.
+func TestMeaninglessSettings(t *testing.T) {
+	t.Parallel()
+	for lines, want := range map[string]string{
+		"":                        "",
+		"PATH=/bin\n\nCI=\n":      "",
+		"CI":                      "line 1 is not NAME=value",
+		"PATH=/bin\nexport A=tok": "line 2 does not begin with the name of a variable",
+		"1A=tok":                  "line 1 does not begin with the name of a variable",
+		"=tok":                    "line 1 does not begin with the name of a variable",
+		"NOFX_RUN_ID=tok":         "line 1: steps get no variable whose name begins with NOFX_",
+	} {
+		_, err := stepEnv(lines)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "tok")) {
+			t.Errorf("stepEnv(%q) = %v, want %q in it and no value", lines, err, want)
+		}
 	}
 }

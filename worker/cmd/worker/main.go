@@ -13,8 +13,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +22,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/config"
 	"nofx.dev/shared/process"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/retention"
@@ -30,14 +31,28 @@ import (
 	"nofx.dev/worker/internal/tool"
 )
 
+const usage = `worker takes steps from the queue and runs them, until SIGTERM. Its settings are
+variables of its environment.
+
+usage:
+  worker           runs steps
+  worker config    prints the settings, their defaults and what they mean, as a
+                   Markdown table
+`
+
 func main() {
-	if len(os.Args) > 1 {
-		if os.Args[1] != "config" || len(os.Args) > 2 {
-			fmt.Fprintln(os.Stderr, "usage: worker | worker config")
-			os.Exit(2)
-		}
+	args := os.Args[1:]
+	switch {
+	case len(args) == 0:
+	case args[0] == "help" || slices.Contains(args, "-h") || slices.Contains(args, "-help") || slices.Contains(args, "--help"):
+		fmt.Print(usage)
+		return
+	case len(args) == 1 && args[0] == "config":
 		fmt.Print(config.Table[settings]())
 		return
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
 	}
 	ctx, hurry := process.Signals()
 	if err := serve(ctx, hurry, os.Environ(), os.Stderr); err != nil {
@@ -56,10 +71,14 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := cfg.apart(config.Lookup(environ)); err != nil {
 		return err
 	}
+	env, err := stepEnv(cfg.StepEnv)
+	if err != nil {
+		return fmt.Errorf("NOFX_STEP_ENV: %w", err)
+	}
 	if err := sandbox.Harden(); err != nil {
 		return fmt.Errorf("keep the process's memory to itself: %w", err)
 	}
-	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, append(stepSecrets(cfg.StepEnv), cfg.ListenURL, cfg.Model.Key)...)
+	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, append(stepSecrets(env), cfg.ListenURL, cfg.Model.Key)...)
 	if err != nil {
 		return err
 	}
@@ -74,16 +93,16 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	if err := blobs.Ping(ctx); err != nil { // it may come; until then what needs it is tried again
-		p.Log.WarnContext(ctx, "storage does not answer", "error", err)
+	if err := blobs.Diagnose(ctx); err != nil { // it may come; until then what needs it is tried again
+		p.Log.WarnContext(ctx, "storage cannot be used", "error", err)
 	}
-	w, err := newWorker(ctx, p, cfg, pools, blobs)
+	w, err := newWorker(ctx, p, cfg, env, pools, blobs)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", cfg.MetricsAddr)
+	listener, err := process.Listen("NOFX_METRICS_ADDR", cfg.MetricsAddr)
 	if err != nil {
-		return fmt.Errorf("NOFX_METRICS_ADDR: %w", err)
+		return err
 	}
 	p.Log.InfoContext(ctx, "metrics and readiness", "addr", listener.Addr().String(), "sandbox_tier", sandbox.Tier())
 
@@ -108,10 +127,14 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 }
 
 // newWorker makes the worker.
-func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools, blobs *blob.Store) (*step.Worker, error) {
+func newWorker(ctx context.Context, p *process.Process, cfg settings, env map[string]string, db *pools, blobs *blob.Store) (*step.Worker, error) {
 	allow, err := egress.ParseAllow(cfg.EgressAllow)
 	if err != nil {
 		return nil, fmt.Errorf("NOFX_EGRESS_ALLOW: %w", err)
+	}
+	repositories, err := tool.ParseGitAllow(cfg.GitAllow)
+	if err != nil {
+		return nil, fmt.Errorf("NOFX_GIT_ALLOW: %w", err)
 	}
 	models, err := cfg.Model.client(p.Metrics)
 	if err != nil {
@@ -128,7 +151,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 		ID: p.ID, PID: os.Getpid(), Host: host, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tool.New(tool.Config{
-			StepEnv: stepEnv(cfg.StepEnv), GitAllow: cfg.GitAllow, Development: cfg.Env == "development", Redactor: p.Redactor,
+			StepEnv: env, GitAllow: repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
 			HTTP:   egress.NewClient(egress.Config{Allow: allow}),
 			Models: models, ModelTokens: cfg.Model.MaxTokens,
 		}),
@@ -138,15 +161,28 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, db *pools,
 	})
 }
 
-// stepEnv reads lines NAME=value; other lines are nobody's.
-func stepEnv(lines string) map[string]string {
-	env := map[string]string{}
+// stepEnv reads the lines NAME=value of NOFX_STEP_ENV. An error shows no line: a value
+// may be a secret.
+func stepEnv(lines string) (map[string]string, error) {
+	env, n := map[string]string{}, 0
 	for line := range strings.Lines(lines) {
-		if name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "="); ok {
-			env[strings.TrimSpace(name)] = value
+		n++
+		if line = strings.TrimRight(line, "\r\n"); strings.TrimSpace(line) == "" {
+			continue
 		}
+		name, value, ok := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("line %d is not NAME=value, for example PATH=/usr/bin:/bin", n)
+		case !run.ValidEnvName(name):
+			return nil, fmt.Errorf("line %d does not begin with the name of a variable, letters, digits and _, and =, for example PATH=/usr/bin:/bin", n)
+		case strings.HasPrefix(name, "NOFX_"):
+			return nil, fmt.Errorf("line %d: steps get no variable whose name begins with NOFX_", n)
+		}
+		env[name] = value
 	}
-	return env
+	return env, nil
 }
 
 // leastSecret is how long a value of NOFX_STEP_ENV is that is masked, in bytes. Shorter
@@ -156,8 +192,8 @@ const leastSecret = 8
 // stepSecrets returns the values of NOFX_STEP_ENV that are masked wherever they show:
 // which of them are secret only the administrator knows. PATH and LANG are in every
 // step and are not.
-func stepSecrets(lines string) (values []string) {
-	for name, value := range stepEnv(lines) {
+func stepSecrets(env map[string]string) (values []string) {
+	for name, value := range env {
 		if len(value) >= leastSecret && name != "PATH" && name != "LANG" {
 			values = append(values, value)
 		}

@@ -29,7 +29,7 @@ type modelSettings struct {
 	Key       string   `env:"NOFX_LLM_API_KEY" secret:"true" doc:"key of the provider"`
 	Fallback  string   `env:"NOFX_LLM_FALLBACK" doc:"model of the provider that is asked when another does not answer"`
 	Prices    []string `env:"NOFX_LLM_PRICES" doc:"MODEL=INPUT/OUTPUT[/CACHED], US dollars per million tokens, separated by commas; what has no price has no cost"`
-	MaxTokens int64    `env:"NOFX_LLM_MAX_TOKENS" envDefault:"200000" doc:"tokens that one attempt at a step may use, input and output"`
+	MaxTokens int64    `env:"NOFX_LLM_MAX_TOKENS" envDefault:"200000" want:">=1" doc:"tokens that one attempt at a step may use, input and output"`
 	Record    string   `env:"NOFX_LLM_RECORD" doc:"folder where answers are recorded for replay"`
 }
 
@@ -41,15 +41,12 @@ func (s modelSettings) client(m *telemetry.Metrics) (*llm.Client, error) {
 	if s.Provider == "rules" {
 		s.Models = []string{rules.Name}
 	}
-	if len(s.Models) == 0 {
-		return nil, fmt.Errorf("NOFX_LLM_MODEL: provider %s needs the name of a model", s.Provider)
-	}
-	if s.MaxTokens < 1 {
-		return nil, errors.New("NOFX_LLM_MAX_TOKENS is at least 1")
-	}
 	build, err := s.vendor()
 	if err != nil {
 		return nil, err
+	}
+	if len(s.Models) == 0 {
+		return nil, fmt.Errorf("NOFX_LLM_MODEL: provider %s needs the name of a model", s.Provider)
 	}
 	cfg := llm.Config{Provider: s.Provider, Metrics: m}
 	for _, name := range s.Models {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 
 	"github.com/riverqueue/river/rivertype"
@@ -21,14 +20,27 @@ type pools struct {
 }
 
 // openPools opens the pools, once the database can be worked with, and finds out whether
-// River's can listen. One that notifications do not reach may lead through a transaction
-// pooler, whatever its setting promises, so it does without prepared statements.
+// River's can listen. Until then that does without prepared statements, and for good
+// where no notification arrives: it may lead through a transaction pooler, whatever its
+// setting promises.
 func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics) (_ *pools, err error) {
-	open := func(url string, pooled bool, conns int32) (*postgres.DB, error) {
-		return postgres.Open(ctx, postgres.Config{
-			URL: url, MaxConns: conns, Pooled: pooled,
+	open := func(a postgres.Address, pooled bool, conns int32) (*postgres.DB, error) {
+		db, err := postgres.Open(ctx, postgres.Config{
+			URL: a.URL, MaxConns: conns, Pooled: pooled,
 			JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(m)},
 		})
+		if err != nil {
+			return nil, a.Explain(err)
+		}
+		err = db.Ready(ctx)
+		if err == nil {
+			err = db.KeepsSessions(ctx)
+		}
+		if err != nil {
+			db.Close()
+			return nil, a.Explain(err)
+		}
+		return db, nil
 	}
 	p := &pools{}
 	defer func() {
@@ -36,25 +48,23 @@ func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics) (_ *pool
 			p.close()
 		}
 	}()
-	if p.work, err = open(cfg.DatabaseURL, cfg.Pooled, int32(min(max(cfg.Concurrency, 4), 16))); err != nil {
+	main := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL}
+	if p.work, err = open(main, cfg.Pooled, int32(min(max(cfg.Concurrency, 4), 16))); err != nil {
 		return nil, err
 	}
-	if err := p.work.Ready(ctx); err != nil {
+	if p.heartbeat, err = open(main, cfg.Pooled, 2); err != nil {
 		return nil, err
 	}
-	if err := p.work.KeepsSessions(ctx); err != nil {
+	listen, pooled := main, cfg.Pooled
+	if cfg.ListenURL != "" {
+		listen, pooled = postgres.Address{Setting: "NOFX_DATABASE_LISTEN_URL", URL: cfg.ListenURL}, false
+	}
+	if p.river, err = open(listen, true, 5); err != nil {
 		return nil, err
 	}
-	if p.heartbeat, err = open(cfg.DatabaseURL, cfg.Pooled, 2); err != nil {
-		return nil, err
-	}
-	url, pooled := cmp.Or(cfg.ListenURL, cfg.DatabaseURL), cfg.Pooled && cfg.ListenURL == ""
-	if p.river, err = open(url, pooled, 5); err != nil {
-		return nil, err
-	}
-	if p.listensNot = p.river.Listens(ctx); p.listensNot != nil && !pooled {
+	if p.listensNot = p.river.Listens(ctx); p.listensNot == nil && !pooled {
 		p.river.Close()
-		p.river, err = open(url, true, 5)
+		p.river, err = open(listen, false, 5)
 	}
 	return p, err
 }

@@ -42,7 +42,7 @@ func ParseAllow(entries []string) (Allow, error) {
 	for _, entry := range entries {
 		host, port, err := net.SplitHostPort(strings.TrimSpace(entry))
 		if n, e := strconv.ParseUint(port, 10, 16); err != nil || host == "" || e != nil || n == 0 {
-			return nil, fmt.Errorf("%q is not host:port", entry)
+			return nil, fmt.Errorf("%q is not host:port, for example 127.0.0.1:9000", entry)
 		}
 		allow[place(host, port)] = true
 	}

@@ -1,9 +1,11 @@
 package tool
 
 import (
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"nofx.dev/shared/run"
@@ -14,6 +16,24 @@ type repository struct {
 	url    string
 	scheme string
 	folder string // of file addresses
+}
+
+// gitHost is a host of NOFX_GIT_ALLOW, perhaps with a port.
+var gitHost = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+
+// ParseGitAllow returns the entries of NOFX_GIT_ALLOW without the blanks around them.
+// One that no address could ever match is an error, which does not show it: it may hold
+// a password.
+func ParseGitAllow(entries []string) ([]string, error) {
+	allow := make([]string, len(entries))
+	for i, entry := range entries {
+		allow[i] = strings.TrimSpace(entry)
+		folder, local := strings.CutPrefix(allow[i], "file:")
+		if local && !filepath.IsAbs(folder) || !local && !gitHost.MatchString(allow[i]) {
+			return nil, fmt.Errorf("entry %d is neither a host, for example git.example.com or git.example.com:8443, nor a folder, for example file:/srv/git", i+1)
+		}
+	}
+	return allow, nil
 }
 
 // repository checks an address against NOFX_GIT_ALLOW. An address with a user or

@@ -120,7 +120,7 @@ func failure(class run.FailureClass, format string, args ...any) *Failure {
 // Config is what the administrator decided.
 type Config struct {
 	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
-	GitAllow    []string            // NOFX_GIT_ALLOW: hosts, host:port, file:/folder
+	GitAllow    []string            // NOFX_GIT_ALLOW, as ParseGitAllow returns it
 	Development bool                // code runs without isolation
 	Redactor    *telemetry.Redactor // of results, failures and prompts; nil knows shapes only
 	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
