@@ -134,6 +134,14 @@ GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;
 RESET ROLE;
 SET LOCAL ROLE nofx_system;
 
+-- All tenants, by name, with their live keys: for administrators, who alone may call it.
+CREATE FUNCTION nofx.tenants() RETURNS TABLE (id uuid, slug text, created_at timestamptz, keys bigint, last_used_at timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT t.tenant_id, t.slug, t.created_at, count(k.id) FILTER (WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())), max(k.last_used_at)
+    FROM tenant t LEFT JOIN api_key k ON k.tenant_id = t.tenant_id GROUP BY t.tenant_id ORDER BY t.slug
+$$;
+
 -- The key that a caller presents, before its tenant is known; also notes its use
 -- where the digest is that of its secret: at most once a minute, and not where the
 -- database can only be read. It is the caller who judges the key.

@@ -74,6 +74,14 @@ BEGIN
 END
 $$;
 
+-- The queues that tenants have paused: for administrators, who alone may call it.
+CREATE FUNCTION nofx.queue_pauses() RETURNS TABLE (tenant text, queue text, paused_at timestamptz, paused_by text, reason text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT t.slug, q.queue, q.paused_at, coalesce(subject_name(q.tenant_id, q.paused_by), q.paused_by), coalesce(q.reason, '')
+    FROM queue_pause q JOIN tenant t ON t.tenant_id = q.tenant_id WHERE q.resumed_at IS NULL ORDER BY t.slug, q.queue
+$$;
+
 -- The queues of all tenants with steps that are still to be woken.
 CREATE FUNCTION nofx.resumed_queues() RETURNS TABLE (tenant_id uuid, queue text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp

@@ -79,6 +79,21 @@ func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
 	return list, nil
 }
 
+// TenantPause is a queue that a tenant has paused for itself.
+type TenantPause struct {
+	Tenant   string // its slug
+	Queue    string
+	PausedAt time.Time
+	PausedBy string // the name of a key where there is one
+	Reason   string
+}
+
+// TenantPauses lists what all tenants have paused. It needs an administrator's
+// connection.
+func (db *DB) TenantPauses(ctx context.Context) ([]TenantPause, error) {
+	return across(ctx, db, pgx.RowToStructByPos[TenantPause], "SELECT tenant, queue, paused_at, paused_by, reason FROM nofx.queue_pauses()")
+}
+
 // PauseQueueForAll has workers take nothing more from a queue, whoever's it is; what
 // they run they finish. It notes the actor and a reason. A queue that is paused
 // already stays as it is. An unknown one is fault.NotFound.

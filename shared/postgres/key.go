@@ -35,6 +35,20 @@ func (db *DB) CreateTenant(ctx context.Context, slug string) (tenant uuid.UUID, 
 	return tenant, created, err
 }
 
+// Tenant is a tenant as administrators of the installation see it.
+type Tenant struct {
+	ID         uuid.UUID
+	Slug       string
+	CreatedAt  time.Time
+	Keys       int64      // live API keys
+	LastUsedAt *time.Time // of any of its keys
+}
+
+// Tenants lists all tenants by name. It needs an administrator's connection.
+func (db *DB) Tenants(ctx context.Context) ([]Tenant, error) {
+	return across(ctx, db, pgx.RowToStructByPos[Tenant], "SELECT id, slug, created_at, keys, last_used_at FROM nofx.tenants()")
+}
+
 // APIKey is a key as its tenant's administrators see it: never its secret.
 type APIKey struct {
 	ID         uuid.UUID

@@ -2,10 +2,10 @@
 // enqueues their work in Postgres, and streams what happens. It is configured by
 // its environment alone (config.go) and scales by running more of it.
 //
-//	gateway                      serves
-//	gateway tenant create SLUG   makes a tenant and prints its first key (tenant.go)
-//	gateway queue                lists the queues of the installation and pauses them for all tenants (queue.go)
-//	gateway config               prints the table of its settings
+//	gateway          serves
+//	gateway tenant   lists the tenants, makes one and prints its first key (tenant.go)
+//	gateway queue    lists the queues of the installation and pauses them for all tenants (queue.go)
+//	gateway config   prints the table of its settings
 //
 // SIGTERM drains: readiness fails, load balancers get a moment to see it, streams
 // end and tell their readers where to go on, requests finish. A second SIGTERM
@@ -37,9 +37,29 @@ import (
 // finishTimeout is how long requests may take to finish after SIGTERM.
 const finishTimeout = 20 * time.Second
 
+const usage = `gateway serves the HTTP API of NOFX, until SIGTERM. Its settings are variables of its
+environment.
+
+usage:
+  gateway                     serves
+  gateway tenant list         shows the tenants
+  gateway tenant create SLUG  makes a tenant and prints its first API key
+  gateway queue list          shows queues, what tenants have paused, and workers
+  gateway queue pause QUEUE   keeps all workers from a queue; resume ends that
+  gateway config              prints the settings, their defaults and what they mean,
+                              as a Markdown table
+
+gateway tenant and gateway queue take DATABASE_URL as an administrator's; --help
+after them says more.
+`
+
 func main() {
 	ctx, hurry := process.Signals()
-	if err := command(ctx, hurry, os.Args[1:], os.Environ(), os.Stdout, os.Stderr); err != nil {
+	err := command(ctx, hurry, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	if errors.Is(err, errUsage) {
+		os.Exit(2)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1)
 	}
@@ -56,8 +76,11 @@ func command(ctx, hurry context.Context, args, environ []string, stdout, stderr 
 	case args[0] == "config" && len(args) == 1:
 		_, err := io.WriteString(stdout, settingsTable())
 		return err
+	case asksHelp(args):
+		_, err := io.WriteString(stdout, usage)
+		return err
 	}
-	fmt.Fprint(stderr, "usage: gateway | gateway tenant create SLUG | gateway queue | gateway config\n")
+	fmt.Fprint(stderr, usage)
 	return errUsage
 }
 
@@ -85,8 +108,8 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	if err := blobs.Ping(ctx); err != nil { // it may come; until then what needs it is tried again
-		p.Log.WarnContext(ctx, "storage does not answer", "error", err)
+	if err := blobs.Diagnose(ctx); err != nil { // it may come; until then what needs it is tried again
+		p.Log.WarnContext(ctx, "storage cannot be used", "error", err)
 	}
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
@@ -98,14 +121,14 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	metrics, err := net.Listen("tcp", cfg.MetricsAddr)
+	metrics, err := process.Listen("NOFX_METRICS_ADDR", cfg.MetricsAddr)
 	if err != nil {
-		return fmt.Errorf("NOFX_METRICS_ADDR: %w", err)
+		return err
 	}
-	listener, err := net.Listen("tcp", cfg.HTTPAddr)
+	listener, err := process.Listen("NOFX_HTTP_ADDR", cfg.HTTPAddr)
 	if err != nil {
 		metrics.Close()
-		return fmt.Errorf("NOFX_HTTP_ADDR: %w", err)
+		return err
 	}
 	p.Log.InfoContext(ctx, "serving", "addr", listener.Addr().String(), "metrics_addr", metrics.Addr().String(), "dev_keys", cfg.devKeys())
 
@@ -156,20 +179,20 @@ func drain(ctx, hurry context.Context, api *httpapi.Server, hub *stream.Hub, lis
 // openStore opens the database and what is measured of it. A database that cannot be
 // worked with, or whose role may see every tenant, ends the gateway here.
 func openStore(ctx context.Context, p *process.Process, cfg settings) (*postgres.DB, error) {
+	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL}
 	db, err := postgres.Open(ctx, postgres.Config{
 		URL: cfg.DatabaseURL, MaxConns: cfg.DBConns, Pooled: cfg.Pooled,
 		JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(p.Metrics)},
 	})
 	if err != nil {
-		return nil, err
+		return nil, address.Explain(err)
 	}
-	if err := db.Ready(ctx); err != nil {
-		db.Close()
-		return nil, err
+	if err = db.Ready(ctx); err == nil {
+		err = db.KeepsSessions(ctx)
 	}
-	if err := db.KeepsSessions(ctx); err != nil {
+	if err != nil {
 		db.Close()
-		return nil, err
+		return nil, address.Explain(err)
 	}
 	p.Metrics.ListenerUp.Set(0) // streams are polled
 	p.Metrics.CollectQueue(func(ctx context.Context) (telemetry.QueueStats, error) { return queueStats(ctx, db) })

@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -41,7 +44,7 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-func createTenant(t *testing.T, pg *pgtest.Database, args ...string) (key string, err error) {
+func newTenant(t *testing.T, pg *pgtest.Database, args ...string) (key string, err error) {
 	t.Helper()
 	var out, problems strings.Builder
 	err = command(t.Context(), t.Context(), append([]string{"tenant", "create"}, args...),
@@ -55,31 +58,31 @@ func createTenant(t *testing.T, pg *pgtest.Database, args ...string) (key string
 func TestTenantCreate(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t)
-	first, err := createTenant(t, pg, "acme")
+	first, err := newTenant(t, pg, "acme")
 	if err != nil || !strings.HasPrefix(first, "nofx_dev_") {
 		t.Fatalf("tenant create acme = %q, %v, want a key", first, err)
 	}
-	if again, err := createTenant(t, pg, "acme"); err == nil || again != "" || !strings.Contains(err.Error(), "--key") {
+	if again, err := newTenant(t, pg, "acme"); err == nil || again != "" || !strings.Contains(err.Error(), "--key") {
 		t.Errorf("tenant create acme again = %q, %v, want an error that names --key", again, err)
 	}
-	further, err := createTenant(t, pg, "acme", "--key", "--name", "second")
+	further, err := newTenant(t, pg, "acme", "--key", "--name", "second")
 	if err != nil || further == first {
 		t.Errorf("tenant create acme --key = %q, %v, want another key", further, err)
 	}
 	for range 2 { // for who lost theirs, without a name
-		if third, err := createTenant(t, pg, "acme", "--key"); err != nil || third == "" {
+		if third, err := newTenant(t, pg, "acme", "--key"); err != nil || third == "" {
 			t.Errorf("tenant create acme --key = %q, %v, want another key", third, err)
 		}
 	}
-	if taken, err := createTenant(t, pg, "acme", "--key", "--name", "second"); err == nil || !strings.Contains(err.Error(), `"second"`) {
+	if taken, err := newTenant(t, pg, "acme", "--key", "--name", "second"); err == nil || !strings.Contains(err.Error(), `"second"`) || strings.Contains(err.Error(), "SQLSTATE") {
 		t.Errorf("tenant create acme --key --name second again = %q, %v, want an error that names it", taken, err)
 	}
 	var tenants, keys int
 	if err := pg.Admin.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM nofx.tenant), (SELECT count(*) FROM nofx.api_key WHERE role = 'admin')").Scan(&tenants, &keys); err != nil || tenants != 1 || keys != 4 {
 		t.Errorf("%d tenants with %d keys (%v), want 1 with 4", tenants, keys, err)
 	}
-	for _, args := range [][]string{{"Acme"}, {""}, {"-x"}, {"a b"}, {"acme", "x"}, {"acme", "--bogus"}} {
-		if key, err := createTenant(t, pg, args...); err == nil || key != "" {
+	for _, args := range [][]string{{"Acme"}, {""}, {"-x"}, {"a b"}, {"acme", "x"}, {"acme", "--bogus"}, {"new", "--name", strings.Repeat("x", 201)}} {
+		if key, err := newTenant(t, pg, args...); err == nil || key != "" {
 			t.Errorf("tenant create %v = %q, %v, want an error", args, key, err)
 		}
 	}
@@ -128,7 +131,7 @@ func (o *output) line(t *testing.T, message string) (line map[string]any) {
 func TestServe(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t)
-	key, err := createTenant(t, pg, "acme")
+	key, err := newTenant(t, pg, "acme")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,6 +238,79 @@ func TestRefusesPower(t *testing.T) {
 	pg := pgtest.New(t)
 	if got := start(t, "DATABASE_URL="+pg.AdminURL); !strings.Contains(got, "row level security") {
 		t.Errorf("serve as an administrator = %s, want a refusal", got)
+	}
+}
+
+// What is set up wrongly is said in words, with the setting that is to be changed.
+func TestRefusesInWords(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t)
+	empty := pgtest.URL(pgtest.Create(t, false))
+	app, err := url.Parse(pg.AppURL)
+	if err != nil || app.Scheme == "" {
+		t.Skip("DATABASE_URL is no URL")
+	}
+	password, _ := app.User.Password()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	absent := *app
+	absent.Path = "/absent"
+	for want, environ := range map[string][]string{
+		"DATABASE_URL: the database nofx_test_":                      {"DATABASE_URL=" + pgtest.As(t, empty, "nofx_app", password)},
+		"DATABASE_URL: there is no database absent at":               {"DATABASE_URL=" + absent.String()},
+		"refuses role nofx_app with this password; set its password": {"DATABASE_URL=" + pgtest.As(t, pg.AppURL, "nofx_app", "guessed")},
+		"refuses role somebody with this password; check both":       {"DATABASE_URL=" + pgtest.As(t, pg.AppURL, "somebody", "guessed")},
+		"DATABASE_URL: nothing answers at 127.0.0.1:1;":              {"DATABASE_URL=postgres://nofx_app:guessed@127.0.0.1:1/nofx"},
+		"DATABASE_URL is not the address of a database, for example": {"DATABASE_URL=guessed"},
+		"NOFX_METRICS_ADDR is not an address to listen on":           {"DATABASE_URL=" + pg.AppURL, "NOFX_METRICS_ADDR=9464"},
+		"NOFX_HTTP_ADDR: another process listens on 127.0.0.1:":      {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=" + taken.Addr().String()},
+		"NOFX_HTTP_ADDR and NOFX_METRICS_ADDR name one port":         {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=:9464", "NOFX_METRICS_ADDR=127.0.0.1:9464"},
+	} {
+		got := start(t, environ...)
+		if !strings.Contains(got, want) || strings.Contains(got, "SQLSTATE") || strings.Contains(got, "guessed") || strings.Contains(got, "\n") {
+			t.Errorf("serve with %q = %s, want one line with %q", environ, got, want)
+		}
+	}
+}
+
+// Administrators' commands say in words what is wrong, too.
+func TestAdminRefusesInWords(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t)
+	empty := pgtest.URL(pgtest.Create(t, false))
+	for _, tt := range []struct{ url, command, want string }{
+		{pg.AppURL, "tenant create beta", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
+		{pg.AppURL, "tenant list", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
+		{pg.AppURL, "queue list", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
+		{empty, "tenant create beta", "is not migrated"},
+		{empty, "tenant list", "is not migrated"},
+		{empty, "queue list", "is not migrated"},
+		{"postgres://postgres:guessed@127.0.0.1:1/nofx", "tenant list", "DATABASE_URL: nothing answers at 127.0.0.1:1;"},
+		{"", "tenant list", "DATABASE_URL is empty; for example postgres://ADMINISTRATOR:"},
+		{pg.AdminURL, "queue pause none", "there is no queue \"none\"; `gateway queue list` shows them"},
+	} {
+		err := command(t.Context(), t.Context(), strings.Fields(tt.command), []string{"DATABASE_URL=" + tt.url}, io.Discard, io.Discard)
+		if got := fmt.Sprint(err); !strings.Contains(got, tt.want) || strings.Contains(got, "SQLSTATE") || strings.Contains(got, "guessed") || strings.Contains(got, "\n") {
+			t.Errorf("gateway %s = %s, want one line with %q", tt.command, got, tt.want)
+		}
+	}
+}
+
+// Who asks for help gets it, as the answer and not as an error.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"--help", "-h", "help", "tenant --help", "tenant create --help", "tenant create acme --help", "queue -h", "queue pause step --help", "config --help"} {
+		var out, problems strings.Builder
+		if err := command(t.Context(), t.Context(), strings.Fields(line), nil, &out, &problems); err != nil || problems.Len() > 0 || !strings.Contains(out.String(), "usage:") {
+			t.Errorf("gateway %s = %v, %q and %q, want the usage as its answer", line, err, out.String(), problems.String())
+		}
+	}
+	var out, problems strings.Builder
+	if err := command(t.Context(), t.Context(), []string{"bogus"}, nil, &out, &problems); !errors.Is(err, errUsage) || out.Len() > 0 || !strings.Contains(problems.String(), "usage:") {
+		t.Errorf("gateway bogus = %v, %q and %q, want the usage as an error", err, out.String(), problems.String())
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -9,17 +10,21 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
-	"nofx.dev/shared/config"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 )
 
-const queueUsage = `usage: gateway queue list | pause QUEUE [--reason TEXT] | resume QUEUE
+const queueUsage = `usage: gateway queue list
+       gateway queue pause QUEUE [--reason TEXT]
+       gateway queue resume QUEUE
 
-Shows the queues and the workers of the installation, pauses a queue for all tenants,
-and resumes it. Steps that run go on to their end; a pause takes effect within some
-seconds. DATABASE_URL is an administrator's. A tenant pauses a queue for itself with
-` + "`nofx queue pause`" + `, and that stays when the installation's pause ends.
+Shows the queues of the installation, what tenants have paused, and the workers; pauses
+a queue for all tenants, and resumes it. Steps that run go on to their end; a pause
+takes effect within some seconds. DATABASE_URL is an administrator's. A tenant pauses a
+queue for itself with ` + "`nofx queue pause`" + `, and that stays when the installation's
+pause ends.
 
   --reason TEXT  why, shown by list
 `
@@ -27,44 +32,42 @@ seconds. DATABASE_URL is an administrator's. A tenant pauses a queue for itself 
 // queue runs `gateway queue`.
 func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("gateway queue", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, queueUsage) }
 	reason := flags.String("reason", "", "")
 	verb, names := "", 0
-	if len(args) > 0 {
-		verb, args = args[0], args[1:]
+	rest := args
+	if len(rest) > 0 {
+		verb, rest = rest[0], rest[1:]
 	}
 	var name string
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		name, names, args = args[0], 1, args[1:]
+	if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+		name, names, rest = rest[0], 1, rest[1:]
 	}
-	if err := flags.Parse(args); err != nil {
-		return errUsage
+	if asksHelp(args) {
+		rest = args
+	}
+	if done, err := parse(flags, queueUsage, rest, stdout, stderr); done {
+		return err
 	}
 	if flags.NArg() > 0 || !(verb == "list" && names == 0 || (verb == "pause" || verb == "resume") && names == 1) || *reason != "" && verb != "pause" {
 		flags.Usage()
 		return errUsage
 	}
-	cfg, _, err := config.Load[adminSettings](environ)
-	if err != nil {
-		return err
-	}
-	db, err := postgres.Open(ctx, postgres.Config{URL: cfg.DatabaseURL, Pooled: cfg.Pooled, MaxConns: 1})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	ctx = postgres.WithActor(ctx, account())
-	switch verb {
-	case "pause":
-		err = db.PauseQueueForAll(ctx, name, *reason)
-	case "resume":
-		err = db.ResumeQueueForAll(ctx, name)
-	}
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", name, err)
-	}
-	return printQueues(ctx, db, stdout)
+	return administer(ctx, environ, func(ctx context.Context, _ adminSettings, db *postgres.DB) (err error) {
+		ctx = postgres.WithActor(ctx, account())
+		switch verb {
+		case "pause":
+			err = db.PauseQueueForAll(ctx, name, *reason)
+		case "resume":
+			err = db.ResumeQueueForAll(ctx, name)
+		}
+		if errors.Is(err, fault.NotFound) {
+			return fmt.Errorf("there is no queue %q; `gateway queue list` shows them", name)
+		}
+		if err != nil {
+			return err
+		}
+		return printQueues(ctx, db, stdout)
+	})
 }
 
 // account is whom a pause is noted for: the user of this machine.
@@ -76,13 +79,18 @@ func account() string {
 	return u.Username
 }
 
-// printQueues writes what waits in each queue, whoever's it is, and the workers.
+// printQueues writes what waits in each queue, whoever's it is, what tenants have
+// paused, and the workers.
 func printQueues(ctx context.Context, db *postgres.DB, out io.Writer) error {
 	queues, err := db.Queues(ctx)
 	if err != nil {
 		return err
 	}
 	depths, err := db.QueueDepths(ctx)
+	if err != nil {
+		return err
+	}
+	pauses, err := db.TenantPauses(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,16 +116,44 @@ func printQueues(ctx context.Context, db *postgres.DB, out io.Writer) error {
 		}
 		paused := "-"
 		if q.PausedAt != nil {
-			paused = strings.TrimSuffix(fmt.Sprintf("since %s by %s: %s", q.PausedAt.UTC().Format(time.RFC3339), q.PausedBy, q.Reason), ": ")
+			paused = pause(*q.PausedAt, q.PausedBy, q.Reason)
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%d\t%s\n", q.Name, q.Workers, running, ready, oldest.Truncate(time.Second), later, paused)
 	}
+	if len(pauses) > 0 {
+		fmt.Fprintln(w, "\nTENANT\tQUEUE\tPAUSED BY THE TENANT")
+	}
+	for _, p := range pauses {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", p.Tenant, p.Queue, pause(p.PausedAt, p.PausedBy, p.Reason))
+	}
 	if len(workers) > 0 {
-		fmt.Fprintln(w, "\nWORKER\tHOST\tPID\tSLOTS\tQUEUES\tTIER\tSEEN\tVERSION")
+		fmt.Fprintln(w, "\nWORKER\tSTATUS\tHOST\tPID\tSLOTS\tQUEUES\tTIER\tSEEN\tVERSION")
 	}
 	for _, p := range workers {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d/%d\t%s\t%d\t%s ago\t%s\n", p.ID, p.Host, p.PID, p.SlotsUsed, p.SlotsMax,
+		status := "serving"
+		switch {
+		case p.Silent():
+			status = "silent"
+		case p.Draining:
+			status = "draining"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d/%d\t%s\t%d\t%s ago\t%s\n", p.ID, status, p.Host, p.PID, p.SlotsUsed, p.SlotsMax,
 			strings.Join(p.Queues, ","), p.SandboxTier, p.Silence.Truncate(time.Second), p.Version)
 	}
 	return w.Flush()
+}
+
+// pause is since when a queue is paused, by whom and why. A reason may be a tenant's
+// text.
+func pause(at time.Time, by, reason string) string {
+	text := fmt.Sprintf("since %s by %s", at.UTC().Format(time.RFC3339), by)
+	if reason != "" {
+		text += ": " + reason
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '·'
+		}
+		return r
+	}, text)
 }

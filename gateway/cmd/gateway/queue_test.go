@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
 )
@@ -16,6 +18,14 @@ func TestQueueCommand(t *testing.T) {
 	if _, err := pg.Open(t, postgres.Config{}).BeatWorker(t.Context(), postgres.WorkerInfo{ID: "h/1", PID: 42, Host: "h", Version: "v1", Queues: []string{"step"}, SlotsMax: 4}); err != nil {
 		t.Fatal(err)
 	}
+	const tenant = "00000000-0000-7000-8000-000000000001"
+	if _, err := pg.Admin.Exec(t.Context(), "INSERT INTO nofx.tenant (tenant_id, slug) VALUES ($1, 'acme')", tenant); err != nil {
+		t.Fatal(err)
+	}
+	ctx := postgres.WithActor(t.Context(), "somebody")
+	if err := pg.Open(t, postgres.Config{}).PauseQueue(ctx, uuid.MustParse(tenant), "step", "own \x1bmigration"); err != nil {
+		t.Fatal(err)
+	}
 	do := func(url string, args ...string) (string, error) {
 		var out, problems strings.Builder
 		err := command(t.Context(), t.Context(), append([]string{"queue"}, args...), []string{"DATABASE_URL=" + url}, &out, &problems)
@@ -26,10 +36,10 @@ func TestQueueCommand(t *testing.T) {
 		want []string
 		not  string
 	}{
-		{[]string{"list"}, []string{"review  0", "step    1", "h/1", "42", "0/4"}, "since"},
+		{[]string{"list"}, []string{"review  0", "step    1", "h/1     serving", "42", "0/4", "acme    step   since 2", " by somebody: own ·migration\n"}, "\x1b"},
 		{[]string{"pause", "step", "--reason", "moving house"}, []string{"since ", " by ", ": moving house"}, "another"},
 		{[]string{"pause", "step", "--reason", "another"}, []string{": moving house"}, "another"},
-		{[]string{"resume", "step"}, []string{"step    1"}, "since"},
+		{[]string{"resume", "step"}, []string{"step    1", "acme    step   since 2"}, ": moving house"},
 	} {
 		out, err := do(pg.AdminURL, step.args...)
 		for _, want := range step.want {
@@ -45,5 +55,26 @@ func TestQueueCommand(t *testing.T) {
 		if out, err := do(pg.AdminURL, args...); err == nil || out != "" {
 			t.Errorf("gateway queue %v = %q, %v, want an error", args, out, err)
 		}
+	}
+}
+
+// Whoever holds the database sees which tenants there are.
+func TestTenantList(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t)
+	if _, err := newTenant(t, pg, "acme"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newTenant(t, pg, "acme", "--key"); err != nil {
+		t.Fatal(err)
+	}
+	pg.Tenant(t)
+	var out strings.Builder
+	if err := command(t.Context(), t.Context(), []string{"tenant", "list"}, []string{"DATABASE_URL=" + pg.AdminURL}, &out, &out); err != nil {
+		t.Fatalf("gateway tenant list = %v, want nil", err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[1], "acme ") || !strings.Contains(lines[1], "Z  2 ") || !strings.HasPrefix(lines[2], "t-") || !strings.Contains(lines[2], "Z  0 ") {
+		t.Errorf("gateway tenant list:\n%swant acme with 2 keys and another with none", &out)
 	}
 }

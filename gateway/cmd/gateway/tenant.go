@@ -2,72 +2,79 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
 
 	"nofx.dev/gateway/internal/httpapi"
-	"nofx.dev/shared/config"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 )
 
-const tenantUsage = `usage: gateway tenant create SLUG [--key] [--name NAME]
+const tenantUsage = `usage: gateway tenant list
+       gateway tenant create SLUG [--key] [--name NAME]
 
-Makes a tenant with its project "default" and prints one API key of role admin, the
-only time it is shown. DATABASE_URL is an administrator's, since the role of the
-gateway may not make tenants.
+Lists the tenants, or makes one with its project "default" and prints an API key of
+role admin, the only time it is shown. DATABASE_URL is an administrator's, since the
+role of the gateway may not make tenants.
 
   --key        the tenant exists: give it a further admin key, for who lost theirs
   --name NAME  name of the key, which no live key of the tenant has; by default
                "admin", or with --key "admin-" and the end of the key's id
 `
 
-// adminSettings are what `gateway tenant` and `gateway queue` read from their
-// environment.
-type adminSettings struct {
-	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" doc:"database, as an administrator"`
-	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler"`
-	Env         string `env:"NOFX_ENV" envDefault:"production" doc:"keys are of env dev with development, else live"`
-}
+// keyNameMost is how many characters the name of a key has at the most.
+const keyNameMost = 200
 
-var errUsage = errors.New("see the usage above")
-
-// tenant runs `gateway tenant create`. A tenant that exists is an error unless a
-// further key was asked for, so that a repeated command never hands out power by
-// accident.
+// tenant runs `gateway tenant`.
 func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	if len(args) < 2 || args[0] != "create" {
-		fmt.Fprint(stderr, tenantUsage)
-		return errUsage
-	}
-	slug := args[1]
-	flags := flag.NewFlagSet("gateway tenant create", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, tenantUsage) }
+	flags := flag.NewFlagSet("gateway tenant", flag.ContinueOnError)
 	further := flags.Bool("key", false, "")
 	name := flags.String("name", "", "")
-	if err := flags.Parse(args[2:]); err != nil || flags.NArg() > 0 {
+	verb, slug := "", ""
+	rest := args
+	if len(rest) > 0 {
+		verb, rest = rest[0], rest[1:]
+	}
+	if verb == "create" && len(rest) > 0 && rest[0] != "" && rest[0][0] != '-' {
+		slug, rest = rest[0], rest[1:]
+	}
+	if asksHelp(args) {
+		rest = args
+	}
+	if done, err := parse(flags, tenantUsage, rest, stdout, stderr); done {
+		return err
+	}
+	switch {
+	case verb == "list" && flags.NFlag() == 0 && flags.NArg() == 0:
+		return administer(ctx, environ, func(ctx context.Context, _ adminSettings, db *postgres.DB) error {
+			return printTenants(ctx, db, stdout)
+		})
+	case verb != "create" || slug == "" || flags.NArg() > 0:
+		flags.Usage()
 		return errUsage
-	}
-	if !httpapi.ValidSlug(slug) {
+	case !httpapi.ValidSlug(slug):
 		return fmt.Errorf("%q is no slug: lower-case letters, digits and dashes, at most 63", slug)
+	case utf8.RuneCountInString(*name) > keyNameMost:
+		return fmt.Errorf("--name is the name of a key, of at most %d characters", keyNameMost)
 	}
-	cfg, _, err := config.Load[adminSettings](environ)
-	if err != nil {
-		return err
-	}
-	db, err := postgres.Open(ctx, postgres.Config{URL: cfg.DatabaseURL, Pooled: cfg.Pooled, MaxConns: 1})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	ctx = postgres.WithActor(ctx, "gateway tenant create")
+	return administer(ctx, environ, func(ctx context.Context, cfg adminSettings, db *postgres.DB) error {
+		return createTenant(postgres.WithActor(ctx, "gateway tenant create"), cfg, db, slug, *name, *further, stdout)
+	})
+}
+
+// createTenant makes a tenant and prints its key. A tenant that exists is an error
+// unless a further key was asked for, so that a repeated command never hands out power
+// by accident.
+func createTenant(ctx context.Context, cfg adminSettings, db *postgres.DB, slug, name string, further bool, out io.Writer) error {
 	id, created, err := db.CreateTenant(ctx, slug)
 	if err != nil {
-		return fmt.Errorf("tenant %s: %w", slug, err)
+		return err
 	}
-	if !created && !*further {
+	if !created && !further {
 		return fmt.Errorf("tenant %s exists; --key gives it a further admin key", slug)
 	}
 	env := httpapi.LiveKey
@@ -75,18 +82,36 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 		env = httpapi.DevKey
 	}
 	token := httpapi.NewToken(env)
-	if *name == "" {
-		*name = "admin"
+	if name == "" {
+		name = "admin"
 		if !created {
-			*name += "-" + token.Prefix[len(token.Prefix)-6:]
+			name += "-" + token.Prefix[len(token.Prefix)-6:]
 		}
 	}
 	err = db.CreateAPIKey(ctx, id, postgres.APIKey{
-		ID: token.ID, Name: *name, Prefix: token.Prefix, Role: "admin", CreatedBy: "gateway tenant create",
+		ID: token.ID, Name: name, Prefix: token.Prefix, Role: "admin", CreatedBy: "gateway tenant create",
 	}, token.SHA256[:])
 	if err != nil {
-		return fmt.Errorf("key of tenant %s (it exists now: repeat with --key): %w", slug, err)
+		return err
 	}
-	_, err = fmt.Fprintln(stdout, token.Text)
+	_, err = fmt.Fprintln(out, token.Text)
 	return err
+}
+
+// printTenants writes all tenants.
+func printTenants(ctx context.Context, db *postgres.DB, out io.Writer) error {
+	tenants, err := db.Tenants(ctx)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "TENANT\tID\tCREATED\tLIVE KEYS\tLAST USED")
+	for _, t := range tenants {
+		used := "-"
+		if t.LastUsedAt != nil {
+			used = t.LastUsedAt.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", t.Slug, run.TenantID.Format(t.ID), t.CreatedAt.UTC().Format(time.RFC3339), t.Keys, used)
+	}
+	return w.Flush()
 }

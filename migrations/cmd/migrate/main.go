@@ -4,25 +4,35 @@ package main
 
 import (
 	"context"
-	"flag"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"nofx.dev/migrations"
 )
 
+const usage = `migrate brings the database to the version of this release: its schema, the roles that
+the processes use, and the state machine. It prints what it applied, and may be run at
+any time, by several at once.
+
+usage:
+  DATABASE_URL=postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE migrate
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "Usage: DATABASE_URL=postgres://ADMIN@HOST/DATABASE migrate\n\nBrings the database to the version of this release.")
-	}
-	flag.Parse()
-	if flag.NArg() > 0 {
-		flag.Usage()
+	switch strings.Join(os.Args[1:], " ") {
+	case "":
+	case "-h", "-help", "--help", "help":
+		fmt.Print(usage)
+		return
+	default:
+		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
 	if err := run(ctx, os.Getenv, os.Stdout); err != nil {
@@ -32,16 +42,16 @@ func main() {
 }
 
 func run(ctx context.Context, getenv func(string) string, out io.Writer) error {
-	url := getenv("DATABASE_URL")
-	if url == "" {
-		return fmt.Errorf("DATABASE_URL is not set; it names the database as an administrator")
+	address := migrations.Address{Setting: "DATABASE_URL", URL: getenv("DATABASE_URL"), Admin: true}
+	if address.URL == "" {
+		return errors.New("DATABASE_URL is not set; it names the database as an administrator, for example postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE")
 	}
-	applied, err := migrations.Up(ctx, url)
+	applied, err := migrations.Up(ctx, address.URL)
 	for _, name := range applied {
 		fmt.Fprintln(out, "applied", name)
 	}
 	if err == nil && len(applied) == 0 {
 		fmt.Fprintln(out, "up to date")
 	}
-	return err
+	return address.Explain(err)
 }

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+
+	"nofx.dev/shared/config"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+)
+
+// adminSettings are what `gateway tenant` and `gateway queue` read from their
+// environment.
+type adminSettings struct {
+	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE" doc:"database, as an administrator"`
+	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler"`
+	Env         string `env:"NOFX_ENV" envDefault:"production" want:"development|production" doc:"keys are of env dev with development, else live"`
+}
+
+// errUsage ends a command that was not understood, once its usage was shown.
+var errUsage = errors.New("see the usage above")
+
+// administer runs do on the database that environ names, as an administrator. The
+// error is in words.
+func administer(ctx context.Context, environ []string, do func(context.Context, adminSettings, *postgres.DB) error) error {
+	cfg, _, err := config.Load[adminSettings](environ)
+	if err != nil {
+		return err
+	}
+	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL, Admin: true}
+	db, err := postgres.Open(ctx, postgres.Config{URL: cfg.DatabaseURL, Pooled: cfg.Pooled, MaxConns: 1})
+	if err != nil {
+		return address.Explain(err)
+	}
+	defer db.Close()
+	err = do(ctx, cfg, db)
+	if explained := address.Explain(err); explained != err {
+		return explained
+	}
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return errors.New(e.Detail) // the cause is a driver's
+	}
+	return err
+}
+
+// parse reads args with flags, which has usage. done is that nothing else is to be
+// done: the usage was asked for, or shown with an error.
+func parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) (done bool, err error) {
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	if asksHelp(args) {
+		_, err := io.WriteString(stdout, usage)
+		return true, err
+	}
+	if err := flags.Parse(args); err != nil {
+		return true, errUsage
+	}
+	return false, nil
+}
+
+// asksHelp reports whether args ask what a command does.
+func asksHelp(args []string) bool {
+	return len(args) > 0 && args[0] == "help" ||
+		slices.Contains(args, "-h") || slices.Contains(args, "-help") || slices.Contains(args, "--help")
+}
