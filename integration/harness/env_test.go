@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -132,5 +133,32 @@ func TestCompileCounts(t *testing.T) {
 	err := compile(t.Context(), cmd, func(string) {})
 	if err == nil || !strings.Contains(err.Error(), "undefined: x") || strings.Contains(err.Error(), "downloading") {
 		t.Errorf("compile() = %v, want what the compiler said and nothing else", err)
+	}
+}
+
+// A stack keeps what the user set, unless it must choose that itself, which it says.
+func TestEnvironmentOfAUser(t *testing.T) { // not parallel: it sets variables
+	s := &Stack{Dir: "/data", DatabaseURL: "postgres://own", S3: S3{Endpoint: "http://own"}}
+	if got := s.workerEnvironment("worker-1", "127.0.0.1:1", nil)["NOFX_WORKSPACE_DIR"]; got != "/data/work/worker-1" {
+		t.Errorf("NOFX_WORKSPACE_DIR by default = %q, want one of the stack's folder", got)
+	}
+	set := map[string]string{
+		"NOFX_WORKSPACE_DIR": "/mine", "NOFX_DRAIN_GRACE": "1m", "NOFX_STEP_ENV": "CI=true", "NOFX_ENV": "production",
+		"NOFX_S3_ENDPOINT": "http://mine", "NOFX_METRICS_ADDR": ":1", "NOFX_S3_SECRET_KEY_FILE": "/secret", "DATABASE_URL": "postgres://server",
+	}
+	for name, value := range set {
+		t.Setenv(name, value)
+	}
+	env := s.workerEnvironment("worker-1", "127.0.0.1:1", map[string]string{"NOFX_DRAIN_GRACE": "2s"})
+	for name, want := range map[string]string{
+		"NOFX_WORKSPACE_DIR": "/mine", "NOFX_DRAIN_GRACE": "2s", "NOFX_STEP_ENV": "CI=true", "NOFX_ENV": "production",
+		"NOFX_S3_ENDPOINT": "http://own", "NOFX_METRICS_ADDR": "127.0.0.1:1", "NOFX_S3_SECRET_KEY_FILE": "", "DATABASE_URL": "postgres://own",
+	} {
+		if env[name] != want {
+			t.Errorf("%s=%s of the user becomes %q, want %q", name, set[name], env[name], want)
+		}
+	}
+	if got, want := fmt.Sprint(s.unheeded(os.Environ())), "[NOFX_METRICS_ADDR NOFX_S3_ENDPOINT NOFX_S3_SECRET_KEY_FILE]"; got != want {
+		t.Errorf("unheeded() = %s, want %s", got, want)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,7 +39,7 @@ type Config struct {
 	// Workers is how many there are at first; see also [Stack.AddWorker].
 	Workers int
 	// Env goes to every process, GatewayEnv and WorkerEnv to those; they win
-	// over what the harness sets.
+	// over what the harness sets and over our own environment.
 	Env, GatewayEnv, WorkerEnv map[string]string
 	// EnvFile is written when all is ready and again when a process has another
 	// pid, if it is not empty. See [writeEnvFile].
@@ -108,6 +109,9 @@ func Up(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err := s.store(ctx); err != nil {
 		return nil, err
 	}
+	if names := s.unheeded(os.Environ()); len(names) > 0 && cfg.Warn != nil {
+		cfg.Warn("stack", "not used, since a stack chooses these itself: "+strings.Join(names, ", "))
+	}
 	if err := s.startGateway(ctx); err != nil {
 		return nil, err
 	}
@@ -155,23 +159,42 @@ func (s *Stack) store(ctx context.Context) error {
 
 // environment is that of a process, the later maps winning: defaults, which our
 // own environment may change, what every process is told, and what this one is.
+// Of that our own environment changes nothing: see [Stack.unheeded].
 func (s *Stack) environment(defaults map[string]string, told ...map[string]string) map[string]string {
 	env := map[string]string{"NOFX_ENV": "development"}
 	maps.Copy(env, defaults)
 	maps.Copy(env, inherited(os.Environ()))
 	for _, m := range append([]map[string]string{s.stores(), s.cfg.Env}, told...) {
-		maps.Copy(env, m)
+		for name, value := range m {
+			delete(env, name+"_FILE") // else there would be two
+			env[name] = value
+		}
 	}
 	return env
+}
+
+// unheeded are the variables of an environment that say what a stack chooses itself:
+// where its processes listen and where their data is. DATABASE_URL is the server's.
+func (s *Stack) unheeded(environ []string) (names []string) {
+	chosen := s.stores()
+	for _, name := range []string{"NOFX_HTTP_ADDR", "NOFX_METRICS_ADDR", "NOFX_PUBLIC_URL"} {
+		chosen[name] = ""
+	}
+	delete(chosen, "DATABASE_URL")
+	for name, value := range inherited(environ) {
+		if _, ok := chosen[strings.TrimSuffix(name, "_FILE")]; ok && value != chosen[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 var (
 	// No load balancer has to notice that the gateway ends.
 	gatewayDefaults = map[string]string{"NOFX_DRAIN_DELAY": "0s"}
 	// A person waits for the end, and steps find the tools of this machine.
-	workerDefaults = map[string]string{
-		"NOFX_SANDBOX_MIN_TIER": "1", "NOFX_DRAIN_GRACE": "5s", "NOFX_STEP_ENV": "PATH=" + os.Getenv("PATH"),
-	}
+	workerDefaults = map[string]string{"NOFX_DRAIN_GRACE": "5s", "NOFX_STEP_ENV": "PATH=" + os.Getenv("PATH")}
 )
 
 // stores are where data is, as a process is told.
@@ -210,12 +233,16 @@ func (s *Stack) startWorker(extra map[string]string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := s.environment(workerDefaults, map[string]string{
-		"NOFX_METRICS_ADDR": metrics, "NOFX_WORKSPACE_DIR": filepath.Join(s.Dir, "work", name),
-	}, s.cfg.WorkerEnv, extra)
+	env := s.workerEnvironment(name, metrics, extra)
 	w := s.start(name, s.cfg.Binaries.Worker, env, metrics, "http://"+metrics+"/readyz")
 	s.workers = append(s.workers, w)
 	return w, nil
+}
+
+func (s *Stack) workerEnvironment(name, metrics string, extra map[string]string) map[string]string {
+	defaults := map[string]string{"NOFX_WORKSPACE_DIR": filepath.Join(s.Dir, "work", name)}
+	maps.Copy(defaults, workerDefaults)
+	return s.environment(defaults, map[string]string{"NOFX_METRICS_ADDR": metrics}, s.cfg.WorkerEnv, extra)
 }
 
 func (s *Stack) start(name, program string, env map[string]string, metrics, ready string) *Process {

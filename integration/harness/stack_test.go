@@ -111,7 +111,7 @@ func TestStack(t *testing.T) {
 	for name, want := range map[string]string{
 		"NOFX_URL": s.URL, "NOFX_API_KEY": s.APIKey, "DATABASE_URL": s.DatabaseURL, "NOFX_ADMIN_DATABASE_URL": s.AdminURL,
 		"NOFX_WORKER_PIDS": pids, "NOFX_GATEWAY_PID": strconv.Itoa(s.Gateway.PID()), "NOFX_DATA_DIR": dir,
-		"NOFX_S3_ENDPOINT": s.S3.Endpoint, "NOFX_S3_BUCKET": "nofx", "NOFX_ENV": "development", "NOFX_SANDBOX_MIN_TIER": "1",
+		"NOFX_S3_ENDPOINT": s.S3.Endpoint, "NOFX_S3_BUCKET": "nofx", "NOFX_ENV": "development",
 	} {
 		if vars[name] != want {
 			t.Errorf("%s in the environment file = %q, want %q", name, vars[name], want)

@@ -62,7 +62,7 @@ func runPlan(ctx context.Context, o options, t *terminal) (err error) {
 	defer servers.Stop()
 	stack, err := harness.Up(ctx, harness.Config{
 		Servers: servers, Binaries: binaries, Dir: filepath.Join(dir, "stack"), Workers: o.workers, Progress: t.progress, Warn: t.warn,
-		WorkerEnv: map[string]string{"NOFX_GIT_ALLOW": "file:" + root, "NOFX_STEP_ENV": env},
+		WorkerEnv: map[string]string{"NOFX_GIT_ALLOW": allow(root), "NOFX_STEP_ENV": env},
 	})
 	if err != nil {
 		return err
@@ -114,8 +114,8 @@ func here(raw []byte, root string) ([]byte, error) {
 }
 
 // stepEnvironment is what plans may let into their steps, as NOFX_STEP_ENV wants
-// it: what the go command needs, a folder for tools that steps install, and
-// where their databases and caches are.
+// it: what the go command needs, a folder for tools that steps install, where their
+// databases and caches are, and what the user has set, which wins.
 func stepEnvironment(ctx context.Context) (string, error) {
 	env, err := goEnvironment(ctx)
 	if err != nil {
@@ -134,7 +134,7 @@ func stepEnvironment(ctx context.Context) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		lines = append(lines, name+"="+env[name])
 	}
-	return strings.Join(lines, "\n"), nil
+	return strings.Join(append(lines, os.Getenv("NOFX_STEP_ENV")), "\n"), nil
 }
 
 // verdict is what a gate of the run came to, or a step that failed.

@@ -41,9 +41,13 @@ func TestHere(t *testing.T) {
 
 func TestStepEnvironment(t *testing.T) {
 	t.Setenv("GOVULNDB", "file:///db")
+	t.Setenv("NOFX_STEP_ENV", "GOPROXY=mine")
 	env, err := stepEnvironment(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.HasSuffix(env, "\nGOPROXY=mine") {
+		t.Errorf("stepEnvironment() = %q, want what the user has set at its end", env)
 	}
 	for _, want := range []string{"GOBIN=/", "GOMODCACHE=/", "GOVULNDB=file:///db\n", "PATH="} {
 		if !strings.Contains("\n"+env+"\n", "\n"+want) {

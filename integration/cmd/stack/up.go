@@ -81,13 +81,18 @@ func start(ctx context.Context, o options, t *terminal) (*harness.Servers, *harn
 	}
 	env := map[string]string{}
 	if root, err := repository(ctx); err == nil {
-		env["NOFX_GIT_ALLOW"] = strings.TrimPrefix(os.Getenv("NOFX_GIT_ALLOW")+",file:"+root, ",")
+		env["NOFX_GIT_ALLOW"] = allow(root)
 	}
 	stack, err := harness.Up(ctx, harness.Config{
 		Servers: servers, Binaries: binaries, Dir: o.data, Keep: true, Workers: o.workers,
 		WorkerEnv: env, EnvFile: o.envFile, Progress: t.progress, Warn: t.warn,
 	})
 	return servers, stack, err
+}
+
+// allow is what the user lets plans read, and the repository root.
+func allow(root string) string {
+	return strings.TrimPrefix(os.Getenv("NOFX_GIT_ALLOW")+",file:"+root, ",")
 }
 
 // repository is the root of the checkout we were started in.
