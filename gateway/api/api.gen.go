@@ -364,12 +364,15 @@ func (e ProblemCode) Valid() bool {
 
 // Defines values for ReadinessStatus.
 const (
-	ReadinessStatusReady ReadinessStatus = "ready"
+	ReadinessStatusNotReady ReadinessStatus = "not_ready"
+	ReadinessStatusReady    ReadinessStatus = "ready"
 )
 
 // Valid indicates whether the value is a known member of the ReadinessStatus enum.
 func (e ReadinessStatus) Valid() bool {
 	switch e {
+	case ReadinessStatusNotReady:
+		return true
 	case ReadinessStatusReady:
 		return true
 	default:
@@ -1227,9 +1230,9 @@ type QueuePage struct {
 
 // Readiness defines model for Readiness.
 type Readiness struct {
-	// Checks What was checked
-	Checks []string        `json:"checks"`
-	Status ReadinessStatus `json:"status"`
+	// Checks What was checked, by name: `ok`, or what is wrong
+	Checks map[string]string `json:"checks"`
+	Status ReadinessStatus   `json:"status"`
 }
 
 // ReadinessStatus defines model for Readiness.Status.
@@ -2638,7 +2641,7 @@ type ClientInterface interface {
 
 	// Readyz Whether the gateway can serve
 	//
-	// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
+	// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
 	//
 	// Corresponds with GET /readyz (the `Readyz` operationId).
 	Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3769,7 +3772,7 @@ func (c *Client) Healthz(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 
 // Readyz Whether the gateway can serve
 //
-// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
+// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
 //
 // Corresponds with GET /readyz (the `Readyz` operationId).
 func (c *Client) Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7142,7 +7145,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReadyzWithResponse Whether the gateway can serve
 	//
-	// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
+	// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9614,7 +9617,7 @@ func (c *ClientWithResponses) HealthzWithResponse(ctx context.Context, reqEditor
 
 // ReadyzWithResponse Whether the gateway can serve
 //
-// Checks the database, its migrations and the object storage. Without its database a gateway serves nothing: 503, with one entry of `errors`, its name as the pointer (`/database`). Without storage most of it works: 200, with `storage: <reason>` among the checks.
+// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -15,14 +15,42 @@ import (
 // readyTimeout bounds what a readiness check may take.
 const readyTimeout = 2 * time.Second
 
+// Readiness is what is wrong, or nil, with each thing that a process needs, by name:
+// with what it cannot serve without, and with what it serves less without.
+type Readiness struct {
+	Needs, Wants map[string]error
+}
+
+// Answer is the readiness as both processes answer it, with errors as text says.
+func (r Readiness) Answer(text func(error) string) (code int, status string, checks map[string]string) {
+	code, status, checks = http.StatusOK, "ready", map[string]string{}
+	for name, err := range r.Wants {
+		checks[name] = stateOf(err, text)
+	}
+	for name, err := range r.Needs {
+		checks[name] = stateOf(err, text)
+		if err != nil {
+			code, status = http.StatusServiceUnavailable, "not_ready"
+		}
+	}
+	return code, status, checks
+}
+
+func stateOf(err error, text func(error) string) string {
+	if err == nil {
+		return "ok"
+	}
+	return text(err)
+}
+
 // Serve answers on ln until ctx is done, then lets requests finish for a second.
 // It is a port of its own, never the API's:
 //
 //   - /metrics: what reg holds, as OpenMetrics with exemplars to who asks for it.
 //   - /healthz: 200 while the process runs.
-//   - /readyz: what ready says of each thing the process needs; 503 when one has
-//     an error. ready is given 2 s.
-func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready func(context.Context) map[string]error) error {
+//   - /readyz: what ready says of each thing the process needs; 503 when it cannot
+//     serve. ready is given 2 s.
+func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready func(context.Context) Readiness) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
@@ -31,14 +59,7 @@ func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
-		code, status, checks := http.StatusOK, "ready", map[string]string{}
-		for name, err := range ready(ctx) {
-			checks[name] = "ok"
-			if err != nil {
-				code, status = http.StatusServiceUnavailable, "not_ready"
-				checks[name] = (*Redactor)(nil).String(err.Error())
-			}
-		}
+		code, status, checks := ready(ctx).Answer(func(err error) string { return (*Redactor)(nil).String(err.Error()) })
 		answer(w, code, map[string]any{"status": status, "checks": checks})
 	})
 

@@ -24,15 +24,20 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	var broken atomic.Bool
-	ready := func(ctx context.Context) map[string]error {
+	var lame atomic.Bool
+	ready := func(ctx context.Context) Readiness {
 		checks := map[string]error{"postgres": nil, "storage": nil}
+		wants := map[string]error{"mail": nil}
+		if lame.Load() {
+			wants["mail"] = errors.New("no post today")
+		}
 		if _, ok := ctx.Deadline(); !ok {
 			checks["postgres"] = errors.New("asked without a deadline")
 		}
 		if broken.Load() {
 			checks["storage"] = errors.New("dial https://key:c4n4ry@s3: refused")
 		}
-		return checks
+		return Readiness{Needs: checks, Wants: wants}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
@@ -70,14 +75,16 @@ func TestServe(t *testing.T) {
 		t.Errorf("/healthz = %d, %s", code, body)
 	}
 	for _, tt := range []struct {
-		broken bool
-		code   int
-		want   map[string]any
+		broken, lame bool
+		code         int
+		want         map[string]any
 	}{
-		{false, 200, map[string]any{"status": "ready", "checks": map[string]any{"postgres": "ok", "storage": "ok"}}},
-		{true, 503, map[string]any{"status": "not_ready", "checks": map[string]any{"postgres": "ok", "storage": "dial https://" + masked + "@s3: refused"}}},
+		{false, false, 200, map[string]any{"status": "ready", "checks": map[string]any{"postgres": "ok", "storage": "ok", "mail": "ok"}}},
+		{false, true, 200, map[string]any{"status": "ready", "checks": map[string]any{"postgres": "ok", "storage": "ok", "mail": "no post today"}}},
+		{true, false, 503, map[string]any{"status": "not_ready", "checks": map[string]any{"postgres": "ok", "storage": "dial https://" + masked + "@s3: refused", "mail": "ok"}}},
 	} {
 		broken.Store(tt.broken)
+		lame.Store(tt.lame)
 		code, _, body := get("/readyz", "")
 		var got map[string]any
 		if err := json.Unmarshal([]byte(body), &got); err != nil {

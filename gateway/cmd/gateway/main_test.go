@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"nofx.dev/shared/blob/blobtest"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
 )
 
@@ -284,6 +286,7 @@ func TestAdminRefusesInWords(t *testing.T) {
 	for _, tt := range []struct{ url, command, want string }{
 		{pg.AppURL, "tenant create beta", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
 		{pg.AppURL, "tenant list", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
+		{pg.AppURL, "queue pause step", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
 		{pg.AppURL, "queue list", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
 		{empty, "tenant create beta", "is not migrated"},
 		{empty, "tenant list", "is not migrated"},
@@ -296,6 +299,9 @@ func TestAdminRefusesInWords(t *testing.T) {
 		if got := fmt.Sprint(err); !strings.Contains(got, tt.want) || strings.Contains(got, "SQLSTATE") || strings.Contains(got, "guessed") || strings.Contains(got, "\n") {
 			t.Errorf("gateway %s = %s, want one line with %q", tt.command, got, tt.want)
 		}
+	}
+	if queues, err := pg.Open(t, postgres.Config{}).Queues(t.Context()); err != nil || slices.ContainsFunc(queues, func(q postgres.Queue) bool { return q.PausedAt != nil }) {
+		t.Errorf("Queues() = %+v, %v, want none that a refused command has paused", queues, err)
 	}
 }
 

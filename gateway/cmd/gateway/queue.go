@@ -52,8 +52,12 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 		flags.Usage()
 		return errUsage
 	}
-	return administer(ctx, environ, func(ctx context.Context, _ adminSettings, db *postgres.DB) (err error) {
+	return administer(ctx, environ, func(ctx context.Context, _ adminSettings, db *postgres.DB) error {
 		ctx = postgres.WithActor(ctx, account())
+		pauses, err := db.TenantPauses(ctx) // first: who may not look changes nothing
+		if err != nil {
+			return err
+		}
 		switch verb {
 		case "pause":
 			err = db.PauseQueueForAll(ctx, name, *reason)
@@ -66,7 +70,7 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 		if err != nil {
 			return err
 		}
-		return printQueues(ctx, db, stdout)
+		return printQueues(ctx, db, pauses, stdout)
 	})
 }
 
@@ -81,16 +85,12 @@ func account() string {
 
 // printQueues writes what waits in each queue, whoever's it is, what tenants have
 // paused, and the workers.
-func printQueues(ctx context.Context, db *postgres.DB, out io.Writer) error {
+func printQueues(ctx context.Context, db *postgres.DB, pauses []postgres.TenantPause, out io.Writer) error {
 	queues, err := db.Queues(ctx)
 	if err != nil {
 		return err
 	}
 	depths, err := db.QueueDepths(ctx)
-	if err != nil {
-		return err
-	}
-	pauses, err := db.TenantPauses(ctx)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/telemetry"
 )
 
 // healthz says that the process answers.
@@ -18,41 +19,25 @@ func (s *Server) healthz(c echo.Context, _ *Principal) error {
 	return answer(c, http.StatusOK, api.Health{Status: api.HealthStatusOk})
 }
 
-// readyz says whether the gateway can serve: 503 without the database or while it
-// drains. Object storage is named when it is down, but nobody is sent away for
-// it: most of the API works without (RELIABILITY.md, Degraded modes).
+// readyz says whether the gateway can serve, for load balancers.
 func (s *Server) readyz(c echo.Context, _ *Principal) error {
-	if s.draining.Load() {
-		return notReady("/process", "is shutting down")
-	}
-	state := s.health.get(c.Request().Context(), s.look)
-	if state.database != nil {
-		return notReady("/database", reasonOf(state.database))
-	}
-	checks := []string{"database", "migrations"}
-	if state.storage != nil {
-		checks = append(checks, "storage: "+reasonOf(state.storage))
-	} else {
-		checks = append(checks, "storage")
-	}
-	return answer(c, http.StatusOK, api.Readiness{Status: api.ReadinessStatusReady, Checks: checks})
+	code, status, checks := s.Ready(c.Request().Context()).Answer(reasonOf)
+	return answer(c, code, api.Readiness{Status: api.ReadinessStatus(status), Checks: checks})
 }
 
-// Ready is what /readyz knows, for the port of the metrics: what is missing by
-// name.
-func (s *Server) Ready(ctx context.Context) map[string]error {
+// Ready is whether the gateway can serve: not without the database or while it
+// drains. Nobody is sent away for object storage that is down: most of the API works
+// without (RELIABILITY.md, Degraded modes).
+func (s *Server) Ready(ctx context.Context) telemetry.Readiness {
 	state := s.health.get(ctx, s.look)
-	ready := map[string]error{"database": state.database}
+	var process error
 	if s.draining.Load() {
-		ready["process"] = errors.New("shutting down")
+		process = fault.New(fault.Unavailable, "unavailable", "it is shutting down")
 	}
-	return ready
-}
-
-func notReady(at, detail string) error {
-	e := fault.New(fault.Unavailable, "unavailable", "not ready")
-	e.Fields = []fault.Field{{Pointer: at, Detail: detail}}
-	return e
+	return telemetry.Readiness{
+		Needs: map[string]error{"process": process, "database": state.database},
+		Wants: map[string]error{"storage": state.storage},
+	}
 }
 
 // reasonOf is what strangers may know of an error.

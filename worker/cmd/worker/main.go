@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -110,8 +111,12 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	var group errgroup.Group
 	group.Go(func() error {
-		return telemetry.Serve(serving, listener, p.Registry, func(check context.Context) map[string]error {
-			return map[string]error{"database": pools.work.Ready(check), "storage": blobs.Ping(check), "draining": ctx.Err()}
+		return telemetry.Serve(serving, listener, p.Registry, func(check context.Context) telemetry.Readiness {
+			var process error
+			if ctx.Err() != nil {
+				process = errors.New("it is shutting down")
+			}
+			return telemetry.Readiness{Needs: map[string]error{"process": process, "database": pools.work.Ready(check), "storage": blobs.Ping(check)}}
 		})
 	})
 	group.Go(func() error {
