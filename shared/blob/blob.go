@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -43,7 +44,7 @@ type Config struct {
 const (
 	pingTimeout     = 2 * time.Second
 	callTimeout     = 30 * time.Second // stat, delete, start of an upload
-	stallTimeout    = 30 * time.Second // silence within a transfer
+	stallTimeout    = 30 * time.Second // silence within a transfer, or of a whole part
 	completeTimeout = 5 * time.Minute  // the server joins the parts of a large object
 	attempts        = 5                // per request, with jittered back-off up to 1.6 s
 )
@@ -54,6 +55,7 @@ type Store struct {
 	core   *minio.Core
 	public *url.URL
 	stall  time.Duration
+	log    *slog.Logger
 }
 
 // Open checks cfg and makes a Store. It does not connect: see [Store.Ping].
@@ -91,8 +93,12 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("object storage client: %w", err)
 	}
-	return &Store{cfg: cfg, core: core, public: public, stall: stallTimeout}, nil
+	return &Store{cfg: cfg, core: core, public: public, stall: stallTimeout, log: slog.New(slog.DiscardHandler)}, nil
 }
+
+// LogTo has log told of each request to a storage that lets it wait, before the first
+// use of s.
+func (s *Store) LogTo(log *slog.Logger) { s.log = log }
 
 func parseEndpoint(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
@@ -136,7 +142,7 @@ func (s *Store) Stat(ctx context.Context, key string) (Info, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var o minio.ObjectInfo
-	err := try(ctx, "stat", key, func() (err error) {
+	err := s.try(ctx, "stat", key, func() (err error) {
 		o, err = s.core.StatObject(call, s.cfg.Bucket, key, minio.StatObjectOptions{})
 		return err
 	})
@@ -147,7 +153,7 @@ func (s *Store) Stat(ctx context.Context, key string) (Info, error) {
 func (s *Store) Delete(ctx context.Context, key string) error {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return try(ctx, "delete", key, func() error {
+	return s.try(ctx, "delete", key, func() error {
 		return s.core.RemoveObject(call, s.cfg.Bucket, key, minio.RemoveObjectOptions{})
 	})
 }

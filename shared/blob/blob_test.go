@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -315,6 +316,35 @@ func TestUnavailable(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A storage that lets a request wait is told of, with its host, and the wait grows with
+// what was sent.
+func TestSilentStorage(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	silent := proxy(t, func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	t.Cleanup(func() { close(release) })
+	s := open(t, func(cfg *Config) { cfg.Endpoint = silent })
+	var log bytes.Buffer
+	s.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	s.stall = 300 * time.Millisecond
+	if err := s.Put(t.Context(), "t/x", strings.NewReader("abc"), 3, PutOptions{}); !errors.Is(err, fault.Unavailable) {
+		t.Errorf("Put() = %v, want it unavailable", err)
+	}
+	host := strings.TrimPrefix(silent, "http://")
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "host="+host+" doing=put key=t/x try=1") {
+		t.Errorf("log = %q, want one line with %s", got, host)
+	}
+	if small, part := s.patience(148), s.patience(partSize); small < s.stall/3 || small > s.stall/2 || part != s.stall {
+		t.Errorf("patience = %s for 148 bytes and %s for a part, want a third of %s and all of it", small, part, s.stall)
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 	codeCorrupt     = "object-corrupt"
 )
 
+// longTry is how long a request that fails may take without a line in the log.
+const longTry = time.Second
+
 var errStalled = errors.New("no byte moved within the time limit")
 
 // Gone is the error of an object that should be there and is not: fault.Gone
@@ -80,10 +83,14 @@ func IsUnavailable(err error) bool {
 
 // try runs one request until it succeeds, fails for good or has failed attempts
 // times. A storage that let a time limit pass is not asked again.
-func try(ctx context.Context, doing, key string, request func() error) error {
+func (s *Store) try(ctx context.Context, doing, key string, request func() error) error {
 	for n := 1; ; n++ {
+		began := time.Now()
 		err := failed(ctx, doing, key, request())
 		late := errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded)
+		if took := time.Since(began); errors.Is(err, fault.Unavailable) && (late || took > longTry) {
+			s.log.WarnContext(ctx, "storage lets a request wait", "host", s.core.EndpointURL().Host, "doing", doing, "key", key, "try", n, "ms", took.Milliseconds())
+		}
 		if n == attempts || late || !errors.Is(err, fault.Unavailable) {
 			return err
 		}

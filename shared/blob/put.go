@@ -104,8 +104,8 @@ func (u *upload) send(ctx context.Context, request func(ctx context.Context, bod
 	if err != nil {
 		return err
 	}
-	return try(ctx, "put", u.key, func() error {
-		call, w := watch(ctx, u.store.stall)
+	return u.store.try(ctx, "put", u.key, func() error {
+		call, w := watch(ctx, u.store.patience(len(b)))
 		defer w.stop()
 		err := request(call, &moving{bytes.NewReader(b), w}, int64(len(b)), digest)
 		if err != nil {
@@ -115,10 +115,16 @@ func (u *upload) send(ctx context.Context, request func(ctx context.Context, bod
 	})
 }
 
+// patience is how long a storage may be silent that was sent so many bytes: they may
+// be on their way for long after the last was taken from us.
+func (s *Store) patience(size int) time.Duration {
+	return s.stall/3 + time.Duration(float64(s.stall)*2/3*float64(size)/partSize)
+}
+
 func (u *upload) start(ctx context.Context) (id string, err error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err = try(ctx, "put", u.key, func() (err error) {
+	err = u.store.try(ctx, "put", u.key, func() (err error) {
 		id, err = u.store.core.NewMultipartUpload(call, u.store.cfg.Bucket, u.key, u.headers())
 		return err
 	})
@@ -128,7 +134,7 @@ func (u *upload) start(ctx context.Context) (id string, err error) {
 func (u *upload) complete(ctx context.Context, id string, parts []minio.CompletePart) error {
 	call, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
-	return try(ctx, "put", u.key, func() error {
+	return u.store.try(ctx, "put", u.key, func() error {
 		_, err := u.store.core.CompleteMultipartUpload(call, u.store.cfg.Bucket, u.key, id, parts, u.headers())
 		return err
 	})

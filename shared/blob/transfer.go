@@ -28,7 +28,7 @@ func (s *Store) Open(ctx context.Context, key string, off, length int64) (io.Rea
 	}
 	call, w := watch(ctx, s.stall)
 	d := &download{ctx: ctx, key: key, watch: w}
-	err := try(ctx, "open", key, func() error {
+	err := s.try(ctx, "open", key, func() error {
 		w.arm()
 		defer w.rest()
 		body, info, _, err := s.core.GetObject(call, s.cfg.Bucket, key, opts)

@@ -94,6 +94,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
+	blobs.LogTo(p.Log)
 	if err := blobs.Diagnose(ctx); err != nil { // it may come; until then what needs it is tried again
 		p.Log.WarnContext(ctx, "storage cannot be used", "error", err)
 	}
