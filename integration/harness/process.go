@@ -267,6 +267,7 @@ func (p *Process) once() {
 	// and a worker's steps end with it.
 	current, err := child.Start(cmd, syscall.SIGKILL)
 	p.starts++
+	ended := p.failure
 	p.failure = err
 	select { // a call that came while we were starting anyway
 	case <-p.wake:
@@ -282,6 +283,9 @@ func (p *Process) once() {
 	p.mu.Unlock()
 	if err != nil {
 		return
+	}
+	if ended != nil && p.spec.warn != nil {
+		p.spec.warn(p.spec.name, fmt.Sprintf("has ended (%v) and is started again, pid %d", ended, current.PID()))
 	}
 	if p.spec.changed != nil {
 		p.spec.changed()

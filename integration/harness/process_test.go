@@ -106,8 +106,15 @@ func started(t *testing.T, edit func(*process)) *Process {
 
 func TestDeadProcessIsStartedAgain(t *testing.T) {
 	t.Parallel()
-	changed := make(chan struct{}, 10)
-	p := started(t, func(s *process) { s.changed = func() { changed <- struct{}{} } })
+	changed, warned := make(chan struct{}, 10), make(chan string, 10)
+	p := started(t, func(s *process) {
+		s.changed = func() { changed <- struct{}{} }
+		s.warn = func(_, line string) {
+			if strings.Contains(line, "started again") {
+				warned <- line
+			}
+		}
+	})
 	<-changed
 	before := p.PID()
 	if err := p.Kill(syscall.SIGKILL); err != nil {
@@ -119,6 +126,9 @@ func TestDeadProcessIsStartedAgain(t *testing.T) {
 	}
 	if got := p.PID(); got == before || got == 0 || p.Starts() != 2 {
 		t.Errorf("PID() = %d after %d starts, want another than %d after 2", got, p.Starts(), before)
+	}
+	if got, want := <-warned, fmt.Sprintf("has ended (signal: killed) and is started again, pid %d", p.PID()); got != want {
+		t.Errorf("it is told as %q, want %q", got, want)
 	}
 	p.Stop()
 	if p.PID() != 0 {
