@@ -134,9 +134,17 @@ func TestPlain(t *testing.T) {
 		`{"level":"ERROR","msg":"x","err":"two words"}`:                                           `x err="two words"`,
 		"panic: boom\x1b[31m": "panic: boom·[31m",
 	} {
-		if got := plain(line); got != want {
-			t.Errorf("plain(%s) = %q, want %q", line, got, want)
+		if who, got := plain("worker-1", line); got != want || who != "worker-1" {
+			t.Errorf("plain(%s) = %q of %s, want %q of worker-1", line, got, who, want)
 		}
+	}
+}
+
+func TestLineOfARun(t *testing.T) {
+	t.Parallel()
+	const line = `{"level":"WARN","msg":"step attempt","error":"storage is away","trace_id":"t","span_id":"s","tenant_id":"ten_1","run_id":"run_1","step_id":"step_1","attempt":2}`
+	if who, got := plain("worker-1", line); who != "run_1" || got != `step attempt attempt=2 error="storage is away" step_id=step_1` {
+		t.Errorf("plain(%s) = %q of %s, want what it says, of run_1", line, got, who)
 	}
 }
 

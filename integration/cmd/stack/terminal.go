@@ -65,15 +65,23 @@ func (t *terminal) warn(process, line string) {
 	if strings.Contains(line, `"level":"ERROR"`) {
 		color = red
 	}
-	t.printf("%s %s\n", t.paint(color, process+":"), plain(line))
+	who, what := plain(process, line)
+	t.printf("%s %s\n", t.paint(color, who+":"), what)
 }
 
-// plain is a JSON log line as a person reads it: the message, then its
-// attributes. Control characters are shown, not obeyed.
-func plain(line string) string {
+// plain is a JSON log line of a process as a person reads it: whose it is, the run's if
+// it is about one, and the message with its attributes. Control characters are shown,
+// not obeyed.
+func plain(process, line string) (who, what string) {
 	var entry map[string]any
 	if json.Unmarshal([]byte(line), &entry) != nil {
-		return printable(line)
+		return process, printable(line)
+	}
+	if id, ok := entry["run_id"].(string); ok && id != "" {
+		process = printable(id)
+		for _, name := range []string{"run_id", "tenant_id", "trace_id", "span_id"} { // the CLI finds them by the run
+			delete(entry, name)
+		}
 	}
 	var b strings.Builder
 	fmt.Fprint(&b, entry["msg"])
@@ -91,7 +99,7 @@ func plain(line string) string {
 		}
 		fmt.Fprintf(&b, " %s=%s", name, value)
 	}
-	return printable(b.String())
+	return process, printable(b.String())
 }
 
 func printable(s string) string {

@@ -178,8 +178,13 @@ func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		after, code, reason = e.RetryAfter, e.Code, e.Detail
 	}
-	a.log.WarnContext(ctx, "step attempt", "error", err)
-	if _, lost := blob.Lost(err); lost { // storage answers, and what it has lost does not come back
+	_, lost := blob.Lost(err)
+	level := slog.LevelWarn
+	if !lost && classOf(err) != run.ClassInfrastructure {
+		level = slog.LevelInfo // a mistake of the plan's, and told as the step's reason
+	}
+	a.log.Log(ctx, level, "step attempt", "error", err)
+	if lost { // storage answers, and what it has lost does not come back
 		return postgres.Finish{Claim: a.claim, Outcome: "fail", FailureClass: run.ClassInfrastructure, Reason: code + ": " + reason}
 	}
 	a.storage.note(err)
