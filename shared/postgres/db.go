@@ -31,6 +31,7 @@ type Config struct {
 	MaxConns      int32                  // 0: pgx's default
 	Pooled        bool                   // URL is a transaction pooler: no prepared statements
 	JobMiddleware []rivertype.Middleware // of the inserting client: the trace carrier
+	Connected     func()                 // called when a connection was made; nil does nothing
 	Patience      time.Duration          // with a server that does not answer; 0: 10 s
 	LockWait      time.Duration          // of claims and finishes for a run that another transaction holds; 0: 100 ms
 }
@@ -80,12 +81,17 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	pc.ConnConfig.DialFunc = dialer(pc.ConnConfig.ConnectTimeout).DialContext
 	if c.Pooled {
 		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
-		// Without a prepared statement the server does not tell the types of
-		// parameters, and pgx does not know this one of itself.
-		pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+	}
+	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		if c.Pooled {
+			// Without a prepared statement the server does not tell the types of
+			// parameters, and pgx does not know this one of itself.
 			conn.TypeMap().RegisterDefaultPgType([]uuid.UUID{}, "_uuid")
-			return nil
 		}
+		if c.Connected != nil {
+			c.Connected()
+		}
+		return nil
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {

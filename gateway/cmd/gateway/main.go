@@ -99,7 +99,9 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 		return err
 	}
 	defer flush()
-	db, err := openStore(ctx, p, cfg)
+	outage, log := telemetry.NewOutage("the database", postgres.Silent, p.Log)
+	p.Log = log
+	db, err := openStore(ctx, p, cfg, outage.Over)
 	if err != nil {
 		return err
 	}
@@ -179,10 +181,10 @@ func drain(ctx, hurry context.Context, api *httpapi.Server, hub *stream.Hub, lis
 
 // openStore opens the database and what is measured of it. A database that cannot be
 // worked with, or whose role may see every tenant, ends the gateway here.
-func openStore(ctx context.Context, p *process.Process, cfg settings) (*postgres.DB, error) {
+func openStore(ctx context.Context, p *process.Process, cfg settings, connected func()) (*postgres.DB, error) {
 	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL}
 	db, err := postgres.Open(ctx, postgres.Config{
-		URL: cfg.DatabaseURL, MaxConns: cfg.DBConns, Pooled: cfg.Pooled,
+		URL: cfg.DatabaseURL, MaxConns: cfg.DBConns, Pooled: cfg.Pooled, Connected: connected,
 		JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(p.Metrics)},
 	})
 	if err != nil {

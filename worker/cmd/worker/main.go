@@ -22,6 +22,7 @@ import (
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/config"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/process"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
@@ -84,7 +85,9 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 		return err
 	}
 	defer flush()
-	pools, err := openPools(ctx, cfg, p.Metrics)
+	outage, log := telemetry.NewOutage("the database", postgres.Silent, p.Log)
+	p.Log = log
+	pools, err := openPools(ctx, cfg, p.Metrics, outage.Over)
 	if err != nil {
 		return err
 	}

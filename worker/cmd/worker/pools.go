@@ -23,10 +23,10 @@ type pools struct {
 // River's can listen. Until then that does without prepared statements, and for good
 // where no notification arrives: it may lead through a transaction pooler, whatever its
 // setting promises.
-func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics) (_ *pools, err error) {
+func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics, connected func()) (_ *pools, err error) {
 	open := func(a postgres.Address, pooled bool, conns int32) (*postgres.DB, error) {
 		db, err := postgres.Open(ctx, postgres.Config{
-			URL: a.URL, MaxConns: conns, Pooled: pooled,
+			URL: a.URL, MaxConns: conns, Pooled: pooled, Connected: connected,
 			JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(m)},
 		})
 		if err != nil {
