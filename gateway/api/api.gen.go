@@ -965,7 +965,7 @@ type Gate struct {
 	Kind    GateKind `json:"kind"`
 	Message *string  `json:"message,omitempty"`
 
-	// Name Name of its step
+	// Name That of its tool: `unit` of `gate:unit`, `deploy` of `manual:deploy`
 	Name string `json:"name"`
 
 	// Quorum How many approvals a manual gate wants
@@ -981,7 +981,10 @@ type Gate struct {
 	ShownDigest *Digest    `json:"shown_digest,omitempty"`
 	Status      GateStatus `json:"status"`
 	StepID      StepID     `json:"step_id"`
-	Version     int64      `json:"version"`
+
+	// StepName That of a step of the plan; with `~` one that the system added
+	StepName RunStepName `json:"step_name"`
+	Version  int64       `json:"version"`
 }
 
 // GateAnswer defines model for GateAnswer.
@@ -1022,6 +1025,9 @@ type Labels map[string]string
 
 // LogEnd The data of a log stream's `end` frame
 type LogEnd struct {
+	// Fence That of the attempt; absent where the step ended without any
+	Fence *int64 `json:"fence,omitempty"`
+
 	// Offset Size of the log in bytes
 	Offset int64 `json:"offset"`
 }
@@ -1416,16 +1422,24 @@ type Step struct {
 	Outputs Object `json:"outputs,omitempty"`
 
 	// OutputsOmitted True where steps are listed and their outputs are over 1 MiB in sum: those of this step are left out, `getStep` has them
-	OutputsOmitted *bool      `json:"outputs_omitted,omitempty"`
-	ReadyAt        *time.Time `json:"ready_at,omitempty"`
-	Reason         *string    `json:"reason,omitempty"`
-	RestoredFrom   *StepID    `json:"restored_from,omitempty"`
-	RunID          RunID      `json:"run_id"`
-	StartedAt      *time.Time `json:"started_at,omitempty"`
-	Status         StepStatus `json:"status"`
-	Tool           string     `json:"tool"`
-	Version        int64      `json:"version"`
-	WaitUntil      *time.Time `json:"wait_until,omitempty"`
+	OutputsOmitted *bool     `json:"outputs_omitted,omitempty"`
+	Queue          QueueName `json:"queue"`
+
+	// ReadyAt When it became ready; while it is `retrying`, when it is tried again
+	ReadyAt      *time.Time `json:"ready_at,omitempty"`
+	Reason       *string    `json:"reason,omitempty"`
+	RestoredFrom *StepID    `json:"restored_from,omitempty"`
+	RunID        RunID      `json:"run_id"`
+
+	// SignalKey Of a step that waits for a signal the key to send it under
+	SignalKey *string    `json:"signal_key,omitempty"`
+	StartedAt *time.Time `json:"started_at,omitempty"`
+	Status    StepStatus `json:"status"`
+	Tool      string     `json:"tool"`
+	Version   int64      `json:"version"`
+
+	// WaitUntil Until when it waits
+	WaitUntil *time.Time `json:"wait_until,omitempty"`
 }
 
 // StepAnswer defines model for StepAnswer.
@@ -1822,7 +1836,7 @@ type ListGatesParams struct {
 	Status *GateStatus `form:"status,omitempty" json:"status,omitempty"`
 	Kind   *GateKind   `form:"kind,omitempty" json:"kind,omitempty"`
 
-	// Name Name of the gate, which is that of its step.
+	// Name Name of the gate, `unit` of tool `gate:unit`, or of its step.
 	Name *StepName `form:"name,omitempty" json:"name,omitempty"`
 
 	// Project Slug of a project; all by default.

@@ -15,7 +15,8 @@ var gateColumns = gateColumnsWith("true")
 // gateColumnsWith are gateColumns with the evidence of those gates alone for which
 // a condition holds.
 func gateColumnsWith(shown string) string {
-	return `g.id, g.run_id, g.step_id, g.round, g.name, g.kind, g.state, g.version, coalesce(g.message, ''), g.input_digest,
+	return `g.id, g.run_id, g.step_id,
+	coalesce((SELECT s.name FROM nofx.step s WHERE s.tenant_id = g.tenant_id AND s.id = g.step_id), ''), g.round, g.name, g.kind, g.state, g.version, coalesce(g.message, ''), g.input_digest,
 	g.shown_checkpoint_id, coalesce(g.shown_digest, ''), CASE WHEN ` + shown + ` THEN g.evidence END, g.evidence IS NOT NULL AND NOT (` + shown + `), g.expires_at, coalesce(g.decided_by, ''), coalesce(nofx.subject_name(g.tenant_id, g.decided_by), ''), g.decided_at,
 	coalesce(g.reason, ''), g.created_at,
 	coalesce((SELECT w.quorum FROM nofx.wait w WHERE w.tenant_id = g.tenant_id AND w.step_id = g.step_id AND w.round = g.round AND g.kind = 'manual'), 0),
@@ -25,7 +26,7 @@ func gateColumnsWith(shown string) string {
 }
 
 func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
-	err = row.Scan(&g.ID, &g.RunID, &g.StepID, &g.Round, &g.Name, &g.Kind, &g.State, &g.Version, &g.Message, &g.InputDigest,
+	err = row.Scan(&g.ID, &g.RunID, &g.StepID, &g.StepName, &g.Round, &g.Name, &g.Kind, &g.State, &g.Version, &g.Message, &g.InputDigest,
 		&g.ShownCheckpointID, &g.ShownDigest, &g.Evidence, &g.EvidenceOmitted, &g.ExpiresAt, &g.DecidedBy, &g.DecidedByName, &g.DecidedAt, &g.Reason, &g.CreatedAt,
 		&g.Quorum, &g.Approvals)
 	return g, err

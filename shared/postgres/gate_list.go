@@ -15,7 +15,7 @@ import (
 type GateFilter struct {
 	State   run.State
 	Kind    run.GateKind
-	Name    string
+	Name    string // of the gate or its step
 	Project string // slug
 
 	After  *uuid.UUID    // of the page before, where it ended
@@ -56,7 +56,7 @@ func (f GateFilter) scan(tenant uuid.UUID, project *uuid.UUID) *scan {
 		after = *f.After
 	}
 	q := &query{args: []any{tenant, after}}
-	slice := "SELECT g.id, g.run_id, g.kind, g.name FROM nofx.gate g WHERE g.tenant_id = $1 AND g.id > $2"
+	slice := "SELECT g.id, g.run_id, g.step_id, g.kind, g.name FROM nofx.gate g WHERE g.tenant_id = $1 AND g.id > $2"
 	if f.State != "" {
 		slice += " AND g.state = " + q.arg(f.State)
 	}
@@ -66,10 +66,12 @@ func (f GateFilter) scan(tenant uuid.UUID, project *uuid.UUID) *scan {
 		where += " AND d.kind = " + q.arg(f.Kind)
 	}
 	if f.Name != "" {
-		where += " AND d.name = " + q.arg(f.Name)
+		name := q.arg(f.Name)
+		probe += " JOIN LATERAL (SELECT s.name FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = d.step_id OFFSET 0) AS s ON true"
+		where += " AND (d.name = " + name + " OR s.name = " + name + ")"
 	}
 	if project != nil {
-		probe = " JOIN LATERAL (SELECT FROM nofx.run r WHERE r.tenant_id = $1 AND r.id = d.run_id AND r.project_id = " + q.arg(*project) + " OFFSET 0) AS r ON true"
+		probe += " JOIN LATERAL (SELECT FROM nofx.run r WHERE r.tenant_id = $1 AND r.id = d.run_id AND r.project_id = " + q.arg(*project) + " OFFSET 0) AS r ON true"
 	}
 	s.sql = "SELECT g.* FROM (" + s.slice + ") AS d" + probe +
 		" JOIN LATERAL (SELECT " + gateColumns + " WHERE g.tenant_id = $1 AND g.id = d.id OFFSET 0) AS g ON true" +

@@ -253,11 +253,11 @@ func TestQueues(t *testing.T) {
 func TestGateFilters(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	var want []uuid.UUID
+	var want, others []uuid.UUID
 	for range 5 {
 		_, steps := s.create(t, "m:", "mx:", "a:")
 		want = append(want, s.do(t, steps["m"].ID, "approval").Gate.ID)
-		s.do(t, steps["mx"].ID, "approval")
+		others = append(others, s.do(t, steps["mx"].ID, "approval").Gate.ID)
 	}
 	s.exec(t, "UPDATE nofx.gate SET name = 'other' WHERE step_id IN (SELECT id FROM nofx.step WHERE name = 'mx')")
 	for _, c := range []struct {
@@ -266,6 +266,8 @@ func TestGateFilters(t *testing.T) {
 	}{
 		{postgres.GateFilter{Name: "ok", Project: "default", State: run.Pending, Kind: run.ManualGate, Limit: 2}, want},
 		{postgres.GateFilter{Name: "ok", Limit: 3}, want},
+		{postgres.GateFilter{Name: "other", Limit: 3}, others},
+		{postgres.GateFilter{Name: "mx", Project: "default", Limit: 3}, others}, // the step's name
 		{postgres.GateFilter{Name: "none", Limit: 3}, nil},
 		{postgres.GateFilter{Project: "none", Limit: 3}, nil},
 	} {
@@ -277,6 +279,9 @@ func TestGateFilters(t *testing.T) {
 			}
 			for _, g := range page {
 				got = append(got, g.ID)
+				if want := map[string]string{"ok": "m", "other": "mx"}[g.Name]; g.StepName != want {
+					t.Errorf("gate %s is of step %q, want %q", g.Name, g.StepName, want)
+				}
 			}
 			if c.f.After = more; more == nil {
 				break

@@ -54,7 +54,7 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 			if len(steps[i].DependsOn) == 0 {
 				at := readyAt[len(ready)]
 				steps[i].State, steps[i].Version, steps[i].ReadyAt = run.Ready, 2, &at
-				ready = append(ready, readyStep{steps[i].ID, 1, run.Queue(steps[i].Tool)})
+				ready = append(ready, readyStep{steps[i].ID, 1, steps[i].Queue})
 			}
 		}
 		r.EventSeq = int64(1 + len(ready))
@@ -87,7 +87,7 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 	}
 	for i, s := range n.steps.Steps {
 		needs := slices.SortedFunc(slices.Values(s.DependsOn), func(a, b string) int { return index[a] - index[b] })
-		steps[i] = run.Step{ID: run.NewID(), RunID: r.ID, Index: i, Name: s.Name, Tool: s.Tool, State: run.Pending, Version: 1,
+		steps[i] = run.Step{ID: run.NewID(), RunID: r.ID, Index: i, Name: s.Name, Tool: s.Tool, Queue: run.Queue(s.Tool), State: run.Pending, Version: 1,
 			MaxAttempts: *s.Retry.MaxAttempts, DependsOn: append([]string{}, needs...)}
 	}
 	return r, steps, nil
@@ -114,7 +114,7 @@ func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err erro
 			needs[j] = index[name]
 		}
 		list[i] = map[string]any{
-			"id": s.ID, "name": s.Name, "tool": s.Tool, "queue": run.Queue(s.Tool),
+			"id": s.ID, "name": s.Name, "tool": s.Tool, "queue": s.Queue,
 			"spec": n.steps.Spec(i), "max_attempts": s.MaxAttempts, "needs": needs,
 		}
 	}

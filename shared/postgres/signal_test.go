@@ -45,6 +45,9 @@ func TestSignal(t *testing.T) {
 	after, steps := s.create(t, plan...)
 	s.await(t, steps["s"].ID, "deploy/1")
 	s.wantStates(t, after.ID, "waiting s:waiting b:pending")
+	if got, _, err := s.Step(s.ctx, s.tenant, steps["s"].ID); err != nil || got.SignalKey != "deploy/1" || got.Queue != "step" {
+		t.Errorf("Step() = signal %q, queue %q, %v; want deploy/1, step", got.SignalKey, got.Queue, err)
+	}
 	if s.signal(t, "deploy/2", "1") {
 		t.Error("SendSignal(another key) was taken, want it kept")
 	}
@@ -52,6 +55,9 @@ func TestSignal(t *testing.T) {
 		t.Error("SendSignal(deploy/1) was kept, want it taken by the step that waits")
 	}
 	s.wantStates(t, after.ID, "running s:ready b:pending")
+	if got, _, err := s.Step(s.ctx, s.tenant, steps["s"].ID); err != nil || got.SignalKey != "" {
+		t.Errorf("Step() of one that waits no more = signal %q, %v; want none", got.SignalKey, err)
+	}
 	c := s.claim(t, steps["s"].ID)
 	if string(c.Signal) != `{"by": "ci"}` || c.Attempt != 1 {
 		t.Errorf("Claim() = signal %s, attempt %d, want the payload and the attempt that waited", c.Signal, c.Attempt)

@@ -20,17 +20,20 @@ var stepColumns = stepColumnsWith("true")
 // stepColumnsWith are stepColumns with the outputs of those steps alone for which
 // a condition holds.
 func stepColumnsWith(shown string) string {
-	return `s.id, s.run_id, s.idx, s.name, s.tool, s.state, s.version, s.fence, s.attempt, s.max_attempts,
+	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence, s.attempt, s.max_attempts,
 	ARRAY(SELECT n.name FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
 	      WHERE d.tenant_id = s.tenant_id AND d.step_id = s.id ORDER BY n.idx),
 	coalesce(s.failure_class, ''), coalesce(s.reason, ''), CASE WHEN ` + shown + ` THEN s.outputs END, s.outputs IS NOT NULL AND NOT (` + shown + `),
-	s.ready_at, s.wait_until, s.started_at, s.finished_at
+	s.ready_at, s.wait_until,
+	coalesce(CASE WHEN s.state = 'waiting' THEN (SELECT w.correlation FROM nofx.wait w
+		WHERE w.tenant_id = s.tenant_id AND w.step_id = s.id ORDER BY w.round DESC LIMIT 1) END, ''),
+	s.started_at, s.finished_at
 	FROM nofx.step s`
 }
 
 func scanStep(row pgx.CollectableRow) (s run.Step, err error) {
-	err = row.Scan(&s.ID, &s.RunID, &s.Index, &s.Name, &s.Tool, &s.State, &s.Version, &s.Fence, &s.Attempt, &s.MaxAttempts,
-		&s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.ReadyAt, &s.WaitUntil, &s.StartedAt, &s.FinishedAt)
+	err = row.Scan(&s.ID, &s.RunID, &s.Index, &s.Name, &s.Tool, &s.Queue, &s.State, &s.Version, &s.Fence, &s.Attempt, &s.MaxAttempts,
+		&s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.ReadyAt, &s.WaitUntil, &s.SignalKey, &s.StartedAt, &s.FinishedAt)
 	return s, err
 }
 

@@ -43,6 +43,7 @@ type Step struct {
 	Index          int // its place in the plan, from 0
 	Name           string
 	Tool           string
+	Queue          string
 	State          State
 	Version        int64
 	Fence          int64
@@ -55,6 +56,7 @@ type Step struct {
 	OutputsOmitted bool            // there are some, and only a read of this step alone brings them
 	ReadyAt        *time.Time
 	WaitUntil      *time.Time
+	SignalKey      string // while it waits for a signal
 	StartedAt      *time.Time
 	FinishedAt     *time.Time
 }
@@ -117,8 +119,9 @@ type Gate struct {
 	ID                uuid.UUID
 	RunID             uuid.UUID
 	StepID            uuid.UUID
+	StepName          string
 	Round             int
-	Name              string
+	Name              string // of its tool, behind the family
 	Kind              GateKind
 	State             State
 	Version           int64

@@ -108,7 +108,14 @@ func (b *board) lines(width, height int) []string {
 	lines := []string{shorten(head, width), shorten(clean(r.Goal), width)}
 	var foot []string
 	if !ended(r.Status) {
-		foot = b.p.hints(b.a.self()) // commands stay whole, to be copied
+		for _, h := range b.p.hints(b.a.self()) {
+			foot = append(foot, h.lines...) // commands stay whole, to be copied
+		}
+		for _, s := range b.p.steps {
+			if line := trouble(s); line != "" && len(foot) < 12 {
+				foot = append(foot, shorten(line, width))
+			}
+		}
 	}
 	if b.status != "" {
 		foot = append(foot, shorten(clean(b.status), width))

@@ -23,7 +23,7 @@ func digest(n int) string { return fmt.Sprintf("sha256:%064x", n) }
 func ago(s int) time.Time { return now.Add(-time.Duration(s) * time.Second) }
 
 func step(n int, name, tool string, status api.StepStatus) api.Step {
-	return api.Step{ID: id("step", n), RunID: id("run", 1), Idx: n - 1, Name: name, Tool: tool, Status: status,
+	return api.Step{ID: id("step", n), RunID: id("run", 1), Idx: n - 1, Name: name, Tool: tool, Queue: "step", Status: status,
 		Version: 3, MaxAttempts: 1, DependsOn: []string{}}
 }
 
@@ -49,8 +49,9 @@ func detail() api.RunDetail {
 }
 
 // timeline is when that run did what.
-func timeline() api.Timeline {
-	d := detail()
+func timeline() api.Timeline { return timelineOf(detail()) }
+
+func timelineOf(d api.RunDetail) api.Timeline {
 	t := api.Timeline{Run: d.Run, At: now}
 	spans := func(of ...any) (list []api.TimelineSpan) { // status, and seconds ago when it began
 		for i := 0; i < len(of); i += 2 {
@@ -82,9 +83,23 @@ func pausedQueue() api.Queue {
 }
 
 func shipGate() api.Gate {
-	return api.Gate{ID: id("gate", 1), RunID: id("run", 1), StepID: id("step", 3), Round: 1, Name: "ship", Kind: api.GateKindManual,
+	return api.Gate{ID: id("gate", 1), RunID: id("run", 1), StepID: id("step", 3), StepName: "ship", Round: 1, Name: "deploy", Kind: api.GateKindManual,
 		Status: api.GateStatusPending, Version: 1, Message: ptr("Deploy\x1b[31m?"), CreatedAt: ago(50), AgeS: 50,
 		ExpiresAt: ptr(now.Add(24 * time.Hour)), ShownCheckpointID: ptr(id("ckpt", 1)), ShownDigest: ptr(digest(2))}
+}
+
+// waitingDetail is a run that waits in every way there is: for a person, a signal
+// and a time, and for a worker while its queue is paused; and a step is tried again.
+func waitingDetail() api.RunDetail {
+	d := detail()
+	d.Steps[1].Status, d.Steps[1].ReadyAt, d.Steps[1].Reason = api.StepStatusRetrying, ptr(now.Add(8*time.Second)), ptr("exit code 1")
+	d.Steps[3].Status = api.StepStatusReady
+	news := step(5, "news", "signal", api.StepStatusWaiting)
+	news.SignalKey, news.WaitUntil = ptr("it's live"), ptr(now.Add(time.Hour))
+	nap := step(6, "nap", "sleep", api.StepStatusWaiting)
+	nap.WaitUntil = ptr(now.Add(time.Minute))
+	d.Steps = append(d.Steps, news, nap)
+	return d
 }
 
 // failedDetail is the same run at its end: unit failed, the rest never ran.
@@ -98,10 +113,10 @@ func failedDetail() api.RunDetail {
 	d.Steps[3].Status, d.Steps[3].FinishedAt = api.StepStatusSkipped, ptr(ago(10))
 	withdrawn := shipGate()
 	withdrawn.Status = api.GateStatusExpired
-	unit := api.Gate{ID: id("gate", 2), RunID: id("run", 1), StepID: id("step", 2), Round: 1, Name: "unit", Kind: api.GateKindCommand,
+	unit := api.Gate{ID: id("gate", 2), RunID: id("run", 1), StepID: id("step", 2), StepName: "unit", Round: 1, Name: "unit", Kind: api.GateKindCommand,
 		Status: api.GateStatusFailed, Version: 2, Evidence: json.RawMessage(`{"exit_code":1}`), CreatedAt: ago(50), AgeS: 50}
 	d.Gates = []api.Gate{withdrawn, unit}
-	d.StreamCursor = "12"
+	d.StreamCursor = "13"
 	return d
 }
 

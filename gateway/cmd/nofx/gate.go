@@ -108,7 +108,7 @@ func (a *app) gateShowCommand() *cobra.Command {
 					"shown", deref(g.ShownCheckpointID), "decided by", decidedBy, "decided", clock(g.DecidedAt), "reason", deref(g.Reason),
 					"approvals", approvals(g),
 					"evidence", string(g.Evidence))
-				for _, line := range hint(g, a.self()) {
+				for _, line := range decisionHint(g, a.self()) {
 					fmt.Fprintln(w, line)
 				}
 			})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,8 +24,8 @@ func (a *app) logsCommand() *cobra.Command {
 		Long: `Print the log of a step: its latest attempt, or the one with the fence given by
 --attempt. STEP is the id of a step, or RUN/NAME.
 
-With -f it prints the log as it grows and ends with the attempt; when the step
-is tried again, that is another log.
+With -f it prints the log as it grows and ends with the attempt. When the step is
+tried again, that is another log, and the error output says where.
 
 On a terminal, control characters other than colours are shown instead of obeyed, as
 ^[ for ESC; a file or a pipe gets the bytes as they are.`,
@@ -139,9 +140,11 @@ func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step ap
 		return c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt, Follow: &follow, LastEventID: optional(last)}, stream)
 	})
 	at := int64(0) // bytes printed so far
-	return s.follow(ctx, "", func(f *frame) error {
+	var last api.LogEnd
+	err := s.follow(ctx, "", func(f *frame) error {
 		switch f.event {
 		case "end":
+			_ = json.Unmarshal([]byte(f.data), &last) // an older gateway names no attempt
 			return errDone
 		case "log":
 		default:
@@ -166,4 +169,50 @@ func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step ap
 		at = after
 		return err
 	})
+	if err == nil && last.Fence != nil {
+		a.noteEnd(ctx, c, step, *last.Fence)
+	}
+	return err
+}
+
+// noteEnd says how an attempt ended whose log was followed to its end, unless it did
+// what it was to do, and where the step goes on.
+func (a *app) noteEnd(ctx context.Context, c *api.Client, step api.StepID, fence int64) {
+	d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
+	if err != nil {
+		return // the log itself is all there
+	}
+	i := slices.IndexFunc(d.Attempts, func(t api.Attempt) bool { return t.Fence == fence })
+	if i < 0 || deref(d.Attempts[i].Outcome) == "succeed" {
+		return
+	}
+	t := d.Attempts[i]
+	line := fmt.Sprintf("attempt %d ended", fence)
+	switch outcome := deref(t.Outcome); {
+	case outcome == "lease_expired" || outcome == "poison":
+		line += fmt.Sprintf(" with its worker, %s, which was not heard of any more", clean(t.WorkerID))
+	case outcome == "interrupted":
+		line += fmt.Sprintf(" with its worker, %s, which was stopped", clean(t.WorkerID))
+	case t.ExitCode != nil:
+		line += fmt.Sprintf(" with exit code %d (%s)", *t.ExitCode, outcome)
+	default:
+		line += fmt.Sprintf(" (%s)", outcome)
+	}
+	switch {
+	case i+1 < len(d.Attempts):
+		next := d.Attempts[i+1]
+		line += fmt.Sprintf("\nthe next is on %s: %s logs %s -f --attempt %d", clean(next.WorkerID), a.self(), step, next.Fence)
+	case settled(d.Step.Status):
+		line += fmt.Sprintf("\nthe step is %s", d.Step.Status)
+		if d.Step.Reason != nil {
+			line += ": " + clean(*d.Step.Reason)
+		}
+	default:
+		line += fmt.Sprintf("\nthe step is %s", d.Step.Status)
+		if d.Step.Status == api.StepStatusRetrying && d.Step.ReadyAt != nil {
+			line += ", the next attempt is due at " + clock(d.Step.ReadyAt)
+		}
+		line += fmt.Sprintf("; to see it go on: %s run watch %s", a.self(), d.Step.RunID)
+	}
+	fmt.Fprintln(a.errOut, line)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"nofx.dev/gateway/api"
 )
@@ -17,6 +18,7 @@ type progress struct {
 	steps []api.Step
 	gates []api.Gate
 	index map[api.StepID]int
+	tails map[api.StepID][]string // the last lines of logs, of steps that failed
 }
 
 func newProgress(d api.RunDetail) *progress {
@@ -28,16 +30,21 @@ func newProgress(d api.RunDetail) *progress {
 }
 
 // apply moves p on by one event and reports whether the event told too little,
-// so that the run must be read anew: gates have more to them than a status.
+// so that the run must be read anew: gates have more to them than a status, and only
+// the run says which signal a step waits for.
 func (p *progress) apply(e api.Event) (stale bool) {
 	var data struct {
-		To      string `json:"to"`
-		Attempt *int   `json:"attempt"`
+		To           string            `json:"to"`
+		Attempt      *int              `json:"attempt"`
+		Reason       *string           `json:"reason"`
+		FailureClass *api.FailureClass `json:"failure_class"`
+		At           *time.Time        `json:"at"` // of what waits: until when
 	}
+	noun, _, _ := strings.Cut(e.Type, ".")
 	if err := json.Unmarshal(e.Data, &data); err != nil || data.To == "" {
-		return false
+		return noun == "gate"
 	}
-	switch noun, _, _ := strings.Cut(e.Type, "."); noun {
+	switch noun {
 	case "run":
 		p.run.Status = api.RunStatus(data.To)
 		if p.run.StartedAt == nil && p.run.Status == api.RunStatusRunning {
@@ -53,7 +60,14 @@ func (p *progress) apply(e api.Event) (stale bool) {
 			return true
 		}
 		s := &p.steps[i]
-		s.Status = api.StepStatus(data.To)
+		s.Status, s.Reason, s.FailureClass = api.StepStatus(data.To), data.Reason, data.FailureClass
+		s.WaitUntil, s.SignalKey = nil, nil
+		switch s.Status {
+		case api.StepStatusRetrying:
+			s.ReadyAt = data.At
+		case api.StepStatusWaiting:
+			s.WaitUntil, stale = data.At, s.Tool == "signal"
+		}
 		if data.Attempt != nil {
 			s.Attempt = *data.Attempt
 		}
@@ -67,7 +81,7 @@ func (p *progress) apply(e api.Event) (stale bool) {
 	case "gate":
 		return true
 	}
-	return false
+	return stale
 }
 
 func ended(s api.RunStatus) bool {
@@ -76,55 +90,6 @@ func ended(s api.RunStatus) bool {
 
 func settled(s api.StepStatus) bool {
 	return slices.Contains([]api.StepStatus{api.StepStatusSucceeded, api.StepStatusFailed, api.StepStatusSkipped, api.StepStatusCancelled}, s)
-}
-
-// hint tells how to decide a gate, if it waits for a person.
-func hint(g api.Gate, self string) []string {
-	if g.Status != api.GateStatusPending || g.Kind != api.GateKindManual {
-		return nil
-	}
-	line := fmt.Sprintf("%s waits for a decision: %s", clean(g.Name), clean(deref(g.Message)))
-	if g.ExpiresAt != nil {
-		line += " (until " + clock(g.ExpiresAt) + ")"
-	}
-	if wanted := deref(g.Quorum); wanted > 1 {
-		line += fmt.Sprintf(", %d of %d approvals given", len(g.Approvals), wanted)
-	}
-	return []string{line,
-		fmt.Sprintf("  %s gate approve %s", self, g.ID),
-		fmt.Sprintf("  %s gate reject %s --reason '…'", self, g.ID)}
-}
-
-func (p *progress) hints(self string) []string {
-	var lines []string
-	for _, g := range p.gates {
-		lines = append(lines, hint(g, self)...)
-	}
-	return lines
-}
-
-// failures tell which steps failed, why, and where to read on.
-func (p *progress) failures(self string) []string {
-	var lines []string
-	for _, s := range p.steps {
-		if s.Status != api.StepStatusFailed {
-			continue
-		}
-		line := fmt.Sprintf("%s failed (%s)", clean(s.Name), deref(s.FailureClass))
-		if s.Reason != nil {
-			line += ": " + clean(*s.Reason)
-		}
-		lines = append(lines, line)
-		if s.Attempt > 0 {
-			lines = append(lines, fmt.Sprintf("  %s logs %s", self, s.ID))
-		}
-		for _, g := range p.gates {
-			if g.StepID == s.ID && g.Status != api.GateStatusPending {
-				lines = append(lines, fmt.Sprintf("  %s gate show %s", self, g.ID))
-			}
-		}
-	}
-	return lines
 }
 
 // endedError is the end of a watched run that did not succeed.
@@ -144,13 +109,18 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 	}
 	v := a.newView(p)
 	if !ended(p.run.Status) {
-		a.noteUnserved(ctx, c, p, v)
+		for _, line := range a.unserved(ctx, c, p.steps) {
+			v.note("%s", line)
+		}
 		err = a.watchEvents(ctx, c, p, after, v, read)
 	}
 	if err == nil {
 		var last *progress // the row knows what no event tells, such as the reason
 		if last, _, err = read(); err == nil {
 			*p = *last
+			if p.run.Status == api.RunStatusFailed && !a.json {
+				p.tails = tails(ctx, c, p.steps)
+			}
 		}
 	}
 	if endErr := v.end(p); err == nil {
@@ -164,29 +134,6 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 		err = endedError{p.run.Status}
 	}
 	return err
-}
-
-// noteUnserved says that steps may be ready for long, where nobody takes any. It is
-// asked once, when the watch begins, and whoever may not ask is told nothing.
-func (a *app) noteUnserved(ctx context.Context, c *api.Client, p *progress, v view) {
-	if !slices.ContainsFunc(p.steps, func(s api.Step) bool { return s.Status == api.StepStatusReady }) {
-		return
-	}
-	page, _, err := call[api.QueuePage](c.ListQueues(ctx))
-	if err != nil {
-		return
-	}
-	for _, q := range page.Items {
-		switch {
-		case q.Depth.Ready == 0:
-		case q.Paused:
-			v.note("queue %s is paused since %s: %d wait in it", q.Name, clock(q.PausedAt), q.Depth.Ready)
-		case q.PausedForAll:
-			v.note("queue %s is paused for all tenants: %d wait in it", q.Name, q.Depth.Ready)
-		case q.Workers == 0:
-			v.note("no worker serves queue %s: %d wait in it", q.Name, q.Depth.Ready)
-		}
-	}
 }
 
 // watchEvents follows the events of a run after a cursor to its terminal event.

@@ -185,8 +185,13 @@ func (a *app) runShowCommand() *cobra.Command {
 				fmt.Fprintln(w)
 				a.printSteps(w, d.Steps)
 				p := newProgress(d)
-				for _, line := range append(p.hints(a.self()), p.failures(a.self())...) {
-					fmt.Fprintln(w, line)
+				var more []string
+				for _, h := range p.hints(a.self()) {
+					more = append(more, h.lines...)
+				}
+				more = append(more, a.unserved(cmd.Context(), client, d.Steps)...)
+				if more = append(more, p.troubles(a.self())...); len(more) > 0 {
+					fmt.Fprintf(w, "\n%s\n", strings.Join(more, "\n"))
 				}
 			})
 		},

@@ -161,7 +161,16 @@ took together.`,
 			if err != nil {
 				return err
 			}
-			return a.answer(raw, func(w io.Writer) { a.printTimeline(w, t) })
+			return a.answer(raw, func(w io.Writer) {
+				a.printTimeline(w, t)
+				var steps []api.Step
+				for _, item := range t.Items {
+					steps = append(steps, item.Step)
+				}
+				for _, line := range a.unserved(cmd.Context(), client, steps) {
+					fmt.Fprintln(w, line)
+				}
+			})
 		},
 	}
 }

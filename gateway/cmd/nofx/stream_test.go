@@ -218,3 +218,45 @@ func TestLogsFollow(t *testing.T) {
 		})
 	}
 }
+
+// TestLogsFollowTellsOfTheEnd follows a log whose attempt did not do what it was to
+// do: why, and where the step goes on.
+func TestLogsFollowTellsOfTheEnd(t *testing.T) {
+	t.Parallel()
+	attempt := func(fence int64, worker, outcome string) api.Attempt {
+		return api.Attempt{Fence: fence, WorkerID: worker, StartedAt: ago(60), EndedAt: ptr(ago(50)), Outcome: optional(outcome), TraceID: testTrace}
+	}
+	failed := attempt(2, "vm/b", "retry")
+	failed.ExitCode = ptr(1)
+	for name, tt := range map[string]struct {
+		status   api.StepStatus
+		attempts []api.Attempt
+		want     string
+	}{
+		"it did it":      {api.StepStatusSucceeded, []api.Attempt{attempt(2, "vm/b", "succeed")}, ""},
+		"worker is lost": {api.StepStatusRunning, []api.Attempt{attempt(2, "vm/b", "lease_expired"), attempt(3, "vm/c", "")}, "attempt 2 ended with its worker, vm/b, which was not heard of any more\nthe next is on vm/c: nofx logs " + id("step", 1) + " -f --attempt 3\n"},
+		"worker stops":   {api.StepStatusReady, []api.Attempt{attempt(2, "vm/b", "interrupted")}, "attempt 2 ended with its worker, vm/b, which was stopped\nthe step is ready; to see it go on: nofx run watch " + id("run", 1) + "\n"},
+		"tried again":    {api.StepStatusRetrying, []api.Attempt{failed}, "attempt 2 ended with exit code 1 (retry)\nthe step is retrying, the next attempt is due at " + clock(ptr(now.Add(8*time.Second))) + "; to see it go on: nofx run watch " + id("run", 1) + "\n"},
+		"failed":         {api.StepStatusFailed, []api.Attempt{attempt(2, "vm/b", "fail")}, "attempt 2 ended (fail)\nthe step is failed: out of luck\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := step(1, "build", "bash", tt.status)
+			s.ReadyAt, s.Reason = ptr(now.Add(8*time.Second)), ptr("out of luck")
+			_, server := newGateway(t, map[string]http.HandlerFunc{
+				"getStep": answer(http.StatusOK, api.StepDetail{Step: s, Attempts: tt.attempts}),
+				"getStepLogs": func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", eventStream)
+					_, _ = io.WriteString(w, block("1", "log", `{"offset":0,"text":"x"}`)+block("1", "end", `{"offset":1,"fence":2}`))
+				},
+			})
+			c := newCLI(t, server.URL)
+			if got := execute(t.Context(), c.app, []string{"logs", id("step", 1), "-f"}); got != exitOK || c.out.String() != "x" {
+				t.Errorf("logs -f = exit %d, %q; want 0 and the log", got, &c.out)
+			}
+			if got := c.errOut.String(); got != tt.want {
+				t.Errorf("logs -f says %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

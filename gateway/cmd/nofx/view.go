@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ func (a *app) newView(p *progress) view {
 	case a.json:
 		return &jsonView{a}
 	case a.screen == nil:
-		v := &lineView{app: a, told: map[api.GateID]bool{}}
+		v := &lineView{app: a, told: map[string]bool{}}
 		v.hint(p) //nolint:errcheck // what it waits for already; the next line tells of a terminal that is gone
 		return v
 	}
@@ -38,17 +39,30 @@ func (v *jsonView) note(format string, args ...any)                  { fmt.Fprin
 // lineView prints a line per change of status: for logs and pipes.
 type lineView struct {
 	*app
-	told map[api.GateID]bool // gates whose hint was printed
+	told map[string]bool // of what the hint was printed
 }
 
 func (v *lineView) event(p *progress, e api.Event, _ string) error {
 	noun, status, _ := strings.Cut(e.Type, ".")
 	subject := noun
+	var data struct{ Gate, Reason string }
+	_ = json.Unmarshal(e.Data, &data) // what is not there is not said
+	if noun == "gate" {
+		subject += " " + clean(data.Gate) + " of step"
+	}
 	if i, ok := p.index[deref(e.StepID)]; ok {
 		subject += " " + clean(p.steps[i].Name)
-		if e.Type == "step.running" {
+		switch e.Type {
+		case "step.running":
 			status += fmt.Sprintf(" (%d/%d)", p.steps[i].Attempt, p.steps[i].MaxAttempts)
+		case "step.retrying":
+			if at := p.steps[i].ReadyAt; at != nil {
+				status += " at " + clock(at)
+			}
 		}
+	}
+	if data.Reason != "" && e.Type != "step.waiting" { // of that the hint says more
+		status += ": " + clean(data.Reason)
 	}
 	switch noun {
 	case "run", "step", "gate":
@@ -59,15 +73,14 @@ func (v *lineView) event(p *progress, e api.Event, _ string) error {
 	return v.hint(p)
 }
 
-// hint says once for each gate how to decide it.
+// hint says once of all that waits how to go on.
 func (v *lineView) hint(p *progress) error {
-	for _, g := range p.gates {
-		lines := hint(g, v.self())
-		if lines == nil || v.told[g.ID] {
+	for _, h := range p.hints(v.self()) {
+		if v.told[h.of] {
 			continue
 		}
-		v.told[g.ID] = true
-		if _, err := fmt.Fprintln(v.out, strings.Join(lines, "\n")); err != nil {
+		v.told[h.of] = true
+		if _, err := fmt.Fprintln(v.out, strings.Join(h.lines, "\n")); err != nil {
 			return err
 		}
 	}
@@ -90,9 +103,11 @@ func summary(p *progress, self string, now time.Time) []string {
 	if r.Reason != nil {
 		line += ": " + clean(*r.Reason)
 	}
-	lines := append([]string{line}, p.failures(self)...)
+	lines := append([]string{line}, p.troubles(self)...)
 	if !ended(r.Status) {
-		lines = append(lines, p.hints(self)...)
+		for _, h := range p.hints(self) {
+			lines = append(lines, h.lines...)
+		}
 	}
 	return lines
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nofx.dev/gateway/api"
 )
@@ -32,6 +33,7 @@ func watchedRun(t *testing.T, stream string, reads ...api.RunDetail) (*contractG
 				reads = reads[1:]
 			}
 		},
+		"getStepLogs": tailOf(manyLines()),
 		"listRunEvents": func(w http.ResponseWriter, r *http.Request) {
 			if got, want := r.URL.Query().Get("until")+r.Header.Get("Last-Event-ID"), "final7"; got != want {
 				t.Errorf("stream asked for %q, want %q", got, want)
@@ -43,16 +45,34 @@ func watchedRun(t *testing.T, stream string, reads ...api.RunDetail) (*contractG
 	return g, newCLI(t, server.URL)
 }
 
+// tailOf answers the end of a log that a range asks for.
+func tailOf(log string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Trace-Id", testTrace)
+		http.ServeContent(w, r, "log.txt", time.Time{}, strings.NewReader(log))
+	}
+}
+
+// manyLines is a log whose end is worth seeing, and steers a terminal.
+func manyLines() string {
+	var s strings.Builder
+	for n := range 5000 {
+		fmt.Fprintf(&s, "line %d\n", n+1)
+	}
+	return s.String() + "\x1b[2Jexit code 1 it is"
+}
+
 // story is what happens in the watched run: unit fails for good.
 func story() string {
 	var s strings.Builder
 	s.WriteString("retry: 100\n: hello\n\n" + block("", "stream.ready", `{"cursor":"7"}`))
 	for _, e := range []api.Event{
-		event(8, 3, "gate.pending", `{"to":"pending"}`),
-		event(9, 3, "step.waiting", `{"from":"running","to":"waiting","event":"wait"}`),
-		event(10, 2, "step.failed", `{"from":"running","to":"failed","event":"fail","attempt":3}`),
-		event(11, 2, "step.log", `{"n":1}`),
-		event(12, 0, "run.failed", `{"from":"running","to":"failed","event":"fail"}`),
+		event(8, 3, "gate.pending", `{"gate":"deploy","step":"ship"}`),
+		event(9, 3, "step.waiting", `{"from":"running","to":"waiting","event":"wait","reason":"waits for approval"}`),
+		event(10, 2, "step.retrying", `{"from":"running","to":"retrying","event":"retry","attempt":2,"reason":"exit code 1\u001b[2J","at":"2026-03-04T05:06:15.5Z"}`),
+		event(11, 2, "step.failed", `{"from":"running","to":"failed","event":"fail","attempt":3,"reason":"exit code 1","failure_class":"gate_failed"}`),
+		event(12, 2, "step.log", `{"n":1}`),
+		event(13, 0, "run.failed", `{"from":"running","to":"failed","event":"fail","reason":"step unit failed"}`),
 	} {
 		s.WriteString(eventBlock(e))
 	}
@@ -71,7 +91,7 @@ func TestWatchJSON(t *testing.T) {
 	if got := execute(t.Context(), c.app, []string{"run", "watch", "--json", id("run", 1)}); got != exitRun {
 		t.Errorf("run watch --json = exit %d, want %d: %s", got, exitRun, &c.errOut)
 	}
-	if got, want := strings.Count(c.out.String(), "\n"), 5; got != want {
+	if got, want := strings.Count(c.out.String(), "\n"), 6; got != want {
 		t.Errorf("run watch --json printed %d lines, want %d", got, want)
 	}
 }
@@ -101,10 +121,11 @@ func TestWatchUnserved(t *testing.T) {
 		queue api.Queue
 		want  string
 	}{
-		{"paused for all", api.Queue{Name: "step", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, "queue step is paused for all tenants: 2 wait in it\n"},
-		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Ready: 2}}, "no worker serves queue step: 2 wait in it\n"},
+		{"paused for all", api.Queue{Name: "step", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, "queue step is paused for all tenants, by whoever runs the installation: 2 of your steps wait in it\n"},
+		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Ready: 2}}, "no worker serves queue step: 2 of your steps wait in it\n"},
 		{"paused", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}, Paused: true, PausedAt: ptr(ago(60))},
-			"queue step is paused since " + clock(ptr(ago(60))) + ": 1 wait in it\n"},
+			"queue step is paused since " + clock(ptr(ago(60))) + ": 1 of your steps waits in it; to go on: nofx queue resume step\n"},
+		{"another queue", api.Queue{Name: "review", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, ""},
 		{"busy", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}}, ""},
 		{"nothing waits", api.Queue{Name: "step"}, ""},
 	} {
@@ -127,10 +148,47 @@ func TestWatchUnserved(t *testing.T) {
 	}
 }
 
+// TestWaitsFor looks at a run that waits in every way: it is said for what, and how
+// to go on.
+func TestWaitsFor(t *testing.T) {
+	t.Parallel()
+	d := waitingDetail()
+	answers := map[string]http.HandlerFunc{
+		"getRun":      answer(http.StatusOK, d),
+		"getTimeline": answer(http.StatusOK, timelineOf(d)),
+		"listQueues": answer(http.StatusOK, api.QueuePage{Items: []api.Queue{
+			{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}, Paused: true, PausedForAll: true, PausedAt: ptr(ago(60)), PausedBy: ptr(alice), PausedByName: ptr("alice"), Reason: ptr("moving")},
+			{Name: "review", PausedForAll: true, Depth: api.QueueDepth{Ready: 9}}}}),
+		"listRunEvents": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", eventStream)
+			_, _ = io.WriteString(w, eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`))+final)
+		},
+		"getStepLogs": tailOf(""),
+	}
+	for _, verb := range []string{"show", "timeline", "watch"} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			_, server := newGateway(t, answers)
+			c := newCLI(t, server.URL)
+			golden(t, "waits-for-"+verb, c.transcript(t.Context(), "run", verb, id("run", 1)))
+		})
+	}
+	c := newCLI(t, "")
+	for _, width := range []int{120, 60} {
+		b := &board{a: c.app, p: *newProgress(d)}
+		all := strings.Join(b.lines(width, 40), "\n")
+		for _, want := range []string{"nofx gate approve " + id("gate", 1), "news waits for the signal it's live", `nofx signal send 'it'\''s live'`, "nap waits until 2026-03-04 05:07:07Z", "unit is tried again at 2026-03-04 05:06:15Z: exit code 1"} {
+			if !strings.Contains(all, want) {
+				t.Errorf("the board of %d columns lacks %q:\n%s", width, want, all)
+			}
+		}
+	}
+}
+
 // TestWatchEndedRun needs no stream.
 func TestWatchEndedRun(t *testing.T) {
 	t.Parallel()
-	_, server := newGateway(t, map[string]http.HandlerFunc{"getRun": answer(http.StatusOK, failedDetail())})
+	_, server := newGateway(t, map[string]http.HandlerFunc{"getRun": answer(http.StatusOK, failedDetail()), "getStepLogs": tailOf("one\ntwo\n")})
 	c := newCLI(t, server.URL)
 	got := c.transcript(t.Context(), "run", "watch", id("run", 1), "--url", server.URL)
 	golden(t, "watch-ended", strings.ReplaceAll(got, server.URL, "http://gateway"))

@@ -19,7 +19,7 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// stepName is the contract's StepName, which gates have too.
+// stepName is the contract's StepName; names of gates have the same form.
 var stepName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 
 // listGates answers gates over all runs, oldest first: with status=pending the
@@ -138,7 +138,7 @@ func (s *Server) whoWon(ctx context.Context, tenant, id uuid.UUID, err error) er
 
 func apiGate(g run.Gate) api.Gate {
 	out := api.Gate{
-		ID: run.GateID.Format(g.ID), RunID: run.RunID.Format(g.RunID), StepID: run.StepID.Format(g.StepID), Round: g.Round, Name: g.Name,
+		ID: run.GateID.Format(g.ID), RunID: run.RunID.Format(g.RunID), StepID: run.StepID.Format(g.StepID), StepName: g.StepName, Round: g.Round, Name: g.Name,
 		Kind: api.GateKind(g.Kind), Status: api.GateStatus(g.State), Version: g.Version, Message: ptr(g.Message), Evidence: g.Evidence, EvidenceOmitted: ptr(g.EvidenceOmitted),
 		ShownDigest: ptr(g.ShownDigest), CreatedAt: g.CreatedAt.UTC(), AgeS: max(0, int64(time.Since(g.CreatedAt).Seconds())),
 		ExpiresAt: utc(g.ExpiresAt), DecidedBy: ptr(g.DecidedBy), DecidedByName: ptr(g.DecidedByName), DecidedAt: utc(g.DecidedAt), Reason: ptr(g.Reason),

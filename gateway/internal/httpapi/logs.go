@@ -217,7 +217,7 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 			sent, err = s.sendGrown(ctx, conn, l, sent)
 		}
 		if err == nil && l.Ended && sent >= l.Size {
-			conn.Frame(stream.FormatSeq(l.Size), "end", api.LogEnd{Offset: l.Size})
+			conn.Frame(stream.FormatSeq(l.Size), "end", api.LogEnd{Offset: l.Size, Fence: ptr(l.Fence)})
 			_ = conn.Flush() // whether they hear it or not, this is the end
 			return nil
 		}

@@ -187,7 +187,7 @@ func TestFollowLog(t *testing.T) {
 	for {
 		got := f.next()
 		if got.event == "end" {
-			if got.data != `{"offset":8}` || got.id != "8" {
+			if got.data != `{"fence":1,"offset":8}` || got.id != "8" {
 				t.Errorf("end = %+v, want offset 8", got)
 			}
 			break
@@ -203,9 +203,9 @@ func TestFollowLog(t *testing.T) {
 	}
 	resumed := g.follow(path+"?follow=1", header{"Last-Event-ID": "7"})
 	want(resumed, "8", "log", `{"offset":7,"text":"\n"}`)
-	want(resumed, "8", "end", `{"offset":8}`)
+	want(resumed, "8", "end", `{"fence":1,"offset":8}`)
 	done := g.follow(path+"?follow=1&attempt=1", header{"Last-Event-ID": "8"})
-	want(done, "8", "end", `{"offset":8}`)
+	want(done, "8", "end", `{"fence":1,"offset":8}`)
 	g.want(g.get(path+"?follow=1", header{"Last-Event-ID": "x"}), http.StatusBadRequest, "bad-cursor")
 }
 
@@ -287,7 +287,7 @@ func TestFollowLogThroughAnOutage(t *testing.T) {
 	}
 	g.log(c, 1, 4, "two\n")
 	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
-	for _, want := range []frame{{"8", "log", `{"offset":4,"text":"two\n"}`}, {"8", "end", `{"offset":8}`}} {
+	for _, want := range []frame{{"8", "log", `{"offset":4,"text":"two\n"}`}, {"8", "end", `{"fence":1,"offset":8}`}} {
 		if diff := cmp.Diff(want, f.next(), cmp.AllowUnexported(frame{})); diff != "" {
 			t.Fatalf("frame after the outage (-want +got):\n%s", diff)
 		}
