@@ -74,8 +74,11 @@ func script() map[string]http.HandlerFunc {
 		"listGates": answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
 		"getGate": func(w http.ResponseWriter, r *http.Request) {
 			g := failedDetail().Gates[1]
-			if strings.Contains(r.URL.Path, id("gate", 3)) {
+			switch {
+			case strings.Contains(r.URL.Path, id("gate", 3)):
 				g = shared
+			case strings.Contains(r.URL.Path, id("gate", 4)):
+				g = expiredGate()
 			}
 			answer(http.StatusOK, api.GateAnswer{Gate: g})(w, r)
 		},
@@ -180,6 +183,9 @@ func TestCommands(t *testing.T) {
 		"gate-approve":        "gate approve " + gate,
 		"gate-show-no-step":   "gate show " + run + "/nothing",
 		"gate-show-nothing":   "gate show",
+		"gate-show-run":       "gate show " + run,
+		"gate-show-running":   "gate show " + run + "/unit",
+		"gate-show-expired":   "gate show " + id("gate", 4),
 		"logs-of-a-run":       "logs " + run,
 		"gate-reject-no-why":  "gate reject " + gate,
 		"gate-reject-late":    "gate reject " + gate + " --reason late",
@@ -231,14 +237,39 @@ func TestCommands(t *testing.T) {
 // A gate may be named by its step.
 func TestGateByStep(t *testing.T) {
 	t.Parallel()
-	g, server := newGateway(t, script())
-	c := newCLI(t, server.URL)
-	if got := execute(t.Context(), c.app, []string{"gate", "approve", id("run", 1) + "/ship"}); got != exitOK {
-		t.Errorf("gate approve RUN/STEP = exit %d: %s", got, &c.errOut)
-	}
-	want := []string{"GET /api/runs/" + id("run", 1), "POST /api/gates/" + id("gate", 1) + "/approve"}
-	if diff := cmp.Diff(want, g.requests()); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
+	d := detail()
+	second, other := d.Gates[0], d.Gates[0]
+	second.ID, second.Round = id("gate", 5), 2
+	other.ID, other.StepID, other.StepName, other.Name = id("gate", 6), id("step", 2), "unit", "both"
+	another := other
+	another.ID, another.StepID, another.StepName = id("gate", 7), id("step", 1), "build"
+	d.Gates = append(d.Gates, second, other, another)
+	for name, want := range map[string]struct {
+		gate string
+		exit int
+		says string
+	}{
+		"ship":     {id("gate", 5), exitOK, ""},
+		"deploy":   {id("gate", 5), exitOK, ""},
+		"build":    {id("gate", 7), exitOK, ""},
+		"both":     {"", exitUsage, "name the step, unit or build"},
+		"announce": {"", exitNotFound, "those that have one: ship, unit, build"},
+		"nothing":  {"", exitNotFound, "no step and no gate \"nothing\""},
+	} {
+		answers := script()
+		answers["getRun"] = answer(http.StatusOK, d)
+		g, server := newGateway(t, answers)
+		c := newCLI(t, server.URL)
+		if got := execute(t.Context(), c.app, []string{"gate", "approve", id("run", 1) + "/" + name}); got != want.exit || !strings.Contains(c.errOut.String(), want.says) {
+			t.Errorf("gate approve RUN/%s = exit %d, %q; want %d, %q in it", name, got, &c.errOut, want.exit, want.says)
+		}
+		requests := []string{"GET /api/runs/" + id("run", 1)}
+		if want.gate != "" {
+			requests = append(requests, "POST /api/gates/"+want.gate+"/approve")
+		}
+		if diff := cmp.Diff(requests, g.requests()); diff != "" {
+			t.Errorf("requests of RUN/%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
@@ -247,6 +278,7 @@ func TestOnTerminals(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string]string{
 		"run-list": "run list", "run-timeline": "run timeline " + id("run", 1), "worker-list": "worker list", "queue-list": "queue list",
+		"gate-list": "gate list",
 	} {
 		for _, width := range []int{80, 200} {
 			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {

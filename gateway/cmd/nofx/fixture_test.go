@@ -88,6 +88,13 @@ func shipGate() api.Gate {
 		ExpiresAt: ptr(now.Add(24 * time.Hour)), ShownCheckpointID: ptr(id("ckpt", 1)), ShownDigest: ptr(digest(2))}
 }
 
+// expiredGate is one that nobody decided in time.
+func expiredGate() api.Gate {
+	g := shipGate()
+	g.ID, g.Status, g.DecidedBy, g.DecidedAt, g.ExpiresAt = id("gate", 4), api.GateStatusExpired, ptr("vm/5b57cacb"), ptr(ago(1)), ptr(ago(2))
+	return g
+}
+
 // waitingDetail is a run that waits in every way there is: for a person, a signal
 // and a time, and for a worker while its queue is paused; and a step is tried again.
 func waitingDetail() api.RunDetail {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,22 +56,30 @@ func (a *app) gateListCommand() *cobra.Command {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
+				head := []string{"GATE", "STEP", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "RUN", "MESSAGE"}
+				if a.narrow() {
+					head = []string{"GATE", "STEP", "STATUS", "AGE", "MESSAGE"}
+				}
 				rows := make([][]string, len(page.Items))
 				for i, g := range page.Items {
 					expires := ""
 					if g.ExpiresAt != nil && g.Status == api.GateStatusPending {
 						expires = "in " + span(g.ExpiresAt.Sub(a.now()))
 					}
-					rows[i] = []string{g.ID, g.Name, string(g.Kind), string(g.Status), span(time.Duration(g.AgeS) * time.Second), expires, g.RunID, shorten(deref(g.Message), 60)}
+					age, message := span(time.Duration(g.AgeS)*time.Second), shorten(deref(g.Message), 60)
+					rows[i] = []string{g.ID, g.StepName, g.Name, string(g.Kind), string(g.Status), age, expires, g.RunID, message}
+					if a.narrow() {
+						rows[i] = []string{g.ID, g.StepName, string(g.Status), age, message}
+					}
 				}
-				a.fitted(w, []string{"GATE", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "RUN", "MESSAGE"}, rows)
+				a.fitted(w, head, rows)
 				nextPage(w, page.NextCursor)
 			})
 		},
 	}
 	c.Flags().StringVar(&status, "status", "pending", `only gates in this status, or "all"`)
 	c.Flags().StringVar(&kind, "kind", "", "only gates of this kind: command or manual")
-	c.Flags().StringVar(&name, "name", "", "only gates of this name")
+	c.Flags().StringVar(&name, "name", "", "only gates of this name, or whose step has it")
 	c.Flags().StringVar(&project, "project", "", "only gates of this project")
 	oneOf(c, "status", "all", api.GateStatusPending, api.GateStatusPassed, api.GateStatusFailed, api.GateStatusWaived,
 		api.GateStatusExpired, api.GateStatusError)
@@ -99,13 +109,16 @@ func (a *app) gateShowCommand() *cobra.Command {
 			}
 			return a.answer(raw, func(w io.Writer) {
 				g := answer.Gate
-				decidedBy := ""
-				if g.DecidedBy != nil {
+				decidedBy, decided := "", "decided"
+				switch {
+				case g.Status == api.GateStatusExpired: // whoever noticed is not who decided
+					decided = "expired"
+				case g.DecidedBy != nil:
 					decidedBy = who(*g.DecidedBy, g.DecidedByName)
 				}
 				facts(w, "gate", g.ID, "name", g.Name, "kind", string(g.Kind), "status", string(g.Status), "message", deref(g.Message),
-					"run", g.RunID, "step", g.StepID, "round", fmt.Sprint(g.Round), "opened", clock(&g.CreatedAt), "expires", clock(g.ExpiresAt),
-					"shown", deref(g.ShownCheckpointID), "decided by", decidedBy, "decided", clock(g.DecidedAt), "reason", deref(g.Reason),
+					"run", g.RunID, "step", g.StepName, "step id", g.StepID, "round", fmt.Sprint(g.Round), "opened", clock(&g.CreatedAt), "open until", clock(g.ExpiresAt),
+					"shown", deref(g.ShownCheckpointID), "decided by", decidedBy, decided, clock(g.DecidedAt), "reason", deref(g.Reason),
 					"approvals", approvals(g),
 					"evidence", string(g.Evidence))
 				for _, line := range decisionHint(g, a.self()) {
@@ -116,29 +129,59 @@ func (a *app) gateShowCommand() *cobra.Command {
 	}
 }
 
-const gateNames = "GATE is the id of a gate, or RUN/STEP for the newest of a step."
+const gateNames = `GATE is the id of a gate, or RUN/NAME for the
+newest of a step, by the name of the step or of the gate: of a step ship with the
+tool manual:deploy that is ship or deploy.`
 
-// gateID is the id of a gate named by its id or as RUN/STEP.
+// gateID is the id of a gate named by its id or as RUN/NAME. Where the name is that
+// of a step and that of another step's gate, the step is meant.
 func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error) {
-	run, step, byStep := strings.Cut(name, "/")
-	if !byStep {
-		return name, nil
+	run, name, byName := strings.Cut(name, "/")
+	if !byName {
+		if strings.HasPrefix(run, "run_") {
+			return "", usagef("%s is a run: name the step of its gate as well, %s/NAME", run, run)
+		}
+		return run, nil
 	}
 	d, _, err := call[api.RunDetail](c.GetRun(ctx, run))
 	if err != nil {
 		return "", err
 	}
-	names := stepNames(d)
-	var newest *api.Gate
-	for i, g := range d.Gates {
-		if names[g.StepID] == step && (newest == nil || g.Round > newest.Round) {
-			newest = &d.Gates[i]
+	for _, nameOf := range []func(api.Gate) string{func(g api.Gate) string { return g.StepName }, func(g api.Gate) string { return g.Name }} {
+		var found []api.Gate // of one step, by the round
+		for _, g := range d.Gates {
+			if nameOf(g) != name {
+				continue
+			}
+			if len(found) > 0 && found[0].StepID != g.StepID {
+				return "", usagef("several steps of run %s have a gate %q: name the step, %s or %s", run, name, found[0].StepName, g.StepName)
+			}
+			found = append(found, g)
+		}
+		if len(found) > 0 {
+			return slices.MaxFunc(found, func(a, b api.Gate) int { return cmp.Compare(a.Round, b.Round) }).ID, nil
 		}
 	}
-	if newest == nil {
-		return "", fmt.Errorf("%w: step %q of run %s has no gate yet, or is none of its steps", errNotFound, step, run)
+	var there []string
+	for _, g := range d.Gates {
+		if !slices.Contains(there, g.StepName) {
+			there = append(there, g.StepName)
+		}
 	}
-	return newest.ID, nil
+	for _, s := range d.Steps {
+		if s.Name == name {
+			return "", fmt.Errorf("%w: step %q of run %s is %s and has no gate so far%s", errNotFound, name, run, s.Status, having(there))
+		}
+	}
+	return "", fmt.Errorf("%w: run %s has no step and no gate %q%s", errNotFound, run, name, having(there))
+}
+
+// having says which steps have a gate.
+func having(gates []string) string {
+	if len(gates) == 0 {
+		return "; none of its steps has one"
+	}
+	return "; those that have one: " + shorten(strings.Join(gates, ", "), 500)
 }
 
 // approvals tells who decided how on a manual gate.

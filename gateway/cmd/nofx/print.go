@@ -171,11 +171,11 @@ func who(subject api.Subject, name *api.SubjectName) string {
 
 // verdict is what a gate came to, in a sentence.
 func verdict(g api.Gate) string {
-	s := fmt.Sprintf("gate %s (%s) %s", g.ID, g.Name, g.Status)
+	s := fmt.Sprintf("gate %s (%s of step %s) %s", g.ID, g.Name, g.StepName, g.Status)
 	if wanted := deref(g.Quorum); g.Status == api.GateStatusPending && wanted > 1 {
 		s += fmt.Sprintf(", %d of %d approvals given", len(g.Approvals), wanted)
 	}
-	if g.DecidedBy != nil {
+	if g.DecidedBy != nil && g.Status != api.GateStatusExpired { // whoever noticed is not who decided
 		s += ", decided by " + who(*g.DecidedBy, g.DecidedByName)
 	}
 	if g.DecidedAt != nil {

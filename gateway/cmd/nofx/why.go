@@ -20,8 +20,13 @@ type hint struct {
 	lines []string
 }
 
-// decisionHint tells how to decide a gate, if it waits for a person.
+// decisionHint tells how to decide a gate, if it waits for a person, or how to go on
+// without its verdict.
 func decisionHint(g api.Gate, self string) []string {
+	switch g.Status {
+	case api.GateStatusExpired, api.GateStatusFailed, api.GateStatusError:
+		return []string{"to let the run go on all the same:", fmt.Sprintf("  %s gate waive %s --reason '…'", self, g.ID)}
+	}
 	if g.Status != api.GateStatusPending || g.Kind != api.GateKindManual {
 		return nil
 	}
@@ -69,6 +74,9 @@ func shellWord(s string) string {
 func (p *progress) hints(self string) []hint {
 	decisions := map[api.StepID]hint{}
 	for _, g := range p.gates {
+		if g.Status != api.GateStatusPending {
+			continue
+		}
 		if lines := decisionHint(g, self); lines != nil {
 			decisions[g.StepID] = hint{g.ID, lines}
 		}
