@@ -908,6 +908,9 @@ type FieldError struct {
 
 	// Pointer RFC 6901 into the body; for a parameter its name behind a slash
 	Pointer string `json:"pointer"`
+
+	// Step Name of the plan's step that it is of
+	Step *string `json:"step,omitempty"`
 }
 
 // File defines model for File.

@@ -35,7 +35,26 @@ func (k Kind) Error() string { return string(k) }
 // Field is one fault of an input, addressed by JSON pointer.
 type Field struct {
 	Pointer string `json:"pointer"`
+	Step    string `json:"step,omitempty"` // name of the plan's step that it is of
 	Detail  string `json:"detail"`
+}
+
+// fieldsMost is how many faults an error names.
+const fieldsMost = 100
+
+// OfFields makes an error of faults of an input, of which there is one at least: its
+// detail is the first, and how many more there are.
+func OfFields(code string, fields ...Field) *Error {
+	at := fields[0].Pointer
+	if fields[0].Step != "" {
+		at += " (step " + fields[0].Step + ")"
+	}
+	e := New(Invalid, code, "%s: %s", at, fields[0].Detail)
+	if n := len(fields) - 1; n > 0 {
+		e.Detail += fmt.Sprintf(" (and %d more)", n)
+	}
+	e.Fields = fields[:min(len(fields), fieldsMost)]
+	return e
 }
 
 // Error is an error with its kind. Code is one of the stable codes of the HTTP

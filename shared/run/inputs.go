@@ -1,7 +1,6 @@
 package run
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -11,62 +10,21 @@ import (
 	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"nofx.dev/shared/fault"
 )
 
-// Inputs decodes the inputs of a step strictly: an unknown or repeated member
-// is a fault.Invalid that names it.
+// Inputs decodes the inputs of a step strictly: what does not fit, such as an unknown
+// or repeated member, is a fault.Invalid that names it.
 func Inputs[T any](raw []byte) (T, error) {
-	var v T
-	if err := json.Unmarshal(raw, &v, json.RejectUnknownMembers(true)); err != nil {
-		var zero T
-		f := jsonFault(err)
-		e := fault.New(fault.Invalid, "invalid-plan", "inputs%s: %s", f.Pointer, f.Detail)
-		e.Fields = []fault.Field{f}
-		return zero, e
+	var v, zero T
+	misfits, _ := fit(raw, &v, "input")
+	if len(misfits) == 0 {
+		return v, nil
 	}
-	return v, nil
-}
-
-// jsonFault is a decoding error as a field, its pointer relative to the value.
-func jsonFault(err error) fault.Field {
-	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
-		pointer := string(semantic.JSONPointer)
-		switch {
-		case errors.Is(err, json.ErrUnknownName):
-			return fault.Field{Pointer: pointer, Detail: "unknown input"}
-		case semantic.GoType != nil:
-			return fault.Field{Pointer: pointer, Detail: fmt.Sprintf("%s is not what is expected here", kindName(semantic.JSONKind.String()))}
-		}
-		return fault.Field{Pointer: pointer, Detail: "cannot be read"}
-	}
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
-		pointer := string(syntactic.JSONPointer)
-		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return fault.Field{Pointer: pointer, Detail: "is given twice"}
-		}
-		return fault.Field{Pointer: pointer, Detail: "is not valid JSON in UTF-8"}
-	}
-	return fault.Field{Detail: "is not valid JSON"}
-}
-
-func kindName(k string) string {
-	switch k {
-	case "{":
-		return "an object"
-	case "[":
-		return "an array"
-	case `"`, "string":
-		return "a string"
-	case "0", "number":
-		return "a number"
-	}
-	return k
+	e := fault.New(fault.Invalid, "invalid-plan", "inputs%s: %s", misfits[0].Pointer, misfits[0].Detail)
+	e.Fields = misfits
+	return zero, e
 }
 
 // checkInputs says what is wrong with the inputs of a known tool. Templates in
@@ -229,12 +187,12 @@ func alternatives(pattern string) int {
 }
 
 func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {
-	in, err := Inputs[T](raw)
-	if e, ok := errors.AsType[*fault.Error](err); ok {
-		return e.Fields
+	var in T
+	var read bool
+	if c.misfits, read = fit(raw, &in, "input"); read {
+		rules(in)
 	}
-	rules(in)
-	return c.fields
+	return append(c.misfits, c.fields...)
 }
 
 // open reports whether s has a template, so that its value is not known yet.

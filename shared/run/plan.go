@@ -124,7 +124,23 @@ func ValidEnvName(name string) bool { return envName.MatchString(name) }
 // /plan. The code is unknown-tool when that is all that is wrong, else
 // invalid-plan. p is not changed.
 func (p Plan) Normalise() (Plan, error) {
-	c := checker{}
+	var c checker
+	if p = c.plan(p); len(c.fields) > 0 {
+		return Plan{}, c.err()
+	}
+	return p, nil
+}
+
+// Refusal is the error of a request that does not fit, of which p is the plan as far
+// as it does: the misfits that [Fit] found, and all else that is wrong with the plan.
+func (p Plan) Refusal(code string, misfits []fault.Field) error {
+	c := checker{misfits: misfits}
+	c.plan(p)
+	return fault.OfFields(code, c.named(slices.Concat(misfits, c.fields))...)
+}
+
+// plan checks p and returns it with every default.
+func (c *checker) plan(p Plan) Plan {
 	p.Steps = slices.Clone(p.Steps)
 	c.text("/plan/goal", p.Goal, 1, MaxGoal)
 	p.Workspace = c.workspace(p.Workspace)
@@ -136,8 +152,9 @@ func (p Plan) Normalise() (Plan, error) {
 		c.add("/plan/steps", "a plan has at least one step")
 	case n > MaxSteps:
 		c.add("/plan/steps", fmt.Sprintf("%d steps; a plan has at most %d", n, MaxSteps))
-		return Plan{}, c.err()
+		return p
 	}
+	c.steps = p.Steps
 	inOrder := !slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.DependsOn != nil })
 	seen := make(map[string]int, len(p.Steps))
 	templates := make([][]reference, len(p.Steps))
@@ -162,10 +179,7 @@ func (p Plan) Normalise() (Plan, error) {
 	if acyclic {
 		c.waits(p.Steps, seen, float64(*p.DeadlineS))
 	}
-	if err := c.err(); err != nil {
-		return Plan{}, err
-	}
-	return p, nil
+	return p
 }
 
 // Spec is the spec of step i of a normalised plan.
@@ -201,28 +215,45 @@ func excludes(w *Workspace) []string {
 // checker collects what is wrong with a plan.
 type checker struct {
 	fields      []fault.Field
+	misfits     []fault.Field // found before: what stands there is not known here
+	steps       []PlanStep
 	unknownTool int
 	templates   bool // they stand for values that are not known yet
 }
 
+// add notes a fault, unless it only follows from a misfit.
 func (c *checker) add(pointer, detail string) {
-	c.fields = append(c.fields, fault.Field{Pointer: pointer, Detail: detail})
+	if !c.unfit(pointer) {
+		c.fields = append(c.fields, fault.Field{Pointer: pointer, Detail: detail})
+	}
+}
+
+// unfit reports whether what a pointer names is, or is in, something that does not fit.
+func (c *checker) unfit(pointer string) bool {
+	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool {
+		rest, within := strings.CutPrefix(pointer, m.Pointer)
+		return within && (rest == "" || rest[0] == '/')
+	})
 }
 
 func (c *checker) err() error {
-	if len(c.fields) == 0 {
-		return nil
-	}
 	code := "invalid-plan"
 	if c.unknownTool == len(c.fields) {
 		code = "unknown-tool"
 	}
-	e := fault.New(fault.Invalid, code, "%s: %s", c.fields[0].Pointer, c.fields[0].Detail)
-	if n := len(c.fields) - 1; n > 0 {
-		e.Detail += fmt.Sprintf(" (and %d more)", n)
+	return fault.OfFields(code, c.named(c.fields)...)
+}
+
+// named is fields with the names of the steps that they are of.
+func (c *checker) named(fields []fault.Field) []fault.Field {
+	for i, f := range fields {
+		rest, of := strings.CutPrefix(f.Pointer, "/plan/steps/")
+		n, err := strconv.Atoi(strings.Split(rest, "/")[0])
+		if of && err == nil && n < len(c.steps) && len(c.steps[n].Name) <= 64 && BadText(c.steps[n].Name) == "" {
+			fields[i].Step = c.steps[n].Name
+		}
 	}
-	e.Fields = c.fields[:min(len(c.fields), 100)]
-	return e
+	return fields
 }
 
 // text checks what the contract limits by characters, and size what is limited by the
@@ -382,7 +413,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	switch {
 	case !KnownTool(s.Tool):
 		c.unknownTool++
-		c.add(at+"/tool", fmt.Sprintf("unknown tool %q", s.Tool))
+		c.add(at+"/tool", fmt.Sprintf("unknown tool %.80q", s.Tool)+suggestion(s.Tool, toolNames, "the tools are "))
 	case !policy.Allows(s.Tool):
 		c.add(at+"/tool", fmt.Sprintf("%q is not in the plan's tools_allowed", s.Tool))
 	default:
@@ -436,7 +467,7 @@ func (c *checker) dependencies(steps []PlanStep, index map[string]int) (acyclic 
 			at := fmt.Sprintf("/plan/steps/%d/depends_on/%d", i, j)
 			if _, ok := index[name]; !ok {
 				known = false
-				c.add(at, fmt.Sprintf("no step is named %q", name))
+				c.noStep(at, name)
 			}
 			if seen[name] {
 				c.add(at, fmt.Sprintf("%q is named twice", name))
@@ -447,7 +478,9 @@ func (c *checker) dependencies(steps []PlanStep, index map[string]int) (acyclic 
 	if edges > MaxEdges {
 		c.add("/plan/steps", fmt.Sprintf("%d dependencies; a plan has at most %d", edges, MaxEdges))
 	}
-	if !known {
+	// Of two steps of one name, or where a dependency cannot be read, nobody can tell
+	// what waits for what.
+	if !known || len(index) < len(steps) || c.misfitAt(ordering) {
 		return false
 	}
 	cycle := findCycle(steps, index)
@@ -456,6 +489,29 @@ func (c *checker) dependencies(steps []PlanStep, index map[string]int) (acyclic 
 		c.add(at, "the steps wait for each other: "+strings.Join(cycle, " → "))
 	}
 	return cycle == nil
+}
+
+// naming matches the places of a plan that say which steps there are, ordering those
+// that say what waits for what.
+var (
+	naming   = regexp.MustCompile(`^(/plan(/steps(/\d+(/name)?)?)?)?$`)
+	ordering = regexp.MustCompile(`^(/plan(/steps(/\d+(/(name|depends_on(/\d+)?))?)?)?)?$`)
+)
+
+func (c *checker) misfitAt(place *regexp.Regexp) bool {
+	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool { return place.MatchString(m.Pointer) })
+}
+
+// noStep notes that no step has a name, as far as all names could be read.
+func (c *checker) noStep(at, name string) {
+	if c.misfitAt(naming) {
+		return
+	}
+	names := make([]string, len(c.steps))
+	for i, s := range c.steps {
+		names[i] = s.Name
+	}
+	c.add(at, fmt.Sprintf("no step is named %.80q", name)+suggestion(name, names, ""))
 }
 
 // findCycle is the names along one cycle, its first repeated at the end, or nil.

@@ -304,7 +304,7 @@ func (c *checker) resolvable(steps []PlanStep, index map[string]int, refs [][]re
 			j, ok := index[r.step]
 			switch {
 			case !ok:
-				c.add(r.at, fmt.Sprintf("no step is named %q", r.step))
+				c.noStep(r.at, r.step)
 			case j == i:
 				c.add(r.at, "a step's own outputs are not known to it")
 			case acyclic && before[i].Bit(j) == 0:

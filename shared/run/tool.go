@@ -24,6 +24,11 @@ const (
 	ToolUnpack = "workspace:unpack"
 )
 
+// toolNames are how people are told of the tools.
+var toolNames = []string{
+	ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolHTTP, ToolSleep, ToolSignal, ToolCodegen, GateFamily + "<name>", ManualFamily + "<name>",
+}
+
 // reserved are gates that are no command gates.
 var reserved = []string{"gate:llm_review"}
 

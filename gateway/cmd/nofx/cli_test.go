@@ -209,6 +209,9 @@ func TestCommands(t *testing.T) {
 		"whoami-json":         "whoami --json",
 		"help":                "--help",
 		"unknown-command":     "run fly",
+		"run-create-no-flag":  "run create plan.json --watch",
+		"unknown-near":        "run lst",
+		"unknown-near-group":  "rnu list",
 		"unknown-flag":        "run list --colour",
 		"complete-status":     "__complete gate list --status e",
 	} {
@@ -369,7 +372,7 @@ func TestProblems(t *testing.T) {
 		want    int
 	}{
 		"plan": {http.StatusUnprocessableEntity, api.Problem{Code: api.ProblemCodeInvalidPlan, Detail: "the plan is wrong in 2 places",
-			Errors: []api.FieldError{{Pointer: "/plan/steps/0/tool", Detail: "unknown tool \"ba\x1bsh\""}, {Pointer: "/plan/goal", Detail: "is required"}}}, exitRefused},
+			Errors: []api.FieldError{{Pointer: "/plan/steps/0/tool", Step: ptr("build"), Detail: "unknown tool \"ba\x1bsh\""}, {Pointer: "/plan/goal", Detail: "is required"}}}, exitRefused},
 		"forbidden": {http.StatusForbidden, api.Problem{Code: api.ProblemCodeForbidden, Detail: "wants an operator"}, exitRefused},
 		"missing":   {http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "no such project"}, exitNotFound},
 		"internal":  {http.StatusInternalServerError, api.Problem{Code: api.ProblemCodeInternal, Detail: "that is our mistake"}, exitFailed},

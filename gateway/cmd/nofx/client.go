@@ -188,10 +188,14 @@ func (p *problemError) print(w io.Writer, asJSON bool) {
 	}
 	fmt.Fprintf(w, "error: %s\n", clean(p.Error()))
 	for _, f := range p.Errors {
-		if len(p.Errors) == 1 && strings.Contains(p.Error(), f.Pointer+": "+f.Detail) {
+		at := f.Pointer
+		if f.Step != nil {
+			at += " (step " + *f.Step + ")"
+		}
+		if len(p.Errors) == 1 && strings.Contains(p.Error(), at+": "+f.Detail) {
 			continue // said above
 		}
-		fmt.Fprintf(w, "  %s: %s\n", clean(f.Pointer), clean(f.Detail))
+		fmt.Fprintf(w, "  %s: %s\n", clean(at), clean(f.Detail))
 	}
 	if len(p.Allowed) > 0 {
 		fmt.Fprintf(w, "  it is %s; possible: %s\n", clean(deref(p.From)), clean(strings.Join(p.Allowed, ", ")))

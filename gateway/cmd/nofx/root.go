@@ -76,11 +76,13 @@ func execute(ctx context.Context, a *app, args []string) int {
 	a.out = a.output
 	begun := false
 	root := &cobra.Command{
-		Use:           "nofx",
-		Short:         "Start, watch and decide runs on a NOFX gateway",
-		Long:          about,
-		Example:       examples,
-		Version:       version(),
+		Use:     "nofx",
+		Short:   "Start, watch and decide runs on a NOFX gateway",
+		Long:    about,
+		Example: examples,
+		Version: version(),
+		Args:    noCommand, SuggestionsMinimumDistance: 2,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
@@ -173,11 +175,24 @@ var errNotFound = errors.New("not found")
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short,
-		Args: cobra.NoArgs,
+		Args: noCommand, SuggestionsMinimumDistance: 2,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(commands...)
 	return c
+}
+
+// noCommand refuses what stands where a command is expected and is none, and names the
+// nearest.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w; did you mean: %s", err, strings.Join(append([]string{c.CommandPath(), near[0]}, args[1:]...), " "))
+	}
+	return err
 }
 
 // oneOf offers the words that a flag takes to the shell's completion.

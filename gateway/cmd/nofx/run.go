@@ -41,7 +41,12 @@ the run joins that trace.`,
 		Example: `  nofx run create -f plan.json --watch
   nofx run create -f plan.json --idempotency-key "$GIT_COMMIT" --json
   nofx run create -f plan.json --preview`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return fmt.Errorf("the plan is named by -f: %s -f %s", cmd.CommandPath(), shellWord(args[0]))
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := a.planRequest(file)
 			if err != nil {

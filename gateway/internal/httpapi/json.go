@@ -20,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
 )
 
 // Limits of a JSON document (SECURITY.md §6).
@@ -83,7 +84,13 @@ func readBody(c echo.Context) ([]byte, error) {
 	return bytes.TrimPrefix(body, []byte("\ufeff")), nil // a byte order mark, as some editors write
 }
 
-// decode reads one document strictly.
+// unfit is an error of a body that was read but for what does not fit.
+type unfit struct{ error }
+
+func (u unfit) Unwrap() error { return u.error }
+
+// decode reads one document strictly. Where something does not fit, the error is an
+// unfit that names all of it, and v has the rest.
 func decode(body []byte, v any) error {
 	if err := scan(body); err != nil {
 		return err
@@ -92,18 +99,21 @@ func decode(body []byte, v any) error {
 	if err == nil {
 		return nil
 	}
-	semantic, ok := errors.AsType[*json.SemanticError](err)
-	if !ok {
+	if _, ok := errors.AsType[*json.SemanticError](err); !ok {
 		return malformed("", "it is not valid JSON")
 	}
-	at := string(semantic.JSONPointer)
+	code := "malformed-json"
 	switch {
 	case errors.Is(err, json.ErrUnknownName):
-		return fieldFault("unknown-field", at, "unknown field")
+		code = "unknown-field"
 	case errors.Is(err, strconv.ErrRange):
-		return fieldFault("invalid-field", at, "is out of range")
+		code = "invalid-field"
 	}
-	return malformed(at, "is "+kindName(semantic.JSONKind)+", which is not what is expected here")
+	misfits := run.Fit(body, v)
+	if misfits[0].Pointer == "" {
+		return malformed("", "it "+misfits[0].Detail)
+	}
+	return unfit{fault.OfFields(code, misfits...)}
 }
 
 func malformed(at, detail string) error {
@@ -116,27 +126,7 @@ func malformed(at, detail string) error {
 
 // fieldFault is one fault of a body.
 func fieldFault(code, at, detail string) *fault.Error {
-	e := fault.New(fault.Invalid, code, "%s: %s", at, detail)
-	e.Fields = []fault.Field{{Pointer: at, Detail: detail}}
-	return e
-}
-
-func kindName(k jsontext.Kind) string {
-	switch k {
-	case jsontext.KindNull:
-		return "null"
-	case jsontext.KindTrue, jsontext.KindFalse:
-		return "a boolean"
-	case jsontext.KindString:
-		return "a string"
-	case jsontext.KindNumber:
-		return "a number"
-	case jsontext.KindBeginObject:
-		return "an object"
-	case jsontext.KindBeginArray:
-		return "an array"
-	}
-	return "something"
+	return fault.OfFields(code, fault.Field{Pointer: at, Detail: detail})
 }
 
 // scan reads the document value by value, keeping nothing, for what no decoder

@@ -116,7 +116,7 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 		p.Status = http.StatusPreconditionFailed
 	}
 	for _, f := range e.Fields {
-		p.Errors = append(p.Errors, api.FieldError{Pointer: f.Pointer, Detail: f.Detail})
+		p.Errors = append(p.Errors, api.FieldError{Pointer: f.Pointer, Step: ptr(f.Step), Detail: f.Detail})
 	}
 	p.From = metaString(e, "from")
 	p.Event = metaString(e, "event")

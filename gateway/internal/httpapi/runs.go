@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -23,13 +24,26 @@ type planRequest struct {
 	Plan run.Plan `json:"plan"`
 }
 
+// readPlan is readJSON for a plan: what of the request does not fit is said together
+// with all else that is wrong with the plan.
+func readPlan(c echo.Context) (in planRequest, body []byte, err error) {
+	in, body, err = readJSON[planRequest](c)
+	e, _ := errors.AsType[*fault.Error](err)
+	if _, ok := errors.AsType[unfit](err); ok {
+		err = in.Plan.Refusal(e.Code, e.Fields)
+	} else if codeOf(err) == "too-large" {
+		err = fault.New(e.Kind, e.Code, "the plan is longer than %d bytes: upload what is large in it (nofx artifact upload FILE, or POST /api/artifacts) and name it there by artifact_id, in the files of workspace:write or as the workspace", maxBody)
+	}
+	return in, body, err
+}
+
 // createRun starts a run: 201 with the run and its steps. Callers repeat it with
 // their Idempotency-Key when they did not hear the answer.
 func (s *Server) createRun(c echo.Context, p *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	in, body, err := readJSON[planRequest](c)
+	in, body, err := readPlan(c)
 	if err != nil {
 		return err
 	}
@@ -96,7 +110,7 @@ func (s *Server) previewRun(c echo.Context, p *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	in, _, err := readJSON[planRequest](c)
+	in, _, err := readPlan(c)
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,8 @@ func TestRefusedPlans(t *testing.T) {
 		{"unknown input", plan(`{"name":"a","tool":"bash","inputs":{"script":"true","x":1}}`), 422, "invalid-plan", "/plan/steps/0/inputs/x"},
 		{"duplicate input", plan(`{"name":"a","tool":"bash","inputs":{"script":"true","script":"false"}}`), 400, "duplicate-key", "/plan/steps/0/inputs/script"},
 		{"unknown field", plan(`{"name":"a","tool":"bash","fence":1}`), 400, "unknown-field", "/plan/steps/0/fence"},
+		{"workspace beside the plan", `{"plan":{"goal":"x","steps":[` + step + `]},"workspace":{}}`, 400, "unknown-field", "/workspace"},
+		{"a number for an object", plan(`{"name":"a","tool":"bash","retry":3}`), 400, "malformed-json", "/plan/steps/0/retry"},
 		{"read-only field", `{"plan":{"goal":"x","steps":[` + step + `]},"tenant_id":"x"}`, 400, "unknown-field", "/tenant_id"},
 		{"NUL in the goal", `{"plan":{"goal":"a\u0000b","steps":[` + step + `]}}`, 422, "invalid-field", "/plan/goal"},
 		{"session of a later release", `{"session_id":"sess_0","plan":{"goal":"x","steps":[` + step + `]}}`, 400, "unknown-field", "/session_id"},
@@ -98,6 +100,28 @@ func TestRefusedPlans(t *testing.T) {
 				t.Errorf("%s: problem = %+v, want trace, path and status of the answer", tc.name, p)
 			}
 		}
+	}
+	// Everything is said at once, also beside what does not fit, and of which step.
+	r := g.do(http.MethodPost, "/api/runs", `{"plan":{"steps":[{"name":"build","tool":"bahs","retry":3},{"name":"unit","tool":"http","inputs":{"url":"https://x/","expect_status":201}}]},"workspace":{}}`)
+	var got []string
+	for _, e := range decodeAs[api.Problem](t, r).Errors {
+		said := e.Pointer
+		if e.Step != nil {
+			said += " (" + *e.Step + ")"
+		}
+		got = append(got, said+": "+strings.SplitN(e.Detail, ";", 2)[0])
+	}
+	want := []string{
+		"/plan/steps/0/retry (build): is a number", "/workspace: unknown field", "/plan/goal: is required",
+		`/plan/steps/0/tool (build): unknown tool "bahs"`, "/plan/steps/1/inputs/expect_status (unit): is a number",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults of a plan (-want +got):\n%s", diff)
+	}
+	large := g.do(http.MethodPost, "/api/runs", `{"plan":{"goal":"`+strings.Repeat("x", maxBody)+`"}}`)
+	g.want(large, http.StatusRequestEntityTooLarge, "too-large")
+	if p := decodeAs[api.Problem](t, large); !strings.Contains(p.Detail, "nofx artifact upload") {
+		t.Errorf("a plan of over 1 MiB = %s, want to be told of artifact upload", large.body)
 	}
 	var rows int
 	err := g.pg.Admin.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM nofx.run) + (SELECT count(*) FROM nofx.step) + (SELECT count(*) FROM river.river_job)").Scan(&rows)

@@ -6,10 +6,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/sandbox"
+	"nofx.dev/worker/internal/sieve"
 )
 
 // bash runs a script in the workspace as `bash -e FILE`: the first command that
@@ -23,7 +25,8 @@ func (b *Box) bash(ctx context.Context, c Call, in run.BashInputs) (Result, erro
 		return Result{}, err
 	}
 	defer scratch.Close()
-	exit, err := b.script(ctx, c, scratch, script{text: in.Script, options: []string{"-e"}, env: in.Env, out: c.Log})
+	end := sieve.NewTail(maxOutput, b.cfg.Redactor.String)
+	exit, err := b.script(ctx, c, scratch, script{text: in.Script, options: []string{"-e"}, env: in.Env, out: io.MultiWriter(c.Log, end)})
 	r := Result{Usage: usage(exit)}
 	if err != nil {
 		return r, err
@@ -31,7 +34,7 @@ func (b *Box) bash(ctx context.Context, c Call, in run.BashInputs) (Result, erro
 	r.ExitCode = exitCode(exit)
 	r.Outputs = map[string]any{"exit_code": *r.ExitCode}
 	if exit.Code != 0 {
-		return r, failure(run.ClassTool, "%s", howEnded("the script", exit))
+		return r, failure(run.ClassTool, "%s", howEnded("the script", exit, notRunOf(exit, end.End())))
 	}
 	values, err := readOutputs(scratch)
 	if err != nil {
@@ -66,9 +69,39 @@ func (b *Box) script(ctx context.Context, c Call, scratch *os.Root, s script) (s
 	})
 }
 
-func howEnded(what string, e sandbox.Exit) string {
+// How bash ends when there is no such program, or none it may execute.
+const (
+	notExecutable = 126
+	notFound      = 127
+)
+
+// notRun is bash's complaint about a program that it could not run.
+var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]ermission denied|[Nn]o such file or directory|cannot execute.*)$`)
+
+// notRunOf is the program that bash could not run and so ended, if the output tells.
+func notRunOf(e sandbox.Exit, output string) string {
+	if e.Signal != 0 || e.Code != notFound && e.Code != notExecutable {
+		return ""
+	}
+	found := notRun.FindAllStringSubmatch(output, -1)
+	if found == nil {
+		return ""
+	}
+	return found[len(found)-1][1]
+}
+
+// howEnded says how a program ended; missing is what of it could not be run, if known.
+func howEnded(what string, e sandbox.Exit, missing string) string {
 	if e.Signal != 0 {
 		return fmt.Sprintf("%s was ended by signal %d (%v)", what, int(e.Signal), e.Signal)
 	}
-	return fmt.Sprintf("%s ended with exit code %d", what, e.Code)
+	s := fmt.Sprintf("%s ended with exit code %d", what, e.Code)
+	switch {
+	case missing == "":
+	case e.Code == notFound:
+		s += ": " + sieve.Beginning(missing, 200) + " was not found"
+	default:
+		s += ": " + sieve.Beginning(missing, 200) + " could not be executed"
+	}
+	return s
 }

@@ -60,6 +60,9 @@ func TestBashFails(t *testing.T) {
 	}{
 		"exit code":        {"exit 3", run.ClassTool, "exit code 3", 3},
 		"first failure":    {"false\necho reached", run.ClassTool, "exit code 1", 1},
+		"no such command":  {"echo one; no-such-tool --now", run.ClassTool, "exit code 127: no-such-tool was not found", 127},
+		"no such file":     {"./no/such/tool", run.ClassTool, "exit code 127: ./no/such/tool was not found", 127},
+		"not executable":   {"printf x > tool; ./tool", run.ClassTool, "exit code 126: ./tool could not be executed", 126},
 		"signal":           {"kill -KILL $$", run.ClassTool, "signal 9 (killed)", 137},
 		"no key":           {`printf 'a=1\n\nnonsense\n' > $NOFX_OUTPUT`, run.ClassInvalid, "$NOFX_OUTPUT line 3", 0},
 		"bad key":          {`printf '1a=1\n' > $NOFX_OUTPUT`, run.ClassInvalid, "$NOFX_OUTPUT line 1", 0},

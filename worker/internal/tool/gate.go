@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
@@ -17,20 +16,11 @@ import (
 	"nofx.dev/worker/internal/sieve"
 )
 
-// How bash ends when there is no such program, or none it may execute.
-const (
-	notExecutable = 126
-	notFound      = 127
-)
-
 // How much the evidence of a gate shows, in bytes.
 const (
 	maxCommand = 4 << 10
 	maxOutput  = 8 << 10 // of the end of its output
 )
-
-// notRun is bash's complaint about a program that it could not run.
-var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]ermission denied|[Nn]o such file or directory|cannot execute.*)$`)
 
 // gate runs a command in the workspace and judges by its exit code: 0 passes. Its
 // time limit, a signal and a tool that is missing say nothing about the code, so
@@ -95,31 +85,25 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 	}
 	r.ExitCode = exitCode(exit)
 	r.Evidence["exit_code"] = *r.ExitCode
-	verdict, missing := judge(exit, output)
+	verdict, missing := judge(exit), notRunOf(exit, output)
 	if missing != "" {
 		r.Evidence["missing"] = missing
 	}
 	if in.Report == nil || verdict == run.Error {
-		return r.decide(verdict, howEnded("the command", exit)), nil
+		return r.decide(verdict, howEnded("the command", exit, missing)), nil
 	}
 	return b.judgeReport(r, root, *in.Report, exit), nil
 }
 
-// judge is the verdict of a command's end, and the tool that was missing if the
-// output tells.
-func judge(exit sandbox.Exit, output string) (verdict run.State, missing string) {
+// judge is the verdict of a command's end.
+func judge(exit sandbox.Exit) run.State {
 	switch {
-	case exit.Signal != 0:
-		return run.Error, ""
+	case exit.Signal != 0 || exit.Code == notFound || exit.Code == notExecutable:
+		return run.Error
 	case exit.Code == 0:
-		return run.Passed, ""
-	case exit.Code == notFound || exit.Code == notExecutable:
-		if found := notRun.FindAllStringSubmatch(output, -1); found != nil {
-			missing = found[len(found)-1][1]
-		}
-		return run.Error, missing
+		return run.Passed
 	}
-	return run.Failed, ""
+	return run.Failed
 }
 
 // decide completes the result of a gate.

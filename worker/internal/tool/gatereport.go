@@ -119,7 +119,7 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandb
 	found, files, err := b.readReports(root, in)
 	if err != nil {
 		r.Evidence["report"] = map[string]any{"format": in.Format, "path": in.Path}
-		return r.decide(run.Error, b.masked(fmt.Sprintf("%s; %v", howEnded("the command", exit), err)))
+		return r.decide(run.Error, b.masked(fmt.Sprintf("%s; %v", howEnded("the command", exit, ""), err)))
 	}
 	r.Evidence["report"] = shown(in, found, files)
 	switch {
@@ -128,9 +128,9 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandb
 	case found.Failures > 0:
 		return r.decide(run.Failed, found.Says(in))
 	case found.Findings == nil && found.Tests == 0 && !in.AllowEmpty:
-		return r.decide(run.Error, howEnded("the command", exit)+`; the report holds no test; if that is all right, say "allow_empty": true`)
+		return r.decide(run.Error, howEnded("the command", exit, "")+`; the report holds no test; if that is all right, say "allow_empty": true`)
 	case exit.Code != 0:
-		return r.decide(run.Failed, howEnded("the command", exit)+", though its report shows no failure")
+		return r.decide(run.Failed, howEnded("the command", exit, "")+", though its report shows no failure")
 	}
 	return r.decide(run.Passed, "")
 }

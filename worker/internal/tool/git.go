@@ -184,7 +184,7 @@ func (g *git) run(ctx context.Context, log io.Writer, args ...string) (string, e
 		if i := strings.LastIndex(said, "fatal: "); i >= 0 {
 			said = said[i:]
 		}
-		return "", failure(run.ClassTool, "%s: %s", howEnded("git "+args[0], exit), sieve.Beginning(said, 1<<10))
+		return "", failure(run.ClassTool, "%s: %s", howEnded("git "+args[0], exit, ""), sieve.Beginning(said, 1<<10))
 	}
 	return out.String(), nil
 }

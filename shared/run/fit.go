@@ -1,0 +1,349 @@
+package run
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"nofx.dev/shared/fault"
+)
+
+// Fit decodes a JSON document into v, a pointer, and returns what of it does not fit
+// there: members that v does not know and values of another kind, each with what is
+// expected. v gets the rest, so that whoever reads it can say what else is wrong. Of
+// a document that is no JSON, or gives a member twice, it returns that alone.
+func Fit(raw []byte, v any) []fault.Field {
+	misfits, _ := fit(raw, v, "field")
+	return misfits
+}
+
+// fit is Fit for members of that noun, and reports whether v has got anything.
+func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
+	strict := json.RejectUnknownMembers(true)
+	err := json.Unmarshal(raw, v, strict)
+	if err == nil {
+		return nil, true
+	}
+	to := reflect.ValueOf(v).Elem()
+	to.SetZero() // of what was read before
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		detail := "is not valid JSON in UTF-8"
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			detail = "is given twice"
+		}
+		return []fault.Field{{Pointer: string(syntax.JSONPointer), Detail: detail}}, false
+	}
+	f := fitting{noun: noun}
+	if rest := f.value("", raw, to.Type()); json.Unmarshal(rest, v, strict) == nil && len(f.misfits) > 0 {
+		return f.misfits, true
+	}
+	to.SetZero()
+	return []fault.Field{{Detail: "cannot be read"}}, false
+}
+
+// fitting collects what does not fit.
+type fitting struct {
+	noun    string
+	misfits []fault.Field
+}
+
+func (f *fitting) add(at jsontext.Pointer, detail string) {
+	f.misfits = append(f.misfits, fault.Field{Pointer: string(at), Detail: detail})
+}
+
+// value returns the part of a valid JSON value that fits a type, null where nothing
+// does.
+func (f *fitting) value(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) jsontext.Value {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	kind := raw.Kind()
+	switch {
+	case kind == 'n':
+		return raw
+	case ownDecoder(t):
+	case t.Kind() == reflect.Struct && kind == '{', t.Kind() == reflect.Map && kind == '{':
+		return f.object(at, raw, t)
+	case t.Kind() == reflect.Slice && kind == '[':
+		return f.list(at, raw, t)
+	}
+	err := json.Unmarshal(raw, reflect.New(t).Interface())
+	switch {
+	case err == nil:
+		return raw
+	case errors.Is(err, strconv.ErrRange):
+		f.add(at, "is out of range")
+	default:
+		f.add(at, fmt.Sprintf("is %s; it must be %s", kindName(kind), expected(t, raw)))
+	}
+	return jsontext.Value("null")
+}
+
+// ownDecoder reports whether a type says itself how it is read, or is any JSON.
+func ownDecoder(t reflect.Type) bool {
+	_, v1 := reflect.New(t).Interface().(json.Unmarshaler)
+	_, v2 := reflect.New(t).Interface().(json.UnmarshalerFrom)
+	return v1 || v2
+}
+
+func (f *fitting) object(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) jsontext.Value {
+	var out bytes.Buffer
+	in, enc := jsontext.NewDecoder(bytes.NewReader(raw)), jsontext.NewEncoder(&out)
+	_, _ = in.ReadToken() // raw is valid, and what is written follows it
+	_ = enc.WriteToken(jsontext.BeginObject)
+	for in.PeekKind() != '}' {
+		token, err := in.ReadToken()
+		if err != nil {
+			return jsontext.Value("null")
+		}
+		name := token.String()
+		value, err := in.ReadValue()
+		if err != nil {
+			return jsontext.Value("null")
+		}
+		place, member := at.AppendToken(name), t
+		if t.Kind() == reflect.Map {
+			member = t.Elem()
+		} else if known, ok := memberOf(t, name); ok {
+			member = known
+		} else {
+			f.add(place, "unknown "+f.noun+f.unknown(t, name))
+			continue
+		}
+		_ = enc.WriteToken(jsontext.String(name))
+		_ = enc.WriteValue(f.value(place, slices.Clone(value), member))
+	}
+	_ = enc.WriteToken(jsontext.EndObject)
+	return out.Bytes()
+}
+
+func (f *fitting) list(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) jsontext.Value {
+	var items []jsontext.Value
+	if err := json.Unmarshal(raw, &items); err != nil {
+		return jsontext.Value("null")
+	}
+	for i := range items {
+		items[i] = f.value(at.AppendToken(strconv.Itoa(i)), items[i], t.Elem())
+	}
+	out, err := json.Marshal(items)
+	if err != nil {
+		return jsontext.Value("null")
+	}
+	return out
+}
+
+// unknown says where a member belongs that a struct does not have, or which it has.
+func (f *fitting) unknown(t reflect.Type, name string) string {
+	if _, ok := memberOf(reflect.TypeFor[PlanStep](), name); ok && f.noun == "input" {
+		return `; it belongs to the step, beside "inputs"`
+	}
+	if t == reflect.TypeFor[PlanStep]() && slices.ContainsFunc(toolInputs, func(of reflect.Type) bool {
+		_, ok := memberOf(of, name)
+		return ok
+	}) {
+		return `; it belongs inside "inputs"`
+	}
+	names := members(t)
+	for _, parent := range names {
+		child, _ := memberOf(t, parent)
+		if _, ok := memberOf(child, name); ok {
+			return fmt.Sprintf("; it belongs inside %q", parent)
+		}
+	}
+	return suggestion(name, names, "there are: ")
+}
+
+// toolInputs are the inputs of all tools.
+var toolInputs = []reflect.Type{
+	reflect.TypeFor[BashInputs](), reflect.TypeFor[WriteInputs](), reflect.TypeFor[CheckoutInputs](), reflect.TypeFor[HTTPInputs](), reflect.TypeFor[SleepInputs](),
+	reflect.TypeFor[SignalInputs](), reflect.TypeFor[CodegenInputs](), reflect.TypeFor[GateInputs](), reflect.TypeFor[ManualInputs](),
+}
+
+// members are the names of a struct's members, in order.
+func members(t reflect.Type) (names []string) {
+	for _, field := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && name != "-" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// memberOf is the type of a struct's member of that name.
+func memberOf(t reflect.Type, name string) (reflect.Type, bool) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || ownDecoder(t) {
+		return nil, false
+	}
+	for _, field := range reflect.VisibleFields(t) {
+		if known, _, _ := strings.Cut(field.Tag.Get("json"), ","); known == name && name != "-" {
+			return field.Type, true
+		}
+	}
+	return nil, false
+}
+
+// examples are objects as they are mostly written.
+var examples = map[reflect.Type]string{
+	reflect.TypeFor[PlanStep]():          `{"name": "build", "tool": "bash", "inputs": {"script": "make"}}`,
+	reflect.TypeFor[PlanRetry]():         `{"max_attempts": 3}`,
+	reflect.TypeFor[Policy]():            `{"tools_allowed": ["bash"]}`,
+	reflect.TypeFor[Workspace]():         `{"source": "git", "git": {"url": "https://git.example.com/team/app.git"}}`,
+	reflect.TypeFor[WorkspaceGit]():      `{"url": "https://git.example.com/team/app.git", "ref": "main"}`,
+	reflect.TypeFor[WriteFile]():         `{"path": "a.txt", "content": "hello"}`,
+	reflect.TypeFor[GateReport]():        `{"format": "junit", "path": "report.xml"}`,
+	reflect.TypeFor[BashInputs]():        `{"script": "make"}`,
+	reflect.TypeFor[WriteInputs]():       `{"files": [{"path": "a.txt", "content": "hello"}]}`,
+	reflect.TypeFor[CheckoutInputs]():    `{"url": "https://git.example.com/team/app.git"}`,
+	reflect.TypeFor[HTTPInputs]():        `{"url": "https://api.example.com/"}`,
+	reflect.TypeFor[SleepInputs]():       `{"duration_s": 30}`,
+	reflect.TypeFor[SignalInputs]():      `{"key": "deploy/42"}`,
+	reflect.TypeFor[CodegenInputs]():     `{"instruction": "Fix the typo in README.md"}`,
+	reflect.TypeFor[GateInputs]():        `{"command": "go test ./..."}`,
+	reflect.TypeFor[ManualInputs]():      `{"message": "Deploy?"}`,
+	reflect.TypeFor[map[string]string](): `{"NAME": "value"}`,
+}
+
+// expected describes a type to whoever wrote something else, with their own value as
+// it would fit where that can be told.
+func expected(t reflect.Type, raw jsontext.Value) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	as := func(noun string, example []byte) string {
+		if len(example) > 0 && len(example) <= 40 && json.Unmarshal(example, reflect.New(t).Interface()) == nil {
+			return noun + ", as " + string(example)
+		}
+		return noun
+	}
+	scalar := raw.Kind() != '{' && raw.Kind() != '['
+	inner := []byte(nil)
+	if raw.Kind() == '"' {
+		inner = raw[1 : len(raw)-1]
+	}
+	example := examples[t]
+	if t == reflect.TypeFor[time.Time]() {
+		return `a time, as "2026-01-31T12:00:00Z"`
+	}
+	switch t.Kind() {
+	case reflect.String:
+		if scalar {
+			return as("a string", slices.Concat([]byte(`"`), raw, []byte(`"`)))
+		}
+		return "a string"
+	case reflect.Bool:
+		return as("true or false", inner)
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		return as("a whole number", inner)
+	case reflect.Float64, reflect.Float32:
+		return as("a number", inner)
+	case reflect.Slice:
+		noun := "a list of " + map[reflect.Kind]string{reflect.String: "strings", reflect.Int: "whole numbers", reflect.Int64: "whole numbers", reflect.Struct: "objects"}[t.Elem().Kind()]
+		if own := examples[t.Elem()]; own != "" {
+			return noun + ", as [" + own + "]"
+		}
+		if scalar {
+			return as(noun, slices.Concat([]byte("["), raw, []byte("]")))
+		}
+		return noun
+	case reflect.Map:
+		if example != "" {
+			return "an object of strings, as " + example
+		}
+		return "an object"
+	case reflect.Struct:
+		if example != "" {
+			return "an object, as " + example
+		}
+		if names := members(t); len(names) > 0 && !ownDecoder(t) {
+			return "an object with " + strings.Join(names, ", ")
+		}
+	}
+	return "something else"
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case '"':
+		return "a string"
+	case '0':
+		return "a number"
+	case 't', 'f':
+		return "true or false"
+	}
+	return "null"
+}
+
+// suggestion is what follows on a name that is not known: the nearest there is, and
+// all of them behind what introduces them.
+func suggestion(name string, known []string, all string) string {
+	near := nearest(name, known)
+	if near == "" {
+		if all == "" {
+			return ""
+		}
+		return "; " + all + strings.Join(known, ", ")
+	}
+	s := fmt.Sprintf("; did you mean %q?", near)
+	if all != "" {
+		s += " " + strings.ToUpper(all[:1]) + all[1:] + strings.Join(known, ", ")
+	}
+	return s
+}
+
+// nearest is the name most like another one, or "" when none is like it.
+func nearest(name string, known []string) string {
+	best, least := "", max(1, len(name)/3)+1
+	if len(name) > 128 {
+		return ""
+	}
+	for _, k := range known {
+		d := distance(strings.ToLower(name), k)
+		if len(name) > 2 && strings.Contains(k, strings.ToLower(name)) {
+			d = 1
+		}
+		if d < least && d < len(name) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be put in, taken out, changed, or exchanged with
+// their neighbours to make b of a.
+func distance(a, b string) int {
+	s, t := []rune(a), []rune(b)
+	rows := make([][]int, len(s)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(t)+1)
+		for j := range rows[i] {
+			switch {
+			case i == 0 || j == 0:
+				rows[i][j] = i + j
+			case s[i-1] == t[j-1]:
+				rows[i][j] = rows[i-1][j-1]
+			default:
+				rows[i][j] = 1 + min(rows[i-1][j-1], rows[i-1][j], rows[i][j-1])
+				if i > 1 && j > 1 && s[i-1] == t[j-2] && s[i-2] == t[j-1] {
+					rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+				}
+			}
+		}
+	}
+	return rows[len(s)][len(t)]
+}

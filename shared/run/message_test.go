@@ -1,0 +1,142 @@
+package run_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+)
+
+// said are the faults of a plan as people see them: where, of which step, and what.
+func said(err error) (list []string) {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		return nil
+	}
+	for _, field := range f.Fields {
+		at := field.Pointer
+		if field.Step != "" {
+			at += " (" + field.Step + ")"
+		}
+		list = append(list, at+": "+field.Detail)
+	}
+	return list
+}
+
+// A message says what was expected, the nearest name that there is and all names, of
+// which step it is, and everything at once.
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	const tools = "he tools are bash, workspace:write, git:checkout, http, sleep, signal, codegen, gate:<name>, manual:<name>"
+	for name, tt := range map[string]struct {
+		doc  string
+		want []string
+	}{
+		"a number for a list": {one("http", `{"url":"https://x/","expect_status":201}`),
+			[]string{"/plan/steps/0/inputs/expect_status (a): is a number; it must be a list of whole numbers, as [201]"}},
+		"a number for a text": {one("workspace:write", `{"files":[{"path":"x","content":"","mode":644}]}`),
+			[]string{`/plan/steps/0/inputs/files/0/mode (a): is a number; it must be a string, as "644"`}},
+		"a list for variables": {one("bash", `{"script":"true","env":["A=b"]}`),
+			[]string{`/plan/steps/0/inputs/env (a): is a list; it must be an object of strings, as {"NAME": "value"}`}},
+		"a number for a variable": {one("bash", `{"script":"true","env":{"PORT":8080}}`),
+			[]string{`/plan/steps/0/inputs/env/PORT (a): is a number; it must be a string, as "8080"`}},
+		"a path for a report": {one("gate:unit", `{"report":"unit.xml"}`),
+			[]string{`/plan/steps/0/inputs/report (a): is a string; it must be an object, as {"format": "junit", "path": "report.xml"}`}},
+		"an object for a list": {one("workspace:write", `{"files":{"a.txt":"x"}}`),
+			[]string{`/plan/steps/0/inputs/files (a): is an object; it must be a list of objects, as [{"path": "a.txt", "content": "hello"}]`}},
+		"a text for a number": {one("sleep", `{"duration_s":"30"}`),
+			[]string{`/plan/steps/0/inputs/duration_s (a): is a string; it must be a number, as 30`}},
+		"a fraction": {one("manual:ok", `{"message":"?","approvals":1.5}`),
+			[]string{`/plan/steps/0/inputs/approvals (a): is a number; it must be a whole number`}},
+		"another tool": {withSteps(`{"name":"build","tool":"bahs","inputs":{"script":"make"}}`, `{"name":"get","tool":"checkout"}`, `{"name":"check","tool":"gate"}`, `{"name":"x","tool":"zzzzz"}`),
+			[]string{`/plan/steps/0/tool (build): unknown tool "bahs"; did you mean "bash"? T` + tools, `/plan/steps/1/tool (get): unknown tool "checkout"; did you mean "git:checkout"? T` + tools,
+				`/plan/steps/2/tool (check): unknown tool "gate"; did you mean "gate:<name>"? T` + tools, `/plan/steps/3/tool (x): unknown tool "zzzzz"; t` + tools}},
+		"another input": {one("bash", `{"scirpt":"true","cwd":"/"}`),
+			[]string{`/plan/steps/0/inputs/scirpt (a): unknown input; did you mean "script"? There are: script, env`, `/plan/steps/0/inputs/cwd (a): unknown input; there are: script, env`, `/plan/steps/0/inputs/script (a): is required`}},
+		"of the step": {one("bash", `{"script":"true","timeout_s":5}`),
+			[]string{`/plan/steps/0/inputs/timeout_s (a): unknown input; it belongs to the step, beside "inputs"`}},
+		"another step": {withSteps(`{"name":"build","tool":"bash","inputs":{"script":"true"},"depends_on":[]}`, `{"name":"unit","tool":"bash","inputs":{"script":"true","env":{"V":"${{ steps.bulid.outputs.v }}"}},"depends_on":["biuld"]}`),
+			[]string{`/plan/steps/1/depends_on/0 (unit): no step is named "biuld"; did you mean "build"?`, `/plan/steps/1/inputs/env/V (unit): no step is named "bulid"; did you mean "build"?`}},
+		"all of a step": {withSteps(`{"name":"a","tool":"bash","inputs":{"script":1,"env":{"A B":"x","C":2}},"timeout_s":0}`, `{"name":"b","tool":"sleep"}`, `{"name":"b","tool":"sleep","inputs":{"duration_s":-1}}`),
+			[]string{`/plan/steps/0/inputs/script (a): is a number; it must be a string, as "1"`, `/plan/steps/0/inputs/env/C (a): is a number; it must be a string, as "2"`,
+				`/plan/steps/0/inputs/env/A B (a): a variable's name matches ^[A-Za-z_][A-Za-z0-9_]{0,127}$`, `/plan/steps/0/timeout_s (a): is between 1 and 86400`,
+				`/plan/steps/2/inputs/duration_s (b): is between 0 and 2592000`, `/plan/steps/2/name (b): "b" is also the name of step 1`}},
+		"no cycle of two with a name": {withSteps(`{"name":"a","tool":"sleep","inputs":{"duration_s":0},"depends_on":["b"]}`, `{"name":"b","tool":"sleep","inputs":{"duration_s":0},"depends_on":[]}`, `{"name":"b","tool":"sleep","inputs":{"duration_s":0},"depends_on":["a"]}`),
+			[]string{`/plan/steps/2/name (b): "b" is also the name of step 1`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := parse(t, tt.doc).Normalise()
+			if diff := cmp.Diff(tt.want, said(err)); diff != "" {
+				t.Errorf("Normalise() says (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What does not fit into a request is said together with all else that is wrong with
+// its plan, and nothing is said that follows from that alone.
+func TestFit(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		doc  string
+		want []string
+	}{
+		"fits": {`{"plan":` + one("bash", `{"script":"true"}`) + `}`, nil},
+		"beside the plan": {`{"workspace":{"source":"git"},"plan":{"goal":"","steps":[]}}`,
+			[]string{`/workspace: unknown field; it belongs inside "plan"`, "/plan/goal: is required", "/plan/steps: a plan has at least one step"}},
+		"a plan without its envelope": {one("bash", `{"script":"true"}`),
+			[]string{`/goal: unknown field; it belongs inside "plan"`, `/steps: unknown field; it belongs inside "plan"`, "/plan/goal: is required", "/plan/steps: a plan has at least one step"}},
+		"kinds": {`{"plan":{"goal":7,"steps":[
+			{"name":"a","tool":"bash","inputs":{"script":"true"},"retry":3,"depends_on":[]},
+			{"name":"b","tool":"bash","inputs":"make","depends_on":"a","timeout_s":"60"},
+			"c",
+			{"name":"d","tool":"bahs","depends_on":["c"],"when":"always"}]}}`,
+			[]string{`/plan/goal: is a number; it must be a string, as "7"`,
+				`/plan/steps/0/retry (a): is a number; it must be an object, as {"max_attempts": 3}`,
+				`/plan/steps/1/depends_on (b): is a string; it must be a list of strings, as ["a"]`,
+				`/plan/steps/1/timeout_s (b): is a string; it must be a whole number, as 60`,
+				`/plan/steps/2: is a string; it must be an object, as {"name": "build", "tool": "bash", "inputs": {"script": "make"}}`,
+				`/plan/steps/3/when (d): unknown field; there are: name, tool, inputs, depends_on, timeout_s, retry`,
+				`/plan/steps/1/inputs (b): is a string; it must be an object, as {"script": "make"}`,
+				`/plan/steps/3/tool (d): unknown tool "bahs"; did you mean "bash"? The tools are bash, workspace:write, git:checkout, http, sleep, signal, codegen, gate:<name>, manual:<name>`}},
+		"an input beside inputs": {`{"plan":` + withSteps(`{"name":"a","tool":"bash","script":"true"}`) + `}`,
+			[]string{`/plan/steps/0/script (a): unknown field; it belongs inside "inputs"`, `/plan/steps/0/inputs/script (a): is required`}},
+		"no steps at all": {`{"plan":{"goal":"g","steps":{"a":{}}}}`,
+			[]string{`/plan/steps: is an object; it must be a list of objects, as [{"name": "build", "tool": "bash", "inputs": {"script": "make"}}]`}},
+		"no request": {`[]`, []string{`: is a list; it must be an object with plan`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var request struct {
+				Plan run.Plan `json:"plan"`
+			}
+			misfits := run.Fit([]byte(tt.doc), &request)
+			_, err := request.Plan.Normalise()
+			if len(misfits) > 0 {
+				err = request.Plan.Refusal("malformed-json", misfits)
+			}
+			got := said(err)
+			if name == "no request" {
+				got = got[:min(1, len(got))]
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("Fit() and Refusal() say (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A plan with many faults does not hide that there are more.
+func TestManyFaults(t *testing.T) {
+	t.Parallel()
+	_, err := parse(t, withSteps(slices.Repeat([]string{`{"name":"A","tool":"bash","inputs":{"script":"true"}}`}, 150)...)).Normalise()
+	if got := said(err); len(got) != 100 || !strings.Contains(err.Error(), "more)") {
+		t.Errorf("Normalise() = %d fields, %v; want 100 and that there are more", len(got), err)
+	}
+}
