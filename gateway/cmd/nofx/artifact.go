@@ -216,9 +216,10 @@ func (a *app) artifactDownloadCommand() *cobra.Command {
 		Use:   "download ARTIFACT",
 		Short: "Download an artifact and verify it",
 		Long: `Download an artifact to a file of its name, or of the one given by -o: a name that is a
-path, begins with a dot or is otherwise no plain file name is not taken. What arrived of a transfer that broke is
-kept as FILE.part and gone on from. The file gets its name once its SHA-256 is right;
-a file that is there already is never replaced by another.`,
+path, begins with a dot or is otherwise no plain file name is not taken. What
+arrived of a transfer that broke is kept beside it, as FILE.SHA256.part with the
+first digits of the file's SHA-256, and gone on from. The file gets its name once
+its SHA-256 is right; a file that is there already is never replaced by another.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
@@ -290,7 +291,7 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	part := file + ".part"
+	part := fmt.Sprintf("%s.%.16s.part", file, f.Sha256) // a name that nobody else has for anything else
 	out, err := openPart(part)
 	if err != nil {
 		return err
@@ -315,8 +316,8 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	return os.Rename(part, file)
 }
 
-// openPart opens what arrived before, or makes the file for it. It follows no link:
-// others may write to the folder, too.
+// openPart opens what arrived before, or makes the file for it. It follows no link and
+// writes to no file that has another name, too: others may write to the folder.
 func openPart(part string) (*os.File, error) {
 	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if !errors.Is(err, os.ErrExist) {
@@ -333,8 +334,12 @@ func openPart(part string) (*os.File, error) {
 		return nil, err
 	}
 	is, err := f.Stat()
-	if err == nil && !os.SameFile(was, is) {
+	switch {
+	case err != nil:
+	case !os.SameFile(was, is):
 		err = fmt.Errorf("%s changed while it was opened", part)
+	case links(is) > 1:
+		err = usagef("%s is in the way and has another name, too; remove it, or name another file with -o", part)
 	}
 	if err != nil {
 		f.Close()
@@ -392,7 +397,15 @@ func (a *app) fetch(ctx context.Context, f api.Artifact, out *os.File) error {
 	return nil
 }
 
+// digestOfFile reads a regular file: of others no end may come.
 func digestOfFile(file string) (sum string, n int64, err error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return "", 0, usagef("%s is there already and is not a regular file; name another with -o", file)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return "", 0, err

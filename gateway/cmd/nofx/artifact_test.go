@@ -191,8 +191,8 @@ func TestArtifactDownload(t *testing.T) {
 	if s := terminal.String(); !strings.Contains(s, "down 1000 B of 1000 B, 100 %") {
 		t.Errorf("the terminal shows %q, want how far it is", s)
 	}
-	if _, err := os.Stat(file + ".part"); err == nil {
-		t.Error("the .part is still there")
+	if left, _ := filepath.Glob(file + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 	// The file that is there is the one; another is not replaced.
 	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitOK || len(b.requests) != 3 {
@@ -235,6 +235,7 @@ func TestDownloadFollowsNoLink(t *testing.T) {
 		"to a file":    func(dir, part string) error { return os.Symlink(filepath.Join(dir, "mine"), part) },
 		"to no file":   func(dir, part string) error { return os.Symlink(filepath.Join(dir, "none"), part) },
 		"not, a place": func(_, part string) error { return os.Mkdir(part, 0o700) },
+		"a hard one":   func(dir, part string) error { return os.Link(filepath.Join(dir, "mine"), part) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -243,11 +244,11 @@ func TestDownloadFollowsNoLink(t *testing.T) {
 			if err := os.WriteFile(mine, []byte("mine"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := make(c.dir, file+".part"); err != nil {
+			if err := make(c.dir, partOf(file, content)); err != nil {
 				t.Fatal(err)
 			}
 			code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file})
-			if code != exitUsage || !strings.Contains(c.errOut.String(), "f.part") {
+			if code != exitUsage || !strings.Contains(c.errOut.String(), filepath.Base(partOf(file, content))) {
 				t.Errorf("download = exit %d, %q; want %d, and what is in the way", code, &c.errOut, exitUsage)
 			}
 			if left, _ := os.ReadFile(mine); string(left) != "mine" {
@@ -266,7 +267,7 @@ func TestDownloadGoesOnFromItsPart(t *testing.T) {
 	b, url := newBucket(t, content, 0)
 	c := downloads(t, content, url)
 	file := filepath.Join(c.dir, "f")
-	if err := os.WriteFile(file+".part", []byte(content[:40]), 0o600); err != nil {
+	if err := os.WriteFile(partOf(file, content), []byte(content[:40]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitOK || strings.Join(b.requests, ", ") != "GET bytes=40-" {
@@ -274,6 +275,46 @@ func TestDownloadGoesOnFromItsPart(t *testing.T) {
 	}
 	if got, err := os.ReadFile(file); string(got) != content {
 		t.Errorf("file = %q, %v, want %q", got, err, content)
+	}
+}
+
+// partOf is where what arrived of a download is kept.
+func partOf(file, content string) string { return file + "." + sumOf(content)[:16] + ".part" }
+
+// A file that only looks like the part of a download is somebody's: it stays.
+func TestDownloadLeavesOthersParts(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("y", 100)
+	_, url := newBucket(t, content, 0)
+	c := downloads(t, content, url)
+	file := filepath.Join(c.dir, "f")
+	for _, name := range []string{file + ".part", partOf(file, "another")} {
+		if err := os.WriteFile(name, []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitOK {
+		t.Errorf("download = exit %d, %s; want 0", code, &c.errOut)
+	}
+	for _, name := range []string{file + ".part", partOf(file, "another")} {
+		if left, err := os.ReadFile(name); string(left) != "mine" {
+			t.Errorf("%s = %q, %v; want it as it was", name, left, err)
+		}
+	}
+}
+
+// What is no regular file is neither read, which may never end, nor replaced.
+func TestDownloadOverNoFile(t *testing.T) {
+	t.Parallel()
+	_, url := newBucket(t, "x", 0)
+	for _, name := range []string{"/dev/zero", "/dev/full", "/dev/null", "/dev/stdout", "folder"} {
+		c := downloads(t, "x", url)
+		if name == "folder" {
+			name = c.dir
+		}
+		if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", name}); code != exitUsage || !strings.Contains(c.errOut.String(), "not a regular file") {
+			t.Errorf("download -o %s = exit %d, %q; want %d and that it is not a regular file", name, code, &c.errOut, exitUsage)
+		}
 	}
 }
 
