@@ -64,7 +64,8 @@ func script() map[string]http.HandlerFunc {
 
 		"getTrace":    answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run}}),
 		"getTimeline": answer(http.StatusOK, timeline()),
-		"listQueues":  answer(http.StatusOK, api.QueuePage{Items: []api.Queue{pausedQueue(), {Name: "step", Workers: 2, PausedForAll: true, Depth: api.QueueDepth{Running: 12, Ready: 10_000, More: true}, OldestAgeMs: 3000}}}),
+		"listQueues": answer(http.StatusOK, api.QueuePage{Items: []api.Queue{pausedQueue(), {Name: "step", Workers: 2, PausedForAll: true, Depth: api.QueueDepth{Running: 12, Ready: 10_000, More: true}, OldestAgeMs: 3000},
+			func() api.Queue { q := pausedQueue(); q.Name, q.PausedForAll = "both", true; return q }()}}),
 		"pauseQueue":  answer(http.StatusOK, api.QueueAnswer{Queue: pausedQueue()}),
 		"resumeQueue": answer(http.StatusOK, api.QueueAnswer{Queue: api.Queue{Name: "review", Depth: api.QueueDepth{Ready: 3}, OldestAgeMs: 61_000}}),
 		"listWorkers": answer(http.StatusOK, api.WorkerPage{Items: []api.Workers{
@@ -154,6 +155,9 @@ func TestCommands(t *testing.T) {
 		"queue-pause":         "queue pause review --reason moving",
 		"queue-resume":        "queue resume review",
 		"queue-pause-nothing": "queue pause",
+		"queue-pause-again":   "queue pause review --reason later",
+		"queue-resume-help":   "queue resume --help",
+		"queue-list-help":     "queue list --help",
 		"worker-list":         "worker list",
 		"worker-list-json":    "worker list --json",
 		"gate-list-filters":   "gate list --status all --name ship --project default --kind manual",

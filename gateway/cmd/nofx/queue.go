@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -17,9 +18,11 @@ import (
 func (a *app) queueCommand() *cobra.Command {
 	return group("queue", "See what of yours waits in the queues; pause and resume them",
 		a.queueListCommand(),
-		a.setPausedCommand("pause", "Let workers take no more of your steps from a queue", `Let workers take no more of your tenant's steps from a queue. Steps that run go on
-to their end, and other tenants' steps are not affected.`, (*api.Client).PauseQueue),
-		a.setPausedCommand("resume", "Let workers take your steps from a paused queue again", "Let workers take your tenant's steps from a paused queue again.", (*api.Client).ResumeQueue))
+		a.setPausedCommand("pause", "Let workers take no more of your steps from a queue", `Let workers take no more of your tenant's steps from a queue, "step", or "review" of
+those that ask models. Steps that run go on to their end, and other tenants' steps
+are not affected. It takes the role admin.`, "the database is being moved", "why, shown by queue list", (*api.Client).PauseQueue),
+		a.setPausedCommand("resume", "Let workers take your steps from a paused queue again", `Let workers take your tenant's steps from a paused queue again. A pause of the whole
+installation goes on. It takes the role admin.`, "the database is moved", "why, for the gateway's log", (*api.Client).ResumeQueue))
 }
 
 func (a *app) queueListCommand() *cobra.Command {
@@ -27,8 +30,11 @@ func (a *app) queueListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the queues and what of yours waits in them",
 		Long: `List the queues, which all tenants share, and what your tenant has in each. READY
-is what a worker could take now, OLDEST for how long the first of it has been so,
-RETRYING what is to be tried again later; 10000+ is at least so many.`,
+is what a worker could take now, or could but for a pause, OLDEST for how long the
+first of it has been so, RETRYING what is to be tried again later; 10000+ is at
+least so many. PAUSED says whose pause keeps workers away: that of somebody of your
+tenant, which ends with "nofx queue resume", or that of whoever runs the
+installation, for all tenants, or both.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -47,12 +53,16 @@ RETRYING what is to be tried again later; 10000+ is at least so many.`,
 func (a *app) printQueues(w io.Writer, queues []api.Queue) {
 	rows := make([][]string, len(queues))
 	for i, q := range queues {
-		paused := ""
-		switch {
-		case q.Paused:
-			paused = "by " + cmp.Or(deref(q.PausedByName), deref(q.PausedBy)) + ", " + span(a.now().Sub(*q.PausedAt))
-		case q.PausedForAll:
-			paused = "for all tenants"
+		var paused []string
+		if q.PausedForAll {
+			paused = append(paused, "for all tenants")
+		}
+		if q.Paused {
+			by := "by " + cmp.Or(deref(q.PausedByName), deref(q.PausedBy)) + ", " + span(a.now().Sub(*q.PausedAt))
+			if q.Reason != nil {
+				by += ": " + *q.Reason
+			}
+			paused = append(paused, by)
 		}
 		counted := func(n int64) string {
 			text := strconv.FormatInt(n, 10)
@@ -62,20 +72,20 @@ func (a *app) printQueues(w io.Writer, queues []api.Queue) {
 			return text
 		}
 		rows[i] = []string{q.Name, strconv.Itoa(q.Workers), strconv.FormatInt(q.Depth.Running, 10), counted(q.Depth.Ready),
-			span(time.Duration(q.OldestAgeMs) * time.Millisecond), counted(q.Depth.Retrying), paused}
+			span(time.Duration(q.OldestAgeMs) * time.Millisecond), counted(q.Depth.Retrying), strings.Join(paused, "; ")}
 	}
-	table(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "RETRYING", "PAUSED"}, rows)
+	a.fitted(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "RETRYING", "PAUSED"}, rows)
 }
 
 // setPausedCommand is pause or resume.
-func (a *app) setPausedCommand(verb, short, long string,
+func (a *app) setPausedCommand(verb, short, long, example, why string,
 	change func(*api.Client, context.Context, api.QueueName, api.Reason, ...api.RequestEditorFn) (*http.Response, error)) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use:               verb + " QUEUE",
 		Short:             short,
 		Long:              long,
-		Example:           "  nofx queue " + verb + " step --reason 'the database is being moved'",
+		Example:           "  nofx queue " + verb + " step --reason '" + example + "'",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeQueue,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -87,10 +97,13 @@ func (a *app) setPausedCommand(verb, short, long string,
 			if err != nil {
 				return err
 			}
+			if q := answer.Queue; verb == "pause" && !a.json && reason != "" && deref(q.Reason) != reason {
+				fmt.Fprintf(a.errOut, "%s was paused already and stays so as it was; for another reason resume it first\n", q.Name)
+			}
 			return a.answer(raw, func(w io.Writer) { a.printQueues(w, []api.Queue{answer.Queue}) })
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why")
+	c.Flags().StringVar(&reason, "reason", "", why)
 	return c
 }
 
