@@ -183,9 +183,10 @@ func (a *app) artifactListCommand() *cobra.Command {
 	var cursor string
 	var limit int
 	c := &cobra.Command{
-		Use:   "list RUN",
-		Short: "List what a run produced, oldest first",
-		Args:  cobra.ExactArgs(1),
+		Use:               "list RUN",
+		Short:             "List what a run produced, oldest first",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {

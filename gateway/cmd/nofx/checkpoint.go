@@ -20,9 +20,10 @@ func (a *app) checkpointListCommand() *cobra.Command {
 	var cursor string
 	var limit int
 	c := &cobra.Command{
-		Use:   "list RUN",
-		Short: "List the checkpoints of a run, oldest first",
-		Args:  cobra.ExactArgs(1),
+		Use:               "list RUN",
+		Short:             "List the checkpoints of a run, oldest first",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -57,9 +58,10 @@ func (a *app) checkpointListCommand() *cobra.Command {
 
 func (a *app) checkpointShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show RUN CHECKPOINT",
-		Short: "Show a checkpoint: digests, parents, manifest and its stored objects",
-		Args:  cobra.ExactArgs(2),
+		Use:               "show RUN CHECKPOINT",
+		Short:             "Show a checkpoint: digests, parents, manifest and its stored objects",
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: a.completeCheckpoint(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -86,9 +88,10 @@ func (a *app) checkpointFilesCommand() *cobra.Command {
 	var cursor string
 	var limit int
 	c := &cobra.Command{
-		Use:   "files RUN CHECKPOINT [FOLDER]",
-		Short: "List one folder of a checkpoint's workspace",
-		Args:  cobra.RangeArgs(2, 3),
+		Use:               "files RUN CHECKPOINT [FOLDER]",
+		Short:             "List one folder of a checkpoint's workspace",
+		Args:              cobra.RangeArgs(2, 3),
+		ValidArgsFunction: a.completeCheckpoint(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -129,7 +132,8 @@ func (a *app) checkpointCatCommand() *cobra.Command {
 		Short: "Print one file of a checkpoint's workspace",
 		Long: `Print one file of a checkpoint's workspace. On a terminal, control characters other than
 colours are shown instead of obeyed; a file or a pipe gets the bytes as they are.`,
-		Args: cobra.ExactArgs(3),
+		Args:              cobra.ExactArgs(3),
+		ValidArgsFunction: a.completeCheckpoint(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {

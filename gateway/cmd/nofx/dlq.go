@@ -75,6 +75,7 @@ by id or as RUN/NAME, or with --all every one that the other flags choose, at
 most --limit of them.`,
 		Example: `  nofx dlq requeue run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/unit --reason 'disk is free again'
   nofx dlq requeue --all --tool http --limit 200`,
+		ValidArgsFunction: a.completeStep(200, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return usagef("name steps, or choose them by --all")

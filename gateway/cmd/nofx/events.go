@@ -27,13 +27,14 @@ With RUN it ends with the run's terminal event; without, it follows all runs
 until it is stopped. With --json one event per line, as it came.`,
 		Example: `  nofx events tail run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f
   nofx events tail --types 'gate.*,run.failed' --project default`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			feed := &eventFeed{event: a.printEvent, gap: func(reason string) error {
+			feed := &eventFeed{event: func(e api.Event, raw string) error { return a.printEvent(e, raw, len(args) == 0) }, gap: func(reason string) error {
 				fmt.Fprintf(a.errOut, "events are missing here (%s)\n", reason)
 				return nil
 			}}
@@ -73,8 +74,9 @@ func (a *app) streamOf(open func(context.Context, string, api.RequestEditorFn) (
 	}}
 }
 
-// printEvent prints one event on one line.
-func (a *app) printEvent(e api.Event, raw string) error {
+// printEvent prints one event on one line, with its run unless all are of one. On a
+// terminal that is too narrow for it, its data goes below; nothing is cut.
+func (a *app) printEvent(e api.Event, raw string, ofMany bool) error {
 	if a.json {
 		return a.printJSON(raw)
 	}
@@ -82,13 +84,36 @@ func (a *app) printEvent(e api.Event, raw string) error {
 	if e.StepID != nil && !strings.Contains(what, "step=") {
 		what = "step=" + *e.StepID + " " + what
 	}
-	line := clean(fmt.Sprintf("%s  %s  %-20s  %s  by %s", clock(&e.At), e.RunID, e.Type, what, e.Actor))
+	head := clock(&e.At) + "  "
+	if ofMany {
+		head += e.RunID + "  "
+	}
+	what = clean(what + "  by " + cmp.Or(deref(e.ActorName), e.Actor))
+	line := head + fmt.Sprintf("%-20s  %s", clean(e.Type), what)
 	if a.screen != nil {
-		width, _ := a.screen()
-		line = shorten(line, max(width, 80))
+		if width, _ := a.screen(); cells(line) > width {
+			line = head + clean(e.Type) + "\n" + wrapped(what, "    ", width)
+		}
 	}
 	_, err := fmt.Fprintln(a.out, line)
 	return err
+}
+
+// wrapped breaks a text between words into indented lines of at most so many cells,
+// as far as its words allow.
+func wrapped(text, indent string, width int) string {
+	var lines []string
+	line := indent
+	for _, word := range strings.Fields(text) {
+		if line != indent && cells(line)+1+cells(word) > width {
+			lines, line = append(lines, line), indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	return strings.Join(append(lines, line), "\n")
 }
 
 // words writes the members of an object as name=value, the step first, text

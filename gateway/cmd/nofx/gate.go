@@ -90,10 +90,11 @@ func (a *app) gateListCommand() *cobra.Command {
 
 func (a *app) gateShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show GATE",
-		Short: "Show a gate and the evidence for its verdict",
-		Long:  "Show a gate and the evidence for its verdict. " + gateNames,
-		Args:  cobra.ExactArgs(1),
+		Use:               "show GATE",
+		Short:             "Show a gate and the evidence for its verdict",
+		Long:              "Show a gate and the evidence for its verdict. " + gateNames,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeGate(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -198,11 +199,12 @@ func (a *app) decideCommand(verb, short string, decide func(ctx context.Context,
 	var reason string
 	example := "  nofx gate " + verb + " gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --reason 'see the incident'"
 	c := &cobra.Command{
-		Use:     verb + " GATE",
-		Short:   short,
-		Long:    short + ". " + gateNames,
-		Example: example,
-		Args:    cobra.ExactArgs(1),
+		Use:               verb + " GATE",
+		Short:             short,
+		Long:              short + ". " + gateNames,
+		Example:           example,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeGate(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.TrimSpace(reason) == "" && verb != "approve" {
 				return usagef("say why: --reason '…'")

@@ -31,7 +31,8 @@ On a terminal, control characters other than colours are shown instead of obeyed
 ^[ for ESC; a file or a pipe gets the bytes as they are.`,
 		Example: `  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f
   nofx logs step_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --list`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeStep(1, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {

@@ -87,7 +87,7 @@ func (a *app) setPausedCommand(verb, short, long, example, why string,
 		Long:              long,
 		Example:           "  nofx queue " + verb + " step --reason '" + example + "'",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeQueue,
+		ValidArgsFunction: a.completeQueue(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -105,28 +105,6 @@ func (a *app) setPausedCommand(verb, short, long, example, why string,
 	}
 	c.Flags().StringVar(&reason, "reason", "", why)
 	return c
-}
-
-// completeQueue asks the gateway for the names of its queues.
-func (a *app) completeQueue(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
-	defer cancel()
-	client, err := a.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	page, _, err := call[api.QueuePage](client.ListQueues(ctx))
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []cobra.Completion
-	for _, q := range page.Items {
-		names = append(names, q.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (a *app) workerCommand() *cobra.Command {

@@ -169,9 +169,10 @@ func took(start, finish *time.Time, now time.Time) string {
 
 func (a *app) runShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show RUN",
-		Short: "Show a run, its steps and what it waits for",
-		Args:  cobra.ExactArgs(1),
+		Use:               "show RUN",
+		Short:             "Show a run, its steps and what it waits for",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -221,7 +222,8 @@ one line per change, with --json one event per line. When the run waits for a
 person, it says how to decide, and when it begins, where a queue has steps that
 nobody takes. Ends with exit code 0 when the run succeeded, 3 when it failed or
 was cancelled.`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {

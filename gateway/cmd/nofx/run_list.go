@@ -150,8 +150,9 @@ func (a *app) runTimelineCommand() *cobra.Command {
 		Long: `Draw when the steps of a run did what, from its creation to its end or to now.
 WAIT is how long a step was due and no worker took it, RUN how long its attempts
 took together.`,
-		Example: "  nofx run timeline run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f",
-		Args:    cobra.ExactArgs(1),
+		Example:           "  nofx run timeline run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {

@@ -20,9 +20,10 @@ type verbOf[P any] func(*api.Client, context.Context, api.RunIDParameter, *P, ap
 func runVerbCommand[P any](a *app, verb, short string, do verbOf[P]) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use:   verb + " RUN",
-		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Use:               verb + " RUN",
+		Short:             short,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -52,7 +53,8 @@ fell with it, or with --alone by itself: a run that then has left steps out ends
 failed.`,
 		Example: `  nofx run retry run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --watch
   nofx run retry run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/unit --reason 'flaky test'`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeStep(1, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
@@ -98,9 +100,10 @@ func (a *app) runRerunCommand() *cobra.Command {
 	var key string
 	var watch bool
 	c := &cobra.Command{
-		Use:   "rerun RUN",
-		Short: "Start a new run of the plan of a run that has ended",
-		Args:  cobra.ExactArgs(1),
+		Use:               "rerun RUN",
+		Short:             "Start a new run of the plan of a run that has ended",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {

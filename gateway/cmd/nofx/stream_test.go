@@ -260,3 +260,39 @@ func TestLogsFollowTellsOfTheEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestTailOnTerminals prints events on terminals of any width: no run in every line
+// where all are of one, and nothing of them is cut.
+func TestTailOnTerminals(t *testing.T) {
+	t.Parallel()
+	e := event(8, 2, "step.retrying", `{"step":"unit","from":"running","to":"retrying","reason":"the command ended with exit code 1","failure_class":"tool","attempt":1}`)
+	stream := eventBlock(e) + eventBlock(event(9, 0, "run.failed", `{"to":"failed"}`)) + final
+	serve := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", eventStream)
+		_, _ = io.WriteString(w, stream)
+	}
+	for _, width := range []int{60, 120, 250} {
+		for name, args := range map[string][]string{"one": {"events", "tail", id("run", 1), "--after", "7"}, "all": {"events", "tail"}} {
+			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {
+				t.Parallel()
+				_, server := newGateway(t, map[string]http.HandlerFunc{"listRunEvents": serve, "listEvents": serve})
+				c := newCLI(t, server.URL)
+				c.screen = func() (int, int) { return width, 24 }
+				golden(t, fmt.Sprint("tail-", name, "-", width), c.transcript(t.Context(), args...))
+				for line := range strings.Lines(c.out.String()) {
+					if n := cells(strings.TrimRight(line, "\n")); n > width && width > 60 {
+						t.Errorf("a line of %d on a terminal of %d: %s", n, width, line)
+					}
+				}
+				for _, want := range []string{"2026-03-04", "exit code 1", "failure_class=tool", "by worker-1"} {
+					if !strings.Contains(strings.Join(strings.Fields(c.out.String()), " "), want) {
+						t.Errorf("at %d columns it lacks %q:\n%s", width, want, &c.out)
+					}
+				}
+				if got := strings.Contains(c.out.String(), id("run", 1)); got != (name == "all") {
+					t.Errorf("the run's id in the lines: %v, want %v", got, name == "all")
+				}
+			})
+		}
+	}
+}

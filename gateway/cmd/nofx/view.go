@@ -32,9 +32,11 @@ func (a *app) newView(p *progress) view {
 // jsonView prints every event as it came.
 type jsonView struct{ a *app }
 
-func (v *jsonView) event(_ *progress, e api.Event, raw string) error { return v.a.printEvent(e, raw) }
-func (v *jsonView) end(*progress) error                              { return nil }
-func (v *jsonView) note(format string, args ...any)                  { fmt.Fprintf(v.a.errOut, format+"\n", args...) }
+func (v *jsonView) event(_ *progress, e api.Event, raw string) error {
+	return v.a.printEvent(e, raw, false)
+}
+func (v *jsonView) end(*progress) error             { return nil }
+func (v *jsonView) note(format string, args ...any) { fmt.Fprintf(v.a.errOut, format+"\n", args...) }
 
 // lineView prints a line per change of status: for logs and pipes.
 type lineView struct {
