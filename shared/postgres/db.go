@@ -33,6 +33,7 @@ type Config struct {
 	JobMiddleware []rivertype.Middleware // of the inserting client: the trace carrier
 	Connected     func()                 // called when a connection was made; nil does nothing
 	Patience      time.Duration          // with a server that does not answer; 0: 10 s
+	AcquireWait   time.Duration          // for a connection of the pool; 0: 2 s
 	LockWait      time.Duration          // of claims and finishes for a run that another transaction holds; 0: 100 ms
 }
 
@@ -43,15 +44,16 @@ type DB struct {
 	river    *QueueClient
 	patience time.Duration
 	searches *searches
-	lockWait time.Duration
-	pooled   bool
+
+	acquireWait, lockWait time.Duration
+	pooled                bool
 }
 
 // Limits of one request to the database (EXECUTION.md, Limits).
 const (
-	acquireTimeout = 2 * time.Second
-	lockWait       = 100 * time.Millisecond
-	maxTries       = 4
+	acquireWait = 2 * time.Second
+	lockWait    = 100 * time.Millisecond
+	maxTries    = 4
 )
 
 // patience is how long a transaction, or the making of a connection, may take. A
@@ -97,7 +99,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, lockWait: cmp.Or(c.LockWait, lockWait),
+	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, acquireWait: cmp.Or(c.AcquireWait, acquireWait), lockWait: cmp.Or(c.LockWait, lockWait),
 		searches: newSearches(pool.Config().MaxConns), pooled: c.Pooled}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
@@ -261,7 +263,7 @@ func (db *DB) limit(conn *pgxpool.Conn) (over func(error) error) {
 // acquire takes a connection for a transaction of tenant, which has its share of
 // them, or of none; release gives it back.
 func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn, release func(), err error) {
-	waitCtx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	waitCtx, cancel := context.WithTimeout(ctx, db.acquireWait)
 	defer cancel()
 	leave := func() {}
 	if tenant != uuid.Nil {
@@ -274,7 +276,7 @@ func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn
 		leave()
 	}
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		err = unavailable(fmt.Errorf("no connection within %s: %w", acquireTimeout, err))
+		err = unavailable(fmt.Errorf("no connection within %s: %w", db.acquireWait, err))
 	}
 	return nil, nil, err
 }

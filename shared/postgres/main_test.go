@@ -37,9 +37,10 @@ type store struct {
 func setup(t testing.TB) *store { return setupWith(t, postgres.Config{}) }
 
 func setupWith(t testing.TB, c postgres.Config) *store {
-	c.LockWait = cmp.Or(c.LockWait, 2*time.Second) // the machine may be slow
 	t.Helper()
 	d := pgtest.New(t)
+	c.LockWait = cmp.Or(c.LockWait, 2*time.Second) // the machine may be slow
+	c.URL = cmp.Or(c.URL, d.AppURL+"&options=-c%20lock_timeout%3D60s%20-c%20statement_timeout%3D60s")
 	return &store{Database: d, DB: d.Open(t, c), tenant: d.Tenant(t), ctx: traced(postgres.WithActor(t.Context(), "tester"))}
 }
 

@@ -9,6 +9,7 @@
 package pgtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -177,6 +178,7 @@ func (d *Database) Open(t testing.TB, c postgres.Config) *postgres.DB {
 	if c.URL == "" {
 		c.URL = d.AppURL
 	}
+	c.AcquireWait = cmp.Or(c.AcquireWait, time.Minute) // the machine may be slow
 	db, err := postgres.Open(t.Context(), c)
 	if err != nil {
 		t.Fatalf("pgtest: open store: %v", err)
