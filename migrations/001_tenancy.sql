@@ -124,9 +124,9 @@ CREATE TABLE nofx.api_key (
 );
 -- A key names its row before its tenant is known.
 CREATE UNIQUE INDEX api_key_id ON nofx.api_key (id);
--- People tell keys by their names. Time is in no index: whoever takes the name of an
+-- People tell keys by their names, whatever their capitals. Time is in no index: whoever takes the name of an
 -- expired key revokes that.
-CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key (tenant_id, name) WHERE revoked_at IS NULL;
+CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key (tenant_id, lower(name)) WHERE revoked_at IS NULL;
 CALL nofx.guard_tenant('nofx.api_key');
 GRANT SELECT, INSERT ON nofx.api_key TO nofx_app;
 GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;

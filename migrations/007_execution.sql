@@ -640,8 +640,12 @@ BEGIN
         RAISE EXCEPTION 'an attempt does not end by %', v_outcome USING ERRCODE = 'NX006';
     END IF;
     IF v_outcome IN ('wait', 'retry', 'interrupted') AND is_doomed(p_tenant, s.run_id, s.id, s.fence) THEN
-        v_outcome := 'cancel';
-        p := (p - 'wait' - 'gate') || '{"reason": "run_failed", "failure_class": "cancelled"}';
+        IF v_outcome = 'retry' AND p ? 'gate' THEN
+            v_outcome := 'fail'; -- its verdict is there, and will be the last
+        ELSE
+            v_outcome := 'cancel';
+            p := (p - 'wait' - 'gate') || '{"reason": "run_failed", "failure_class": "cancelled"}';
+        END IF;
     END IF;
     f.answer := 'ok';
     f.enqueue := v_outcome = 'interrupted';

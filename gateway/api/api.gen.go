@@ -682,10 +682,12 @@ type APIKeyPage struct {
 // APIKeyRequest Either a role of people, or scopes, which make it a key of role `service`
 type APIKeyRequest struct {
 	// ExpiresAt Never by default
-	ExpiresAt *time.Time         `json:"expires_at,omitempty"`
-	Name      string             `json:"name"`
-	Role      *APIKeyRequestRole `json:"role,omitempty"`
-	Scopes    []Scope            `json:"scopes,omitempty"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// Name Neither begins with `key:`, as subjects do, nor begins or ends with a blank. Of the live keys of a tenant no two have names that differ in capitals alone.
+	Name   string             `json:"name"`
+	Role   *APIKeyRequestRole `json:"role,omitempty"`
+	Scopes []Scope            `json:"scopes,omitempty"`
 }
 
 // APIKeyRequestRole defines model for APIKeyRequest.Role.
@@ -1816,7 +1818,7 @@ type ListEventsParams struct {
 	// Run Only these runs.
 	Run []RunID `form:"run,omitempty" json:"run,omitempty"`
 
-	// Types Only these types: `step.succeeded`, or a family: `gate.*`.
+	// Types Only these types: `step.succeeded`, or a family: `gate.*`. Events are of runs, steps, gates, approvals, checkpoints and artifacts; a queue that is paused has none.
 	Types EventTypes `form:"types,omitempty" json:"types,omitempty"`
 
 	// Project Slug of a project; all by default.
@@ -1958,7 +1960,7 @@ type ListRunEventsParams struct {
 	// After The seq after which to start; `next_cursor` and `stream_cursor` go here. Without it a page starts with the oldest event kept. Behind events that were deleted when the run's retention passed, or when none is kept: 410 `cursor-expired` with `oldest`, and a stream tells `stream.gap`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
-	// Types Only these types: `step.succeeded`, or a family: `gate.*`.
+	// Types Only these types: `step.succeeded`, or a family: `gate.*`. Events are of runs, steps, gates, approvals, checkpoints and artifacts; a queue that is paused has none.
 	Types EventTypes `form:"types,omitempty" json:"types,omitempty"`
 
 	// Limit Events per page; a stream has no limit.

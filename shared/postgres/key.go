@@ -64,19 +64,19 @@ type APIKey struct {
 }
 
 // CreateAPIKey inserts a key by the SHA-256 of its secret. A name that another live
-// key of the tenant has is fault.Conflict (name-taken). An expired key gives its name
+// key of the tenant has, whatever its capitals, is fault.Conflict (name-taken). An expired key gives its name
 // up: it is revoked.
 func (db *DB) CreateAPIKey(ctx context.Context, tenant uuid.UUID, k APIKey, secretSHA256 []byte) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE nofx.api_key SET revoked_at = clock_timestamp()
-			WHERE tenant_id = $1 AND name = $2 AND revoked_at IS NULL AND expires_at <= clock_timestamp()`, tenant, k.Name); err != nil {
+			WHERE tenant_id = $1 AND lower(name) = lower($2) AND revoked_at IS NULL AND expires_at <= clock_timestamp()`, tenant, k.Name); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO nofx.api_key (tenant_id, id, name, prefix, secret_sha256, role, scopes, created_by, expires_at)
 			VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9)`,
 			tenant, k.ID, k.Name, k.Prefix, secretSHA256, k.Role, k.Scopes, k.CreatedBy, k.ExpiresAt)
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.ConstraintName == "api_key_live_name" {
-			return fault.New(fault.Conflict, "name-taken", "there is a live API key named %q; revoke it first, or take another name", k.Name).Because(err)
+			return fault.New(fault.Conflict, "name-taken", "there is a live API key named %q, capitals apart; revoke it first, or take another name", k.Name).Because(err)
 		}
 		return err
 	})

@@ -130,8 +130,9 @@ func (a *app) checkpointCatCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cat RUN CHECKPOINT FILE",
 		Short: "Print one file of a checkpoint's workspace",
-		Long: `Print one file of a checkpoint's workspace. On a terminal, control characters other than
-colours are shown instead of obeyed; a file or a pipe gets the bytes as they are.`,
+		Long: `Print one file of a checkpoint's workspace. A file or a pipe gets its bytes, whatever
+they are. On a terminal, control characters other than colours are shown instead of
+obeyed, and bytes that are no UTF-8 as U+FFFD.`,
 		Args:              cobra.ExactArgs(3),
 		ValidArgsFunction: a.completeCheckpoint(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

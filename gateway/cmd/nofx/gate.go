@@ -18,13 +18,13 @@ import (
 func (a *app) gateCommand() *cobra.Command {
 	return group("gate", "See what waits for a decision, and decide",
 		a.gateListCommand(), a.gateShowCommand(),
-		a.decideCommand("approve", "Let a manual gate pass", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+		a.decideCommand("approve", "Let a manual gate pass", fourEyes, func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
 			return c.ApproveGate(ctx, gate, nil, api.Reason{Reason: optional(reason)})
 		}),
-		a.decideCommand("reject", "Let a manual gate fail", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+		a.decideCommand("reject", "Let a manual gate fail", "", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
 			return c.RejectGate(ctx, gate, nil, api.RequiredReason{Reason: reason})
 		}),
-		a.decideCommand("waive", "Go on without a gate's verdict, or in spite of it", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+		a.decideCommand("waive", "Go on without a gate's verdict, or in spite of it", fourEyes, func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
 			return c.WaiveGate(ctx, gate, nil, api.RequiredReason{Reason: reason})
 		}))
 }
@@ -92,7 +92,7 @@ func (a *app) gateShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show GATE",
 		Short:             "Show a gate and the evidence for its verdict",
-		Long:              "Show a gate and the evidence for its verdict. " + gateNames,
+		Long:              "Show a gate and the evidence for its verdict.\n\n" + gateNames,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeGate(),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -130,9 +130,11 @@ func (a *app) gateShowCommand() *cobra.Command {
 	}
 }
 
-const gateNames = `GATE is the id of a gate, or RUN/NAME for the
-newest of a step, by the name of the step or of the gate: of a step ship with the
-tool manual:deploy that is ship or deploy.`
+// fourEyes is the rule of tenants that want it.
+const fourEyes = "Where the tenant wants four eyes, whoever started the run may not.\n"
+
+const gateNames = `GATE is the id of a gate, or RUN/NAME for the newest of a step, by the name of the
+step or of the gate: of a step ship with the tool manual:deploy, ship or deploy.`
 
 // gateID is the id of a gate named by its id or as RUN/NAME. Where the name is that
 // of a step and that of another step's gate, the step is meant.
@@ -195,13 +197,13 @@ func approvals(g api.Gate) string {
 }
 
 // decideCommand is one of the three decisions. All but approve want a reason.
-func (a *app) decideCommand(verb, short string, decide func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error)) *cobra.Command {
+func (a *app) decideCommand(verb, short, rule string, decide func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error)) *cobra.Command {
 	var reason string
 	example := "  nofx gate " + verb + " gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --reason 'see the incident'"
 	c := &cobra.Command{
 		Use:               verb + " GATE",
 		Short:             short,
-		Long:              short + ". " + gateNames,
+		Long:              short + ". It takes the role supervisor.\n" + rule + "\n" + gateNames,
 		Example:           example,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeGate(),

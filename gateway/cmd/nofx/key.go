@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -22,8 +24,12 @@ func (a *app) keyCreateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make an API key; its secret is shown this once",
-		Long: `Make an API key: of a role of people (viewer, operator, supervisor, admin), or with
-scopes, for a machine, which never decides a gate. The secret is shown this once.`,
+		Long: `Make an API key: of a role of people, or with scopes, for a machine, which never
+decides a gate. The secret is shown this once. It takes the role admin.
+
+A viewer reads; an operator starts, steers and retries runs, too, sends signals and
+uploads; a supervisor decides gates, too; an admin makes and revokes keys, and
+pauses queues, too. A scope is NOUN:read or NOUN:write, such as runs:write.`,
 		Example: `  nofx key create alice --role supervisor
   nofx key create ci --scope runs:write,runs:read,events:read --expires 2160h`,
 		Args: cobra.ExactArgs(1),
@@ -106,19 +112,49 @@ func (a *app) keyRevokeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke KEY",
 		Short: "Revoke an API key",
+		Long:  "Revoke an API key: KEY is its id, or the name of a live one.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			if _, _, err := call[struct{}](client.RevokeAPIKey(cmd.Context(), args[0])); err != nil {
+			key, err := keyID(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			if _, _, err := call[struct{}](client.RevokeAPIKey(cmd.Context(), key)); err != nil {
 				return err
 			}
 			if !a.json { // the answer has no body
-				fmt.Fprintf(a.out, "%s revoked\n", args[0])
+				fmt.Fprintf(a.out, "%s revoked\n", key)
 			}
 			return nil
 		},
+	}
+}
+
+var keyShape = regexp.MustCompile(`^key_[0-9a-f]{32}$`)
+
+// keyID is the id of a key named by its id or, while it is live, by its name.
+func keyID(ctx context.Context, c *api.Client, name string) (api.KeyID, error) {
+	if keyShape.MatchString(name) {
+		return name, nil
+	}
+	var params api.ListAPIKeysParams
+	for {
+		page, _, err := call[api.APIKeyPage](c.ListAPIKeys(ctx, &params))
+		if err != nil {
+			return "", err
+		}
+		for _, k := range page.Items {
+			if k.RevokedAt == nil && strings.EqualFold(k.Name, name) {
+				return k.ID, nil
+			}
+		}
+		if page.NextCursor == nil {
+			return "", fmt.Errorf("%w: no live key has the id or the name %q", errNotFound, name)
+		}
+		params.Cursor = page.NextCursor
 	}
 }

@@ -27,8 +27,9 @@ func (a *app) logsCommand() *cobra.Command {
 With -f it prints the log as it grows and ends with the attempt. When the step is
 tried again, that is another log, and the error output says where.
 
-On a terminal, control characters other than colours are shown instead of obeyed, as
-^[ for ESC; a file or a pipe gets the bytes as they are.`,
+A log is kept as text in UTF-8: NUL, and bytes that are no UTF-8, have become U+FFFD,
+and secrets ***. On a terminal, control characters other than colours are shown
+instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is kept.`,
 		Example: `  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f
   nofx logs step_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --list`,
 		Args:              cobra.ExactArgs(1),
@@ -113,7 +114,7 @@ func rawFlag(c *cobra.Command, raw *bool) {
 	c.Flags().BoolVar(raw, "raw", false, "obey control characters on a terminal, too")
 }
 
-// printLog copies the log as it is: its bytes are the step's own.
+// printLog copies the log as it is kept.
 func printLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, attempt *int64) error {
 	resp, err := c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt})
 	if err != nil {

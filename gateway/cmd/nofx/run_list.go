@@ -147,9 +147,9 @@ func (a *app) runTimelineCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "timeline RUN",
 		Short: "Draw when the steps of a run did what",
-		Long: `Draw when the steps of a run did what, from its creation to its end or to now.
-WAIT is how long a step was due and no worker took it, RUN how long its attempts
-took together.`,
+		Long: `Draw when the steps of a run did what, from its creation to its end or to now. Above
+stands how long it has taken since it started, as in run list. WAIT is how long a
+step was due and no worker took it, RUN how long its attempts took together.`,
 		Example:           "  nofx run timeline run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeRun(),
@@ -195,7 +195,11 @@ func (a *app) printTimeline(w io.Writer, t api.Timeline) {
 		end = *t.Run.FinishedAt
 	}
 	total := end.Sub(t.Run.CreatedAt)
-	fmt.Fprintf(w, "%s %s, %s\n", t.Run.ID, t.Run.Status, span(total))
+	taken := ""
+	if t.Run.StartedAt != nil {
+		taken = fmt.Sprintf(" after %s, queued %s", span(lasted(t.Run.StartedAt, t.Run.FinishedAt, t.At)), span(t.Run.StartedAt.Sub(t.Run.CreatedAt)))
+	}
+	fmt.Fprintf(w, "%s %s%s\n", t.Run.ID, t.Run.Status, taken)
 	head := []string{"STEP", "STATUS", "TRY", "WAIT", "RUN", "0s to " + span(total)}
 	rows := make([][]string, len(t.Items))
 	width := 80

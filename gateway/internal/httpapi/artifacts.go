@@ -169,9 +169,7 @@ func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
 		}
 	}
 	if len(fields) > 0 {
-		e := fault.New(fault.Invalid, "invalid-field", "%s: %s", fields[0].Pointer, fields[0].Detail)
-		e.Fields = fields
-		return run.Artifact{}, e
+		return run.Artifact{}, fault.OfFields("invalid-field", fields...)
 	}
 	return run.Artifact{ID: run.NewID(), Name: in.Name, MediaType: media, Size: in.SizeBytes, SHA256: sum}, nil
 }

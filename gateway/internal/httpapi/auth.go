@@ -105,20 +105,20 @@ var rank = []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.
 func (r rule) allow(p *Principal) error {
 	switch {
 	case p == nil:
-		return unauthenticated("an API key is wanted: Authorization: Bearer nofx_…")
+		return unauthenticated("this needs an API key: Authorization: Bearer nofx_…")
 	case r.role == "":
 		return nil
 	case p.Role == api.RoleService:
 		if r.scope == "" {
-			return fault.New(fault.Forbidden, "forbidden", "this is not for services")
+			return fault.New(fault.Forbidden, "forbidden", "this is for people: keys with scopes may not do it")
 		}
 		if !slices.Contains(p.Scopes, r.scope) {
-			return fault.New(fault.Forbidden, "forbidden", "scope %s is wanted", r.scope)
+			return fault.New(fault.Forbidden, "forbidden", "this needs the scope %s, which your key does not have", r.scope)
 		}
 		return nil
 	}
 	if have := slices.Index(rank, p.Role); have < 0 || have < slices.Index(rank, r.role) {
-		return fault.New(fault.Forbidden, "forbidden", "role %s is wanted", r.role)
+		return fault.New(fault.Forbidden, "forbidden", "this needs the role %s; yours is %s", r.role, p.Role)
 	}
 	return nil
 }

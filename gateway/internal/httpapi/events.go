@@ -18,7 +18,8 @@ import (
 const maxEvents = 500 // of a page
 
 var (
-	eventTypeShape = regexp.MustCompile(`^[a-z]+\.([a-z_]+|\*)$`)
+	// Whoever asks for what never comes would wait for ever.
+	eventTypeShape = regexp.MustCompile(`^(run|step|gate|approval|checkpoint|artifact)\.([a-z_]+|\*)$`)
 	runIDShape     = regexp.MustCompile(`^run_[0-9a-f]{32}$`)
 )
 

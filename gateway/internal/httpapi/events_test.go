@@ -100,7 +100,7 @@ func TestEventPages(t *testing.T) {
 	for _, at := range []string{path, "/api/events"} {
 		for query, code := range map[string]string{
 			"?after=x": "bad-cursor", "?after=-1": "bad-cursor", "?after=": "bad-cursor", "?limit=501": "bad-parameter", "?types=*": "bad-parameter",
-			"?types=run": "bad-parameter", "?types=": "bad-parameter", "?cursor=1": "bad-parameter", "?types=" + strings.Repeat("a.b,", 50) + "a.b": "bad-parameter",
+			"?types=run": "bad-parameter", "?types=": "bad-parameter", "?types=queue.paused": "bad-parameter", "?types=run.*,queue.*": "bad-parameter", "?cursor=1": "bad-parameter", "?types=" + strings.Repeat("a.b,", 50) + "a.b": "bad-parameter",
 		} {
 			g.want(g.get(at+query), http.StatusBadRequest, code)
 			g.want(g.get(at+query, header{"Accept": "text/event-stream"}), http.StatusBadRequest, code)

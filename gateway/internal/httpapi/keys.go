@@ -78,6 +78,12 @@ func checkKey(in api.APIKeyRequest) error {
 	if detail := badName(in.Name, 128); detail != "" {
 		bad("/name", detail)
 	}
+	if in.Name != strings.TrimSpace(in.Name) {
+		bad("/name", "begins or ends with a blank")
+	}
+	if strings.HasPrefix(strings.ToLower(in.Name), "key:") {
+		bad("/name", "begins with key:, as the subjects of keys do")
+	}
 	switch {
 	case (in.Role == nil) == (in.Scopes == nil):
 		bad("/role", "exactly one of role and scopes is given")
@@ -99,9 +105,7 @@ func checkKey(in api.APIKeyRequest) error {
 	if len(fields) == 0 {
 		return nil
 	}
-	e := fault.New(fault.Invalid, "invalid-field", "%s", fmt.Sprint(fields[0].Pointer, ": ", fields[0].Detail))
-	e.Fields = fields
-	return e
+	return fault.OfFields("invalid-field", fields...)
 }
 
 // badName says why a name that people read is none, or "". The characters that only
@@ -113,7 +117,7 @@ func badName(name string, longest int) string {
 	seen := false
 	for _, r := range name {
 		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && !joins(r) {
-			return "has control characters or such as change what is seen"
+			return "has characters that are not seen, or that change how others are seen"
 		}
 		seen = seen || !unicode.IsSpace(r) && !joins(r)
 	}

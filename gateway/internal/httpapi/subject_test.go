@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -108,7 +109,14 @@ func TestKeyNames(t *testing.T) {
 	}
 	first, _ := g.createKey("ci", `"role":"viewer"`)
 	taken()
-	g.createKey("CI", `"role":"viewer"`) // another name
+	for _, name := range []string{"CI", " ci", "ci ", "ci\u00a0", "key:ci", "Key:01a2", "\tci", "c\u200bi"} {
+		body, _ := json.Marshal(map[string]string{"name": name, "role": "viewer"})
+		if r := g.do(http.MethodPost, "/api/api-keys", string(body)); r.status != http.StatusConflict && r.status != http.StatusUnprocessableEntity {
+			t.Errorf("a key named %q beside ci = %d %s, want it refused", name, r.status, r.body)
+		}
+	}
+	g.createKey("c i", `"role":"viewer"`)
+	g.createKey("monkey:1", `"role":"viewer"`)
 	g.revoke(first)
 	second, _ := g.createKey("ci", `"role":"viewer","expires_at":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"`)
 	taken()

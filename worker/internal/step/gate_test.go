@@ -76,6 +76,25 @@ func TestGateIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A gate whose run failed meanwhile has no more attempts, and its verdict is on record.
+func TestGateOfAFailedRunIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	gate, tries := triedGate(t, `until [ -e "$TRIES.go" ]; do sleep 0.05; done; exit 3`, 3, 0.01)
+	gate.DependsOn = []string{}
+	other := script("other", `until [ -s "`+tries+`" ]; do sleep 0.05; done; exit 1`)
+	r := b.create(t, gate, other)
+	b.wait(t, "the other step to fail", "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'failed')")
+	if err := os.WriteFile(tries+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := b.until(t, r.ID, run.Failed)
+	if s := d.Steps[0]; s.State != run.Failed || s.FailureClass != run.ClassGateFailed || len(d.Gates) != 1 || d.Gates[0].State != run.Failed || lines(t, tries) != 1 {
+		t.Errorf("gate's step = %s %s with %d rounds after %d tries, want failed, gate_failed, with one", s.State, s.FailureClass, len(d.Gates), lines(t, tries))
+	}
+}
+
 // A waiver between two attempts holds at once, and one while the next attempt runs
 // holds for those after it.
 func TestWaiverBetweenAttempts(t *testing.T) {

@@ -162,19 +162,24 @@ func status(resp *http.Response) string {
 }
 
 // unexpected is the rest of a reason: why a redirect was not followed, and what was
-// expected if the plan says.
+// expected.
 func (b *Box) unexpected(in run.HTTPInputs, resp *http.Response) (more string) {
 	if why := egress.Unfollowed(resp); why != "" {
 		more = "; it is not followed: " + sieve.Beginning(b.masked(why), 512)
 	}
-	if in.ExpectStatus != nil {
-		list := make([]string, len(in.ExpectStatus))
-		for i, s := range in.ExpectStatus {
-			list[i] = strconv.Itoa(s)
-		}
-		more += "; expect_status is " + strings.Join(list, " or ")
+	return more + "; expected: " + expectation(in.ExpectStatus)
+}
+
+// expectation lists the statuses that a plan wants.
+func expectation(statuses []int) string {
+	if statuses == nil {
+		return "any 2xx"
 	}
-	return more
+	list := make([]string, len(statuses))
+	for i, s := range statuses {
+		list[i] = strconv.Itoa(s)
+	}
+	return strings.Join(list, ", ")
 }
 
 func newRequest(ctx context.Context, in run.HTTPInputs, key string) (*http.Request, error) {

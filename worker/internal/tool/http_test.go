@@ -18,6 +18,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
 )
 
@@ -163,7 +164,7 @@ func TestHTTPStatus(t *testing.T) {
 		reason string // "" is none
 	}{
 		{200, "", nil, 0, ""}, {204, "", nil, 0, ""}, {299, "", nil, 0, ""}, {404, "", []int{404, 410}, 0, ""}, {302, "", []int{302}, 0, ""},
-		{200, "", []int{201}, 0, "answered 200 OK; expect_status is 201"}, {202, "", []int{200, 201}, 0, "answered 202 Accepted; expect_status is 200 or 201"}, {304, "", nil, 0, "answered 304 Not Modified"}, {400, "7", nil, 0, "answered 400 Bad Request"},
+		{200, "", []int{201}, 0, "answered 200 OK; expected: 201"}, {202, "", []int{200, 201}, 0, "answered 202 Accepted; expected: 200, 201"}, {304, "", nil, 0, "answered 304 Not Modified"}, {400, "7", nil, 0, "answered 400 Bad Request"},
 		{429, "7", nil, 7 * time.Second, "answered 429 Too Many Requests"}, {503, "", nil, 0, "answered 503 Service Unavailable"},
 		{503, "99999999", nil, maxRetryAfter, "503"}, {503, "-1", nil, 0, "503"}, {503, "soon", nil, 0, "503"}, {599, "", nil, 0, "answered 599"},
 	} {
@@ -373,6 +374,30 @@ func TestHTTPFails(t *testing.T) {
 	c, _ := newCall(t, "http", run.HTTPInputs{URL: s.URL})
 	_, err := New(Config{}).Run(t.Context(), c)
 	wantFailure(t, "by default", err, run.ClassPolicy, "NOFX_EGRESS_ALLOW")
+}
+
+// An answer that the plan does not expect is said with what it expects, and the log
+// keeps the path that was asked for; queries and secrets are told nowhere.
+func TestHTTPSaysWhatWasExpected(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	host := strings.TrimPrefix(s.URL, "http://")
+	allow, _ := egress.ParseAllow([]string{host})
+	for _, tt := range []struct {
+		expect []int
+		want   string
+	}{
+		{nil, "answered 404 Not Found; expected: any 2xx"},
+		{[]int{201}, "answered 404 Not Found; expected: 201"},
+		{[]int{200, 204, 301}, "answered 404 Not Found; expected: 200, 204, 301"},
+	} {
+		c, log := newCall(t, "http", run.HTTPInputs{URL: s.URL + "/api/v1/hunter2/users%2F7?key=value", ExpectStatus: tt.expect})
+		_, err := New(Config{HTTP: egress.NewClient(egress.Config{Allow: allow}), Redactor: telemetry.NewRedactor("hunter2")}).Run(t.Context(), c)
+		wantFailure(t, fmt.Sprint(tt.expect), err, run.ClassTool, "GET http://"+host+" "+tt.want)
+		if got, want := log.String(), "GET http://"+host+"/api/v1/***/users%2F7: 404 Not Found\n"; !strings.HasPrefix(got, want) || strings.Contains(got, "value") {
+			t.Errorf("log = %q, want it to begin with %q, without the query", got, want)
+		}
+	}
 }
 
 // A lost lease is told as it is, also when it ends a request.
