@@ -106,20 +106,7 @@ func (b *board) lines(width, height int) []string {
 	}
 	head := fmt.Sprintf("%s  %s  %d/%d steps  %s", r.ID, r.Status, done, len(b.p.steps), span(lasted(r.StartedAt, r.FinishedAt, now)))
 	lines := []string{shorten(head, width), shorten(clean(r.Goal), width)}
-	var foot []string
-	if !ended(r.Status) {
-		for _, h := range b.p.hints(b.a.self()) {
-			foot = append(foot, h.lines...) // commands stay whole, to be copied
-		}
-		for _, s := range b.p.steps {
-			if line := trouble(s); line != "" && len(foot) < 12 {
-				foot = append(foot, shorten(line, width))
-			}
-		}
-	}
-	if b.status != "" {
-		foot = append(foot, shorten(clean(b.status), width))
-	}
+	foot := b.foot(width, height)
 	steps, rest := b.visible(max(height-len(lines)-rows(foot, width)-3, 3))
 	nameWidth, toolWidth := 4, 4
 	for _, s := range steps {
@@ -141,6 +128,33 @@ func (b *board) lines(width, height int) []string {
 		lines = append(lines, shorten(rest, width))
 	}
 	return append(lines, foot...)
+}
+
+// foot is what stands below the steps: what the run waits for, what goes wrong, and
+// what there is to say about queues and the connection. Commands stay whole, to be
+// copied; of the rest so much is shown that the steps keep their place.
+func (b *board) foot(width, height int) (foot []string) {
+	if !ended(b.p.run.Status) {
+		hints := b.p.hints(b.a.self())
+		for i, h := range hints {
+			if i > 0 && rows(append(slices.Clone(foot), h.lines...), width) > height/2 {
+				foot = append(foot, fmt.Sprintf("and %d more: %s run show %s", len(hints)-i, b.a.self(), b.p.run.ID))
+				break
+			}
+			foot = append(foot, h.lines...)
+		}
+		for _, s := range b.p.steps {
+			if line := trouble(s); line != "" && rows(foot, width) < height/2 {
+				foot = append(foot, shorten(line, 2*width))
+			}
+		}
+	}
+	if b.status != "" {
+		for line := range strings.SplitSeq(b.status, "\n") {
+			foot = append(foot, shorten(clean(line), 3*width))
+		}
+	}
+	return foot
 }
 
 // rows is how many rows of the screen lines take. Painted lines fit in one.

@@ -109,8 +109,8 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 	}
 	v := a.newView(p)
 	if !ended(p.run.Status) {
-		for _, line := range a.unserved(ctx, c, p.steps) {
-			v.note("%s", line)
+		if lines := a.unserved(ctx, c, p.steps); len(lines) > 0 {
+			v.note("%s", strings.Join(lines, "\n"))
 		}
 		err = a.watchEvents(ctx, c, p, after, v, read)
 	}

@@ -337,6 +337,30 @@ func TestBoardFits(t *testing.T) {
 	}
 }
 
+// TestBoardOfManyWaits draws runs of which more waits and fails than a screen holds.
+func TestBoardOfManyWaits(t *testing.T) {
+	t.Parallel()
+	d := waitingDetail()
+	for n := 7; n <= 300; n++ {
+		s := step(n, fmt.Sprint("signal-", n), "signal", api.StepStatusWaiting)
+		s.SignalKey = ptr(fmt.Sprint("key/", n))
+		f := step(1000+n, fmt.Sprint("failed-", n), "bash", api.StepStatusFailed)
+		f.Reason = ptr(strings.Repeat("why ", 100))
+		d.Steps = append(d.Steps, s, f)
+	}
+	c := newCLI(t, "")
+	for _, size := range [][2]int{{200, 50}, {80, 24}, {60, 24}} {
+		b := &board{a: c.app, p: *newProgress(d)}
+		lines := b.lines(size[0], size[1])
+		if got := rows(lines, size[0]); got >= size[1] {
+			t.Errorf("lines(%v) fill %d rows, want fewer than the screen has", size, got)
+		}
+		if all := strings.Join(lines, "\n"); !strings.Contains(all, "more: nofx run show "+id("run", 1)) || !strings.Contains(all, "gate approve") {
+			t.Errorf("lines(%v) = %s, want the first that waits, and where the others are", size, all)
+		}
+	}
+}
+
 // TestApply moves a run on by single events.
 func TestApply(t *testing.T) {
 	t.Parallel()
