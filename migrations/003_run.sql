@@ -399,7 +399,7 @@ BEGIN
         NEW.paused_at := clock_timestamp();
         NEW.stopped_deadline := OLD.deadline;
         NEW.deadline := 'infinity';
-    ELSIF OLD.state = 'paused' THEN
+    ELSIF OLD.paused_at IS NOT NULL THEN
         NEW.deadline := OLD.stopped_deadline + (clock_timestamp() - OLD.paused_at);
         NEW.paused_at := NULL;
         NEW.stopped_deadline := NULL;

@@ -10,6 +10,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -27,17 +28,20 @@ import (
 const (
 	maxDepth    = 32
 	maxElements = 10_000
+	maxNumber   = 64  // bytes
+	maxExponent = 400 // beyond any float
 )
 
 // readJSON reads the body of c into v and returns its bytes. What cannot be read
 // (syntax, an unknown or repeated member, a wrong type) is 400, what Postgres
-// would refuse for ever (NUL, half a surrogate pair) and a number that v has no room
-// for 422, each with the pointer to it.
-func readJSON[T any](c echo.Context) (v T, body []byte, err error) {
+// would refuse for ever (NUL, half a surrogate pair, an endless number) 422, each
+// with the pointer to it. Numbers may be of any size within the members that free
+// points to.
+func readJSON[T any](c echo.Context, free ...jsontext.Pointer) (v T, body []byte, err error) {
 	if body, err = readBody(c); err != nil {
 		return v, nil, err
 	}
-	err = decode(body, &v)
+	err = decode(body, &v, free...)
 	return v, body, err
 }
 
@@ -91,8 +95,8 @@ func (u unfit) Unwrap() error { return u.error }
 
 // decode reads one document strictly. Where something does not fit, the error is an
 // unfit that names all of it, and v has the rest.
-func decode(body []byte, v any) error {
-	if err := scan(body); err != nil {
+func decode(body []byte, v any, free ...jsontext.Pointer) error {
+	if err := scan(body, free); err != nil {
 		return err
 	}
 	err := json.Unmarshal(body, v, json.RejectUnknownMembers(true))
@@ -130,20 +134,18 @@ func fieldFault(code, at, detail string) *fault.Error {
 }
 
 // scan reads the document value by value, keeping nothing, for what no decoder
-// into Go types would say: depth, lengths and texts also where the contract allows
-// any JSON.
-func scan(body []byte) error {
+// into Go types would say: depth, lengths, texts and numbers also where the contract
+// allows any object.
+func scan(body []byte, free []jsontext.Pointer) error {
 	// Half a surrogate pair is let through here, so that it can be named below.
 	d := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowInvalidUTF8(true))
 	for {
 		var err error
-		switch d.PeekKind() {
-		case jsontext.KindString:
+		switch kind := d.PeekKind(); kind {
+		case jsontext.KindString, jsontext.KindNumber:
 			var raw jsontext.Value
 			if raw, err = d.ReadValue(); err == nil {
-				if detail := badString(raw); detail != "" {
-					err = fieldFault("invalid-field", string(d.StackPointer()), detail)
-				}
+				err = scanScalar(d, kind, raw, free)
 			}
 		default:
 			_, err = d.ReadToken()
@@ -188,6 +190,23 @@ func scanFault(d *jsontext.Decoder, err error) error {
 	return malformed("", fmt.Sprintf("it is not valid JSON, at byte %d", d.InputOffset()))
 }
 
+func scanScalar(d *jsontext.Decoder, kind jsontext.Kind, raw []byte, free []jsontext.Pointer) error {
+	detail := ""
+	if kind == jsontext.KindString {
+		detail = badString(raw)
+	} else {
+		detail = badNumber(raw)
+	}
+	if detail == "" {
+		return nil
+	}
+	at := d.StackPointer()
+	if kind == jsontext.KindNumber && slices.ContainsFunc(free, func(p jsontext.Pointer) bool { return p.Contains(at) }) {
+		return nil
+	}
+	return fieldFault("invalid-field", string(at), detail)
+}
+
 // badString says why Postgres would refuse a JSON string, or "".
 func badString(raw []byte) string {
 	if !utf8.Valid(raw) {
@@ -222,6 +241,34 @@ func badString(raw []byte) string {
 func hex4(b []byte) rune {
 	n, _ := strconv.ParseUint(string(b[:4]), 16, 16)
 	return rune(n)
+}
+
+// badNumber says why a JSON number is none to us, or "": integers are those of 64
+// bits, floats are finite, and none is longer than it needs to be.
+func badNumber(raw []byte) string {
+	s := string(raw)
+	mantissa, exponent := s, 0
+	if i := bytes.IndexAny(raw, "eE"); i >= 0 {
+		mantissa = s[:i]
+		n, err := strconv.Atoi(s[i+1:])
+		if err != nil {
+			return "is out of range"
+		}
+		exponent = n
+	}
+	if len(mantissa) > maxNumber || exponent > maxExponent || exponent < -maxExponent {
+		return "is out of range"
+	}
+	if !bytes.ContainsAny(raw, ".eE") {
+		if _, err := strconv.ParseInt(s, 10, 64); err != nil {
+			return "is out of range"
+		}
+		return ""
+	}
+	if _, err := strconv.ParseFloat(s, 64); err != nil {
+		return "is out of range"
+	}
+	return ""
 }
 
 // plainLen is how long a document that has been read strictly is once its numbers are

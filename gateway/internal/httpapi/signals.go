@@ -25,7 +25,7 @@ func (s *Server) sendSignal(c echo.Context, p *Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
-	in, body, err := readJSON[signalRequest](c)
+	in, body, err := readJSON[signalRequest](c, "/payload")
 	if err != nil {
 		return err
 	}
