@@ -67,16 +67,16 @@ func (a Address) words(err error, cfg *pgx.ConnConfig, example string) string {
 		}
 		return fmt.Sprintf("role %s may not work with the database %s; name nofx_app, %s", cfg.User, cfg.Database, example)
 	case "42P05", "26000":
-		return fmt.Sprintf("%s is a transaction pooler; name the server itself, or set NOFX_DATABASE_POOLED=true where that is a setting", where)
+		return fmt.Sprintf("%s is a transaction pooler; set NOFX_DATABASE_POOLED=true, or name the server itself, as migrate needs it", where)
 	case "53300":
-		return fmt.Sprintf("the server at %s has no connection left for role %s; raise its max_connections or let fewer processes in", where, cfg.User)
+		return fmt.Sprintf("the server at %s has no connection left for role %s; raise its max_connections, or the limit of the role", where, cfg.User)
 	case "25006":
 		return fmt.Sprintf("the database at %s is read-only; name the primary server", where)
 	case "57P03":
 		return fmt.Sprintf("the server at %s is starting up or shutting down; try again", where)
 	}
 	if connecting {
-		return fmt.Sprintf("the server at %s lets role %s not in: %s", where, cfg.User, pg.Message)
+		return fmt.Sprintf("the server at %s refuses role %s: %s", where, cfg.User, pg.Message)
 	}
 	return ""
 }
@@ -88,7 +88,7 @@ func unreachable(err error, where string) string {
 	case unknown && dns.IsNotFound:
 		return fmt.Sprintf("there is no host %s", dns.Name)
 	case pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("no answer from %s; is it the right host, and lets a firewall pass?", where)
+		return fmt.Sprintf("no answer from %s; check the host, and firewalls on the way", where)
 	case strings.Contains(err.Error(), "refused TLS"):
 		return fmt.Sprintf("the server at %s does not speak TLS; add ?sslmode=disable where the network is safe", where)
 	}

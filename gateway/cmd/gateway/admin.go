@@ -47,19 +47,12 @@ func administer(ctx context.Context, environ []string, do func(context.Context, 
 	return err
 }
 
-// parse reads args with flags, which has usage. done is that nothing else is to be
-// done: the usage was asked for, or shown with an error.
-func parse(flags *flag.FlagSet, usage string, args []string, stdout, stderr io.Writer) (done bool, err error) {
+// flagSet makes the flags of a command that show usage on stderr when they are wrong.
+func flagSet(name, usage string, stderr io.Writer) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage) }
-	if asksHelp(args) {
-		_, err := io.WriteString(stdout, usage)
-		return true, err
-	}
-	if err := flags.Parse(args); err != nil {
-		return true, errUsage
-	}
-	return false, nil
+	return flags
 }
 
 // asksHelp reports whether args ask what a command does.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os/user"
@@ -31,7 +30,11 @@ pause ends.
 
 // queue runs `gateway queue`.
 func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("gateway queue", flag.ContinueOnError)
+	if asksHelp(args) {
+		_, err := io.WriteString(stdout, queueUsage)
+		return err
+	}
+	flags := flagSet("gateway queue", queueUsage, stderr)
 	reason := flags.String("reason", "", "")
 	verb, names := "", 0
 	rest := args
@@ -42,11 +45,8 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	if len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 		name, names, rest = rest[0], 1, rest[1:]
 	}
-	if asksHelp(args) {
-		rest = args
-	}
-	if done, err := parse(flags, queueUsage, rest, stdout, stderr); done {
-		return err
+	if flags.Parse(rest) != nil {
+		return errUsage
 	}
 	if flags.NArg() > 0 || !(verb == "list" && names == 0 || (verb == "pause" || verb == "resume") && names == 1) || *reason != "" && verb != "pause" {
 		flags.Usage()
@@ -54,7 +54,7 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	}
 	return administer(ctx, environ, func(ctx context.Context, _ adminSettings, db *postgres.DB) error {
 		ctx = postgres.WithActor(ctx, account())
-		pauses, err := db.TenantPauses(ctx) // first: who may not look changes nothing
+		pauses, err := db.TenantPauses(ctx) // first, so that nothing is changed without the right to look
 		if err != nil {
 			return err
 		}

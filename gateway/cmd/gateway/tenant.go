@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -31,7 +30,11 @@ const keyNameMost = 200
 
 // tenant runs `gateway tenant`.
 func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("gateway tenant", flag.ContinueOnError)
+	if asksHelp(args) {
+		_, err := io.WriteString(stdout, tenantUsage)
+		return err
+	}
+	flags := flagSet("gateway tenant", tenantUsage, stderr)
 	further := flags.Bool("key", false, "")
 	name := flags.String("name", "", "")
 	verb, slug := "", ""
@@ -42,11 +45,8 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 	if verb == "create" && len(rest) > 0 && rest[0] != "" && rest[0][0] != '-' {
 		slug, rest = rest[0], rest[1:]
 	}
-	if asksHelp(args) {
-		rest = args
-	}
-	if done, err := parse(flags, tenantUsage, rest, stdout, stderr); done {
-		return err
+	if flags.Parse(rest) != nil {
+		return errUsage
 	}
 	switch {
 	case verb == "list" && flags.NFlag() == 0 && flags.NArg() == 0:
