@@ -18,7 +18,7 @@ import (
 
 // Fit decodes a JSON document into v, a pointer, and returns what of it does not fit
 // there: members that v does not know and values of another kind, each with what is
-// expected. v gets the rest, so that whoever reads it can say what else is wrong. Of
+// expected, a hundred at most. v gets the rest, so that whoever reads it can say what else is wrong. Of
 // a document that is no JSON, or gives a member twice, it returns that alone.
 func Fit(raw []byte, v any) []fault.Field {
 	misfits, _ := fit(raw, v, "field")
@@ -50,14 +50,22 @@ func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 	return []fault.Field{{Detail: "cannot be read"}}, false
 }
 
+// misfitsMost is how many misfits are collected: nobody reads more, and to describe
+// each costs.
+const misfitsMost = 100
+
 // fitting collects what does not fit.
 type fitting struct {
 	noun    string
 	misfits []fault.Field
 }
 
+func (f *fitting) full() bool { return len(f.misfits) >= misfitsMost }
+
 func (f *fitting) add(at jsontext.Pointer, detail string) {
-	f.misfits = append(f.misfits, fault.Field{Pointer: string(at), Detail: detail})
+	if !f.full() {
+		f.misfits = append(f.misfits, fault.Field{Pointer: string(at), Detail: detail})
+	}
 }
 
 // value returns the part of a valid JSON value that fits a type, null where nothing
@@ -116,7 +124,9 @@ func (f *fitting) object(at jsontext.Pointer, raw jsontext.Value, t reflect.Type
 		} else if known, ok := memberOf(t, name); ok {
 			member = known
 		} else {
-			f.add(place, "unknown "+f.noun+f.unknown(t, name))
+			if !f.full() {
+				f.add(place, "unknown "+f.noun+f.unknown(t, name))
+			}
 			continue
 		}
 		_ = enc.WriteToken(jsontext.String(name))
@@ -313,6 +323,9 @@ func nearest(name string, known []string) string {
 		return ""
 	}
 	for _, k := range known {
+		if n := len(name) - len(k); (n >= least || -n >= least) && !strings.Contains(k, strings.ToLower(name)) {
+			continue
+		}
 		d := distance(strings.ToLower(name), k)
 		if len(name) > 2 && strings.Contains(k, strings.ToLower(name)) {
 			d = 1

@@ -2,6 +2,7 @@ package run_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,33 @@ func TestFit(t *testing.T) {
 				t.Errorf("Fit() and Refusal() say (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// However much is wrong, it is said without much ado: the nearest of a thousand names
+// is not looked for twenty thousand times.
+func TestFaultsWithoutEnd(t *testing.T) {
+	t.Parallel()
+	var steps []string
+	for i := range run.MaxSteps {
+		var needs []string
+		for j := range 20 {
+			needs = append(needs, fmt.Sprintf(`"step-number-%d-of-the-plan-%d"`, 5000+i, j))
+		}
+		steps = append(steps, fmt.Sprintf(`{"name":"step-number-%d-of-the-plan","tool":"sleep","inputs":{"duration_s":0},"depends_on":[%s]}`, i, strings.Join(needs, ",")))
+	}
+	_, err := parse(t, withSteps(steps...)).Normalise()
+	if got := said(err); len(got) != 100 || !strings.Contains(got[0], "did you mean") {
+		t.Errorf("Normalise() of 20,000 unknown names = %d fields, %v; want 100, the first with the nearest", len(got), err)
+	}
+	var members []string
+	for i := range 50_000 {
+		members = append(members, fmt.Sprintf(`"member-%d":1`, i))
+	}
+	var p run.Plan
+	misfits := run.Fit([]byte("{"+strings.Join(members, ",")+"}"), &p)
+	if err := p.Refusal("unknown-field", misfits); len(misfits) != 100 || len(said(err)) != 100 {
+		t.Errorf("Fit() of 50,000 unknown members = %d, refused by %d; want 100", len(misfits), len(said(err)))
 	}
 }
 

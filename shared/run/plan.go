@@ -135,7 +135,9 @@ func (p Plan) Normalise() (Plan, error) {
 // as it does: the misfits that [Fit] found, and all else that is wrong with the plan.
 func (p Plan) Refusal(code string, misfits []fault.Field) error {
 	c := checker{misfits: misfits}
-	c.plan(p)
+	if len(misfits) < misfitsMost { // else there are more, from which anything may follow
+		c.plan(p)
+	}
 	return fault.OfFields(code, c.named(slices.Concat(misfits, c.fields))...)
 }
 
@@ -154,7 +156,7 @@ func (c *checker) plan(p Plan) Plan {
 		c.add("/plan/steps", fmt.Sprintf("%d steps; a plan has at most %d", n, MaxSteps))
 		return p
 	}
-	c.steps = p.Steps
+	c.steps, c.unnamed = p.Steps, c.misfitAt(naming)
 	inOrder := !slices.ContainsFunc(p.Steps, func(s PlanStep) bool { return s.DependsOn != nil })
 	seen := make(map[string]int, len(p.Steps))
 	templates := make([][]reference, len(p.Steps))
@@ -217,6 +219,8 @@ type checker struct {
 	fields      []fault.Field
 	misfits     []fault.Field // found before: what stands there is not known here
 	steps       []PlanStep
+	unnamed     bool // the names of some steps could not be read
+	suggested   int  // names of steps that were looked for among all
 	unknownTool int
 	templates   bool // they stand for values that are not known yet
 }
@@ -498,20 +502,27 @@ var (
 	ordering = regexp.MustCompile(`^(/plan(/steps(/\d+(/(name|depends_on(/\d+)?))?)?)?)?$`)
 )
 
+// suggestionsMost is how often the nearest of all steps is looked for.
+const suggestionsMost = 10
+
 func (c *checker) misfitAt(place *regexp.Regexp) bool {
 	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool { return place.MatchString(m.Pointer) })
 }
 
 // noStep notes that no step has a name, as far as all names could be read.
 func (c *checker) noStep(at, name string) {
-	if c.misfitAt(naming) {
+	if c.unnamed {
 		return
 	}
-	names := make([]string, len(c.steps))
-	for i, s := range c.steps {
-		names[i] = s.Name
+	detail := fmt.Sprintf("no step is named %.80q", name)
+	if c.suggested++; c.suggested <= suggestionsMost {
+		names := make([]string, len(c.steps))
+		for i, s := range c.steps {
+			names[i] = s.Name
+		}
+		detail += suggestion(name, names, "")
 	}
-	c.add(at, fmt.Sprintf("no step is named %.80q", name)+suggestion(name, names, ""))
+	c.add(at, detail)
 }
 
 // findCycle is the names along one cycle, its first repeated at the end, or nil.
