@@ -190,12 +190,14 @@ func (b *Box) readReport(root *os.Root, p string, in run.GateReport, left *int64
 		return report.Report{}, err
 	}
 	defer f.Close()
-	limited := &io.LimitedReader{R: f, N: *left + 1}
-	r, err := report.Parse(in, limited, b.cfg.Redactor.String)
-	if *left = limited.N - 1; *left < 0 {
+	info, err := f.Stat()
+	if err != nil {
+		return report.Report{}, err
+	}
+	if *left -= info.Size(); *left < 0 {
 		return report.Report{}, fmt.Errorf("with it, more than %d bytes would be read", maxReport)
 	}
-	return r, err
+	return report.Parse(in, io.LimitReader(f, info.Size()), b.cfg.Redactor.String)
 }
 
 func readRegular(root *os.Root, path string, limit int64) ([]byte, error) {
