@@ -254,7 +254,7 @@ func followLog(t *testing.T, s *system) {
 		return true
 	})
 	const want = "first é\nlast line\n"
-	if text.String() != want || end.event != "end" || end.data != fmt.Sprintf(`{"offset":%d}`, len(want)) {
+	if text.String() != want || end.event != "end" || end.data != fmt.Sprintf(`{"fence":1,"offset":%d}`, len(want)) {
 		t.Errorf("followed log = %q ended by %+v, want %q and end", text.String(), end, want)
 	}
 	for _, tt := range []struct {

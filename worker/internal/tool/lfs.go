@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -25,6 +24,7 @@ import (
 
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/edit"
+	"nofx.dev/worker/internal/egress"
 )
 
 // pointer stands in the place of a file that Git LFS keeps elsewhere.
@@ -256,10 +256,9 @@ func (g *git) openLocalLFS(f pointer) (io.ReadCloser, error) {
 	return nil, missingLFS(f)
 }
 
-// lfsClient follows no redirect, as git does not either, and trusts whom git is told
-// to trust.
+// lfsClient trusts whom git is told to trust.
 func (g *git) lfsClient() (*http.Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	var roots *x509.CertPool
 	for _, variable := range g.env {
 		file, ok := strings.CutPrefix(variable, "GIT_SSL_CAINFO=")
 		if !ok {
@@ -269,11 +268,10 @@ func (g *git) lfsClient() (*http.Client, error) {
 		if err != nil {
 			return nil, failure(run.ClassInfrastructure, "read GIT_SSL_CAINFO: %w", err)
 		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(pem)
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+		roots = x509.NewCertPool()
+		roots.AppendCertsFromPEM(pem)
 	}
-	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+	return egress.NewListedClient(roots), nil
 }
 
 // lfsRequest returns an answer of status 200.
