@@ -153,7 +153,7 @@ func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded 
 // said, or that of an armed failpoint.
 func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	if run.RunsCode(c.Tool) && sandbox.Tier() == 0 && !b.cfg.Development {
-		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only", c.Tool)
+		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only (NOFX_ENV=development)", c.Tool)
 	}
 	if c.Log == nil {
 		c.Log = io.Discard
