@@ -17,8 +17,8 @@ import (
 )
 
 // Fit decodes a JSON document into v, a pointer, and returns what of it does not fit
-// there: members that v does not know and values of another kind, each with what is
-// expected, a hundred at most. v gets the rest, so that whoever reads it can say what else is wrong. Of
+// there: members that v does not know, values of another kind, and empty texts for
+// members that have a default, each with what is expected, a hundred at most. v gets the rest, so that whoever reads it can say what else is wrong. Of
 // a document that is no JSON, or gives a member twice, it returns that alone.
 func Fit(raw []byte, v any) []fault.Field {
 	misfits, _ := fit(raw, v, "field")
@@ -29,10 +29,14 @@ func Fit(raw []byte, v any) []fault.Field {
 func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 	strict := json.RejectUnknownMembers(true)
 	err := json.Unmarshal(raw, v, strict)
-	if err == nil {
-		return nil, true
-	}
 	to := reflect.ValueOf(v).Elem()
+	f := fitting{noun: noun}
+	if err == nil {
+		if bytes.Contains(raw, []byte(`""`)) {
+			f.value("", raw, to.Type())
+		}
+		return f.misfits, true
+	}
 	to.SetZero() // of what was read before
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
@@ -42,7 +46,6 @@ func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 		}
 		return []fault.Field{{Pointer: string(syntax.JSONPointer), Detail: detail}}, false
 	}
-	f := fitting{noun: noun}
 	if rest := f.value("", raw, to.Type()); json.Unmarshal(rest, v, strict) == nil && len(f.misfits) > 0 {
 		return f.misfits, true
 	}
@@ -121,8 +124,12 @@ func (f *fitting) object(at jsontext.Pointer, raw jsontext.Value, t reflect.Type
 		place, member := at.AppendToken(name), t
 		if t.Kind() == reflect.Map {
 			member = t.Elem()
-		} else if known, ok := memberOf(t, name); ok {
-			member = known
+		} else if field, ok := memberOf(t, name); ok {
+			member = field.Type
+			if string(value) == `""` && member.Kind() == reflect.String && strings.HasSuffix(field.Tag.Get("json"), ",omitempty") {
+				f.add(place, "is empty; give it a value, or leave it out for its default")
+				continue
+			}
 		} else {
 			if !f.full() {
 				f.add(place, "unknown "+f.noun+f.unknown(t, name))
@@ -165,7 +172,7 @@ func (f *fitting) unknown(t reflect.Type, name string) string {
 	names := members(t)
 	for _, parent := range names {
 		child, _ := memberOf(t, parent)
-		if _, ok := memberOf(child, name); ok {
+		if _, ok := memberOf(child.Type, name); ok {
 			return fmt.Sprintf("; it belongs inside %q", parent)
 		}
 	}
@@ -188,20 +195,20 @@ func members(t reflect.Type) (names []string) {
 	return names
 }
 
-// memberOf is the type of a struct's member of that name.
-func memberOf(t reflect.Type, name string) (reflect.Type, bool) {
+// memberOf is the field of a struct that its member of that name is read into.
+func memberOf(t reflect.Type, name string) (field reflect.StructField, ok bool) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if t.Kind() != reflect.Struct || ownDecoder(t) {
-		return nil, false
+		return field, false
 	}
 	for _, field := range reflect.VisibleFields(t) {
 		if known, _, _ := strings.Cut(field.Tag.Get("json"), ","); known == name && name != "-" {
-			return field.Type, true
+			return field, true
 		}
 	}
-	return nil, false
+	return field, false
 }
 
 // examples are objects as they are mostly written.

@@ -78,7 +78,11 @@ func CheckGate(in GateInputs) []fault.Field {
 }
 
 func (c *checker) gate(in GateInputs) {
-	if in.Command != "" {
+	switch {
+	case in.Command == "":
+	case strings.TrimSpace(in.Command) == "": // it would pass whatever the code is like
+		c.add("/command", "is blank")
+	default:
 		c.script("/command", in.Command)
 	}
 	c.env(in.Env)

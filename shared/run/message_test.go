@@ -80,6 +80,19 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// An optional text that a template left empty is no word for the default: a POST would
+// become a GET.
+func TestInputsTakeNoEmptyTexts(t *testing.T) {
+	t.Parallel()
+	if in, err := run.Inputs[run.HTTPInputs]([]byte(`{"url":"https://x.example/","method":"","body":""}`)); err == nil || !strings.Contains(err.Error(), "/method: is empty") {
+		t.Errorf("Inputs(empty method) = %+v, %v, want it refused", in, err)
+	}
+	in, err := run.Inputs[run.HTTPInputs]([]byte(`{"url":"https://x.example/","method":"PUT","body":"","headers":{"X-A":""}}`))
+	if err != nil || in.Body == nil || *in.Body != "" {
+		t.Errorf("Inputs(empty body and header) = %+v, %v, want both taken", in, err)
+	}
+}
+
 // What does not fit into a request is said together with all else that is wrong with
 // its plan, and nothing is said that follows from that alone.
 func TestFit(t *testing.T) {

@@ -138,6 +138,11 @@ func TestNormaliseRefuses(t *testing.T) {
 	}{
 		"empty":                 {`{}`, "invalid-plan", []string{"/plan/goal", "/plan/steps"}},
 		"no steps":              {withSteps(), "invalid-plan", []string{"/plan/steps"}},
+		"empty method":          {one("http", `{"url":"https://x.example/","method":""}`), "invalid-plan", []string{"/plan/steps/0/inputs/method"}},
+		"empty ref":             {one("git:checkout", `{"url":"https://x.example/a","ref":""}`), "invalid-plan", []string{"/plan/steps/0/inputs/ref"}},
+		"empty level":           {one("gate:x", `{"command":"true","report":{"format":"sarif","path":"r","fail_on":""}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/fail_on"}},
+		"empty command":         {one("gate:x", `{"command":""}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
+		"blank command":         {one("gate:x", `{"command":" \n"}`), "invalid-plan", []string{"/plan/steps/0/inputs/command"}},
 		"1,001 steps":           {withSteps(slices.Repeat([]string{step}, 1001)...), "invalid-plan", []string{"/plan/steps"}},
 		"long goal":             {`{"goal":"` + long(4097) + `","steps":[` + step + `]}`, "invalid-plan", []string{"/plan/goal"}},
 		"NUL in the goal":       {`{"goal":"a\u0000","steps":[` + step + `]}`, "invalid-plan", []string{"/plan/goal"}},
