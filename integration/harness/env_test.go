@@ -138,8 +138,8 @@ func TestCompileCounts(t *testing.T) {
 
 // A stack keeps what the user set, unless it must choose that itself, which it says.
 func TestEnvironmentOfAUser(t *testing.T) { // not parallel: it sets variables
-	s := &Stack{Dir: "/data", DatabaseURL: "postgres://own", S3: S3{Endpoint: "http://own"}}
-	if got := s.workerEnvironment("worker-1", "127.0.0.1:1", nil)["NOFX_WORKSPACE_DIR"]; got != "/data/work/worker-1" {
+	s := &Stack{Dir: t.TempDir(), DatabaseURL: "postgres://own", S3: S3{Endpoint: "http://own"}}
+	if got := s.workerEnvironment("worker-1", "127.0.0.1:1", nil)["NOFX_WORKSPACE_DIR"]; got != filepath.Join(s.Dir, "work", "worker-1") {
 		t.Errorf("NOFX_WORKSPACE_DIR by default = %q, want one of the stack's folder", got)
 	}
 	set := map[string]string{

@@ -93,7 +93,7 @@ max_client_conn = 1000
 	return p, nil
 }
 
-// URL is the address dsn with the pooler's host and port.
+// URL returns dsn with the pooler's host and port in place of the server's.
 func (p *Pooler) URL(dsn string) string {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
 		u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port))

@@ -9,13 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"nofx.dev/shared/blob/blobtest"
 	"nofx.dev/shared/postgres"
@@ -248,21 +249,18 @@ func TestRefusesInWords(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t)
 	empty := pgtest.URL(pgtest.Create(t, false))
-	app, err := url.Parse(pg.AppURL)
-	if err != nil || app.Scheme == "" {
-		t.Skip("DATABASE_URL is no URL")
+	app, err := pgconn.ParseConfig(pg.AppURL)
+	if err != nil {
+		t.Fatal(err)
 	}
-	password, _ := app.User.Password()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	absent := *app
-	absent.Path = "/absent"
 	for want, environ := range map[string][]string{
-		"DATABASE_URL: the database nofx_test_":                      {"DATABASE_URL=" + pgtest.As(t, empty, "nofx_app", password)},
-		"DATABASE_URL: there is no database absent at":               {"DATABASE_URL=" + absent.String()},
+		"DATABASE_URL: the database nofx_test_":                      {"DATABASE_URL=" + pgtest.As(t, empty, "nofx_app", app.Password)},
+		"DATABASE_URL: there is no database absent at":               {"DATABASE_URL=" + pgtest.As(t, pgtest.URL("absent"), "nofx_app", app.Password)},
 		"refuses role nofx_app with this password; set its password": {"DATABASE_URL=" + pgtest.As(t, pg.AppURL, "nofx_app", "guessed")},
 		"refuses role somebody with this password; check both":       {"DATABASE_URL=" + pgtest.As(t, pg.AppURL, "somebody", "guessed")},
 		"DATABASE_URL: nothing answers at 127.0.0.1:1;":              {"DATABASE_URL=postgres://nofx_app:guessed@127.0.0.1:1/nofx"},

@@ -40,7 +40,7 @@ func (a *app) asks(most int, find func(ctx context.Context, c *api.Client, args 
 	}
 }
 
-// described is a choice with a word on it.
+// described returns a word to complete with, and what is shown beside it.
 func described(word string, about ...string) cobra.Completion {
 	return cobra.CompletionWithDesc(word, clean(strings.Join(about, ", ")))
 }
@@ -58,7 +58,8 @@ func (a *app) completeQueue(most int) completion {
 	})
 }
 
-// recentRuns are the newest runs, with something behind each id.
+// recentRuns returns the newest runs to complete with, behind after each id; none when
+// the gateway does not answer.
 func recentRuns(ctx context.Context, c *api.Client, behind string) (runs []cobra.Completion) {
 	page, _, err := call[api.RunPage](c.ListRuns(ctx, &api.ListRunsParams{}))
 	if err != nil {

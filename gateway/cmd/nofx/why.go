@@ -42,7 +42,8 @@ func decisionHint(g api.Gate, self string) []string {
 		fmt.Sprintf("  %s gate reject %s --reason '…'", self, g.ID)}
 }
 
-// waitHint tells what a step waits for that is no decision of a person.
+// waitHint returns lines that say what a step waits for, and how to send it where that
+// is a signal; none for a step that waits for a person or not at all.
 func waitHint(s api.Step, self string) []string {
 	switch {
 	case s.Status != api.StepStatusWaiting || strings.HasPrefix(s.Tool, "manual:"):

@@ -90,7 +90,7 @@ func start(ctx context.Context, o options, t *terminal) (*harness.Servers, *harn
 	return servers, stack, err
 }
 
-// allow is what the user lets plans read, and the repository root.
+// allow returns NOFX_GIT_ALLOW for the workers: what the user set, and the folder root.
 func allow(root string) string {
 	return strings.TrimPrefix(os.Getenv("NOFX_GIT_ALLOW")+",file:"+root, ",")
 }
