@@ -90,6 +90,28 @@ func TestSignedURL(t *testing.T) {
 	}
 }
 
+// Names that need quoting in a header or a URL arrive as they are.
+func TestSignedURLNames(t *testing.T) {
+	t.Parallel()
+	s := open(t, nil)
+	key := put(t, s, []byte("hello"))
+	for _, name := range []string{`größe "1"; x.txt`, "a*b'c!.txt", "文件.zip", "%41.txt", "a=b&c+d.txt"} {
+		signed, err := s.SignedURL(t.Context(), key, name, time.Minute)
+		if err != nil {
+			t.Fatalf("SignedURL(%q) = %v", name, err)
+		}
+		resp, err := http.Get(signed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		_, params, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition"))
+		if resp.StatusCode != http.StatusOK || err != nil || params["filename"] != name {
+			t.Errorf("GET of %q = %d, Content-Disposition %q (%v), want its name", name, resp.StatusCode, resp.Header.Get("Content-Disposition"), err)
+		}
+	}
+}
+
 // putSigned PUTs content to a signed URL.
 func putSigned(t testing.TB, url, content string) int {
 	t.Helper()

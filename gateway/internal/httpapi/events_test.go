@@ -109,7 +109,21 @@ func TestEventPages(t *testing.T) {
 	g.want(g.get("/api/events?run=x"), http.StatusBadRequest, "bad-parameter")
 	g.want(g.get("/api/events?until=final"), http.StatusBadRequest, "bad-parameter")
 	g.want(g.get(path, header{"Last-Event-ID": "garbage"}), http.StatusBadRequest, "bad-cursor")
+	g.want(g.get(path, header{"Last-Event-ID": "\xfc", "Accept": "text/event-stream"}), http.StatusBadRequest, "bad-cursor")
 	g.want(g.get(path, header{"Last-Event-ID": "99", "Accept": "text/event-stream"}, header{"Authorization": ""}), http.StatusUnauthorized, "unauthenticated")
+}
+
+// A client of HTTP/1.0, which knows no chunks, reads the stream until the connection ends.
+func TestEventStreamOverHTTP10(t *testing.T) {
+	g := newGateway(t)
+	id := g.runIn(api.RunStatusSucceeded).Run.ID
+	r := g.raw("GET /api/runs/" + id + "/events?until=final HTTP/1.0\r\nAuthorization: Bearer " + g.key + "\r\nAccept: text/event-stream\r\n\r\n")
+	if r.status != http.StatusOK || !strings.Contains(string(r.body), "event: run.succeeded\n") || !strings.Contains(string(r.body), "event: stream.end\n") {
+		t.Errorf("stream over HTTP/1.0 = %d %q, want the run's last event and the stream's end", r.status, r.body)
+	}
+	if _, chunked := r.header["Transfer-Encoding"]; chunked || strings.HasPrefix(string(r.body), "0\r\n") {
+		t.Errorf("stream over HTTP/1.0 = %v, want no chunks", r.header)
+	}
 }
 
 func TestEventStreams(t *testing.T) {

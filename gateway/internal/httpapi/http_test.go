@@ -84,6 +84,8 @@ func TestMethods(t *testing.T) {
 		{"HEAD", "/api/runs/" + created.Run.ID + "/events", 200, ""},
 		{"HEAD", "/api/steps/" + created.Steps[0].ID + "/logs", 200, ""},
 		{"HEAD", "/api/nothing", 404, ""},
+		{"HEAD", "/healthz", 200, ""},
+		{"HEAD", "/readyz", 200, ""},
 	} {
 		r := g.do(tc.method, tc.path, "", header{"Accept": "text/event-stream", "X-HTTP-Method-Override": "GET"})
 		if r.status != tc.status || r.header.Get("Allow") != tc.allow {
