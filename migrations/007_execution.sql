@@ -647,6 +647,13 @@ BEGIN
             p := (p - 'wait' - 'gate') || '{"reason": "run_failed", "failure_class": "cancelled"}';
         END IF;
     END IF;
+    IF v_outcome = 'fail' AND p ? 'gate' AND EXISTS (
+        SELECT FROM gate g JOIN attempt a ON a.tenant_id = g.tenant_id AND a.step_id = g.step_id AND a.fence = s.fence
+        WHERE g.tenant_id = p_tenant AND g.step_id = s.id AND g.state = 'waived' AND g.decided_at > a.started_at
+            AND g.input_digest = p->'gate'->>'input_digest') THEN
+        v_outcome := 'retry'; -- waived while it ran for the last time: one more attempt finds the waiver
+        p := p || '{"delay_s": 0}';
+    END IF;
     f.answer := 'ok';
     f.enqueue := v_outcome = 'interrupted';
     FOR c IN SELECT x.c FROM jsonb_array_elements(p->'checkpoints') AS x (c) LOOP

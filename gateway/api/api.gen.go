@@ -1092,7 +1092,7 @@ type PlanStep struct {
 	//
 	// `http` follows a redirect, with all headers, as long as scheme, host and port stay the same; a request that
 	// is no GET or HEAD follows 303, 307 and 308 alone. Any other redirect, and one that `expect_status` names, is
-	// the answer.
+	// the answer. A retry begins anew with the first request, under the same Idempotency-Key.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 

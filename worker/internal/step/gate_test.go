@@ -95,25 +95,27 @@ func TestGateOfAFailedRunIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A waiver between two attempts holds at once, and one while the next attempt runs
-// holds for those after it.
+// A waiver between two attempts holds at once, and one while another attempt runs
+// holds for those after it, of which there is one also after the last.
 func TestWaiverBetweenAttempts(t *testing.T) {
 	t.Parallel()
+	const secondWaits = `[ "$(wc -l < "$TRIES")" = 1 ] || until [ -e "$TRIES.go" ]; do sleep 0.05; done; exit 1`
 	for name, tt := range map[string]struct {
+		attempts int
 		command  string
 		initialS float64
 		until    string // where the gate is waived
 		rounds   int
 	}{
-		"in the pause": {"exit 1", 300, "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'retrying')", 1},
-		"in the next attempt": {`[ "$(wc -l < "$TRIES")" = 1 ] || until [ -e "$TRIES.go" ]; do sleep 0.05; done; exit 1`, 0.01,
-			"SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'running' AND attempt = 2)", 2},
+		"in the pause":        {5, "exit 1", 300, "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'retrying')", 1},
+		"in the next attempt": {5, secondWaits, 0.01, "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'running' AND attempt = 2)", 2},
+		"in the last attempt": {2, secondWaits, 0.01, "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'running' AND attempt = 2)", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			b.worker(t, nil)
-			gate, tries := triedGate(t, tt.command, 5, tt.initialS)
+			gate, tries := triedGate(t, tt.command, tt.attempts, tt.initialS)
 			r := b.create(t, gate)
 			b.wait(t, "the time to waive the gate", tt.until)
 			d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
