@@ -4,8 +4,8 @@
 // Two rules hold everywhere. The only way to a query is [DB.tx], which opens a
 // transaction and first of all sets its tenant, so that row level security
 // answers no rows to whoever forgets; methods that must look across tenants
-// call one of the few SECURITY DEFINER functions of migrations/008_sweep.sql,
-// 012_worker.sql and 016_queue_pause.sql.
+// call one of the few SECURITY DEFINER functions of migrations/functions, in tenant.sql, sweep.sql,
+// worker.sql and queue.sql.
 // And no method writes a state: it calls the function of that machine, which
 // refuses what the table of transitions does not list.
 //

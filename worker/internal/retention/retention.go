@@ -7,7 +7,7 @@
 // beside the steps and never in their way. Rows go first and objects after them:
 // a crash in between leaves a condemned object, which the next pass deletes, and
 // never a row without its bytes. What goes and what stays is in
-// migrations/014_retention.sql.
+// migrations/functions/retention.sql.
 package retention
 
 import (

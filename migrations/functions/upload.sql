@@ -1,9 +1,8 @@
 -- Artifacts that clients upload. The bytes go straight to storage, to a key that
 -- is the artifact's own; once they were verified and copied to the key of their
 -- digest, the artifact is ready and what was uploaded is condemned.
-SET LOCAL ROLE nofx_system;
 
-CREATE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamptz
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     INSERT INTO object (tenant_id, key, sha256, bytes, kind) VALUES (tenant(), p_key, p_sha256, p_size, 'upload');
@@ -13,7 +12,7 @@ $$;
 
 -- The caller has verified the bytes and stored them at p_key. Nothing happens to
 -- an artifact that is ready already.
-CREATE FUNCTION nofx.complete_upload(p_id uuid, p_key text) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.complete_upload(p_id uuid, p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -35,7 +34,7 @@ $$;
 
 -- Gives up some of the uploads that were not completed within a day, of all
 -- tenants, and says how many.
-CREATE FUNCTION nofx.expire_uploads(p_limit int) RETURNS bigint
+CREATE OR REPLACE FUNCTION nofx.expire_uploads(p_limit int) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     WITH expired AS (
@@ -50,39 +49,8 @@ AS $$
     SELECT count(*) FROM gone
 $$;
 
--- Objects that no row needs any more, of all tenants, in the order of their making
--- and behind a place in it. What a client uploaded may be written again while the
--- URL for it lives, so it has its day first.
-CREATE FUNCTION nofx.condemned_objects(p_after timestamptz, p_limit int) RETURNS TABLE (tenant_id uuid, key text, created_at timestamptz)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-    SELECT c.tenant_id, c.key, c.created_at FROM (
-        (SELECT o.tenant_id, o.key, o.created_at FROM object o
-        WHERE o.state = 'condemned' AND o.kind = 'log' AND o.created_at > p_after ORDER BY o.created_at LIMIT p_limit)
-        UNION ALL
-        (SELECT o.tenant_id, o.key, o.created_at FROM object o
-        WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at > p_after AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
-        ORDER BY o.created_at LIMIT p_limit)) AS c
-    ORDER BY c.created_at LIMIT p_limit
-$$;
-
--- The caller has deleted these objects.
-CREATE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS bigint
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-    WITH gone AS (
-        DELETE FROM object o USING unnest(p_tenants, p_keys) AS k (tenant_id, key)
-        WHERE o.tenant_id = k.tenant_id AND o.key = k.key AND o.state = 'condemned' RETURNING 1
-    )
-    SELECT count(*) FROM gone
-$$;
-
 GRANT EXECUTE ON FUNCTION
     nofx.create_upload(uuid, text, text, text, bigint, bytea),
     nofx.complete_upload(uuid, text),
-    nofx.expire_uploads(int),
-    nofx.condemned_objects(timestamptz, int),
-    nofx.forget_objects(uuid[], text[])
+    nofx.expire_uploads(int)
 TO nofx_app;
-
-RESET ROLE;

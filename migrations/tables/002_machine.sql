@@ -1,5 +1,5 @@
--- The state machines as data (EXECUTION.md, Transitions). The triggers and
--- functions of the later migrations look edges up here; Go mirrors the rows.
+-- The state machines as data (EXECUTION.md, Transitions). The guards look edges up
+-- here; Go mirrors the rows.
 SET LOCAL ROLE nofx_owner;
 
 CREATE TABLE nofx.machine_state (
@@ -76,41 +76,5 @@ FROM (VALUES
     ('gate', 'pending',                      'withdraw',        'expired',   false, true)
 ) AS e (machine, from_states, event, to_state, l, r),
 LATERAL unnest(string_to_array(e.from_states, ' ')) AS f (state);
-
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
-
--- Refuses an event with NX001 and says which are allowed in that state.
-CREATE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
-    LANGUAGE plpgsql STABLE
-AS $$
-BEGIN
-    RAISE EXCEPTION '% % is %: % is not possible', p_machine, p_id, p_from, coalesce(p_event, 'no event') USING
-        ERRCODE = 'NX001',
-        DETAIL = jsonb_build_object('machine', p_machine, 'id', p_id, 'from', p_from, 'event', p_event, 'allowed',
-            (SELECT coalesce(jsonb_agg(t.event ORDER BY t.event), '[]') FROM transition t
-             WHERE t.machine = p_machine AND t.from_state = p_from AND t.event IS DISTINCT FROM p_event));
-END
-$$;
-
--- The edge that an event takes from a state, or NX001 with the events allowed
--- there, or NX002 when the edge wants a reason.
-CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
-    LANGUAGE plpgsql STABLE
-AS $$
-DECLARE
-    e nofx.transition;
-BEGIN
-    SELECT * INTO e FROM transition t
-    WHERE t.machine = p_machine AND t.from_state = p_from AND t.event = p_event;
-    IF NOT FOUND THEN
-        PERFORM refuse(p_machine, p_id, p_from, p_event);
-    END IF;
-    IF e.needs_reason AND coalesce(p_reason, '') = '' THEN
-        RAISE EXCEPTION '% of % % wants a reason', p_event, p_machine, p_id USING ERRCODE = 'NX002';
-    END IF;
-    RETURN e;
-END
-$$;
 
 RESET ROLE;

@@ -64,15 +64,6 @@ CREATE FUNCTION nofx.tenant() RETURNS uuid
     RETURN nullif(current_setting('nofx.tenant_id', true), '')::uuid;
 GRANT EXECUTE ON FUNCTION nofx.tenant() TO nofx_app, nofx_system;
 
--- An id and a time as clients see them: <prefix>_<32 hex digits>, RFC 3339 with Z.
-CREATE FUNCTION nofx.public_id(p_prefix text, p_id uuid) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN p_prefix || '_' || replace(p_id::text, '-', '');
-CREATE FUNCTION nofx.public_time(p_at timestamptz) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE -- as to_char is: else it is not inlined
-    RETURN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
-GRANT EXECUTE ON FUNCTION nofx.public_id(text, uuid), nofx.public_time(timestamptz) TO nofx_system;
-
 -- Rules T2 and T5 for one table: its rows are seen and written only inside
 -- their tenant, by the owner too; the definer functions see all of them and
 -- name the tenant themselves.
@@ -130,51 +121,5 @@ CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key (tenant_id, lower(name)) W
 CALL nofx.guard_tenant('nofx.api_key');
 GRANT SELECT, INSERT ON nofx.api_key TO nofx_app;
 GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;
-
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
-
--- All tenants, by name, with their live keys: for administrators, who alone may call it.
-CREATE FUNCTION nofx.tenants() RETURNS TABLE (id uuid, slug text, created_at timestamptz, keys bigint, last_used_at timestamptz)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-    SELECT t.tenant_id, t.slug, t.created_at, count(k.id) FILTER (WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())), max(k.last_used_at)
-    FROM tenant t LEFT JOIN api_key k ON k.tenant_id = t.tenant_id GROUP BY t.tenant_id ORDER BY t.slug
-$$;
-
--- The key that a caller presents, before its tenant is known; also notes its use
--- where the digest is that of its secret: at most once a minute, and not where the
--- database can only be read. It is the caller who judges the key.
-CREATE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea)
-    RETURNS TABLE (tenant_id uuid, tenant text, name text, secret_sha256 bytea, role text, scopes text[],
-        expires_at timestamptz, expired boolean, revoked boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-BEGIN
-    IF NOT current_setting('transaction_read_only')::boolean THEN
-        UPDATE api_key k SET last_used_at = clock_timestamp()
-        WHERE k.id = p_id AND k.secret_sha256 = p_secret_sha256 AND (k.last_used_at IS NULL OR k.last_used_at < clock_timestamp() - interval '1 minute');
-    END IF;
-    RETURN QUERY
-        SELECT k.tenant_id, t.slug, k.name, k.secret_sha256, k.role, k.scopes,
-               k.expires_at, coalesce(k.expires_at <= clock_timestamp(), false), k.revoked_at IS NOT NULL
-        FROM api_key k JOIN tenant t ON t.tenant_id = k.tenant_id WHERE k.id = p_id;
-END
-$$;
-GRANT EXECUTE ON FUNCTION nofx.present_key(uuid, bytea) TO nofx_app;
-
--- The name of a subject, key:<32 hex digits of its id>; NULL for any other actor. Rows
--- keep subjects alone: a key is never deleted, and its name never changes.
-CREATE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
-    LANGUAGE plpgsql STABLE
-AS $$
-BEGIN
-    IF (p_subject ~ '^key:[0-9a-f]{32}$') IS NOT TRUE THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT k.name FROM nofx.api_key k WHERE k.tenant_id = p_tenant AND k.id = substr(p_subject, 5)::uuid);
-END
-$$;
-GRANT EXECUTE ON FUNCTION nofx.subject_name(uuid, text) TO nofx_app;
 
 RESET ROLE;

@@ -1,32 +1,9 @@
--- Which workers there are, as they say of themselves. It is nobody's data, so it
--- has no tenant, and nofx_app sees it through functions alone; and what a crash of
--- the database forgets they say again within seconds.
-GRANT SELECT ON river.river_queue TO nofx_system;
-
-SET LOCAL ROLE nofx_owner;
-
-CREATE UNLOGGED TABLE nofx.worker (
-    id           text PRIMARY KEY, -- as on leases and attempts
-    pid          int NOT NULL,
-    host         text NOT NULL,
-    version      text NOT NULL,
-    queues       text[] NOT NULL,
-    slots_max    int NOT NULL,
-    sandbox_tier int NOT NULL,
-    draining     boolean NOT NULL,
-    lost         boolean NOT NULL DEFAULT false, -- a lease of it ran out since it last said something
-    gone         boolean NOT NULL DEFAULT false, -- it took leave: a word of before that comes late is not heeded
-    started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    seen_at      timestamptz NOT NULL DEFAULT clock_timestamp()
-) WITH (fillfactor = 50);
-
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
+-- The list of workers.
 
 -- Notes that a worker is there, forgets those that have been silent for p_forget,
 -- and answers which of its queues are paused: it must heed that where it takes
 -- work without a job, too.
-CREATE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
+CREATE OR REPLACE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
     p_slots_max int, p_sandbox_tier int, p_draining boolean, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -42,7 +19,7 @@ $$;
 
 -- Notes that a worker has stopped. The row stays, so that a beat that was given up and
 -- reaches the database only now, even the first one, does not list the worker again.
-CREATE FUNCTION nofx.leave_worker(p_id text) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.leave_worker(p_id text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     INSERT INTO worker (id, pid, host, version, queues, slots_max, sandbox_tier, draining, gone) VALUES (p_id, 0, '', '', '{}', 0, 0, true, true)
@@ -51,7 +28,7 @@ $$;
 
 -- The workers heard of within p_forget, oldest first; silence is for how long by now.
 -- How many steps one runs its leases say: those of a dead one end with them.
-CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
+CREATE OR REPLACE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
     slots_max int, slots_used int, sandbox_tier int, draining boolean, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -66,5 +43,3 @@ GRANT EXECUTE ON FUNCTION
     nofx.leave_worker(text),
     nofx.workers(interval)
 TO nofx_app;
-
-RESET ROLE;

@@ -1,17 +1,35 @@
--- Objects whose bytes are gone or corrupt. They are condemned with every blob that is
--- in them, so that the next checkpoint which names such a blob stores it anew; until
--- then it may still be read, as what is left of a pack can be.
-SET LOCAL ROLE nofx_owner;
+-- Objects in storage: those that are gone or corrupt, and those that no row needs.
 
--- condemn_object looks for the blobs of a pack.
-CREATE INDEX blob_pack ON nofx.blob (pack_sha256, tenant_id) WHERE pack_sha256 IS NOT NULL;
+-- Objects that no row needs any more, of all tenants, in the order of their making
+-- and behind a place in it. What a client uploaded may be written again while the
+-- URL for it lives, so it has its day first.
+CREATE OR REPLACE FUNCTION nofx.condemned_objects(p_after timestamptz, p_limit int) RETURNS TABLE (tenant_id uuid, key text, created_at timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT c.tenant_id, c.key, c.created_at FROM (
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'log' AND o.created_at > p_after ORDER BY o.created_at LIMIT p_limit)
+        UNION ALL
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at > p_after AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
+        ORDER BY o.created_at LIMIT p_limit)) AS c
+    ORDER BY c.created_at LIMIT p_limit
+$$;
 
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
+-- The caller has deleted these objects.
+CREATE OR REPLACE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM object o USING unnest(p_tenants, p_keys) AS k (tenant_id, key)
+        WHERE o.tenant_id = k.tenant_id AND o.key = k.key AND o.state = 'condemned' RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
 
 -- Locks object before blobs and blobs in the order of their digests, as those who
 -- store them do.
-CREATE FUNCTION nofx.condemn_object(p_key text) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.condemn_object(p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -38,7 +56,7 @@ $$;
 
 -- The caller has stored these objects, some of which there were rows of. p_keys is in
 -- their order.
-CREATE FUNCTION nofx.renew_objects(p_keys text[]) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.renew_objects(p_keys text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -51,7 +69,7 @@ END
 $$;
 
 -- The same for blobs, which are where the caller has stored them now.
-CREATE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
@@ -62,24 +80,10 @@ BEGIN
 END
 $$;
 
--- Writes that a running attempt cannot start from a checkpoint because of lost bytes.
--- p_ancestor is the nearest checkpoint before it that lacks none, as far as is known.
-CREATE FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-DECLARE
-    s nofx.locked_step := hold_step(p_step, p_fence);
-BEGIN
-    PERFORM append_event(s.tenant_id, s.run_id, s.id, 'checkpoint.corrupt', p_fence, jsonb_strip_nulls(jsonb_build_object(
-        'checkpoint_id', public_id('ckpt', p_checkpoint), 'code', p_code, 'ancestor_id', public_id('ckpt', p_ancestor))));
-END
-$$;
-
 GRANT EXECUTE ON FUNCTION
+    nofx.condemned_objects(timestamptz, int),
+    nofx.forget_objects(uuid[], text[]),
     nofx.condemn_object(text),
     nofx.renew_objects(text[]),
-    nofx.renew_blobs(bytea[], bytea[], bigint[], bigint[]),
-    nofx.record_corrupt(uuid, bigint, uuid, text, uuid)
+    nofx.renew_blobs(bytea[], bytea[], bigint[], bigint[])
 TO nofx_app;
-
-RESET ROLE;

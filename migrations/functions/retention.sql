@@ -1,24 +1,8 @@
--- Retention: what runs that ended long ago have left goes run by run, in small
--- batches (EXECUTION.md, Tables). Runs, steps, attempts, effects, gates, checkpoints
--- and artifacts stay; step logs and events go, and the run says how far. Signals go
--- by a time of their own.
-SET LOCAL ROLE nofx_owner;
-
--- The newest transaction of which an event was deleted. A tenant's feed is whole
--- behind it; a cursor before it has lost events.
-CREATE TABLE nofx.event_horizon (
-    tenant_id uuid PRIMARY KEY REFERENCES nofx.tenant,
-    xid       xid8 NOT NULL
-);
-CALL nofx.guard_tenant('nofx.event_horizon');
-GRANT SELECT ON nofx.event_horizon TO nofx_app;
-
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
+-- Deletes logs and events of runs that ended long ago, run by run.
 
 -- How long a tenant keeps what its runs leave, from their end: its setting
 -- retention_days, from a day to ten years, else 30 days.
-CREATE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
+CREATE OR REPLACE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
     LANGUAGE sql STABLE
 AS $$
     SELECT make_interval(days => CASE jsonb_typeof(t.settings->'retention_days')
@@ -29,7 +13,7 @@ $$;
 -- Whether the newest event of a run that ended is its end, or older than p_since: a
 -- gate of it may be waived long after, and what that tells has its own time. An
 -- event that is not to be seen yet is newer.
-CREATE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamptz) RETURNS boolean
+CREATE OR REPLACE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamptz) RETURNS boolean
     LANGUAGE sql STABLE
 AS $$
     SELECT EXISTS (SELECT FROM nofx.event e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.seq = p_seq
@@ -42,7 +26,7 @@ $$;
 -- primary key, to the next run that has any; so what was deleted costs nothing, and
 -- no index knows of retention. Within a tenant it stops at the first run that was
 -- made too late to have expired: ids are in the order of time.
-CREATE FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks int, p_limit int)
+CREATE OR REPLACE FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks int, p_limit int)
     RETURNS TABLE (tenant_id uuid, run_id uuid, expired boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -90,7 +74,7 @@ $$;
 -- passed, at most p_limit rows in all, and says how many of each. Runs that
 -- somebody else holds are passed over. Objects of logs are condemned: their rows
 -- go first and their bytes after them.
-CREATE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit int, OUT events bigint, OUT chunks bigint)
+CREATE OR REPLACE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit int, OUT events bigint, OUT chunks bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -140,27 +124,7 @@ BEGIN
 END
 $$;
 
--- Deletes some of the signals that nobody waited for in time, or that a step took
--- which has ended since, of all tenants, and says how many.
-CREATE FUNCTION nofx.expire_signals(p_limit int) RETURNS bigint
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-    WITH gone AS (
-        DELETE FROM inbox WHERE ctid = ANY (ARRAY(
-            SELECT i.ctid FROM inbox i
-            WHERE i.expires_at <= (SELECT clock_timestamp())
-              -- The next attempt at a step reads its payload. No join: that could read all steps.
-              AND coalesce((SELECT s.state FROM step s WHERE s.tenant_id = i.tenant_id AND s.id = i.step_id), 'failed')
-                IN ('succeeded', 'failed', 'skipped', 'cancelled')
-            ORDER BY i.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit)) RETURNING 1
-    )
-    SELECT count(*) FROM gone
-$$;
-
 GRANT EXECUTE ON FUNCTION
     nofx.expired_runs(uuid, uuid, int, int),
-    nofx.prune_runs(uuid[], int),
-    nofx.expire_signals(int)
+    nofx.prune_runs(uuid[], int)
 TO nofx_app;
-
-RESET ROLE;

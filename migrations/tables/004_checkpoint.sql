@@ -110,5 +110,7 @@ CREATE TABLE nofx.log_chunk (
 );
 CALL nofx.guard_tenant('nofx.log_chunk');
 GRANT SELECT ON nofx.log_chunk TO nofx_app;
+-- condemn_object looks for the blobs of a pack.
+CREATE INDEX blob_pack ON nofx.blob (pack_sha256, tenant_id) WHERE pack_sha256 IS NOT NULL;
 
 RESET ROLE;

@@ -1,46 +1,14 @@
--- A tenant's pause of a queue: workers claim no step of the tenant from it, and go on
--- with everybody else's. River's own pause, in river.river_queue, stops a queue of the
--- whole installation and is not for tenants.
---
--- Jobs stay no longer than usual, since they would stand before those of other tenants.
--- A claim that finds its queue paused parks the step instead: it stays ready, due at
--- infinity, where no sweep looks, so a backlog costs nothing while it waits. To resume
--- gives parked steps new wake-ups: some at once, the rest in batches by every worker.
--- The row stays until none is left, so nothing is lost with a process.
-SET LOCAL ROLE nofx_owner;
-
-CREATE TABLE nofx.queue_pause (
-    tenant_id  uuid NOT NULL REFERENCES nofx.tenant,
-    queue      text NOT NULL,
-    paused_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    paused_by  text NOT NULL,
-    reason     text CHECK (length(reason) <= 2048),
-    resumed_at timestamptz, -- not NULL: parked steps are being woken
-    PRIMARY KEY (tenant_id, queue)
-);
-CALL nofx.guard_tenant('nofx.queue_pause');
-GRANT SELECT ON nofx.queue_pause TO nofx_app;
-
--- What of a tenant waits in a queue: steps that are ready or parked, and to be retried.
--- With the id backwards it alone has the order that is asked for below: by step_due,
--- which looks as good while one tenant has all the steps, others' would be read too.
--- And the condition on the queue, true of every step, keeps the sweep from using this
--- index in place of step_due.
-CREATE INDEX step_backlog ON nofx.step (tenant_id, queue, due_at, id DESC) WHERE due_at IS NOT NULL AND queue <> '';
-CREATE INDEX step_backoff ON nofx.step (tenant_id, queue, retry_at, id) WHERE retry_at IS NOT NULL AND queue <> '';
-
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
+-- A tenant's pause of a queue, see tables/011_queue.sql.
 
 -- Guards that a resume sees every parked step: shared by those who park, alone for who
 -- resumes. A row lock would let a stream of claims keep the resume waiting for ever.
-CREATE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
+CREATE OR REPLACE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN hashtextextended(p_tenant::text || '/queue-pause', 0);
 
 -- The queues that a tenant has paused, for a claim that parks what it finds there.
 -- Without any it costs one look into a small table.
-CREATE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
+CREATE OR REPLACE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
     LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -55,7 +23,7 @@ END
 $$;
 
 -- Pauses a queue for the tenant. One that is paused already stays as it is.
-CREATE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     INSERT INTO queue_pause AS q (tenant_id, queue, paused_by, reason)
@@ -65,7 +33,7 @@ AS $$
 $$;
 
 -- Ends the tenant's pause of a queue. wake_parked does the rest.
-CREATE FUNCTION nofx.resume_queue(p_queue text) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.resume_queue(p_queue text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
@@ -75,7 +43,7 @@ END
 $$;
 
 -- The queues that tenants have paused: for administrators, who alone may call it.
-CREATE FUNCTION nofx.queue_pauses() RETURNS TABLE (tenant text, queue text, paused_at timestamptz, paused_by text, reason text)
+CREATE OR REPLACE FUNCTION nofx.queue_pauses() RETURNS TABLE (tenant text, queue text, paused_at timestamptz, paused_by text, reason text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     SELECT t.slug, q.queue, q.paused_at, coalesce(subject_name(q.tenant_id, q.paused_by), q.paused_by), coalesce(q.reason, '')
@@ -83,14 +51,14 @@ AS $$
 $$;
 
 -- The queues of all tenants with steps that are still to be woken.
-CREATE FUNCTION nofx.resumed_queues() RETURNS TABLE (tenant_id uuid, queue text)
+CREATE OR REPLACE FUNCTION nofx.resumed_queues() RETURNS TABLE (tenant_id uuid, queue text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$ SELECT q.tenant_id, q.queue FROM queue_pause q WHERE q.resumed_at IS NOT NULL $$;
 
 -- Takes some of the parked steps of a resumed queue back among the due ones, under new
 -- wake-ups, and says which of them want a job: those of a paused run get theirs when it
 -- goes on. Steps that somebody else changes meanwhile are left for the next batch.
-CREATE FUNCTION nofx.wake_parked(p_queue text, p_limit int) RETURNS TABLE (step_id uuid, run_id uuid, wake_seq bigint, traceparent text)
+CREATE OR REPLACE FUNCTION nofx.wake_parked(p_queue text, p_limit int) RETURNS TABLE (step_id uuid, run_id uuid, wake_seq bigint, traceparent text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
     SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_incremental_sort = off SET jit = off
 AS $$
@@ -120,7 +88,7 @@ $$;
 
 -- How many steps of the tenant wait in a queue, of which p_limit are counted at most,
 -- and since when the oldest of the ready ones does.
-CREATE FUNCTION nofx.backlog(p_queue text, p_limit int, OUT ready bigint, OUT retrying bigint, OUT oldest timestamptz)
+CREATE OR REPLACE FUNCTION nofx.backlog(p_queue text, p_limit int, OUT ready bigint, OUT retrying bigint, OUT oldest timestamptz)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
     SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_incremental_sort = off SET jit = off
 AS $$
@@ -141,5 +109,3 @@ GRANT EXECUTE ON FUNCTION
     nofx.resumed_queues(),
     nofx.wake_parked(text, int)
 TO nofx_app;
-
-RESET ROLE;

@@ -1,35 +1,10 @@
--- What steps do outside, so that it is done once (EXECUTION.md, Effects): a step
--- may run again, but not what is recorded here as done.
-SET LOCAL ROLE nofx_owner;
-
-CREATE TABLE nofx.step_effect (
-    tenant_id      uuid NOT NULL,
-    run_id         uuid NOT NULL,
-    step_name      text NOT NULL,
-    name           text NOT NULL,  -- what kind of effect, such as http
-    key            text NOT NULL CHECK (octet_length(key) <= 255), -- what the provider is told, on every attempt
-    fence          bigint NOT NULL, -- of the attempt that began it last; done: that did it
-    state          text NOT NULL DEFAULT 'begun' CHECK (state IN ('begun', 'done')),
-    request_digest text NOT NULL CHECK (request_digest ~ '^sha256:[0-9a-f]{64}$'),
-    result         jsonb CHECK (pg_column_size(result) <= 262144),
-    begun_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
-    done_at        timestamptz,
-    PRIMARY KEY (tenant_id, key),
-    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
-    CHECK ((state = 'done') = (done_at IS NOT NULL AND result IS NOT NULL))
-);
-CREATE INDEX step_effect_run ON nofx.step_effect (run_id, tenant_id, step_name);
-CALL nofx.guard_tenant('nofx.step_effect');
-GRANT SELECT ON nofx.step_effect TO nofx_app;
-
-RESET ROLE;
-SET LOCAL ROLE nofx_system;
+-- Effects of steps outside, recorded once under a key that all attempts share.
 
 -- Says by which key a running attempt is to do an effect, or what came of it
 -- before. The key is <run>/<step>. It is the same as long as the request is; a
 -- second effect of the step, or one whose inputs have changed, adds
 -- /<name>-<digest12> to it. NX004 when the attempt has lost its lease.
-CREATE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb)
+CREATE OR REPLACE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -54,7 +29,7 @@ $$;
 
 -- Records what came of an effect that this attempt began. NX004 when it has lost
 -- its lease meanwhile: whoever holds it asks the provider by the same key.
-CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -73,5 +48,3 @@ GRANT EXECUTE ON FUNCTION
     nofx.begin_effect(uuid, bigint, text, text),
     nofx.finish_effect(uuid, bigint, text, jsonb)
 TO nofx_app;
-
-RESET ROLE;

@@ -1,0 +1,38 @@
+-- Stored answers of idempotent requests.
+
+-- Claims a key until the end of the transaction, unless another has it, and then
+-- looks for the answer stored under it. Two statements, since the second must see
+-- what the other has committed meanwhile.
+CREATE OR REPLACE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status int, OUT headers jsonb, OUT body bytea)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    mine := pg_try_advisory_xact_lock(hashtextextended(tenant()::text || '/' || p_scope || '/' || p_key, 0));
+    IF mine THEN
+        SELECT k.fingerprint, k.status, k.headers, k.body INTO fingerprint, status, headers, body FROM idempotency_key k
+        WHERE k.tenant_id = tenant() AND k.scope = p_scope AND k.key = p_key;
+    END IF;
+END
+$$;
+
+-- Deletes some of the stored answers that no client may rely on any more, and
+-- says how many.
+CREATE OR REPLACE FUNCTION nofx.delete_expired(p_limit int) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_gone bigint;
+BEGIN
+    -- Not by a join, for which the planner, which does not know the limit, reads the table.
+    DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
+        SELECT k.ctid FROM idempotency_key k WHERE k.expires_at <= (SELECT clock_timestamp())
+        ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit));
+    GET DIAGNOSTICS v_gone = ROW_COUNT;
+    RETURN v_gone;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.find_answer(text, text),
+    nofx.delete_expired(int)
+TO nofx_app;

@@ -1,0 +1,56 @@
+-- Look-ups in the transition table that all guards and verbs share.
+
+-- Refuses an event with NX001 and says which are allowed in that state.
+CREATE OR REPLACE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
+    LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RAISE EXCEPTION '% % is %: % is not possible', p_machine, p_id, p_from, coalesce(p_event, 'no event') USING
+        ERRCODE = 'NX001',
+        DETAIL = jsonb_build_object('machine', p_machine, 'id', p_id, 'from', p_from, 'event', p_event, 'allowed',
+            (SELECT coalesce(jsonb_agg(t.event ORDER BY t.event), '[]') FROM transition t
+             WHERE t.machine = p_machine AND t.from_state = p_from AND t.event IS DISTINCT FROM p_event));
+END
+$$;
+
+-- The edge that an event takes from a state, or NX001 with the events allowed
+-- there, or NX002 when the edge wants a reason.
+CREATE OR REPLACE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
+    LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    e nofx.transition;
+BEGIN
+    SELECT * INTO e FROM transition t
+    WHERE t.machine = p_machine AND t.from_state = p_from AND t.event = p_event;
+    IF NOT FOUND THEN
+        PERFORM refuse(p_machine, p_id, p_from, p_event);
+    END IF;
+    IF e.needs_reason AND coalesce(p_reason, '') = '' THEN
+        RAISE EXCEPTION '% of % % wants a reason', p_event, p_machine, p_id USING ERRCODE = 'NX002';
+    END IF;
+    RETURN e;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF p_version <> p_current THEN
+        RAISE EXCEPTION 'version % is stale, it is % now', p_version, p_current USING
+            ERRCODE = 'NX003', DETAIL = jsonb_build_object('version', p_current, 'state', p_state);
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF p_fence IS DISTINCT FROM p_current THEN
+        RAISE EXCEPTION 'fence % is lost, it is % now', p_fence, p_current USING
+            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', p_current);
+    END IF;
+END
+$$;

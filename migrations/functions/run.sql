@@ -1,0 +1,169 @@
+-- Runs: the guard of their states, locks, transitions.
+
+-- The net under every writer of a run's state: a known edge, version + 1, a
+-- reason where wanted; the event row is written here, so that state and event
+-- cannot part.
+--
+-- The hot functions of 007 move many rows at once, and a statement costs much more
+-- than another row in it. They set nofx.telling while they do, take the seqs, and
+-- write what the guards would have written in one statement for all. What is a
+-- guard's to refuse it refuses all the same.
+CREATE OR REPLACE FUNCTION nofx.run_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    e nofx.transition;
+    v_telling boolean := coalesce(current_setting('nofx.telling', true), '') = 'on';
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state <> 'queued' OR NEW.version <> 1 OR NOT v_telling AND NEW.event_seq <> 0 THEN
+            RAISE EXCEPTION 'a run starts queued at version 1' USING ERRCODE = 'NX006';
+        END IF;
+        IF length(NEW.trace_id) <> 32 OR translate(NEW.trace_id, '0123456789abcdef', '') <> '' OR NEW.trace_id = repeat('0', 32) THEN
+            RAISE EXCEPTION 'run %: % is no trace id', NEW.id, NEW.trace_id USING ERRCODE = 'check_violation';
+        END IF;
+        IF NOT v_telling THEN
+            NEW.event_seq := 1;
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NEW.version <> OLD.version + 1 THEN
+        RAISE EXCEPTION 'run %: version % does not follow %', OLD.id, NEW.version, OLD.version USING ERRCODE = 'NX006';
+    END IF;
+    e := edge('run', OLD.id, OLD.state, NEW.event, NEW.reason);
+    IF NEW.state NOT IN (OLD.state, e.to_state) THEN
+        RAISE EXCEPTION 'run %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
+    END IF;
+    NEW.state := e.to_state;
+    IF length(NEW.reason) > 2048 THEN
+        RAISE EXCEPTION 'run %: a reason has at most 2048 characters', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    IF e.to_state IN ('succeeded', 'failed', 'cancelled')
+        AND NEW.pending_steps + NEW.ready_steps + NEW.running_steps + NEW.retrying_steps + NEW.waiting_steps <> 0 THEN
+        RAISE EXCEPTION 'run %: it has steps that have not ended', OLD.id USING ERRCODE = 'NX006';
+    END IF;
+    IF e.event = 'start' OR (e.event IN ('retry', 'resume') AND NEW.started_at IS NULL) THEN
+        NEW.started_at := clock_timestamp();
+    END IF;
+    NEW.finished_at := CASE WHEN e.to_state IN ('succeeded', 'failed', 'cancelled') THEN clock_timestamp() END;
+    IF e.to_state NOT IN ('failed', 'cancelled') THEN
+        NEW.failure_class := NULL;
+    END IF;
+    IF e.to_state = 'paused' THEN -- the clock of the deadline stands still
+        NEW.paused_at := clock_timestamp();
+        NEW.stopped_deadline := OLD.deadline;
+        NEW.deadline := 'infinity';
+    ELSIF OLD.paused_at IS NOT NULL THEN
+        NEW.deadline := OLD.stopped_deadline + (clock_timestamp() - OLD.paused_at);
+        NEW.paused_at := NULL;
+        NEW.stopped_deadline := NULL;
+    END IF;
+    IF v_telling THEN
+        RETURN NEW;
+    END IF;
+    NEW.event_seq := OLD.event_seq + 1;
+    PERFORM write_event(OLD.tenant_id, OLD.id, NEW.event_seq, NULL, 'run.' || e.to_state, e.event, OLD.state, e.to_state,
+        NEW.reason, OLD.trace_id, NULL, jsonb_strip_nulls(jsonb_build_object('failure_class', NEW.failure_class)));
+    RETURN NEW;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION nofx.run_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    IF coalesce(current_setting('nofx.telling', true), '') <> 'on' THEN
+        PERFORM write_event(NEW.tenant_id, NEW.id, 1, NULL, 'run.created', NULL, NULL, NULL, NULL, NEW.trace_id, NULL,
+            jsonb_build_object('goal', left(NEW.goal, 500), 'plan_digest', NEW.plan_digest, 'steps', NEW.pending_steps));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION nofx.lock_run(p_run uuid) RETURNS nofx.locked_run
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    r nofx.locked_run;
+BEGIN
+    SELECT tenant_id, id, state, version INTO r FROM run WHERE tenant_id = tenant() AND id = p_run FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
+    END IF;
+    RETURN r;
+END
+$$;
+
+-- Each of the three answers with the new state.
+CREATE OR REPLACE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    r nofx.locked_run := lock_run(p_run);
+BEGIN
+    PERFORM check_version(p_version, r.version, r.state);
+    UPDATE run SET event = p_event, version = version + 1, reason = p_reason, failure_class = p_class
+    WHERE tenant_id = r.tenant_id AND id = r.id RETURNING state INTO r.state;
+    RETURN r.state;
+END
+$$;
+
+-- Locks runs in the order in which everybody does.
+--
+-- Row by row, as everything on the hot path: a look-up by a whole key is planned
+-- alike whatever is known of the tables, and one statement serves however many.
+-- For lists and joins a new database's planner walks the tenant.
+CREATE OR REPLACE FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_runs uuid[] := p_runs;
+    v_run uuid;
+BEGIN
+    IF cardinality(p_runs) > 1 THEN
+        v_runs := ARRAY(SELECT DISTINCT x FROM unnest(p_runs) AS x ORDER BY x);
+    END IF;
+    FOREACH v_run IN ARRAY v_runs LOOP
+        PERFORM FROM run r WHERE r.tenant_id = p_tenant AND r.id = v_run FOR NO KEY UPDATE;
+    END LOOP;
+END
+$$;
+
+-- Locks the run of a candidate, unless somebody else holds it: what that one does
+-- may settle the candidate, and if not the next pass finds it again. A pass that
+-- waited would keep everybody else's candidates waiting behind one run. One that
+-- is not there is not held: whoever goes on to lock it says so.
+CREATE OR REPLACE FUNCTION nofx.try_run(p_run uuid) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM run r WHERE r.tenant_id = tenant() AND r.id = p_run FOR NO KEY UPDATE SKIP LOCKED;
+    RETURN FOUND OR NOT EXISTS (SELECT FROM run r WHERE r.tenant_id = tenant() AND r.id = p_run);
+END
+$$;
+
+-- What the gauges show: live runs by status over all tenants.
+CREATE OR REPLACE FUNCTION nofx.run_counts() RETURNS TABLE (state text, n bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT r.state, count(*) FROM run r WHERE r.state IN ('queued', 'running', 'waiting', 'paused') GROUP BY r.state
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.run_transition(uuid, text, text, bigint, text),
+    nofx.run_counts()
+TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.run_guard(),
+    nofx.run_created()
+TO nofx_owner;
+
+SET LOCAL ROLE nofx_owner;
+
+CREATE OR REPLACE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run
+    FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
+CREATE OR REPLACE TRIGGER run_created AFTER INSERT ON nofx.run
+    FOR EACH ROW EXECUTE FUNCTION nofx.run_created();
+
+SET LOCAL ROLE nofx_system;

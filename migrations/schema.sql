@@ -1,0 +1,2382 @@
+-- Schema nofx as the migrations make it, dumped by a test. The bodies of functions are in functions/.
+
+
+CREATE SCHEMA nofx;
+
+ALTER SCHEMA nofx OWNER TO nofx_owner;
+
+CREATE TYPE nofx.claimed AS (
+	step_id uuid,
+	run_id uuid,
+	name text,
+	tool text,
+	spec jsonb,
+	fence bigint,
+	attempt integer,
+	max_attempts integer,
+	lost_leases integer,
+	ready_at timestamp with time zone,
+	claimed_at timestamp with time zone,
+	lost_at timestamp with time zone,
+	failing_since timestamp with time zone,
+	traceparent text,
+	plan_digest text,
+	waiver jsonb,
+	parents integer,
+	signal jsonb
+);
+
+ALTER TYPE nofx.claimed OWNER TO nofx_owner;
+
+CREATE TYPE nofx.finished AS (
+	ord integer,
+	answer text,
+	ended text,
+	seconds double precision,
+	enqueue boolean,
+	taken uuid
+);
+
+ALTER TYPE nofx.finished OWNER TO nofx_owner;
+
+CREATE TYPE nofx.locked_gate AS (
+	tenant_id uuid,
+	run_id uuid,
+	step_id uuid,
+	id uuid,
+	kind text,
+	state text,
+	version bigint,
+	fence bigint,
+	expires_at timestamp with time zone
+);
+
+ALTER TYPE nofx.locked_gate OWNER TO nofx_owner;
+
+CREATE TYPE nofx.locked_run AS (
+	tenant_id uuid,
+	id uuid,
+	state text,
+	version bigint
+);
+
+ALTER TYPE nofx.locked_run OWNER TO nofx_owner;
+
+CREATE TYPE nofx.locked_step AS (
+	tenant_id uuid,
+	run_id uuid,
+	id uuid,
+	name text,
+	state text,
+	fence bigint
+);
+
+ALTER TYPE nofx.locked_step OWNER TO nofx_owner;
+
+CREATE TYPE nofx.taken AS (
+	step_id uuid,
+	fence bigint,
+	seq bigint,
+	job_id bigint,
+	begun boolean,
+	trace_id text,
+	span_id text
+);
+
+ALTER TYPE nofx.taken OWNER TO nofx_owner;
+
+CREATE TYPE nofx.told AS (
+	run_id uuid,
+	seq bigint,
+	step_id uuid,
+	type text,
+	event text,
+	from_state text,
+	to_state text,
+	data jsonb,
+	reason text,
+	trace_id text,
+	fence bigint,
+	cause text
+);
+
+ALTER TYPE nofx.told OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET enable_incremental_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) RETURNS text[]
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.begin_epoch() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_epoch() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.cause() RETURNS text
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN (length(current_setting('nofx.traceparent'::text, true)) = 55) THEN current_setting('nofx.traceparent'::text, true) ELSE NULL::text END;
+
+ALTER FUNCTION nofx.cause() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    AS …;
+
+ALTER FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    AS …;
+
+ALTER FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) RETURNS TABLE(ord integer, claim nofx.claimed)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) RETURNS nofx.claimed
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.clip(p_text text, p_bytes integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    AS …;
+
+ALTER FUNCTION nofx.clip(p_text text, p_bytes integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.complete_upload(p_id uuid, p_key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.complete_upload(p_id uuid, p_key text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.condemn_object(p_key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.condemn_object(p_key text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) RETURNS TABLE(tenant_id uuid, key text, created_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.count_ready() RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.count_ready() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamp with time zone
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_expired(p_limit integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.delete_expired(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.due_retries(p_limit integer) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.due_retries(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.due_runs(p_limit integer) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.due_runs(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.due_waits(p_limit integer) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.due_waits(p_limit integer) OWNER TO nofx_system;
+
+CREATE TABLE nofx.transition (
+    machine text NOT NULL,
+    from_state text NOT NULL,
+    event text NOT NULL,
+    to_state text NOT NULL,
+    needs_lease boolean DEFAULT false NOT NULL,
+    needs_reason boolean DEFAULT false NOT NULL
+);
+
+ALTER TABLE nofx.transition OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
+    LANGUAGE plpgsql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.end_job(p_job bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.end_job(p_job bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE(run_id uuid, event_seq bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.expire_signals(p_limit integer) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.expire_signals(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.expire_uploads(p_limit integer) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.expire_uploads(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) RETURNS TABLE(tenant_id uuid, run_id uuid, expired boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) RETURNS TABLE(ord integer, answer text, run_state text, run_seconds double precision, enqueue boolean, claim nofx.claimed)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS $_$
+DECLARE
+    v_tenant uuid := tenant();
+    v_done nofx.finished[] := '{}';
+    v_told nofx.told[] := '{}';
+    v_taken nofx.taken[] := '{}';
+    v_runs uuid[] := '{}';
+    v_item jsonb;
+    v_run uuid;
+    v_step uuid;
+    v_fence bigint;
+    v_cause text;
+    f nofx.finished;
+    x record;
+    s record;
+    n record;
+    c jsonb;
+    v_seq bigint;
+    v_head uuid;
+    v_attempt int;
+    v_next_fence bigint;
+    v_pending int; -- what its finish changes of the run's counters
+    v_ready int;
+    v_running int;
+    v_busy int;
+    v_over boolean; -- the run has succeeded
+    v_paused text[] := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.resumed_at IS NULL);
+BEGIN
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_runs := v_runs || (p->k->>'run_id')::uuid;
+    END LOOP;
+    PERFORM lock_runs(v_tenant, v_runs);
+    -- The keys of signals as well, in an order that does not depend on that of the steps.
+    IF p @? '$[*].wait.key' THEN
+        FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
+            PERFORM lock_signal(v_tenant, x.key);
+        END LOOP;
+    END IF;
+    -- Several leases at once, so in the order in which a heartbeat takes them.
+    IF jsonb_array_length(p) > 1 THEN
+        FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) ORDER BY 1 LOOP
+            PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;
+        END LOOP;
+    END IF;
+    FOR i IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_item := p->i;
+        v_run := v_runs[i + 1];
+        v_step := (v_item->>'step_id')::uuid;
+        v_fence := (v_item->>'fence')::bigint;
+        v_cause := v_item->>'traceparent';
+        f := ROW(i, 'ok', NULL, NULL, false, NULL);
+        IF NOT is_held(v_tenant, v_run, v_step, v_fence) THEN
+            PERFORM lock_step(v_step); -- if it is there at all
+            f.answer := CASE WHEN has_lapsed(v_tenant, v_step, v_fence) THEN 'lapsed' WHEN EXISTS (
+                SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = v_step
+                AND a.fence = v_fence AND a.outcome = v_item->>'outcome') THEN 'stale' ELSE 'fenced' END;
+            v_done := v_done || f;
+            CONTINUE;
+        END IF;
+        IF v_item->>'outcome' <> 'succeed' OR v_item ?| ARRAY['artifacts', 'wait', 'gate'] THEN
+            -- It looks at other steps of its run, so what was put off for them is written first.
+            IF v_told <> '{}' THEN
+                PERFORM tell(v_tenant, v_told);
+                v_told := '{}';
+            END IF;
+            IF v_taken <> '{}' THEN
+                PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
+                v_taken := '{}';
+            END IF;
+            PERFORM set_config('nofx.traceparent', v_cause, true);
+            f := finish_step(v_tenant, v_item);
+            f.ord := i;
+            v_done := v_done || f;
+            CONTINUE;
+        END IF;
+
+        -- It succeeded, and that is all. What follows is nearly every finish.
+        SELECT q.state, q.event_seq, q.trace_id, q.ready_steps + q.running_steps + q.retrying_steps AS busy, q.pending_steps + q.waiting_steps + q.failed_steps AS others
+        INTO s FROM run q WHERE q.tenant_id = v_tenant AND q.id = v_run;
+        v_seq := s.event_seq;
+        v_head := NULL;
+        FOR k IN 0 .. coalesce(jsonb_array_length(v_item->'checkpoints'), 0) - 1 LOOP
+            c := v_item->'checkpoints'->k;
+            v_seq := v_seq + 1;
+            v_told := v_told || ROW(v_run, v_seq, v_step, 'checkpoint.created', NULL, NULL, NULL,
+                store_checkpoint(v_tenant, v_run, v_step, v_fence, v_seq, c), NULL, s.trace_id, v_fence, v_cause)::nofx.told;
+            IF c->>'kind' = 'post' THEN
+                v_head := (c->>'id')::uuid;
+            END IF;
+        END LOOP;
+        PERFORM set_config('nofx.telling', 'on', true);
+        UPDATE step y SET event = 'succeed', version = y.version + 1, reason = v_item->>'reason', outputs = coalesce(v_item->'outputs', y.outputs),
+            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = v_tenant AND y.id = v_step
+        RETURNING y.attempt INTO v_attempt;
+        v_seq := v_seq + 1;
+        v_told := v_told || ROW(v_run, v_seq, v_step, 'step.succeeded', 'succeed', 'running', 'succeeded',
+            jsonb_build_object('attempt', v_attempt), v_item->>'reason', s.trace_id, v_fence, v_cause)::nofx.told;
+        UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (v_item->>'exit_code')::int, usage = coalesce(v_item->'usage', '{}')
+        WHERE a.tenant_id = v_tenant AND a.step_id = v_step AND a.fence = v_fence;
+        DELETE FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = v_step;
+
+        -- Its successors: the first that it readies on the worker's queue goes on.
+        v_pending := 0;
+        v_ready := 0;
+        v_running := -1;
+        FOR n IN SELECT y.* FROM step_dep d,
+            LATERAL (SELECT z.id, z.idx, z.queue, z.deps_left, z.state, z.attempt, z.fence FROM step z WHERE z.tenant_id = v_tenant AND z.id = d.step_id OFFSET 0) AS y
+            WHERE d.tenant_id = v_tenant AND d.needs = v_step ORDER BY y.idx LOOP
+            IF n.state <> 'pending' OR n.deps_left > 1 THEN
+                UPDATE step y SET deps_left = y.deps_left - 1 WHERE y.tenant_id = v_tenant AND y.id = n.id;
+                CONTINUE;
+            END IF;
+            v_pending := v_pending - 1;
+            v_seq := v_seq + 1;
+            v_told := v_told || ROW(v_run, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
+                NULL, s.trace_id, nullif(n.fence, 0), v_cause)::nofx.told;
+            IF f.taken IS NULL AND n.queue = v_item->'chain'->>'queue' AND s.state = 'running' AND n.queue <> ALL (v_paused) THEN
+                UPDATE step y SET deps_left = 0, event = 'claim', version = y.version + 2, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id
+                RETURNING y.fence, y.attempt INTO v_next_fence, v_attempt;
+                v_seq := v_seq + 1;
+                v_told := v_told || ROW(v_run, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
+                    jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_next_fence, v_cause)::nofx.told;
+                v_taken := v_taken || ROW(n.id, v_next_fence, v_seq, (v_item->'chain'->>'job_id')::bigint, true, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
+                f.taken := n.id;
+                v_running := v_running + 1;
+            ELSE
+                UPDATE step y SET deps_left = 0, event = 'deps_met', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id;
+                f.enqueue := true;
+                v_ready := v_ready + 1;
+            END IF;
+        END LOOP;
+        v_busy := s.busy + v_ready + v_running;
+        v_over := v_busy + s.others + v_pending = 0;
+        IF v_over THEN
+            PERFORM FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = v_run AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx;
+            v_over := NOT FOUND;
+        END IF;
+        IF v_over THEN
+            v_seq := v_seq + 1;
+            v_told := v_told || ROW(v_run, v_seq, NULL, 'run.succeeded', 'succeed', s.state, 'succeeded', '{}', NULL, s.trace_id, NULL, v_cause)::nofx.told;
+            UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq,
+                head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), running_steps = y.running_steps + v_running
+            WHERE y.tenant_id = v_tenant AND y.id = v_run
+            RETURNING y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds;
+        ELSE
+            UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + v_pending,
+                ready_steps = y.ready_steps + v_ready, running_steps = y.running_steps + v_running
+            WHERE y.tenant_id = v_tenant AND y.id = v_run;
+        END IF;
+        PERFORM set_config('nofx.telling', '', true);
+        IF NOT v_over AND v_busy = 0 THEN
+            PERFORM set_config('nofx.traceparent', v_cause, true);
+            PERFORM settle_run(v_tenant, v_run, false);
+            SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
+            FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run AND y.finished_at IS NOT NULL;
+        END IF;
+        v_done := v_done || f;
+    END LOOP;
+
+    IF v_told <> '{}' THEN
+        PERFORM tell(v_tenant, v_told);
+    END IF;
+    IF v_taken <> '{}' THEN
+        PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
+    END IF;
+    RETURN QUERY SELECT d.ord, d.answer, d.ended, d.seconds, d.enqueue, CASE WHEN d.taken IS NOT NULL THEN claimed_step(v_tenant, d.taken) END FROM unnest(v_done) AS d;
+END
+$_$;
+
+ALTER FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.gate_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.gate_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text DEFAULT NULL::text, p_version bigint DEFAULT NULL::bigint, p_fence bigint DEFAULT NULL::bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) OWNER TO nofx_system;
+
+CREATE PROCEDURE nofx.guard_tenant(IN p_table regclass)
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER PROCEDURE nofx.guard_tenant(IN p_table regclass) OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) RETURNS TABLE(step_id uuid, renewed boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_digest(p text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN ((length(p) = 71) AND starts_with(p, 'sha256:'::text) AND (translate(substr(p, 8), '0123456789abcdef'::text, ''::text) = ''::text));
+
+ALTER FUNCTION nofx.is_digest(p text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_now(p_at timestamp with time zone) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    AS …;
+
+ALTER FUNCTION nofx.is_now(p_at timestamp with time zone) OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.leave_worker(p_id text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.leave_worker(p_id text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_gate(p_gate uuid) RETURNS nofx.locked_gate
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lock_gate(p_gate uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_run(p_run uuid) RETURNS nofx.locked_run
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lock_run(p_run uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) RETURNS void
+    LANGUAGE sql
+    AS …;
+
+ALTER FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_step(p_step uuid) RETURNS nofx.locked_step
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lock_step(p_step uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid, next_at timestamp with time zone, next_step uuid)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.note_contact(p_gap interval) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.note_contact(p_gap interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN hashtextextended(((p_tenant)::text || '/queue-pause'::text), (0)::bigint);
+
+ALTER FUNCTION nofx.pause_lock(p_tenant uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.pause_queue(p_queue text, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.paused_queues(p_tenant uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) RETURNS TABLE(tenant_id uuid, tenant text, name text, secret_sha256 bytea, role text, scopes text[], expires_at timestamp with time zone, expired boolean, revoked boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.public_id(p_prefix text, p_id uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((p_prefix || '_'::text) || replace((p_id)::text, '-'::text, ''::text));
+
+ALTER FUNCTION nofx.public_id(p_prefix text, p_id uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.public_time(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+
+ALTER FUNCTION nofx.public_time(p_at timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.queue_pauses() RETURNS TABLE(tenant text, queue text, paused_at timestamp with time zone, paused_by text, reason text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.queue_pauses() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) RETURNS uuid[]
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.record_checkpoints(p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_checkpoints(p jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.renew_objects(p_keys text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.renew_objects(p_keys text[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.resume_queue(p_queue text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.resume_queue(p_queue text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.resumed_queues() RETURNS TABLE(tenant_id uuid, queue text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.resumed_queues() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
+    LANGUAGE sql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.retention(p_tenant uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.run_counts() RETURNS TABLE(state text, n bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.run_counts() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.run_created() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.run_created() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.run_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.run_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL::text, p_version bigint DEFAULT NULL::bigint, p_class text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.search_run() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $_$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO nofx.run_search (tenant_id, run_id, project_id, tools, labels, words)
+        VALUES (NEW.tenant_id, NEW.id, NEW.project_id, ARRAY(SELECT DISTINCT t #>> '{}' FROM jsonb_path_query(NEW.plan, '$.steps[*].tool') AS p (t)),
+            NEW.labels, lower(concat_ws(E'\n', NEW.goal, NEW.name)));
+    ELSE
+        UPDATE nofx.run_search SET reason = lower(NEW.reason) WHERE tenant_id = NEW.tenant_id AND run_id = NEW.id;
+    END IF;
+    RETURN NULL;
+END
+$_$;
+
+ALTER FUNCTION nofx.search_run() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.step_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.step_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE(step_id uuid, id uuid, digest text, generation integer, tree_digest text, state_digest text, state_inline bytea)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.step_parents(p_steps uuid[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text DEFAULT NULL::text, p_fence bigint DEFAULT NULL::bigint, p_class text DEFAULT NULL::text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text, p_fence bigint, p_class text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET enable_sort TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.stop_steps(p_tenant uuid, p_run uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.stop_steps(p_tenant uuid, p_run uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint, p_seq bigint, c jsonb) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint, p_seq bigint, c jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    AS $_$
+BEGIN
+    IF (p_subject ~ '^key:[0-9a-f]{32}$') IS NOT TRUE THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT k.name FROM nofx.api_key k WHERE k.tenant_id = p_tenant AND k.id = substr(p_subject, 5)::uuid);
+END
+$_$;
+
+ALTER FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.sweep_run(p_run uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.sweep_run(p_run uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.tenant() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (NULLIF(current_setting('nofx.tenant_id'::text, true), ''::text))::uuid;
+
+ALTER FUNCTION nofx.tenant() OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.tenants() RETURNS TABLE(id uuid, slug text, created_at timestamp with time zone, keys bigint, last_used_at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.tenants() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.try_run(p_run uuid) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.try_run(p_run uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid) RETURNS record
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.wake_parked(p_queue text, p_limit integer) RETURNS TABLE(step_id uuid, run_id uuid, wake_seq bigint, traceparent text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_bitmapscan TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET enable_incremental_sort TO 'off'
+    SET jit TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.wake_parked(p_queue text, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamp with time zone, p_lost interval) RETURNS boolean
+    LANGUAGE sql
+    AS …;
+
+ALTER FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamp with time zone, p_lost interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE(id text, pid integer, host text, version text, queues text[], slots_max integer, slots_used integer, sandbox_tier integer, draining boolean, lost boolean, started_at timestamp with time zone, seen_at timestamp with time zone, silence interval)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.workers(p_forget interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.write_event(p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text, p_reason text, p_trace character, p_fence bigint, p_data jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.write_event(p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text, p_reason text, p_trace character, p_fence bigint, p_data jsonb) OWNER TO nofx_system;
+
+CREATE TABLE nofx.api_key (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    prefix text NOT NULL,
+    secret_sha256 bytea NOT NULL,
+    role text NOT NULL,
+    scopes text[] DEFAULT '{}'::text[] NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    CONSTRAINT api_key_name_check CHECK (((length(name) >= 1) AND (length(name) <= 200))),
+    CONSTRAINT api_key_role_check CHECK ((role = ANY (ARRAY['viewer'::text, 'operator'::text, 'supervisor'::text, 'admin'::text, 'service'::text]))),
+    CONSTRAINT api_key_secret_sha256_check CHECK ((length(secret_sha256) = 32))
+);
+
+ALTER TABLE ONLY nofx.api_key FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.api_key OWNER TO nofx_owner;
+
+CREATE TABLE nofx.approval (
+    tenant_id uuid NOT NULL,
+    gate_id uuid NOT NULL,
+    subject text NOT NULL,
+    decision text NOT NULL,
+    reason text,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT approval_decision_check CHECK ((decision = ANY (ARRAY['approve'::text, 'reject'::text, 'waive'::text])))
+);
+
+ALTER TABLE ONLY nofx.approval FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.approval OWNER TO nofx_owner;
+
+CREATE TABLE nofx.artifact (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    run_id uuid,
+    step_id uuid,
+    fence bigint,
+    name text NOT NULL,
+    key text NOT NULL,
+    media_type text NOT NULL,
+    size_bytes bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    state text DEFAULT 'ready'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT artifact_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT artifact_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'ready'::text])))
+);
+
+ALTER TABLE ONLY nofx.artifact FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.artifact OWNER TO nofx_owner;
+
+CREATE TABLE nofx.attempt (
+    tenant_id uuid NOT NULL,
+    step_id uuid NOT NULL,
+    fence bigint NOT NULL,
+    seq bigint NOT NULL,
+    owner text NOT NULL,
+    owner_pid integer NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    accepted boolean DEFAULT false NOT NULL,
+    outcome text,
+    exit_code integer,
+    usage jsonb DEFAULT '{}'::jsonb NOT NULL,
+    trace_id character(32) NOT NULL,
+    span_id character(16) NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02');
+
+ALTER TABLE ONLY nofx.attempt FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.attempt OWNER TO nofx_owner;
+
+CREATE TABLE nofx.blob (
+    tenant_id uuid NOT NULL,
+    sha256 bytea NOT NULL,
+    size bigint NOT NULL,
+    pack_sha256 bytea,
+    off bigint DEFAULT 0 NOT NULL,
+    len bigint NOT NULL,
+    state text DEFAULT 'live'::text NOT NULL,
+    last_ref timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT blob_pack_sha256_check CHECK ((octet_length(pack_sha256) = 32)),
+    CONSTRAINT blob_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT blob_state_check CHECK ((state = ANY (ARRAY['live'::text, 'condemned'::text, 'tombstone'::text])))
+);
+
+ALTER TABLE ONLY nofx.blob FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.blob OWNER TO nofx_owner;
+
+CREATE TABLE nofx.checkpoint (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    kind text NOT NULL,
+    step_id uuid,
+    fence bigint,
+    generation integer NOT NULL,
+    digest text NOT NULL,
+    manifest bytea NOT NULL,
+    state_digest text NOT NULL,
+    state_inline bytea,
+    tree_digest text NOT NULL,
+    diff_digest text,
+    bytes_new bigint NOT NULL,
+    label text,
+    hold boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE ONLY nofx.checkpoint FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.checkpoint OWNER TO nofx_owner;
+
+CREATE TABLE nofx.checkpoint_parent (
+    tenant_id uuid NOT NULL,
+    checkpoint_id uuid NOT NULL,
+    ord integer NOT NULL,
+    parent_id uuid NOT NULL
+);
+
+ALTER TABLE ONLY nofx.checkpoint_parent FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.checkpoint_parent OWNER TO nofx_owner;
+
+CREATE UNLOGGED TABLE nofx.contact (
+    one boolean DEFAULT true NOT NULL,
+    seen_at timestamp with time zone NOT NULL,
+    resumed_at timestamp with time zone NOT NULL,
+    CONSTRAINT contact_one_check CHECK (one)
+)
+WITH (fillfactor='10');
+
+ALTER TABLE nofx.contact OWNER TO nofx_owner;
+
+CREATE TABLE nofx.event (
+    tenant_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    step_id uuid,
+    type text NOT NULL,
+    event text,
+    from_state text,
+    to_state text,
+    data jsonb NOT NULL,
+    actor text NOT NULL,
+    reason text,
+    trace_id character(32) NOT NULL,
+    span_id character(16),
+    fence bigint,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+);
+
+ALTER TABLE ONLY nofx.event FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.event OWNER TO nofx_owner;
+
+CREATE TABLE nofx.event_horizon (
+    tenant_id uuid NOT NULL,
+    xid xid8 NOT NULL
+);
+
+ALTER TABLE ONLY nofx.event_horizon FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.event_horizon OWNER TO nofx_owner;
+
+CREATE TABLE nofx.feed_epoch (
+    first bigint NOT NULL,
+    id integer NOT NULL,
+    base bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT transaction_timestamp() NOT NULL,
+    here boolean GENERATED ALWAYS AS (nofx.is_now(created_at)) STORED NOT NULL,
+    CONSTRAINT feed_epoch_id_check CHECK ((id > 0))
+);
+
+ALTER TABLE nofx.feed_epoch OWNER TO nofx_owner;
+
+CREATE TABLE nofx.gate (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    step_id uuid NOT NULL,
+    round integer NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    message text,
+    input_digest text NOT NULL,
+    shown_checkpoint_id uuid,
+    shown_digest text,
+    evidence jsonb,
+    evidence_bytes integer GENERATED ALWAYS AS (octet_length((evidence)::text)) STORED,
+    expires_at timestamp with time zone,
+    trace_id character(32) NOT NULL,
+    decided_by text,
+    decided_at timestamp with time zone,
+    reason text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT gate_check CHECK (((kind <> 'manual'::text) OR (expires_at IS NOT NULL))),
+    CONSTRAINT gate_kind_check CHECK ((kind = ANY (ARRAY['command'::text, 'review'::text, 'manual'::text]))),
+    CONSTRAINT gate_reason_check CHECK ((length(reason) <= 2048))
+);
+
+ALTER TABLE ONLY nofx.gate FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.gate OWNER TO nofx_owner;
+
+CREATE TABLE nofx.idempotency_key (
+    tenant_id uuid NOT NULL,
+    scope text NOT NULL,
+    key text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status integer NOT NULL,
+    headers jsonb NOT NULL,
+    body bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone DEFAULT (clock_timestamp() + '48:00:00'::interval) NOT NULL,
+    CONSTRAINT idempotency_key_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
+    CONSTRAINT idempotency_key_key_check CHECK ((octet_length(key) <= 255))
+);
+
+ALTER TABLE ONLY nofx.idempotency_key FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.idempotency_key OWNER TO nofx_owner;
+
+CREATE TABLE nofx.inbox (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    key text NOT NULL,
+    payload jsonb NOT NULL,
+    sent_by text NOT NULL,
+    sent_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone DEFAULT (clock_timestamp() + '30 days'::interval) NOT NULL,
+    step_id uuid
+);
+
+ALTER TABLE ONLY nofx.inbox FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.inbox OWNER TO nofx_owner;
+
+CREATE TABLE nofx.log_chunk (
+    tenant_id uuid NOT NULL,
+    step_id uuid NOT NULL,
+    fence bigint NOT NULL,
+    n integer NOT NULL,
+    start bigint NOT NULL,
+    bytes bigint NOT NULL,
+    lines integer NOT NULL,
+    key text NOT NULL,
+    sha256 bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT log_chunk_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+ALTER TABLE ONLY nofx.log_chunk FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.log_chunk OWNER TO nofx_owner;
+
+CREATE TABLE nofx.machine_state (
+    machine text NOT NULL,
+    state text NOT NULL,
+    terminal boolean NOT NULL
+);
+
+ALTER TABLE nofx.machine_state OWNER TO nofx_owner;
+
+CREATE TABLE nofx.object (
+    tenant_id uuid NOT NULL,
+    key text NOT NULL,
+    sha256 bytea NOT NULL,
+    bytes bigint NOT NULL,
+    kind text NOT NULL,
+    state text DEFAULT 'live'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT object_kind_check CHECK ((kind = ANY (ARRAY['blob'::text, 'pack'::text, 'log'::text, 'upload'::text]))),
+    CONSTRAINT object_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT object_state_check CHECK ((state = ANY (ARRAY['live'::text, 'condemned'::text])))
+);
+
+ALTER TABLE ONLY nofx.object FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.object OWNER TO nofx_owner;
+
+CREATE TABLE nofx.project (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    slug text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT project_slug_check CHECK ((slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
+);
+
+ALTER TABLE ONLY nofx.project FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.project OWNER TO nofx_owner;
+
+CREATE TABLE nofx.queue_pause (
+    tenant_id uuid NOT NULL,
+    queue text NOT NULL,
+    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    paused_by text NOT NULL,
+    reason text,
+    resumed_at timestamp with time zone,
+    CONSTRAINT queue_pause_reason_check CHECK ((length(reason) <= 2048))
+);
+
+ALTER TABLE ONLY nofx.queue_pause FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.queue_pause OWNER TO nofx_owner;
+
+CREATE TABLE nofx.run (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    name text,
+    goal text NOT NULL,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state text DEFAULT 'queued'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    event_seq bigint DEFAULT 0 NOT NULL,
+    pruned_seq bigint,
+    pending_steps integer DEFAULT 0 NOT NULL,
+    ready_steps integer DEFAULT 0 NOT NULL,
+    running_steps integer DEFAULT 0 NOT NULL,
+    retrying_steps integer DEFAULT 0 NOT NULL,
+    waiting_steps integer DEFAULT 0 NOT NULL,
+    failed_steps integer DEFAULT 0 NOT NULL,
+    run_day date DEFAULT ((clock_timestamp() AT TIME ZONE 'UTC'::text))::date NOT NULL,
+    head_checkpoint_id uuid,
+    plan jsonb NOT NULL,
+    plan_digest text NOT NULL,
+    parent_run_id uuid,
+    parent_checkpoint_id uuid,
+    root_run_id uuid NOT NULL,
+    trace_id character(32) NOT NULL,
+    traceparent text NOT NULL,
+    correlation_id text,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    deadline timestamp with time zone NOT NULL,
+    paused_at timestamp with time zone,
+    stopped_deadline timestamp with time zone,
+    failure_class text,
+    failure_signature text,
+    reason text
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02');
+
+ALTER TABLE ONLY nofx.run FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.run OWNER TO nofx_owner;
+
+CREATE TABLE nofx.run_search (
+    tenant_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    project_id uuid NOT NULL,
+    tools text[] NOT NULL,
+    labels jsonb NOT NULL,
+    words text NOT NULL,
+    reason text
+);
+
+ALTER TABLE ONLY nofx.run_search FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.run_search OWNER TO nofx_owner;
+
+CREATE TABLE nofx.schema_migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE nofx.schema_migration OWNER TO nofx_owner;
+
+CREATE TABLE nofx.step (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    idx integer NOT NULL,
+    name text NOT NULL,
+    tool text NOT NULL,
+    queue text NOT NULL,
+    spec jsonb NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    fence bigint DEFAULT 0 NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    max_attempts integer NOT NULL,
+    lost_leases integer DEFAULT 0 NOT NULL,
+    kills integer DEFAULT 0 NOT NULL,
+    wake_seq bigint DEFAULT 0 NOT NULL,
+    job_id bigint,
+    deps_left integer NOT NULL,
+    ready_at timestamp with time zone,
+    due_at timestamp with time zone,
+    retry_at timestamp with time zone,
+    wait_until timestamp with time zone,
+    waiting_since timestamp with time zone,
+    signal_key text,
+    failing_since timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    failed_seq bigint,
+    failure_class text,
+    reason text,
+    outputs jsonb,
+    outputs_bytes integer,
+    head_checkpoint_id uuid,
+    restored_from uuid
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02');
+
+ALTER TABLE ONLY nofx.step FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step OWNER TO nofx_owner;
+
+CREATE TABLE nofx.step_dep (
+    tenant_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    needs uuid NOT NULL,
+    step_id uuid NOT NULL
+);
+
+ALTER TABLE ONLY nofx.step_dep FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step_dep OWNER TO nofx_owner;
+
+CREATE TABLE nofx.step_effect (
+    tenant_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    step_name text NOT NULL,
+    name text NOT NULL,
+    key text NOT NULL,
+    fence bigint NOT NULL,
+    state text DEFAULT 'begun'::text NOT NULL,
+    request_digest text NOT NULL,
+    result jsonb,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    done_at timestamp with time zone,
+    CONSTRAINT step_effect_check CHECK (((state = 'done'::text) = ((done_at IS NOT NULL) AND (result IS NOT NULL)))),
+    CONSTRAINT step_effect_key_check CHECK ((octet_length(key) <= 255)),
+    CONSTRAINT step_effect_request_digest_check CHECK ((request_digest ~ '^sha256:[0-9a-f]{64}$'::text)),
+    CONSTRAINT step_effect_result_check CHECK ((pg_column_size(result) <= 262144)),
+    CONSTRAINT step_effect_state_check CHECK ((state = ANY (ARRAY['begun'::text, 'done'::text])))
+);
+
+ALTER TABLE ONLY nofx.step_effect FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step_effect OWNER TO nofx_owner;
+
+CREATE TABLE nofx.step_lease (
+    tenant_id uuid NOT NULL,
+    step_id uuid NOT NULL,
+    fence bigint NOT NULL,
+    owner text NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    job_id bigint,
+    begun boolean DEFAULT true NOT NULL,
+    beside boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', autovacuum_vacuum_cost_delay='0');
+
+ALTER TABLE ONLY nofx.step_lease FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step_lease OWNER TO nofx_owner;
+
+CREATE TABLE nofx.tenant (
+    tenant_id uuid NOT NULL,
+    slug text NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT tenant_slug_check CHECK ((slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
+);
+
+ALTER TABLE ONLY nofx.tenant FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.tenant OWNER TO nofx_owner;
+
+CREATE TABLE nofx.wait (
+    tenant_id uuid NOT NULL,
+    step_id uuid NOT NULL,
+    round integer NOT NULL,
+    kind text NOT NULL,
+    wait_until timestamp with time zone NOT NULL,
+    quorum integer DEFAULT 1 NOT NULL,
+    correlation text,
+    shown_digest text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT wait_check CHECK (((kind = 'signal'::text) = (correlation IS NOT NULL))),
+    CONSTRAINT wait_check1 CHECK ((wait_until <= (created_at + '30 days 00:01:00'::interval))),
+    CONSTRAINT wait_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'timer'::text, 'signal'::text]))),
+    CONSTRAINT wait_quorum_check CHECK ((quorum > 0))
+);
+
+ALTER TABLE ONLY nofx.wait FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.wait OWNER TO nofx_owner;
+
+CREATE UNLOGGED TABLE nofx.worker (
+    id text NOT NULL,
+    pid integer NOT NULL,
+    host text NOT NULL,
+    version text NOT NULL,
+    queues text[] NOT NULL,
+    slots_max integer NOT NULL,
+    sandbox_tier integer NOT NULL,
+    draining boolean NOT NULL,
+    lost boolean DEFAULT false NOT NULL,
+    gone boolean DEFAULT false NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE nofx.worker OWNER TO nofx_owner;
+
+ALTER TABLE ONLY nofx.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.approval
+    ADD CONSTRAINT approval_pkey PRIMARY KEY (tenant_id, gate_id, subject);
+
+ALTER TABLE ONLY nofx.artifact
+    ADD CONSTRAINT artifact_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.attempt
+    ADD CONSTRAINT attempt_pkey PRIMARY KEY (tenant_id, step_id, fence);
+
+ALTER TABLE ONLY nofx.blob
+    ADD CONSTRAINT blob_pkey PRIMARY KEY (tenant_id, sha256);
+
+ALTER TABLE ONLY nofx.checkpoint_parent
+    ADD CONSTRAINT checkpoint_parent_pkey PRIMARY KEY (tenant_id, checkpoint_id, ord);
+
+ALTER TABLE ONLY nofx.checkpoint
+    ADD CONSTRAINT checkpoint_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.checkpoint
+    ADD CONSTRAINT checkpoint_run_id_tenant_id_seq_key UNIQUE (run_id, tenant_id, seq);
+
+ALTER TABLE ONLY nofx.contact
+    ADD CONSTRAINT contact_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY nofx.event_horizon
+    ADD CONSTRAINT event_horizon_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY nofx.event
+    ADD CONSTRAINT event_pkey PRIMARY KEY (tenant_id, run_id, seq);
+
+ALTER TABLE ONLY nofx.feed_epoch
+    ADD CONSTRAINT feed_epoch_id_key UNIQUE (id);
+
+ALTER TABLE ONLY nofx.feed_epoch
+    ADD CONSTRAINT feed_epoch_pkey PRIMARY KEY (first);
+
+ALTER TABLE ONLY nofx.gate
+    ADD CONSTRAINT gate_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.gate
+    ADD CONSTRAINT gate_step_id_tenant_id_round_key UNIQUE (step_id, tenant_id, round);
+
+ALTER TABLE ONLY nofx.idempotency_key
+    ADD CONSTRAINT idempotency_key_pkey PRIMARY KEY (tenant_id, scope, key);
+
+ALTER TABLE ONLY nofx.inbox
+    ADD CONSTRAINT inbox_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.log_chunk
+    ADD CONSTRAINT log_chunk_pkey PRIMARY KEY (tenant_id, step_id, fence, n);
+
+ALTER TABLE ONLY nofx.machine_state
+    ADD CONSTRAINT machine_state_pkey PRIMARY KEY (machine, state);
+
+ALTER TABLE ONLY nofx.object
+    ADD CONSTRAINT object_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY nofx.project
+    ADD CONSTRAINT project_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.project
+    ADD CONSTRAINT project_tenant_id_slug_key UNIQUE (tenant_id, slug);
+
+ALTER TABLE ONLY nofx.queue_pause
+    ADD CONSTRAINT queue_pause_pkey PRIMARY KEY (tenant_id, queue);
+
+ALTER TABLE ONLY nofx.run
+    ADD CONSTRAINT run_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.run_search
+    ADD CONSTRAINT run_search_pkey PRIMARY KEY (tenant_id, run_id);
+
+ALTER TABLE ONLY nofx.schema_migration
+    ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY nofx.step_dep
+    ADD CONSTRAINT step_dep_pkey PRIMARY KEY (tenant_id, needs, step_id);
+
+ALTER TABLE ONLY nofx.step_effect
+    ADD CONSTRAINT step_effect_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY nofx.step_lease
+    ADD CONSTRAINT step_lease_pkey PRIMARY KEY (tenant_id, step_id);
+
+ALTER TABLE ONLY nofx.step
+    ADD CONSTRAINT step_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.step
+    ADD CONSTRAINT step_run_id_tenant_id_idx_key UNIQUE (run_id, tenant_id, idx);
+
+ALTER TABLE ONLY nofx.step
+    ADD CONSTRAINT step_run_id_tenant_id_name_key UNIQUE (run_id, tenant_id, name);
+
+ALTER TABLE ONLY nofx.tenant
+    ADD CONSTRAINT tenant_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY nofx.tenant
+    ADD CONSTRAINT tenant_slug_key UNIQUE (slug);
+
+ALTER TABLE ONLY nofx.transition
+    ADD CONSTRAINT transition_pkey PRIMARY KEY (machine, from_state, event);
+
+ALTER TABLE ONLY nofx.wait
+    ADD CONSTRAINT wait_pkey PRIMARY KEY (tenant_id, step_id, round);
+
+ALTER TABLE ONLY nofx.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
+
+CREATE UNIQUE INDEX api_key_id ON nofx.api_key USING btree (id);
+
+CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key USING btree (tenant_id, lower(name)) WHERE (revoked_at IS NULL);
+
+CREATE INDEX artifact_pending ON nofx.artifact USING btree (created_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX artifact_run ON nofx.artifact USING btree (run_id, tenant_id, id);
+
+CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt USING btree (tenant_id, step_id) WHERE accepted;
+
+CREATE INDEX blob_pack ON nofx.blob USING btree (pack_sha256, tenant_id) WHERE (pack_sha256 IS NOT NULL);
+
+CREATE INDEX checkpoint_child ON nofx.checkpoint_parent USING btree (parent_id);
+
+CREATE INDEX event_feed ON nofx.event USING btree (tenant_id, xid, run_id, seq);
+
+CREATE INDEX gate_inbox ON nofx.gate USING btree (tenant_id, state, id);
+
+CREATE INDEX gate_run ON nofx.gate USING btree (run_id, tenant_id, id);
+
+CREATE INDEX idempotency_key_expiry ON nofx.idempotency_key USING btree (expires_at);
+
+CREATE INDEX inbox_expiry ON nofx.inbox USING btree (expires_at);
+
+CREATE INDEX inbox_taken ON nofx.inbox USING btree (tenant_id, step_id) WHERE (step_id IS NOT NULL);
+
+CREATE INDEX inbox_waiting ON nofx.inbox USING btree (tenant_id, key, id) WHERE (step_id IS NULL);
+
+CREATE INDEX object_condemned ON nofx.object USING btree (kind, created_at) WHERE (state = 'condemned'::text);
+
+CREATE INDEX run_by_signature ON nofx.run USING btree (tenant_id, failure_signature, id) WHERE (failure_signature IS NOT NULL);
+
+CREATE INDEX run_by_state ON nofx.run USING btree (tenant_id, state, id);
+
+CREATE INDEX run_by_trace ON nofx.run USING btree (trace_id);
+
+CREATE INDEX run_deadline ON nofx.run USING btree (deadline) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'paused'::text]));
+
+CREATE INDEX step_backlog ON nofx.step USING btree (tenant_id, queue, due_at, id DESC) WHERE ((due_at IS NOT NULL) AND (queue <> ''::text));
+
+CREATE INDEX step_backoff ON nofx.step USING btree (tenant_id, queue, retry_at, id) WHERE ((retry_at IS NOT NULL) AND (queue <> ''::text));
+
+CREATE INDEX step_dead ON nofx.step USING btree (tenant_id, id) WHERE (failure_class = ANY (ARRAY['exhausted'::text, 'poisoned'::text]));
+
+CREATE INDEX step_dep_step ON nofx.step_dep USING btree (step_id, tenant_id, needs);
+
+CREATE INDEX step_due ON nofx.step USING btree (due_at, id) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX step_effect_run ON nofx.step_effect USING btree (run_id, tenant_id, step_name);
+
+CREATE INDEX step_retrying ON nofx.step USING btree (retry_at) WHERE (retry_at IS NOT NULL);
+
+CREATE INDEX step_signal ON nofx.step USING btree (tenant_id, signal_key, waiting_since, id) WHERE (signal_key IS NOT NULL);
+
+CREATE INDEX step_waiting ON nofx.step USING btree (wait_until) WHERE (wait_until IS NOT NULL);
+
+CREATE TRIGGER gate_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.gate FOR EACH ROW EXECUTE FUNCTION nofx.gate_guard();
+
+CREATE TRIGGER run_created AFTER INSERT ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.run_created();
+
+CREATE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
+
+CREATE TRIGGER run_search AFTER INSERT ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.search_run();
+
+CREATE TRIGGER run_search_reason AFTER UPDATE OF reason ON nofx.run FOR EACH ROW WHEN ((new.reason IS DISTINCT FROM old.reason)) EXECUTE FUNCTION nofx.search_run();
+
+CREATE TRIGGER step_guard BEFORE INSERT OR UPDATE OF state, event, version, fence ON nofx.step FOR EACH ROW EXECUTE FUNCTION nofx.step_guard();
+
+ALTER TABLE ONLY nofx.api_key
+    ADD CONSTRAINT api_key_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.approval
+    ADD CONSTRAINT approval_tenant_id_gate_id_fkey FOREIGN KEY (tenant_id, gate_id) REFERENCES nofx.gate(tenant_id, id);
+
+ALTER TABLE ONLY nofx.artifact
+    ADD CONSTRAINT artifact_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.artifact
+    ADD CONSTRAINT artifact_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
+
+ALTER TABLE ONLY nofx.artifact
+    ADD CONSTRAINT artifact_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE ONLY nofx.blob
+    ADD CONSTRAINT blob_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.event_horizon
+    ADD CONSTRAINT event_horizon_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.gate
+    ADD CONSTRAINT gate_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
+
+ALTER TABLE ONLY nofx.gate
+    ADD CONSTRAINT gate_tenant_id_shown_checkpoint_id_fkey FOREIGN KEY (tenant_id, shown_checkpoint_id) REFERENCES nofx.checkpoint(tenant_id, id);
+
+ALTER TABLE ONLY nofx.gate
+    ADD CONSTRAINT gate_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE ONLY nofx.idempotency_key
+    ADD CONSTRAINT idempotency_key_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.log_chunk
+    ADD CONSTRAINT log_chunk_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE ONLY nofx.object
+    ADD CONSTRAINT object_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.project
+    ADD CONSTRAINT project_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.queue_pause
+    ADD CONSTRAINT queue_pause_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.run
+    ADD CONSTRAINT run_tenant_id_parent_run_id_fkey FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run(tenant_id, id);
+
+ALTER TABLE ONLY nofx.step_effect
+    ADD CONSTRAINT step_effect_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
+
+ALTER TABLE ONLY nofx.transition
+    ADD CONSTRAINT transition_machine_from_state_fkey FOREIGN KEY (machine, from_state) REFERENCES nofx.machine_state(machine, state);
+
+ALTER TABLE ONLY nofx.transition
+    ADD CONSTRAINT transition_machine_to_state_fkey FOREIGN KEY (machine, to_state) REFERENCES nofx.machine_state(machine, state);
+
+ALTER TABLE ONLY nofx.wait
+    ADD CONSTRAINT wait_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE nofx.api_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.approval ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.artifact ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.attempt ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.blob ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.checkpoint ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.checkpoint_parent ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.event ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.event_horizon ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.gate ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.idempotency_key ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.inbox ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.log_chunk ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.object ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.project ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.queue_pause ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.run ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.run_search ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step_dep ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step_effect ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.step_lease ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY system ON nofx.api_key TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.approval TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.artifact TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.attempt TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.blob TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.checkpoint TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.checkpoint_parent TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.event TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.event_horizon TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.gate TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.idempotency_key TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.inbox TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.log_chunk TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.object TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.project TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.queue_pause TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.run TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.run_search TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.step TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.step_dep TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.step_effect TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.step_lease TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.tenant TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.wait TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY tenant ON nofx.api_key USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.approval USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.artifact USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.attempt USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.blob USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.checkpoint USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.checkpoint_parent USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.event USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.event_horizon USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.gate USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.idempotency_key USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.inbox USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.log_chunk USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.object USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.project USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.queue_pause USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.run USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.run_search USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.step USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.step_dep USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.step_effect USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.step_lease USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+ALTER TABLE nofx.tenant ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON nofx.tenant USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.wait USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+ALTER TABLE nofx.wait ENABLE ROW LEVEL SECURITY;
+
+GRANT USAGE ON SCHEMA nofx TO nofx_app;
+GRANT ALL ON SCHEMA nofx TO nofx_system;
+
+REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.begin_epoch() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_epoch() TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.clip(p_text text, p_bytes integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.complete_upload(p_id uuid, p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.complete_upload(p_id uuid, p_key text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.condemn_object(p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.condemn_object(p_key text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.count_ready() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.due_retries(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.due_retries(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.due_runs(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.due_runs(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.due_waits(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.due_waits(p_limit integer) TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.transition TO nofx_system;
+GRANT SELECT ON TABLE nofx.transition TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.end_job(p_job bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.expire_signals(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.expire_signals(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.expire_uploads(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.expire_uploads(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.gate_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.gate_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) TO nofx_app;
+
+REVOKE ALL ON PROCEDURE nofx.guard_tenant(IN p_table regclass) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_digest(p text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) TO nofx_system;
+
+REVOKE ALL ON FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.leave_worker(p_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.leave_worker(p_id text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.lock_gate(p_gate uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.lock_run(p_run uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.lock_step(p_step uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.note_contact(p_gap interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.pause_lock(p_tenant uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.paused_queues(p_tenant uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.public_id(p_prefix text, p_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.public_time(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.queue_pauses() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.record_checkpoints(p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_checkpoints(p jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.renew_objects(p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.renew_objects(p_keys text[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.resume_queue(p_queue text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.resume_queue(p_queue text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.resumed_queues() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.resumed_queues() TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.retention(p_tenant uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.run_counts() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.run_created() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.run_created() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.run_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.run_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.search_run() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.search_run() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.step_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.step_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.step_parents(p_steps uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.step_parents(p_steps uuid[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text, p_fence bigint, p_class text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text, p_fence bigint, p_class text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.stop_steps(p_tenant uuid, p_run uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint, p_seq bigint, c jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.sweep_run(p_run uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.sweep_run(p_run uuid) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.tenant() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.tenant() TO nofx_app;
+GRANT ALL ON FUNCTION nofx.tenant() TO nofx_system;
+
+REVOKE ALL ON FUNCTION nofx.tenants() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.try_run(p_run uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.wake_parked(p_queue text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.wake_parked(p_queue text, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamp with time zone, p_lost interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.workers(p_forget interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.workers(p_forget interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.write_event(p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text, p_reason text, p_trace character, p_fence bigint, p_data jsonb) FROM PUBLIC;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.api_key TO nofx_system;
+GRANT SELECT,INSERT ON TABLE nofx.api_key TO nofx_app;
+
+GRANT UPDATE(revoked_at) ON TABLE nofx.api_key TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.approval TO nofx_system;
+GRANT SELECT ON TABLE nofx.approval TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.artifact TO nofx_system;
+GRANT SELECT ON TABLE nofx.artifact TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.attempt TO nofx_system;
+GRANT SELECT ON TABLE nofx.attempt TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.blob TO nofx_system;
+GRANT SELECT,INSERT ON TABLE nofx.blob TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.checkpoint TO nofx_system;
+GRANT SELECT ON TABLE nofx.checkpoint TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.checkpoint_parent TO nofx_system;
+GRANT SELECT ON TABLE nofx.checkpoint_parent TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.contact TO nofx_system;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.event TO nofx_system;
+GRANT SELECT ON TABLE nofx.event TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.event_horizon TO nofx_system;
+GRANT SELECT ON TABLE nofx.event_horizon TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.feed_epoch TO nofx_system;
+GRANT SELECT ON TABLE nofx.feed_epoch TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.gate TO nofx_system;
+GRANT SELECT ON TABLE nofx.gate TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.idempotency_key TO nofx_system;
+GRANT SELECT,INSERT ON TABLE nofx.idempotency_key TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.inbox TO nofx_system;
+GRANT SELECT ON TABLE nofx.inbox TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.log_chunk TO nofx_system;
+GRANT SELECT ON TABLE nofx.log_chunk TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.machine_state TO nofx_system;
+GRANT SELECT ON TABLE nofx.machine_state TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
+GRANT SELECT,INSERT ON TABLE nofx.object TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.project TO nofx_system;
+GRANT SELECT ON TABLE nofx.project TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.queue_pause TO nofx_system;
+GRANT SELECT ON TABLE nofx.queue_pause TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.run TO nofx_system;
+GRANT SELECT ON TABLE nofx.run TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.run_search TO nofx_system;
+GRANT SELECT ON TABLE nofx.run_search TO nofx_app;
+
+GRANT SELECT ON TABLE nofx.schema_migration TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step TO nofx_system;
+GRANT SELECT ON TABLE nofx.step TO nofx_app;
+
+GRANT UPDATE(job_id) ON TABLE nofx.step TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step_dep TO nofx_system;
+GRANT SELECT ON TABLE nofx.step_dep TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step_effect TO nofx_system;
+GRANT SELECT ON TABLE nofx.step_effect TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step_lease TO nofx_system;
+GRANT SELECT ON TABLE nofx.step_lease TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.tenant TO nofx_system;
+GRANT SELECT ON TABLE nofx.tenant TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.wait TO nofx_system;
+GRANT SELECT ON TABLE nofx.wait TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.worker TO nofx_system;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE nofx_owner IN SCHEMA nofx GRANT SELECT,INSERT,DELETE,UPDATE ON TABLES  TO nofx_system;
