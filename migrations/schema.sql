@@ -28,13 +28,44 @@ CREATE TYPE nofx.claimed AS (
 
 ALTER TYPE nofx.claimed OWNER TO nofx_owner;
 
+CREATE TYPE nofx.new_event AS (
+	run_id uuid,
+	seq bigint,
+	step_id uuid,
+	type text,
+	event text,
+	from_state text,
+	to_state text,
+	data jsonb,
+	reason text,
+	trace_id text,
+	fence bigint,
+	cause text
+);
+
+ALTER TYPE nofx.new_event OWNER TO nofx_owner;
+
+CREATE TYPE nofx.taken AS (
+	step_id uuid,
+	fence bigint,
+	seq bigint,
+	job_id bigint,
+	begun boolean,
+	trace_id text,
+	span_id text
+);
+
+ALTER TYPE nofx.taken OWNER TO nofx_owner;
+
 CREATE TYPE nofx.finished AS (
 	ord integer,
 	answer text,
 	ended text,
 	seconds double precision,
 	enqueue boolean,
-	taken uuid
+	taken uuid,
+	events nofx.new_event[],
+	claims nofx.taken[]
 );
 
 ALTER TYPE nofx.finished OWNER TO nofx_owner;
@@ -73,34 +104,25 @@ CREATE TYPE nofx.locked_step AS (
 
 ALTER TYPE nofx.locked_step OWNER TO nofx_owner;
 
-CREATE TYPE nofx.taken AS (
-	step_id uuid,
-	fence bigint,
-	seq bigint,
-	job_id bigint,
-	begun boolean,
-	trace_id text,
-	span_id text
+CREATE TYPE nofx.step_counts AS (
+	pending integer,
+	ready integer,
+	running integer,
+	retrying integer,
+	waiting integer,
+	failed integer
 );
 
-ALTER TYPE nofx.taken OWNER TO nofx_owner;
+ALTER TYPE nofx.step_counts OWNER TO nofx_owner;
 
-CREATE TYPE nofx.told AS (
-	run_id uuid,
-	seq bigint,
-	step_id uuid,
-	type text,
-	event text,
-	from_state text,
-	to_state text,
-	data jsonb,
-	reason text,
-	trace_id text,
-	fence bigint,
-	cause text
+CREATE TYPE nofx.successor AS (
+	id uuid,
+	queue text,
+	attempt integer,
+	fence bigint
 );
 
-ALTER TYPE nofx.told OWNER TO nofx_owner;
+ALTER TYPE nofx.successor OWNER TO nofx_owner;
 
 CREATE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
     LANGUAGE plpgsql
@@ -154,11 +176,36 @@ CREATE FUNCTION nofx.cause() RETURNS text
 
 ALTER FUNCTION nofx.cause() OWNER TO nofx_system;
 
+CREATE TABLE nofx.transition (
+    machine text NOT NULL,
+    from_state text NOT NULL,
+    event text NOT NULL,
+    to_state text NOT NULL,
+    needs_lease boolean DEFAULT false NOT NULL,
+    needs_reason boolean DEFAULT false NOT NULL,
+    batched boolean DEFAULT false NOT NULL,
+    final boolean NOT NULL
+);
+
+ALTER TABLE nofx.transition OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.check_change(p_machine text, p_id uuid, p_from text, p_to text, p_event text, p_reason text, p_version bigint, p_next bigint, p_batched boolean) RETURNS nofx.transition
+    LANGUAGE plpgsql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.check_change(p_machine text, p_id uuid, p_from text, p_to text, p_event text, p_reason text, p_version bigint, p_next bigint, p_batched boolean) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     AS …;
 
 ALTER FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -205,6 +252,18 @@ CREATE FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit
     AS …;
 
 ALTER FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.count_changes(p nofx.new_event[]) RETURNS nofx.step_counts
+    LANGUAGE plpgsql IMMUTABLE
+    AS …;
+
+ALTER FUNCTION nofx.count_changes(p nofx.new_event[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) RETURNS nofx.successor[]
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.count_ready() RETURNS integer
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -288,22 +347,17 @@ CREATE FUNCTION nofx.due_waits(p_limit integer) RETURNS TABLE(tenant_id uuid, ru
 
 ALTER FUNCTION nofx.due_waits(p_limit integer) OWNER TO nofx_system;
 
-CREATE TABLE nofx.transition (
-    machine text NOT NULL,
-    from_state text NOT NULL,
-    event text NOT NULL,
-    to_state text NOT NULL,
-    needs_lease boolean DEFAULT false NOT NULL,
-    needs_reason boolean DEFAULT false NOT NULL
-);
-
-ALTER TABLE nofx.transition OWNER TO nofx_owner;
-
 CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
     LANGUAGE plpgsql STABLE
     AS …;
 
 ALTER FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.end_job(p_job bigint) RETURNS void
     LANGUAGE plpgsql
@@ -380,176 +434,15 @@ ALTER FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) OWNER TO nofx_system;
 CREATE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) RETURNS TABLE(ord integer, answer text, run_state text, run_seconds double precision, enqueue boolean, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
-    AS $_$
-DECLARE
-    v_tenant uuid := tenant();
-    v_done nofx.finished[] := '{}';
-    v_told nofx.told[] := '{}';
-    v_taken nofx.taken[] := '{}';
-    v_runs uuid[] := '{}';
-    v_item jsonb;
-    v_run uuid;
-    v_step uuid;
-    v_fence bigint;
-    v_cause text;
-    f nofx.finished;
-    x record;
-    s record;
-    n record;
-    c jsonb;
-    v_seq bigint;
-    v_head uuid;
-    v_attempt int;
-    v_next_fence bigint;
-    v_pending int; -- what its finish changes of the run's counters
-    v_ready int;
-    v_running int;
-    v_busy int;
-    v_over boolean; -- the run has succeeded
-    v_paused text[] := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.resumed_at IS NULL);
-BEGIN
-    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
-        v_runs := v_runs || (p->k->>'run_id')::uuid;
-    END LOOP;
-    PERFORM lock_runs(v_tenant, v_runs);
-    -- The keys of signals as well, in an order that does not depend on that of the steps.
-    IF p @? '$[*].wait.key' THEN
-        FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
-            PERFORM lock_signal(v_tenant, x.key);
-        END LOOP;
-    END IF;
-    -- Several leases at once, so in the order in which a heartbeat takes them.
-    IF jsonb_array_length(p) > 1 THEN
-        FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) ORDER BY 1 LOOP
-            PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;
-        END LOOP;
-    END IF;
-    FOR i IN 0 .. jsonb_array_length(p) - 1 LOOP
-        v_item := p->i;
-        v_run := v_runs[i + 1];
-        v_step := (v_item->>'step_id')::uuid;
-        v_fence := (v_item->>'fence')::bigint;
-        v_cause := v_item->>'traceparent';
-        f := ROW(i, 'ok', NULL, NULL, false, NULL);
-        IF NOT is_held(v_tenant, v_run, v_step, v_fence) THEN
-            PERFORM lock_step(v_step); -- if it is there at all
-            f.answer := CASE WHEN has_lapsed(v_tenant, v_step, v_fence) THEN 'lapsed' WHEN EXISTS (
-                SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = v_step
-                AND a.fence = v_fence AND a.outcome = v_item->>'outcome') THEN 'stale' ELSE 'fenced' END;
-            v_done := v_done || f;
-            CONTINUE;
-        END IF;
-        IF v_item->>'outcome' <> 'succeed' OR v_item ?| ARRAY['artifacts', 'wait', 'gate'] THEN
-            -- It looks at other steps of its run, so what was put off for them is written first.
-            IF v_told <> '{}' THEN
-                PERFORM tell(v_tenant, v_told);
-                v_told := '{}';
-            END IF;
-            IF v_taken <> '{}' THEN
-                PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
-                v_taken := '{}';
-            END IF;
-            PERFORM set_config('nofx.traceparent', v_cause, true);
-            f := finish_step(v_tenant, v_item);
-            f.ord := i;
-            v_done := v_done || f;
-            CONTINUE;
-        END IF;
-
-        -- It succeeded, and that is all. What follows is nearly every finish.
-        SELECT q.state, q.event_seq, q.trace_id, q.ready_steps + q.running_steps + q.retrying_steps AS busy, q.pending_steps + q.waiting_steps + q.failed_steps AS others
-        INTO s FROM run q WHERE q.tenant_id = v_tenant AND q.id = v_run;
-        v_seq := s.event_seq;
-        v_head := NULL;
-        FOR k IN 0 .. coalesce(jsonb_array_length(v_item->'checkpoints'), 0) - 1 LOOP
-            c := v_item->'checkpoints'->k;
-            v_seq := v_seq + 1;
-            v_told := v_told || ROW(v_run, v_seq, v_step, 'checkpoint.created', NULL, NULL, NULL,
-                store_checkpoint(v_tenant, v_run, v_step, v_fence, v_seq, c), NULL, s.trace_id, v_fence, v_cause)::nofx.told;
-            IF c->>'kind' = 'post' THEN
-                v_head := (c->>'id')::uuid;
-            END IF;
-        END LOOP;
-        PERFORM set_config('nofx.telling', 'on', true);
-        UPDATE step y SET event = 'succeed', version = y.version + 1, reason = v_item->>'reason', outputs = coalesce(v_item->'outputs', y.outputs),
-            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = v_tenant AND y.id = v_step
-        RETURNING y.attempt INTO v_attempt;
-        v_seq := v_seq + 1;
-        v_told := v_told || ROW(v_run, v_seq, v_step, 'step.succeeded', 'succeed', 'running', 'succeeded',
-            jsonb_build_object('attempt', v_attempt), v_item->>'reason', s.trace_id, v_fence, v_cause)::nofx.told;
-        UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (v_item->>'exit_code')::int, usage = coalesce(v_item->'usage', '{}')
-        WHERE a.tenant_id = v_tenant AND a.step_id = v_step AND a.fence = v_fence;
-        DELETE FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = v_step;
-
-        -- Its successors: the first that it readies on the worker's queue goes on.
-        v_pending := 0;
-        v_ready := 0;
-        v_running := -1;
-        FOR n IN SELECT y.* FROM step_dep d,
-            LATERAL (SELECT z.id, z.idx, z.queue, z.deps_left, z.state, z.attempt, z.fence FROM step z WHERE z.tenant_id = v_tenant AND z.id = d.step_id OFFSET 0) AS y
-            WHERE d.tenant_id = v_tenant AND d.needs = v_step ORDER BY y.idx LOOP
-            IF n.state <> 'pending' OR n.deps_left > 1 THEN
-                UPDATE step y SET deps_left = y.deps_left - 1 WHERE y.tenant_id = v_tenant AND y.id = n.id;
-                CONTINUE;
-            END IF;
-            v_pending := v_pending - 1;
-            v_seq := v_seq + 1;
-            v_told := v_told || ROW(v_run, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
-                NULL, s.trace_id, nullif(n.fence, 0), v_cause)::nofx.told;
-            IF f.taken IS NULL AND n.queue = v_item->'chain'->>'queue' AND s.state = 'running' AND n.queue <> ALL (v_paused) THEN
-                UPDATE step y SET deps_left = 0, event = 'claim', version = y.version + 2, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id
-                RETURNING y.fence, y.attempt INTO v_next_fence, v_attempt;
-                v_seq := v_seq + 1;
-                v_told := v_told || ROW(v_run, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
-                    jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_next_fence, v_cause)::nofx.told;
-                v_taken := v_taken || ROW(n.id, v_next_fence, v_seq, (v_item->'chain'->>'job_id')::bigint, true, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
-                f.taken := n.id;
-                v_running := v_running + 1;
-            ELSE
-                UPDATE step y SET deps_left = 0, event = 'deps_met', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id;
-                f.enqueue := true;
-                v_ready := v_ready + 1;
-            END IF;
-        END LOOP;
-        v_busy := s.busy + v_ready + v_running;
-        v_over := v_busy + s.others + v_pending = 0;
-        IF v_over THEN
-            PERFORM FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = v_run AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx;
-            v_over := NOT FOUND;
-        END IF;
-        IF v_over THEN
-            v_seq := v_seq + 1;
-            v_told := v_told || ROW(v_run, v_seq, NULL, 'run.succeeded', 'succeed', s.state, 'succeeded', '{}', NULL, s.trace_id, NULL, v_cause)::nofx.told;
-            UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq,
-                head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), running_steps = y.running_steps + v_running
-            WHERE y.tenant_id = v_tenant AND y.id = v_run
-            RETURNING y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds;
-        ELSE
-            UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + v_pending,
-                ready_steps = y.ready_steps + v_ready, running_steps = y.running_steps + v_running
-            WHERE y.tenant_id = v_tenant AND y.id = v_run;
-        END IF;
-        PERFORM set_config('nofx.telling', '', true);
-        IF NOT v_over AND v_busy = 0 THEN
-            PERFORM set_config('nofx.traceparent', v_cause, true);
-            PERFORM settle_run(v_tenant, v_run, false);
-            SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
-            FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run AND y.finished_at IS NOT NULL;
-        END IF;
-        v_done := v_done || f;
-    END LOOP;
-
-    IF v_told <> '{}' THEN
-        PERFORM tell(v_tenant, v_told);
-    END IF;
-    IF v_taken <> '{}' THEN
-        PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
-    END IF;
-    RETURN QUERY SELECT d.ord, d.answer, d.ended, d.seconds, d.enqueue, CASE WHEN d.taken IS NOT NULL THEN claimed_step(v_tenant, d.taken) END FROM unnest(v_done) AS d;
-END
-$_$;
+    AS …;
 
 ALTER FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused text[]) RETURNS nofx.finished
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused text[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
@@ -646,6 +539,32 @@ CREATE FUNCTION nofx.leave_worker(p_id text) RETURNS void
 
 ALTER FUNCTION nofx.leave_worker(p_id text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+DECLARE
+    v_runs uuid[] := '{}';
+    x record;
+BEGIN
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_runs := v_runs || (p->k->>'run_id')::uuid;
+    END LOOP;
+    PERFORM lock_runs(p_tenant, v_runs);
+    IF p @? '$[*].wait.key' THEN
+        FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
+            PERFORM lock_signal(p_tenant, x.key);
+        END LOOP;
+    END IF;
+    IF jsonb_array_length(p) > 1 THEN -- as a heartbeat takes them
+        FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) ORDER BY 1 LOOP
+            PERFORM FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = x.step_id FOR UPDATE;
+        END LOOP;
+    END IF;
+END
+$_$;
+
+ALTER FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -737,6 +656,12 @@ CREATE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
 
 ALTER FUNCTION nofx.paused_queues(p_tenant uuid) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) RETURNS nofx.new_event
+    LANGUAGE sql STABLE
+    RETURN ROW(p_run, p_seq, p_step, p_type, NULL::text, NULL::text, NULL::text, p_data, NULL::text, p_trace, p_fence, p_cause)::nofx.new_event;
+
+ALTER FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) RETURNS TABLE(tenant_id uuid, tenant text, name text, secret_sha256 bytea, role text, scopes text[], expires_at timestamp with time zone, expired boolean, revoked boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -776,11 +701,11 @@ CREATE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
 
 ALTER FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) RETURNS uuid[]
+CREATE FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) RETURNS boolean
     LANGUAGE plpgsql
     AS …;
 
-ALTER FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) OWNER TO nofx_system;
+ALTER FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.record_checkpoints(p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -808,6 +733,12 @@ CREATE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text
     AS …;
 
 ALTER FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) RETURNS text
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -882,12 +813,11 @@ CREATE FUNCTION nofx.run_counts() RETURNS TABLE(state text, n bigint)
 
 ALTER FUNCTION nofx.run_counts() OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.run_created() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'nofx', 'pg_temp'
-    AS …;
+CREATE FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_from text, p_to text, p_reason text, p_class text, p_trace text, p_cause text) RETURNS nofx.new_event
+    LANGUAGE sql STABLE
+    RETURN ROW(p_run, p_seq, NULL::uuid, ('run.'::text || p_to), p_event, p_from, p_to, jsonb_strip_nulls(jsonb_build_object('failure_class', p_class)), p_reason, p_trace, NULL::bigint, p_cause)::nofx.new_event;
 
-ALTER FUNCTION nofx.run_created() OWNER TO nofx_system;
+ALTER FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_from text, p_to text, p_reason text, p_class text, p_trace text, p_cause text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.run_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -932,6 +862,12 @@ CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RET
     AS …;
 
 ALTER FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text DEFAULT NULL::text, p_wait_ms bigint DEFAULT NULL::bigint, p_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS nofx.new_event
+    LANGUAGE sql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text, p_wait_ms bigint, p_at timestamp with time zone) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.step_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1006,12 +942,6 @@ CREATE FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) RETURNS
 
 ALTER FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) RETURNS void
-    LANGUAGE plpgsql
-    AS …;
-
-ALTER FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) OWNER TO nofx_system;
-
 CREATE FUNCTION nofx.tenant() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (NULLIF(current_setting('nofx.tenant_id'::text, true), ''::text))::uuid;
@@ -1074,11 +1004,17 @@ CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE(id text, pid integ
 
 ALTER FUNCTION nofx.workers(p_forget interval) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.write_event(p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text, p_reason text, p_trace character, p_fence bigint, p_data jsonb) RETURNS void
+CREATE FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) RETURNS void
     LANGUAGE plpgsql
     AS …;
 
-ALTER FUNCTION nofx.write_event(p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text, p_reason text, p_trace character, p_fence bigint, p_data jsonb) OWNER TO nofx_system;
+ALTER FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) RETURNS bigint
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) OWNER TO nofx_system;
 
 CREATE TABLE nofx.api_key (
     tenant_id uuid NOT NULL,
@@ -1480,6 +1416,7 @@ CREATE TABLE nofx.step (
     state text DEFAULT 'pending'::text NOT NULL,
     event text,
     version bigint DEFAULT 1 NOT NULL,
+    seq bigint DEFAULT 0 NOT NULL,
     fence bigint DEFAULT 0 NOT NULL,
     attempt integer DEFAULT 0 NOT NULL,
     max_attempts integer NOT NULL,
@@ -1497,7 +1434,6 @@ CREATE TABLE nofx.step (
     failing_since timestamp with time zone,
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
-    failed_seq bigint,
     failure_class text,
     reason text,
     outputs jsonb,
@@ -1780,8 +1716,6 @@ CREATE INDEX step_waiting ON nofx.step USING btree (wait_until) WHERE (wait_unti
 
 CREATE TRIGGER gate_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.gate FOR EACH ROW EXECUTE FUNCTION nofx.gate_guard();
 
-CREATE TRIGGER run_created AFTER INSERT ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.run_created();
-
 CREATE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
 
 CREATE TRIGGER run_search AFTER INSERT ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.search_run();
@@ -2016,7 +1950,14 @@ GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.transition TO nofx_system;
+GRANT SELECT ON TABLE nofx.transition TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.check_change(p_machine text, p_id uuid, p_from text, p_to text, p_event text, p_reason text, p_version bigint, p_next bigint, p_batched boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) FROM PUBLIC;
 
@@ -2035,6 +1976,10 @@ GRANT ALL ON FUNCTION nofx.condemn_object(p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.count_changes(p nofx.new_event[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.count_ready() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
@@ -2063,10 +2008,9 @@ GRANT ALL ON FUNCTION nofx.due_runs(p_limit integer) TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.due_waits(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.due_waits(p_limit integer) TO nofx_app;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.transition TO nofx_system;
-GRANT SELECT ON TABLE nofx.transition TO nofx_app;
-
 REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.end_job(p_job bigint) FROM PUBLIC;
 
@@ -2098,6 +2042,8 @@ REVOKE ALL ON FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) TO nofx_app;
@@ -2135,6 +2081,8 @@ REVOKE ALL ON FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner t
 REVOKE ALL ON FUNCTION nofx.leave_worker(p_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.leave_worker(p_id text) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) TO nofx_app;
 
@@ -2166,6 +2114,8 @@ GRANT ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.paused_queues(p_tenant uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) TO nofx_app;
 
@@ -2180,7 +2130,7 @@ REVOKE ALL ON FUNCTION nofx.queue_pauses() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.record_checkpoints(p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_checkpoints(p jsonb) TO nofx_app;
@@ -2192,6 +2142,8 @@ REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n in
 GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) TO nofx_app;
@@ -2222,8 +2174,7 @@ REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, 
 REVOKE ALL ON FUNCTION nofx.run_counts() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_app;
 
-REVOKE ALL ON FUNCTION nofx.run_created() FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.run_created() TO nofx_owner;
+REVOKE ALL ON FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_from text, p_to text, p_reason text, p_class text, p_trace text, p_cause text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.run_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_guard() TO nofx_owner;
@@ -2238,6 +2189,8 @@ REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) 
 GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text, p_wait_ms bigint, p_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.step_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.step_guard() TO nofx_owner;
@@ -2265,8 +2218,6 @@ GRANT ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval,
 
 REVOKE ALL ON FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION nofx.tenant() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.tenant() TO nofx_app;
 GRANT ALL ON FUNCTION nofx.tenant() TO nofx_system;
@@ -2289,7 +2240,9 @@ REVOKE ALL ON FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason t
 REVOKE ALL ON FUNCTION nofx.workers(p_forget interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.workers(p_forget interval) TO nofx_app;
 
-REVOKE ALL ON FUNCTION nofx.write_event(p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text, p_reason text, p_trace character, p_fence bigint, p_data jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) FROM PUBLIC;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.api_key TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.api_key TO nofx_app;

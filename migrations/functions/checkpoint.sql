@@ -34,7 +34,7 @@ AS $$
 DECLARE
     v_tenant uuid := tenant();
     v_runs uuid[] := '{}';
-    v_told nofx.told[] := '{}';
+    v_events nofx.new_event[] := '{}';
     v_item jsonb;
     v_run uuid;
     v_step uuid;
@@ -57,10 +57,10 @@ BEGIN
             PERFORM hold_step(v_step, v_fence); -- which says what is wrong
         END IF;
         UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = v_run RETURNING y.event_seq, y.trace_id INTO r;
-        v_told := v_told || ROW(v_run, r.event_seq, v_step, 'checkpoint.created', NULL, NULL, NULL,
-            store_checkpoint(v_tenant, v_run, v_step, v_fence, r.event_seq, v_item->'checkpoint'), NULL, r.trace_id, v_fence, v_item->>'traceparent')::nofx.told;
+        v_events := v_events || plain_event(v_run, r.event_seq, v_step, 'checkpoint.created', v_fence,
+            store_checkpoint(v_tenant, v_run, v_step, v_fence, r.event_seq, v_item->'checkpoint'), r.trace_id, v_item->>'traceparent');
     END LOOP;
-    PERFORM tell(v_tenant, v_told);
+    PERFORM write_events(v_tenant, v_events);
 END
 $$;
 

@@ -135,7 +135,7 @@ DECLARE
     v_suspect boolean := false;
     v_paused text[] := paused_queues(v_tenant);
     v_taken nofx.taken[] := '{}';
-    v_told nofx.told[] := '{}';
+    v_events nofx.new_event[] := '{}';
     s record;
     r record;
     c record;
@@ -148,7 +148,6 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM lock_runs(v_tenant, v_runs);
-    PERFORM set_config('nofx.telling', 'on', true);
     FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
         v_item := p->k;
         v_step := (v_item->>'step_id')::uuid;
@@ -173,7 +172,7 @@ BEGIN
         END IF;
         v_seq := r.event_seq + 1;
         IF r.state = 'queued' THEN
-            v_told := v_told || ROW(s.run_id, v_seq, NULL, 'run.running', 'start', 'queued', 'running', '{}', r.reason, r.trace_id, NULL, v_item->>'traceparent')::nofx.told;
+            v_events := v_events || run_event(s.run_id, v_seq, 'start', 'queued', 'running', r.reason, NULL, r.trace_id, v_item->>'traceparent');
             v_seq := v_seq + 1;
             UPDATE run q SET event = 'start', version = q.version + 1, event_seq = v_seq, ready_steps = q.ready_steps - 1, running_steps = q.running_steps + 1
             WHERE q.tenant_id = v_tenant AND q.id = s.run_id;
@@ -181,19 +180,17 @@ BEGIN
             UPDATE run q SET event_seq = v_seq, ready_steps = q.ready_steps - 1, running_steps = q.running_steps + 1
             WHERE q.tenant_id = v_tenant AND q.id = s.run_id;
         END IF;
-        UPDATE step y SET event = 'claim', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = v_step
+        UPDATE step y SET event = 'claim', version = y.version + 1, seq = v_seq, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = v_step
         RETURNING y.fence, y.attempt INTO c;
-        v_told := v_told || ROW(s.run_id, v_seq, v_step, 'step.running', 'claim', 'ready', 'running',
-            jsonb_build_object('attempt', c.attempt, 'wait_ms', (extract(epoch FROM clock_timestamp() - s.ready_at) * 1000)::bigint),
-            NULL, r.trace_id, c.fence, v_item->>'traceparent')::nofx.told;
+        v_events := v_events || step_event(s.run_id, v_seq, v_step, 'claim', 'ready', 'running', c.fence, c.attempt, NULL, r.trace_id, v_item->>'traceparent',
+            p_wait_ms => (extract(epoch FROM clock_timestamp() - s.ready_at) * 1000)::bigint);
         v_taken := v_taken || ROW(v_step, c.fence, v_seq, (v_item->>'job_id')::bigint, s.lost_leases = 0, v_item->>'trace_id', v_item->>'span_id')::nofx.taken;
         v_ords := v_ords || k;
     END LOOP;
-    PERFORM set_config('nofx.telling', '', true);
     IF v_ords = '{}' THEN
         RETURN;
     END IF;
-    PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl), tell(v_tenant, v_told);
+    PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl), write_events(v_tenant, v_events);
     FOR k IN 1 .. cardinality(v_ords) LOOP
         ord := v_ords[k];
         claim := claimed_step(v_tenant, v_taken[k].step_id);

@@ -20,7 +20,6 @@ BEGIN
         RAISE EXCEPTION 'no project %', p_run->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';
     END IF;
     v_ready := ARRAY(SELECT (s->>'id')::uuid FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord) WHERE jsonb_array_length(s->'needs') = 0 ORDER BY ord);
-    PERFORM set_config('nofx.telling', 'on', true);
     INSERT INTO run (tenant_id, id, project_id, goal, labels, event_seq, pending_steps, ready_steps, plan, plan_digest, root_run_id,
         trace_id, traceparent, correlation_id, created_by, deadline)
     VALUES (v_tenant, v_run, v_project, p_run->>'goal', p_run->'labels', 1 + cardinality(v_ready),
@@ -30,10 +29,10 @@ BEGIN
     RETURNING run.created_at, run.deadline INTO created_at, deadline;
 
     WITH made AS (
-        INSERT INTO step (tenant_id, id, run_id, idx, name, tool, queue, spec, max_attempts, deps_left, event)
-        SELECT v_tenant, (s->>'id')::uuid, v_run, (ord - 1)::int, s->>'name', s->>'tool', s->>'queue', s->'spec',
-               (s->>'max_attempts')::int, jsonb_array_length(s->'needs'), CASE jsonb_array_length(s->'needs') WHEN 0 THEN 'deps_met' END
-        FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord)
+        INSERT INTO step (tenant_id, id, run_id, idx, name, tool, queue, spec, max_attempts, deps_left, event, seq)
+        SELECT v_tenant, (s->>'id')::uuid, v_run, (ord - 1)::int, s->>'name', s->>'tool', s->>'queue', s->'spec', (s->>'max_attempts')::int,
+            jsonb_array_length(s->'needs'), CASE WHEN n > 0 THEN 'deps_met' END, coalesce(n + 1, 0)
+        FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord) LEFT JOIN unnest(v_ready) WITH ORDINALITY AS x (id, n) ON x.id = (s->>'id')::uuid
         RETURNING step.idx, step.ready_at
     ) SELECT array_agg(m.ready_at ORDER BY m.idx) FILTER (WHERE m.ready_at IS NOT NULL) INTO ready_at FROM made m;
 
@@ -41,11 +40,9 @@ BEGIN
     INSERT INTO step_dep (tenant_id, run_id, needs, step_id)
     SELECT v_tenant, v_run, v_ids[n.i::int + 1], v_ids[e.ord]
     FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord), jsonb_array_elements_text(e.s->'needs') AS n (i);
-    PERFORM set_config('nofx.telling', '', true);
-    PERFORM tell(v_tenant, ARRAY[ROW(v_run, 1, NULL, 'run.created', NULL, NULL, NULL,
-            jsonb_build_object('goal', left(p_run->>'goal', 500), 'plan_digest', p_run->>'plan_digest', 'steps', jsonb_array_length(p_steps)),
-            NULL, p_run->>'trace_id', NULL, nofx.cause())::nofx.told]
-        || ARRAY(SELECT ROW(v_run, 1 + x.n, x.id, 'step.ready', 'deps_met', 'pending', 'ready', '{"attempt": 0}', NULL, p_run->>'trace_id', NULL, nofx.cause())::nofx.told
+    PERFORM write_events(v_tenant, plain_event(v_run, 1, NULL, 'run.created', NULL,
+            jsonb_build_object('goal', left(p_run->>'goal', 500), 'plan_digest', p_run->>'plan_digest', 'steps', jsonb_array_length(p_steps)), p_run->>'trace_id', nofx.cause())
+        || ARRAY(SELECT step_event(v_run, 1 + x.n, x.id, 'deps_met', 'pending', 'ready', 0, 0, NULL, p_run->>'trace_id', nofx.cause())
             FROM unnest(v_ready) WITH ORDINALITY AS x (id, n)));
     ready_steps := count_ready();
 END

@@ -33,7 +33,7 @@ $$;
 
 -- Writes events. A row carries its run's trace; a cause of another trace is named
 -- in data.
-CREATE OR REPLACE FUNCTION nofx.tell(p_tenant uuid, p nofx.told[]) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) RETURNS void
     LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -54,18 +54,29 @@ CREATE OR REPLACE FUNCTION nofx.cause() RETURNS text
     LANGUAGE sql STABLE
     RETURN CASE WHEN length(current_setting('nofx.traceparent', true)) = 55 THEN current_setting('nofx.traceparent', true) END;
 
--- Writes one event, which this transaction caused.
-CREATE OR REPLACE FUNCTION nofx.write_event(
-    p_tenant uuid, p_run uuid, p_seq bigint, p_step uuid, p_type text, p_event text, p_from text, p_to text,
-    p_reason text, p_trace char(32), p_fence bigint, p_data jsonb) RETURNS void
-    LANGUAGE plpgsql
-AS $$
-BEGIN
-    PERFORM tell(p_tenant, ARRAY[ROW(p_run, p_seq, p_step, p_type, p_event, p_from, p_to, p_data, p_reason, p_trace, p_fence, nofx.cause())::nofx.told]);
-END
+-- The event of a change of a run's state.
+CREATE OR REPLACE FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_from text, p_to text, p_reason text, p_class text, p_trace text, p_cause text) RETURNS nofx.new_event
+    LANGUAGE sql STABLE
+    RETURN ROW(p_run, p_seq, NULL, 'run.' || p_to, p_event, p_from, p_to,
+        jsonb_strip_nulls(jsonb_build_object('failure_class', p_class)), p_reason, p_trace, NULL, p_cause)::nofx.new_event;
+
+-- The event of a change of a step's state. p_wait_ms is how long a claimed step was
+-- ready, p_at until when one waits or is put off.
+CREATE OR REPLACE FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt int, p_reason text, p_trace text, p_cause text,
+    p_class text DEFAULT NULL, p_wait_ms bigint DEFAULT NULL, p_at timestamptz DEFAULT NULL) RETURNS nofx.new_event
+    LANGUAGE sql STABLE
+AS $$ -- as a text, since public_time comes later
+    SELECT ROW(p_run, p_seq, p_step, 'step.' || p_to, p_event, p_from, p_to,
+        jsonb_strip_nulls(jsonb_build_object('attempt', p_attempt, 'wait_ms', p_wait_ms, 'at', public_time(p_at), 'failure_class', p_class)),
+        p_reason, p_trace, nullif(p_fence, 0), p_cause)::nofx.new_event
 $$;
 
--- Appends an event that is no change of state, such as checkpoint.created.
+-- An event that is no change of state, such as checkpoint.created.
+CREATE OR REPLACE FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) RETURNS nofx.new_event
+    LANGUAGE sql STABLE
+    RETURN ROW(p_run, p_seq, p_step, p_type, NULL, NULL, NULL, p_data, NULL, p_trace, p_fence, p_cause)::nofx.new_event;
+
+-- Appends an event that is no change of state.
 CREATE OR REPLACE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
     LANGUAGE plpgsql
 AS $$
@@ -78,7 +89,7 @@ BEGIN
     END IF;
     UPDATE run SET event_seq = event_seq + 1 WHERE tenant_id = p_tenant AND id = p_run
     RETURNING event_seq, trace_id INTO v_seq, v_trace;
-    PERFORM write_event(p_tenant, p_run, v_seq, p_step, p_type, NULL, NULL, NULL, NULL, v_trace, p_fence, p_data);
+    PERFORM write_events(p_tenant, ARRAY[plain_event(p_run, v_seq, p_step, p_type, p_fence, p_data, v_trace, cause())]);
     RETURN v_seq;
 END
 $$;

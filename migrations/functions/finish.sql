@@ -1,7 +1,7 @@
 -- Finish: records the results of attempts, in one transaction for many.
 
 -- Records what an attempt came to that did not simply succeed, or left more than
--- a checkpoint; see finish_steps, which has locked the key of a signal.
+-- a checkpoint; see finish_steps, which has taken the locks.
 CREATE OR REPLACE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
 AS $$
@@ -41,8 +41,8 @@ BEGIN
         END IF;
         UPDATE run r SET event_seq = r.event_seq + 1, head_checkpoint_id = coalesce(v_head, r.head_checkpoint_id) WHERE r.tenant_id = p_tenant AND r.id = s.run_id
         RETURNING r.event_seq, r.trace_id INTO v_seq, v_trace;
-        PERFORM write_event(p_tenant, s.run_id, v_seq, s.id, 'checkpoint.created', NULL, NULL, NULL, NULL, v_trace, s.fence,
-            store_checkpoint(p_tenant, s.run_id, s.id, s.fence, v_seq, c));
+        PERFORM write_events(p_tenant, ARRAY[plain_event(s.run_id, v_seq, s.id, 'checkpoint.created', s.fence,
+            store_checkpoint(p_tenant, s.run_id, s.id, s.fence, v_seq, c), v_trace, cause())]);
     END LOOP;
     IF p ? 'artifacts' THEN
         INSERT INTO artifact (tenant_id, id, run_id, step_id, fence, name, key, media_type, size_bytes, sha256)
@@ -75,12 +75,143 @@ BEGIN
     IF p->'wait' ? 'key' THEN
         f.enqueue := take_signal(p_tenant, s.id, p->'wait'->>'key');
     ELSIF v_outcome = 'succeed' THEN
-        f.enqueue := ready_successors(s.tenant_id, s.id) IS NOT NULL;
+        f.enqueue := ready_successors(s.tenant_id, s.run_id, s.id);
     END IF;
     PERFORM settle_run(s.tenant_id, s.run_id, v_outcome = 'fail');
     SELECT r.state, extract(epoch FROM r.finished_at - r.created_at) INTO f.ended, f.seconds
     FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.finished_at IS NOT NULL;
     RETURN f;
+END
+$$;
+
+-- Records that an attempt succeeded, with checkpoints and nothing else: nearly every
+-- finish. Its events, and the lease of the successor that it claims at once, are left
+-- to the caller, which has looked at the lease and writes those of several finishes
+-- together. From the queues in p_paused no successor is claimed.
+CREATE OR REPLACE FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused text[]) RETURNS nofx.finished
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_run uuid := (p->>'run_id')::uuid;
+    v_step uuid := (p->>'step_id')::uuid;
+    v_fence bigint := (p->>'fence')::bigint;
+    v_cause text := p->>'traceparent';
+    v_changes nofx.new_event[]; -- of steps
+    v_seq bigint;
+    v_head uuid;
+    v_busy int;
+    v_over boolean; -- the run has succeeded
+    f nofx.finished;
+    r record;
+    s record;
+    n nofx.successor;
+    d nofx.step_counts;
+    c jsonb;
+BEGIN
+    f.answer := 'ok';
+    f.enqueue := false;
+    SELECT q.state, q.event_seq, q.trace_id, q.ready_steps + q.running_steps + q.retrying_steps AS busy, q.pending_steps + q.waiting_steps + q.failed_steps AS others
+    INTO r FROM run q WHERE q.tenant_id = p_tenant AND q.id = v_run;
+    v_seq := r.event_seq;
+    FOR k IN 0 .. coalesce(jsonb_array_length(p->'checkpoints'), 0) - 1 LOOP
+        c := p->'checkpoints'->k;
+        v_seq := v_seq + 1;
+        f.events := f.events || plain_event(v_run, v_seq, v_step, 'checkpoint.created', v_fence, store_checkpoint(p_tenant, v_run, v_step, v_fence, v_seq, c), r.trace_id, v_cause);
+        IF c->>'kind' = 'post' THEN
+            v_head := (c->>'id')::uuid;
+        END IF;
+    END LOOP;
+    v_seq := v_seq + 1;
+    UPDATE step y SET event = 'succeed', version = y.version + 1, seq = v_seq, reason = p->>'reason', outputs = coalesce(p->'outputs', y.outputs),
+        head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = p_tenant AND y.id = v_step
+    RETURNING y.attempt, y.reason INTO s;
+    v_changes := ARRAY[step_event(v_run, v_seq, v_step, 'succeed', 'running', 'succeeded', v_fence, s.attempt, s.reason, r.trace_id, v_cause)];
+    UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (p->>'exit_code')::int, usage = coalesce(p->'usage', '{}')
+    WHERE a.tenant_id = p_tenant AND a.step_id = v_step AND a.fence = v_fence;
+    DELETE FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = v_step;
+
+    -- The first successor on the worker's queue is claimed at once.
+    FOREACH n IN ARRAY count_off(p_tenant, v_step) LOOP
+        v_seq := v_seq + 1;
+        v_changes := v_changes || step_event(v_run, v_seq, n.id, 'deps_met', 'pending', 'ready', n.fence, n.attempt, NULL, r.trace_id, v_cause);
+        IF f.taken IS NULL AND n.queue = p->'chain'->>'queue' AND r.state = 'running' AND n.queue <> ALL (p_paused) THEN
+            v_seq := v_seq + 1;
+            UPDATE step y SET event = 'claim', version = y.version + 2, seq = v_seq, reason = NULL WHERE y.tenant_id = p_tenant AND y.id = n.id
+            RETURNING y.fence, y.attempt INTO s;
+            v_changes := v_changes || step_event(v_run, v_seq, n.id, 'claim', 'ready', 'running', s.fence, s.attempt, NULL, r.trace_id, v_cause, p_wait_ms => 0);
+            f.claims := ARRAY[ROW(n.id, s.fence, v_seq, (p->'chain'->>'job_id')::bigint, true, p->'chain'->>'trace_id', p->'chain'->>'span_id')::nofx.taken];
+            f.taken := n.id;
+        ELSE
+            UPDATE step y SET event = 'deps_met', version = y.version + 1, seq = v_seq, reason = NULL WHERE y.tenant_id = p_tenant AND y.id = n.id;
+            f.enqueue := true;
+        END IF;
+    END LOOP;
+    f.events := f.events || v_changes;
+
+    d := count_changes(v_changes);
+    v_busy := r.busy + d.ready + d.running;
+    v_over := v_busy + r.others + d.pending = 0;
+    IF v_over THEN
+        PERFORM FROM step y WHERE y.tenant_id = p_tenant AND y.run_id = v_run AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx;
+        v_over := NOT FOUND;
+    END IF;
+    IF v_over THEN
+        v_seq := v_seq + 1;
+        f.events := f.events || run_event(v_run, v_seq, 'succeed', r.state, 'succeeded', NULL, NULL, r.trace_id, v_cause);
+        UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq,
+            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), running_steps = y.running_steps + d.running
+        WHERE y.tenant_id = p_tenant AND y.id = v_run;
+    ELSE
+        UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + d.pending,
+            ready_steps = y.ready_steps + d.ready, running_steps = y.running_steps + d.running
+        WHERE y.tenant_id = p_tenant AND y.id = v_run;
+        IF v_busy = 0 THEN
+            PERFORM set_config('nofx.traceparent', v_cause, true);
+            PERFORM settle_run(p_tenant, v_run, false);
+        END IF;
+    END IF;
+    IF v_busy = 0 THEN
+        SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
+        FROM run y WHERE y.tenant_id = p_tenant AND y.id = v_run AND y.finished_at IS NOT NULL;
+    END IF;
+    RETURN f;
+END
+$$;
+
+-- The answer to a finish whose attempt no longer holds its step.
+CREATE OR REPLACE FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) RETURNS text
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM lock_step(p_step); -- if it is there at all
+    RETURN CASE WHEN has_lapsed(p_tenant, p_step, p_fence) THEN 'lapsed' WHEN EXISTS (
+        SELECT FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence AND a.outcome = p_outcome) THEN 'stale' ELSE 'fenced' END;
+END
+$$;
+
+-- Takes all locks that a batch of finishes needs, in the order in which everybody
+-- does: runs, keys of signals, leases.
+CREATE OR REPLACE FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_runs uuid[] := '{}';
+    x record;
+BEGIN
+    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
+        v_runs := v_runs || (p->k->>'run_id')::uuid;
+    END LOOP;
+    PERFORM lock_runs(p_tenant, v_runs);
+    IF p @? '$[*].wait.key' THEN
+        FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
+            PERFORM lock_signal(p_tenant, x.key);
+        END LOOP;
+    END IF;
+    IF jsonb_array_length(p) > 1 THEN -- as a heartbeat takes them
+        FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) ORDER BY 1 LOOP
+            PERFORM FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = x.step_id FOR UPDATE;
+        END LOOP;
+    END IF;
 END
 $$;
 
@@ -96,168 +227,50 @@ CREATE OR REPLACE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid int, p
 AS $$
 DECLARE
     v_tenant uuid := tenant();
+    v_paused text[] := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.resumed_at IS NULL);
     v_done nofx.finished[] := '{}';
-    v_told nofx.told[] := '{}';
-    v_taken nofx.taken[] := '{}';
-    v_runs uuid[] := '{}';
+    v_events nofx.new_event[] := '{}'; -- not written yet
+    v_claims nofx.taken[] := '{}';
     v_item jsonb;
-    v_run uuid;
     v_step uuid;
     v_fence bigint;
-    v_cause text;
+    v_last int := jsonb_array_length(p) - 1;
+    v_simple boolean;
     f nofx.finished;
-    x record;
-    s record;
-    n record;
-    c jsonb;
-    v_seq bigint;
-    v_head uuid;
-    v_attempt int;
-    v_next_fence bigint;
-    v_pending int; -- what its finish changes of the run's counters
-    v_ready int;
-    v_running int;
-    v_busy int;
-    v_over boolean; -- the run has succeeded
-    v_paused text[] := ARRAY(SELECT q.queue FROM queue_pause q WHERE q.tenant_id = v_tenant AND q.resumed_at IS NULL);
 BEGIN
-    FOR k IN 0 .. jsonb_array_length(p) - 1 LOOP
-        v_runs := v_runs || (p->k->>'run_id')::uuid;
-    END LOOP;
-    PERFORM lock_runs(v_tenant, v_runs);
-    -- The keys of signals as well, in an order that does not depend on that of the steps.
-    IF p @? '$[*].wait.key' THEN
-        FOR x IN SELECT DISTINCT k #>> '{}' AS key FROM jsonb_path_query(p, '$[*].wait.key') AS k ORDER BY 1 LOOP
-            PERFORM lock_signal(v_tenant, x.key);
-        END LOOP;
-    END IF;
-    -- Several leases at once, so in the order in which a heartbeat takes them.
-    IF jsonb_array_length(p) > 1 THEN
-        FOR x IN SELECT (e.i->>'step_id')::uuid AS step_id FROM jsonb_array_elements(p) AS e (i) ORDER BY 1 LOOP
-            PERFORM FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = x.step_id FOR UPDATE;
-        END LOOP;
-    END IF;
-    FOR i IN 0 .. jsonb_array_length(p) - 1 LOOP
-        v_item := p->i;
-        v_run := v_runs[i + 1];
+    PERFORM lock_finishes(v_tenant, p);
+    FOR k IN 0 .. v_last LOOP
+        v_item := p->k;
         v_step := (v_item->>'step_id')::uuid;
         v_fence := (v_item->>'fence')::bigint;
-        v_cause := v_item->>'traceparent';
-        f := ROW(i, 'ok', NULL, NULL, false, NULL);
-        IF NOT is_held(v_tenant, v_run, v_step, v_fence) THEN
-            PERFORM lock_step(v_step); -- if it is there at all
-            f.answer := CASE WHEN has_lapsed(v_tenant, v_step, v_fence) THEN 'lapsed' WHEN EXISTS (
-                SELECT FROM attempt a WHERE a.tenant_id = v_tenant AND a.step_id = v_step
-                AND a.fence = v_fence AND a.outcome = v_item->>'outcome') THEN 'stale' ELSE 'fenced' END;
-            v_done := v_done || f;
-            CONTINUE;
+        v_simple := v_item->>'outcome' = 'succeed' AND NOT v_item ?| ARRAY['artifacts', 'wait', 'gate'];
+        f := NULL;
+        IF NOT is_held(v_tenant, (v_item->>'run_id')::uuid, v_step, v_fence) THEN
+            f.answer := refused_finish(v_tenant, v_step, v_fence, v_item->>'outcome');
+            f.enqueue := false;
+        ELSIF v_simple THEN
+            f := finish_succeeded(v_tenant, v_item, v_paused);
+            v_events := v_events || f.events;
+            v_claims := v_claims || f.claims;
+            f.events := NULL;
+            f.claims := NULL;
         END IF;
-        IF v_item->>'outcome' <> 'succeed' OR v_item ?| ARRAY['artifacts', 'wait', 'gate'] THEN
-            -- It looks at other steps of its run, so what was put off for them is written first.
-            IF v_told <> '{}' THEN
-                PERFORM tell(v_tenant, v_told);
-                v_told := '{}';
-            END IF;
-            IF v_taken <> '{}' THEN
-                PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
-                v_taken := '{}';
-            END IF;
-            PERFORM set_config('nofx.traceparent', v_cause, true);
+        -- Any other looks at the steps of its run, so what was put off is written first.
+        IF v_events <> '{}' AND (f.answer IS NULL OR k = v_last) THEN
+            PERFORM write_events(v_tenant, v_events);
+            v_events := '{}';
+        END IF;
+        IF v_claims <> '{}' AND (f.answer IS NULL OR k = v_last) THEN
+            PERFORM lease_steps(v_tenant, v_claims, p_owner, p_pid, p_ttl);
+            v_claims := '{}';
+        END IF;
+        IF f.answer IS NULL THEN
+            PERFORM set_config('nofx.traceparent', v_item->>'traceparent', true);
             f := finish_step(v_tenant, v_item);
-            f.ord := i;
-            v_done := v_done || f;
-            CONTINUE;
         END IF;
-
-        -- It succeeded, and that is all. What follows is nearly every finish.
-        SELECT q.state, q.event_seq, q.trace_id, q.ready_steps + q.running_steps + q.retrying_steps AS busy, q.pending_steps + q.waiting_steps + q.failed_steps AS others
-        INTO s FROM run q WHERE q.tenant_id = v_tenant AND q.id = v_run;
-        v_seq := s.event_seq;
-        v_head := NULL;
-        FOR k IN 0 .. coalesce(jsonb_array_length(v_item->'checkpoints'), 0) - 1 LOOP
-            c := v_item->'checkpoints'->k;
-            v_seq := v_seq + 1;
-            v_told := v_told || ROW(v_run, v_seq, v_step, 'checkpoint.created', NULL, NULL, NULL,
-                store_checkpoint(v_tenant, v_run, v_step, v_fence, v_seq, c), NULL, s.trace_id, v_fence, v_cause)::nofx.told;
-            IF c->>'kind' = 'post' THEN
-                v_head := (c->>'id')::uuid;
-            END IF;
-        END LOOP;
-        PERFORM set_config('nofx.telling', 'on', true);
-        UPDATE step y SET event = 'succeed', version = y.version + 1, reason = v_item->>'reason', outputs = coalesce(v_item->'outputs', y.outputs),
-            head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id) WHERE y.tenant_id = v_tenant AND y.id = v_step
-        RETURNING y.attempt INTO v_attempt;
-        v_seq := v_seq + 1;
-        v_told := v_told || ROW(v_run, v_seq, v_step, 'step.succeeded', 'succeed', 'running', 'succeeded',
-            jsonb_build_object('attempt', v_attempt), v_item->>'reason', s.trace_id, v_fence, v_cause)::nofx.told;
-        UPDATE attempt a SET outcome = 'succeed', accepted = true, ended_at = clock_timestamp(), exit_code = (v_item->>'exit_code')::int, usage = coalesce(v_item->'usage', '{}')
-        WHERE a.tenant_id = v_tenant AND a.step_id = v_step AND a.fence = v_fence;
-        DELETE FROM step_lease l WHERE l.tenant_id = v_tenant AND l.step_id = v_step;
-
-        -- Its successors: the first that it readies on the worker's queue goes on.
-        v_pending := 0;
-        v_ready := 0;
-        v_running := -1;
-        FOR n IN SELECT y.* FROM step_dep d,
-            LATERAL (SELECT z.id, z.idx, z.queue, z.deps_left, z.state, z.attempt, z.fence FROM step z WHERE z.tenant_id = v_tenant AND z.id = d.step_id OFFSET 0) AS y
-            WHERE d.tenant_id = v_tenant AND d.needs = v_step ORDER BY y.idx LOOP
-            IF n.state <> 'pending' OR n.deps_left > 1 THEN
-                UPDATE step y SET deps_left = y.deps_left - 1 WHERE y.tenant_id = v_tenant AND y.id = n.id;
-                CONTINUE;
-            END IF;
-            v_pending := v_pending - 1;
-            v_seq := v_seq + 1;
-            v_told := v_told || ROW(v_run, v_seq, n.id, 'step.ready', 'deps_met', 'pending', 'ready', jsonb_build_object('attempt', n.attempt),
-                NULL, s.trace_id, nullif(n.fence, 0), v_cause)::nofx.told;
-            IF f.taken IS NULL AND n.queue = v_item->'chain'->>'queue' AND s.state = 'running' AND n.queue <> ALL (v_paused) THEN
-                UPDATE step y SET deps_left = 0, event = 'claim', version = y.version + 2, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id
-                RETURNING y.fence, y.attempt INTO v_next_fence, v_attempt;
-                v_seq := v_seq + 1;
-                v_told := v_told || ROW(v_run, v_seq, n.id, 'step.running', 'claim', 'ready', 'running',
-                    jsonb_build_object('attempt', v_attempt, 'wait_ms', 0), NULL, s.trace_id, v_next_fence, v_cause)::nofx.told;
-                v_taken := v_taken || ROW(n.id, v_next_fence, v_seq, (v_item->'chain'->>'job_id')::bigint, true, v_item->'chain'->>'trace_id', v_item->'chain'->>'span_id')::nofx.taken;
-                f.taken := n.id;
-                v_running := v_running + 1;
-            ELSE
-                UPDATE step y SET deps_left = 0, event = 'deps_met', version = y.version + 1, reason = NULL WHERE y.tenant_id = v_tenant AND y.id = n.id;
-                f.enqueue := true;
-                v_ready := v_ready + 1;
-            END IF;
-        END LOOP;
-        v_busy := s.busy + v_ready + v_running;
-        v_over := v_busy + s.others + v_pending = 0;
-        IF v_over THEN
-            PERFORM FROM step y WHERE y.tenant_id = v_tenant AND y.run_id = v_run AND y.state IN ('skipped', 'cancelled') ORDER BY y.idx;
-            v_over := NOT FOUND;
-        END IF;
-        IF v_over THEN
-            v_seq := v_seq + 1;
-            v_told := v_told || ROW(v_run, v_seq, NULL, 'run.succeeded', 'succeed', s.state, 'succeeded', '{}', NULL, s.trace_id, NULL, v_cause)::nofx.told;
-            UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq,
-                head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), running_steps = y.running_steps + v_running
-            WHERE y.tenant_id = v_tenant AND y.id = v_run
-            RETURNING y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds;
-        ELSE
-            UPDATE run y SET event_seq = v_seq, head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), pending_steps = y.pending_steps + v_pending,
-                ready_steps = y.ready_steps + v_ready, running_steps = y.running_steps + v_running
-            WHERE y.tenant_id = v_tenant AND y.id = v_run;
-        END IF;
-        PERFORM set_config('nofx.telling', '', true);
-        IF NOT v_over AND v_busy = 0 THEN
-            PERFORM set_config('nofx.traceparent', v_cause, true);
-            PERFORM settle_run(v_tenant, v_run, false);
-            SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
-            FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run AND y.finished_at IS NOT NULL;
-        END IF;
+        f.ord := k;
         v_done := v_done || f;
     END LOOP;
-
-    IF v_told <> '{}' THEN
-        PERFORM tell(v_tenant, v_told);
-    END IF;
-    IF v_taken <> '{}' THEN
-        PERFORM lease_steps(v_tenant, v_taken, p_owner, p_pid, p_ttl);
-    END IF;
     RETURN QUERY SELECT d.ord, d.answer, d.ended, d.seconds, d.enqueue, CASE WHEN d.taken IS NOT NULL THEN claimed_step(v_tenant, d.taken) END FROM unnest(v_done) AS d;
 END
 $$;

@@ -16,13 +16,7 @@ BEGIN
             RAISE EXCEPTION 'a gate starts pending at version 1' USING ERRCODE = 'NX006';
         END IF;
     ELSE
-        IF NEW.version <> OLD.version + 1 THEN
-            RAISE EXCEPTION 'gate %: version % does not follow %', OLD.id, NEW.version, OLD.version USING ERRCODE = 'NX006';
-        END IF;
-        e := edge('gate', OLD.id, OLD.state, NEW.event, NEW.reason);
-        IF NEW.state NOT IN (OLD.state, e.to_state) THEN
-            RAISE EXCEPTION 'gate %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
-        END IF;
+        e := check_change('gate', OLD.id, OLD.state, nullif(NEW.state, OLD.state), NEW.event, NEW.reason, OLD.version, NEW.version, false);
         IF e.event IN ('approve', 'reject') AND NEW.kind <> 'manual' THEN
             RAISE EXCEPTION 'gate % is decided by no person: % is not possible', OLD.id, e.event USING
                 ERRCODE = 'NX001',
@@ -30,11 +24,8 @@ BEGIN
                     (SELECT jsonb_agg(t.event ORDER BY t.event) FROM transition t
                      WHERE t.machine = 'gate' AND t.from_state = OLD.state AND t.event NOT IN ('approve', 'reject')));
         END IF;
-        IF e.needs_lease AND NOT EXISTS (
-            SELECT FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.step_id
-                AND l.fence = v_fence AND l.lease_until > clock_timestamp()) THEN
-            RAISE EXCEPTION 'gate %: no live lease under fence %', OLD.id, v_fence USING
-                ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', v_fence, 'current', v_fence);
+        IF e.needs_lease THEN
+            PERFORM check_lease('gate', OLD.id, OLD.tenant_id, OLD.step_id, v_fence);
         END IF;
         NEW.state := e.to_state;
         NEW.decided_at := clock_timestamp();
@@ -43,10 +34,11 @@ BEGIN
     UPDATE run r SET event_seq = r.event_seq + 1 WHERE r.tenant_id = NEW.tenant_id AND r.id = NEW.run_id
     RETURNING r.event_seq, r.trace_id INTO v_seq, v_trace;
     NEW.trace_id := v_trace;
-    PERFORM write_event(NEW.tenant_id, NEW.run_id, v_seq, NEW.step_id, 'gate.' || NEW.state, e.event,
-        CASE WHEN TG_OP = 'UPDATE' THEN OLD.state END, e.to_state, NEW.reason, v_trace, nullif(v_fence, 0),
+    PERFORM write_events(NEW.tenant_id, ARRAY[ROW(NEW.run_id, v_seq, NEW.step_id, 'gate.' || NEW.state, e.event,
+        CASE WHEN TG_OP = 'UPDATE' THEN OLD.state END, e.to_state,
         jsonb_strip_nulls(jsonb_build_object('gate_id', public_id('gate', NEW.id), 'gate', NEW.name, 'kind', NEW.kind, 'round', NEW.round,
-            'message', CASE WHEN TG_OP = 'INSERT' THEN left(NEW.message, 500) END, 'expires_at', public_time(NEW.expires_at))));
+            'message', CASE WHEN TG_OP = 'INSERT' THEN left(NEW.message, 500) END, 'expires_at', public_time(NEW.expires_at))),
+        NEW.reason, v_trace, nullif(v_fence, 0), cause())::nofx.new_event]);
     RETURN NEW;
 END
 $$;
@@ -186,7 +178,7 @@ BEGIN
         WHERE tenant_id = g.tenant_id AND id = g.step_id;
         PERFORM step_transition(g.step_id, p_event, p_reason, NULL, CASE WHEN p_event = 'reject' THEN 'gate_rejected' END);
         IF p_event <> 'reject' THEN
-            PERFORM ready_successors(g.tenant_id, g.step_id);
+            PERFORM ready_successors(g.tenant_id, g.run_id, g.step_id);
         END IF;
         PERFORM settle_run(g.tenant_id, g.run_id, p_event = 'reject');
     ELSE

@@ -13,6 +13,20 @@ BEGIN
 END
 $$;
 
+-- Refuses with NX004 a change that needs the lease of a step, unless that holds under
+-- this fence.
+CREATE OR REPLACE FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM step_lease l WHERE l.tenant_id = p_tenant AND l.step_id = p_step AND l.fence = p_fence AND l.lease_until > clock_timestamp();
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '% %: no live lease under fence %', p_machine, p_id, p_fence USING
+            ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', p_fence, 'current', p_fence);
+    END IF;
+END
+$$;
+
 -- Whether a lease has run out that nobody has taken away: its holder may renew it.
 CREATE OR REPLACE FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql

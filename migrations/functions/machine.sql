@@ -33,6 +33,32 @@ BEGIN
 END
 $$;
 
+-- What every guard asks of a change of state first: that it takes an edge of the table
+-- from where the row is, by one version, with a reason where one is needed. p_to is the
+-- new state that the statement names, NULL where it names none. p_batched says that the
+-- statement is one of a function that writes the event and the counters itself; only
+-- edges that are marked so may be taken like that. Returns the edge.
+CREATE OR REPLACE FUNCTION nofx.check_change(p_machine text, p_id uuid, p_from text, p_to text, p_event text, p_reason text, p_version bigint, p_next bigint, p_batched boolean)
+    RETURNS nofx.transition
+    LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    e nofx.transition;
+BEGIN
+    IF p_next <> p_version + 1 THEN
+        RAISE EXCEPTION '% %: version % does not follow %', p_machine, p_id, p_next, p_version USING ERRCODE = 'NX006';
+    END IF;
+    e := edge(p_machine, p_id, p_from, p_event, p_reason);
+    IF p_to <> e.to_state THEN
+        RAISE EXCEPTION '% %: % leads from % to %, not to %', p_machine, p_id, p_event, p_from, e.to_state, p_to USING ERRCODE = 'NX006';
+    END IF;
+    IF p_batched AND NOT e.batched THEN
+        RAISE EXCEPTION '% %: the event of % from % is written by the guard alone', p_machine, p_id, p_event, p_from USING ERRCODE = 'NX006';
+    END IF;
+    RETURN e;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
 AS $$

@@ -12,26 +12,39 @@ BEGIN
 END
 $$;
 
--- Counts a succeeded step off its successors, readies those that wait for
--- nothing more and says which. The caller holds the run's lock.
-CREATE OR REPLACE FUNCTION nofx.ready_successors(p_tenant uuid, p_step uuid) RETURNS uuid[]
+-- Counts a step that succeeded off those that depend on it, and returns the ones for
+-- which it was the last, in the order of the plan. These are left to the caller, whose
+-- next change of them makes them ready. The caller holds the run's lock.
+CREATE OR REPLACE FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) RETURNS nofx.successor[]
     LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_ready uuid[];
+    v_last nofx.successor[] := '{}';
     n record;
 BEGIN
     FOR n IN SELECT y.* FROM step_dep d,
-        LATERAL (SELECT z.id, z.idx, z.deps_left, z.state FROM step z WHERE z.tenant_id = p_tenant AND z.id = d.step_id OFFSET 0) AS y
+        LATERAL (SELECT z.id, z.idx, z.queue, z.deps_left, z.state, z.attempt, z.fence FROM step z WHERE z.tenant_id = p_tenant AND z.id = d.step_id OFFSET 0) AS y
         WHERE d.tenant_id = p_tenant AND d.needs = p_step ORDER BY y.idx LOOP
         IF n.state = 'pending' AND n.deps_left = 1 THEN
-            UPDATE step SET deps_left = 0, event = 'deps_met', version = version + 1, reason = NULL WHERE tenant_id = p_tenant AND id = n.id;
-            v_ready := v_ready || n.id;
-        ELSIF n.deps_left > 0 THEN
-            UPDATE step SET deps_left = deps_left - 1 WHERE tenant_id = p_tenant AND id = n.id;
+            v_last := v_last || ROW(n.id, n.queue, n.attempt, n.fence)::nofx.successor;
+        ELSE
+            UPDATE step s SET deps_left = s.deps_left - 1 WHERE s.tenant_id = p_tenant AND s.id = n.id AND s.deps_left > 0;
         END IF;
     END LOOP;
-    RETURN v_ready;
+    RETURN v_last;
+END
+$$;
+
+-- Readies the steps that waited for this one alone, which has just succeeded, and
+-- returns whether there were any. The caller holds the run's lock.
+CREATE OR REPLACE FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_steps uuid[] := ARRAY(SELECT n.id FROM unnest(count_off(p_tenant, p_step)) AS n);
+BEGIN
+    PERFORM move_steps(p_tenant, p_run, v_steps, 'deps_met', NULL, NULL);
+    RETURN v_steps <> '{}';
 END
 $$;
 

@@ -1,51 +1,39 @@
 -- Runs: the guard of their states, locks, transitions.
 
--- The net under every writer of a run's state: a known edge, version + 1, a
--- reason where wanted; the event row is written here, so that state and event
+-- Guards every change of a run's state, whoever writes: a known edge, the next
+-- version, a reason where one is needed; and writes the event, so that state and event
 -- cannot part.
 --
--- The hot functions of 007 move many rows at once, and a statement costs much more
--- than another row in it. They set nofx.telling while they do, take the seqs, and
--- write what the guards would have written in one statement for all. What is a
--- guard's to refuse it refuses all the same.
+-- A statement costs much more than another row in it, so functions that move many rows
+-- write the events of all in one. They say so by data: the same UPDATE moves event_seq,
+-- which nofx_app may not write. Only edges that are marked as batched may be taken so.
 CREATE OR REPLACE FUNCTION nofx.run_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     e nofx.transition;
-    v_telling boolean := coalesce(current_setting('nofx.telling', true), '') = 'on';
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.state <> 'queued' OR NEW.version <> 1 OR NOT v_telling AND NEW.event_seq <> 0 THEN
-            RAISE EXCEPTION 'a run starts queued at version 1' USING ERRCODE = 'NX006';
+        IF NEW.state <> 'queued' OR NEW.version <> 1 OR NEW.event_seq < 1 THEN
+            RAISE EXCEPTION 'a run starts queued at version 1, with its first event' USING ERRCODE = 'NX006';
         END IF;
         IF length(NEW.trace_id) <> 32 OR translate(NEW.trace_id, '0123456789abcdef', '') <> '' OR NEW.trace_id = repeat('0', 32) THEN
             RAISE EXCEPTION 'run %: % is no trace id', NEW.id, NEW.trace_id USING ERRCODE = 'check_violation';
         END IF;
-        IF NOT v_telling THEN
-            NEW.event_seq := 1;
-        END IF;
         RETURN NEW;
     END IF;
-    IF NEW.version <> OLD.version + 1 THEN
-        RAISE EXCEPTION 'run %: version % does not follow %', OLD.id, NEW.version, OLD.version USING ERRCODE = 'NX006';
-    END IF;
-    e := edge('run', OLD.id, OLD.state, NEW.event, NEW.reason);
-    IF NEW.state NOT IN (OLD.state, e.to_state) THEN
-        RAISE EXCEPTION 'run %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
-    END IF;
+    e := check_change('run', OLD.id, OLD.state, nullif(NEW.state, OLD.state), NEW.event, NEW.reason, OLD.version, NEW.version, NEW.event_seq <> OLD.event_seq);
     NEW.state := e.to_state;
     IF length(NEW.reason) > 2048 THEN
         RAISE EXCEPTION 'run %: a reason has at most 2048 characters', OLD.id USING ERRCODE = 'check_violation';
     END IF;
-    IF e.to_state IN ('succeeded', 'failed', 'cancelled')
-        AND NEW.pending_steps + NEW.ready_steps + NEW.running_steps + NEW.retrying_steps + NEW.waiting_steps <> 0 THEN
+    IF e.final AND NEW.pending_steps + NEW.ready_steps + NEW.running_steps + NEW.retrying_steps + NEW.waiting_steps <> 0 THEN
         RAISE EXCEPTION 'run %: it has steps that have not ended', OLD.id USING ERRCODE = 'NX006';
     END IF;
     IF e.event = 'start' OR (e.event IN ('retry', 'resume') AND NEW.started_at IS NULL) THEN
         NEW.started_at := clock_timestamp();
     END IF;
-    NEW.finished_at := CASE WHEN e.to_state IN ('succeeded', 'failed', 'cancelled') THEN clock_timestamp() END;
+    NEW.finished_at := CASE WHEN e.final THEN clock_timestamp() END;
     IF e.to_state NOT IN ('failed', 'cancelled') THEN
         NEW.failure_class := NULL;
     END IF;
@@ -58,25 +46,11 @@ BEGIN
         NEW.paused_at := NULL;
         NEW.stopped_deadline := NULL;
     END IF;
-    IF v_telling THEN
-        RETURN NEW;
+    IF NEW.event_seq = OLD.event_seq THEN
+        NEW.event_seq := OLD.event_seq + 1;
+        PERFORM write_events(OLD.tenant_id, ARRAY[run_event(OLD.id, NEW.event_seq, e.event, OLD.state, e.to_state, NEW.reason, NEW.failure_class, OLD.trace_id, cause())]);
     END IF;
-    NEW.event_seq := OLD.event_seq + 1;
-    PERFORM write_event(OLD.tenant_id, OLD.id, NEW.event_seq, NULL, 'run.' || e.to_state, e.event, OLD.state, e.to_state,
-        NEW.reason, OLD.trace_id, NULL, jsonb_strip_nulls(jsonb_build_object('failure_class', NEW.failure_class)));
     RETURN NEW;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION nofx.run_created() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$
-BEGIN
-    IF coalesce(current_setting('nofx.telling', true), '') <> 'on' THEN
-        PERFORM write_event(NEW.tenant_id, NEW.id, 1, NULL, 'run.created', NULL, NULL, NULL, NULL, NEW.trace_id, NULL,
-            jsonb_build_object('goal', left(NEW.goal, 500), 'plan_digest', NEW.plan_digest, 'steps', NEW.pending_steps));
-    END IF;
-    RETURN NULL;
 END
 $$;
 
@@ -155,15 +129,12 @@ GRANT EXECUTE ON FUNCTION
 TO nofx_app;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.run_guard(),
-    nofx.run_created()
+    nofx.run_guard()
 TO nofx_owner;
 
 SET LOCAL ROLE nofx_owner;
 
 CREATE OR REPLACE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run
     FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
-CREATE OR REPLACE TRIGGER run_created AFTER INSERT ON nofx.run
-    FOR EACH ROW EXECUTE FUNCTION nofx.run_created();
 
 SET LOCAL ROLE nofx_system;

@@ -31,7 +31,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed' AND s.failed_seq > (
+    PERFORM FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed' AND s.seq > (
         SELECT a.seq FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence);
     RETURN FOUND;
 END
@@ -52,15 +52,15 @@ BEGIN
     IF p_failed THEN
         PERFORM stop_steps(p_tenant, p_run);
     END IF;
-    SELECT state, failed_steps, pending_steps + waiting_steps AS idle_steps, ready_steps + retrying_steps + running_steps AS busy_steps
+    SELECT state, finished_at, failed_steps, pending_steps + waiting_steps AS idle_steps, ready_steps + retrying_steps + running_steps AS busy_steps
     INTO r FROM run WHERE tenant_id = p_tenant AND id = p_run;
-    IF r.state IN ('succeeded', 'failed', 'cancelled') THEN
+    IF r.finished_at IS NOT NULL THEN
         RETURN;
     END IF;
     IF r.idle_steps + r.busy_steps = 0 THEN
         SELECT s.name, s.reason, s.failure_class INTO f FROM step s
         WHERE r.failed_steps > 0 AND s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-        ORDER BY s.failed_seq LIMIT 1;
+        ORDER BY s.seq LIMIT 1;
         IF NOT FOUND THEN -- one that was left out when others were retried
             SELECT s.name, s.state || ', and was not retried' AS reason, 'cancelled' AS failure_class INTO f FROM step s
             WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state IN ('skipped', 'cancelled')

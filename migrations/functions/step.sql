@@ -1,31 +1,25 @@
 -- Steps: the guard of their states, locks, transitions.
 
--- The same net for steps. What an event does to the row besides its state
--- (fence, attempt, wake_seq, times, lease, attempt row) belongs to the edge, so
--- it is done here, whoever takes it.
+-- Guards every change of a step's state, as run_guard does. What an event does to the
+-- row besides its state (fence, attempt, wake_seq, times, lease, attempt row) belongs to
+-- the edge, so it is done here, whoever takes it. That the event is written by who makes
+-- the change is said by the column seq.
 CREATE OR REPLACE FUNCTION nofx.step_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     e nofx.transition;
-    v_seq bigint;
-    v_trace char(32);
-    v_least int;
-    v_ended boolean;
     v_now timestamptz := clock_timestamp();
-    v_lease record;
-    v_data jsonb;
-    v_telling boolean := coalesce(current_setting('nofx.telling', true), '') = 'on';
     v_from text := OLD.state;
     v_version bigint := OLD.version;
+    v_batched boolean;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.state <> 'pending' OR NEW.version <> 1 OR NEW.fence <> 0 THEN
+        IF NEW.state <> 'pending' OR NEW.version <> 1 OR NEW.fence <> 0 OR NEW.seq > 0 AND NEW.event IS DISTINCT FROM 'deps_met' THEN
             RAISE EXCEPTION 'a step starts pending at version 1' USING ERRCODE = 'NX006';
         END IF;
-        IF v_telling AND NEW.event = 'deps_met' THEN -- readied at once
-            e := edge('step', NEW.id, NEW.state, NEW.event, NULL);
-            NEW.state := e.to_state;
+        IF NEW.seq > 0 THEN -- it depends on nothing, and is ready at once
+            NEW.state := (edge('step', NEW.id, NEW.state, NEW.event, NULL)).to_state;
             NEW.version := 2;
             NEW.wake_seq := 1;
             NEW.ready_at := v_now;
@@ -33,42 +27,21 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
-    IF v_telling AND v_from = 'pending' AND NEW.event = 'claim' THEN -- readied and claimed at once
+    v_batched := NEW.seq <> OLD.seq;
+    IF v_batched AND v_from = 'pending' AND NEW.event = 'claim' THEN -- readied and claimed at once
         v_from := (edge('step', OLD.id, v_from, 'deps_met', NULL)).to_state;
         v_version := v_version + 1;
         NEW.ready_at := greatest(NEW.ready_at, v_now);
         NEW.wake_seq := OLD.wake_seq + 1;
         NEW.job_id := NULL;
     END IF;
-    IF NEW.version <> v_version + 1 OR NEW.fence <> OLD.fence THEN
-        RAISE EXCEPTION 'step %: version % fence % do not follow % %', OLD.id, NEW.version, NEW.fence, OLD.version, OLD.fence USING ERRCODE = 'NX006';
+    IF NEW.fence <> OLD.fence THEN
+        RAISE EXCEPTION 'step %: fence % does not follow %', OLD.id, NEW.fence, OLD.fence USING ERRCODE = 'NX006';
     END IF;
-    e := edge('step', OLD.id, v_from, NEW.event, NEW.reason);
-    IF NEW.state NOT IN (OLD.state, e.to_state) THEN
-        RAISE EXCEPTION 'step %: % leads from % to %, not to %', OLD.id, e.event, OLD.state, e.to_state, NEW.state USING ERRCODE = 'NX006';
-    END IF;
+    e := check_change('step', OLD.id, v_from, nullif(NEW.state, OLD.state), NEW.event, NEW.reason, v_version, NEW.version, v_batched);
     NEW.state := e.to_state;
-    v_data := jsonb_build_object('attempt', OLD.attempt);
-
-    IF v_telling THEN
-        NULL;
-    ELSIF OLD.state = 'running' THEN
-        DELETE FROM step_lease l WHERE l.tenant_id = OLD.tenant_id AND l.step_id = OLD.id
-        RETURNING l.fence, l.lease_until, l.job_id INTO v_lease;
-        IF e.needs_lease AND (v_lease.fence IS DISTINCT FROM OLD.fence OR v_lease.lease_until <= clock_timestamp()) THEN
-            RAISE EXCEPTION 'step %: no live lease under fence %', OLD.id, OLD.fence USING
-                ERRCODE = 'NX004', DETAIL = jsonb_build_object('fence', OLD.fence, 'current', OLD.fence);
-        END IF;
-        IF e.event IN ('lease_expired', 'poison', 'cancel') THEN
-            PERFORM end_job(v_lease.job_id);
-        END IF;
-        -- Of an attempt that vanished no more is known than when its lease ran out.
-        UPDATE attempt a SET outcome = e.event, accepted = e.to_state = 'succeeded',
-            ended_at = CASE WHEN e.event IN ('lease_expired', 'poison') THEN least(v_lease.lease_until, v_now) ELSE v_now END
-        WHERE a.tenant_id = OLD.tenant_id AND a.step_id = OLD.id AND a.fence = OLD.fence;
-    ELSIF e.to_state = 'succeeded' THEN
-        UPDATE attempt a SET accepted = true
-        WHERE a.tenant_id = OLD.tenant_id AND a.step_id = OLD.id AND a.fence = OLD.fence;
+    IF NOT v_batched THEN
+        PERFORM end_attempt(OLD.tenant_id, OLD.id, OLD.fence, OLD.state, e);
     END IF;
 
     CASE e.event
@@ -76,9 +49,6 @@ BEGIN
             NEW.fence := OLD.fence + 1;
             NEW.attempt := OLD.attempt + 1;
             NEW.started_at := coalesce(OLD.started_at, v_now);
-            IF NOT v_telling THEN
-                v_data := jsonb_build_object('attempt', NEW.attempt, 'wait_ms', (extract(epoch FROM v_now - OLD.ready_at) * 1000)::bigint);
-            END IF;
         WHEN 'interrupted', 'signal' THEN -- the same attempt goes on
             NEW.attempt := OLD.attempt - 1;
         WHEN 'lease_expired', 'poison' THEN
@@ -98,24 +68,20 @@ BEGIN
             END IF;
         ELSE NULL;
     END CASE;
+    IF v_batched AND OLD.state = 'pending' AND e.to_state IN ('ready', 'running') THEN -- see count_off
+        NEW.deps_left := 0;
+    END IF;
     NEW.due_at := NULL;
     NEW.retry_at := NULL;
-    NEW.finished_at := NULL;
-    CASE e.to_state
-        WHEN 'ready' THEN
-            NEW.ready_at := greatest(NEW.ready_at, v_now);
-            NEW.wake_seq := OLD.wake_seq + 1;
-            NEW.job_id := NULL;
-            NEW.due_at := NEW.ready_at;
-        WHEN 'retrying' THEN
-            NEW.retry_at := NEW.ready_at;
-            v_data := v_data || jsonb_build_object('at', public_time(NEW.ready_at));
-        WHEN 'waiting' THEN
-            v_data := v_data || jsonb_build_object('at', public_time(NEW.wait_until));
-        WHEN 'succeeded', 'failed', 'skipped', 'cancelled' THEN
-            NEW.finished_at := v_now;
-        ELSE NULL;
-    END CASE;
+    NEW.finished_at := CASE WHEN e.final THEN v_now END;
+    IF e.to_state = 'ready' THEN
+        NEW.ready_at := greatest(NEW.ready_at, v_now);
+        NEW.wake_seq := OLD.wake_seq + 1;
+        NEW.job_id := NULL;
+        NEW.due_at := NEW.ready_at;
+    ELSIF e.to_state = 'retrying' THEN
+        NEW.retry_at := NEW.ready_at;
+    END IF;
     NEW.waiting_since := CASE WHEN e.to_state = 'waiting' THEN v_now END;
     IF e.to_state <> 'waiting' THEN
         NEW.wait_until := NULL;
@@ -129,39 +95,96 @@ BEGIN
     END IF;
     IF e.to_state NOT IN ('failed', 'cancelled', 'retrying') THEN
         NEW.failure_class := NULL;
-    ELSIF NEW.failure_class IS NOT NULL THEN
-        v_data := v_data || jsonb_build_object('failure_class', NEW.failure_class);
     END IF;
+    IF NOT v_batched THEN
+        NEW.seq := write_step_change(OLD.tenant_id, OLD.run_id, step_event(NULL, NULL, OLD.id, e.event, OLD.state, e.to_state, NEW.fence,
+            CASE e.event WHEN 'claim' THEN NEW.attempt ELSE OLD.attempt END, NEW.reason, NULL, NULL, NEW.failure_class,
+            CASE e.event WHEN 'claim' THEN (extract(epoch FROM v_now - OLD.ready_at) * 1000)::bigint END,
+            CASE e.to_state WHEN 'retrying' THEN NEW.ready_at WHEN 'waiting' THEN NEW.wait_until END));
+    END IF;
+    RETURN NEW;
+END
+$$;
 
-    IF v_telling THEN
-        RETURN NEW;
+-- What a change of a step's state does to its attempt: whoever leaves running gives
+-- the lease back, which must hold where the edge needs it.
+CREATE OR REPLACE FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    l record;
+BEGIN
+    IF p_from = 'running' THEN
+        IF e.needs_lease THEN
+            PERFORM check_lease('step', p_step, p_tenant, p_step, p_fence);
+        END IF;
+        DELETE FROM step_lease x WHERE x.tenant_id = p_tenant AND x.step_id = p_step
+        RETURNING x.lease_until, x.job_id INTO l;
+        IF e.event IN ('lease_expired', 'poison', 'cancel') THEN
+            PERFORM end_job(l.job_id);
+        END IF;
+        -- Of an attempt that vanished no more is known than when its lease ran out.
+        UPDATE attempt a SET outcome = e.event, accepted = e.to_state = 'succeeded',
+            ended_at = CASE WHEN e.event IN ('lease_expired', 'poison') THEN least(l.lease_until, clock_timestamp()) ELSE clock_timestamp() END
+        WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence;
+    ELSIF e.to_state = 'succeeded' THEN
+        UPDATE attempt a SET accepted = true WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence;
     END IF;
-    UPDATE run r SET event_seq = r.event_seq + 1,
-        pending_steps  = r.pending_steps  + (e.to_state = 'pending')::int  - (OLD.state = 'pending')::int,
-        ready_steps    = r.ready_steps    + (e.to_state = 'ready')::int    - (OLD.state = 'ready')::int,
-        running_steps  = r.running_steps  + (e.to_state = 'running')::int  - (OLD.state = 'running')::int,
-        retrying_steps = r.retrying_steps + (e.to_state = 'retrying')::int - (OLD.state = 'retrying')::int,
-        waiting_steps  = r.waiting_steps  + (e.to_state = 'waiting')::int  - (OLD.state = 'waiting')::int,
-        failed_steps   = r.failed_steps   + (e.to_state = 'failed')::int   - (OLD.state = 'failed')::int
-    WHERE r.tenant_id = OLD.tenant_id AND r.id = OLD.run_id
-    RETURNING r.event_seq, r.trace_id, least(r.pending_steps, r.ready_steps, r.running_steps, r.retrying_steps, r.waiting_steps, r.failed_steps),
-        r.state IN ('succeeded', 'failed', 'cancelled') AND r.pending_steps + r.ready_steps + r.running_steps + r.retrying_steps + r.waiting_steps <> 0
-    INTO v_seq, v_trace, v_least, v_ended;
-    IF v_least < 0 OR v_ended THEN
-        RAISE EXCEPTION 'step %: % does not fit its run', OLD.id, e.event USING ERRCODE = 'NX006';
+END
+$$;
+
+-- By how much changes of steps move the counters of their run.
+CREATE OR REPLACE FUNCTION nofx.count_changes(p nofx.new_event[]) RETURNS nofx.step_counts
+    LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    n nofx.step_counts := ROW(0, 0, 0, 0, 0, 0);
+    e nofx.new_event;
+BEGIN
+    FOREACH e IN ARRAY p LOOP
+        n.pending := n.pending + (e.to_state = 'pending')::int - (e.from_state = 'pending')::int;
+        n.ready := n.ready + (e.to_state = 'ready')::int - (e.from_state = 'ready')::int;
+        n.running := n.running + (e.to_state = 'running')::int - (e.from_state = 'running')::int;
+        n.retrying := n.retrying + (e.to_state = 'retrying')::int - (e.from_state = 'retrying')::int;
+        n.waiting := n.waiting + (e.to_state = 'waiting')::int - (e.from_state = 'waiting')::int;
+        n.failed := n.failed + (e.to_state = 'failed')::int - (e.from_state = 'failed')::int;
+    END LOOP;
+    RETURN n;
+END
+$$;
+
+-- Writes what one change of a step means to its run, the event and the counters, and
+-- returns the event's seq; p comes without what only the run knows.
+CREATE OR REPLACE FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) RETURNS bigint
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    n nofx.step_counts := count_changes(ARRAY[p]);
+    r record;
+BEGIN
+    UPDATE run x SET event_seq = x.event_seq + 1, pending_steps = x.pending_steps + n.pending, ready_steps = x.ready_steps + n.ready,
+        running_steps = x.running_steps + n.running, retrying_steps = x.retrying_steps + n.retrying, waiting_steps = x.waiting_steps + n.waiting,
+        failed_steps = x.failed_steps + n.failed
+    WHERE x.tenant_id = p_tenant AND x.id = p_run
+    RETURNING x.event_seq, x.trace_id, least(x.pending_steps, x.ready_steps, x.running_steps, x.retrying_steps, x.waiting_steps, x.failed_steps) AS least,
+        x.finished_at IS NOT NULL AND x.pending_steps + x.ready_steps + x.running_steps + x.retrying_steps + x.waiting_steps <> 0 AS ended INTO r;
+    IF r.least < 0 OR r.ended THEN
+        RAISE EXCEPTION 'step %: % does not fit its run', p.step_id, p.event USING ERRCODE = 'NX006';
     END IF;
-    NEW.failed_seq := CASE e.to_state WHEN 'failed' THEN v_seq END;
-    IF e.event = 'claim' THEN
+    IF p.event = 'claim' THEN
         -- Whoever claims like this is no worker. A lease is taken all the same:
         -- nobody would ever look at a running step that has none.
         INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
-        VALUES (OLD.tenant_id, OLD.id, NEW.fence, session_user, v_now + interval '5 s');
+        VALUES (p_tenant, p.step_id, p.fence, session_user, clock_timestamp() + interval '5 s');
         INSERT INTO attempt (tenant_id, step_id, fence, seq, owner, owner_pid, started_at, trace_id, span_id)
-        VALUES (OLD.tenant_id, OLD.id, NEW.fence, v_seq, session_user, 0, v_now, repeat('0', 32), repeat('0', 16));
+        VALUES (p_tenant, p.step_id, p.fence, r.event_seq, session_user, 0, clock_timestamp(), repeat('0', 32), repeat('0', 16));
     END IF;
-    PERFORM write_event(OLD.tenant_id, OLD.run_id, v_seq, OLD.id, 'step.' || e.to_state, e.event, OLD.state, e.to_state,
-        NEW.reason, v_trace, nullif(NEW.fence, 0), v_data);
-    RETURN NEW;
+    p.run_id := p_run;
+    p.seq := r.event_seq;
+    p.trace_id := r.trace_id;
+    p.cause := cause();
+    PERFORM write_events(p_tenant, ARRAY[p]);
+    RETURN r.event_seq;
 END
 $$;
 
@@ -200,10 +223,11 @@ CREATE OR REPLACE FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uu
     LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_told nofx.told[] := '{}';
+    v_events nofx.new_event[] := '{}';
     v_cause text := cause();
     v_seq bigint;
     v_trace text;
+    n nofx.step_counts;
     s record;
     m record;
 BEGIN
@@ -211,29 +235,19 @@ BEGIN
         RETURN;
     END IF;
     SELECT r.event_seq, r.trace_id INTO v_seq, v_trace FROM run r WHERE r.tenant_id = p_tenant AND r.id = p_run;
-    PERFORM set_config('nofx.telling', 'on', true);
     FOR s IN SELECT y.* FROM unnest(p_steps) AS x (id),
         LATERAL (SELECT z.id, z.state, z.attempt FROM step z WHERE z.tenant_id = p_tenant AND z.id = x.id OFFSET 0) AS y LOOP
-        IF s.state = 'running' THEN
-            RAISE EXCEPTION 'step %: % would end its attempt', s.id, p_event USING ERRCODE = 'NX006';
-        END IF;
-        UPDATE step y SET event = p_event, version = y.version + 1, reason = p_reason, failure_class = p_class, failed_seq = NULL
-        WHERE y.tenant_id = p_tenant AND y.id = s.id RETURNING y.state, y.fence, y.failure_class INTO m;
         v_seq := v_seq + 1;
-        v_told := v_told || ROW(p_run, v_seq, s.id, 'step.' || m.state, p_event, s.state, m.state,
-            jsonb_strip_nulls(jsonb_build_object('attempt', s.attempt, 'failure_class', m.failure_class)), p_reason, v_trace, nullif(m.fence, 0), v_cause)::nofx.told;
+        UPDATE step y SET event = p_event, version = y.version + 1, seq = v_seq, reason = p_reason, failure_class = p_class
+        WHERE y.tenant_id = p_tenant AND y.id = s.id RETURNING y.state, y.fence, y.failure_class INTO m;
+        v_events := v_events || step_event(p_run, v_seq, s.id, p_event, s.state, m.state, m.fence, s.attempt, p_reason, v_trace, v_cause, m.failure_class);
     END LOOP;
-    PERFORM set_config('nofx.telling', '', true);
-    UPDATE run r SET event_seq = v_seq,
-        pending_steps = r.pending_steps + c.pending, ready_steps = r.ready_steps + c.ready, retrying_steps = r.retrying_steps + c.retrying,
-        waiting_steps = r.waiting_steps + c.waiting, failed_steps = r.failed_steps + c.failed
-    FROM (
-        SELECT sum((t.to_state = 'pending')::int - (t.from_state = 'pending')::int) AS pending, sum((t.to_state = 'ready')::int - (t.from_state = 'ready')::int) AS ready,
-            sum((t.to_state = 'retrying')::int - (t.from_state = 'retrying')::int) AS retrying, sum((t.to_state = 'waiting')::int - (t.from_state = 'waiting')::int) AS waiting,
-            sum((t.to_state = 'failed')::int - (t.from_state = 'failed')::int) AS failed
-        FROM unnest(v_told) AS t
-    ) AS c WHERE r.tenant_id = p_tenant AND r.id = p_run;
-    PERFORM tell(p_tenant, v_told);
+    n := count_changes(v_events);
+    UPDATE run r SET event_seq = v_seq, pending_steps = r.pending_steps + n.pending, ready_steps = r.ready_steps + n.ready,
+        running_steps = r.running_steps + n.running, retrying_steps = r.retrying_steps + n.retrying, waiting_steps = r.waiting_steps + n.waiting,
+        failed_steps = r.failed_steps + n.failed
+    WHERE r.tenant_id = p_tenant AND r.id = p_run;
+    PERFORM write_events(p_tenant, v_events);
 END
 $$;
 

@@ -111,7 +111,7 @@ BEGIN
         WHERE w.tenant_id = l.tenant_id AND w.step_id = l.id ORDER BY w.round DESC LIMIT 1;
         IF v_event = 'elapsed' THEN
             PERFORM step_transition(l.id, v_event);
-            PERFORM ready_successors(l.tenant_id, l.id);
+            PERFORM ready_successors(l.tenant_id, l.run_id, l.id);
         ELSE
             SELECT g.id INTO v_gate FROM gate g WHERE g.tenant_id = l.tenant_id AND g.step_id = l.id AND g.state = 'pending';
             IF FOUND THEN
@@ -145,8 +145,7 @@ BEGIN
         RETURN NULL;
     END IF;
     r := lock_run(p_run);
-    IF r.state IN ('succeeded', 'failed', 'cancelled')
-        OR (SELECT x.deadline > clock_timestamp() FROM run x WHERE x.tenant_id = r.tenant_id AND x.id = r.id) THEN
+    IF (SELECT x.finished_at IS NOT NULL OR x.deadline > clock_timestamp() FROM run x WHERE x.tenant_id = r.tenant_id AND x.id = r.id) THEN
         RETURN NULL;
     END IF;
     PERFORM end_run(p_run, 'fail', 'the run''s deadline has passed', NULL, 'timeout');

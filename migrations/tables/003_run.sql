@@ -52,9 +52,9 @@ CREATE TABLE nofx.run (
     failure_signature    text,
     reason               text
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id);
-CREATE INDEX run_by_trace ON nofx.run (trace_id);
-CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused');
+CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id); -- lists by state; count_ready
+CREATE INDEX run_by_trace ON nofx.run (trace_id); -- RunsOfTrace
+CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused'); -- due_runs
 -- While a table has no statistics, all indexes that begin with the tenant look
 -- alike, and of equals the planner takes the newest. So primary keys come last,
 -- and after them only what begins with another column: what belongs to a run or
@@ -76,6 +76,7 @@ CREATE TABLE nofx.step (
     state              text NOT NULL DEFAULT 'pending',
     event              text,
     version            bigint NOT NULL DEFAULT 1,
+    seq                bigint NOT NULL DEFAULT 0, -- of the event of its last change of state
     fence              bigint NOT NULL DEFAULT 0,
     attempt            int NOT NULL DEFAULT 0,
     max_attempts       int NOT NULL,
@@ -93,7 +94,6 @@ CREATE TABLE nofx.step (
     failing_since      timestamptz, -- the infrastructure has failed each attempt since
     started_at         timestamptz,
     finished_at        timestamptz,
-    failed_seq         bigint, -- of the event by which it failed for good, while it is failed
     failure_class      text,
     reason             text,
     outputs            jsonb,
@@ -104,9 +104,9 @@ CREATE TABLE nofx.step (
     UNIQUE (run_id, tenant_id, name),
     UNIQUE (run_id, tenant_id, idx)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX step_due ON nofx.step (due_at, id) WHERE due_at IS NOT NULL;
-CREATE INDEX step_retrying ON nofx.step (retry_at) WHERE retry_at IS NOT NULL;
-CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE wait_until IS NOT NULL;
+CREATE INDEX step_due ON nofx.step (due_at, id) WHERE due_at IS NOT NULL; -- lost_wake_ups
+CREATE INDEX step_retrying ON nofx.step (retry_at) WHERE retry_at IS NOT NULL; -- due_retries
+CREATE INDEX step_waiting ON nofx.step (wait_until) WHERE wait_until IS NOT NULL; -- due_waits
 CREATE INDEX step_signal ON nofx.step (tenant_id, signal_key, waiting_since, id) WHERE signal_key IS NOT NULL; -- waiting_for
 -- The dead letters. A condition on the state would cost every update of a step.
 CREATE INDEX step_dead ON nofx.step (tenant_id, id) WHERE failure_class IN ('exhausted', 'poisoned');
@@ -122,7 +122,7 @@ CREATE TABLE nofx.step_dep (
     step_id   uuid NOT NULL,
     PRIMARY KEY (tenant_id, needs, step_id)
 );
-CREATE INDEX step_dep_step ON nofx.step_dep (step_id, tenant_id, needs);
+CREATE INDEX step_dep_step ON nofx.step_dep (step_id, tenant_id, needs); -- step_parents, claimed_step
 CALL nofx.guard_tenant('nofx.step_dep');
 GRANT SELECT ON nofx.step_dep TO nofx_app;
 
@@ -143,7 +143,7 @@ CREATE TABLE nofx.attempt (
     span_id    char(16) NOT NULL,
     PRIMARY KEY (tenant_id, step_id, fence)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
-CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt (tenant_id, step_id) WHERE accepted;
+CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt (tenant_id, step_id) WHERE accepted; -- none: it holds that one attempt of a step is accepted
 CALL nofx.guard_tenant('nofx.attempt');
 GRANT SELECT ON nofx.attempt TO nofx_app;
 
@@ -196,9 +196,9 @@ CREATE TABLE nofx.inbox (
     step_id    uuid, -- that took it
     PRIMARY KEY (tenant_id, id)
 );
-CREATE INDEX inbox_waiting ON nofx.inbox (tenant_id, key, id) WHERE step_id IS NULL;
-CREATE INDEX inbox_taken ON nofx.inbox (tenant_id, step_id) WHERE step_id IS NOT NULL;
-CREATE INDEX inbox_expiry ON nofx.inbox (expires_at);
+CREATE INDEX inbox_waiting ON nofx.inbox (tenant_id, key, id) WHERE step_id IS NULL; -- take_signal
+CREATE INDEX inbox_taken ON nofx.inbox (tenant_id, step_id) WHERE step_id IS NOT NULL; -- claimed_step
+CREATE INDEX inbox_expiry ON nofx.inbox (expires_at); -- expire_signals
 CALL nofx.guard_tenant('nofx.inbox');
 GRANT SELECT ON nofx.inbox TO nofx_app;
 
@@ -250,14 +250,14 @@ CREATE TABLE nofx.event (
     at         timestamptz NOT NULL DEFAULT clock_timestamp(),
     xid        xid8 NOT NULL DEFAULT pg_current_xact_id() -- its position: the transaction's id, plus the base of its epoch
 );
-CREATE INDEX event_feed ON nofx.event (tenant_id, xid, run_id, seq);
+CREATE INDEX event_feed ON nofx.event (tenant_id, xid, run_id, seq); -- feeds of a tenant; begin_epoch
 ALTER TABLE nofx.event ADD PRIMARY KEY (tenant_id, run_id, seq);
 CALL nofx.guard_tenant('nofx.event');
 GRANT SELECT ON nofx.event TO nofx_app;
 
 -- One event to write: seq was taken under the run's row lock, cause is the
 -- traceparent of what led to it.
-CREATE TYPE nofx.told AS (run_id uuid, seq bigint, step_id uuid, type text, event text, from_state text, to_state text,
+CREATE TYPE nofx.new_event AS (run_id uuid, seq bigint, step_id uuid, type text, event text, from_state text, to_state text,
     data jsonb, reason text, trace_id text, fence bigint, cause text);
 
 -- What a lock tells. Never the whole row: to hand one on Postgres unpacks every
@@ -279,7 +279,14 @@ CREATE TYPE nofx.taken AS (step_id uuid, fence bigint, seq bigint, job_id bigint
 -- when it only has to be renewed, and then nothing was written; stale when this very
 -- attempt had ended like this before. ended is the run's state when this ended it,
 -- seconds how long after its creation. enqueue says that steps became ready that want
--- a job, taken is the successor that was claimed at once.
-CREATE TYPE nofx.finished AS (ord int, answer text, ended text, seconds float8, enqueue boolean, taken uuid);
+-- a job, taken is the successor that was claimed at once. events and claims are still
+-- to be written, together with those of other finishes.
+CREATE TYPE nofx.finished AS (ord int, answer text, ended text, seconds float8, enqueue boolean, taken uuid, events nofx.new_event[], claims nofx.taken[]);
+
+-- A step that became ready, or is about to, when one that it depends on succeeded.
+CREATE TYPE nofx.successor AS (id uuid, queue text, attempt int, fence bigint);
+
+-- By how much changes of steps move the counters of their run.
+CREATE TYPE nofx.step_counts AS (pending int, ready int, running int, retrying int, waiting int, failed int);
 
 RESET ROLE;

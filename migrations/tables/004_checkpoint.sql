@@ -37,7 +37,7 @@ CREATE TABLE nofx.checkpoint_parent (
     parent_id     uuid NOT NULL,
     PRIMARY KEY (tenant_id, checkpoint_id, ord)
 );
-CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (parent_id);
+CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (parent_id); -- CHECK
 CALL nofx.guard_tenant('nofx.checkpoint_parent');
 GRANT SELECT ON nofx.checkpoint_parent TO nofx_app;
 
@@ -68,7 +68,7 @@ CREATE TABLE nofx.object (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, key)
 );
-CREATE INDEX object_condemned ON nofx.object (kind, created_at) WHERE state = 'condemned';
+CREATE INDEX object_condemned ON nofx.object (kind, created_at) WHERE state = 'condemned'; -- condemned_objects
 CALL nofx.guard_tenant('nofx.object');
 GRANT SELECT, INSERT ON nofx.object TO nofx_app;
 
@@ -88,9 +88,9 @@ CREATE TABLE nofx.artifact (
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );
-CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pending';
+CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pending'; -- expire_uploads
 ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
-CREATE INDEX artifact_run ON nofx.artifact (run_id, tenant_id, id);
+CREATE INDEX artifact_run ON nofx.artifact (run_id, tenant_id, id); -- artifacts of a run
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;
 

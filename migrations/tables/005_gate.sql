@@ -29,9 +29,9 @@ CREATE TABLE nofx.gate (
     FOREIGN KEY (tenant_id, shown_checkpoint_id) REFERENCES nofx.checkpoint (tenant_id, id),
     CHECK (kind <> 'manual' OR expires_at IS NOT NULL)
 );
-CREATE INDEX gate_inbox ON nofx.gate (tenant_id, state, id);
+CREATE INDEX gate_inbox ON nofx.gate (tenant_id, state, id); -- lists of gates by state
 ALTER TABLE nofx.gate ADD PRIMARY KEY (tenant_id, id), ADD UNIQUE (step_id, tenant_id, round);
-CREATE INDEX gate_run ON nofx.gate (run_id, tenant_id, id);
+CREATE INDEX gate_run ON nofx.gate (run_id, tenant_id, id); -- gates of a run; withdraw_gates
 CALL nofx.guard_tenant('nofx.gate');
 GRANT SELECT ON nofx.gate TO nofx_app;
 

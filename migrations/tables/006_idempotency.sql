@@ -13,7 +13,7 @@ CREATE TABLE nofx.idempotency_key (
     expires_at  timestamptz NOT NULL DEFAULT clock_timestamp() + interval '48 hours',
     PRIMARY KEY (tenant_id, scope, key)
 );
-CREATE INDEX idempotency_key_expiry ON nofx.idempotency_key (expires_at);
+CREATE INDEX idempotency_key_expiry ON nofx.idempotency_key (expires_at); -- delete_expired
 CALL nofx.guard_tenant('nofx.idempotency_key');
 GRANT SELECT, INSERT ON nofx.idempotency_key TO nofx_app;
 

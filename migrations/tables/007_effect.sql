@@ -18,7 +18,7 @@ CREATE TABLE nofx.step_effect (
     FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id),
     CHECK ((state = 'done') = (done_at IS NOT NULL AND result IS NOT NULL))
 );
-CREATE INDEX step_effect_run ON nofx.step_effect (run_id, tenant_id, step_name);
+CREATE INDEX step_effect_run ON nofx.step_effect (run_id, tenant_id, step_name); -- effects of a run
 CALL nofx.guard_tenant('nofx.step_effect');
 GRANT SELECT ON nofx.step_effect TO nofx_app;
 

@@ -18,7 +18,7 @@ CREATE TABLE nofx.run_search (
 CALL nofx.guard_tenant('nofx.run_search');
 GRANT SELECT ON nofx.run_search TO nofx_app;
 -- Failed runs alone are in it.
-CREATE INDEX run_by_signature ON nofx.run (tenant_id, failure_signature, id) WHERE failure_signature IS NOT NULL;
+CREATE INDEX run_by_signature ON nofx.run (tenant_id, failure_signature, id) WHERE failure_signature IS NOT NULL; -- lists by failure signature
 
 -- The runs that were there before.
 INSERT INTO nofx.run_search (tenant_id, run_id, project_id, tools, labels, words, reason)
