@@ -1088,7 +1088,7 @@ type PlanStep struct {
 	// under its key. Dots in a key lead into objects and, by number, into lists; of an `http` step whose body is
 	// JSON and not truncated, `json.items.0.id` reads it. Not in `script`, `command` and `instruction`, where a
 	// value could say anything: pass it to the first two by `env`. `$${{` stands for a plain `${{`.
-	// An optional text that is empty, or that a template left so, is refused: its default is for what is left out.
+	// A `script` or `command` of nothing but blanks and comments is refused. An optional text that is empty, or that a template left so, is refused: its default is for what is left out.
 	//
 	// `http` follows a redirect, with all headers, as long as scheme, host and port stay the same; a request that
 	// is no GET or HEAD follows 303, 307 and 308 alone. Any other redirect, and one that `expect_status` names, is

@@ -78,17 +78,24 @@ func CheckGate(in GateInputs) []fault.Field {
 }
 
 func (c *checker) gate(in GateInputs) {
-	switch {
-	case in.Command == "":
-	case strings.TrimSpace(in.Command) == "": // it would pass whatever the code is like
-		c.add("/command", "is blank")
-	default:
+	if in.Command != "" {
 		c.script("/command", in.Command)
 	}
 	c.env(in.Env)
 	if in.Report != nil {
 		c.report(*in.Report)
+		if in.Report.Format == "gotest" && in.Report.Flaky == FlakyPasses && failsFast(in) {
+			c.add("/report/flaky", `"pass" does not go with -failfast: the tests after the first failure do not run, and no rerun makes up for them`)
+		}
 	}
+}
+
+var failfast = regexp.MustCompile(`(?:^|[^\w-])--?(?:test\.)?failfast(?:=(?:1|[tT]|true|TRUE|True))?(?:$|[^\w=.-])`)
+
+// failsFast reports whether a gate's go test is told to stop at the first failure, as
+// far as that can be seen.
+func failsFast(in GateInputs) bool {
+	return failfast.MatchString(in.Command) || slices.ContainsFunc(slices.Collect(maps.Values(in.Env)), failfast.MatchString)
 }
 
 func (c *checker) report(r GateReport) {
@@ -202,12 +209,31 @@ func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {
 // open reports whether s has a template, so that its value is not known yet.
 func (c *checker) open(s string) bool { return c.templates && strings.Contains(s, templateBegin) }
 
-// script refuses templates: text spliced into a shell is an injection.
+// script refuses templates, since text spliced into a shell is an injection, and what
+// does nothing, since that succeeds whatever the code is like.
 func (c *checker) script(at, s string) {
 	c.size(at, s, 1, 256<<10)
+	switch {
+	case s == "":
+	case strings.TrimSpace(s) == "":
+		c.add(at, "is blank")
+	case !hasCommand(s):
+		c.add(at, "holds only comments")
+	}
 	if c.templates && strings.Contains(strings.ReplaceAll(s, plainBegin, ""), templateBegin) {
 		c.add(at, `templates are not expanded here; pass the value by env and use "$NAME"; $${{ stands for a plain ${{`)
 	}
+}
+
+// hasCommand reports whether a script has a line that is neither blank nor a comment.
+func hasCommand(script string) bool {
+	for line := range strings.Lines(script) {
+		line = strings.TrimSpace(line)
+		if line != "" && line != `\` && line[0] != '#' {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) env(env map[string]string) {
