@@ -1,7 +1,6 @@
 package run
 
 import (
-	"fmt"
 	"path"
 	"strings"
 
@@ -35,8 +34,8 @@ func ParseExclude(pattern string) (e Exclude, problem string) {
 		return e, `brings nothing back; the name of a file that begins so is written \!`
 	case !doublestar.ValidatePattern(text):
 		return e, "is not a pattern"
-	case alternatives(text) > maxAlternatives:
-		return e, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives)
+	case tooMany(text):
+		return e, manyAlternatives
 	}
 	for element := range strings.SplitSeq(text, "/") {
 		if element == "" || element == "." || element == ".." {

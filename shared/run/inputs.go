@@ -9,8 +9,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/bmatcuk/doublestar/v4"
-
 	"nofx.dev/shared/fault"
 )
 
@@ -124,20 +122,6 @@ func (c *checker) oneOf(at, s string, values ...string) {
 	}
 }
 
-// glob checks a pattern of paths in the workspace.
-func (c *checker) glob(at, p string) {
-	if c.open(p) {
-		return
-	}
-	if detail := BadPath(p); detail != "" {
-		c.add(at, detail)
-	} else if !doublestar.ValidatePattern(p) {
-		c.add(at, "is not a pattern")
-	} else if alternatives(p) > maxAlternatives {
-		c.add(at, fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives))
-	}
-}
-
 // ofSteps matches a template that is meant for us; an instruction may speak of
 // others, such as those of a forge's workflows.
 var ofSteps = regexp.MustCompile(`\$\{\{\s*steps\.`)
@@ -161,40 +145,6 @@ func (c *checker) codegen(in CodegenInputs) {
 	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
 		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
 	}
-}
-
-// maxAlternatives is how many alternatives a pattern may have: each may have to be
-// matched with every file.
-const maxAlternatives = 1000
-
-// alternatives is how many patterns without braces a valid one stands for; of many
-// it says only that they are more than maxAlternatives.
-func alternatives(pattern string) int {
-	// The branches of a group add up, and what stands side by side multiplies.
-	type group struct{ before, branch int }
-	groups := []group{{0, 1}}
-	for i := 0; i < len(pattern); i++ {
-		top := &groups[len(groups)-1]
-		switch c := pattern[i]; {
-		case c == '\\':
-			i++
-		case c == '[': // in a class braces and commas are characters
-			for i++; i < len(pattern) && pattern[i] != ']'; i++ {
-				if pattern[i] == '\\' {
-					i++
-				}
-			}
-		case c == '{':
-			groups = append(groups, group{0, 1})
-		case c == ',' && len(groups) > 1:
-			*top = group{top.before + top.branch, 1}
-		case c == '}' && len(groups) > 1:
-			groups = groups[:len(groups)-1]
-			outer := &groups[len(groups)-1]
-			outer.branch = min(outer.branch*(top.before+top.branch), maxAlternatives+1)
-		}
-	}
-	return groups[0].branch
 }
 
 func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {

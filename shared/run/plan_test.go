@@ -212,6 +212,8 @@ func TestNormaliseRefuses(t *testing.T) {
 		"report outside":      {one("gate:unit", `{"report":{"format":"sarif","path":".nofx/x"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
 		"report of no glob":   {one("gate:unit", `{"report":{"format":"junit","path":"a/[.xml"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
 		"report of many":      {one("gate:unit", `{"report":{"format":"junit","path":"`+strings.Repeat("{a,b}", 10)+`"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
+		"report of no paths":  {one("gate:unit", `{"report":{"format":"junit","path":"{a,}/r.xml"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
+		"report out by brace": {one("gate:unit", `{"report":{"format":"junit","path":"{a,b/{.nofx,c}}/r.xml"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/path"}},
 		"flaky and fail-fast": {one("gate:unit", `{"command":"go test -json -failfast ./... > r","report":{"format":"gotest","path":"r","flaky":"pass"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/flaky"}},
 		"fail-fast by env":    {one("gate:unit", `{"command":"make","env":{"GOFLAGS":"-v --failfast=true"},"report":{"format":"gotest","path":"r","flaky":"pass"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/flaky"}},
 		"report's level":      {one("gate:unit", `{"report":{"format":"sarif","path":"a","fail_on":"none"}}`), "invalid-plan", []string{"/plan/steps/0/inputs/report/fail_on"}},

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
-	"path"
-	"strings"
+	"slices"
 	"syscall"
-
-	"github.com/bmatcuk/doublestar/v4"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
@@ -23,8 +21,6 @@ import (
 
 const (
 	maxReport    = 64 << 20 // bytes of a report that are read, in all its files
-	maxReports   = 10_000   // files of a report
-	maxSeen      = 1 << 20  // files and folders that are looked at for them
 	maxGatesFile = 64 << 10
 )
 
@@ -52,9 +48,6 @@ func ownGate(root *os.Root, name string, in run.GateInputs) (run.GateInputs, err
 	if !ok || own.Command == "" {
 		return in, fmt.Errorf(`there is no command: give the step one, or put {"gates": {%q: {"command": "…"}}} into the workspace's %s`, name, edit.GatesFile)
 	}
-	if problems := run.CheckGate(own); len(problems) > 0 {
-		return in, fmt.Errorf("%s: /gates/%s%s %s", edit.GatesFile, name, problems[0].Pointer, problems[0].Detail)
-	}
 	in.Command = own.Command
 	if in.Report == nil {
 		in.Report = own.Report
@@ -62,53 +55,25 @@ func ownGate(root *os.Root, name string, in run.GateInputs) (run.GateInputs, err
 	if in.Env == nil {
 		in.Env = own.Env
 	}
+	if problems := run.CheckGate(in); len(problems) > 0 {
+		return in, fmt.Errorf("%s: /gates/%s%s %s", edit.GatesFile, name, problems[0].Pointer, problems[0].Detail)
+	}
 	return in, nil
-}
-
-// reports returns the files that a report's path stands for: itself, or what matches
-// it as a glob. Folders do not match, nor does what lies in .git or .nofx.
-func reports(root *os.Root, pattern string) (files []string, err error) {
-	if !strings.ContainsAny(pattern, `*?[{\`) {
-		return []string{pattern}, nil
-	}
-	base, _ := doublestar.SplitPattern(pattern)
-	if err := edit.Reach(root, path.Join(base, "x")); err != nil {
-		return nil, err
-	}
-	entries := 0
-	err = fs.WalkDir(root.FS(), base, func(p string, d fs.DirEntry, err error) error {
-		entries++
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err != nil:
-			return err
-		case entries > maxSeen:
-			return fmt.Errorf("more than %d files and folders may match", maxSeen)
-		case d.IsDir() && (d.Name() == ".git" || d.Name() == ".nofx"):
-			return fs.SkipDir
-		case d.IsDir() || !doublestar.MatchUnvalidated(pattern, p):
-			return nil
-		}
-		if files = append(files, p); len(files) > maxReports {
-			return fmt.Errorf("more than %d files match", maxReports)
-		}
-		return nil
-	})
-	return files, err
 }
 
 // clearReport takes away what lies in a report's place, so that one from before the
 // command does not speak for it. A gate changes nothing: what it does to the workspace
 // is dropped with its step.
 func clearReport(root *os.Root, pattern string) error {
-	files, err := reports(root, pattern)
+	alternatives, err := reports(root, pattern)
 	if err != nil {
 		return fmt.Errorf("a report cannot be written to %s: %w", pattern, err)
 	}
-	for _, file := range files {
-		if err := root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-			return fmt.Errorf("a report cannot be written to %s: %w", file, cmp.Or(edit.Reach(root, file), errors.New("it is taken")))
+	for _, a := range alternatives {
+		for file := range a.files {
+			if err := root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+				return fmt.Errorf("a report cannot be written to %s: %w", file, cmp.Or(edit.Reach(root, file), errors.New("it is taken")))
+			}
 		}
 	}
 	return nil
@@ -116,30 +81,37 @@ func clearReport(root *os.Root, pattern string) error {
 
 // judgeReport is the verdict of a command that ended by itself and its report.
 func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandbox.Exit) Result {
-	found, files, err := b.readReports(root, in)
+	found, err := b.readReports(root, in)
 	if err != nil {
 		r.Evidence["report"] = map[string]any{"format": in.Format, "path": in.Path}
 		return r.decide(run.Error, b.masked(fmt.Sprintf("%s; %v", howEnded("the command", exit, ""), err)))
 	}
-	r.Evidence["report"] = shown(in, found, files)
+	r.Evidence["report"] = shown(in, found)
 	switch {
 	case found.Failures > 0 && exit.Code == 0:
 		return r.decide(run.Failed, fmt.Sprintf("the command ended with exit code 0, but by its report %s", found.Says(in)))
 	case found.Failures > 0:
 		return r.decide(run.Failed, found.Says(in))
-	case found.Findings == nil && found.Tests == 0 && !in.AllowEmpty:
-		return r.decide(run.Error, howEnded("the command", exit, "")+`; the report holds no test; if that is all right, say "allow_empty": true`)
+	case found.empty != "" && !in.AllowEmpty:
+		return r.decide(run.Error, fmt.Sprintf(`%s; %s holds no test; if that is all right, say "allow_empty": true`, howEnded("the command", exit, ""), b.masked(found.empty)))
 	case exit.Code != 0:
 		return r.decide(run.Failed, howEnded("the command", exit, "")+", though its report shows no failure")
 	}
 	return r.decide(run.Passed, "")
 }
 
-// shown returns a report, the sum of those in files, as evidence.
-func shown(in run.GateReport, r report.Report, files int) map[string]any {
+// found is the sum of the files that make up a report.
+type found struct {
+	report.Report
+	files int
+	empty string // which report holds no test, or ""
+}
+
+// shown returns a report as evidence.
+func shown(in run.GateReport, r found) map[string]any {
 	doc := map[string]any{"format": in.Format, "path": in.Path, "failures": r.Failures}
-	if files > 1 {
-		doc["files"] = files
+	if r.files > 1 {
+		doc["files"] = r.files
 	}
 	if r.Findings != nil {
 		doc["findings"] = r.Findings
@@ -159,25 +131,42 @@ func shown(in run.GateReport, r report.Report, files int) map[string]any {
 	return doc
 }
 
-// readReports reads the report that in asks for, which several files may make up, and
-// returns how many. Errors are for people.
-func (b *Box) readReports(root *os.Root, in run.GateReport) (sum report.Report, files int, err error) {
-	paths, err := reports(root, in.Path)
+// readReports reads the report that in asks for, which several files may make up. Every
+// alternative of its path has to be there and to hold tests, each file counts once.
+// Errors are for people.
+func (b *Box) readReports(root *os.Root, in run.GateReport) (all found, err error) {
+	alternatives, err := reports(root, in.Path)
 	if err != nil {
-		return sum, 0, fmt.Errorf("the report %s cannot be used: %w", in.Path, err)
-	}
-	if len(paths) == 0 {
-		return sum, 0, fmt.Errorf("the report %s cannot be used: the command wrote no file that matches", in.Path)
+		return all, fmt.Errorf("the report %s cannot be used: %w", in.Path, err)
 	}
 	left := int64(maxReport)
-	for _, p := range paths {
-		r, err := b.readReport(root, p, in, &left)
-		if err != nil {
-			return sum, 0, fmt.Errorf("the report %s cannot be used: %w", p, err)
+	tests := map[string]int{} // of each file
+	for _, a := range alternatives {
+		if len(a.files) == 0 {
+			return all, fmt.Errorf("the report %s cannot be used: the command wrote no file that matches", a.pattern)
 		}
-		sum.Add(r)
+		held := 0
+		for _, p := range slices.Sorted(maps.Keys(a.files)) {
+			if _, known := tests[p]; !known {
+				r, err := b.readReport(root, p, in, &left)
+				if err != nil {
+					return all, fmt.Errorf("the report %s cannot be used: %w", p, err)
+				}
+				all.Add(r)
+				tests[p] = r.Tests
+			}
+			held += tests[p]
+		}
+		switch {
+		case held > 0 || all.Findings != nil:
+		case len(alternatives) == 1:
+			all.empty = "the report"
+		default:
+			all.empty = cmp.Or(all.empty, "the report "+a.pattern)
+		}
 	}
-	return sum, len(paths), nil
+	all.files = len(tests)
+	return all, nil
 }
 
 // readReport reads one file, of at most left bytes, and takes them from that.
