@@ -14,7 +14,7 @@ import (
 	"nofx.dev/worker/internal/sieve"
 )
 
-// How deep suites, and other elements, may lie in each other.
+// How deep suites and tests, and all elements, may lie in each other.
 const (
 	maxDepth   = 32
 	maxNesting = 1000
@@ -22,43 +22,76 @@ const (
 
 // junit reads the XML that many test runners write and that nobody specified:
 // testsuites and testsuite, in each other, with testcase, which holds failure, error
-// or skipped. A suite may hold failure and error too, when it failed as a whole. Where
-// a suite's own count is higher than what it holds, as when a file could not be
-// loaded, the count holds.
+// or skipped. Whatever else lies in these, but for output and properties, may hold
+// them too. A suite may hold failure and error itself, when it failed as a whole.
+// Where a suite's own count is higher than what it holds, as when a file could not be
+// loaded, the count holds; and so does the status of a suite or test that failed.
+//
+// A count of tests proves nothing: some runners count assertions, or reruns, or what
+// they leave out.
 //
 // A test with flakyFailure or flakyError failed and then passed. To the runner that is
 // a pass, and so it is here unless the gate asks for more.
 func (rep *reading) junit(r io.Reader) error {
-	d := newXMLTokens(r)
-	unnamed := 0 // failures that are only counted
-	begun := false
-	for {
-		token, err := d.Token()
+	d := junitReader{reading: rep, xml: newXMLTokens(r)}
+	all := suite{found: tally{}}
+	for begun := false; ; begun = true {
+		start, err := d.root()
 		if errors.Is(err, io.EOF) && begun {
 			break
 		}
 		if err != nil {
 			return malformed("XML", err)
 		}
-		start, ok := token.(xml.StartElement)
-		if !ok {
-			continue
-		}
-		if begun || start.Name.Local != "testsuites" && start.Name.Local != "testsuite" {
+		if begun || !isSuite(start) {
 			return fmt.Errorf("no JUnit report: it has the element %q where testsuites or testsuite belongs", start.Name.Local)
 		}
-		begun = true
-		if _, unnamed, err = rep.suite(d, start, 1); err != nil {
+		if err = d.suite(start, &all); err != nil {
 			return err
 		}
 	}
-	rep.Failures += unnamed
-	rep.More += unnamed
+	rep.Failures += all.unnamed
+	rep.More += all.unnamed
 	if rep.in.Flaky == run.FlakyFails {
 		rep.Failures += rep.Flaky
 	}
 	rep.Tests = max(rep.Tests, rep.Failures+rep.Skipped)
+	if all.counted > rep.Tests {
+		rep.Counted = all.counted
+	}
 	return nil
+}
+
+// junitReader is a JUnit report while it is read.
+type junitReader struct {
+	*reading
+	xml   *xmlTokens
+	deep  int // suites and tests that are begun
+	depth int // elements that are begun in them
+}
+
+// suite is one while it is read.
+type suite struct {
+	name, file string
+	found      tally // what it holds
+	unnamed    int   // failures that suites in it only count
+	counted    int   // tests that suites in it count, or hold
+}
+
+// test is one while it is read, or a suite that failed as a whole.
+type test struct {
+	item     Item
+	held     tally
+	messages [len(wrong)]string // the first of each kind
+	skipped  bool
+}
+
+// wrong are the elements by which a test says that it went wrong, the worst first.
+var wrong = [...][2]string{{"failure", "error"}, {"rerunFailure", "rerunError"}, {"flakyFailure", "flakyError"}}
+
+// kindOf returns which kind of wrong an element is of, or -1.
+func kindOf(name string) int {
+	return slices.IndexFunc(wrong[:], func(names [2]string) bool { return slices.Contains(names[:], name) })
 }
 
 // tally is how many elements there are of each name.
@@ -81,138 +114,190 @@ func (t tally) surplus(failures, errors int) int {
 	return max(0, failures+errors-t["failure"]-t["error"]-flaky)
 }
 
-// suite reads a suite to its end. It adds to the report what the suite holds, and
-// returns what that was and how many failures more are counted, by the suite or, where
-// that is more, by those in it.
-func (rep *reading) suite(d *xmlTokens, start xml.StartElement, depth int) (found tally, unnamed int, err error) {
-	if depth > maxDepth {
-		return nil, 0, fmt.Errorf("suites lie more than %d deep", maxDepth)
-	}
-	failures, err := count(start, "failures")
-	if err != nil {
-		return nil, 0, err
-	}
-	errored, err := count(start, "errors")
-	if err != nil {
-		return nil, 0, err
-	}
-	found = tally{}
-	inner := 0
+func isSuite(e xml.StartElement) bool {
+	return e.Name.Local == "testsuites" || e.Name.Local == "testsuite"
+}
+
+// root returns the next element that lies in no other.
+func (d *junitReader) root() (xml.StartElement, error) {
 	for {
-		token, err := d.Token()
-		if err != nil {
-			return nil, 0, malformed("XML", err)
-		}
-		switch token := token.(type) {
-		case xml.EndElement:
-			return found, max(inner, found.surplus(failures, errored)), nil
-		case xml.StartElement:
-			switch name := token.Name.Local; name {
-			case "testsuite":
-				more, n, err := rep.suite(d, token, depth+1)
-				if err != nil {
-					return nil, 0, err
-				}
-				more.addTo(found)
-				if inner += n; inner > maxCount {
-					return nil, 0, fmt.Errorf("more than %d failures", maxCount)
-				}
-			case "testcase":
-				if err := rep.testcase(d, token, found); err != nil {
-					return nil, 0, err
-				}
-			case "failure", "error":
-				message, err := rep.message(d, token)
-				if err != nil {
-					return nil, 0, err
-				}
-				found[name]++
-				rep.Tests++
-				rep.Failures++
-				rep.add(Item{Name: attr(start, "name"), File: attr(start, "file"), Message: message})
-			default:
-				if err := skip(d); err != nil {
-					return nil, 0, err
-				}
-			}
+		token, err := d.xml.Token()
+		if start, ok := token.(xml.StartElement); err != nil || ok {
+			return start, err
 		}
 	}
 }
 
-// wrong are the elements by which a test says that it went wrong, the worst first.
-var wrong = [...][2]string{{"failure", "error"}, {"rerunFailure", "rerunError"}, {"flakyFailure", "flakyError"}}
-
-// testcase reads one test and notes in found what it says. A rerunFailure is one more
-// try of a test that failed, which its failure stands for; without one it says so
-// itself.
-func (rep *reading) testcase(d *xmlTokens, start xml.StartElement, found tally) error {
-	item := Item{Name: attr(start, "name"), File: attr(start, "file")}
-	if class := attr(start, "classname"); class != "" && class != item.Name {
-		item.Name = rep.cut(class, maxText/2) + "." + item.Name
+// suite reads a suite to its end, and adds what it holds and counts to the report and
+// to the suite that it lies in.
+func (d *junitReader) suite(start xml.StartElement, in *suite) error {
+	failures, err := count(start, "failures")
+	if err != nil {
+		return err
 	}
-	item.Line, _ = strconv.Atoi(attr(start, "line")) // without it, it is unknown
-	rep.Tests++
-	held, skipped := tally{}, false
-	var messages [len(wrong)]string // the first of each kind
+	errored, err := count(start, "errors")
+	if err != nil {
+		return err
+	}
+	counted, err := count(start, "tests")
+	if err != nil {
+		counted = 0
+	}
+	status := badStatus(start)
+	s := suite{name: attr(start, "name"), file: attr(start, "file"), found: tally{}}
+	if err := d.begin(&s, nil); err != nil {
+		return err
+	}
+	unnamed := max(s.unnamed, s.found.surplus(failures, errored))
+	if status != "" && unnamed == 0 && !s.found.has(0) {
+		d.suiteSays(&s, "failure", status)
+	}
+	s.found.addTo(in.found)
+	in.counted += max(s.counted, counted)
+	if in.unnamed += unnamed; in.unnamed > maxCount {
+		return fmt.Errorf("more than %d failures", maxCount)
+	}
+	return nil
+}
+
+// suiteSays adds what a suite says about itself.
+func (d *junitReader) suiteSays(s *suite, name, message string) {
+	t := test{item: Item{Name: s.name, File: s.file}, held: tally{}}
+	t.says(name, message)
+	d.judge(&t, s)
+}
+
+// test reads a test to its end, and adds it to the report and to its suite.
+func (d *junitReader) test(start xml.StartElement, in *suite) error {
+	t := test{item: Item{Name: attr(start, "name"), File: attr(start, "file")}, held: tally{}}
+	if class := attr(start, "classname"); class != "" && class != t.item.Name {
+		t.item.Name = d.cut(class, maxText/2) + "." + t.item.Name
+	}
+	t.item.Line, _ = strconv.Atoi(attr(start, "line")) // without it, it is unknown
+	status := badStatus(start)
+	if err := d.begin(in, &t); err != nil {
+		return err
+	}
+	if status != "" && !t.held.has(0) && !t.held.has(1) {
+		t.says("failure", status)
+	}
+	in.counted++
+	d.judge(&t, in)
+	return nil
+}
+
+// begin reads what lies in a suite s, or in its test t if that is not nil.
+func (d *junitReader) begin(s *suite, t *test) error {
+	if d.deep++; d.deep > maxDepth {
+		return fmt.Errorf("suites and tests lie more than %d deep", maxDepth)
+	}
+	defer func() { d.deep-- }()
+	return d.inside(s, t)
+}
+
+// inside reads an element to its end that is a suite s, or its test t if that is not
+// nil, or lies in it.
+func (d *junitReader) inside(s *suite, t *test) error {
+	if d.depth++; d.depth > maxNesting {
+		return fmt.Errorf("elements lie more than %d deep", maxNesting)
+	}
+	defer func() { d.depth-- }()
 	for {
-		token, err := d.Token()
+		token, err := d.xml.Token()
 		if err != nil {
 			return malformed("XML", err)
 		}
 		switch token := token.(type) {
 		case xml.EndElement:
-			rep.judge(item, held, messages, skipped)
-			if !held.has(0) && held.has(1) {
-				held["failure"]++
-			}
-			held.addTo(found)
 			return nil
 		case xml.StartElement:
-			name := token.Name.Local
-			kind := slices.IndexFunc(wrong[:], func(names [2]string) bool { return slices.Contains(names[:], name) })
-			if kind < 0 {
-				skipped = skipped || name == "skipped"
-				if err := skip(d); err != nil {
-					return err
-				}
-				continue
-			}
-			message, err := rep.message(d, token)
-			if err != nil {
+			if err := d.element(token, s, t); err != nil {
 				return err
 			}
-			if !held.has(kind) {
-				messages[kind] = message
-			}
-			held[name]++
 		}
 	}
 }
 
-// judge adds a test by what its element held: the worst of it counts.
-func (rep *reading) judge(item Item, held tally, messages [len(wrong)]string, skipped bool) {
-	for kind := range wrong {
-		if !held.has(kind) {
-			continue
-		}
-		item.Message = messages[kind]
-		if item.Flaky = kind == len(wrong)-1; item.Flaky {
-			rep.Flaky++
-		} else {
-			rep.Failures++
-		}
-		rep.add(item)
-		return
+// element reads an element that lies in a suite s, or in its test t if that is not nil.
+func (d *junitReader) element(start xml.StartElement, s *suite, t *test) error {
+	name := start.Name.Local
+	switch {
+	case isSuite(start):
+		return d.suite(start, s)
+	case name == "testcase":
+		return d.test(start, s)
+	case name == "system-out", name == "system-err", name == "properties":
+		return skip(d.xml)
+	case name == "skipped" && t != nil:
+		t.skipped = true
 	}
-	if skipped {
-		rep.Skipped++
+	if kindOf(name) < 0 {
+		return d.inside(s, t)
 	}
+	message, err := d.message(start)
+	switch {
+	case err != nil:
+		return err
+	case t == nil:
+		d.suiteSays(s, name, message)
+	default:
+		t.says(name, message)
+	}
+	return nil
 }
+
+// says notes an element of a kind of wrong.
+func (t *test) says(name, message string) {
+	if kind := kindOf(name); !t.held.has(kind) {
+		t.messages[kind] = message
+	}
+	t.held[name]++
+}
+
+// judge adds a test to the report and its suite by what its element held: the worst of
+// it counts. A rerunFailure is one more try of a test that failed, which its failure
+// stands for; without one it says so itself.
+func (d *junitReader) judge(t *test, in *suite) {
+	d.Tests++
+	worst := 0
+	for worst < len(wrong) && !t.held.has(worst) {
+		worst++
+	}
+	switch {
+	case worst < len(wrong):
+		t.item.Message = t.messages[worst]
+		if t.item.Flaky = worst == len(wrong)-1; t.item.Flaky {
+			d.Flaky++
+		} else {
+			d.Failures++
+		}
+		d.add(t.item)
+	case t.skipped:
+		d.Skipped++
+	}
+	if worst == 1 {
+		t.held["failure"]++
+	}
+	t.held.addTo(in.found)
+}
+
+// badStatus returns what the start of a suite or test says about its end, if that was
+// a bad one and not only in the elements that it holds, else "".
+func badStatus(e xml.StartElement) string {
+	for _, name := range []string{"status", "result", "outcome"} {
+		if s := attr(e, name); bad.MatchString(s) {
+			return fmt.Sprintf("its %s is %q", name, s)
+		}
+	}
+	return ""
+}
+
+var bad = regexp.MustCompile(`(?i)^(?:fail(?:ed|ure)?|error(?:ed)?|broken|crash(?:ed)?|abort(?:ed)?|interrupted|killed|timed?[ _-]?out)$`)
 
 // message reads an element that says what went wrong to its end, and returns that.
-func (rep *reading) message(d *xmlTokens, start xml.StartElement) (string, error) {
-	text := sieve.New(rep.mask)
-	inside, err := content(d, &text)
+func (d *junitReader) message(start xml.StartElement) (string, error) {
+	text := sieve.New(d.mask)
+	inside, err := content(d.xml, &text)
 	return cmp.Or(attr(start, "message"), inside), err
 }
 

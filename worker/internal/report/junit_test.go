@@ -10,6 +10,31 @@ import (
 	"nofx.dev/worker/internal/report"
 )
 
+// Tests are counted in many ways: Catch2 counts assertions, and reruns may count too.
+func TestJUnitCountedTests(t *testing.T) {
+	t.Parallel()
+	const good = `<testcase name="a"/>`
+	for name, tt := range map[string]struct {
+		text    string
+		counted int
+	}{
+		"as many":             {`<testsuites tests="2"><testsuite tests="2">` + good + good + `</testsuite></testsuites>`, 0},
+		"more":                {`<testsuite tests="5">` + good + `</testsuite>`, 5},
+		"more, in thousands":  {`<testsuite tests="1,425">` + good + `</testsuite>`, 1425},
+		"fewer":               {`<testsuite tests="0">` + good + `</testsuite>`, 0},
+		"more in one of two":  {`<testsuites tests="2"><testsuite tests="3">` + good + `</testsuite><testsuite tests="1">` + good + `</testsuite></testsuites>`, 4},
+		"more in all":         {`<testsuites tests="7"><testsuite tests="3">` + good + `</testsuite></testsuites>`, 7},
+		"more by no number":   {`<testsuite tests="many">` + good + `</testsuite>`, 0},
+		"more by a bad count": {`<testsuite tests="-7">` + good + `</testsuite>`, 0},
+		"of no suite":         {`<testsuite><x tests="9">` + good + `</x></testsuite>`, 0},
+	} {
+		r, err := parseText("junit", tt.text)
+		if err != nil || r.Counted != tt.counted || r.Failures != 0 {
+			t.Errorf("%s: Parse(%s) = %+v, %v, want %d tests counted", name, tt.text, r, err, tt.counted)
+		}
+	}
+}
+
 // What suites count and what they hold need not agree; whatever fails the gate holds.
 func TestJUnitCounts(t *testing.T) {
 	t.Parallel()
@@ -43,6 +68,28 @@ func TestJUnitCounts(t *testing.T) {
 		"a rerun alone":                        {`<testsuite failures="1">` + rerun + `</testsuite>`, 1, 1, 0},
 		"failures counted by test or by claim": {`<testsuite failures="2"><testcase><failure/><failure/></testcase></testsuite>`, 1, 1, 0},
 		"counted as the other kind":            {`<testsuite failures="1" errors="0"><testcase><error/></testcase></testsuite>`, 1, 1, 0},
+		"suites in suites":                     {`<testsuites><testsuites><testsuite>` + failed + `</testsuite></testsuites></testsuites>`, 1, 1, 0},
+		"suites in suites, counted":            {`<testsuites><testsuites failures="1"><testsuite>` + good + `</testsuite></testsuites></testsuites>`, 1, 1, 0},
+		"in an element that nobody knows":      {`<testsuite><tests>` + failed + good + `</tests></testsuite>`, 2, 1, 0},
+		"a suite in one":                       {`<testsuites><package><class><testsuite failures="2">` + failed + `</testsuite></class></package></testsuites>`, 2, 2, 0},
+		"an error of a suite in one":           {`<testsuite><tests>` + good + `<setup><error/></setup></tests></testsuite>`, 2, 1, 0},
+		"a test in a test":                     {`<testsuite><testcase name="t">` + failed + good + `</testcase></testsuite>`, 3, 1, 0},
+		"a suite in a test":                    {`<testsuite><testcase name="t"><testsuite errors="1">` + failed + `</testsuite></testcase></testsuite>`, 2, 1, 0},
+		"a test in a test that failed":         {`<testsuite failures="2"><testcase name="t"><failure/>` + failed + `</testcase></testsuite>`, 2, 2, 0},
+		"in an element of a test":              {`<testsuite><testcase name="t"><steps><step/><step><failure/></step></steps></testcase></testsuite>`, 1, 1, 0},
+		"two in elements of a test":            {`<testsuite failures="2"><testcase name="t"><step><failure/></step><step><failure/></step></testcase></testsuite>`, 1, 1, 0},
+		"what a test printed":                  {`<testsuite><testcase name="t"><system-out><failure/></system-out><system-err><error/></system-err><properties><error/></properties></testcase><properties><error/></properties><system-out><error/></system-out></testsuite>`, 1, 0, 0},
+		"by its status":                        {`<testsuite><testcase name="t" status="failed"/>` + good + `</testsuite>`, 2, 1, 0},
+		"by its status, counted":               {`<testsuite failures="1"><testcase name="t" status="FAIL"/></testsuite>`, 1, 1, 0},
+		"by its status, and a failure":         {`<testsuite><testcase name="t" status="failed"><failure message="x"/></testcase></testsuite>`, 1, 1, 0},
+		"by its status, though skipped":        {`<testsuite><testcase name="t" status="failed"><skipped/></testcase></testsuite>`, 1, 1, 0},
+		"by its status, though flaky":          {`<testsuite><testcase name="t" status="failed"><flakyFailure/></testcase></testsuite>`, 1, 1, 0},
+		"by its result":                        {`<testsuite><testcase result="Error"/><testcase result="failure"/><testcase outcome="timed-out"/><testcase result="interrupted"/></testsuite>`, 4, 4, 0},
+		"by a status that is none of failure":  {`<testsuite><testcase status="run" result="completed"/><testcase status="notrun" result="suppressed"/><testcase status="0"/><testcase result="xfail"/><testcase status=""/></testsuite>`, 5, 0, 0},
+		"by the status of a suite":             {`<testsuites><testsuite status="failed">` + good + `</testsuite></testsuites>`, 2, 1, 0},
+		"by the status of a suite that says":   {`<testsuites status="failed"><testsuite result="failed">` + failed + `</testsuite></testsuites>`, 1, 1, 0},
+		"by the status of a suite that counts": {`<testsuite status="failed" failures="1">` + good + `</testsuite>`, 1, 1, 0},
+		"all suites' status, one suite's":      {`<testsuites status="failed"><testsuite status="failed"/></testsuites>`, 1, 1, 0},
 		"thousands of failures":                {`<testsuite failures="1,425">` + good + `</testsuite>`, 1425, 1425, 0},
 	} {
 		r, err := parseText("junit", tt.text)

@@ -34,6 +34,7 @@ const (
 type Report struct {
 	Tests    int            // JUnit and gotest: those that ran or were skipped, and suites or packages that failed as a whole
 	Failures int            // what a gate fails for: tests that failed, packages that did not build, findings that are bad enough
+	Counted  int            // JUnit: tests by the counts of suites, where they are more than Tests
 	Flaky    int            // tests that failed, and passed when they ran again
 	Skipped  int            // tests
 	Findings map[string]int // SARIF: by level; nil for tests
