@@ -101,7 +101,10 @@ func failLevel(in run.GateReport) string { return cmp.Or(in.FailOn, run.FailLeve
 
 // Add adds another report of the same format to rep.
 func (rep *Report) Add(other Report) {
-	rep.Tests += other.Tests
+	counted := max(rep.Counted, rep.Tests) + max(other.Counted, other.Tests)
+	if rep.Tests += other.Tests; counted > rep.Tests {
+		rep.Counted = counted
+	}
 	rep.Failures += other.Failures
 	rep.Flaky += other.Flaky
 	rep.Skipped += other.Skipped

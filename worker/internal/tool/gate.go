@@ -34,7 +34,8 @@ const (
 //
 // Evidence: command, exit_code, output (its end, redacted), duration_ms, and where it
 // applies source, the file that the command is from; report, its format, path, counts
-// and worst items; reason; and missing, the name of the tool that is not there.
+// and worst items; reason, which a pass has if all tests were skipped; and missing, the
+// name of the tool that is not there.
 // Output: verdict.
 func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, err error) {
 	ctx, span := tracer().Start(ctx, "gate "+strings.TrimPrefix(c.Tool, run.GateFamily))

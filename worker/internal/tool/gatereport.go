@@ -97,7 +97,11 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandb
 	case exit.Code != 0:
 		return r.decide(run.Failed, howEnded("the command", exit, "")+", though its report shows no failure")
 	}
-	return r.decide(run.Passed, "")
+	r = r.decide(run.Passed, "")
+	if found.Tests > 0 && found.Skipped == found.Tests {
+		r.Evidence["reason"] = fmt.Sprintf("none of the %d tests of the report ran: all were skipped", found.Tests)
+	}
+	return r
 }
 
 // found is the sum of the files that make up a report.
@@ -118,6 +122,9 @@ func shown(in run.GateReport, r found) map[string]any {
 		doc["fail_on"] = cmp.Or(in.FailOn, run.FailLevels[0])
 	} else {
 		doc["tests"], doc["skipped"] = r.Tests, r.Skipped
+	}
+	if r.Counted > 0 {
+		doc["counted"] = r.Counted
 	}
 	if r.Flaky > 0 {
 		doc["flaky"] = r.Flaky

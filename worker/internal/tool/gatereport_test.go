@@ -59,7 +59,8 @@ func TestGateReport(t *testing.T) {
 		"no test, exit 5":   {"junit", writeReport("<testsuite/>", 5), run.Error, "exit code 5; the report holds no test", nil},
 		"no go test":        {"gotest", writeReport(noGo, 0), run.Error, "holds no test", nil},
 		"no finding":        {"sarif", writeReport(cleanSARIF, 0), run.Passed, "", map[string]any{"failures": 0.0, "fail_on": "error", "findings": map[string]any{"error": 0.0, "warning": 0.0, "note": 0.0, "none": 0.0}}},
-		"all skipped":       {"junit", writeReport(`<testsuite><testcase><skipped/></testcase></testsuite>`, 0), run.Passed, "", nil},
+		"all skipped":       {"junit", writeReport(`<testsuite><testcase><skipped/></testcase></testsuite>`, 0), run.Passed, "none of the 1 tests of the report ran: all were skipped", nil},
+		"counted":           {"junit", writeReport(`<testsuite tests="5"><testcase/></testsuite>`, 0), run.Passed, "", map[string]any{"tests": 1.0, "counted": 5.0, "failures": 0.0, "skipped": 0.0}},
 		"flaky":             {"junit", writeReport(flakyJUnit, 0), run.Passed, "", map[string]any{"tests": 1.0, "failures": 0.0, "skipped": 0.0, "flaky": 1.0, "items": []any{map[string]any{"name": "a", "flaky": true, "message": "first"}}}},
 		"a rerun":           {"gotest", writeReport(flakyGo, 0), run.Failed, "1 of 1 tests failed; 1 failed at first and passed when they ran again", nil},
 		"a fifo":            {"junit", "mkdir -p out; mkfifo out/r", run.Error, "no regular file", nil},
@@ -73,7 +74,7 @@ func TestGateReport(t *testing.T) {
 			writeTo(t, c.Workspace, "out/r", cleanJUnit) // of some step before
 			r, err := developer(Config{Redactor: telemetry.NewRedactor("hunter2")}).Run(t.Context(), c)
 			reason, _ := r.Evidence["reason"].(string)
-			if err != nil || r.Verdict != tt.verdict || !strings.Contains(reason, tt.reason) || (reason == "") != (tt.verdict == run.Passed) {
+			if err != nil || r.Verdict != tt.verdict || !strings.Contains(reason, tt.reason) || (reason == "") != (tt.reason == "") {
 				t.Fatalf("Run = %s because %q, %v; want %s because %q", r.Verdict, reason, err, tt.verdict, tt.reason)
 			}
 			if tt.report == nil {
