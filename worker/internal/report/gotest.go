@@ -2,22 +2,16 @@ package report
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
 	"nofx.dev/shared/run"
-	"nofx.dev/worker/internal/sieve"
 )
 
 const (
@@ -48,7 +42,7 @@ type event struct {
 // is for tests alone: where a package ended early, others may never have run.
 func (rep *reading) gotest(r io.Reader) error {
 	lines := bufio.NewReaderSize(unmarked(r), 64<<10)
-	g := gotests{rep: rep, packages: map[string]*gopackage{}, builds: map[string]*printed{}, unbuilt: map[string]bool{}}
+	g := gotests{rep: rep, packages: map[string]*gopackage{}, builds: map[string]*gobuild{}, inText: map[string]bool{}}
 	strange := 0 // the first line that is no event
 	for n := 1; ; n++ {
 		line, err := readLine(lines)
@@ -59,18 +53,19 @@ func (rep *reading) gotest(r io.Reader) error {
 		if err != nil && !unended {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		var e event
-		if err := json.Unmarshal(line, &e, jsontext.AllowInvalidUTF8(true)); err != nil || e.Action == "" {
+		e, ok := readEvent(line)
+		if !ok {
 			if unended && line[0] == '{' {
 				return fmt.Errorf("line %d: is cut off", n)
 			}
 			if strange == 0 {
 				strange = n
 			}
-			g.text(line)
-			continue
+			err = g.text(line)
+		} else {
+			err = g.event(e)
 		}
-		if err := g.event(e); err != nil {
+		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 	}
@@ -87,10 +82,17 @@ func (rep *reading) gotest(r io.Reader) error {
 type gotests struct {
 	rep      *reading
 	packages map[string]*gopackage
-	builds   map[string]*printed // what the builder said, by import path
-	unbuilt  map[string]bool     // packages of which only a line of text says that they failed
+	builds   map[string]*gobuild // by import path
+	inText   map[string]bool     // packages that failed by a line of text; "" is any
 	running  int
 	failing  int // names in failed of all packages
+}
+
+// gobuild is what is built for packages.
+type gobuild struct {
+	output *printed
+	failed bool
+	told   bool // a package says that it failed for this
 }
 
 type gopackage struct {
@@ -113,98 +115,69 @@ type gotestcase struct {
 	failed bool // one of its subtests has
 }
 
-// unbuilt is how go test says in text, and only there before Go 1.24, that a package
-// did not build.
-var unbuilt = regexp.MustCompile(`^FAIL\t(\S+)`)
-
-// text is a line that is no event.
-func (g *gotests) text(line []byte) {
-	if m := unbuilt.FindSubmatch(line); m != nil && len(g.unbuilt) < maxRunning {
-		g.unbuilt[string(m[1])] = true
-	}
-}
-
 // ended returns an error unless there are packages, and all have ended.
 func (g *gotests) ended() error {
-	if len(g.packages) == 0 {
-		return errors.New("no package is in the go test -json")
-	}
 	for name, p := range g.packages {
 		if !p.ended {
 			return fmt.Errorf("package %s has begun and not ended", name)
 		}
 	}
+	if len(g.packages) == 0 && !g.buildFailed() {
+		return errors.New("no package is in the go test -json")
+	}
 	return nil
 }
 
-// end counts what only the end tells.
-func (g *gotests) end() {
-	for _, name := range slices.Sorted(maps.Keys(g.unbuilt)) {
-		if p := g.packages[name]; p == nil || len(p.failed) == 0 {
-			g.rep.Tests++
-			g.rep.Failures++
-			g.rep.add(Item{Name: name, Message: "it did not build"})
+func (g *gotests) buildFailed() bool {
+	for _, b := range g.builds {
+		if b.failed {
+			return true
 		}
+	}
+	return false
+}
+
+// end counts what only the end tells: failures that no event of a package tells of.
+func (g *gotests) end() {
+	for _, name := range slices.Sorted(maps.Keys(g.builds)) {
+		of, _, _ := strings.Cut(name, " ") // p [p.test] is p, built for its test
+		if b := g.builds[name]; b.failed && !b.told && !g.failed(of) {
+			g.failAlone(name, cmp.Or(b.output.text(), "it did not build"))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.inText)) {
+		if name != "" && !g.failed(name) {
+			g.failAlone(name, saysFAIL)
+		}
+	}
+	if g.inText[""] && g.rep.Failures+g.rep.Flaky == 0 {
+		g.failAlone("", saysFAIL)
 	}
 	if g.rep.in.Flaky != run.FlakyPasses {
 		g.rep.Failures += g.rep.Flaky
 	}
 }
 
-// print keeps the end of what a test printed, but of a panic the beginning: what
-// follows are stacks.
-func (g *gotests) print(t *gotestcase, s string) {
-	if t.output == nil || !t.panics && strings.HasPrefix(s, "panic: ") {
-		t.panics = strings.HasPrefix(s, "panic: ")
-		t.output = g.printed(t.panics)
-	}
-	t.output.add(s)
+const saysFAIL = "a line of text says FAIL"
+
+// failed reports whether a failure is counted for a package.
+func (g *gotests) failed(name string) bool {
+	p := g.packages[name]
+	return p != nil && len(p.failed) > 0
 }
 
-// printed is output that comes in pieces, masked, of which the end is kept, or the
-// beginning. A nil one is empty.
-type printed struct {
-	sieve sieve.Sieve
-	first bool
-	kept  string
-}
-
-func (g *gotests) printed(first bool) *printed {
-	return &printed{sieve: sieve.New(g.rep.mask), first: first}
-}
-
-func (p *printed) add(s string) { p.keep(p.sieve.Pass([]byte(s))) }
-
-func (p *printed) keep(more []byte) {
-	s := p.kept + string(more)
-	if p.first {
-		p.kept = s[:min(len(s), keptOutput)]
-	} else {
-		p.kept = s[max(0, len(s)-keptOutput):]
-	}
-}
-
-// text returns what was kept. Nothing is added after it.
-func (p *printed) text() string {
-	if p == nil {
-		return ""
-	}
-	p.keep(p.sieve.End())
-	return p.kept
+// failAlone counts a failure that is of no package.
+func (g *gotests) failAlone(name, output string) {
+	g.rep.Tests++
+	g.rep.Failures++
+	i := Item{Name: name}
+	i.File, i.Line, i.Message = place(output)
+	g.rep.add(i)
 }
 
 func (g *gotests) event(e event) error {
-	switch e.Action {
-	case "build-output":
-		if g.builds[e.ImportPath] == nil && len(g.builds) < maxRunning {
-			g.builds[e.ImportPath] = g.printed(true)
-		}
-		if b := g.builds[e.ImportPath]; b != nil {
-			b.add(e.Output)
-		}
-		return nil
-	case "build-fail":
-		return nil // its package tells
+	if e.Action == "build-output" || e.Action == "build-fail" {
+		return g.build(e)
 	}
 	if e.Package == "" {
 		return errors.New("an event of no package")
@@ -225,31 +198,58 @@ func (g *gotests) event(e event) error {
 	if e.Test != "" {
 		return g.test(p, e)
 	}
+	g.whole(p, e)
+	return nil
+}
+
+// build is an event of what is built for packages.
+func (g *gotests) build(e event) error {
+	b := g.builds[e.ImportPath]
+	if b == nil {
+		if len(g.builds) == maxRunning {
+			return fmt.Errorf("more than %d builds", maxRunning)
+		}
+		b = &gobuild{}
+		g.builds[e.ImportPath] = b
+	}
+	if e.Action == "build-fail" {
+		b.failed = true
+		return nil
+	}
+	if b.output == nil {
+		b.output = g.printed(true)
+	}
+	b.output.add(e.Output)
+	return nil
+}
+
+// whole is an event of a package as a whole.
+func (g *gotests) whole(p *gopackage, e event) {
 	switch e.Action {
 	case "output":
 		if p.output == nil {
 			p.output = g.printed(false)
 		}
 		p.output.add(e.Output)
+		return
 	case "pass", "skip":
-		p.ended = true
 		g.rep.Tests += p.endless()
 	case "fail":
-		p.ended = true
 		g.unfinished(e.Package, p)
-		if !p.fails {
-			text := g.builds[e.FailedBuild].text()
-			if text == "" {
-				text = p.output.text()
-			}
-			g.fail(p, e.Package, "", early, text)
+		text := ""
+		if b := g.builds[e.FailedBuild]; b != nil && e.FailedBuild != "" {
+			b.told = true
+			text = b.output.text()
 		}
+		if !p.fails {
+			g.fail(p, e.Package, "", early, cmp.Or(text, p.output.text()))
+		}
+	default:
+		return
 	}
-	if p.ended {
-		g.running -= len(p.tests)
-		p.tests, p.output = nil, nil
-	}
-	return nil
+	p.ended = true
+	g.running -= len(p.tests)
+	p.tests, p.output = nil, nil
 }
 
 // test is an event of a test.
@@ -365,43 +365,4 @@ func (p *gopackage) above(name string) *gotestcase {
 		}
 	}
 	return nil
-}
-
-var (
-	said  = regexp.MustCompile(`(?m)^\s*(?:vet: )?((?:[\w.@+-]+/|\./)*[\w.@+-]+\.go):(\d+):(?:\d+:)? ?(.*(?:\n(?:        | {4}\t|\t).*)*)`)
-	noise = regexp.MustCompile(`(?m)^\s*(?:=== |--- |FAIL$|PASS$|exit status |FAIL\t).*\n?`)
-)
-
-// place is where in the code an output says that something is wrong, and what. Where
-// it does not say, the message is all of it.
-func place(output string) (file string, line int, message string) {
-	if m := said.FindStringSubmatch(output); m != nil {
-		line, _ = strconv.Atoi(m[2])
-		return m[1], line, m[3]
-	}
-	return "", 0, noise.ReplaceAllString(output, "")
-}
-
-// readLine is the next line that is not empty. With one that has no line feed behind it
-// the error is io.ErrUnexpectedEOF.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case len(line) > maxLine:
-			return nil, fmt.Errorf("longer than %d bytes", maxLine)
-		case errors.Is(err, bufio.ErrBufferFull):
-			continue
-		case errors.Is(err, io.EOF) && len(line) > 0:
-			return line, io.ErrUnexpectedEOF
-		case err != nil:
-			return nil, err
-		}
-		if len(bytes.TrimSpace(line)) > 0 {
-			return line, nil
-		}
-		line = line[:0]
-	}
 }

@@ -83,7 +83,7 @@ func TestParse(t *testing.T) {
 		"xml-1.1.junit":             {Tests: 1},
 
 		"build-failure.gotest":     {Tests: 1, Failures: 1, Items: []report.Item{{Name: "p", File: "./p_test.go", Line: 6, Message: "cannot use t as string value"}}},
-		"old-build-failure.gotest": {Tests: 2, Failures: 1, Items: []report.Item{{Name: "q", Message: "it did not build"}}},
+		"old-build-failure.gotest": {Tests: 2, Failures: 1, Items: []report.Item{{Name: "q", Message: "a line of text says FAIL"}}},
 		"package-twice.gotest":     {Tests: 2},
 		"stderr-line.gotest":       {Tests: 1},
 		"test-without-end.gotest":  {Tests: 1},

@@ -1,0 +1,136 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"nofx.dev/worker/internal/sieve"
+)
+
+// readEvent reads an event, which is all of text.
+func readEvent(text []byte) (e event, ok bool) {
+	err := json.Unmarshal(text, &e, jsontext.AllowInvalidUTF8(true))
+	return e, err == nil && e.Action != ""
+}
+
+var (
+	// failedPackage is how go test says in text, and only there before Go 1.24, that a
+	// package did not build.
+	failedPackage = regexp.MustCompile(`^FAIL\t(\S+)|(?:^|\s)FAIL\s+(\S+)\s+(?:\[[^\]]*\]|\(cached\)|[0-9.]+m?s)\s*$`)
+	failedAny     = regexp.MustCompile(`^\s*(?:FAIL|--- FAIL: .*)\s*$`)
+
+	// flatObject is one that an event may be: without objects and lists in it.
+	flatObject = regexp.MustCompile(`\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[^\s"{}\[\],]+)\s*,?\s*)+\}`)
+)
+
+// text is a line that is no event. It may have some in it, since programs that write
+// at once do not wait for the end of a line; those that tell of failures count. The
+// others do not, as they may be half of what there was to say.
+func (g *gotests) text(line []byte) error {
+	for _, part := range flatObject.FindAll(line, -1) {
+		e, ok := readEvent(part)
+		if ok && (e.Action == "build-fail" || e.Action == "fail" && e.Package != "") {
+			if err := g.event(e); err != nil {
+				return err
+			}
+		}
+	}
+	name, failed := "", failedAny.Match(line)
+	if m := failedPackage.FindSubmatch(line); m != nil {
+		name, failed = string(m[1])+string(m[2]), true
+	}
+	if failed && len(g.inText) < maxRunning {
+		g.inText[name] = true
+	}
+	return nil
+}
+
+// print keeps the end of what a test printed, but of a panic the beginning: what
+// follows are stacks.
+func (g *gotests) print(t *gotestcase, s string) {
+	if t.output == nil || !t.panics && strings.HasPrefix(s, "panic: ") {
+		t.panics = strings.HasPrefix(s, "panic: ")
+		t.output = g.printed(t.panics)
+	}
+	t.output.add(s)
+}
+
+// printed is output that comes in pieces, masked, of which the end is kept, or the
+// beginning. A nil one is empty.
+type printed struct {
+	sieve sieve.Sieve
+	first bool
+	kept  string
+}
+
+func (g *gotests) printed(first bool) *printed {
+	return &printed{sieve: sieve.New(g.rep.mask), first: first}
+}
+
+func (p *printed) add(s string) { p.keep(p.sieve.Pass([]byte(s))) }
+
+func (p *printed) keep(more []byte) {
+	s := p.kept + string(more)
+	if p.first {
+		p.kept = s[:min(len(s), keptOutput)]
+	} else {
+		p.kept = s[max(0, len(s)-keptOutput):]
+	}
+}
+
+// text returns what was kept. Nothing is added after it.
+func (p *printed) text() string {
+	if p == nil {
+		return ""
+	}
+	p.keep(p.sieve.End())
+	return p.kept
+}
+
+var (
+	said  = regexp.MustCompile(`(?m)^\s*(?:vet: )?((?:[\w.@+-]+/|\./)*[\w.@+-]+\.go):(\d+):(?:\d+:)? ?(.*(?:\n(?:        | {4}\t|\t).*)*)`)
+	noise = regexp.MustCompile(`(?m)^\s*(?:=== |--- |FAIL$|PASS$|exit status |FAIL\t).*\n?`)
+)
+
+// place is where in the code an output says that something is wrong, and what. Where
+// it does not say, the message is all of it.
+func place(output string) (file string, line int, message string) {
+	if m := said.FindStringSubmatch(output); m != nil {
+		line, _ = strconv.Atoi(m[2])
+		return m[1], line, m[3]
+	}
+	return "", 0, noise.ReplaceAllString(output, "")
+}
+
+// readLine is the next line that is not empty. With one that has no line feed behind it
+// the error is io.ErrUnexpectedEOF.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > maxLine:
+			return nil, fmt.Errorf("longer than %d bytes", maxLine)
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return line, io.ErrUnexpectedEOF
+		case err != nil:
+			return nil, err
+		}
+		if len(bytes.TrimSpace(line)) > 0 {
+			return line, nil
+		}
+		line = line[:0]
+	}
+}
