@@ -134,6 +134,74 @@ func TestSARIFText(t *testing.T) {
 	}
 }
 
+// A tool that did not get through says so in one way or another; that it found something
+// and ended with another exit code than 0 is no such thing.
+func TestSARIFInvocations(t *testing.T) {
+	t.Parallel()
+	const (
+		loud  = `"toolExecutionNotifications":[{"level":"note","message":{"text":"m"}},{"level":"error","message":{"text":"out of memory"}}]`
+		setup = `"toolConfigurationNotifications":[{"level":"error","message":{"text":"no such rule"}}]`
+		quiet = `"toolExecutionNotifications":[{"level":"warning"},{}],"toolConfigurationNotifications":[]`
+	)
+	for name, tt := range map[string]struct {
+		invocation string
+		bad        bool
+	}{
+		"nothing":                         {`{}`, false},
+		"findings":                        {`{"exitCode":1}`, false},
+		"findings, successful":            {`{"exitCode":1,"executionSuccessful":true}`, false},
+		"unsuccessful":                    {`{"executionSuccessful":false}`, true},
+		"an error, exit 1":                {`{"exitCode":1,` + loud + `}`, true},
+		"an error of configuration":       {`{"exitCode":2,` + setup + `}`, true},
+		"an error, no exit code":          {`{` + loud + `}`, true},
+		"an error, exit 0":                {`{"exitCode":0,` + loud + `}`, false},
+		"an error, successful":            {`{"exitCode":1,"executionSuccessful":true,` + loud + `}`, false},
+		"warnings, exit 1":                {`{"exitCode":1,` + quiet + `}`, false},
+		"a signal":                        {`{"exitSignalName":"SIGSEGV"}`, true},
+		"the number of a signal":          {`{"exitSignalNumber":9}`, true},
+		"not started":                     {`{"processStartFailureMessage":"no such file"}`, true},
+		"notifications that are no array": {`{"toolExecutionNotifications":{}}`, true},
+		"no notifications":                {`{"toolExecutionNotifications":null}`, false},
+		"the second of two":               {`{"executionSuccessful":true},{"exitCode":1,` + loud + `}`, true},
+	} {
+		text := oneRun(`{"driver":{"name":"d"}}`, `"invocations":[`+tt.invocation+`],`, ``)
+		if r, err := parseText("sarif", text); (err != nil) != tt.bad {
+			t.Errorf("%s: Parse(%s) = %+v, %v, want an error: %t", name, text, r, err, tt.bad)
+		}
+	}
+	many := oneRun(`{"driver":{"name":"d"}}`, `"invocations":[{"executionSuccessful":true,"toolExecutionNotifications":[`+strings.Repeat(`{"level":"note"},`, 60_000)+`{}]}],`, ``)
+	if _, err := parseText("sarif", many); err != nil {
+		t.Errorf("Parse(60,001 notifications) = %v, want nil", err)
+	}
+}
+
+// Results that lie elsewhere are not none, and neither are the rules that say how bad
+// they are.
+func TestSARIFElsewhere(t *testing.T) {
+	t.Parallel()
+	run := func(members string) string {
+		return `{"version":"2.1.0","runs":[{"tool":{"driver":{"name":"t"}},` + members + `}]}`
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"results, none here":  {run(`"results":[],"externalPropertyFileReferences":{"results":[{"location":{"uri":"r"}}]}`), "keeps its results in other files"},
+		"results, not here":   {run(`"externalPropertyFileReferences":{"results":[{"location":{"uri":"r"}}]}`), "keeps its results in other files"},
+		"more results":        {run(`"results":[{"message":{"text":"m"}}],"externalPropertyFileReferences":{"results":[{}]}`), "keeps its results in other files"},
+		"the driver":          {run(`"results":[],"externalPropertyFileReferences":{"driver":{"location":{"uri":"r"}}}`), "keeps its driver in other files"},
+		"extensions":          {run(`"results":[],"externalPropertyFileReferences":{"extensions":[{"guid":"g"}]}`), "keeps its extensions in other files"},
+		"invocations":         {run(`"results":[],"externalPropertyFileReferences":{"invocations":[{"guid":"g"}]}`), "keeps its invocations in other files"},
+		"other things":        {run(`"results":[],"externalPropertyFileReferences":{"graphs":[{}],"artifacts":[{}],"results":[]}`), ""},
+		"nothing":             {run(`"results":[],"externalPropertyFileReferences":null`), ""},
+		"results in the file": {`{"version":"2.1.0","inlineExternalProperties":[{"runGuid":"g","results":[{"message":{"text":"m"}}]}],"runs":[{"tool":{"driver":{"name":"t"}},"results":[]}]}`, "inlineExternalProperties"},
+		"rules in the file":   {`{"version":"2.1.0","inlineExternalProperties":[{},{"driver":{"name":"t","rules":[]}}],"runs":[{"tool":{"driver":{"name":"t"}},"results":[]}]}`, "keeps its driver in inlineExternalProperties"},
+		"others in the file":  {`{"version":"2.1.0","inlineExternalProperties":[{"artifacts":[{}]}],"runs":[{"tool":{"driver":{"name":"t"}},"results":[]}]}`, ""},
+	} {
+		r, err := parseText("sarif", tt.text)
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: Parse(%s) = %+v, %v, want an error that says %q", name, tt.text, r, err, tt.want)
+		}
+	}
+}
+
 func TestFailOn(t *testing.T) {
 	t.Parallel()
 	text := oneRun(`{"driver":{"name":"d"}}`, "", `{"level":"none"},{"level":"note"},{"level":"warning"},{"level":"error"},{"level":"warning"}`)
