@@ -34,8 +34,9 @@ type event struct {
 // gotest reads the events of one or more packages. A test counts by its innermost
 // subtests: one that has some counts by itself only when it failed and none of them
 // did. A package that failed for no test, because it does not build, panics or exits,
-// is a failure of its own. Each package that begins must end; a line that is no event,
-// as what a go command says about itself, is none of a package's.
+// is a failure of its own, and so is a build that failed for no package. Each package
+// that begins must end; a line that is no event, as what a go command says about itself,
+// is none of a package's, but a failure that it tells of counts.
 //
 // A package that begins again after its end is a rerun. A test that failed before and
 // passes in it is flaky, which is a failure unless the gate takes it for a pass. That
