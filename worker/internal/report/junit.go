@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/sieve"
@@ -88,6 +89,17 @@ type test struct {
 
 // wrong are the elements by which a test says that it went wrong, the worst first.
 var wrong = [...][2]string{{"failure", "error"}, {"rerunFailure", "rerunError"}, {"flakyFailure", "flakyError"}}
+
+// named is the usual name of an element, where some runners have another for it.
+func named(e xml.StartElement) string {
+	switch name := strings.ToLower(e.Name.Local); name {
+	case "failed", "failure":
+		return "failure"
+	case "errored", "error":
+		return "error"
+	}
+	return e.Name.Local
+}
 
 // kindOf returns which kind of wrong an element is of, or -1.
 func kindOf(name string) int {
@@ -220,7 +232,7 @@ func (d *junitReader) inside(s *suite, t *test) error {
 
 // element reads an element that lies in a suite s, or in its test t if that is not nil.
 func (d *junitReader) element(start xml.StartElement, s *suite, t *test) error {
-	name := start.Name.Local
+	name := named(start)
 	switch {
 	case isSuite(start):
 		return d.suite(start, s)
@@ -284,15 +296,19 @@ func (d *junitReader) judge(t *test, in *suite) {
 // badStatus returns what the start of a suite or test says about its end, if that was
 // a bad one and not only in the elements that it holds, else "".
 func badStatus(e xml.StartElement) string {
-	for _, name := range []string{"status", "result", "outcome"} {
-		if s := attr(e, name); bad.MatchString(s) {
-			return fmt.Sprintf("its %s is %q", name, s)
+	for _, a := range e.Attr {
+		if is := badStatuses[a.Name.Local]; is != nil && is.MatchString(a.Value) {
+			return fmt.Sprintf("its %s is %q", a.Name.Local, a.Value)
 		}
 	}
 	return ""
 }
 
-var bad = regexp.MustCompile(`(?i)^(?:fail(?:ed|ure)?|error(?:ed)?|broken|crash(?:ed)?|abort(?:ed)?|interrupted|killed|timed?[ _-]?out)$`)
+var (
+	failing     = regexp.MustCompile(`(?i)^\s*(?:fail(?:ed|ure)?|error(?:ed)?|broken|crash(?:ed)?|abort(?:ed)?|interrupted|killed|timed?[ _-]?out)\s*$`)
+	untrue      = regexp.MustCompile(`(?i)^\s*false\s*$`)
+	badStatuses = map[string]*regexp.Regexp{"status": failing, "state": failing, "result": failing, "outcome": failing, "success": untrue, "passed": untrue}
+)
 
 // message reads an element that says what went wrong to its end, and returns that.
 func (d *junitReader) message(start xml.StartElement) (string, error) {

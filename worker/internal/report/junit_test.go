@@ -90,6 +90,9 @@ func TestJUnitCounts(t *testing.T) {
 		"by the status of a suite that says":   {`<testsuites status="failed"><testsuite result="failed">` + failed + `</testsuite></testsuites>`, 1, 1, 0},
 		"by the status of a suite that counts": {`<testsuite status="failed" failures="1">` + good + `</testsuite>`, 1, 1, 0},
 		"all suites' status, one suite's":      {`<testsuites status="failed"><testsuite status="failed"/></testsuites>`, 1, 1, 0},
+		"by a state":                           {`<testsuite><testcase state=" failed "/><testcase success="False"/><testcase passed="false"/></testsuite>`, 3, 3, 0},
+		"by a state that is none of failure":   {`<testsuite><testcase state="passed"/><testcase success="true"/><testcase success=""/></testsuite>`, 3, 0, 0},
+		"by an element of a like name":         {`<testsuite failures="3"><testcase><failed message="m"/></testcase><testcase><Failure/></testcase><testcase><errored/></testcase><testcase><Error/></testcase></testsuite>`, 4, 4, 0},
 		"thousands of failures":                {`<testsuite failures="1,425">` + good + `</testsuite>`, 1425, 1425, 0},
 	} {
 		r, err := parseText("junit", tt.text)

@@ -106,11 +106,11 @@ func (in *sarifInvocation) problem() string {
 	switch {
 	case in.NotStarted != "":
 		return "did not start"
-	case in.Signal != "" || in.SignalNumber != nil:
+	case in.Signal != "" || in.SignalNumber.Kind() == '0':
 		return "was ended by a signal"
 	case in.Successful != nil && !*in.Successful:
 		return "did not get through"
-	case in.Successful == nil && bool(in.Execution || in.Configuration) && (in.ExitCode == nil || *in.ExitCode != 0):
+	case in.Successful == nil && bool(in.Execution || in.Configuration) && string(in.ExitCode) != "0":
 		return "met with an error, and not that it got through"
 	}
 	return ""

@@ -157,6 +157,8 @@ func TestSARIFInvocations(t *testing.T) {
 		"an error, exit 0":                {`{"exitCode":0,` + loud + `}`, false},
 		"an error, successful":            {`{"exitCode":1,"executionSuccessful":true,` + loud + `}`, false},
 		"warnings, exit 1":                {`{"exitCode":1,` + quiet + `}`, false},
+		"no exit code by type":            {`{"exitCode":"1","exitSignalNumber":null}`, false},
+		"an error, and none by type":      {`{"exitCode":"1",` + loud + `}`, true},
 		"a signal":                        {`{"exitSignalName":"SIGSEGV"}`, true},
 		"the number of a signal":          {`{"exitSignalNumber":9}`, true},
 		"not started":                     {`{"processStartFailureMessage":"no such file"}`, true},

@@ -39,9 +39,9 @@ type sarifElsewhere struct {
 
 type sarifInvocation struct {
 	Successful    *bool               `json:"executionSuccessful"`
-	ExitCode      *float64            `json:"exitCode"`
+	ExitCode      jsontext.Value      `json:"exitCode"`
 	Signal        string              `json:"exitSignalName"`
-	SignalNumber  *float64            `json:"exitSignalNumber"`
+	SignalNumber  jsontext.Value      `json:"exitSignalNumber"`
 	NotStarted    string              `json:"processStartFailureMessage"`
 	Execution     sarifErrors         `json:"toolExecutionNotifications"`
 	Configuration sarifErrors         `json:"toolConfigurationNotifications"`
