@@ -160,6 +160,7 @@ func plans() (all []bad) {
 	for _, tt := range []struct{ tool, inputs, pointer string }{
 		{"bash", `{}`, "/script"},
 		{"bash", `{"script":""}`, "/script"},
+		{"bash", `{"script":"\n# make"}`, "/script"},
 		{"bash", `{"script":"true","shell":"zsh"}`, "/shell"},
 		{"bash", `{"script":7}`, "/script"},
 		{"bash", `{"script":"echo ${{ steps.a.outputs.x }}"}`, "/script"},
@@ -168,6 +169,8 @@ func plans() (all []bad) {
 		{"bash", `{"script":"true","env":{"A":7}}`, "/env/A"},
 		{"bash", `[]`, ""},
 		{"gate:unit", `{"command":"${{ x }}"}`, "/command"},
+		{"gate:unit", `{"command":"# todo"}`, "/command"},
+		{"gate:unit", `{"command":"go test -failfast","report":{"format":"gotest","path":"r","flaky":"pass"}}`, "/report/flaky"},
 		{"gate:unit", `{"report":{"format":"tap","path":"r"}}`, "/report/format"},
 		{"gate:unit", `{"report":{"format":"junit","path":"../r.xml"}}`, "/report/path"},
 		{"gate:unit", `{"report":{"format":"junit"}}`, "/report/path"},
