@@ -198,9 +198,10 @@ func TestGoTestGluedEvents(t *testing.T) {
 	for name, text := range map[string]string{
 		"an end that passes": run + `{"Action":"pass","Package":"p","Test":"T"}` + "\n12:00 " + `{"Action":"pass","Package":"p"}` + "\n",
 		"a long line":        run + strings.Repeat(`{"a":`, 1<<17) + "\n" + strings.Repeat(`{"Action":"fail","a":"`, 1<<15) + "\n",
+		"too many in a line": run + strings.Repeat(`{"a":1}`, 1000) + fail + "\n" + pass,
 	} {
 		if r, err := parseText("gotest", text); err == nil {
-			t.Errorf("%s: Parse = %+v, want an error about a package that has not ended", name, r)
+			t.Errorf("%s: Parse = %+v, want an error", name, r)
 		}
 	}
 }

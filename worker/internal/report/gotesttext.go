@@ -32,16 +32,18 @@ var (
 	flatObject = regexp.MustCompile(`\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[^\s"{}\[\],]+)\s*,?\s*)+\}`)
 )
 
-// text is a line that is no event. It may have some in it, since programs that write
-// at once do not wait for the end of a line; those that tell of failures count. The
-// others do not, as they may be half of what there was to say.
+// maxInLine is how many objects are looked for in a line: each may take its length.
+const maxInLine = 1000
+
+// text is a line that is no event.
 func (g *gotests) text(line []byte) error {
-	for _, part := range flatObject.FindAll(line, -1) {
-		e, ok := readEvent(part)
-		if ok && (e.Action == "build-fail" || e.Action == "fail" && e.Package != "") {
-			if err := g.event(e); err != nil {
-				return err
-			}
+	events, err := failuresIn(line)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		if err := g.event(e); err != nil {
+			return err
 		}
 	}
 	name, failed := "", failedAny.Match(line)
@@ -52,6 +54,25 @@ func (g *gotests) text(line []byte) error {
 		g.inText[name] = true
 	}
 	return nil
+}
+
+// failuresIn returns the events in a line that tell of failures: programs that write at
+// once do not wait for the end of a line. Others do not count there, as they may be half
+// of what there was to say.
+func failuresIn(line []byte) (events []event, err error) {
+	if !bytes.Contains(line, []byte(`fail"`)) {
+		return nil, nil
+	}
+	parts := flatObject.FindAll(line, maxInLine+1)
+	if len(parts) > maxInLine {
+		return nil, fmt.Errorf("more than %d objects in one line", maxInLine)
+	}
+	for _, part := range parts {
+		if e, ok := readEvent(part); ok && (e.Action == "build-fail" || e.Action == "fail" && e.Package != "") {
+			events = append(events, e)
+		}
+	}
+	return events, nil
 }
 
 // print keeps the end of what a test printed, but of a panic the beginning: what
