@@ -36,10 +36,11 @@ type rule struct {
 var mayImport = []rule{
 	{"shared/fault", nil},
 	{"shared/failpoint", nil},
-	{"shared/run", slices.Concat([]string{"shared/fault"}, pure)},
+	{"shared/machine", nil},
+	{"shared/run", slices.Concat([]string{"shared/fault", "shared/machine"}, pure)},
 	{"shared/job", slices.Concat([]string{"shared/run", "github.com/riverqueue/river", riverTypes}, pure)},
 	{"shared/postgres/pgtest", slices.Concat([]string{"shared/postgres", "migrations/..."}, pgx, pure)},
-	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/run", "shared/job", "migrations"}, pgx, river, otelAPI, pure)},
+	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/machine", "shared/run", "shared/job", "migrations"}, pgx, river, otelAPI, pure)},
 	{"shared/blob/blobtest", slices.Concat([]string{"shared/blob", "migrations/..."}, minio)},
 	{"shared/blob", slices.Concat([]string{"shared/fault", "shared/failpoint"}, minio, pure)},
 	{"shared/tree", slices.Concat([]string{"shared/blob", "shared/fault"}, pure)},

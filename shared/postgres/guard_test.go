@@ -184,14 +184,14 @@ func (sc scene) calls(name string, params, types []string) (calls []string) {
 
 // eventsOf are the events of the machine that a function moves.
 func eventsOf(function string) (events []string) {
-	machine := run.RunMachine
-	for _, m := range []run.Machine{run.StepMachine, run.GateMachine} {
-		if strings.Contains(function, string(m)) {
-			machine = m
+	of := run.RunMachine
+	for _, m := range run.Machines {
+		if strings.Contains(function, m.String()) {
+			of = m
 		}
 	}
-	for _, tr := range run.Transitions {
-		if event := "'" + tr.Event + "'"; tr.Machine == machine && !slices.Contains(events, event) {
+	for _, tr := range of.Transitions() {
+		if event := "'" + tr.Event + "'"; !slices.Contains(events, event) {
 			events = append(events, event)
 		}
 	}

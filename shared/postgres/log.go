@@ -62,7 +62,7 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, f
 			wanted = newest
 		}
 		if wanted == nil {
-			l.Ended = state.Terminal()
+			l.Ended = run.StepMachine.Terminal(state)
 			return nil
 		}
 		l.Fence = *wanted

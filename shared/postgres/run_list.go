@@ -111,7 +111,7 @@ func (f RunFilter) slice(q *query) string {
 	switch {
 	case f.Signature != "":
 		return sliceOfRuns + " AND r.id >= " + from + " AND r.failure_signature = " + q.arg(f.Signature) + newest
-	case len(f.States) > 0 && (!f.searching() || !slices.ContainsFunc(f.States, run.State.Terminal)): // few runs are live
+	case len(f.States) > 0 && (!f.searching() || !slices.ContainsFunc(f.States, run.RunMachine.Terminal)): // few runs are live
 		arms := make([]string, len(f.States))
 		for i, state := range f.States {
 			arms[i] = "(" + sliceOfRuns + " AND r.id >= " + from + " AND r.state = " + q.arg(state) + newest + ")"

@@ -87,7 +87,7 @@ func spansOfRun(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, of map[
 			end := at
 			row.Spans[n-1].End = &end
 		}
-		if state != run.Pending && !state.Terminal() {
+		if state != run.Pending && !run.StepMachine.Terminal(state) {
 			row.Spans = append(row.Spans, run.Span{State: state, Start: at})
 		}
 		if waited != nil && fence != nil {

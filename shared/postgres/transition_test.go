@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"nofx.dev/shared/machine"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
@@ -28,39 +29,47 @@ func TestMachinesMirrorDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored, err := pgx.CollectRows(rows, pgx.RowToStructByPos[run.Transition])
+	stored, err := pgx.CollectRows(rows, pgx.RowToStructByPos[machine.Transition])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(stored, run.Transitions); diff != "" {
-		t.Errorf("run.Transitions differ from nofx.transition (-table +Go):\n%s", diff)
+	if diff := cmp.Diff(stored, transitions()); diff != "" {
+		t.Errorf("transitions differ from nofx.transition (-table +Go):\n%s", diff)
 	}
-	for machine, states := range run.States {
+	for _, m := range run.Machines {
 		var want, ends []string
-		for _, state := range states {
+		for _, state := range m.States() {
 			want = append(want, string(state))
-			if state.Terminal() || machine == run.GateMachine && state != run.Pending {
+			if m.Terminal(state) {
 				ends = append(ends, string(state))
 			}
 		}
 		slices.Sort(want)
 		slices.Sort(ends)
 		const sql = `SELECT state FROM nofx.machine_state WHERE machine = $1 AND (terminal OR NOT $2) ORDER BY state COLLATE "C"`
-		if got := all[string](t, s, sql, machine, false); !slices.Equal(got, want) {
-			t.Errorf("run.States[%s] = %v, want %v", machine, want, got)
+		if got := all[string](t, s, sql, m.String(), false); !slices.Equal(got, want) {
+			t.Errorf("states of %s = %v, want %v", m.String(), want, got)
 		}
-		if got := all[string](t, s, sql, machine, true); !slices.Equal(got, ends) {
-			t.Errorf("terminal states of %s = %v, want %v", machine, ends, got)
+		if got := all[string](t, s, sql, m.String(), true); !slices.Equal(got, ends) {
+			t.Errorf("terminal states of %s = %v, want %v", m.String(), ends, got)
 		}
 	}
-	if n := one[int](t, s, "SELECT count(DISTINCT machine) FROM nofx.machine_state"); n != len(run.States) {
-		t.Errorf("machines in the database = %d, want %d", n, len(run.States))
+	if n := one[int](t, s, "SELECT count(DISTINCT machine) FROM nofx.machine_state"); n != len(run.Machines) {
+		t.Errorf("machines in the database = %d, want %d", n, len(run.Machines))
 	}
+}
+
+// transitions are those of all machines.
+func transitions() (all []machine.Transition) {
+	for _, m := range run.Machines {
+		all = append(all, m.Transitions()...)
+	}
+	return all
 }
 
 // subject is a row of a machine in some state.
 type subject struct {
-	machine run.Machine
+	machine *machine.Machine
 	id      uuid.UUID
 	fence   int64
 }
@@ -68,7 +77,7 @@ type subject struct {
 // place makes a row of a machine in any state, past the guards: only the edges
 // out of it are under test. A running step has its lease, and so has the step of
 // a gate. A run has no live step, so that it may end.
-func (s *store) place(t *testing.T, m run.Machine, state run.State) subject {
+func (s *store) place(t *testing.T, m *machine.Machine, state run.State) subject {
 	t.Helper()
 	r, steps := s.create(t, "a:")
 	step := steps["a"].ID
@@ -128,7 +137,7 @@ func (s *store) in(ctx context.Context, role, sql string, args ...any) (tag pgco
 // allEvents are those that some machine knows, and one that none does.
 func allEvents() []string {
 	events := []string{"bogus"}
-	for _, tr := range run.Transitions {
+	for _, tr := range transitions() {
 		if !slices.Contains(events, tr.Event) {
 			events = append(events, tr.Event)
 		}
@@ -149,8 +158,8 @@ func TestAllPairsByFunction(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	var tried, passed, refused int
-	for machine, states := range run.States {
-		for _, state := range states {
+	for _, machine := range run.Machines {
+		for _, state := range machine.States() {
 			sub := s.place(t, machine, state)
 			for _, event := range allEvents() {
 				what := fmt.Sprintf("%s_transition(%s, %s)", machine, state, event)
@@ -182,13 +191,13 @@ func TestAllPairsByFunction(t *testing.T) {
 		}
 	}
 	t.Logf("by function as nofx_app: %d pairs tried, %d passed, %d refused", tried, passed, refused)
-	if passed != len(run.Transitions) {
-		t.Errorf("pairs passed = %d, want the %d of the table", passed, len(run.Transitions))
+	if passed != len(transitions()) {
+		t.Errorf("pairs passed = %d, want the %d of the table", passed, len(transitions()))
 	}
 }
 
 func (s *store) transition(sub subject, event, reason string, fence int64) error {
-	sql := fmt.Sprintf("SELECT nofx.%s_transition($1, $2, nullif($3, ''))", sub.machine)
+	sql := fmt.Sprintf("SELECT nofx.%s_transition($1, $2, nullif($3, ''))", sub.machine.String())
 	args := []any{sub.id, event, reason}
 	switch sub.machine {
 	case run.StepMachine:
@@ -206,8 +215,8 @@ func TestAllPairsByRawSQL(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	var tried, passed, refused, denied int
-	for machine, states := range run.States {
-		for _, state := range states {
+	for _, machine := range run.Machines {
+		for _, state := range machine.States() {
 			sub := s.place(t, machine, state)
 			for _, event := range allEvents() {
 				what := fmt.Sprintf("UPDATE %s of %s by %s", machine, state, event)
@@ -242,17 +251,17 @@ func TestAllPairsByRawSQL(t *testing.T) {
 		}
 	}
 	t.Logf("by raw UPDATE: %d pairs tried; as nofx_app %d denied; as nofx_owner %d passed, %d refused", tried, denied, passed, refused)
-	if passed != len(run.Transitions) {
-		t.Errorf("pairs passed = %d, want the %d of the table", passed, len(run.Transitions))
+	if passed != len(transitions()) {
+		t.Errorf("pairs passed = %d, want the %d of the table", passed, len(transitions()))
 	}
 }
 
 // wantGuarded fails unless the guard stops each way of taking a legal edge
 // wrongly.
-func (s *store) wantGuarded(t *testing.T, what string, sub subject, edge run.Transition, update string) {
+func (s *store) wantGuarded(t *testing.T, what string, sub subject, edge machine.Transition, update string) {
 	t.Helper()
 	wrong := run.Succeeded // any state of the machine that the edge does not lead to
-	for _, state := range run.States[sub.machine] {
+	for _, state := range sub.machine.States() {
 		if state != edge.To && state != edge.From {
 			wrong = state
 		}
@@ -282,12 +291,13 @@ func (s *store) wantGuarded(t *testing.T, what string, sub subject, edge run.Tra
 	}
 }
 
-func edgeOf(m run.Machine, from run.State, event string) (run.Transition, bool) {
-	i := slices.IndexFunc(run.Transitions, func(tr run.Transition) bool { return tr.Machine == m && tr.From == from && tr.Event == event })
+func edgeOf(m *machine.Machine, from run.State, event string) (machine.Transition, bool) {
+	all := m.Transitions()
+	i := slices.IndexFunc(all, func(tr machine.Transition) bool { return tr.From == from && tr.Event == event })
 	if i < 0 {
-		return run.Transition{}, false
+		return machine.Transition{}, false
 	}
-	return run.Transitions[i], true
+	return all[i], true
 }
 
 func (s *store) wantRefusal(t *testing.T, what string, err error, sub subject, from run.State, event string) {
@@ -298,15 +308,15 @@ func (s *store) wantRefusal(t *testing.T, what string, err error, sub subject, f
 		return
 	}
 	type refusal struct {
-		Machine run.Machine
+		Machine string
 		ID      uuid.UUID
 		From    run.State
 		Event   string
 		Allowed []string
 	}
-	want := refusal{sub.machine, sub.id, from, event, []string{}}
-	for _, tr := range run.Transitions {
-		if tr.Machine == sub.machine && tr.From == from {
+	want := refusal{sub.machine.String(), sub.id, from, event, []string{}}
+	for _, tr := range transitions() {
+		if tr.Machine == sub.machine.String() && tr.From == from {
 			want.Allowed = append(want.Allowed, tr.Event)
 		}
 	}
@@ -335,7 +345,7 @@ func (s *store) eventsOf(sub subject) string {
 }
 
 // wantTaken fails unless the row is where the edge leads and one event says so.
-func (s *store) wantTaken(t *testing.T, what string, sub subject, edge run.Transition, before int) {
+func (s *store) wantTaken(t *testing.T, what string, sub subject, edge machine.Transition, before int) {
 	t.Helper()
 	if got := one[string](t, s, fmt.Sprintf("SELECT state FROM nofx.%s WHERE id = $1", sub.machine), sub.id); got != string(edge.To) {
 		t.Errorf("%s: state = %s, want %s", what, got, edge.To)

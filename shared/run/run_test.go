@@ -39,31 +39,3 @@ func TestPublicIDs(t *testing.T) {
 		t.Errorf("NewID() = %s, %s, want versions 7 in order", a, b)
 	}
 }
-
-// Next takes exactly the edges of the table.
-func TestNext(t *testing.T) {
-	t.Parallel()
-	edges := 0
-	for machine, states := range run.States {
-		for _, from := range states {
-			for _, tr := range run.Transitions {
-				to, ok := run.Next(machine, from, tr.Event)
-				if !ok {
-					continue
-				}
-				if tr.Machine == machine && tr.From == from {
-					edges++
-					if to != tr.To {
-						t.Errorf("Next(%s, %s, %s) = %s, want %s", machine, from, tr.Event, to, tr.To)
-					}
-				}
-			}
-			if to, ok := run.Next(machine, from, "bogus"); ok {
-				t.Errorf("Next(%s, %s, bogus) = %s, want none", machine, from, to)
-			}
-		}
-	}
-	if edges != len(run.Transitions) {
-		t.Errorf("Next takes %d edges, want %d", edges, len(run.Transitions))
-	}
-}

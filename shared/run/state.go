@@ -1,19 +1,9 @@
 package run
 
-import "slices"
+import "nofx.dev/shared/machine"
 
-// Machine is a state machine of the database, named like its table.
-type Machine string
-
-// The machines that exist so far.
-const (
-	RunMachine  Machine = "run"
-	StepMachine Machine = "step"
-	GateMachine Machine = "gate"
-)
-
-// State is a state of some machine.
-type State string
+// State is a state of a run, a step or a gate.
+type State = machine.State
 
 // The states, each listed under the first machine that has it.
 const (
@@ -36,108 +26,71 @@ const (
 	Error   State = "error"
 )
 
-// Transition is one edge of a machine. A step's edge with NeedsLease is taken
-// only by the holder of its live lease; one with NeedsReason carries a reason.
-type Transition struct {
-	Machine     Machine
-	From        State
-	Event       string
-	To          State
-	NeedsLease  bool
-	NeedsReason bool
-}
+// The machines of EXECUTION.md, Transitions. A test compares them with the rows of the
+// database.
 
-// Transitions mirrors the table nofx.transition, sorted by machine, from and
-// event (EXECUTION.md, Transitions).
-var Transitions = transitions()
+// RunMachine is that of a run. Queued, running, waiting and paused runs are live.
+var RunMachine = machine.New("run",
+	[]State{Queued, Running, Waiting, Paused, Succeeded, Failed, Cancelled},
+	[]State{Succeeded, Failed, Cancelled},
+	machine.Edges{From: []State{Queued}, Event: "start", To: Running},
+	machine.Edges{From: []State{Queued, Running, Waiting}, Event: "pause", To: Paused},
+	machine.Edges{From: liveRun, Event: "cancel", To: Cancelled, NeedsReason: true},
+	machine.Edges{From: liveRun, Event: "fail", To: Failed, NeedsReason: true},
+	machine.Edges{From: []State{Running}, Event: "wait", To: Waiting},
+	machine.Edges{From: []State{Waiting}, Event: "wake", To: Running},
+	machine.Edges{From: []State{Running, Waiting, Paused}, Event: "succeed", To: Succeeded},
+	machine.Edges{From: []State{Paused}, Event: "resume", To: Running},
+	machine.Edges{From: []State{Paused}, Event: "resume_waiting", To: Waiting},
+	machine.Edges{From: []State{Paused}, Event: "resume_queued", To: Queued},
+	machine.Edges{From: []State{Failed, Cancelled}, Event: "retry", To: Running, NeedsReason: true},
+	machine.Edges{From: []State{Failed, Cancelled}, Event: "resume", To: Running, NeedsReason: true},
+)
 
-func transitions() []Transition {
-	const lease, reason = true, true
-	var all []Transition
-	add := func(m Machine, from []State, event string, to State, needsLease, needsReason bool) {
-		for _, f := range from {
-			all = append(all, Transition{m, f, event, to, needsLease, needsReason})
-		}
-	}
-	live := []State{Queued, Running, Waiting, Paused}
-	add(RunMachine, []State{Queued}, "start", Running, !lease, !reason)
-	add(RunMachine, []State{Queued, Running, Waiting}, "pause", Paused, !lease, !reason)
-	add(RunMachine, live, "cancel", Cancelled, !lease, reason)
-	add(RunMachine, live, "fail", Failed, !lease, reason)
-	add(RunMachine, []State{Running}, "wait", Waiting, !lease, !reason)
-	add(RunMachine, []State{Waiting}, "wake", Running, !lease, !reason)
-	add(RunMachine, []State{Running, Waiting, Paused}, "succeed", Succeeded, !lease, !reason)
-	add(RunMachine, []State{Paused}, "resume", Running, !lease, !reason)
-	add(RunMachine, []State{Paused}, "resume_waiting", Waiting, !lease, !reason)
-	add(RunMachine, []State{Paused}, "resume_queued", Queued, !lease, !reason)
-	add(RunMachine, []State{Failed, Cancelled}, "retry", Running, !lease, reason)
-	add(RunMachine, []State{Failed, Cancelled}, "resume", Running, !lease, reason)
+// StepMachine is that of a step.
+var StepMachine = machine.New("step",
+	[]State{Pending, Ready, Running, Waiting, Retrying, Succeeded, Failed, Skipped, Cancelled},
+	[]State{Succeeded, Failed, Skipped, Cancelled},
+	machine.Edges{From: []State{Pending}, Event: "deps_met", To: Ready},
+	machine.Edges{From: []State{Pending}, Event: "skip", To: Skipped, NeedsReason: true},
+	machine.Edges{From: []State{Pending, Ready, Running, Waiting, Retrying}, Event: "cancel", To: Cancelled, NeedsReason: true},
+	machine.Edges{From: []State{Ready}, Event: "claim", To: Running},
+	machine.Edges{From: []State{Running}, Event: "succeed", To: Succeeded, NeedsLease: true},
+	machine.Edges{From: []State{Running}, Event: "fail", To: Failed, NeedsLease: true, NeedsReason: true},
+	machine.Edges{From: []State{Running}, Event: "wait", To: Waiting, NeedsLease: true, NeedsReason: true},
+	machine.Edges{From: []State{Running}, Event: "retry", To: Retrying, NeedsLease: true, NeedsReason: true},
+	machine.Edges{From: []State{Running}, Event: "interrupted", To: Ready, NeedsLease: true, NeedsReason: true},
+	machine.Edges{From: []State{Running}, Event: "lease_expired", To: Ready, NeedsReason: true},
+	machine.Edges{From: []State{Running}, Event: "poison", To: Failed, NeedsReason: true},
+	machine.Edges{From: []State{Waiting}, Event: "signal", To: Ready},
+	machine.Edges{From: []State{Waiting}, Event: "approve", To: Succeeded},
+	machine.Edges{From: []State{Waiting}, Event: "waive", To: Succeeded},
+	machine.Edges{From: []State{Waiting}, Event: "elapsed", To: Succeeded},
+	machine.Edges{From: []State{Waiting}, Event: "expire", To: Failed, NeedsReason: true},
+	machine.Edges{From: []State{Waiting}, Event: "reject", To: Failed, NeedsReason: true},
+	machine.Edges{From: []State{Retrying}, Event: "backoff_elapsed", To: Ready},
+	machine.Edges{From: []State{Failed}, Event: "retry", To: Ready, NeedsReason: true},
+	machine.Edges{From: []State{Skipped, Cancelled}, Event: "reopen", To: Pending, NeedsReason: true},
+)
 
-	add(StepMachine, []State{Pending}, "deps_met", Ready, !lease, !reason)
-	add(StepMachine, []State{Pending}, "skip", Skipped, !lease, reason)
-	add(StepMachine, []State{Pending, Ready, Running, Waiting, Retrying}, "cancel", Cancelled, !lease, reason)
-	add(StepMachine, []State{Ready}, "claim", Running, !lease, !reason)
-	add(StepMachine, []State{Running}, "succeed", Succeeded, lease, !reason)
-	add(StepMachine, []State{Running}, "fail", Failed, lease, reason)
-	add(StepMachine, []State{Running}, "wait", Waiting, lease, reason)
-	add(StepMachine, []State{Running}, "retry", Retrying, lease, reason)
-	add(StepMachine, []State{Running}, "interrupted", Ready, lease, reason)
-	add(StepMachine, []State{Running}, "lease_expired", Ready, !lease, reason)
-	add(StepMachine, []State{Running}, "poison", Failed, !lease, reason)
-	add(StepMachine, []State{Waiting}, "signal", Ready, !lease, !reason)
-	add(StepMachine, []State{Waiting}, "approve", Succeeded, !lease, !reason)
-	add(StepMachine, []State{Waiting}, "waive", Succeeded, !lease, !reason)
-	add(StepMachine, []State{Waiting}, "elapsed", Succeeded, !lease, !reason)
-	add(StepMachine, []State{Waiting}, "expire", Failed, !lease, reason)
-	add(StepMachine, []State{Waiting}, "reject", Failed, !lease, reason)
-	add(StepMachine, []State{Retrying}, "backoff_elapsed", Ready, !lease, !reason)
-	add(StepMachine, []State{Failed}, "retry", Ready, !lease, reason)
-	add(StepMachine, []State{Skipped, Cancelled}, "reopen", Pending, !lease, reason)
+// GateMachine is that of a gate. A waiver may still follow a verdict.
+var GateMachine = machine.New("gate",
+	[]State{Pending, Passed, Failed, Waived, Expired, Error},
+	[]State{Passed, Failed, Waived, Expired, Error},
+	machine.Edges{From: []State{Pending}, Event: "pass", To: Passed, NeedsLease: true},
+	machine.Edges{From: []State{Pending}, Event: "fail", To: Failed, NeedsLease: true},
+	machine.Edges{From: []State{Pending}, Event: "error", To: Error, NeedsLease: true},
+	machine.Edges{From: []State{Pending}, Event: "approve", To: Passed},
+	machine.Edges{From: []State{Pending}, Event: "reject", To: Failed, NeedsReason: true},
+	machine.Edges{From: []State{Pending, Failed, Error, Expired}, Event: "waive", To: Waived, NeedsReason: true},
+	machine.Edges{From: []State{Pending}, Event: "expire", To: Expired, NeedsReason: true},
+	machine.Edges{From: []State{Pending}, Event: "withdraw", To: Expired, NeedsReason: true},
+)
 
-	add(GateMachine, []State{Pending}, "pass", Passed, lease, !reason)
-	add(GateMachine, []State{Pending}, "fail", Failed, lease, !reason)
-	add(GateMachine, []State{Pending}, "error", Error, lease, !reason)
-	add(GateMachine, []State{Pending}, "approve", Passed, !lease, !reason)
-	add(GateMachine, []State{Pending}, "reject", Failed, !lease, reason)
-	add(GateMachine, []State{Pending, Failed, Error, Expired}, "waive", Waived, !lease, reason)
-	add(GateMachine, []State{Pending}, "expire", Expired, !lease, reason)
-	add(GateMachine, []State{Pending}, "withdraw", Expired, !lease, reason)
+var liveRun = []State{Queued, Running, Waiting, Paused}
 
-	slices.SortFunc(all, func(a, b Transition) int {
-		return slices.Compare(
-			[]string{string(a.Machine), string(a.From), a.Event},
-			[]string{string(b.Machine), string(b.From), b.Event})
-	})
-	return all
-}
-
-// States are the states of each machine in the order pages show them.
-var States = map[Machine][]State{
-	RunMachine:  {Queued, Running, Waiting, Paused, Succeeded, Failed, Cancelled},
-	StepMachine: {Pending, Ready, Running, Waiting, Retrying, Succeeded, Failed, Skipped, Cancelled},
-	GateMachine: {Pending, Passed, Failed, Waived, Expired, Error},
-}
-
-// Terminal reports whether s ends a run or a step. Only an explicit retry,
-// resume or reopen leaves such a state again.
-func (s State) Terminal() bool {
-	switch s {
-	case Succeeded, Failed, Skipped, Cancelled:
-		return true
-	}
-	return false
-}
-
-// Next is the state that event leads to from from, and false when the machine
-// has no such edge.
-func Next(m Machine, from State, event string) (State, bool) {
-	for _, t := range Transitions {
-		if t.Machine == m && t.From == from && t.Event == event {
-			return t.To, true
-		}
-	}
-	return "", false
-}
+// Machines are the machines of this package, by name.
+var Machines = []*machine.Machine{GateMachine, RunMachine, StepMachine}
 
 // FailureClass says why a step or run failed, for people and for the retry rule.
 type FailureClass string

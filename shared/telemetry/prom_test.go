@@ -253,22 +253,22 @@ func TestCatalogueKnowsTheDomain(t *testing.T) {
 		return all
 	}
 	states, events := map[string]bool{}, map[string]bool{}
-	for _, of := range run.States {
-		for _, s := range text(of) {
+	for _, m := range run.Machines {
+		if !slices.Contains(machines, m.String()) {
+			t.Errorf("machine %s is not known", m.String())
+		}
+		for _, s := range text(m.States()) {
 			states[s] = true
 		}
-	}
-	for _, tr := range run.Transitions {
-		events[tr.Event] = true
-		if !slices.Contains(machines, string(tr.Machine)) {
-			t.Errorf("machine %s is not known", tr.Machine)
+		for _, tr := range m.Transitions() {
+			events[tr.Event] = true
 		}
 	}
 	sorted := func(s []string) []string { return slices.Sorted(slices.Values(s)) }
 	for what, c := range map[string]struct{ want, got []string }{
 		"states":      {slices.Sorted(maps.Keys(states)), sorted(allStates)},
 		"transitions": {slices.Sorted(maps.Keys(events)), sorted(allTransitions)},
-		"run states":  {text(run.States[run.RunMachine]), append(slices.Clone(liveRunStates), finalRunStates...)},
+		"run states":  {text(run.RunMachine.States()), append(slices.Clone(liveRunStates), finalRunStates...)},
 		"failpoints":  {failpoint.Names(), failpoints},
 		"checkpoints": {[]string{string(run.PreCheckpoint), string(run.PostCheckpoint), string(run.GateFailedCheckpoint), string(run.WaitCheckpoint), string(run.InterruptCheckpoint)}, checkpointKinds},
 	} {

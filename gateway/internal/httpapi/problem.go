@@ -95,9 +95,9 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 
 // asked are the events of each machine that an operation asks for; the others are the
 // system's own. A step knows one, retry, and has no other choice when it is refused.
-var asked = map[run.Machine][]string{
-	run.RunMachine:  {"cancel", "pause", "resume", "retry"},
-	run.GateMachine: {"approve", "reject", "waive"},
+var asked = map[string][]string{
+	run.RunMachine.String():  {"cancel", "pause", "resume", "retry"},
+	run.GateMachine.String(): {"approve", "reject", "waive"},
 }
 
 func describe(p *api.Problem, e *fault.Error, conditional bool) {
@@ -126,7 +126,7 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	}
 	machine, _ := e.Meta["machine"].(string)
 	for _, v := range metaList(e, "allowed") {
-		if name, ok := v.(string); ok && slices.Contains(asked[run.Machine(machine)], name) {
+		if name, ok := v.(string); ok && slices.Contains(asked[machine], name) {
 			p.Allowed = append(p.Allowed, name)
 		}
 	}

@@ -36,7 +36,7 @@ var (
 func (s *Server) listRuns(c echo.Context, p *Principal) error {
 	q := readQuery(c)
 	f := postgres.RunFilter{
-		States: anyOf(q, "status", run.States[run.RunMachine]...), Project: q.slug("project"), Labels: q.labels("label"),
+		States: anyOf(q, "status", run.RunMachine.States()...), Project: q.slug("project"), Labels: q.labels("label"),
 		Tool: q.shaped("tool", toolShape), Words: q.words("q"), Signature: q.word("signature", 128),
 		Since: q.time("since"), Until: q.time("until"),
 		Limit: q.limit(200), Before: q.afterID("runs"), Within: searchWithin,

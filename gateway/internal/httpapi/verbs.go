@@ -95,7 +95,7 @@ func (s *Server) rerunRun(c echo.Context, p *Principal) error {
 			if err != nil {
 				return postgres.Answer{}, err
 			}
-			if !before.State.Terminal() {
+			if !run.RunMachine.Terminal(before.State) {
 				return postgres.Answer{}, notOver(before)
 			}
 			linkToRun(span, before)
@@ -116,13 +116,13 @@ func (s *Server) rerunRun(c echo.Context, p *Principal) error {
 // event, as it is another run that starts.
 func notOver(r run.Run) error {
 	var allowed []any
-	for _, t := range run.Transitions {
-		if t.Machine == run.RunMachine && t.From == r.State {
+	for _, t := range run.RunMachine.Transitions() {
+		if t.From == r.State {
 			allowed = append(allowed, t.Event)
 		}
 	}
 	return fault.New(fault.Conflict, "illegal-transition", "rerun is not possible while the run is %s", r.State).
-		With("machine", string(run.RunMachine)).With("from", string(r.State)).With("event", "rerun").With("allowed", allowed)
+		With("machine", run.RunMachine.String()).With("from", string(r.State)).With("event", "rerun").With("allowed", allowed)
 }
 
 // reason is what the caller said, or who asked, for transitions that want one.
@@ -135,7 +135,7 @@ func (p *Principal) reason(given string) string {
 
 // countEnd counts a run that the request ended.
 func (s *Server) countEnd(ctx context.Context, r run.Run) {
-	if r.State.Terminal() && r.FinishedAt != nil {
+	if run.RunMachine.Terminal(r.State) && r.FinishedAt != nil {
 		s.Metrics.RunsFinished.Inc(string(r.State))
 		s.Metrics.RunDuration.Observe(ctx, r.FinishedAt.Sub(r.CreatedAt).Seconds(), string(r.State))
 	}

@@ -113,7 +113,7 @@ type frame struct {
 // final reports whether f ends its run.
 func (f *frame) final() bool {
 	state, ok := strings.CutPrefix(f.typ, "run.")
-	return ok && run.State(state).Terminal()
+	return ok && run.RunMachine.Terminal(run.State(state))
 }
 
 // source is what a topic reads: the events of one run, or the feed of a tenant,

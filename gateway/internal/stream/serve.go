@@ -132,7 +132,7 @@ func (s *subscription) start(ctx context.Context) (gap api.StreamControlReason, 
 	case r.PrunedSeq != nil && q.After.Seq < *r.PrunedSeq:
 		gap, s.pos.Seq = api.StreamControlReasonExpired, *r.PrunedSeq
 	}
-	if q.UntilFinal && r.State.Terminal() {
+	if q.UntilFinal && run.RunMachine.Terminal(r.State) {
 		ends, err := db.Events(ctx, q.Tenant, q.Run, s.pos.Seq, finalTypes, 1)
 		return gap, err == nil && len(ends) == 0, err
 	}

@@ -163,7 +163,7 @@ func (b *bundle) until(t *testing.T, id uuid.UUID, states ...run.State) postgres
 				return d
 			}
 		}
-		if d.Run.State.Terminal() {
+		if run.RunMachine.Terminal(d.Run.State) {
 			t.Fatalf("run is %s (%s), want %v", d.Run.State, d.Run.Reason, states)
 		}
 		select {
