@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -120,7 +121,11 @@ func (r *Redactor) String(s string) string {
 	done, cur := 0, found[0]
 	flush := func() {
 		out.WriteString(s[done:cur.from])
-		out.WriteString(mask(cur.to - cur.from))
+		if n, quote, ok := jsonNumber(s, cur); ok && n == cur {
+			out.WriteString(maskNumber(cur.to-cur.from, quote))
+		} else {
+			out.WriteString(mask(cur.to - cur.from))
+		}
 		done = cur.to
 	}
 	for _, next := range found[1:] {
@@ -144,4 +149,35 @@ func mask(n int) string {
 		return "***"[:min(n, 3)]
 	}
 	return masked
+}
+
+// number is one of JSON, with what ends it.
+var number = regexp.MustCompile(`^(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?:[\s,}\]]|$)`)
+
+// jsonNumber returns the number that the span m of s begins with, where it is the value
+// of a member of a JSON document, and how that document has its quotes: with
+// backslashes where the document is itself a string of another.
+func jsonNumber(s string, m span) (n span, quote string, ok bool) {
+	before, isMember := strings.CutSuffix(strings.TrimRight(s[:m.from], " \t\r\n["), ":")
+	before, isName := strings.CutSuffix(strings.TrimRight(before, " \t\r\n"), `"`)
+	if !isMember || !isName {
+		return m, "", false
+	}
+	escapes := len(before) - len(strings.TrimRight(before, `\`))
+	quote = s[len(before)-escapes : len(before)+1]
+	m.from += len(s[m.from:m.to]) - len(strings.TrimLeft(s[m.from:m.to], "["))
+	found := number.FindStringSubmatchIndex(s[m.from:])
+	if found == nil {
+		return m, "", false
+	}
+	return span{m.from, m.from + found[3]}, quote, true
+}
+
+// maskNumber stands for a number of n bytes in a JSON document and is no longer than
+// that: a text, or 0 where no quotes fit.
+func maskNumber(n int, quote string) string {
+	if n -= 2 * len(quote); n < 0 {
+		return "0"
+	}
+	return quote + mask(n) + quote
 }

@@ -1,9 +1,7 @@
 package telemetry
 
 import (
-	"cmp"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -11,37 +9,60 @@ import (
 // with, or that stands right before the secret; at each place that has one, in
 // whatever case, match looks at what follows.
 //
-// match gets the text from the hint on, and the length of the hint. It returns
+// match gets the text before the hint, the text from it on, and its length. It returns
 // the secret part, which is empty where there is none; the search goes on at its
-// end. Every match is linear in what it passes, so hostile text costs no more
-// than other text.
+// end. Every match is linear in what it passes, and passes no text twice, so hostile
+// text costs no more than other text.
 type shape struct {
 	hints []string
 	word  bool // the hint begins a word
-	match func(text string, hint int) span
+	match func(before, text string, hint int) span
 
 	// harmless tells what match found by mistake, by what stands before the hint, in
 	// it, and as the secret part.
 	harmless func(before, text string, hint int, m span) bool
 }
 
-// named is the value that follows a key: quoted text, to its end when the quote
-// is never closed, or one word. The quotes may be escaped, as in JSON in a string.
-var named = behind(`\\*["']?\s*(?:=>|:=|[:=])\s*\\*(?:"((?:[^"\\]|\\.)*)|'((?:[^'\\]|\\.)*)|([^\s"'&,;]+))`)
+// quotable is a value: quoted text, to its end when the quote is never closed, or one
+// word that begins with none of the bytes of not.
+func quotable(not string) string {
+	return `\\*(?:"((?:[^"\\]|\\.)*)|'((?:[^'\\]|\\.)*)|([^\s"'&,;` + not + `][^\s"'&,;]*))`
+}
 
-// header is the rest of the line that follows a key.
-var header = behind(`\\*["']?\s*[:=]\s*\\*["']?([^\r\n"']+)`)
+// gap is between two arguments of a command, in a shell or in a list of JSON.
+const gap = `["'\\]*[\s,]+`
+
+var (
+	// assigned is the value that follows a key.
+	assigned = behind(`\\*["']?\s*(?:=>|:=|[:=])\s*` + quotable(""))
+	// argument is the value that follows an option.
+	argument = behind(gap + quotable(`\\-`))
+	// header is the rest of the line that follows a key.
+	header = behind(`\\*["']?\s*[:=]\s*\\*["']?([^\r\n"']+)`)
+)
+
+// optionName is what stands before a hint that ends the long name of an option.
+var optionName = regexp.MustCompile(`(?:^|[^A-Za-z0-9-])-{1,2}(?:[A-Za-z0-9]+-)*$`)
+
+// named is the value that follows a key, or an option of that name.
+func named(before, text string, hint int) span {
+	m := assigned(before, text, hint)
+	if m.from == m.to && optionName.MatchString(before[max(0, len(before)-longestBefore):]+text[:hint-len(strings.TrimLeft(text[:hint], "-"))]) {
+		return argument(before, text, hint)
+	}
+	return m
+}
 
 var shapes = []shape{
 	{hints: []string{"password", "passwd", "passphrase", "_pass", "-pass", "secret", "token"}, match: named, harmless: ordinary},
 	// A shell's PWD is a path, and no password.
-	{hints: []string{"pwd"}, match: behind(`\\*["']?\s*(?:=>|[:=])\s*\\*["']?([^\s"'&,;/][^\s"'&,;]*)`)},
-	{hints: keys(), match: named},
-	{hints: []string{"amz-signature", "amz-credential", "?signature", "&signature", "?sig", "&sig"}, match: named},
-	{hints: []string{"authorization", "cookie"}, match: header},
+	{hints: []string{"pwd"}, match: behind(`\\*["']?\s*(?:=>|[:=])\s*\\*["']?([^\s"'&,;/][^\s"'&,;]*)`), harmless: ordinary},
+	{hints: keys(), match: named, harmless: ordinary},
+	{hints: []string{"amz-signature", "amz-credential", "?signature", "&signature", "?sig", "&sig"}, match: assigned},
+	{hints: []string{"authorization", "cookie"}, match: header, harmless: remark},
 	{hints: []string{"bearer"}, match: behind(`\s+([A-Za-z0-9._~+/=-]{6,})`)},
-	{hints: []string{"hooks.slack.com/"}, match: behind(`(\S+)`)},
-	{hints: []string{"://"}, match: userinfo, harmless: hostPort},
+	{hints: []string{"hooks.slack.com/", "discord.com/api/webhooks/", "discordapp.com/api/webhooks/"}, match: behind(`(\S+)`)},
+	{hints: []string{"://"}, match: userinfo},
 	{hints: []string{"-----begin "}, match: pemBlock},
 	{hints: []string{"eyj"}, match: jwt},
 
@@ -56,6 +77,67 @@ var shapes = []shape{
 	{hints: []string{"npm_"}, match: whole(`npm_[A-Za-z0-9]{30,}`)},
 	{hints: []string{"sbp_"}, match: whole(`sbp_[a-f0-9]{30,}`)},
 	{hints: []string{"age-secret-key-"}, match: whole(`AGE-SECRET-KEY-[A-Z0-9]+`)},
+
+	{hints: []string{"dop_v1_", "doo_v1_", "dor_v1_"}, match: whole(`do[a-z]_v1_[a-f0-9]{30,}`)},
+	{hints: []string{"hf_"}, word: true, match: whole(`hf_[A-Za-z0-9]{20,}`)},
+	{hints: []string{"sg."}, word: true, match: whole(`SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}`)},
+	// Names of packages have a hyphen sooner.
+	{hints: []string{"pypi-"}, match: whole(`pypi-[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*`)},
+	{hints: []string{"whsec_"}, match: whole(`whsec_[A-Za-z0-9+/=_-]{16,}`)},
+	{hints: []string{"dckr_pat_", "dckr_oat_"}, match: whole(`dckr_[a-z]+_[A-Za-z0-9_-]{16,}`)},
+	{hints: []string{"gldt-", "glrt-", "glcbt-", "glptt-", "glft-", "glimt-", "glagent-", "gloas-", "glsoat-"}, word: true, match: whole(`gl[a-z]+-[A-Za-z0-9_-]{16,}`)},
+	{hints: []string{"glsa_", "glc_"}, word: true, match: whole(`gl[a-z]+_[A-Za-z0-9+/=_]{20,}`)},
+	{hints: []string{"gsk_", "xai-", "pplx-"}, word: true, match: whole(`[a-z]+[-_][A-Za-z0-9]{30,}`)},
+	{hints: []string{"nvapi-"}, word: true, match: whole(`nvapi-[A-Za-z0-9_-]{40,}`)},
+	{hints: []string{"hvs.", "hvb.", "hvr."}, word: true, match: whole(`hv[sbr]\.[A-Za-z0-9_-]{20,}`)},
+	{hints: []string{"atlasv1."}, match: whole(`atlasv1\.[A-Za-z0-9_=-]{20,}`)},
+	{hints: []string{"shpat_", "shpca_", "shppa_", "shpss_"}, match: whole(`shp[a-z]+_[A-Fa-f0-9]{30,}`)},
+	{hints: []string{"dapi"}, word: true, match: whole(`dapi[a-f0-9]{32}`)},
+	{hints: []string{"gocspx-"}, match: whole(`GOCSPX-[A-Za-z0-9_-]{20,}`)},
+	{hints: []string{"ya29."}, word: true, match: whole(`ya29\.[A-Za-z0-9_-]{20,}`)},
+	{hints: []string{"lin_api_", "lin_oauth_"}, word: true, match: whole(`lin_[a-z]+_[A-Za-z0-9]{30,}`)},
+	{hints: []string{"rubygems_"}, match: whole(`rubygems_[a-f0-9]{40,}`)},
+	{hints: []string{"atatt3", "atctt3"}, match: whole(`AT[AC]TT3[A-Za-z0-9_=-]{20,}`)},
+	{hints: []string{"tskey-"}, match: whole(`tskey-[a-z]+-[A-Za-z0-9-]{16,}`)},
+	{hints: []string{"pmak-"}, match: whole(`PMAK-[a-f0-9]{20,}-[a-f0-9]{20,}`)},
+	{hints: []string{"sntrys_", "sntryu_"}, match: whole(`sntry[su]_[A-Za-z0-9+/=_]{30,}`)},
+	{hints: []string{"pscale_"}, match: whole(`pscale_[a-z]+_[A-Za-z0-9_=.-]{30,}`)},
+	{hints: []string{"dp.pt.", "dp.st.", "dp.ct."}, word: true, match: whole(`dp\.[a-z]+\.[A-Za-z0-9_.-]{40,}`)},
+	{hints: []string{"sb_secret_"}, match: whole(`sb_secret_[A-Za-z0-9_-]{16,}`)},
+	{hints: []string{"xkeysib-"}, match: whole(`xkeysib-[a-f0-9]{40,}-[A-Za-z0-9]{10,}`)},
+	{hints: []string{"figd_"}, word: true, match: whole(`figd_[A-Za-z0-9_-]{20,}`)},
+
+	{hints: []string{"curl"}, word: true, match: given(`(?:-[A-Za-z]*u(?:`+gap+`)?|--(?:proxy-)?user(?:=|`+gap+`))`,
+		`\\*(?:'[^':]*:([^']+)|"[^":]*:([^"\\]+)|[^\s"':]*:([^\s"'\\]+))`)},
+	{hints: []string{"mysql", "mariadb"}, word: true, match: given(`-p`, shellWord)},
+	{hints: []string{"sshpass", "docker login", "podman login"}, word: true, match: given(`-p(?:`+gap+`)?`, shellWord)},
+	{hints: []string{"redis-cli"}, word: true, match: given(`-a`+gap, shellWord)},
+}
+
+// shellWord is a word of a shell, or of a list of JSON.
+const shellWord = `\\*(?:'([^']+)|"([^"\\]+)|([^\s"'\\]+))`
+
+// commandEnd is what may follow the name of a command before its arguments.
+var commandEnd = regexp.MustCompile(`^[a-z_-]*(?:\.exe)?["'\\]*[\s,]`)
+
+// line is the rest of a line of a shell, which goes on behind a backslash.
+var line = regexp.MustCompile(`^(?:[^\n\\]|\\\r?\n|\\)*`)
+
+// given matches value behind option in the rest of the line that names a command.
+// The group of value that took part is secret.
+func given(option, value string) func(string, string, int) span {
+	match := behind(`(?:[^\n\\]|\\\r?\n|\\)*?[ \t"']` + option + value)
+	return func(before, text string, hint int) span {
+		if !commandEnd.MatchString(text[hint:]) {
+			return span{hint, hint}
+		}
+		m := match(before, text, hint)
+		if m.from == m.to { // so no other command in this line has any
+			end := len(line.FindString(text))
+			return span{end, end}
+		}
+		return m
+	}
 }
 
 // keys are the spellings of the names of secret keys.
@@ -70,9 +152,9 @@ func keys() []string {
 }
 
 // whole matches pattern from the hint on; all of it is secret.
-func whole(pattern string) func(string, int) span {
+func whole(pattern string) func(string, string, int) span {
 	re := regexp.MustCompile(`^(?:` + pattern + `)`)
-	return func(text string, hint int) span {
+	return func(_, text string, hint int) span {
 		if m := re.FindStringIndex(text); m != nil {
 			return span{0, m[1]}
 		}
@@ -81,9 +163,9 @@ func whole(pattern string) func(string, int) span {
 }
 
 // behind matches pattern right behind the hint; the group that took part is secret.
-func behind(pattern string) func(string, int) span {
+func behind(pattern string) func(string, string, int) span {
 	re := regexp.MustCompile(`^(?:` + pattern + `)`)
-	return func(text string, hint int) span {
+	return func(_, text string, hint int) span {
 		m := re.FindStringSubmatchIndex(text[hint:])
 		for g := 2; g < len(m); g += 2 {
 			if m[g] >= 0 {
@@ -97,74 +179,32 @@ func behind(pattern string) func(string, int) span {
 // userinfo is what stands between :// and @. It ends at the last @ before the
 // path; where it has a colon, at the last @ of the word, because a password with
 // a bare slash is what brings such a URL into an error message.
-func userinfo(text string, hint int) span {
-	end := strings.IndexAny(text, " \t\r\n\"'<>")
+func userinfo(before, text string, hint int) span {
+	none := span{hint, hint}
+	if webPort(before, text[hint:]) {
+		return none
+	}
+	rest := text[hint:]
+	end := strings.IndexAny(rest, ":/?# \t\r\n\"'<>")
+	if end >= 0 && rest[end] == ':' {
+		end = strings.IndexAny(rest, " \t\r\n\"'<>")
+	}
 	if end < 0 {
-		end = len(text)
+		end = len(rest)
 	}
-	word := text[hint:end]
-	if path := strings.IndexAny(word, "/?#"); path >= 0 && !strings.Contains(word[:path], ":") {
-		word = word[:path]
-	}
-	at := strings.LastIndexByte(word, '@')
-	return span{hint, hint + max(0, at)}
-}
-
-// webAuthority is a host, perhaps with a port, up to the path. A name of one word counts
-// only with a port, before a path that begins with an @: else it may be a user's.
-var webAuthority = regexp.MustCompile(`(?i)^(?:(?:localhost|\[[0-9a-f:.]+\]|[a-z0-9-]+(?:\.[a-z0-9-]+)+)(?::([1-9][0-9]{0,4}))?[/?#]|[a-z0-9-]+:([1-9][0-9]{0,4})/@)`)
-
-// hostPort reports that what looks like user and password is the host and port of a
-// web address with an @ in its path.
-func hostPort(before, text string, hint int, _ span) bool {
-	before = strings.ToLower(before[max(0, len(before)-len("https")):])
-	if !strings.HasSuffix(before, "http") && !strings.HasSuffix(before, "https") && !strings.HasSuffix(before, "ws") && !strings.HasSuffix(before, "wss") {
-		return false
-	}
-	m := webAuthority.FindStringSubmatch(text[hint:])
-	if m == nil {
-		return false
-	}
-	_, err := strconv.ParseUint(cmp.Or(m[1], m[2], "80"), 10, 16)
-	return err == nil
-}
-
-var (
-	operator = regexp.MustCompile(`^[=:<>!&|(){}\[\]]{1,2}$`)
-	literal  = regexp.MustCompile(`^(?:true|false|null|nil|none|None|undefined)[)\]}.]*$`)
-	// counted is what is counted, or done, as passed, and the result.
-	counted = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:tests|checks|cases|specs|suites|steps|gates|jobs|builds|assertions|total|num|count|did|first|second)$`)
-	result  = regexp.MustCompile(`^(?:[0-9]{1,5}(?:[./][0-9]{1,5})?%?|true|false|yes|no)[)\]}.]*$`)
-	// unexpected begins what a parser says of a token of the text that it reads.
-	unexpected = regexp.MustCompile(`(?i)unexpected\s$`)
-	parsed     = regexp.MustCompile(`^[^0-9]{1,15}$`)
-)
-
-// longestBefore is how much of what stands before a hint is looked at.
-const longestBefore = 32
-
-// ordinary reports that the bare word which follows the name of a secret is none: an
-// operator, a literal of a language, a count of what passed, or what a parser read.
-func ordinary(before, text string, hint int, m span) bool {
-	value := text[m.from:m.to]
-	if quote := text[m.from-1]; quote == '"' || quote == '\'' {
-		return false
-	}
-	before = before[max(0, len(before)-longestBefore):]
+	at := strings.LastIndexByte(rest[:end], '@')
 	switch {
-	case operator.MatchString(value) || literal.MatchString(value):
-		return true
-	case hasLower(text[1:], "pass") && hint == len("_pass"):
-		return counted.MatchString(before) && result.MatchString(value)
-	case hasLower(text, "token"):
-		return unexpected.MatchString(before) && parsed.MatchString(value)
+	case at < 0:
+		return span{hint + end, hint + end} // and no other URL in there has one
+	case !strings.Contains(rest[:at], ":") && loginName(before, rest[:at]):
+		return none
 	}
-	return false
+	return span{hint, hint + at}
 }
 
 // pemBlock is a block of PEM with its first and its last line, or all that there is
 // where the last line is missing.
-func pemBlock(text string, hint int) span {
+func pemBlock(_, text string, hint int) span {
 	at := pemLine(text, "-----BEGIN ")
 	if at == 0 {
 		return span{hint, hint}
@@ -202,7 +242,7 @@ var (
 
 // jwt is three or five parts of base64. Where the first part is not followed by
 // others, nothing in it is a token either.
-func jwt(text string, _ int) span {
+func jwt(_, text string, _ int) span {
 	if m := jwtShape.FindStringIndex(text); m != nil {
 		return span{0, m[1]}
 	}
@@ -264,13 +304,17 @@ func secretShapes(s string) []span {
 			if i < next[h.index] || h.shape.word && i > 0 && isWord(s[i-1]) {
 				continue
 			}
-			m := h.shape.match(s[i:], len(h.text))
+			m := h.shape.match(s[:i], s[i:], len(h.text))
 			switch {
-			case m.from == m.to:
+			case m.from == m.to || reference.MatchString(s[i+m.from:i+m.to]):
 			case h.shape.harmless != nil && h.shape.harmless(s[:i], s[i:], len(h.text), m):
 				m.to = len(h.text)
 			default:
-				found = append(found, span{i + m.from, i + m.to})
+				secret := span{i + m.from, i + m.to}
+				if n, _, ok := jsonNumber(s, secret); ok {
+					secret = n
+				}
+				found = append(found, secret)
 			}
 			next[h.index] = i + max(m.to, 1)
 		}
