@@ -1784,7 +1784,7 @@ type ListAPIKeysParams struct {
 
 // CreateArtifactParams defines parameters for CreateArtifact.
 type CreateArtifactParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1809,6 +1809,12 @@ type ListDeadLettersParams struct {
 
 	// Project Slug of a project; all by default.
 	Project *ProjectQuery `form:"project,omitempty" json:"project,omitempty"`
+}
+
+// RequeueDeadLetterParams defines parameters for RequeueDeadLetter.
+type RequeueDeadLetterParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListEventsParams defines parameters for ListEvents.
@@ -1902,7 +1908,7 @@ type ListRunsParams struct {
 
 // CreateRunParams defines parameters for CreateRun.
 type CreateRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
 	// XProjectID Slug of the project; `default` by default.
@@ -1926,6 +1932,9 @@ type ListArtifactsParams struct {
 
 // CancelRunParams defines parameters for CancelRun.
 type CancelRunParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
 	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -1977,6 +1986,9 @@ type ListRunEventsParamsUntil string
 
 // PauseRunParams defines parameters for PauseRun.
 type PauseRunParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
 	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -1986,7 +1998,7 @@ type RerunRunJSONBody = map[string]interface{}
 
 // RerunRunParams defines parameters for RerunRun.
 type RerunRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
 	// XCorrelationID The caller's own name for what it is doing; kept on the run and echoed.
@@ -1998,12 +2010,18 @@ type RerunRunParams struct {
 
 // ResumeRunParams defines parameters for ResumeRun.
 type ResumeRunParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
 	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // RetryRunParams defines parameters for RetryRun.
 type RetryRunParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
 	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -2019,7 +2037,7 @@ type ListStepsParams struct {
 
 // SendSignalParams defines parameters for SendSignal.
 type SendSignalParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key.
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -2038,6 +2056,12 @@ type GetStepLogsParams struct {
 
 // GetStepLogsParamsFollow defines parameters for GetStepLogs.
 type GetStepLogsParamsFollow string
+
+// RetryStepParams defines parameters for RetryStep.
+type RetryStepParams struct {
+	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // GetTraceParams defines parameters for GetTrace.
 type GetTraceParams struct {
@@ -2270,14 +2294,14 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-	RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RequeueDeadLetter Retry a step that was given up, and what fell with it
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-	RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDocs This document as a page to browse
 	//
@@ -2624,7 +2648,7 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-	RetryStepWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RetryStepWithBody(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RetryStep Retry a step that failed
 	//
@@ -2633,7 +2657,7 @@ type ClientInterface interface {
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-	RetryStep(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	RetryStep(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTrace The runs that belong to a trace, newest first
 	//
@@ -2871,8 +2895,8 @@ func (c *Client) RequeueDeadLetters(ctx context.Context, body RequeueDeadLetters
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-func (c *Client) RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRequeueDeadLetterRequestWithBody(c.Server, stepID, contentType, body)
+func (c *Client) RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequeueDeadLetterRequestWithBody(c.Server, stepID, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2888,8 +2912,8 @@ func (c *Client) RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDPar
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-func (c *Client) RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRequeueDeadLetterRequest(c.Server, stepID, body)
+func (c *Client) RequeueDeadLetter(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequeueDeadLetterRequest(c.Server, stepID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3695,8 +3719,8 @@ func (c *Client) GetStepLogs(ctx context.Context, stepID StepIDParameter, params
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-func (c *Client) RetryStepWithBody(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRetryStepRequestWithBody(c.Server, stepID, contentType, body)
+func (c *Client) RetryStepWithBody(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryStepRequestWithBody(c.Server, stepID, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3714,8 +3738,8 @@ func (c *Client) RetryStepWithBody(ctx context.Context, stepID StepIDParameter, 
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewRetryStepRequest(c.Server, stepID, body)
+func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryStepRequest(c.Server, stepID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4240,18 +4264,18 @@ func NewRequeueDeadLettersRequestWithBody(server string, contentType string, bod
 }
 
 // NewRequeueDeadLetterRequest calls the generic RequeueDeadLetter builder with application/json body
-func NewRequeueDeadLetterRequest(server string, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody) (*http.Request, error) {
+func NewRequeueDeadLetterRequest(server string, stepID StepIDParameter, params *RequeueDeadLetterParams, body RequeueDeadLetterJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewRequeueDeadLetterRequestWithBody(server, stepID, "application/json", bodyReader)
+	return NewRequeueDeadLetterRequestWithBody(server, stepID, params, "application/json", bodyReader)
 }
 
 // NewRequeueDeadLetterRequestWithBody constructs an http.Request for the RequeueDeadLetter method, with any body, and a specified content type
-func NewRequeueDeadLetterRequestWithBody(server string, stepID StepIDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewRequeueDeadLetterRequestWithBody(server string, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4282,6 +4306,21 @@ func NewRequeueDeadLetterRequestWithBody(server string, stepID StepIDParameter, 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -5389,15 +5428,26 @@ func NewCancelRunRequestWithBody(server string, runID RunIDParameter, params *Ca
 
 	if params != nil {
 
-		if params.IfMatch != nil {
+		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("If-Match", headerParam0)
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
 		}
 
 	}
@@ -5833,15 +5883,26 @@ func NewPauseRunRequestWithBody(server string, runID RunIDParameter, params *Pau
 
 	if params != nil {
 
-		if params.IfMatch != nil {
+		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("If-Match", headerParam0)
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
 		}
 
 	}
@@ -5979,15 +6040,26 @@ func NewResumeRunRequestWithBody(server string, runID RunIDParameter, params *Re
 
 	if params != nil {
 
-		if params.IfMatch != nil {
+		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("If-Match", headerParam0)
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
 		}
 
 	}
@@ -6041,15 +6113,26 @@ func NewRetryRunRequestWithBody(server string, runID RunIDParameter, params *Ret
 
 	if params != nil {
 
-		if params.IfMatch != nil {
+		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("If-Match", headerParam0)
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
 		}
 
 	}
@@ -6353,18 +6436,18 @@ func NewGetStepLogsRequest(server string, stepID StepIDParameter, params *GetSte
 }
 
 // NewRetryStepRequest calls the generic RetryStep builder with application/json body
-func NewRetryStepRequest(server string, stepID StepIDParameter, body RetryStepJSONRequestBody) (*http.Request, error) {
+func NewRetryStepRequest(server string, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewRetryStepRequestWithBody(server, stepID, "application/json", bodyReader)
+	return NewRetryStepRequestWithBody(server, stepID, params, "application/json", bodyReader)
 }
 
 // NewRetryStepRequestWithBody constructs an http.Request for the RetryStep method, with any body, and a specified content type
-func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, contentType string, body io.Reader) (*http.Request, error) {
+func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, params *RetryStepParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6395,6 +6478,21 @@ func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, contentT
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -6728,14 +6826,14 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-	RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
+	RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
 
 	// RequeueDeadLetterWithResponse Retry a step that was given up, and what fell with it
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-	RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
+	RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
 
 	// GetDocsWithResponse This document as a page to browse
 	//
@@ -7120,7 +7218,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-	RetryStepWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
+	RetryStepWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
 
 	// RetryStepWithResponse Retry a step that failed
 	//
@@ -7129,7 +7227,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-	RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
+	RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
 
 	// GetTraceWithResponse The runs that belong to a trace, newest first
 	//
@@ -8882,8 +8980,8 @@ func (c *ClientWithResponses) RequeueDeadLettersWithResponse(ctx context.Context
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-func (c *ClientWithResponses) RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error) {
-	rsp, err := c.RequeueDeadLetterWithBody(ctx, stepID, contentType, body, reqEditors...)
+func (c *ClientWithResponses) RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error) {
+	rsp, err := c.RequeueDeadLetterWithBody(ctx, stepID, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -8895,8 +8993,8 @@ func (c *ClientWithResponses) RequeueDeadLetterWithBodyWithResponse(ctx context.
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
-func (c *ClientWithResponses) RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error) {
-	rsp, err := c.RequeueDeadLetter(ctx, stepID, body, reqEditors...)
+func (c *ClientWithResponses) RequeueDeadLetterWithResponse(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, body RequeueDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error) {
+	rsp, err := c.RequeueDeadLetter(ctx, stepID, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -9556,8 +9654,8 @@ func (c *ClientWithResponses) GetStepLogsWithResponse(ctx context.Context, stepI
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-func (c *ClientWithResponses) RetryStepWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryStepResponse, error) {
-	rsp, err := c.RetryStepWithBody(ctx, stepID, contentType, body, reqEditors...)
+func (c *ClientWithResponses) RetryStepWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryStepResponse, error) {
+	rsp, err := c.RetryStepWithBody(ctx, stepID, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -9571,8 +9669,8 @@ func (c *ClientWithResponses) RetryStepWithBodyWithResponse(ctx context.Context,
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
-func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error) {
-	rsp, err := c.RetryStep(ctx, stepID, body, reqEditors...)
+func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error) {
+	rsp, err := c.RetryStep(ctx, stepID, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

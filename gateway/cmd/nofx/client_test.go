@@ -27,7 +27,8 @@ func TestRepeats(t *testing.T) {
 	}{
 		"read":                        {[]string{"run", "show", id("run", 1)}, "getRun", maxTries},
 		"write with Idempotency-Key":  {[]string{"run", "create", "-f", "-"}, "createRun", maxTries},
-		"write without":               {[]string{"run", "cancel", id("run", 1)}, "cancelRun", 1},
+		"change of a run":             {[]string{"run", "cancel", id("run", 1)}, "cancelRun", maxTries},
+		"write without":               {[]string{"queue", "pause", "shell"}, "pauseQueue", 1},
 		"a key is never made twice":   {[]string{"key", "create", "ci", "--role", "viewer"}, "createAPIKey", 1},
 		"a decision is never retried": {[]string{"gate", "approve", id("gate", 1)}, "approveGate", 1},
 	} {

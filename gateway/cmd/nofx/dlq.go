@@ -102,7 +102,7 @@ most --limit of them.`,
 				if err != nil {
 					return err
 				}
-				done, raw, err := call[api.StepAnswer](client.RequeueDeadLetter(cmd.Context(), step, api.Reason{Reason: optional(reason)}))
+				done, raw, err := call[api.StepAnswer](client.RequeueDeadLetter(cmd.Context(), step, nil, api.Reason{Reason: optional(reason)}, named))
 				if err != nil {
 					return err
 				}

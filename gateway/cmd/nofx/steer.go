@@ -16,6 +16,13 @@ import (
 // verbOf is a verb of the generated client, and P the type that its headers have.
 type verbOf[P any] func(*api.Client, context.Context, api.RunIDParameter, *P, api.Reason, ...api.RequestEditorFn) (*http.Response, error)
 
+// named gives a request an Idempotency-Key of its own, so that it may be repeated when
+// its answer was not heard.
+func named(_ context.Context, req *http.Request) error {
+	req.Header.Set("Idempotency-Key", rand.Text())
+	return nil
+}
+
 // runVerbCommand is a verb that takes a run and a reason and answers the run.
 func runVerbCommand[P any](a *app, verb, short string, do verbOf[P]) *cobra.Command {
 	var reason string
@@ -29,7 +36,7 @@ func runVerbCommand[P any](a *app, verb, short string, do verbOf[P]) *cobra.Comm
 			if err != nil {
 				return err
 			}
-			answer, raw, err := call[api.RunAnswer](do(client, cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}))
+			answer, raw, err := call[api.RunAnswer](do(client, cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}, named))
 			if err != nil {
 				return err
 			}
@@ -67,7 +74,7 @@ failed.`,
 					return usagef("--alone is for one step")
 				}
 				var answer api.RunAnswer
-				answer, raw, err = call[api.RunAnswer](client.RetryRun(cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}))
+				answer, raw, err = call[api.RunAnswer](client.RetryRun(cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}, named))
 				run = answer.Run
 			} else {
 				run, raw, err = a.retryStep(cmd.Context(), client, args[0], !alone, reason)
@@ -92,7 +99,7 @@ func (a *app) retryStep(ctx context.Context, c *api.Client, name string, cascade
 	if err != nil {
 		return api.Run{}, nil, err
 	}
-	answer, raw, err := call[api.StepAnswer](c.RetryStep(ctx, step, api.StepRetry{Reason: optional(reason), Cascade: &cascade}))
+	answer, raw, err := call[api.StepAnswer](c.RetryStep(ctx, step, nil, api.StepRetry{Reason: optional(reason), Cascade: &cascade}, named))
 	return answer.Run, raw, err
 }
 

@@ -30,6 +30,30 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// TestKeyedOperations checks that an Idempotency-Key is taken by those operations of
+// the contract that have it as a parameter.
+func TestKeyedOperations(t *testing.T) {
+	t.Parallel()
+	var want, got []string
+	for _, item := range contract.Paths.Map() {
+		for _, op := range item.Operations() {
+			if op.Parameters.GetByInAndName("header", "Idempotency-Key") != nil {
+				want = append(want, op.OperationID)
+			}
+		}
+	}
+	for _, op := range (&Server{}).operations() {
+		if op.once {
+			got = append(got, op.id)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("operations with an Idempotency-Key (-contract +served):\n%s", diff)
+	}
+}
+
 // TestEchoRoutes checks what the router really has: the operations, and HEAD of
 // those that GET.
 func TestEchoRoutes(t *testing.T) {

@@ -23,7 +23,7 @@ func (s *Server) retryStep(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	return s.retry(c, p, in.Cascade == nil || *in.Cascade, in.Reason)
+	return s.retry(c, p, "retryStep", in)
 }
 
 // requeueDeadLetter is retryStep for whoever works through the dead letters.
@@ -32,10 +32,10 @@ func (s *Server) requeueDeadLetter(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	return s.retry(c, p, true, in.Reason)
+	return s.retry(c, p, "requeueDeadLetter", api.StepRetry{Reason: in.Reason})
 }
 
-func (s *Server) retry(c echo.Context, p *Principal, cascade bool, why *string) error {
+func (s *Server) retry(c echo.Context, p *Principal, operation string, in api.StepRetry) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -43,15 +43,22 @@ func (s *Server) retry(c echo.Context, p *Principal, cascade bool, why *string) 
 	if err != nil {
 		return err
 	}
-	reason, err := s.cleanReason(why)
-	if err != nil {
-		return err
-	}
-	a, err := s.retryOne(c.Request().Context(), p, id, cascade, reason)
-	if err != nil {
-		return err
-	}
-	return answer(c, http.StatusOK, a)
+	var reason string
+	return s.answerOnce(c, p, request{
+		operation: operation,
+		body:      encode(in),
+		check: func() (err error) {
+			reason, err = s.cleanReason(in.Reason)
+			return err
+		},
+		do: func(ctx context.Context) (postgres.Answer, error) {
+			a, err := s.retryOne(ctx, p, id, in.Cascade == nil || *in.Cascade, reason)
+			if err != nil {
+				return postgres.Answer{}, err
+			}
+			return postgres.Answer{Status: http.StatusOK, Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON}, Body: encode(a)}, nil
+		},
+	})
 }
 
 func (s *Server) retryOne(ctx context.Context, p *Principal, id uuid.UUID, cascade bool, reason string) (api.StepAnswer, error) {

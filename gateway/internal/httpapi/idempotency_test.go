@@ -63,6 +63,43 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
+// TestVerbsOnce checks that a repeated request to change a run or a step changes it once,
+// and that an operation which takes no key says so.
+func TestVerbsOnce(t *testing.T) {
+	g := newGateway(t)
+	failed := g.runIn(api.RunStatusFailed)
+	step := "/api/steps/" + failed.Steps[0].ID + "/retry"
+	letter := g.runIn(api.RunStatusFailed)
+	for _, tt := range []struct{ name, path, body string }{
+		{"pause", "/api/runs/" + g.runIn(api.RunStatusRunning).Run.ID + "/pause", ""},
+		{"resume", "/api/runs/" + g.runIn(api.RunStatusPaused).Run.ID + "/resume", ""},
+		{"retry", "/api/runs/" + g.runIn(api.RunStatusCancelled).Run.ID + "/retry", `{"reason":"again"}`},
+		{"cancel", "/api/runs/" + g.runIn(api.RunStatusRunning).Run.ID + "/cancel", ""},
+		{"step retry", step, `{"cascade":false}`},
+		{"requeue", "/api/dead-letters/" + letter.Steps[0].ID + "/requeue", `{}`},
+	} {
+		key := header{"Idempotency-Key": tt.name}
+		first := g.do(http.MethodPost, tt.path, tt.body, key)
+		g.want(first, http.StatusOK, "")
+		again := g.do(http.MethodPost, tt.path, tt.body, key)
+		g.want(again, http.StatusOK, "")
+		if string(again.body) != string(first.body) || again.header.Get("Idempotent-Replayed") != "true" || again.header.Get("ETag") != first.header.Get("ETag") {
+			t.Errorf("repeated %s = %s (replayed %q), want the same bytes, marked", tt.name, again.body, again.header.Get("Idempotent-Replayed"))
+		}
+		g.want(g.do(http.MethodPost, tt.path, `{"reason":"another"}`, key), http.StatusUnprocessableEntity, "idempotency-key-reused")
+		g.want(g.do(http.MethodPost, tt.path, tt.body), http.StatusConflict, "illegal-transition")
+	}
+	for path, body := range map[string]string{
+		"/api/runs/preview": oneStep, "/api/api-keys": `{"name":"x"}`, "/api/dead-letters/requeue": `{}`, "/api/queues/default/pause": "",
+	} {
+		r := g.do(http.MethodPost, path, body, header{"Idempotency-Key": "k"})
+		g.want(r, http.StatusBadRequest, "bad-parameter")
+		if want := "Idempotency-Key: not taken by this operation"; !strings.Contains(string(r.body), want) {
+			t.Errorf("%s with a key = %s, want %q", path, r.body, want)
+		}
+	}
+}
+
 // TestRefusalsAreKept checks that a refusal of a request's own text is answered again
 // byte by byte.
 func TestRefusalsAreKept(t *testing.T) {

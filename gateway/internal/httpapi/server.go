@@ -80,36 +80,37 @@ type operation struct {
 	// streams says whether a request will be answered by a stream, which has
 	// limits of its own.
 	streams func(*http.Request) bool
+	once    bool          // it takes an Idempotency-Key
 	timeout time.Duration // of its handler; 0: handlerTimeout
 }
 
 func (s *Server) operations() []operation {
 	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
 	return []operation{
-		{id: "createRun", method: post, path: "/api/runs", handle: s.createRun},
+		{id: "createRun", method: post, path: "/api/runs", handle: s.createRun, once: true},
 		{id: "listRuns", method: get, path: "/api/runs", handle: s.listRuns},
 		{id: "previewRun", method: post, path: "/api/runs/preview", handle: s.previewRun},
 		{id: "getRun", method: get, path: "/api/runs/{run_id}", handle: s.getRun},
 		{id: "getTrace", method: get, path: "/api/traces/{trace_id}", handle: s.getTrace},
-		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun},
-		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", handle: s.pauseRun},
-		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", handle: s.resumeRun},
-		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", handle: s.retryRun},
-		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", handle: s.rerunRun},
+		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun, once: true},
+		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", handle: s.pauseRun, once: true},
+		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", handle: s.resumeRun, once: true},
+		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", handle: s.retryRun, once: true},
+		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", handle: s.rerunRun, once: true},
 
 		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", handle: s.listSteps},
 		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", handle: s.getTimeline},
 		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
-		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep},
+		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep, once: true},
 		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog, timeout: logTimeout},
 
 		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", handle: s.listRunEvents, streams: acceptsStream},
 		{id: "listEvents", method: get, path: "/api/events", handle: s.listEvents, streams: acceptsStream},
 
-		{id: "sendSignal", method: post, path: "/api/signals", handle: s.sendSignal},
+		{id: "sendSignal", method: post, path: "/api/signals", handle: s.sendSignal, once: true},
 		{id: "listDeadLetters", method: get, path: "/api/dead-letters", handle: s.listDeadLetters},
 		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", handle: s.requeueDeadLetters},
-		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", handle: s.requeueDeadLetter},
+		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", handle: s.requeueDeadLetter, once: true},
 
 		{id: "listGates", method: get, path: "/api/gates", handle: s.listGates},
 		{id: "getGate", method: get, path: "/api/gates/{gate_id}", handle: s.getGate},
@@ -123,7 +124,7 @@ func (s *Server) operations() []operation {
 		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", handle: s.getCheckpointFile},
 
 		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", handle: s.listArtifacts},
-		{id: "createArtifact", method: post, path: "/api/artifacts", handle: s.createArtifact},
+		{id: "createArtifact", method: post, path: "/api/artifacts", handle: s.createArtifact, once: true},
 		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", handle: s.getArtifact},
 		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", handle: s.completeArtifact, timeout: verifyTimeout},
 
@@ -221,6 +222,9 @@ func (s *Server) operate(op operation, rule rule) echo.HandlerFunc {
 			ctx = postgres.WithActor(ctx, who.principal.Subject)
 			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.tenantID()})
 			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.tenantID()))
+		}
+		if len(r.Header.Values("Idempotency-Key")) > 0 && !op.once && op.method != http.MethodGet {
+			return badParameter("Idempotency-Key", "not taken by this operation")
 		}
 		if op.streams != nil && op.streams(r) {
 			infoOf(c).stream = true

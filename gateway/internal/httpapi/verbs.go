@@ -20,27 +20,27 @@ import (
 
 // cancelRun ends a run and all of it that has not ended.
 func (s *Server) cancelRun(c echo.Context, p *Principal) error {
-	return s.verb(c, p, true, s.Store.CancelRun)
+	return s.verb(c, p, "cancelRun", true, s.Store.CancelRun)
 }
 
 // pauseRun lets no further step of a run start.
 func (s *Server) pauseRun(c echo.Context, p *Principal) error {
-	return s.verb(c, p, false, s.Store.PauseRun)
+	return s.verb(c, p, "pauseRun", false, s.Store.PauseRun)
 }
 
 // resumeRun lets a paused run go on, or one that failed or was cancelled.
 func (s *Server) resumeRun(c echo.Context, p *Principal) error {
-	return s.verb(c, p, true, s.Store.ResumeRun)
+	return s.verb(c, p, "resumeRun", true, s.Store.ResumeRun)
 }
 
 // retryRun has what failed run again.
 func (s *Server) retryRun(c echo.Context, p *Principal) error {
-	return s.verb(c, p, true, s.Store.RetryRun)
+	return s.verb(c, p, "retryRun", true, s.Store.RetryRun)
 }
 
 // verb has done what somebody wants of a run. heavy says that it changes the run's
 // steps as well.
-func (s *Server) verb(c echo.Context, p *Principal, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
+func (s *Server) verb(c echo.Context, p *Principal, operation string, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -52,24 +52,44 @@ func (s *Server) verb(c echo.Context, p *Principal, heavy bool, do func(context.
 	if err != nil {
 		return err
 	}
-	reason, err := s.readReason(c)
+	in, err := readOptionalJSON[api.Reason](c)
+	if err != nil {
+		return err
+	}
+	var reason string
+	var changed run.Run
+	a, err := s.once(c, p, request{
+		operation: operation,
+		body:      encode(in),
+		check: func() (err error) {
+			reason, err = s.cleanReason(in.Reason)
+			return err
+		},
+		do: func(ctx context.Context) (postgres.Answer, error) {
+			if heavy {
+				if err := s.weighRun(ctx, p, id); err != nil {
+					return postgres.Answer{}, err
+				}
+			}
+			if changed, err = do(ctx, p.Tenant, id, postgres.Verb{Reason: p.reason(reason), Version: version}); err != nil {
+				return postgres.Answer{}, err
+			}
+			return postgres.Answer{
+				Status: http.StatusOK,
+				Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON, "ETag": etag(changed.Version)},
+				Body:   encode(api.RunAnswer{Run: apiRun(changed)}),
+			}, nil
+		},
+	})
 	if err != nil {
 		return err
 	}
 	ctx := c.Request().Context()
-	if heavy {
-		if err := s.weighRun(ctx, p, id); err != nil {
-			return err
-		}
+	if changed.Version != 0 { // and no stored answer
+		linkToRun(trace.SpanFromContext(ctx), changed)
+		s.countEnd(ctx, changed)
 	}
-	r, err := do(ctx, p.Tenant, id, postgres.Verb{Reason: p.reason(reason), Version: version})
-	if err != nil {
-		return err
-	}
-	linkToRun(trace.SpanFromContext(ctx), r)
-	s.countEnd(ctx, r)
-	setETag(c, r.Version)
-	return answer(c, http.StatusOK, api.RunAnswer{Run: apiRun(r)})
+	return s.send(c, a)
 }
 
 // rerunRun starts a new run of the plan of one that has ended, in the same project.
