@@ -158,7 +158,7 @@ func requeueFilter(in api.Requeue) (f postgres.DeadLetterFilter, err error) {
 	}
 	if in.Project != nil {
 		if f.Project = *in.Project; !slugShape.MatchString(f.Project) {
-			return f, fieldFault("invalid-field", "/project", "is a slug: "+slugShape.String())
+			return f, fieldFault("invalid-field", "/project", "is "+slugShape.words)
 		}
 	}
 	if in.Tool != nil {

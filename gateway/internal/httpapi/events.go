@@ -19,15 +19,16 @@ const maxEvents = 500 // of a page
 
 var (
 	// Whoever asks for what never comes would wait for ever.
-	eventTypeShape = regexp.MustCompile(`^(run|step|gate|approval|checkpoint|artifact)\.([a-z_]+|\*)$`)
-	runIDShape     = regexp.MustCompile(`^run_[0-9a-f]{32}$`)
+	eventTypes = shape{regexp.MustCompile(`^(run|step|gate|approval|checkpoint|artifact)\.([a-z_]+|\*)$`),
+		"a list of types of events, separated by commas, each as run.succeeded or run.*, of run, step, gate, approval, checkpoint or artifact"}
+	runIDs = shape{regexp.MustCompile(`^run_[0-9a-f]{32}$`), "a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f"}
 )
 
 // listRunEvents answers the events of a run: a page, or, to who accepts
 // text/event-stream, a stream of them.
 func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
 	q := readQuery(c)
-	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypeShape), Check: s.still(p, "listRunEvents")}
+	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Check: s.still(p, "listRunEvents")}
 	limit := q.limit(maxEvents)
 	req.UntilFinal = oneOf(q, "until", "final") != ""
 	var cursor string
@@ -78,7 +79,7 @@ func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
 func (s *Server) listEvents(c echo.Context, p *Principal) error {
 	q := readQuery(c)
 	req := stream.Request{
-		Tenant: p.Tenant, Types: q.list("types", 50, eventTypeShape), Project: q.slug("project"), Runs: q.runs("run"),
+		Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Project: q.slug("project"), Runs: q.runs("run"),
 		Check: s.still(p, "listEvents"),
 	}
 	limit := q.limit(maxEvents)
@@ -111,7 +112,7 @@ func (q *query) resume(c echo.Context) (cursor string, given bool) {
 
 // runs are the runs that a feed is narrowed to.
 func (q *query) runs(name string) (ids []uuid.UUID) {
-	for _, s := range q.list(name, 50, runIDShape) {
+	for _, s := range q.list(name, 50, runIDs) {
 		if id, err := run.RunID.Parse(s); err == nil {
 			ids = append(ids, id)
 		}

@@ -19,8 +19,9 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// stepName is the contract's StepName; names of gates have the same form.
-var stepName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
+// stepName is the contract's StepName, whose form names of gates have.
+var stepName = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`),
+	"the name of a gate: 1 to 64 of a to z, 0 to 9, '_', '.' and '-', the first a letter or digit"}
 
 // listGates answers gates over all runs, oldest first: with status=pending the
 // inbox of those who decide.

@@ -18,8 +18,14 @@ import (
 	"nofx.dev/shared/run"
 )
 
+// shape is what a value looks like, to check it and in words.
+type shape struct {
+	*regexp.Regexp
+	words string
+}
+
 // slugShape is that of the contract's Slug.
-var slugShape = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+var slugShape = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`), "a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'"}
 
 // query reads the query parameters of a request. Each method reads one and
 // collects what is wrong; err says all of it at the end, parameters that nobody
@@ -120,10 +126,10 @@ func oneOf[T ~string](q *query, name string, allowed ...T) T {
 func (q *query) slug(name string) string { return q.shaped(name, slugShape) }
 
 // shaped is "" or a value of that shape.
-func (q *query) shaped(name string, shape *regexp.Regexp) string {
+func (q *query) shaped(name string, of shape) string {
 	s, given := q.text(name)
-	if given && !shape.MatchString(s) {
-		q.bad(name, "has the shape "+shape.String())
+	if given && !of.MatchString(s) {
+		q.bad(name, "is "+of.words)
 	}
 	return s
 }
@@ -160,8 +166,9 @@ func (q *query) time(name string) *time.Time {
 	return &t
 }
 
-// list is a parameter of values separated by commas, at most so many.
-func (q *query) list(name string, most int, shape *regexp.Regexp) []string {
+// list is a parameter of values separated by commas, at most so many. The words of their
+// shape are those of the list.
+func (q *query) list(name string, most int, of shape) []string {
 	s, given := q.text(name)
 	if !given {
 		return nil
@@ -171,8 +178,8 @@ func (q *query) list(name string, most int, shape *regexp.Regexp) []string {
 		q.bad(name, fmt.Sprintf("has more than %d values", most))
 	}
 	for _, v := range values {
-		if !shape.MatchString(v) {
-			q.bad(name, "is a list of "+shape.String())
+		if !of.MatchString(v) {
+			q.bad(name, "is "+of.words)
 			break
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"pgregory.net/rapid"
+
+	"nofx.dev/gateway/api"
 )
 
 func TestCursors(t *testing.T) {
@@ -58,6 +60,30 @@ func TestIfMatch(t *testing.T) {
 		if (err != nil) != tc.bad || err == nil && version != tc.want {
 			t.Errorf("ifMatch(%q) = %d, %v, want %d, bad %v", tc.given, version, err, tc.want, tc.bad)
 		}
+	}
+}
+
+// What a parameter may be is said in words, not as the pattern that checks it.
+func TestShapesInWords(t *testing.T) {
+	g := newGateway(t)
+	for query, want := range map[string]string{
+		"/api/events?types=run":      "types is a list of types of events, separated by commas, each as run.succeeded or run.*, of run, step, gate, approval, checkpoint or artifact",
+		"/api/events?run=x":          "run is a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f",
+		"/api/events?project=A":      "project is a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'",
+		"/api/runs?tool=a:b:c":       "tool is a tool, as bash or gate:unit, or all of a family, as gate:*",
+		"/api/gates?name=A":          "name is the name of a gate: 1 to 64 of a to z, 0 to 9, '_', '.' and '-', the first a letter or digit",
+		"/api/dead-letters?project=": "project is a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'",
+	} {
+		r := g.get(query)
+		g.want(r, http.StatusBadRequest, "bad-parameter")
+		if got := decodeAs[api.Problem](t, r).Detail; got != want {
+			t.Errorf("GET %s = %q, want %q", query, got, want)
+		}
+	}
+	r := g.do(http.MethodPost, "/api/dead-letters/requeue", `{"project":"A"}`)
+	g.want(r, http.StatusUnprocessableEntity, "invalid-field")
+	if got, want := decodeAs[api.Problem](t, r).Detail, "/project: is a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'"; got != want {
+		t.Errorf("requeue of project A = %q, want %q", got, want)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 )
 
 var (
-	toolShape    = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*(:([a-z0-9_.-]+|\*))?$`)
+	toolShape    = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*(:([a-z0-9_.-]+|\*))?$`), "a tool, as bash or gate:unit, or all of a family, as gate:*"}
 	traceIDShape = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
