@@ -4,17 +4,64 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"nofx.dev/shared/fault"
 )
+
+// Strict is how JSON from outside is read: without members that nobody knows, and with
+// whole numbers in any spelling, since 60.0 and 6e1 are integers to JSON Schema.
+var Strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(
+	json.UnmarshalFromFunc(readWhole[int]), json.UnmarshalFromFunc(readWhole[int32]), json.UnmarshalFromFunc(readWhole[int64]),
+)))
+
+func readWhole[T int | int32 | int64](d *jsontext.Decoder, v *T) error {
+	if d.PeekKind() != jsontext.KindNumber {
+		return errors.ErrUnsupported
+	}
+	raw, err := d.ReadValue()
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(whole(raw), v)
+}
+
+// whole is a JSON number without fraction and exponent if it is a whole one, else as it
+// is. Very long ones are left as they are.
+func whole(raw jsontext.Value) jsontext.Value {
+	s := string(raw)
+	if len(s) > 100 || !strings.ContainsAny(s, ".eE") {
+		return raw
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	switch {
+	case err != nil:
+		return raw
+	case f == 0: // so that the exponent, which may be huge, counts for nothing below
+		mantissa, _, _ := strings.Cut(strings.ToLower(s), "e")
+		if strings.Trim(mantissa, "-0.") != "" {
+			return raw
+		}
+		return jsontext.Value("0")
+	case math.Abs(f) >= 1<<63: // out of range, and to be told so
+		return jsontext.Value(strconv.FormatFloat(f, 'f', -1, 64))
+	}
+	exact, ok := new(big.Rat).SetString(s)
+	if !ok || !exact.IsInt() {
+		return raw
+	}
+	return jsontext.Value(exact.Num().String())
+}
 
 // Fit decodes a JSON document into v, a pointer, and returns what of it does not fit
 // there: members that v does not know, values of another kind, and empty texts for
@@ -27,8 +74,7 @@ func Fit(raw []byte, v any) []fault.Field {
 
 // fit is Fit for members of that noun, and reports whether v has got anything.
 func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
-	strict := json.RejectUnknownMembers(true)
-	err := json.Unmarshal(raw, v, strict)
+	err := json.Unmarshal(raw, v, Strict)
 	to := reflect.ValueOf(v).Elem()
 	f := fitting{noun: noun}
 	if err == nil {
@@ -41,16 +87,26 @@ func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
 		detail := "is not valid JSON in UTF-8"
-		if errors.Is(err, jsontext.ErrDuplicateName) {
+		switch {
+		case errors.Is(err, jsontext.ErrDuplicateName):
 			detail = "is given twice"
+		case halfPair(raw):
+			detail = "contains half a surrogate pair"
+		case !utf8.Valid(raw):
+			detail = "is not valid UTF-8"
 		}
 		return []fault.Field{{Pointer: string(syntax.JSONPointer), Detail: detail}}, false
 	}
-	if rest := f.value("", raw, to.Type()); json.Unmarshal(rest, v, strict) == nil && len(f.misfits) > 0 {
+	if rest := f.value("", raw, to.Type()); json.Unmarshal(rest, v, Strict) == nil && len(f.misfits) > 0 {
 		return f.misfits, true
 	}
 	to.SetZero()
 	return []fault.Field{{Detail: "cannot be read"}}, false
+}
+
+// halfPair reports whether a document would be JSON but for half a surrogate pair in it.
+func halfPair(raw jsontext.Value) bool {
+	return utf8.Valid(raw) && raw.IsValid(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)) && !raw.IsValid(jsontext.AllowDuplicateNames(true))
 }
 
 // misfitsMost is how many misfits are collected: nobody reads more, and to describe
@@ -87,7 +143,7 @@ func (f *fitting) value(at jsontext.Pointer, raw jsontext.Value, t reflect.Type)
 	case t.Kind() == reflect.Slice && kind == '[':
 		return f.list(at, raw, t)
 	}
-	err := json.Unmarshal(raw, reflect.New(t).Interface())
+	err := json.Unmarshal(raw, reflect.New(t).Interface(), Strict)
 	switch {
 	case err == nil:
 		return raw
@@ -255,6 +311,9 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 	}
 	switch t.Kind() {
 	case reflect.String:
+		if t == reflect.TypeFor[FileMode]() {
+			return `a string, as "` + modeLike(string(raw)) + `"`
+		}
 		if scalar {
 			return as("a string", slices.Concat([]byte(`"`), raw, []byte(`"`)))
 		}
@@ -288,6 +347,14 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 		}
 	}
 	return "something else"
+}
+
+// modeLike is the mode that is meant by a number: its digits, or its value.
+func modeLike(number string) string {
+	if n, err := strconv.ParseInt(number, 10, 32); err == nil && (n == 755 || n == 0o755) {
+		return "755"
+	}
+	return "644"
 }
 
 func kindName(k jsontext.Kind) string {

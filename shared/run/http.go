@@ -55,7 +55,7 @@ func (c *checker) http(in HTTPInputs) {
 	}
 	c.headers(in.Headers)
 	if in.Body != nil {
-		if method == "GET" || method == "HEAD" {
+		if (method == "GET" || method == "HEAD") && !c.unsure("", "method") {
 			c.add("/body", method+" sends none")
 		}
 		c.size("/body", *in.Body, 0, 256<<10)
@@ -79,7 +79,7 @@ func (c *checker) headers(headers map[string]string) {
 		at, lower := "/headers/"+pointerToken(name), strings.ToLower(name)
 		switch {
 		case !headerName.MatchString(name):
-			c.add(at, "a header's name matches "+headerName.String())
+			c.add(at, "a header's name has 1 to 128 characters, of A to Z, a to z, 0 to 9 and !#$%&'*+-.^_`|~")
 		case slices.Contains(ownHeaders, lower):
 			c.add(at, "is set by the worker")
 		case seen[lower]:

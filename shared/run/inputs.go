@@ -107,7 +107,7 @@ func (c *checker) report(r GateReport) {
 		c.oneOf(at+"/flaky", r.Flaky, FlakyPasses, FlakyFails)
 	}
 	switch {
-	case c.open(r.Format):
+	case c.open(r.Format) || c.unsure(at, "format") || !slices.Contains(ReportFormats, r.Format):
 	case r.Format == "sarif" && (r.Flaky != "" || r.AllowEmpty):
 		c.add(at, "flaky and allow_empty are for reports of tests; SARIF has findings")
 	case r.Format != "sarif" && r.FailOn != "":
@@ -140,7 +140,7 @@ func (c *checker) codegen(in CodegenInputs) {
 		c.glob("/paths/"+strconv.Itoa(i), p)
 	}
 	if in.Model != "" && !c.open(in.Model) && !modelName.MatchString(in.Model) {
-		c.add("/model", "a model's name matches "+modelName.String())
+		c.add("/model", "a model's name has 1 to 128 characters, of A to Z, a to z, 0 to 9 and ._:/@-, and begins with a letter or digit")
 	}
 	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
 		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
@@ -190,7 +190,7 @@ func (c *checker) env(env map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		at := "/env/" + pointerToken(name)
 		if !envName.MatchString(name) {
-			c.add(at, "a variable's name matches "+envName.String())
+			c.add(at, "a variable's name "+envNameForm)
 		}
 		if strings.HasPrefix(name, "NOFX_") {
 			c.add(at, "names that begin with NOFX_ are set by the worker")
@@ -213,6 +213,9 @@ func (c *checker) file(at string, f WriteFile) {
 	}
 	switch {
 	case given != 1:
+		if given == 0 && c.unsure(at, "content", "content_base64", "artifact_id") {
+			break
+		}
 		c.add(at, "exactly one of content, content_base64 and artifact_id is given")
 	case f.ArtifactID != "":
 		if !c.open(f.ArtifactID) {
@@ -221,7 +224,7 @@ func (c *checker) file(at string, f WriteFile) {
 	default:
 		c.content(at, f)
 	}
-	if f.Mode != "" && !c.open(f.Mode) && f.Mode != "644" && f.Mode != "755" {
+	if f.Mode != "" && !c.open(string(f.Mode)) && f.Mode != "644" && f.Mode != "755" {
 		c.add(at+"/mode", `is "644" or "755"`)
 	}
 }

@@ -116,6 +116,12 @@ var (
 	labelName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,62}$`)
 )
 
+// The forms of names in words.
+const (
+	nameForm    = "of a to z, 0 to 9, '_', '.' and '-', and begins with a letter or digit"
+	envNameForm = "has 1 to 128 characters, of A to Z, a to z, 0 to 9 and '_', and begins with no digit"
+)
+
 // ValidEnvName reports whether name can be that of a variable of a step.
 func ValidEnvName(name string) bool { return envName.MatchString(name) }
 
@@ -178,7 +184,7 @@ func (c *checker) plan(p Plan) Plan {
 	}
 	acyclic := c.dependencies(p.Steps, seen)
 	c.resolvable(p.Steps, seen, templates, acyclic)
-	if acyclic {
+	if acyclic && goodDeadline(*p.DeadlineS) && !c.unsure("/plan", "deadline_s") {
 		c.waits(p.Steps, seen, float64(*p.DeadlineS))
 	}
 	return p
@@ -237,6 +243,17 @@ func (c *checker) unfit(pointer string) bool {
 	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool {
 		rest, within := strings.CutPrefix(pointer, m.Pointer)
 		return within && (rest == "" || rest[0] == '/')
+	})
+}
+
+// unsure reports whether the object at a pointer may have other values than it seems: a
+// member of these names does not fit, or one has a name that is not known and may be one
+// of them misspelt. What depends on their values is then not to be said.
+func (c *checker) unsure(at string, members ...string) bool {
+	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool {
+		place, within := strings.CutPrefix(m.Pointer, at+"/")
+		member, _, deeper := strings.Cut(place, "/")
+		return within && (slices.Contains(members, member) || !deeper && strings.HasPrefix(m.Detail, "unknown "))
 	})
 }
 
@@ -300,7 +317,7 @@ func (c *checker) labels(labels map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		at := "/plan/labels/" + pointerToken(name)
 		if !labelName.MatchString(name) {
-			c.add(at, "a label's name matches "+labelName.String())
+			c.add(at, "a label's name has 1 to 63 characters, "+nameForm)
 		}
 		c.text(at, labels[name], 0, MaxLabel)
 	}
@@ -329,7 +346,7 @@ func (c *checker) policy(p *Policy) {
 	c.list("/plan/policy/env_allowed", p.EnvAllowed)
 	for i, name := range p.EnvAllowed {
 		if !envName.MatchString(name) {
-			c.add("/plan/policy/env_allowed/"+strconv.Itoa(i), "a variable's name matches "+envName.String())
+			c.add("/plan/policy/env_allowed/"+strconv.Itoa(i), "a variable's name "+envNameForm)
 		}
 	}
 	for i, name := range p.Secrets {
@@ -339,7 +356,7 @@ func (c *checker) policy(p *Policy) {
 
 func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	if !stepName.MatchString(s.Name) {
-		c.add(at+"/name", "a step's name matches "+stepName.String())
+		c.add(at+"/name", "a step's name has 1 to 64 characters, "+nameForm)
 	}
 	if len(s.Inputs) == 0 || string(s.Inputs) == "null" {
 		s.Inputs = json.RawMessage(`{}`)
@@ -348,7 +365,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	case !KnownTool(s.Tool):
 		c.unknownTool++
 		c.add(at+"/tool", fmt.Sprintf("unknown tool %.80q", s.Tool)+suggestion(s.Tool, toolNames, "the tools are "))
-	case !policy.Allows(s.Tool):
+	case !policy.Allows(s.Tool) && !c.unsure("/plan/policy", "tools_allowed"):
 		c.add(at+"/tool", fmt.Sprintf("%q is not in the plan's tools_allowed", s.Tool))
 	default:
 		for _, f := range checkInputs(s.Tool, s.Inputs, true) {

@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/big"
 	"regexp"
@@ -175,7 +176,17 @@ func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem strin
 	if _, cut := member(answer, "truncated"); cut {
 		return nil, "is not all there"
 	}
-	if said := jsontext.Value(text); err != nil || !said.IsValid() {
+	if err == nil {
+		err = json.Unmarshal([]byte(text), new(jsontext.Value))
+	}
+	syntax, _ := errors.AsType[*jsontext.SyntacticError](err)
+	switch {
+	case err == nil:
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return nil, fmt.Sprintf("has the member %.80s twice", syntax.JSONPointer)
+	case syntax != nil && halfPair(jsontext.Value(text)):
+		return nil, fmt.Sprintf("has half a surrogate pair at %.80s", syntax.JSONPointer)
+	default:
 		return nil, "is no JSON"
 	}
 	return jsontext.Value(`{"json":` + text + `}`), ""

@@ -112,12 +112,14 @@ func state(docs map[string]string) func(string) ([]byte, error) {
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	known := state(map[string]string{
-		"a":    `{"exit_code":0,"outputs":{"version":"1.2","exit_code":"own","a.b":"dotted","url":"https://x.example/p","evil":"x\"}; ${{ steps.a.outputs.version }}","lines":"a\nb","host":"127.1"}}`,
-		"call": `{"status":200,"headers":{},"body":" {\"id\":9007199254740993,\"items\":[{\"sha\":\"ab\"},[true,null]],\"a.b\":\"dotted\",\"0\":\"zero\"}\n"}`,
-		"text": `{"status":200,"headers":{},"body":"<id>7</id>"}`,
-		"cut":  `{"status":200,"headers":{},"body":"{\"id\":","truncated":true}`,
-		"list": `{"status":200,"headers":{},"body":"[{\"id\":7}]"}`,
-		"h":    `{"status":201,"headers":{"etag":"\"v1\"","x.y":"z"},"body":"{\"id\":7}","big":12345678901234567890, "list":[1, "a"], "none":null, "yes":true}`,
+		"a":     `{"exit_code":0,"outputs":{"version":"1.2","exit_code":"own","a.b":"dotted","url":"https://x.example/p","evil":"x\"}; ${{ steps.a.outputs.version }}","lines":"a\nb","host":"127.1"}}`,
+		"call":  `{"status":200,"headers":{},"body":" {\"id\":9007199254740993,\"items\":[{\"sha\":\"ab\"},[true,null]],\"a.b\":\"dotted\",\"0\":\"zero\"}\n"}`,
+		"text":  `{"status":200,"headers":{},"body":"<id>7</id>"}`,
+		"twice": `{"status":200,"headers":{},"body":"{\"items\":[{\"id\":1,\"id\":2}]}"}`,
+		"half":  `{"status":200,"headers":{},"body":"{\"items\":[\"\\ud83d\"]}"}`,
+		"cut":   `{"status":200,"headers":{},"body":"{\"id\":","truncated":true}`,
+		"list":  `{"status":200,"headers":{},"body":"[{\"id\":7}]"}`,
+		"h":     `{"status":201,"headers":{"etag":"\"v1\"","x.y":"z"},"body":"{\"id\":7}","big":12345678901234567890, "list":[1, "a"], "none":null, "yes":true}`,
 	})
 	for _, tt := range []struct{ tool, inputs, want string }{
 		{"bash", `{"script":"echo $V", "env":{"V":"v${{ steps.a.outputs.version }}-${{steps.h.outputs.status}}"}}`, `{"script":"echo $V","env":{"V":"v1.2-201"}}`},
@@ -152,6 +154,8 @@ func TestResolve(t *testing.T) {
 		{"manual:x", `{"message":"${{ steps.call.outputs.json.items.01 }}"}`, "/message", `step call has no output "json.items.01"`},
 		{"manual:x", `{"message":"${{ steps.call.outputs.json.items.-1 }}"}`, "/message", `step call has no output "json.items.-1"`},
 		{"manual:x", `{"message":"${{ steps.text.outputs.json.id }}"}`, "/message", "the body of step text is no JSON"},
+		{"manual:x", `{"message":"${{ steps.twice.outputs.json.items }}"}`, "/message", "the body of step twice has the member /items/0/id twice"},
+		{"manual:x", `{"message":"${{ steps.half.outputs.json.items }}"}`, "/message", "the body of step half has half a surrogate pair at /items/0"},
 		{"manual:x", `{"message":"${{ steps.cut.outputs.json.id }}"}`, "/message", "the body of step cut is not all there"},
 		{"http", `{"url":"https://${{ steps.a.outputs.host }}/"}`, "/url", "neither a name nor an address"},
 		{"http", `{"url":"https://x/","headers":{"X":"${{ steps.a.outputs.lines }}"}}`, "/headers/X", "control character"},

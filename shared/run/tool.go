@@ -110,12 +110,15 @@ type WriteInputs struct {
 // WriteFile is one file to write: its content as text, in base64, or the bytes of
 // an artifact.
 type WriteFile struct {
-	Path          string  `json:"path"`
-	Content       *string `json:"content,omitempty"`
-	ContentBase64 *string `json:"content_base64,omitempty"`
-	ArtifactID    string  `json:"artifact_id,omitempty"`
-	Mode          string  `json:"mode,omitempty"` // 644, the default, or 755
+	Path          string   `json:"path"`
+	Content       *string  `json:"content,omitempty"`
+	ContentBase64 *string  `json:"content_base64,omitempty"`
+	ArtifactID    string   `json:"artifact_id,omitempty"`
+	Mode          FileMode `json:"mode,omitempty"`
 }
+
+// FileMode is the mode of a file to write: 644, the default, or 755.
+type FileMode string
 
 // UnpackInputs are the inputs of the tool that unpacks a workspace.
 type UnpackInputs struct {

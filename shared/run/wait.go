@@ -11,10 +11,14 @@ func (c *checker) deadline(given *int) *int {
 	if given == nil {
 		return new(int(RunDeadline.Seconds()))
 	}
-	if least, most := int(MinRunDeadline.Seconds()), int(MaxRunDeadline.Seconds()); *given < least || *given > most {
-		c.add("/plan/deadline_s", fmt.Sprintf("is between %d and %d", least, most))
+	if !goodDeadline(*given) {
+		c.add("/plan/deadline_s", fmt.Sprintf("is between %d and %d", int(MinRunDeadline.Seconds()), int(MaxRunDeadline.Seconds())))
 	}
 	return given
+}
+
+func goodDeadline(s int) bool {
+	return s >= int(MinRunDeadline.Seconds()) && s <= int(MaxRunDeadline.Seconds())
 }
 
 // waits checks that each wait which a step declares can end before the deadline,

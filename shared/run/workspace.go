@@ -48,6 +48,9 @@ func (c *checker) workspace(w *Workspace) *Workspace {
 		c.add(at+"/source", `is "empty", "git" or "upload"`)
 		return &full
 	}
+	if c.unsure(at, "source") {
+		full.Git, full.ArtifactID = nil, "" // nobody knows whether they belong here
+	}
 	if full.Git != nil && full.Source != GitWorkspace {
 		c.add(at+"/git", fmt.Sprintf("is for source %q", GitWorkspace))
 	}

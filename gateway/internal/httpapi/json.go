@@ -99,7 +99,7 @@ func decode(body []byte, v any, free ...jsontext.Pointer) error {
 	if err := scan(body, free); err != nil {
 		return err
 	}
-	err := json.Unmarshal(body, v, json.RejectUnknownMembers(true))
+	err := json.Unmarshal(body, v, run.Strict)
 	if err == nil {
 		return nil
 	}
