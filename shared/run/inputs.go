@@ -64,15 +64,28 @@ func checkInputs(tool string, raw []byte, open bool) []fault.Field {
 	return check(c, raw, c.gate)
 }
 
-// CheckGate says what is wrong with a gate's inputs where a workspace holds them:
-// in them nothing is a template, and what looks like one in the command is refused.
-func CheckGate(in GateInputs) []fault.Field {
+// PlainGate is a gate's inputs as a workspace holds them, read, and what is wrong with
+// them. Nothing in them is filled in: $${{ stands for a plain ${{, as in a plan, and
+// what looks like a template is refused.
+func PlainGate(in GateInputs) (GateInputs, []fault.Field) {
 	var c checker
-	c.gate(in)
-	if strings.Contains(in.Command, templateBegin) {
-		c.add("/command", "templates are not expanded here")
+	plain := func(at, s string) string {
+		if strings.Contains(strings.ReplaceAll(s, plainBegin, ""), templateBegin) {
+			c.add(at, "has a template, and none is filled in here; "+plainBegin+" stands for a plain "+templateBegin)
+		}
+		return strings.ReplaceAll(s, plainBegin, templateBegin)
 	}
-	return c.fields
+	in.Command, in.Env = plain("/command", in.Command), maps.Clone(in.Env)
+	for _, name := range slices.Sorted(maps.Keys(in.Env)) {
+		in.Env[name] = plain("/env/"+pointerToken(name), in.Env[name])
+	}
+	if in.Report != nil {
+		r := *in.Report
+		r.Path = plain("/report/path", r.Path)
+		in.Report = &r
+	}
+	c.gate(in)
+	return in, c.fields
 }
 
 func (c *checker) gate(in GateInputs) {

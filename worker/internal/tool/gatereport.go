@@ -48,6 +48,10 @@ func ownGate(root *os.Root, name string, in run.GateInputs) (run.GateInputs, err
 	if !ok || own.Command == "" {
 		return in, fmt.Errorf(`there is no command: give the step one, or put {"gates": {%q: {"command": "…"}}} into the workspace's %s`, name, edit.GatesFile)
 	}
+	own, problems := run.PlainGate(own)
+	if len(problems) > 0 {
+		return in, fmt.Errorf("%s: /gates/%s%s %s", edit.GatesFile, name, problems[0].Pointer, problems[0].Detail)
+	}
 	in.Command = own.Command
 	if in.Report == nil {
 		in.Report = own.Report

@@ -230,9 +230,17 @@ func TestGateOfTheWorkspace(t *testing.T) {
 		"bad name":       {`{"gates":{"unit":{"command":"true","env":{"NOFX_X":""}}}}`, run.GateInputs{}, run.Error, "/gates/unit/env/NOFX_X"},
 		"large":          {`{"gates":{` + strings.Repeat(" ", 70<<10) + `}}`, run.GateInputs{}, run.Error, "larger"},
 		"a mark":         {"\ufeff" + `{"gates":{"unit":{"command":"echo own"}}}`, run.GateInputs{}, run.Passed, "own"},
+		"twice":          {`{"gates":{"unit":{"command":"true","command":"false"}}}`, run.GateInputs{}, run.Error, "nofx.json cannot be used: inputs/gates/unit/command: is given twice"},
+		"half a pair":    {`{"gates":{"unit":{"command":"echo \ud83d"}}}`, run.GateInputs{}, run.Error, "nofx.json cannot be used: inputs/gates/unit/command: contains half a surrogate pair"},
+		"no UTF-8":       {"{\"gates\":{\"unit\":{\"command\":\"echo \xff\"}}}", run.GateInputs{}, run.Error, "nofx.json cannot be used: inputs/gates/unit/command: is not valid UTF-8"},
 		"two marks":      {"\ufeff\ufeff" + `{"gates":{"unit":{"command":"echo own"}}}`, run.GateInputs{}, run.Error, "nofx.json cannot be used"},
 		"own options":    {`{"gates":{"unit":{"command":"echo '<testsuite/>' > r","report":{"format":"junit","path":"r","allow_empty":true}}}}`, run.GateInputs{}, run.Passed, ""},
 		"bad options":    {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"r","fail_on":"note"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/fail_on is for sarif"},
+		"a plain one":    {`{"gates":{"unit":{"command":"echo '$${{ github.sha }}' $A","env":{"A":"$${{"}}}}`, run.GateInputs{}, run.Passed, "${{ github.sha }} ${{\n"},
+		"a template":     {`{"gates":{"unit":{"command":"echo '${{ github.sha }}'"}}}`, run.GateInputs{}, run.Error, "/gates/unit/command has a template, and none is filled in here; $${{ stands for a plain ${{"},
+		"in a variable":  {`{"gates":{"unit":{"command":"true","env":{"A":"${{ steps.a.outputs.b }}"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/env/A has a template"},
+		"in a path":      {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"${{ steps.a.outputs.b }}"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/path has a template"},
+		"of another":     {`{"gates":{"unit":{"command":"echo own"},"lint":{"command":"echo ${{"}}}`, run.GateInputs{}, run.Passed, "own"},
 		"a link":         {"->/etc/passwd", run.GateInputs{}, run.Error, "symlink"},
 	} {
 		t.Run(name, func(t *testing.T) {
