@@ -1298,8 +1298,8 @@ type Run struct {
 	// CreatedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
 	CreatedByName *SubjectName `json:"created_by_name,omitempty"`
 
-	// Deadline When it fails if it has not ended; the time of a pause is added when the run goes on
-	Deadline           time.Time      `json:"deadline"`
+	// Deadline When it fails if it has not ended. Absent while it is paused, since its clock stands still: what was left is left when the run goes on
+	Deadline           *time.Time     `json:"deadline,omitempty"`
 	FailureClass       *FailureClass  `json:"failure_class,omitempty"`
 	FailureSignature   *string        `json:"failure_signature,omitempty"`
 	FinishedAt         *time.Time     `json:"finished_at,omitempty"`
@@ -2643,7 +2643,7 @@ type ClientInterface interface {
 
 	// RetryStepWithBody Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2652,7 +2652,7 @@ type ClientInterface interface {
 
 	// RetryStep Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3714,7 +3714,7 @@ func (c *Client) GetStepLogs(ctx context.Context, stepID StepIDParameter, params
 
 // RetryStepWithBody Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3733,7 +3733,7 @@ func (c *Client) RetryStepWithBody(ctx context.Context, stepID StepIDParameter, 
 
 // RetryStep Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7213,7 +7213,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryStepWithBodyWithResponse Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7222,7 +7222,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryStepWithResponse Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9649,7 +9649,7 @@ func (c *ClientWithResponses) GetStepLogsWithResponse(ctx context.Context, stepI
 
 // RetryStepWithBodyWithResponse Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9664,7 +9664,7 @@ func (c *ClientWithResponses) RetryStepWithBodyWithResponse(ctx context.Context,
 
 // RetryStepWithResponse Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried.
+// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -132,7 +132,7 @@ func nullable(s string) *string {
 const runColumns = `r.id, r.tenant_id, p.slug, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
 	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
 	r.created_by, coalesce(nofx.subject_name(r.tenant_id, r.created_by), ''), r.created_at, r.started_at, r.finished_at,
-	coalesce(r.stopped_deadline, r.deadline), r.pruned_seq
+	nullif(r.deadline, 'infinity'), r.pruned_seq
 	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
 
 func scanRun(row pgx.CollectableRow) (r run.Run, err error) {

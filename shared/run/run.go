@@ -33,7 +33,7 @@ type Run struct {
 	CreatedAt        time.Time
 	StartedAt        *time.Time
 	FinishedAt       *time.Time
-	Deadline         time.Time // of a paused run: as it was; the pause is added when it goes on
+	Deadline         *time.Time // nil while the run is paused: what was left is left when it goes on
 }
 
 // Step is one unit of work of a run.

@@ -196,7 +196,7 @@ func apiRun(r run.Run) api.Run {
 		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
 		Status: api.RunStatus(r.State), Version: r.Version, Labels: r.Labels, PlanDigest: r.PlanDigest, TraceID: r.TraceID,
 		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), FailureSignature: ptr(r.FailureSignature),
-		Reason: ptr(r.Reason), Deadline: r.Deadline.UTC(), CreatedBy: r.CreatedBy, CreatedByName: ptr(r.CreatedByName), CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
+		Reason: ptr(r.Reason), Deadline: utc(r.Deadline), CreatedBy: r.CreatedBy, CreatedByName: ptr(r.CreatedByName), CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
 	}
 	if out.Labels == nil {
 		out.Labels = api.Labels{}

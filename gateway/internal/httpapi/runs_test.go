@@ -374,16 +374,23 @@ func TestDeadlines(t *testing.T) {
 	}
 	created := g.create(body(`"deadline_s":7776000,`, "1728000"))
 	want := created.Run.CreatedAt.Add(90 * 24 * time.Hour)
+	if created.Run.Deadline == nil {
+		t.Fatal("a run has no deadline")
+	}
 	if off := created.Run.Deadline.Sub(want); off > time.Minute || off < -time.Minute {
 		t.Errorf("deadline = %v, want %v", created.Run.Deadline, want)
 	}
-	// A pause is added to it when the run goes on.
+	// A paused run has none, and the pause is added when it goes on.
 	path := "/api/runs/" + created.Run.ID
 	paused := decodeAs[api.RunAnswer](t, g.do(http.MethodPost, path+"/pause", "")).Run
 	still := decodeAs[api.RunDetail](t, g.get(path)).Run
 	resumed := decodeAs[api.RunAnswer](t, g.do(http.MethodPost, path+"/resume", "")).Run
-	if !paused.Deadline.Equal(created.Run.Deadline) || !still.Deadline.Equal(paused.Deadline) || !resumed.Deadline.After(paused.Deadline) {
-		t.Errorf("deadline = %v, paused %v, later %v, resumed %v; want it to stand still and then to lie later",
+	listed := decodeAs[api.RunPage](t, g.get("/api/runs?status=queued")).Items
+	if paused.Deadline != nil || still.Deadline != nil || resumed.Deadline == nil || !resumed.Deadline.After(*created.Run.Deadline) {
+		t.Errorf("deadline = %v, paused %v, later %v, resumed %v; want none while it is paused, and then a later one",
 			created.Run.Deadline, paused.Deadline, still.Deadline, resumed.Deadline)
+	}
+	if len(listed) != 1 || listed[0].Deadline == nil || !listed[0].Deadline.Equal(*resumed.Deadline) {
+		t.Errorf("listed = %+v, want the deadline %v", listed, resumed.Deadline)
 	}
 }
