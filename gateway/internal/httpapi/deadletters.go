@@ -44,7 +44,7 @@ func (s *Server) retry(c echo.Context, p *Principal, operation string, in api.St
 		return err
 	}
 	var reason string
-	return s.answerOnce(c, p, request{
+	a, err := s.once(c, p, request{
 		operation: operation,
 		body:      encode(in),
 		check: func() (err error) {
@@ -59,6 +59,33 @@ func (s *Server) retry(c echo.Context, p *Principal, operation string, in api.St
 			return postgres.Answer{Status: http.StatusOK, Header: map[string]string{"Content-Type": echo.MIMEApplicationJSON}, Body: encode(a)}, nil
 		},
 	})
+	if err != nil {
+		return s.insteadOfRetry(c.Request().Context(), p.Tenant, id, err)
+	}
+	return s.send(c, a)
+}
+
+// insteadOfRetry adds to a refusal to retry a step that ended with its run why that
+// is so, and what can be done.
+func (s *Server) insteadOfRetry(ctx context.Context, tenant, id uuid.UUID, err error) error {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok || e.Code != string(api.ProblemCodeIllegalTransition) {
+		return err
+	}
+	step, _, readErr := s.Store.Step(ctx, tenant, id)
+	if readErr != nil || step.State != run.Cancelled && step.State != run.Skipped {
+		return err
+	}
+	r, readErr := s.Store.Run(ctx, tenant, step.RunID)
+	if readErr != nil || r.State != run.Failed && r.State != run.Cancelled {
+		return err
+	}
+	why := fmt.Sprintf("the run is %s", r.State)
+	if r.State == run.Failed && r.Deadline != nil && r.FinishedAt != nil && !r.FinishedAt.Before(*r.Deadline) {
+		why = "the run's deadline has passed"
+	}
+	e.Detail += ": " + why + "; retry the run, which has its deadline_s anew"
+	return e
 }
 
 func (s *Server) retryOne(ctx context.Context, p *Principal, id uuid.UUID, cascade bool, reason string) (api.StepAnswer, error) {

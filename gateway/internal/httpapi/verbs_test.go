@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -115,6 +116,43 @@ func TestVerbs(t *testing.T) {
 		g.want(g.do(http.MethodPost, path+"?force=1", ""), http.StatusBadRequest, "bad-parameter")
 	}
 	g.want(g.do(http.MethodPost, "/api/runs/"+made.Run.ID+"/rerun", `{"plan":{}}`), http.StatusBadRequest, "unknown-field")
+}
+
+// TestRetryAfterTheDeadline checks that whoever wants to retry a step that ended with its
+// run hears why that is not possible, and that the run can be retried.
+func TestRetryAfterTheDeadline(t *testing.T) {
+	g := newGateway(t)
+	made := g.create(plan(two))
+	g.claim(made.Steps[0])
+	id, err := run.RunID.Parse(made.Run.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.run SET deadline = clock_timestamp() WHERE id = $1", id); err != nil {
+		t.Fatal(err)
+	}
+	if event, err := g.db.Sweep(t.Context(), postgres.Due{TenantID: g.tenant, RunID: id, Kind: postgres.DueDeadline}, postgres.SweepRules{}, nil); event != "fail" || err != nil {
+		t.Fatalf("Sweep(run at its deadline) = %q, %v, want fail", event, err)
+	}
+	cancelled := g.runIn(api.RunStatusCancelled)
+	for step, want := range map[string]string{
+		made.Steps[0].ID:                "retry is not possible while the step is cancelled: the run's deadline has passed; retry the run, which has its deadline_s anew",
+		cancelled.Steps[0].ID:           "retry is not possible while the step is cancelled: the run is cancelled; retry the run, which has its deadline_s anew",
+		g.create(plan(two)).Steps[0].ID: "retry is not possible while the step is ready",
+	} {
+		for _, path := range []string{"/api/steps/" + step + "/retry", "/api/dead-letters/" + step + "/requeue"} {
+			r := g.do(http.MethodPost, path, "")
+			g.want(r, http.StatusConflict, "illegal-transition")
+			if got := decodeAs[api.Problem](t, r).Detail; got != want {
+				t.Errorf("POST %s = %q, want %q", path, got, want)
+			}
+		}
+	}
+	r := g.do(http.MethodPost, "/api/runs/"+made.Run.ID+"/retry", "")
+	g.want(r, http.StatusOK, "")
+	if d := decodeAs[api.RunAnswer](t, r).Run.Deadline; d == nil || !d.After(made.Run.CreatedAt.Add(time.Hour)) {
+		t.Errorf("deadline after the retry = %v, want it anew", d)
+	}
 }
 
 // TestRerunOnce checks that a repeated rerun starts one run, and that the key of
