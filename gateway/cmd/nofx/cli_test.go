@@ -389,6 +389,10 @@ func TestProblems(t *testing.T) {
 	}{
 		"plan": {http.StatusUnprocessableEntity, api.Problem{Code: api.ProblemCodeInvalidPlan, Detail: "the plan is wrong in 2 places",
 			Errors: []api.FieldError{{Pointer: "/plan/steps/0/tool", Step: ptr("build"), Detail: "unknown tool \"ba\x1bsh\""}, {Pointer: "/plan/goal", Detail: "is required"}}}, exitRefused},
+		"faults": {http.StatusUnprocessableEntity, api.Problem{Code: api.ProblemCodeInvalidPlan, Detail: `/plan/steps/0/tool (step build): unknown tool "bahs" (and 2 more)`,
+			Errors: []api.FieldError{{Pointer: "/plan/steps/0/tool", Step: ptr("build"), Detail: "unknown tool \"bahs\""}, {Pointer: "/plan/goal", Detail: "is required"}, {Pointer: "/plan/labels/A", Detail: "is required"}}}, exitRefused},
+		"parameter": {http.StatusBadRequest, api.Problem{Code: api.ProblemCodeBadParameter, Detail: "until is not after since",
+			Errors: []api.FieldError{{Pointer: "/until", Detail: "is not after since"}}}, exitRefused},
 		"forbidden": {http.StatusForbidden, api.Problem{Code: api.ProblemCodeForbidden, Detail: "wants an operator"}, exitRefused},
 		"missing":   {http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "no such project"}, exitNotFound},
 		"internal":  {http.StatusInternalServerError, api.Problem{Code: api.ProblemCodeInternal, Detail: "that is our mistake"}, exitFailed},

@@ -187,12 +187,12 @@ func (p *problemError) print(w io.Writer, asJSON bool) {
 		return
 	}
 	fmt.Fprintf(w, "error: %s\n", clean(p.Error()))
-	for _, f := range p.Errors {
+	for i, f := range p.Errors {
 		at := f.Pointer
 		if f.Step != nil {
 			at += " (step " + *f.Step + ")"
 		}
-		if len(p.Errors) == 1 && strings.Contains(p.Error(), at+": "+f.Detail) {
+		if i == 0 && strings.Contains(p.Detail, f.Detail) {
 			continue // said above
 		}
 		fmt.Fprintf(w, "  %s: %s\n", clean(at), clean(f.Detail))
