@@ -64,9 +64,9 @@ func checkInputs(tool string, raw []byte, open bool) []fault.Field {
 	return check(c, raw, c.gate)
 }
 
-// PlainGate is a gate's inputs as a workspace holds them, read, and what is wrong with
-// them. Nothing in them is filled in: $${{ stands for a plain ${{, as in a plan, and
-// what looks like a template is refused.
+// PlainGate returns the gate's inputs that a workspace holds with $${{ read as a plain
+// ${{, as in a plan, and a fault for each template: none is filled in there. [CheckGate]
+// checks the rest.
 func PlainGate(in GateInputs) (GateInputs, []fault.Field) {
 	var c checker
 	plain := func(at, s string) string {
@@ -84,8 +84,15 @@ func PlainGate(in GateInputs) (GateInputs, []fault.Field) {
 		r.Path = plain("/report/path", r.Path)
 		in.Report = &r
 	}
-	c.gate(in)
 	return in, c.fields
+}
+
+// CheckGate returns what is wrong with the inputs of a gate, those of its step and of
+// the workspace together.
+func CheckGate(in GateInputs) []fault.Field {
+	var c checker
+	c.gate(in)
+	return c.fields
 }
 
 func (c *checker) gate(in GateInputs) {
