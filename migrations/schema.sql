@@ -142,12 +142,12 @@ CREATE FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OU
 
 ALTER FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) RETURNS text[]
+CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) OWNER TO nofx_system;
+ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -876,6 +876,13 @@ CREATE FUNCTION nofx.step_guard() RETURNS trigger
 
 ALTER FUNCTION nofx.step_guard() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) RETURNS TABLE(step_id uuid, silent_since timestamp with time zone, waits_for text)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE(step_id uuid, id uuid, digest text, generation integer, tree_digest text, state_digest text, state_inline bytea)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -997,7 +1004,7 @@ CREATE FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) RE
 
 ALTER FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE(id text, pid integer, host text, version text, queues text[], slots_max integer, slots_used integer, sandbox_tier integer, draining boolean, lost boolean, started_at timestamp with time zone, seen_at timestamp with time zone, silence interval)
+CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE(id text, pid integer, host text, version text, queues text[], slots_max integer, slots_used integer, sandbox_tier integer, draining boolean, waits_for text, lost boolean, started_at timestamp with time zone, seen_at timestamp with time zone, silence interval)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
@@ -1538,6 +1545,7 @@ CREATE UNLOGGED TABLE nofx.worker (
     slots_max integer NOT NULL,
     sandbox_tier integer NOT NULL,
     draining boolean NOT NULL,
+    waits_for text DEFAULT ''::text NOT NULL,
     lost boolean DEFAULT false NOT NULL,
     gone boolean DEFAULT false NOT NULL,
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
@@ -1936,8 +1944,8 @@ REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid,
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_app;
 
-REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_forget interval) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) TO nofx_app;
@@ -2194,6 +2202,9 @@ REVOKE ALL ON FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_
 
 REVOKE ALL ON FUNCTION nofx.step_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.step_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.step_parents(p_steps uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.step_parents(p_steps uuid[]) TO nofx_app;

@@ -1206,6 +1206,9 @@ type Queue struct {
 
 	// Workers That serve it, for all tenants
 	Workers int `json:"workers"`
+
+	// WorkersWaiting Those of them that wait for something, as storage, and begin no step that needs it
+	WorkersWaiting int `json:"workers_waiting"`
 }
 
 // QueueAnswer defines model for QueueAnswer.
@@ -1411,7 +1414,10 @@ type SpanID = string
 // Step defines model for Step.
 type Step struct {
 	// Attempt Attempts begun; one that storage or a worker failed does not count
-	Attempt      int           `json:"attempt"`
+	Attempt int `json:"attempt"`
+
+	// Attempts All attempts at it so far, whatever became of them: the newest is the one of this number
+	Attempts     int           `json:"attempts"`
 	DependsOn    []RunStepName `json:"depends_on"`
 	FailureClass *FailureClass `json:"failure_class,omitempty"`
 	FinishedAt   *time.Time    `json:"finished_at,omitempty"`
@@ -1446,6 +1452,12 @@ type Step struct {
 
 	// WaitUntil Until when it waits
 	WaitUntil *time.Time `json:"wait_until,omitempty"`
+
+	// WorkerSilentSince While it runs, since when nothing was heard of the worker that runs it: its lease has run out, or it is `silent`. Another worker takes the step over
+	WorkerSilentSince *time.Time `json:"worker_silent_since,omitempty"`
+
+	// WorkerWaitsFor While it runs, what its worker needs and has not now, as `storage`; absent: nothing
+	WorkerWaitsFor *string `json:"worker_waits_for,omitempty"`
 }
 
 // StepAnswer defines model for StepAnswer.
@@ -1630,6 +1642,9 @@ type Workers struct {
 	// Status `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost
 	Status  WorkerStatus `json:"status"`
 	Version string       `json:"version"`
+
+	// WaitsFor What they need and have not now, as `storage`; absent: nothing
+	WaitsFor *string `json:"waits_for,omitempty"`
 
 	// Workers How many
 	Workers int `json:"workers"`

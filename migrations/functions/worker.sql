@@ -4,13 +4,13 @@
 -- and answers which of its queues are paused: it must heed that where it takes
 -- work without a job, too.
 CREATE OR REPLACE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
-    p_slots_max int, p_sandbox_tier int, p_draining boolean, p_forget interval) RETURNS text[]
+    p_slots_max int, p_sandbox_tier int, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     WITH beat AS (
-        INSERT INTO worker AS w (id, pid, host, version, queues, slots_max, sandbox_tier, draining)
-        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_sandbox_tier, p_draining)
-        ON CONFLICT (id) DO UPDATE SET draining = excluded.draining, lost = false, seen_at = clock_timestamp() WHERE NOT w.gone
+        INSERT INTO worker AS w (id, pid, host, version, queues, slots_max, sandbox_tier, draining, waits_for)
+        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_sandbox_tier, p_draining, p_waits_for)
+        ON CONFLICT (id) DO UPDATE SET draining = excluded.draining, waits_for = excluded.waits_for, lost = false, seen_at = clock_timestamp() WHERE NOT w.gone
     ), silent AS (
         DELETE FROM worker w WHERE w.seen_at < clock_timestamp() - p_forget AND w.id <> p_id
     )
@@ -29,17 +29,29 @@ $$;
 -- The workers heard of within p_forget, oldest first; silence is for how long by now.
 -- How many steps one runs its leases say: those of a dead one end with them.
 CREATE OR REPLACE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
-    slots_max int, slots_used int, sandbox_tier int, draining boolean, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
+    slots_max int, slots_used int, sandbox_tier int, draining boolean, waits_for text, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, coalesce(l.n, 0), w.sandbox_tier, w.draining, w.lost,
+    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, coalesce(l.n, 0), w.sandbox_tier, w.draining, w.waits_for, w.lost,
         w.started_at, w.seen_at, clock_timestamp() - w.seen_at
     FROM worker w LEFT JOIN (SELECT x.owner, count(*)::int AS n FROM step_lease x GROUP BY x.owner) AS l ON l.owner = w.id
     WHERE w.seen_at >= clock_timestamp() - p_forget AND NOT w.gone ORDER BY w.started_at, w.id
 $$;
 
+-- What is known of the workers that hold steps of the tenant: since when one has been
+-- silent, which is NULL while it keeps its lease and speaks at least every p_silent, and
+-- what it waits for. A worker that the database has forgotten is known by its lease.
+CREATE OR REPLACE FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) RETURNS TABLE (step_id uuid, silent_since timestamptz, waits_for text)
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT l.step_id, CASE WHEN l.lease_until <= clock_timestamp() OR w.lost OR w.seen_at <= clock_timestamp() - p_silent
+        THEN least(w.seen_at, l.lease_until) END, coalesce(w.waits_for, '')
+    FROM step_lease l LEFT JOIN worker w ON w.id = l.owner WHERE l.tenant_id = tenant() AND l.step_id = ANY (p_steps)
+$$;
+
 GRANT EXECUTE ON FUNCTION
-    nofx.beat_worker(text, int, text, text, text[], int, int, boolean, interval),
+    nofx.beat_worker(text, int, text, text, text[], int, int, boolean, text, interval),
     nofx.leave_worker(text),
+    nofx.step_holders(uuid[], interval),
     nofx.workers(interval)
 TO nofx_app;

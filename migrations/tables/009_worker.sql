@@ -40,6 +40,7 @@ CREATE UNLOGGED TABLE nofx.worker (
     slots_max    int NOT NULL,
     sandbox_tier int NOT NULL,
     draining     boolean NOT NULL,
+    waits_for    text NOT NULL DEFAULT '', -- what it needs and has not now, as storage
     lost         boolean NOT NULL DEFAULT false, -- a lease of it ran out since it last said something
     gone         boolean NOT NULL DEFAULT false, -- it took leave: a word of before that comes late is not heeded
     started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),

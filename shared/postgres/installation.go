@@ -44,6 +44,7 @@ type Queue struct {
 	PausedBy string
 	Reason   string
 	Workers  int // that serve it: heard of lately and not draining
+	Waiting  int // those of them that wait for something
 }
 
 // Queues lists the queues that there are: those we use, and any other that has
@@ -54,7 +55,7 @@ func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
 		byName[name] = &Queue{Name: name}
 	}
 	worked, err := across(ctx, db, pgx.RowToStructByPos[Queue], `SELECT name, paused_at,
-		coalesce(metadata->>'paused_by', ''), coalesce(metadata->>'reason', ''), 0 FROM river.river_queue`)
+		coalesce(metadata->>'paused_by', ''), coalesce(metadata->>'reason', ''), 0, 0 FROM river.river_queue`)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +70,9 @@ func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
 		for _, name := range w.Queues {
 			if !w.Silent() && !w.Draining && byName[name] != nil {
 				byName[name].Workers++
+				if w.WaitsFor != "" {
+					byName[name].Waiting++
+				}
 			}
 		}
 	}

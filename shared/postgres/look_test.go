@@ -106,7 +106,7 @@ func TestWorkers(t *testing.T) {
 			other := w
 			other.ID = "host/2"
 			beat(other)
-			w.Draining = true
+			w.Draining, w.WaitsFor = true, "storage"
 			beat(w)
 			s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '20 minutes' WHERE id = 'host/2'")
 			list, err := s.Workers(s.ctx)
@@ -179,6 +179,59 @@ func TestLostWorker(t *testing.T) {
 	want("when a lease of it was taken away", 1, 0, true)
 	beat()
 	want("when it spoke again", 1, 1, false)
+}
+
+// A step that runs says what is known of its worker, however it is read: that it waits
+// for something, and since when it has been silent.
+func TestHolderOfAStep(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "b:")
+	step := steps["a"].ID
+	beat := func(waitsFor string) {
+		t.Helper()
+		if _, err := s.BeatWorker(s.ctx, postgres.WorkerInfo{ID: "w1", Queues: []string{"step"}, WaitsFor: waitsFor}); err != nil {
+			t.Fatalf("BeatWorker() = %v, want nil", err)
+		}
+	}
+	want := func(when string, silent bool, waitsFor string) {
+		t.Helper()
+		alone, _, err := s.Step(s.ctx, s.tenant, step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.RunDetail(s.ctx, s.tenant, r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, got := range map[string]run.Step{"Step()": alone, "RunDetail()": d.Steps[0]} {
+			if (got.WorkerSilentSince != nil) != silent || got.WorkerWaitsFor != waitsFor {
+				t.Errorf("%s %s = silent since %v, waits for %q, want silent = %v, %q", name, when, got.WorkerSilentSince, got.WorkerWaitsFor, silent, waitsFor)
+			}
+		}
+		if other := d.Steps[1]; other.WorkerSilentSince != nil || other.WorkerWaitsFor != "" {
+			t.Errorf("RunDetail() %s says of a step that does not run %+v, want nothing of a worker", when, other)
+		}
+		if silent && !alone.WorkerSilentSince.Before(time.Now()) {
+			t.Errorf("Step() %s = silent since %v, want a time that is over", when, alone.WorkerSilentSince)
+		}
+	}
+	beat("storage")
+	want("before its claim", false, "")
+	s.claim(t, step)
+	want("with a worker that waits", false, "storage")
+	beat("")
+	want("with a worker that works", false, "")
+	s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '16 seconds'")
+	want("after 16 s without a word", true, "")
+	beat("")
+	want("when the worker spoke again", false, "")
+	s.expire(t, step)
+	want("when its lease has run out and nobody took it away", true, "")
+	s.exec(t, "DELETE FROM nofx.worker")
+	want("when the worker is forgotten", true, "")
+	s.sweep(t, postgres.SweepRules{})
+	want("when the lease was taken away", false, "")
 }
 
 // A queue is known before any worker served it, and whoever runs the installation can

@@ -37,6 +37,7 @@ type TenantQueue struct {
 	Running      int64
 	OldestAge    time.Duration // of the ready steps: since they were
 	Workers      int           // that serve the queue: heard of lately and not draining
+	Waiting      int           // those of them that wait for something
 }
 
 // TenantQueues lists the queues with what tenant has in each.
@@ -56,7 +57,7 @@ func (db *DB) TenantQueues(ctx context.Context, tenant uuid.UUID) ([]TenantQueue
 			if err != nil {
 				return err
 			}
-			own.PausedForAll, own.Workers = q.PausedAt != nil, q.Workers
+			own.PausedForAll, own.Workers, own.Waiting = q.PausedAt != nil, q.Workers, q.Waiting
 			list = append(list, own)
 		}
 		return nil

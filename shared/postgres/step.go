@@ -21,6 +21,7 @@ var stepColumns = stepColumnsWith("true")
 // a condition holds.
 func stepColumnsWith(shown string) string {
 	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence, s.attempt, s.max_attempts,
+	CASE WHEN s.fence > 0 THEN (SELECT count(*) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id) ELSE 0 END,
 	ARRAY(SELECT n.name FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
 	      WHERE d.tenant_id = s.tenant_id AND d.step_id = s.id ORDER BY n.idx),
 	coalesce(s.failure_class, ''), coalesce(s.reason, ''), CASE WHEN ` + shown + ` THEN s.outputs END, s.outputs IS NOT NULL AND NOT (` + shown + `),
@@ -33,7 +34,7 @@ func stepColumnsWith(shown string) string {
 
 func scanStep(row pgx.CollectableRow) (s run.Step, err error) {
 	err = row.Scan(&s.ID, &s.RunID, &s.Index, &s.Name, &s.Tool, &s.Queue, &s.State, &s.Version, &s.Fence, &s.Attempt, &s.MaxAttempts,
-		&s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.ReadyAt, &s.WaitUntil, &s.SignalKey, &s.StartedAt, &s.FinishedAt)
+		&s.Attempts, &s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.ReadyAt, &s.WaitUntil, &s.SignalKey, &s.StartedAt, &s.FinishedAt)
 	return s, err
 }
 
@@ -45,7 +46,11 @@ func stepsOfRun(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, afterIn
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scanStep)
+	steps, err := pgx.CollectRows(rows, scanStep)
+	if err != nil {
+		return nil, err
+	}
+	return steps, holders(ctx, tx, steps)
 }
 
 // Steps lists the steps of a run in plan order, those after an index (-1: from
@@ -81,6 +86,11 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 		if s, err = pgx.CollectExactlyOneRow(rows, scanStep); err != nil {
 			return missing(err, "step")
 		}
+		one := []run.Step{s}
+		if err := holders(ctx, tx, one); err != nil {
+			return err
+		}
+		s = one[0]
 		rows, err = tx.Query(ctx, "SELECT "+attemptColumns+" FROM nofx.attempt a WHERE a.tenant_id = $1 AND a.step_id = $2 ORDER BY a.fence", tenant, id)
 		if err != nil {
 			return err

@@ -4,7 +4,10 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/run"
 )
 
 // How often a worker says that it is there, how long one may be silent before it
@@ -26,7 +29,8 @@ type WorkerInfo struct {
 	SlotsUsed   int // leases
 	SandboxTier int
 	Draining    bool
-	Lost        bool // a lease of it ran out since SeenAt
+	WaitsFor    string // what it needs and has not now, as "storage"; empty: nothing
+	Lost        bool   // a lease of it ran out since SeenAt
 	StartedAt   time.Time
 	SeenAt      time.Time
 	Silence     time.Duration // since SeenAt, by the database's clock
@@ -38,8 +42,8 @@ func (w WorkerInfo) Silent() bool { return w.Lost || w.Silence >= SilentAfter }
 // BeatWorker notes that a worker is there, and answers which of its queues are paused.
 // The times of w, its leases and whether it is lost are the database's to know.
 func (db *DB) BeatWorker(ctx context.Context, w WorkerInfo) (paused []string, err error) {
-	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier, w.Draining, forgetWorkers)
+	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier, w.Draining, w.WaitsFor, forgetWorkers)
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +60,33 @@ func (db *DB) LeaveWorker(ctx context.Context, id string) error {
 // Workers lists the workers of the deployment, oldest first, those that have gone
 // without a word for an hour included.
 func (db *DB) Workers(ctx context.Context) ([]WorkerInfo, error) {
-	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining, lost,
+	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining, waits_for, lost,
 		started_at, seen_at, silence FROM nofx.workers($1)`, forgetWorkers)
+}
+
+// holders completes steps that run by what is known of the workers that hold them.
+func holders(ctx context.Context, tx pgx.Tx, steps []run.Step) error {
+	running := map[uuid.UUID]*run.Step{}
+	var ids []uuid.UUID
+	for i, s := range steps {
+		if s.State == run.Running {
+			running[s.ID] = &steps[i]
+			ids = append(ids, s.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, "SELECT step_id, silent_since, waits_for FROM nofx.step_holders($1, $2)", ids, SilentAfter)
+	if err != nil {
+		return err
+	}
+	var id uuid.UUID
+	var since *time.Time
+	var waitsFor string
+	_, err = pgx.ForEachRow(rows, []any{&id, &since, &waitsFor}, func() error {
+		running[id].WorkerSilentSince, running[id].WorkerWaitsFor = since, waitsFor
+		return nil
+	})
+	return err
 }

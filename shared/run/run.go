@@ -47,8 +47,9 @@ type Step struct {
 	State          State
 	Version        int64
 	Fence          int64
-	Attempt        int
+	Attempt        int // those that count, since somebody retried it
 	MaxAttempts    int
+	Attempts       int      // all of them
 	DependsOn      []string // names
 	FailureClass   FailureClass
 	Reason         string
@@ -59,6 +60,11 @@ type Step struct {
 	SignalKey      string // while it waits for a signal
 	StartedAt      *time.Time
 	FinishedAt     *time.Time
+
+	// While it runs, of the worker that has it: since when nothing was heard of it, nil
+	// unless that is too long, and what it needs and has not now, as "storage".
+	WorkerSilentSince *time.Time
+	WorkerWaitsFor    string
 }
 
 // Attempt is one try at a step by one worker, under one fence.

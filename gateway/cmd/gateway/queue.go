@@ -137,6 +137,9 @@ func printQueues(ctx context.Context, db *postgres.DB, pauses []postgres.TenantP
 		case p.Draining:
 			status = "draining"
 		}
+		if p.WaitsFor != "" && !p.Silent() {
+			status += ", waits for " + p.WaitsFor
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d/%d\t%s\t%d\t%s ago\t%s\n", p.ID, status, p.Host, p.PID, p.SlotsUsed, p.SlotsMax,
 			strings.Join(p.Queues, ","), p.SandboxTier, p.Silence.Truncate(time.Second), p.Version)
 	}

@@ -15,7 +15,7 @@ import (
 func TestQueueCommand(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t)
-	if _, err := pg.Open(t, postgres.Config{}).BeatWorker(t.Context(), postgres.WorkerInfo{ID: "h/1", PID: 42, Host: "h", Version: "v1", Queues: []string{"step"}, SlotsMax: 4}); err != nil {
+	if _, err := pg.Open(t, postgres.Config{}).BeatWorker(t.Context(), postgres.WorkerInfo{ID: "h/1", PID: 42, Host: "h", Version: "v1", Queues: []string{"step"}, SlotsMax: 4, WaitsFor: "storage"}); err != nil {
 		t.Fatal(err)
 	}
 	const tenant = "00000000-0000-7000-8000-000000000001"
@@ -36,7 +36,7 @@ func TestQueueCommand(t *testing.T) {
 		want []string
 		not  string
 	}{
-		{[]string{"list"}, []string{"review  0", "step    1", "h/1     serving", "42", "0/4", "acme    step   since 2", " by somebody: own ·migration\n"}, "\x1b"},
+		{[]string{"list"}, []string{"review  0", "step    1", "h/1     serving, waits for storage", "42", "0/4", "acme    step   since 2", " by somebody: own ·migration\n"}, "\x1b"},
 		{[]string{"pause", "step", "--reason", "moving house"}, []string{"since ", " by ", ": moving house"}, "another"},
 		{[]string{"pause", "step", "--reason", "another"}, []string{": moving house"}, "another"},
 		{[]string{"resume", "step"}, []string{"step    1", "acme    step   since 2"}, ": moving house"},

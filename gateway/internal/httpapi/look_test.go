@@ -96,6 +96,7 @@ func TestQueuesAndWorkers(t *testing.T) {
 	beat(postgres.WorkerInfo{ID: "host/b", Draining: true})
 	beat(postgres.WorkerInfo{ID: "host/c"})
 	beat(postgres.WorkerInfo{ID: "host/d"})
+	beat(postgres.WorkerInfo{ID: "host/e", WaitsFor: "storage"})
 	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.worker SET seen_at = seen_at - interval '16 s' WHERE id = 'host/c'"); err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +111,8 @@ func TestQueuesAndWorkers(t *testing.T) {
 			want[i].Workers, want[i].SlotsMax = 2, 32
 		}
 	}
+	sort.Status, sort.WaitsFor = api.WorkerStatusServing, ptr("storage")
+	want = append(want, sort)
 	if diff := cmp.Diff(want, workers); diff != "" {
 		t.Errorf("workers (-want +got):\n%s", diff)
 	}
@@ -124,8 +127,8 @@ func TestQueuesAndWorkers(t *testing.T) {
 	if len(queues) != 2 || queues[0].Name != "review" || queues[0].Depth.Ready != 0 || queues[0].Workers != 0 {
 		t.Errorf("queues = %s, want review, with nothing in it, and step", r.body)
 	}
-	if q := queues[1]; q.Name != "step" || q.Paused || q.Depth.Ready != 1 || q.Depth.More || q.OldestAgeMs < 9000 || q.Workers != 2 {
-		t.Errorf("queues = %s, want one step 9 s old and two workers", r.body)
+	if q := queues[1]; q.Name != "step" || q.Paused || q.Depth.Ready != 1 || q.Depth.More || q.OldestAgeMs < 9000 || q.Workers != 3 || q.WorkersWaiting != 1 {
+		t.Errorf("queues = %s, want one step 9 s old and three workers, of which one waits", r.body)
 	}
 	paused := g.do(http.MethodPost, "/api/queues/step/pause", `{"reason":"the store is being moved"}`)
 	g.want(paused, http.StatusOK, "")

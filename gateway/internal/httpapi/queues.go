@@ -63,7 +63,7 @@ func (s *Server) changeQueue(c echo.Context, p *Principal, done string, change f
 func apiQueue(q postgres.TenantQueue) api.Queue {
 	return api.Queue{
 		Name: q.Name, Paused: q.PausedAt != nil, PausedAt: utc(q.PausedAt), PausedBy: ptr(q.PausedBy), PausedByName: ptr(q.PausedByName),
-		Reason: ptr(q.Reason), PausedForAll: q.PausedForAll, OldestAgeMs: q.OldestAge.Milliseconds(), Workers: q.Workers,
+		Reason: ptr(q.Reason), PausedForAll: q.PausedForAll, OldestAgeMs: q.OldestAge.Milliseconds(), Workers: q.Workers, WorkersWaiting: q.Waiting,
 		Depth: api.QueueDepth{Ready: q.Ready, Running: q.Running, Retrying: q.Retrying, More: q.More},
 	}
 }
@@ -85,8 +85,8 @@ func (s *Server) listWorkers(c echo.Context, _ *Principal) error {
 func alike(workers []postgres.WorkerInfo) []api.Workers {
 	list, place := []api.Workers{}, map[string]int{}
 	for _, w := range workers {
-		one := api.Workers{Version: w.Version, Status: statusOf(w), Queues: slices.Sorted(slices.Values(w.Queues)), SandboxTier: w.SandboxTier}
-		sort := fmt.Sprint(one)
+		one := api.Workers{Version: w.Version, Status: statusOf(w), WaitsFor: ptr(w.WaitsFor), Queues: slices.Sorted(slices.Values(w.Queues)), SandboxTier: w.SandboxTier}
+		sort := fmt.Sprint(one.Version, one.Status, w.WaitsFor, one.Queues, one.SandboxTier)
 		at, known := place[sort]
 		if !known {
 			at = len(list)

@@ -49,9 +49,10 @@ func (s *Server) getStep(c echo.Context, p *Principal) error {
 func apiStep(s run.Step) api.Step {
 	out := api.Step{
 		ID: run.StepID.Format(s.ID), RunID: run.RunID.Format(s.RunID), Idx: s.Index, Name: s.Name, Tool: s.Tool, Queue: s.Queue,
-		Status: api.StepStatus(s.State), Version: s.Version, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, DependsOn: s.DependsOn,
+		Status: api.StepStatus(s.State), Version: s.Version, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, Attempts: s.Attempts, DependsOn: s.DependsOn,
 		FailureClass: ptr(api.FailureClass(s.FailureClass)), Reason: ptr(s.Reason), Outputs: s.Outputs, OutputsOmitted: ptr(s.OutputsOmitted),
-		ReadyAt: utc(s.ReadyAt), WaitUntil: utc(s.WaitUntil), SignalKey: ptr(s.SignalKey), StartedAt: utc(s.StartedAt), FinishedAt: utc(s.FinishedAt),
+		ReadyAt: utc(s.ReadyAt), WaitUntil: utc(s.WaitUntil), SignalKey: ptr(s.SignalKey),
+		WorkerSilentSince: utc(s.WorkerSilentSince), WorkerWaitsFor: ptr(s.WorkerWaitsFor), StartedAt: utc(s.StartedAt), FinishedAt: utc(s.FinishedAt),
 	}
 	if out.DependsOn == nil {
 		out.DependsOn = []string{}

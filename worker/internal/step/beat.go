@@ -9,8 +9,8 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
-// beacon tells the deployment that this worker is there, and hears
-// which of its queues are paused. River heeds that by itself for what comes as a
+// beacon tells the deployment that this worker is there and what it waits for, and
+// hears which of its queues are paused. River heeds that by itself for what comes as a
 // job; steps taken by a chain have none.
 type beacon struct {
 	*Worker
@@ -22,13 +22,14 @@ type beacon struct {
 }
 
 // run speaks every few seconds until ctx ends, once more when the worker begins to
-// drain, and takes leave.
+// drain or to wait, or has waited, and takes leave.
 func (b *beacon) run(ctx context.Context, draining <-chan struct{}) {
 	every := time.NewTicker(postgres.BeatEvery)
 	defer every.Stop()
 	for {
 		select {
 		case <-every.C:
+		case <-b.storage.turned:
 		case <-draining:
 			draining = nil
 		case <-ctx.Done():
@@ -48,7 +49,7 @@ func (b *beacon) beat(ctx context.Context) {
 	defer cancel()
 	paused, err := b.keeper.db.BeatWorker(beatCtx, postgres.WorkerInfo{
 		ID: b.id, PID: b.pid, Host: b.host, Version: b.version, Queues: b.queues, SandboxTier: b.tier,
-		SlotsMax: b.concurrency * len(b.queues), Draining: b.drain.begun.Load(),
+		SlotsMax: b.concurrency * len(b.queues), Draining: b.drain.begun.Load(), WaitsFor: b.storage.waitsFor(),
 	})
 	if err != nil {
 		if ctx.Err() == nil {

@@ -61,6 +61,39 @@ func TestWorkerIsListed(t *testing.T) {
 	}
 }
 
+// A worker says that it waits for storage, whether storage refuses or does not answer at
+// all, with a step at hand or without one, and that it does no more when storage is back.
+func TestWorkerWaitsForStorage(t *testing.T) {
+	t.Parallel()
+	for name, hang := range map[string]bool{"refuses": false, "hangs": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, o := setup(t), newOutage(t)
+			o.hangs = hang
+			b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+			waits := func(want string) {
+				t.Helper()
+				eventually(t, fmt.Sprintf("the worker waits for %q", want), func() bool {
+					list, err := b.db.Workers(b.ctx)
+					return err == nil && len(list) == 1 && list[0].WaitsFor == want
+				})
+			}
+			waits("")
+			o.begin(0, everything)
+			waits("storage")
+			r := b.create(t, script("build", "echo content > out.txt"))
+			eventually(t, "the step says what its worker waits for", func() bool {
+				d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
+				return err == nil && d.Steps[0].WorkerWaitsFor == "storage"
+			})
+			waits("storage")
+			o.end()
+			b.until(t, r.ID, run.Succeeded)
+			waits("")
+		})
+	}
+}
+
 // Nothing is taken from a paused queue, neither as a job nor by going on with a run.
 func TestPausedQueue(t *testing.T) {
 	t.Parallel()

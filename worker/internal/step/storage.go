@@ -16,22 +16,30 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
-// probeEvery is how often storage that is away is asked whether it is back.
-const probeEvery = time.Second
+// How often storage that is away is asked whether it is back, and how often it is
+// looked at while no attempt finds it away.
+const (
+	probeEvery = time.Second
+	lookEvery  = 5 * time.Second
+)
 
 // storage knows whether object storage answers, from what attempts meet: it is away
-// from the first call that found it unavailable until a probe is answered.
+// from the first call that found it unavailable until a probe is answered. Apart from
+// that it is looked at now and then, so that others learn of an outage that no attempt
+// has met yet, or that keeps one waiting for an answer.
 type storage struct {
-	ping func(context.Context) error
-	log  *slog.Logger
-	left chan struct{} // storage has just gone away
+	ping   func(context.Context) error
+	log    *slog.Logger
+	left   chan struct{} // storage has just gone away
+	turned chan struct{} // what waitsFor returns has changed
 
-	mu   sync.Mutex
-	back chan struct{} // nil while storage answers, else closed when it answers again
+	mu     sync.Mutex
+	back   chan struct{} // nil while storage answers, else closed when it answers again
+	broken bool          // the last look at it failed
 }
 
 func newStorage(blobs *blob.Store, log *slog.Logger) *storage {
-	return &storage{ping: blobs.Ping, log: log, left: make(chan struct{}, 1)}
+	return &storage{ping: blobs.Ping, log: log, left: make(chan struct{}, 1), turned: make(chan struct{}, 1)}
 }
 
 // note takes the error of a call that may have used storage; it may be nil.
@@ -44,6 +52,7 @@ func (s *storage) note(err error) {
 	if s.back == nil {
 		s.back = make(chan struct{})
 		s.left <- struct{}{} // there is room: run takes one before it closes back
+		s.turn()
 	}
 }
 
@@ -55,29 +64,70 @@ func (s *storage) away() <-chan struct{} {
 	return s.back
 }
 
-// run probes storage that is away, until ctx ends.
+// waitsFor names storage while it is away or a look at it fails, else nothing.
+func (s *storage) waitsFor() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.back != nil || s.broken {
+		return "storage"
+	}
+	return ""
+}
+
+// turn has whoever tells of waitsFor look again.
+func (s *storage) turn() {
+	select {
+	case s.turned <- struct{}{}:
+	default:
+	}
+}
+
+// run looks at storage, and probes it while it is away, until ctx ends.
 func (s *storage) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
+		s.look(ctx)
 		select {
 		case <-s.left:
 			s.log.WarnContext(ctx, "storage is away: no step begins that needs it")
+			s.probe(ctx)
+		case <-time.After(jitter(lookEvery)):
 		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *storage) look(ctx context.Context) {
+	err := s.ping(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case ctx.Err() != nil || s.broken == (err != nil):
+		return
+	case err != nil:
+		s.log.WarnContext(ctx, "storage cannot be used", "error", err)
+	case s.back == nil:
+		s.log.InfoContext(ctx, "storage is back")
+	}
+	s.broken = err != nil
+	s.turn()
+}
+
+// probe returns when storage that is away is back, or with ctx.
+func (s *storage) probe(ctx context.Context) {
+	for {
+		if pauseFor(ctx, jitter(probeEvery)) != nil {
 			return
 		}
-		for {
-			if pauseFor(ctx, jitter(probeEvery)) != nil {
-				return
-			}
-			if s.ping(ctx) == nil {
-				break
-			}
+		if s.ping(ctx) == nil {
+			break
 		}
-		s.log.InfoContext(ctx, "storage is back")
-		s.mu.Lock()
-		close(s.back)
-		s.back = nil
-		s.mu.Unlock()
 	}
+	s.log.InfoContext(ctx, "storage is back")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.back)
+	s.back, s.broken = nil, false
+	s.turn()
 }
 
 // jitter is d ± 50 %.

@@ -19,13 +19,14 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// outage is the real storage behind a proxy that can refuse to answer.
+// outage is the real storage behind a proxy that can refuse to answer, or never do.
 type outage struct {
 	blobs *blob.Store
 
 	mu      sync.Mutex
 	refuses func(*http.Request) bool // nil: nothing
 	refused int
+	hangs   bool                  // it lets refused requests wait instead
 	waiting map[int]chan struct{} // closed at so many refused requests
 }
 
@@ -42,6 +43,9 @@ func newOutage(t *testing.T) *outage {
 	o := &outage{waiting: map[int]chan struct{}{}}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if o.refuse(r) {
+			if o.hangs {
+				<-r.Context().Done()
+			}
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
