@@ -23,6 +23,7 @@ type board struct {
 	mu     sync.Mutex
 	p      progress // a copy of its own: the ticker draws while events come
 	status string   // about the connection
+	still  []string // what keeps workers from the run
 	drawn  int      // rows of the screen that the next drawing replaces
 }
 
@@ -66,10 +67,17 @@ func (b *board) note(format string, args ...any) {
 	b.draw() //nolint:errcheck // as above
 }
 
+func (b *board) standstill(lines []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.still = lines
+	b.draw() //nolint:errcheck // as above
+}
+
 func (b *board) end(p *progress) error {
 	close(b.stop)
 	b.done.Wait()
-	b.p, b.status = p.clone(), ""
+	b.p, b.status, b.still = p.clone(), "", nil
 	if err := b.draw(); err != nil {
 		return err
 	}
@@ -116,7 +124,7 @@ func (b *board) lines(width, height int) []string {
 	lines = append(lines, shorten(fmt.Sprintf("  %s  %s  %-9s  %-5s  %s", pad("STEP", nameWidth), pad("TOOL", toolWidth), "STATUS", "TRY", "TIME"), width))
 	for _, s := range steps {
 		left := fmt.Sprintf("  %s  %s  ", pad(shorten(clean(s.Name), nameWidth), nameWidth), pad(shorten(clean(s.Tool), toolWidth), toolWidth))
-		right := fmt.Sprintf("  %-5s  %s", fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts), span(lasted(s.StartedAt, s.FinishedAt, now)))
+		right := fmt.Sprintf("  %-5s  %s", tries(s), span(lasted(s.StartedAt, s.FinishedAt, now)))
 		status := fmt.Sprintf("%-9s", s.Status)
 		if line := left + status + right; cells(line) > width {
 			lines = append(lines, shorten(line, width))
@@ -148,6 +156,9 @@ func (b *board) foot(width, height int) (foot []string) {
 				foot = append(foot, shorten(line, 2*width))
 			}
 		}
+	}
+	for _, line := range b.still {
+		foot = append(foot, shorten(line, 3*width))
 	}
 	if b.status != "" {
 		for line := range strings.SplitSeq(b.status, "\n") {

@@ -144,7 +144,10 @@ obeyed, and bytes that are no UTF-8 as U+FFFD.`,
 			if err != nil {
 				return err
 			}
-			return a.foreign(raw, func(w io.Writer) error { return copyBytes(w, resp) })
+			return a.foreign(raw, func(w io.Writer) error {
+				_, err := copyBytes(w, resp)
+				return err
+			})
 		},
 	}
 	rawFlag(c, &raw)

@@ -70,6 +70,7 @@ func script() map[string]http.HandlerFunc {
 		"resumeQueue": answer(http.StatusOK, api.QueueAnswer{Queue: api.Queue{Name: "review", Depth: api.QueueDepth{Ready: 3}, OldestAgeMs: 61_000}}),
 		"listWorkers": answer(http.StatusOK, api.WorkerPage{Items: []api.Workers{
 			{Workers: 3, Version: "v1.2.3", Status: api.WorkerStatusServing, Queues: []string{"review", "step"}, SlotsMax: 48, SandboxTier: 2},
+			{Workers: 1, Version: "v1.2.3", Status: api.WorkerStatusServing, WaitsFor: ptr("storage"), Queues: []string{"step"}, SlotsMax: 16},
 			{Workers: 1, Version: "v1.2.2", Status: api.WorkerStatusSilent, Queues: []string{"step"}, SlotsMax: 8}}}),
 
 		"listGates": answer(http.StatusOK, api.GatePage{Items: []api.Gate{shipGate()}}),
@@ -155,7 +156,6 @@ func TestCommands(t *testing.T) {
 		"queue-pause":         "queue pause review --reason moving",
 		"queue-resume":        "queue resume review",
 		"queue-pause-nothing": "queue pause",
-		"queue-pause-again":   "queue pause review --reason later",
 		"queue-resume-help":   "queue resume --help",
 		"queue-list-help":     "queue list --help",
 		"worker-list":         "worker list",
@@ -197,7 +197,9 @@ func TestCommands(t *testing.T) {
 		"gate-show-run":       "gate show " + run,
 		"gate-show-running":   "gate show " + run + "/unit",
 		"gate-show-expired":   "gate show " + id("gate", 4),
-		"logs-of-a-run":       "logs " + run,
+		"gate-approve-bare":   "gate approve deploy",
+		"logs-bare":           "logs build",
+		"logs-near-step":      "logs " + run + "/biuld",
 		"gate-reject-no-why":  "gate reject " + gate,
 		"gate-reject-late":    "gate reject " + gate + " --reason late",
 		"gate-reject-json":    "gate reject " + gate + " --reason late --json",
@@ -428,6 +430,25 @@ func TestNotAGateway(t *testing.T) {
 	}
 	if got, want := len(c.pauses), maxTries-1; got != want {
 		t.Errorf("it paused %d times, want %d", got, want)
+	}
+}
+
+// Whoever names a queue that is not there is told which there are.
+func TestNoSuchQueue(t *testing.T) {
+	t.Parallel()
+	answers := script()
+	answers["pauseQueue"] = func(w http.ResponseWriter, r *http.Request) {
+		problem(w, r, http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "no such queue"})
+	}
+	for name, want := range map[string]string{
+		"nosuch":  "error: not found: there is no queue \"nosuch\"; there are review, step, both\n",
+		"reviews": "error: not found: there is no queue \"reviews\" (did you mean review?); there are review, step, both\n",
+	} {
+		_, server := newGateway(t, answers)
+		c := newCLI(t, server.URL)
+		if got := execute(t.Context(), c.app, []string{"queue", "pause", name}); got != exitNotFound || c.errOut.String() != want {
+			t.Errorf("queue pause %s = exit %d, %q, want %d, %q", name, got, &c.errOut, exitNotFound, want)
+		}
 	}
 }
 

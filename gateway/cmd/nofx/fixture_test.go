@@ -31,11 +31,11 @@ func step(n int, name, tool string, status api.StepStatus) api.Step {
 // second time, and whose deployment waits for a person.
 func detail() api.RunDetail {
 	build := step(1, "build", "bash", api.StepStatusSucceeded)
-	build.Attempt, build.StartedAt, build.FinishedAt = 1, ptr(ago(60)), ptr(ago(52))
+	build.Attempt, build.Attempts, build.StartedAt, build.FinishedAt = 1, 1, ptr(ago(60)), ptr(ago(52))
 	unit := step(2, "unit", "gate:unit", api.StepStatusRunning)
-	unit.Attempt, unit.MaxAttempts, unit.StartedAt = 2, 3, ptr(ago(50))
+	unit.Attempt, unit.Attempts, unit.MaxAttempts, unit.StartedAt = 2, 2, 3, ptr(ago(50))
 	ship := step(3, "ship", "manual:deploy", api.StepStatusWaiting)
-	ship.Attempt, ship.StartedAt = 1, ptr(ago(50))
+	ship.Attempt, ship.Attempts, ship.StartedAt = 1, 1, ptr(ago(50))
 	last := step(4, "announce", "bash", api.StepStatusPending)
 	return api.RunDetail{
 		Run: api.Run{ID: id("run", 1), Project: "default", Goal: "ship the fix", Status: api.RunStatusRunning, Version: 4,

@@ -141,8 +141,11 @@ step or of the gate: of a step ship with the tool manual:deploy, ship or deploy.
 func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error) {
 	run, name, byName := strings.Cut(name, "/")
 	if !byName {
-		if strings.HasPrefix(run, "run_") {
+		switch {
+		case strings.HasPrefix(run, "run_"):
 			return "", usagef("%s is a run: name the step of its gate as well, %s/NAME", run, run)
+		case !strings.HasPrefix(run, "gate_"):
+			return "", usagef("%q is no id of a gate: name its run as well, RUN/%s (gate list shows those that wait)", run, run)
 		}
 		return run, nil
 	}
@@ -171,12 +174,14 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 			there = append(there, g.StepName)
 		}
 	}
+	var steps []string
 	for _, s := range d.Steps {
+		steps = append(steps, s.Name)
 		if s.Name == name {
 			return "", fmt.Errorf("%w: step %q of run %s is %s and has no gate so far%s", errNotFound, name, run, s.Status, having(there))
 		}
 	}
-	return "", fmt.Errorf("%w: run %s has no step and no gate %q%s", errNotFound, run, name, having(there))
+	return "", fmt.Errorf("%w: run %s has no step and no gate %q%s", errNotFound, run, name, didYouMean(name, steps)+having(there))
 }
 
 // having says which steps have a gate.

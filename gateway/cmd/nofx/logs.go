@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,46 +19,63 @@ import (
 
 func (a *app) logsCommand() *cobra.Command {
 	var follow, list, raw bool
-	var attempt int64
+	var attempt int
 	c := &cobra.Command{
-		Use:   "logs STEP",
-		Short: "Print the log of a step",
-		Long: `Print the log of a step: its latest attempt, or the one with the fence given by
---attempt. STEP is the id of a step, or RUN/NAME.
+		Use:   "logs STEP|RUN",
+		Short: "Print the log of a step, or those of a run",
+		Long: `Print the log of a step: its latest attempt, or that of the number given by
+--attempt, as --list and the TRY of run show count them. STEP is the id of a step, or
+RUN/NAME. Given a run, it prints the latest log of each of its steps, and why where
+there is none.
 
-With -f it prints the log as it grows and ends with the attempt. When the step is
-tried again, that is another log, and the error output says where.
+With -f it prints the log as it grows, and goes on with the next attempt when one was
+lost or failed, until the step has ended: then the exit code is 3 when the step failed
+or was cancelled. With --attempt, too, it ends with that attempt.
 
 A log is kept as text in UTF-8: NUL, and bytes that are no UTF-8, have become U+FFFD,
-and secrets ***. On a terminal, control characters other than colours are shown
-instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is kept.`,
+and secrets ***. What storage did not take is missing, and a line of [nofx] in its
+place says how much that is. On a terminal, control characters other than colours are
+shown instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is kept.`,
 		Example: `  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f
   nofx logs step_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --list`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeStep(1, false),
+		ValidArgsFunction: a.completeStep(1, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			step, err := stepID(cmd.Context(), client, args[0])
+			if strings.HasPrefix(args[0], "run_") && !strings.Contains(args[0], "/") && !follow && !list && attempt == 0 {
+				return a.foreign(raw, func(w io.Writer) error { return a.printLogs(ctx, client, w, args[0]) })
+			}
+			step, err := stepID(ctx, client, args[0])
 			if err != nil {
 				return err
 			}
-			switch {
-			case list:
-				return a.listAttempts(cmd.Context(), client, step)
-			case follow:
-				return a.foreign(raw, func(w io.Writer) error { return a.followLog(cmd.Context(), client, w, step, optional(attempt)) })
+			if list {
+				return a.listAttempts(ctx, client, step)
 			}
-			return a.foreign(raw, func(w io.Writer) error { return printLog(cmd.Context(), client, w, step, optional(attempt)) })
+			var fence *int64
+			if attempt != 0 {
+				if fence, err = attemptOf(ctx, client, step, attempt); err != nil {
+					return err
+				}
+			}
+			return a.foreign(raw, func(w io.Writer) error {
+				if follow {
+					return a.followLog(ctx, client, w, step, fence)
+				}
+				return a.printLog(ctx, client, w, step, fence)
+			})
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing as the log grows")
-	c.Flags().Int64Var(&attempt, "attempt", 0, "fence of the attempt")
+	c.Flags().IntVar(&attempt, "attempt", 0, "number of the attempt")
 	c.Flags().BoolVar(&list, "list", false, "list the attempts instead")
 	rawFlag(c, &raw)
 	c.MarkFlagsMutuallyExclusive("follow", "list")
+	c.MarkFlagsMutuallyExclusive("attempt", "list")
 	return c
 }
 
@@ -64,8 +83,11 @@ instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is kept.`
 func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error) {
 	run, name, byName := strings.Cut(name, "/")
 	if !byName {
-		if strings.HasPrefix(run, "run_") {
+		switch {
+		case strings.HasPrefix(run, "run_"):
 			return "", usagef("%s is a run: name its step as well, %s/NAME", run, run)
+		case !strings.HasPrefix(run, "step_"):
+			return "", usagef("%q is no id of a step: name its run as well, RUN/%s", run, run)
 		}
 		return run, nil
 	}
@@ -80,7 +102,7 @@ func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error)
 		}
 		names = append(names, s.Name)
 	}
-	return "", fmt.Errorf("%w: run %s has no step %q; it has %s", errNotFound, run, name, shorten(strings.Join(names, ", "), 500))
+	return "", fmt.Errorf("%w: run %s has no step %q%s; it has %s", errNotFound, run, name, didYouMean(name, names), shorten(strings.Join(names, ", "), 500))
 }
 
 func stepNames(d api.RunDetail) map[api.StepID]string {
@@ -103,50 +125,235 @@ func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) 
 			if t.ExitCode != nil {
 				exit = strconv.Itoa(*t.ExitCode)
 			}
-			rows[i] = []string{strconv.FormatInt(t.Fence, 10), clock(&t.StartedAt), span(lasted(&t.StartedAt, t.EndedAt, a.now())),
+			rows[i] = []string{strconv.Itoa(i + 1), clock(&t.StartedAt), span(lasted(&t.StartedAt, t.EndedAt, a.now())),
 				deref(t.Outcome), exit, strconv.FormatBool(t.Accepted), t.WorkerID}
 		}
-		table(w, []string{"FENCE", "STARTED", "TIME", "OUTCOME", "EXIT", "ACCEPTED", "WORKER"}, rows)
+		table(w, []string{"ATTEMPT", "STARTED", "TIME", "OUTCOME", "EXIT", "ACCEPTED", "WORKER"}, rows)
 	})
+}
+
+// attemptOf is the fence of an attempt at a step by its number.
+func attemptOf(ctx context.Context, c *api.Client, step api.StepID, number int) (*int64, error) {
+	d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
+	if err != nil {
+		return nil, err
+	}
+	if number > 0 && number <= len(d.Attempts) {
+		return &d.Attempts[number-1].Fence, nil
+	}
+	there := fmt.Sprintf("it has 1 to %d", len(d.Attempts))
+	switch len(d.Attempts) {
+	case 0:
+		there = "it has none so far"
+	case 1:
+		there = "it has attempt 1 alone"
+	}
+	return nil, fmt.Errorf("%w: step %s has no attempt %d; %s", errNotFound, d.Step.Name, number, there)
 }
 
 func rawFlag(c *cobra.Command, raw *bool) {
 	c.Flags().BoolVar(raw, "raw", false, "obey control characters on a terminal, too")
 }
 
-// printLog copies the log as it is kept.
-func printLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, attempt *int64) error {
-	resp, err := c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt})
+// printLog copies the log as it is kept. Of one that is empty it says why.
+func (a *app) printLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) error {
+	n, err := copyLog(ctx, c, w, step, fence)
+	if err != nil || n > 0 {
+		return err
+	}
+	d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
+	if err == nil && fence != nil {
+		a.note("the log of this attempt is empty")
+	} else if err == nil {
+		a.note("%s", noLog(d.Step))
+	}
+	return err
+}
+
+// printLogs prints the latest log of each step of a run.
+func (a *app) printLogs(ctx context.Context, c *api.Client, w io.Writer, run string) error {
+	d, _, err := call[api.RunDetail](c.GetRun(ctx, run))
 	if err != nil {
 		return err
 	}
-	return copyBytes(w, resp)
-}
-
-// copyBytes copies an answer that is no JSON.
-func copyBytes(w io.Writer, resp *http.Response) error {
-	if resp.StatusCode != http.StatusOK {
-		_, _, err := call[json.RawMessage](resp, nil)
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(w, resp.Body); err != nil {
-		return fmt.Errorf("copy the gateway's answer: %w", err)
+	for _, s := range d.Steps {
+		n, headed := int64(0), &header{w: w, line: fmt.Sprintf("== %s: %s, attempt %s\n", clean(s.Name), s.Status, tries(s))}
+		if s.Attempts > 0 {
+			n, err = copyLog(ctx, c, headed, s.ID, nil)
+		}
+		if problem, refused := errors.AsType[*problemError](err); refused && problem.Status == http.StatusGone {
+			_, err = fmt.Fprintf(w, "step %s: %s\n", clean(s.Name), clean(problem.Detail))
+		} else if err == nil && n == 0 {
+			_, err = fmt.Fprintln(w, noLog(s))
+		} else if err == nil && headed.last != '\n' {
+			_, err = fmt.Fprintln(w)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, attempt *int64) error {
+// header writes a line before the first text that is written.
+type header struct {
+	w    io.Writer
+	line string
+	last byte // written
+}
+
+func (h *header) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if h.line != "" {
+		if _, err := io.WriteString(h.w, h.line); err != nil {
+			return 0, err
+		}
+		h.line = ""
+	}
+	h.last = p[len(p)-1]
+	return h.w.Write(p)
+}
+
+// noLog says why a step has no log, or an empty one.
+func noLog(s api.Step) string {
+	line := "step " + clean(s.Name)
+	switch {
+	case s.Status == api.StepStatusSkipped || s.Status == api.StepStatusCancelled:
+		line += " was " + string(s.Status) + why(s)
+	case s.Status == api.StepStatusFailed:
+		line += " failed without printing anything" + why(s)
+	case s.Tool == "sleep" || s.Tool == "signal" || strings.HasPrefix(s.Tool, "manual:"):
+		line += fmt.Sprintf(" is %s; a step of %s prints nothing", s.Status, clean(s.Tool))
+	case s.Attempts == 0:
+		line += fmt.Sprintf(" is %s and was not begun so far", s.Status)
+	case s.Status == api.StepStatusSucceeded:
+		line += " succeeded without printing anything"
+	default:
+		line += fmt.Sprintf(" is %s and has printed nothing so far%s", s.Status, why(s))
+	}
+	return line
+}
+
+// copyLog copies a log and returns its size.
+func copyLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) (int64, error) {
+	resp, err := c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: fence})
+	if err != nil {
+		return 0, err
+	}
+	return copyBytes(w, resp)
+}
+
+// copyBytes copies an answer that is no JSON, and returns how long it was.
+func copyBytes(w io.Writer, resp *http.Response) (int64, error) {
+	if resp.StatusCode != http.StatusOK {
+		_, _, err := call[json.RawMessage](resp, nil)
+		return 0, err
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(w, resp.Body)
+	if err != nil {
+		err = fmt.Errorf("copy the gateway's answer: %w", err)
+	}
+	return n, err
+}
+
+// followLog prints the log of one attempt at a step until that has ended, or without
+// a fence those of the latest and all that follow until the step has.
+func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) error {
+	said := news{app: a}
+	defer a.lookOn(ctx, func(ctx context.Context) {
+		d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
+		if err != nil || !underWay(d.Step) {
+			return
+		}
+		if page, _, err := call[api.QueuePage](c.ListQueues(ctx)); err == nil {
+			said.standstill(standstill([]api.Step{d.Step}, page.Items, a.self()))
+		}
+	})()
+	for next := fence; ; {
+		followed, size, err := a.followAttempt(ctx, c, w, step, next)
+		if err != nil {
+			return err
+		}
+		d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(d.Attempts, func(t api.Attempt) bool { return t.Fence == followed })
+		if at >= 0 && deref(d.Attempts[at].Outcome) != "succeed" {
+			a.note("attempt %d %s", at+1, endOf(d.Attempts[at]))
+		}
+		if fence != nil {
+			if more := len(d.Attempts); at+1 < more {
+				a.note("it is the step's attempt %d now: %s logs %s -f", more, a.self(), step)
+			}
+			return nil
+		}
+		if d, err = a.nextAttempt(ctx, c, d, at+1); err != nil {
+			return err
+		}
+		if at+1 < len(d.Attempts) {
+			next = &d.Attempts[at+1].Fence
+			a.note("attempt %d is with worker %s", at+2, clean(d.Attempts[at+1].WorkerID))
+			continue
+		}
+		switch d.Step.Status {
+		case api.StepStatusSucceeded:
+			return nil
+		case api.StepStatusSkipped:
+			a.note("%s", noLog(d.Step))
+			return nil
+		}
+		if at < 0 || size == 0 {
+			a.note("%s", noLog(d.Step))
+		} else {
+			a.note("the step is %s%s", d.Step.Status, why(d.Step))
+		}
+		return endedError{"the step is " + string(d.Step.Status)}
+	}
+}
+
+// nextAttempt waits until a step has more than so many attempts or has ended. d is the
+// step as it was read just now.
+func (a *app) nextAttempt(ctx context.Context, c *api.Client, d api.StepDetail, known int) (api.StepDetail, error) {
+	for wait := time.Second; len(d.Attempts) <= known && !settled(d.Step.Status); wait = min(2*wait, 5*time.Second) {
+		if wait == time.Second {
+			line := fmt.Sprintf("the step is %s", d.Step.Status)
+			if d.Step.Status == api.StepStatusRetrying && d.Step.ReadyAt != nil {
+				line += ", the next attempt is due at " + clock(d.Step.ReadyAt)
+			}
+			a.note("%s", line)
+		}
+		if err := a.pause(ctx, wait); err != nil {
+			return d, err
+		}
+		var err error
+		if d, _, err = call[api.StepDetail](c.GetStep(ctx, d.Step.ID)); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+// followAttempt prints the log of one attempt, the latest without a fence, until that
+// has ended. It returns the fence of that attempt, 0 where the step ended without any,
+// and the size of the log.
+func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) (followed, size int64, err error) {
 	follow := api.GetStepLogsParamsFollowN1
 	s := a.streamOf(func(ctx context.Context, last string, stream api.RequestEditorFn) (*http.Response, error) {
-		return c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: attempt, Follow: &follow, LastEventID: optional(last)}, stream)
+		return c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: fence, Follow: &follow, LastEventID: optional(last)}, stream)
 	})
-	at := int64(0) // bytes printed so far
-	var last api.LogEnd
-	err := s.follow(ctx, "", func(f *frame) error {
+	followed = deref(fence)
+	err = s.follow(ctx, "", func(f *frame) error {
 		switch f.event {
 		case "end":
+			var last api.LogEnd
 			_ = json.Unmarshal([]byte(f.data), &last) // an older gateway names no attempt
+			if last.Fence != nil {
+				followed = *last.Fence
+			}
 			return errDone
 		case "log":
 		default:
@@ -158,63 +365,43 @@ func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step ap
 		switch {
 		case err != nil || idErr != nil:
 			return fmt.Errorf("a log frame that cannot be read: id %q, %w", f.id, err)
-		case after <= at:
+		case after <= size:
 			return nil // printed before the connection was lost
-		case chunk.Offset != at:
-			return fmt.Errorf("%w: the log goes on at byte %d after byte %d", errBroken, chunk.Offset, at)
+		case chunk.Offset != size:
+			return fmt.Errorf("%w: the log goes on at byte %d after byte %d", errBroken, chunk.Offset, size)
 		}
 		if a.json {
 			err = a.printJSON(f.data)
 		} else {
 			_, err = io.WriteString(w, chunk.Text)
 		}
-		at = after
+		size = after
 		return err
 	})
-	if err == nil && last.Fence != nil {
-		a.noteEnd(ctx, c, step, *last.Fence)
-	}
-	return err
+	return followed, size, err
 }
 
-// noteEnd says how an attempt ended whose log was followed to its end, unless it did
-// what it was to do, and where the step goes on.
-func (a *app) noteEnd(ctx context.Context, c *api.Client, step api.StepID, fence int64) {
-	d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
-	if err != nil {
-		return // the log itself is all there
-	}
-	i := slices.IndexFunc(d.Attempts, func(t api.Attempt) bool { return t.Fence == fence })
-	if i < 0 || deref(d.Attempts[i].Outcome) == "succeed" {
-		return
-	}
-	t := d.Attempts[i]
-	line := fmt.Sprintf("attempt %d ended", fence)
+// endOf says how an attempt ended that did not do what it was to do.
+func endOf(t api.Attempt) string {
 	switch outcome := deref(t.Outcome); {
 	case outcome == "lease_expired" || outcome == "poison":
-		line += fmt.Sprintf(" with its worker, %s, which was not heard of any more", clean(t.WorkerID))
+		return fmt.Sprintf("ended with its worker, %s, which was not heard of any more", clean(t.WorkerID))
 	case outcome == "interrupted":
-		line += fmt.Sprintf(" with its worker, %s, which was stopped", clean(t.WorkerID))
+		return fmt.Sprintf("ended with its worker, %s, which was stopped", clean(t.WorkerID))
 	case t.ExitCode != nil:
-		line += fmt.Sprintf(" with exit code %d (%s)", *t.ExitCode, outcome)
+		return fmt.Sprintf("ended with exit code %d (%s)", *t.ExitCode, outcome)
 	default:
-		line += fmt.Sprintf(" (%s)", outcome)
+		return fmt.Sprintf("ended (%s)", outcome)
 	}
-	switch {
-	case i+1 < len(d.Attempts):
-		next := d.Attempts[i+1]
-		line += fmt.Sprintf("\nthe next is on %s: %s logs %s -f --attempt %d", clean(next.WorkerID), a.self(), step, next.Fence)
-	case settled(d.Step.Status):
-		line += fmt.Sprintf("\nthe step is %s", d.Step.Status)
-		if d.Step.Reason != nil {
-			line += ": " + clean(*d.Step.Reason)
-		}
-	default:
-		line += fmt.Sprintf("\nthe step is %s", d.Step.Status)
-		if d.Step.Status == api.StepStatusRetrying && d.Step.ReadyAt != nil {
-			line += ", the next attempt is due at " + clock(d.Step.ReadyAt)
-		}
-		line += fmt.Sprintf("; to see it go on: %s run watch %s", a.self(), d.Step.RunID)
+}
+
+// why is the class and the reason of a step's failure, as far as it has them.
+func why(s api.Step) (text string) {
+	if s.FailureClass != nil {
+		text = " (" + string(*s.FailureClass) + ")"
 	}
-	fmt.Fprintln(a.errOut, line)
+	if s.Reason != nil {
+		text += ": " + clean(*s.Reason)
+	}
+	return text
 }

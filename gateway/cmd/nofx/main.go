@@ -34,6 +34,7 @@ func surroundings() *app {
 		configDir: os.UserConfigDir,
 		now:       time.Now,
 		pause:     pause,
+		look:      5 * time.Second,
 	}
 	out := int(os.Stdout.Fd())
 	a.terminal = term.IsTerminal(out)

@@ -71,8 +71,11 @@ func (p *progress) apply(e api.Event) (stale bool) {
 		if data.Attempt != nil {
 			s.Attempt = *data.Attempt
 		}
-		if s.StartedAt == nil && s.Status == api.StepStatusRunning {
-			s.StartedAt = &e.At
+		if s.Status == api.StepStatusRunning {
+			s.Attempts++
+			if s.StartedAt == nil {
+				s.StartedAt = &e.At
+			}
 		}
 		s.FinishedAt = nil
 		if settled(s.Status) {
@@ -92,27 +95,40 @@ func settled(s api.StepStatus) bool {
 	return slices.Contains([]api.StepStatus{api.StepStatusSucceeded, api.StepStatusFailed, api.StepStatusSkipped, api.StepStatusCancelled}, s)
 }
 
-// endedError is the end of a watched run that did not succeed.
-type endedError struct{ status api.RunStatus }
+// endedError is the end of a watched run, or of a step whose log was followed, that
+// did not succeed.
+type endedError struct{ what string }
 
-func (e endedError) Error() string { return "the run ended " + string(e.status) }
+func (e endedError) Error() string { return e.what }
 
 // watch shows the progress of a run until it ends.
 func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
+	var raw []byte
 	read := func() (*progress, string, error) {
-		d, _, err := call[api.RunDetail](c.GetRun(ctx, runID))
+		var d api.RunDetail
+		var err error
+		d, raw, err = call[api.RunDetail](c.GetRun(ctx, runID))
 		return newProgress(d), d.StreamCursor, err
 	}
 	p, after, err := read()
 	if err != nil {
 		return err
 	}
+	if a.json && ended(p.run.Status) { // no event will tell
+		if err := a.printJSON(strings.TrimRight(string(raw), "\n")); err != nil {
+			return err
+		}
+	}
 	v := a.newView(p)
 	if !ended(p.run.Status) {
-		if lines := a.unserved(ctx, c, p.steps); len(lines) > 0 {
-			v.note("%s", strings.Join(lines, "\n"))
-		}
+		v.standstill(a.unserved(ctx, c, p.steps))
+		stop := a.lookOn(ctx, func(ctx context.Context) {
+			if lines, err := a.standstillOf(ctx, c, runID); err == nil {
+				v.standstill(lines)
+			}
+		})
 		err = a.watchEvents(ctx, c, p, after, v, read)
+		stop()
 	}
 	if err == nil {
 		var last *progress // the row knows what no event tells, such as the reason
@@ -131,7 +147,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 		return ctx.Err()
 	}
 	if err == nil && p.run.Status != api.RunStatusSucceeded {
-		err = endedError{p.run.Status}
+		err = endedError{"the run ended " + string(p.run.Status)}
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,6 +78,14 @@ func (a *app) printQueues(w io.Writer, queues []api.Queue) {
 	a.fitted(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "RETRYING", "PAUSED"}, rows)
 }
 
+func queueNames(queues []api.Queue) []string {
+	names := make([]string, len(queues))
+	for i, q := range queues {
+		names[i] = q.Name
+	}
+	return names
+}
+
 // setPausedCommand is pause or resume.
 func (a *app) setPausedCommand(verb, short, long, example, why string,
 	change func(*api.Client, context.Context, api.QueueName, api.Reason, ...api.RequestEditorFn) (*http.Response, error)) *cobra.Command {
@@ -94,11 +103,14 @@ func (a *app) setPausedCommand(verb, short, long, example, why string,
 				return err
 			}
 			answer, raw, err := call[api.QueueAnswer](change(client, cmd.Context(), args[0], api.Reason{Reason: optional(reason)}))
+			if problem, refused := errors.AsType[*problemError](err); refused && problem.Status == http.StatusNotFound {
+				if page, _, listErr := call[api.QueuePage](client.ListQueues(cmd.Context())); listErr == nil {
+					names := queueNames(page.Items)
+					return fmt.Errorf("%w: there is no queue %q%s; there are %s", errNotFound, args[0], didYouMean(args[0], names), strings.Join(names, ", "))
+				}
+			}
 			if err != nil {
 				return err
-			}
-			if q := answer.Queue; verb == "pause" && !a.json && reason != "" && deref(q.Reason) != reason {
-				fmt.Fprintf(a.errOut, "%s was paused already and stays so as it was; for another reason resume it first\n", q.Name)
 			}
 			return a.answer(raw, func(w io.Writer) { a.printQueues(w, []api.Queue{answer.Queue}) })
 		},
@@ -117,8 +129,9 @@ func (a *app) workerListCommand() *cobra.Command {
 		Short: "List how many workers there are, by what they are",
 		Long: `List how many workers there are, by what they are. They serve all tenants. Each says
 every five seconds that it is there; those that are silent have probably been
-lost. SLOTS is how many steps they run at once; TIER is what isolates steps there:
-0 is nothing.`,
+lost. One that "waits for storage" begins no step that needs it, and those it runs
+cannot be saved until storage answers again. SLOTS is how many steps they run at
+once; TIER is what isolates steps there: 0 is nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -132,7 +145,11 @@ lost. SLOTS is how many steps they run at once; TIER is what isolates steps ther
 			return a.answer(raw, func(w io.Writer) {
 				rows := make([][]string, len(page.Items))
 				for i, p := range page.Items {
-					rows[i] = []string{strconv.Itoa(p.Workers), string(p.Status), strconv.Itoa(p.SlotsMax), strings.Join(p.Queues, ","), strconv.Itoa(p.SandboxTier), p.Version}
+					status := string(p.Status)
+					if p.WaitsFor != nil && p.Status != api.WorkerStatusSilent {
+						status += ", waits for " + *p.WaitsFor
+					}
+					rows[i] = []string{strconv.Itoa(p.Workers), status, strconv.Itoa(p.SlotsMax), strings.Join(p.Queues, ","), strconv.Itoa(p.SandboxTier), p.Version}
 				}
 				table(w, []string{"WORKERS", "STATUS", "SLOTS", "QUEUES", "TIER", "VERSION"}, rows)
 			})

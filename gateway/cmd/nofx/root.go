@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,9 +63,11 @@ type app struct {
 	pause       func(context.Context, time.Duration) error
 	terminal    bool                                  // out is one
 	screen      func() (width, height int)            // nil unless out is a terminal that can be drawn on
+	look        time.Duration                         // how often what is followed is looked at, for what no event tells; 0: never
 	prompt      func(question string) (string, error) // nil unless in is a terminal
 
 	output *checkedWriter // out, once a command line is executed
+	noting sync.Mutex     // held by note
 
 	url  string
 	json bool
@@ -193,6 +196,18 @@ func noCommand(c *cobra.Command, args []string) error {
 		err = fmt.Errorf("%w; did you mean: %s", err, strings.Join(append([]string{c.CommandPath(), near[0]}, args[1:]...), " "))
 	}
 	return err
+}
+
+// didYouMean names the nearest of names to what was typed, in brackets, or is empty.
+func didYouMean(typed string, names []string) string {
+	parent := &cobra.Command{SuggestionsMinimumDistance: 2}
+	for _, name := range names {
+		parent.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}}) // one that cannot run is not suggested
+	}
+	if near := parent.SuggestionsFor(typed); len(near) > 0 {
+		return " (did you mean " + clean(near[0]) + "?)"
+	}
+	return ""
 }
 
 // oneOf offers the words that a flag takes to the shell's completion.

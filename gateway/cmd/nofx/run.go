@@ -196,7 +196,8 @@ func (a *app) runShowCommand() *cobra.Command {
 					more = append(more, h.lines...)
 				}
 				more = append(more, a.unserved(cmd.Context(), client, d.Steps)...)
-				if more = append(more, p.troubles(a.self())...); len(more) > 0 {
+				more = append(more, p.troubles(a.self())...)
+				if more = append(more, p.again(a.self())...); len(more) > 0 {
 					fmt.Fprintf(w, "\n%s\n", strings.Join(more, "\n"))
 				}
 			})
@@ -207,10 +208,16 @@ func (a *app) runShowCommand() *cobra.Command {
 func (a *app) printSteps(w io.Writer, steps []api.Step) {
 	rows := make([][]string, len(steps))
 	for i, s := range steps {
-		rows[i] = []string{s.Name, s.Tool, string(s.Status), fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts),
+		rows[i] = []string{s.Name, s.Tool, string(s.Status), tries(s),
 			took(s.StartedAt, s.FinishedAt, a.now()), s.ID}
 	}
 	table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows)
+}
+
+// tries tells which attempt at a step is the newest, by the number that logs --attempt
+// takes, and which would be the last as things stand.
+func tries(s api.Step) string {
+	return fmt.Sprintf("%d/%d", s.Attempts, s.Attempts+max(s.MaxAttempts-s.Attempt, 0))
 }
 
 func (a *app) runWatchCommand() *cobra.Command {
@@ -218,10 +225,12 @@ func (a *app) runWatchCommand() *cobra.Command {
 		Use:   "watch RUN",
 		Short: "Show a run's progress until it ends",
 		Long: `Show a run's progress until it ends: a table that is redrawn on a terminal, else
-one line per change, with --json one event per line. When the run waits for a
-person, it says how to decide, and when it begins, where a queue has steps that
-nobody takes. Ends with exit code 0 when the run succeeded, 3 when it failed or
-was cancelled.`,
+one line per change, with --json one event per line, or of a run that has ended the
+run as run show has it. When the run waits for a person, it says how to decide. Every
+few seconds it looks whether workers go on with the run, and says so when none does:
+they are lost, wait for storage, or a queue is paused. TRY is the newest attempt at a
+step, as logs --attempt takes it, and the last that there would be. Ends with exit
+code 0 when the run succeeded, 3 when it failed or was cancelled.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {

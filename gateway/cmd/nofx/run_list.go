@@ -209,7 +209,7 @@ func (a *app) printTimeline(w io.Writer, t api.Timeline) {
 	for i, item := range t.Items {
 		s := item.Step
 		ms := func(n int64) string { return span(time.Duration(n) * time.Millisecond) }
-		rows[i] = []string{s.Name, string(s.Status), fmt.Sprintf("%d/%d", s.Attempt, s.MaxAttempts), ms(item.WaitMs), ms(item.RunMs), ""}
+		rows[i] = []string{s.Name, string(s.Status), tries(s), ms(item.WaitMs), ms(item.RunMs), ""}
 	}
 	for i := range head[:len(head)-1] {
 		widest := cells(head[i])

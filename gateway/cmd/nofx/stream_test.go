@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -204,7 +205,9 @@ func TestLogsFollow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &connections{texts: texts}
-			g, server := newGateway(t, map[string]http.HandlerFunc{"getStepLogs": s.ServeHTTP})
+			build := step(1, "build", "bash", api.StepStatusSucceeded)
+			g, server := newGateway(t, map[string]http.HandlerFunc{"getStepLogs": s.ServeHTTP, "getStep": answer(http.StatusOK, api.StepDetail{Step: build, Attempts: []api.Attempt{
+				{Fence: 1, StartedAt: ago(60), Outcome: ptr("lease_expired"), TraceID: testTrace}, {Fence: 3, StartedAt: ago(50), Outcome: ptr("succeed"), TraceID: testTrace}}})})
 			c := newCLI(t, server.URL)
 			if got := execute(t.Context(), c.app, []string{"logs", id("step", 1), "-f", "--attempt", "2"}); got != exitOK {
 				t.Errorf("logs -f = exit %d, want 0: %s", got, &c.errOut)
@@ -212,52 +215,134 @@ func TestLogsFollow(t *testing.T) {
 			if got, want := c.out.String(), "one\ntwo\n!"; got != want {
 				t.Errorf("logs -f printed %q, want %q", got, want)
 			}
-			if got, want := g.requests()[0], "GET /api/steps/"+id("step", 1)+"/logs?attempt=2&follow=1"; got != want {
+			if got, want := g.requests()[1], "GET /api/steps/"+id("step", 1)+"/logs?attempt=3&follow=1"; got != want {
 				t.Errorf("request = %q, want %q", got, want)
 			}
 		})
 	}
 }
 
-// TestLogsFollowTellsOfTheEnd follows a log whose attempt did not do what it was to
-// do: why, and where the step goes on.
-func TestLogsFollowTellsOfTheEnd(t *testing.T) {
+// TestLogsFollowGoesOn follows a step over attempts that did not do what they were to
+// do, until it has ended: why, and where it goes on.
+func TestLogsFollowGoesOn(t *testing.T) {
 	t.Parallel()
 	attempt := func(fence int64, worker, outcome string) api.Attempt {
-		return api.Attempt{Fence: fence, WorkerID: worker, StartedAt: ago(60), EndedAt: ptr(ago(50)), Outcome: optional(outcome), TraceID: testTrace}
+		a := api.Attempt{Fence: fence, WorkerID: worker, StartedAt: ago(60), Outcome: optional(outcome), TraceID: testTrace}
+		if outcome != "" {
+			a.EndedAt = ptr(ago(50))
+		}
+		return a
 	}
 	failed := attempt(2, "vm/b", "retry")
 	failed.ExitCode = ptr(1)
-	for name, tt := range map[string]struct {
+	done := attempt(7, "vm/c", "succeed")
+	type reading struct {
 		status   api.StepStatus
 		attempts []api.Attempt
-		want     string
+	}
+	const ready, running, retrying, succeeded = api.StepStatusReady, api.StepStatusRunning, api.StepStatusRetrying, api.StepStatusSucceeded
+	for name, tt := range map[string]struct {
+		args  []string
+		reads []reading // of the step, in turn; the last one stays
+		log   string
+		exit  int
+		want  string
 	}{
-		"it did it":      {api.StepStatusSucceeded, []api.Attempt{attempt(2, "vm/b", "succeed")}, ""},
-		"worker is lost": {api.StepStatusRunning, []api.Attempt{attempt(2, "vm/b", "lease_expired"), attempt(3, "vm/c", "")}, "attempt 2 ended with its worker, vm/b, which was not heard of any more\nthe next is on vm/c: nofx logs " + id("step", 1) + " -f --attempt 3\n"},
-		"worker stops":   {api.StepStatusReady, []api.Attempt{attempt(2, "vm/b", "interrupted")}, "attempt 2 ended with its worker, vm/b, which was stopped\nthe step is ready; to see it go on: nofx run watch " + id("run", 1) + "\n"},
-		"tried again":    {api.StepStatusRetrying, []api.Attempt{failed}, "attempt 2 ended with exit code 1 (retry)\nthe step is retrying, the next attempt is due at " + clock(ptr(now.Add(8*time.Second))) + "; to see it go on: nofx run watch " + id("run", 1) + "\n"},
-		"failed":         {api.StepStatusFailed, []api.Attempt{attempt(2, "vm/b", "fail")}, "attempt 2 ended (fail)\nthe step is failed: out of luck\n"},
+		"it did it": {nil, []reading{{succeeded, []api.Attempt{attempt(2, "vm/b", "succeed")}}}, "log 2\n", exitOK, ""},
+		"worker is lost": {nil, []reading{{running, []api.Attempt{attempt(2, "vm/b", "lease_expired"), attempt(7, "vm/c", "")}}, {succeeded, []api.Attempt{attempt(2, "vm/b", "lease_expired"), done}}},
+			"log 2\nlog 7\n", exitOK, "attempt 1 ended with its worker, vm/b, which was not heard of any more\nattempt 2 is with worker vm/c\n"},
+		"worker stops": {nil, []reading{{ready, []api.Attempt{attempt(2, "vm/b", "interrupted")}}, {ready, []api.Attempt{attempt(2, "vm/b", "interrupted")}}, {succeeded, []api.Attempt{attempt(2, "vm/b", "interrupted"), done}}},
+			"log 2\nlog 7\n", exitOK, "attempt 1 ended with its worker, vm/b, which was stopped\nthe step is ready\nattempt 2 is with worker vm/c\n"},
+		"tried again": {nil, []reading{{retrying, []api.Attempt{failed}}, {succeeded, []api.Attempt{failed, done}}},
+			"log 2\nlog 7\n", exitOK, "attempt 1 ended with exit code 1 (retry)\nthe step is retrying, the next attempt is due at " + clock(ptr(now.Add(8*time.Second))) + "\nattempt 2 is with worker vm/c\n"},
+		"failed": {nil, []reading{{api.StepStatusFailed, []api.Attempt{attempt(2, "vm/b", "fail")}}}, "log 2\n", exitRun, "attempt 1 ended (fail)\nthe step is failed: out of luck\n"},
+		"cancelled while it waits": {nil, []reading{{ready, []api.Attempt{attempt(2, "vm/b", "interrupted")}}, {api.StepStatusCancelled, []api.Attempt{attempt(2, "vm/b", "interrupted")}}},
+			"log 2\n", exitRun, "attempt 1 ended with its worker, vm/b, which was stopped\nthe step is ready\nthe step is cancelled: out of luck\n"},
+		"one attempt": {[]string{"--attempt", "1"}, []reading{{running, []api.Attempt{attempt(2, "vm/b", "lease_expired"), attempt(7, "vm/c", "")}}},
+			"log 2\n", exitOK, "attempt 1 ended with its worker, vm/b, which was not heard of any more\nit is the step's attempt 2 now: nofx logs " + id("step", 1) + " -f\n"},
+		"no such attempt": {[]string{"--attempt", "3"}, []reading{{running, []api.Attempt{failed, done}}}, "", exitNotFound, "error: not found: step build has no attempt 3; it has 1 to 2\n"},
+		"skipped":         {nil, []reading{{api.StepStatusSkipped, nil}}, "", exitOK, "step build was skipped: out of luck\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := step(1, "build", "bash", tt.status)
-			s.ReadyAt, s.Reason = ptr(now.Add(8*time.Second)), ptr("out of luck")
+			var mu sync.Mutex
+			reads := tt.reads
 			_, server := newGateway(t, map[string]http.HandlerFunc{
-				"getStep": answer(http.StatusOK, api.StepDetail{Step: s, Attempts: tt.attempts}),
-				"getStepLogs": func(w http.ResponseWriter, _ *http.Request) {
+				"getStep": func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					defer mu.Unlock()
+					s := step(1, "build", "bash", reads[0].status)
+					s.ReadyAt, s.Reason, s.Attempts = ptr(now.Add(8*time.Second)), ptr("out of luck"), len(reads[0].attempts)
+					answer(http.StatusOK, api.StepDetail{Step: s, Attempts: append([]api.Attempt{}, reads[0].attempts...)})(w, r)
+					if len(reads) > 1 {
+						reads = reads[1:]
+					}
+				},
+				"getStepLogs": func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("Content-Type", eventStream)
-					_, _ = io.WriteString(w, block("1", "log", `{"offset":0,"text":"x"}`)+block("1", "end", `{"offset":1,"fence":2}`))
+					if tt.log == "" {
+						_, _ = io.WriteString(w, block("", "end", `{"offset":0}`))
+						return
+					}
+					fence := cmp.Or(r.URL.Query().Get("attempt"), "2")
+					_, _ = io.WriteString(w, block("6", "log", `{"offset":0,"text":"log `+fence+`\n"}`)+block("6", "end", `{"offset":6,"fence":`+fence+`}`))
 				},
 			})
 			c := newCLI(t, server.URL)
-			if got := execute(t.Context(), c.app, []string{"logs", id("step", 1), "-f"}); got != exitOK || c.out.String() != "x" {
-				t.Errorf("logs -f = exit %d, %q; want 0 and the log", got, &c.out)
+			if got := execute(t.Context(), c.app, append([]string{"logs", id("step", 1), "-f"}, tt.args...)); got != tt.exit || c.out.String() != tt.log {
+				t.Errorf("logs -f = exit %d, %q; want %d, %q", got, &c.out, tt.exit, tt.log)
 			}
 			if got := c.errOut.String(); got != tt.want {
 				t.Errorf("logs -f says %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestLogsOfARun prints the logs of all steps, and why there is none: each step says
+// it, too, when it is asked alone.
+func TestLogsOfARun(t *testing.T) {
+	t.Parallel()
+	d := failedDetail()
+	d.Steps[3].Reason = ptr("a step before it failed")
+	refused := step(5, "refused", "bash", api.StepStatusFailed)
+	refused.Attempts, refused.FailureClass, refused.Reason = 1, ptr(api.FailureClassPolicy), ptr("tool bash is not allowed")
+	nap := step(6, "nap", "sleep", api.StepStatusWaiting)
+	nap.Attempts = 1
+	d.Steps = append(d.Steps, refused, nap, step(7, "later", "bash", api.StepStatusPending))
+	answers := map[string]http.HandlerFunc{
+		"getRun": answer(http.StatusOK, d),
+		"getStep": func(w http.ResponseWriter, r *http.Request) {
+			for _, s := range d.Steps {
+				if strings.HasSuffix(r.URL.Path, s.ID) {
+					answer(http.StatusOK, api.StepDetail{Step: s, Attempts: []api.Attempt{}})(w, r)
+				}
+			}
+		},
+		"getStepLogs": func(w http.ResponseWriter, r *http.Request) {
+			log := map[string]string{"build": "compiling\nok", "unit": "FAIL\n"}
+			for _, s := range d.Steps {
+				if strings.Contains(r.URL.Path, s.ID) {
+					text(log[s.Name], "text/plain")(w, r)
+				}
+			}
+		},
+	}
+	_, server := newGateway(t, answers)
+	c := newCLI(t, server.URL)
+	all := c.transcript(t.Context(), "logs", id("run", 1))
+	golden(t, "logs-of-a-run", all)
+	for name, want := range map[string]string{
+		"announce": "step announce was skipped: a step before it failed\n", "refused": "step refused failed without printing anything (policy): tool bash is not allowed\n",
+		"ship": "step ship was cancelled\n", "nap": "step nap is waiting; a step of sleep prints nothing\n", "later": "step later is pending and was not begun so far\n",
+	} {
+		c := newCLI(t, server.URL)
+		if got := execute(t.Context(), c.app, []string{"logs", id("run", 1) + "/" + name}); got != exitOK || c.errOut.String() != want {
+			t.Errorf("logs RUN/%s = exit %d, %q, want 0, %q", name, got, &c.errOut, want)
+		}
+		if !strings.Contains(all, want) {
+			t.Errorf("logs RUN = %s, want %q in it", all, want)
+		}
 	}
 }
 

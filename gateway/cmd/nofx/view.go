@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"nofx.dev/gateway/api"
@@ -14,15 +17,16 @@ import (
 type view interface {
 	event(p *progress, e api.Event, raw string) error // after one event
 	note(format string, args ...any)                  // about the connection
+	standstill(lines []string)                        // what keeps workers from the run now
 	end(p *progress) error                            // once, also when the watch was cut short
 }
 
 func (a *app) newView(p *progress) view {
 	switch {
 	case a.json:
-		return &jsonView{a}
+		return &jsonView{news{app: a}}
 	case a.screen == nil:
-		v := &lineView{app: a, told: map[string]bool{}}
+		v := &lineView{news: news{app: a}, told: map[string]bool{}}
 		v.hint(p) //nolint:errcheck // what it waits for already; the next line tells of a terminal that is gone
 		return v
 	}
@@ -30,17 +34,64 @@ func (a *app) newView(p *progress) view {
 }
 
 // jsonView prints every event as it came.
-type jsonView struct{ a *app }
+type jsonView struct{ news }
 
 func (v *jsonView) event(_ *progress, e api.Event, raw string) error {
-	return v.a.printEvent(e, raw, false)
+	return v.printEvent(e, raw, false)
 }
-func (v *jsonView) end(*progress) error             { return nil }
-func (v *jsonView) note(format string, args ...any) { fmt.Fprintf(v.a.errOut, format+"\n", args...) }
+func (v *jsonView) end(*progress) error { return nil }
+
+// note says something to people, on the error output.
+func (a *app) note(format string, args ...any) {
+	a.noting.Lock()
+	defer a.noting.Unlock()
+	fmt.Fprintf(a.errOut, format+"\n", args...)
+}
+
+// news notes each line of a list that is looked at again and again when it comes up.
+type news struct {
+	*app
+	last []string
+}
+
+func (n *news) standstill(lines []string) {
+	for _, line := range lines {
+		if !slices.Contains(n.last, line) {
+			n.note("%s", line)
+		}
+	}
+	n.last = lines
+}
+
+// lookOn has do called every now and then, until ctx ends or the returned function is
+// called, which waits for it.
+func (a *app) lookOn(ctx context.Context, do func(context.Context)) (stop func()) {
+	if a.look == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		tick := time.NewTicker(a.look)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				do(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		looking.Wait()
+	}
+}
 
 // lineView prints a line per change of status: for logs and pipes.
 type lineView struct {
-	*app
+	news
 	told map[string]bool // of what the hint was printed
 }
 
@@ -56,7 +107,7 @@ func (v *lineView) event(p *progress, e api.Event, _ string) error {
 		subject += " " + clean(p.steps[i].Name)
 		switch e.Type {
 		case "step.running":
-			status += fmt.Sprintf(" (%d/%d)", p.steps[i].Attempt, p.steps[i].MaxAttempts)
+			status += " (" + tries(p.steps[i]) + ")"
 		case "step.retrying":
 			if at := p.steps[i].ReadyAt; at != nil {
 				status += " at " + clock(at)
@@ -89,8 +140,6 @@ func (v *lineView) hint(p *progress) error {
 	return nil
 }
 
-func (v *lineView) note(format string, args ...any) { fmt.Fprintf(v.errOut, format+"\n", args...) }
-
 func (v *lineView) end(p *progress) error {
 	for _, line := range summary(p, v.self(), v.now()) {
 		fmt.Fprintln(v.out, line)
@@ -106,10 +155,11 @@ func summary(p *progress, self string, now time.Time) []string {
 		line += ": " + clean(*r.Reason)
 	}
 	lines := append([]string{line}, p.troubles(self)...)
-	if !ended(r.Status) {
-		for _, h := range p.hints(self) {
-			lines = append(lines, h.lines...)
-		}
+	if ended(r.Status) {
+		return append(lines, p.again(self)...)
+	}
+	for _, h := range p.hints(self) {
+		lines = append(lines, h.lines...)
 	}
 	return lines
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,6 +35,7 @@ func watchedRun(t *testing.T, stream string, reads ...api.RunDetail) (*contractG
 			}
 		},
 		"getStepLogs": tailOf(manyLines()),
+		"listQueues":  answer(http.StatusOK, api.QueuePage{Items: []api.Queue{{Name: "step", Workers: 1}}}),
 		"listRunEvents": func(w http.ResponseWriter, r *http.Request) {
 			if got, want := r.URL.Query().Get("until")+r.Header.Get("Last-Event-ID"), "final7"; got != want {
 				t.Errorf("stream asked for %q, want %q", got, want)
@@ -106,7 +108,7 @@ func TestCreateAndWatch(t *testing.T) {
 		t.Errorf("run create --watch = exit %d, want 0: %s", got, &c.errOut)
 	}
 	run := "/api/runs/" + id("run", 1)
-	if got, want := g.requests(), []string{"POST /api/runs", "GET " + run, "GET " + run + "/events?until=final", "GET " + run}; !slices.Equal(got, want) {
+	if got, want := g.requests(), []string{"POST /api/runs", "GET " + run, "GET /api/queues", "GET " + run + "/events?until=final", "GET " + run}; !slices.Equal(got, want) {
 		t.Errorf("requests = %q, want %q", got, want)
 	}
 }
@@ -125,6 +127,8 @@ func TestWatchUnserved(t *testing.T) {
 		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Ready: 2}}, "no worker serves queue step: 2 of your steps wait in it\n"},
 		{"paused", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}, Paused: true, PausedAt: ptr(ago(60))},
 			"queue step is paused since " + clock(ptr(ago(60))) + ": 1 of your steps waits in it; to go on: nofx queue resume step\n"},
+		{"all wait", api.Queue{Name: "step", Workers: 2, WorkersWaiting: 2, Depth: api.QueueDepth{Ready: 1}}, "every worker of queue step waits for something, as storage (nofx worker list): 1 of your steps waits in it\n"},
+		{"one of two waits", api.Queue{Name: "step", Workers: 2, WorkersWaiting: 1, Depth: api.QueueDepth{Ready: 1}}, ""},
 		{"another queue", api.Queue{Name: "review", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, ""},
 		{"busy", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}}, ""},
 		{"nothing waits", api.Queue{Name: "step"}, ""},
@@ -145,6 +149,98 @@ func TestWatchUnserved(t *testing.T) {
 				t.Errorf("run watch says %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// A step whose worker is lost or waits says so wherever it is looked at, with whether
+// another is there to take it over.
+func TestWorkerOfAStep(t *testing.T) {
+	t.Parallel()
+	silent := func(s *api.Step) { s.WorkerSilentSince = ptr(ago(8)) }
+	waits := func(s *api.Step) { s.WorkerWaitsFor = ptr("storage") }
+	for name, tt := range map[string]struct {
+		worker  func(*api.Step)
+		workers int
+		want    string
+	}{
+		"the only worker is lost": {silent, 0, "unit: its worker is silent since " + clock(ptr(ago(8))) + "; no worker serves queue step\n"},
+		"a worker is lost":        {silent, 1, "unit: its worker is silent since " + clock(ptr(ago(8))) + "; another, if there is one, takes the step over\n"},
+		"storage is away":         {waits, 1, "unit: its worker waits for storage\n"},
+		"all is well":             {func(*api.Step) {}, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := detail()
+			tt.worker(&d.Steps[1])
+			queues := answer(http.StatusOK, api.QueuePage{Items: []api.Queue{{Name: "step", Workers: tt.workers, WorkersWaiting: tt.workers}}})
+			looked := make(chan struct{}, 1000)
+			answers := map[string]http.HandlerFunc{
+				"getRun":  answer(http.StatusOK, d),
+				"getStep": answer(http.StatusOK, api.StepDetail{Step: d.Steps[1], Attempts: []api.Attempt{{Fence: 2, StartedAt: ago(8), Outcome: ptr("succeed"), TraceID: testTrace}}}),
+				"listQueues": func(w http.ResponseWriter, r *http.Request) {
+					queues(w, r)
+					looked <- struct{}{}
+				},
+			}
+			_, server := newGateway(t, answers)
+			show := newCLI(t, server.URL)
+			if execute(t.Context(), show.app, []string{"run", "show", id("run", 1)}); tt.want != "" && !strings.Contains(show.out.String(), tt.want) {
+				t.Errorf("run show = %s, want %q in it", &show.out, tt.want)
+			}
+			<-looked
+
+			// The stream says nothing until the watch has looked several times.
+			answers["listRunEvents"] = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", eventStream)
+				for range 5 {
+					<-looked
+				}
+				_, _ = io.WriteString(w, eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`))+final)
+			}
+			answers["getStepLogs"] = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", eventStream)
+				for range 5 {
+					<-looked
+				}
+				_, _ = io.WriteString(w, block("", "end", `{"offset":0,"fence":2}`))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			watch := newCLI(t, server.URL)
+			watch.look = time.Millisecond
+			execute(ctx, watch.app, []string{"run", "watch", id("run", 1)})
+			if got := watch.errOut.String(); got != tt.want {
+				t.Errorf("run watch says %q, want %q, once", got, tt.want)
+			}
+			logs := newCLI(t, server.URL)
+			logs.look = time.Millisecond
+			execute(ctx, logs.app, []string{"logs", id("step", 2), "-f", "--attempt", "1"})
+			if got := logs.errOut.String(); got != tt.want {
+				t.Errorf("logs -f says %q, want %q, once", got, tt.want)
+			}
+			watch.screen = func() (int, int) { return 100, 24 }
+			b := &board{a: watch.app, p: *newProgress(d)}
+			if b.standstill(standstill(d.Steps, []api.Queue{{Name: "step", Workers: tt.workers}}, "nofx")); !strings.Contains(watch.out.String(), strings.TrimSuffix(tt.want, "\n")) {
+				t.Errorf("the board lacks %q:\n%s", tt.want, &watch.out)
+			}
+		})
+	}
+}
+
+// An attempt has one number, and none comes after the last that there would be.
+func TestTries(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		attempts, attempt, most int
+		want                    string
+	}{
+		{0, 0, 1, "0/1"}, {1, 1, 1, "1/1"}, {2, 1, 3, "2/4"}, // one attempt did not count
+		{2, 2, 1, "2/2"}, // its worker was lost
+		{4, 1, 3, "4/6"}, // somebody retried it
+	} {
+		if got := tries(api.Step{Attempts: tt.attempts, Attempt: tt.attempt, MaxAttempts: tt.most}); got != tt.want {
+			t.Errorf("tries(%d attempts, %d of %d) = %s, want %s", tt.attempts, tt.attempt, tt.most, got, tt.want)
+		}
 	}
 }
 
@@ -192,6 +288,18 @@ func TestWatchEndedRun(t *testing.T) {
 	c := newCLI(t, server.URL)
 	got := c.transcript(t.Context(), "run", "watch", id("run", 1), "--url", server.URL)
 	golden(t, "watch-ended", strings.ReplaceAll(got, server.URL, "http://gateway"))
+}
+
+// A run that has ended has no event left: what it came to is shown.
+func TestWatchEndedRunJSON(t *testing.T) {
+	t.Parallel()
+	_, server := newGateway(t, map[string]http.HandlerFunc{"getRun": answer(http.StatusOK, failedDetail())})
+	c := newCLI(t, server.URL)
+	got := execute(t.Context(), c.app, []string{"run", "watch", "--json", id("run", 1)})
+	var d api.RunDetail
+	if err := json.Unmarshal(c.out.Bytes(), &d); got != exitRun || err != nil || d.Run.Status != api.RunStatusFailed || strings.Count(c.out.String(), "\n") != 1 {
+		t.Errorf("run watch --json = exit %d, %s, %v, want %d and the run in one line", got, &c.out, err, exitRun)
+	}
 }
 
 // TestWatchStopped is Ctrl-C: the run goes on, and the tool says so.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -87,7 +86,7 @@ func (p *progress) hints(self string) []hint {
 		if h, ok := decisions[s.ID]; ok {
 			all = append(all, h)
 		} else if lines := waitHint(s, self); lines != nil {
-			all = append(all, hint{fmt.Sprint(s.ID, s.Attempt), lines})
+			all = append(all, hint{fmt.Sprint(s.ID, s.Attempts), lines})
 		}
 	}
 	return all
@@ -132,7 +131,7 @@ func (p *progress) troubles(self string) []string {
 		for _, said := range p.tails[s.ID] {
 			lines = append(lines, "  | "+said)
 		}
-		if s.Attempt > 0 {
+		if s.Attempts > 0 {
 			lines = append(lines, fmt.Sprintf("  %s logs %s", self, s.ID))
 		}
 		if s.Status == api.StepStatusFailed {
@@ -144,21 +143,84 @@ func (p *progress) troubles(self string) []string {
 	return lines
 }
 
-// unserved says why steps that are ready may be so for long: nobody takes any. Whoever
-// may not ask is told nothing.
-func (a *app) unserved(ctx context.Context, c *api.Client, steps []api.Step) (lines []string) {
-	ready := map[string]bool{}
-	for _, s := range steps {
-		ready[s.Queue] = ready[s.Queue] || s.Status == api.StepStatusReady
-	}
-	if !slices.Contains(slices.Collect(maps.Values(ready)), true) {
+// unserved says why steps that are ready or run may be so for long. Whoever may not ask
+// for the queues is told what the steps say alone.
+func (a *app) unserved(ctx context.Context, c *api.Client, steps []api.Step) []string {
+	if !slices.ContainsFunc(steps, underWay) {
 		return nil
 	}
 	page, _, err := call[api.QueuePage](c.ListQueues(ctx))
 	if err != nil {
+		page.Items = nil
+	}
+	return standstill(steps, page.Items, a.self())
+}
+
+// standstillOf is unserved of a run that is looked at again and again: it is read only
+// when something is wrong with a queue.
+func (a *app) standstillOf(ctx context.Context, c *api.Client, runID string) ([]string, error) {
+	page, _, err := call[api.QueuePage](c.ListQueues(ctx))
+	if err != nil || !slices.ContainsFunc(page.Items, func(q api.Queue) bool {
+		return q.Paused || q.PausedForAll || q.Workers == 0 || q.WorkersWaiting > 0
+	}) {
+		return nil, err
+	}
+	d, _, err := call[api.RunDetail](c.GetRun(ctx, runID))
+	return standstill(d.Steps, page.Items, a.self()), err
+}
+
+// again says how to run again what failed in a run that has ended.
+func (p *progress) again(self string) []string {
+	if p.run.Status != api.RunStatusFailed && p.run.Status != api.RunStatusCancelled {
 		return nil
 	}
-	for _, q := range page.Items {
+	lines := []string{"to run again what did not succeed, and keep the rest:", fmt.Sprintf("  %s run retry %s", self, p.run.ID)}
+	var failed []api.Step
+	for _, s := range p.steps {
+		if s.Status == api.StepStatusFailed {
+			failed = append(failed, s)
+		}
+	}
+	if len(failed) > 1 {
+		lines = append(lines, "or one of the steps that failed, with what fell with it:", fmt.Sprintf("  %s run retry %s/%s", self, p.run.ID, clean(failed[0].Name)))
+	}
+	return lines
+}
+
+// underWay reports whether it is for workers to go on with a step.
+func underWay(s api.Step) bool {
+	return s.Status == api.StepStatusReady || s.Status == api.StepStatusRunning
+}
+
+// standstill says what keeps workers from steps that are ready, in the order of the
+// queues, after what is wrong with those that run the others.
+func standstill(steps []api.Step, queues []api.Queue, self string) (lines []string) {
+	const most = 3 // of steps that run: what is wrong with many is the same
+	of := map[string]api.Queue{}
+	for _, q := range queues {
+		of[q.Name] = q
+	}
+	ready := map[string]bool{}
+	for _, s := range steps {
+		ready[s.Queue] = ready[s.Queue] || s.Status == api.StepStatusReady
+		q, known := of[s.Queue]
+		switch {
+		case s.WorkerSilentSince != nil:
+			line := fmt.Sprintf("%s: its worker is silent since %s; ", clean(s.Name), clock(s.WorkerSilentSince))
+			if known && q.Workers == 0 {
+				line += "no worker serves queue " + q.Name
+			} else {
+				line += "another, if there is one, takes the step over"
+			}
+			lines = append(lines, line)
+		case s.WorkerWaitsFor != nil:
+			lines = append(lines, fmt.Sprintf("%s: its worker waits for %s", clean(s.Name), clean(*s.WorkerWaitsFor)))
+		}
+	}
+	if more := len(lines) - most; more > 0 {
+		lines = append(lines[:most], fmt.Sprintf("and so with %d more", more))
+	}
+	for _, q := range queues {
 		if !ready[q.Name] || q.Depth.Ready == 0 {
 			continue
 		}
@@ -174,13 +236,17 @@ func (a *app) unserved(ctx context.Context, c *api.Client, steps []api.Step) (li
 			if q.Reason != nil {
 				line += " (" + clean(*q.Reason) + ")"
 			}
-			lines = append(lines, fmt.Sprintf("%s: %s; to go on: %s queue resume %s", line, wait, a.self(), q.Name))
+			lines = append(lines, fmt.Sprintf("%s: %s; to go on: %s queue resume %s", line, wait, self, q.Name))
 		}
 		if q.PausedForAll {
 			lines = append(lines, fmt.Sprintf("queue %s is paused for all tenants, by whoever runs the installation: %s", q.Name, wait))
 		}
-		if q.Workers == 0 && !q.Paused && !q.PausedForAll {
+		switch {
+		case q.Paused || q.PausedForAll:
+		case q.Workers == 0:
 			lines = append(lines, fmt.Sprintf("no worker serves queue %s: %s", q.Name, wait))
+		case q.WorkersWaiting == q.Workers:
+			lines = append(lines, fmt.Sprintf("every worker of queue %s waits for something, as storage (%s worker list): %s", q.Name, self, wait))
 		}
 	}
 	return lines
@@ -198,7 +264,7 @@ const (
 func tails(ctx context.Context, c *api.Client, steps []api.Step) map[api.StepID][]string {
 	tails := map[api.StepID][]string{}
 	for _, s := range steps {
-		if s.Status != api.StepStatusFailed || s.Attempt == 0 || len(tails) == tailSteps {
+		if s.Status != api.StepStatusFailed || s.Attempts == 0 || len(tails) == tailSteps {
 			continue
 		}
 		tail := fmt.Sprintf("bytes=-%d", tailBytes)
