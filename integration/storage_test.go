@@ -64,7 +64,7 @@ func (s *system) holdObjects(t *testing.T) {
 	c := s.storage.open(t)
 	rows := list[[]string](t, s, `
 		SELECT ARRAY[key, encode(sha256, 'hex'), bytes::text] FROM nofx.object
-		UNION ALL SELECT ARRAY[key, encode(sha256, 'hex'), bytes::text] FROM nofx.log_chunk
+		UNION ALL SELECT ARRAY[key, encode(sha256, 'hex'), bytes::text] FROM nofx.log_chunk WHERE mark IS NULL
 		UNION ALL SELECT ARRAY[key, encode(sha256, 'hex'), size_bytes::text] FROM nofx.artifact`)
 	if len(rows) == 0 {
 		t.Error("no row names an object, want some")

@@ -613,6 +613,13 @@ CREATE FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p
 
 ALTER FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) RETURNS boolean
     LANGUAGE plpgsql
     AS …;
@@ -1282,9 +1289,15 @@ CREATE TABLE nofx.log_chunk (
     start bigint NOT NULL,
     bytes bigint NOT NULL,
     lines integer NOT NULL,
-    key text NOT NULL,
-    sha256 bytea NOT NULL,
+    key text,
+    sha256 bytea,
+    mark text,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT log_chunk_check CHECK ((num_nonnulls(key, sha256) =
+CASE
+    WHEN (mark IS NULL) THEN 2
+    ELSE 0
+END)),
     CONSTRAINT log_chunk_sha256_check CHECK ((octet_length(sha256) = 32))
 );
 
@@ -2106,6 +2119,9 @@ REVOKE ALL ON FUNCTION nofx.lock_step(p_step uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) FROM PUBLIC;
 

@@ -102,9 +102,11 @@ CREATE TABLE nofx.log_chunk (
     start      bigint NOT NULL, -- offset of its first byte in the attempt's log
     bytes      bigint NOT NULL,
     lines      int NOT NULL,
-    key        text NOT NULL,
-    sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
+    key        text, -- of its object
+    sha256     bytea CHECK (octet_length(sha256) = 32),
+    mark       text, -- its text, where it says that the rest of the log is lost: for that there is no storage
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (num_nonnulls(key, sha256) = CASE WHEN mark IS NULL THEN 2 ELSE 0 END),
     PRIMARY KEY (tenant_id, step_id, fence, n),
     FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step (tenant_id, id)
 );

@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,6 +21,7 @@ type LogChunk struct {
 	Lines  int
 	Key    string
 	SHA256 []byte
+	Mark   string // its text, where it says what of the log is lost: it has no object
 }
 
 // Log is what is stored of the log of one attempt.
@@ -38,6 +41,15 @@ func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 		queue(tx, "SELECT nofx.record_log_chunk($1, $2, $3, $4, $5, $6, $7, $8)",
 			c.StepID, c.Fence, l.N, l.Start, l.Bytes, l.Lines, l.Key, l.SHA256)
 		return nil
+	})
+}
+
+// MarkLog ends the log of c's attempt, which was to have size bytes, by a line that says
+// how many of them are missing, if any are. fault.Fenced means that the lease is lost.
+func (db *DB) MarkLog(ctx context.Context, c *Claim, size int64) error {
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT nofx.mark_log($1, $2, $3)", c.StepID, c.Fence, size)
+		return err
 	})
 }
 
@@ -73,7 +85,7 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, f
 			FROM nofx.attempt a WHERE a.tenant_id = $1 AND a.step_id = $2 AND a.fence = $3`, tenant, stepID, l.Fence).Scan(&l.Ended, &l.Size, &start)
 		if err != nil {
 			if errors.Is(err, pgx.ErrNoRows) {
-				return fault.New(fault.NotFound, "not-found", "the step has no attempt %d", l.Fence)
+				return noAttempt(ctx, tx, tenant, stepID, l.Fence)
 			}
 			return err
 		}
@@ -88,18 +100,40 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, f
 				return fault.New(fault.Gone, "object-gone", "the log was deleted when the run's retention passed")
 			}
 		}
-		rows, err := tx.Query(ctx, `SELECT n, start, bytes, lines, key, sha256 FROM nofx.log_chunk
+		rows, err := tx.Query(ctx, `SELECT n, start, bytes, lines, coalesce(key, ''), sha256, coalesce(mark, '') FROM nofx.log_chunk
 			WHERE tenant_id = $1 AND step_id = $2 AND fence = $3 AND start + bytes > $4 ORDER BY n LIMIT nullif($5, 0)`, tenant, stepID, l.Fence, from, limit)
 		if err != nil {
 			return err
 		}
 		l.Chunks, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c LogChunk, err error) {
-			err = row.Scan(&c.N, &c.Start, &c.Bytes, &c.Lines, &c.Key, &c.SHA256)
+			err = row.Scan(&c.N, &c.Start, &c.Bytes, &c.Lines, &c.Key, &c.SHA256, &c.Mark)
 			return c, err
 		})
 		return err
 	})
 	return l, err
+}
+
+// noAttempt says which attempts there are in place of one that there is not.
+func noAttempt(ctx context.Context, tx pgx.Tx, tenant, stepID uuid.UUID, fence int64) error {
+	const most = 20
+	rows, err := tx.Query(ctx, `SELECT fence::text FROM nofx.attempt WHERE tenant_id = $1 AND step_id = $2 ORDER BY fence DESC LIMIT $3`, tenant, stepID, most+1)
+	if err != nil {
+		return err
+	}
+	fences, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	there := "it has none"
+	if len(fences) > 0 {
+		slices.Reverse(fences)
+		if len(fences) > most {
+			fences[0] = "…"
+		}
+		there = "it has " + strings.Join(fences, ", ")
+	}
+	return fault.New(fault.NotFound, "not-found", "the step has no attempt of the fence %d; %s", fence, there)
 }
 
 // logGone tells whether a log without chunks had some before its run was pruned up

@@ -335,6 +335,17 @@ func TestRecordLogChunkTwice(t *testing.T) {
 	if n := one[int](t, s, "SELECT count(*)::int FROM nofx.event WHERE step_id = $1 AND type = 'step.log'", c.StepID); n != 1 {
 		t.Errorf("%d events of it, want 1", n)
 	}
+	for _, size := range []int64{3, 10, 10, 12} { // nothing is missing, then 7 bytes: said once
+		if err := s.MarkLog(s.ctx, c, size); err != nil {
+			t.Fatalf("MarkLog(%d) = %v, want nil", size, err)
+		}
+	}
+	l, err := s.Log(s.ctx, s.tenant, c.StepID, nil, 0, 0)
+	if err != nil || len(l.Chunks) != 2 || !strings.Contains(l.Chunks[1].Mark, " 7 bytes ") || l.Size != 3+int64(len(l.Chunks[1].Mark)) {
+		t.Errorf("Log() = %+v, %v, want the chunk and a mark of 7 bytes", l, err)
+	}
+	s.expire(t, c.StepID)
+	wantKind(t, "MarkLog() after the lease", s.MarkLog(s.ctx, c, 20), fault.Unavailable, "lease-lapsed")
 }
 
 // A step that failed for good ends what has not begun; siblings that run may

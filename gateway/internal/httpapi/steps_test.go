@@ -58,8 +58,16 @@ func TestLogs(t *testing.T) {
 	if r.status != http.StatusOK || len(r.body) != 0 {
 		t.Errorf("log of a step not yet begun = %d %q, want 200 and nothing", r.status, r.body)
 	}
-	g.want(g.get(path+"?attempt=1"), http.StatusNotFound, "not-found")
+	noAttempt := func(query, want string) {
+		t.Helper()
+		r := g.get(path + query)
+		if g.want(r, http.StatusNotFound, "not-found"); !strings.HasSuffix(decodeAs[api.Problem](t, r).Detail, want) {
+			t.Errorf("log %s = %s, want %q at the end of its detail", query, r.body, want)
+		}
+	}
+	noAttempt("?attempt=1", "; it has none")
 	c := g.claim(created.Steps[0])
+	noAttempt("?attempt=7", "no attempt of the fence 7; it has 1")
 	chunk := g.log(c, 0, 0, "one\ntwo\n")
 	g.log(c, 1, 8, "three\n")
 	const whole = "one\ntwo\nthree\n"
@@ -161,6 +169,25 @@ func (f *frames) end() {
 	f.Helper()
 	if rest, err := io.ReadAll(f.r); err != nil || len(rest) > 0 {
 		f.Errorf("after its last frame the stream has %q, %v, want its end", rest, err)
+	}
+}
+
+// A log of which some is lost says so at its end, read whole, in part or as it grows.
+func TestMarkedLog(t *testing.T) {
+	g := newGateway(t)
+	step := g.create(oneStep).Steps[0]
+	c := g.claim(step)
+	g.log(c, 1, 0, "one\n")
+	if err := g.db.MarkLog(t.Context(), c, 10); err != nil {
+		t.Fatal(err)
+	}
+	const mark = "\n[nofx] the last 6 bytes of output are missing here: storage did not take them\n"
+	path := "/api/steps/" + step.ID + "/logs"
+	if r := g.get(path); r.status != http.StatusOK || string(r.body) != "one\n"+mark {
+		t.Errorf("log = %d %q, want 200 and %q at its end", r.status, r.body, mark)
+	}
+	if r := g.get(path, header{"Range": "bytes=-6"}); r.status != http.StatusPartialContent || string(r.body) != " them\n" {
+		t.Errorf("its last 6 bytes = %d %q, want 206 and those of the mark", r.status, r.body)
 	}
 }
 

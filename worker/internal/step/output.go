@@ -33,6 +33,7 @@ func (a *attempt) openLog(ctx context.Context) *steplog.Writer {
 		Record: func(ctx context.Context, l steplog.Chunk) error {
 			return a.db.RecordLogChunk(ctx, c, postgres.LogChunk{N: l.N, Start: l.Start, Bytes: l.Bytes, Lines: l.Lines, Key: l.Key, SHA256: l.SHA256})
 		},
+		Mark:   func(ctx context.Context, size int64) error { return a.db.MarkLog(ctx, c, size) },
 		Redact: a.redactor.String,
 	})
 }
@@ -44,18 +45,18 @@ const logClose = 15 * time.Second
 // closeLog stores what is left of the log. While storage is away it waits as a save
 // does: the log of a tool that failed says why.
 func (a *attempt) closeLog(ctx, toolCtx context.Context, log *steplog.Writer) {
-	ctx, cancel := context.WithCancel(ctx)
+	patience, cancel := context.WithCancel(ctx)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		defer cancel()
-		for pauseFor(ctx, logClose) == nil && a.storage.away() != nil {
+		for pauseFor(patience, logClose) == nil && a.storage.away() != nil {
 			a.awaitStorage(toolCtx, 0, a.budgetLeft())
 			if toolCtx.Err() != nil || a.budgetLeft() <= 0 {
 				return
 			}
 		}
 	})
-	err := log.Close(ctx)
+	err := log.Close(ctx, patience)
 	cancel()
 	waiting.Wait()
 	if err != nil {

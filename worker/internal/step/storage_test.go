@@ -253,6 +253,21 @@ func TestLogOutlastsAnOutage(t *testing.T) {
 	}
 }
 
+// A log that storage does not take says itself how much of it is missing.
+func TestLostLogIsMarked(t *testing.T) {
+	t.Parallel()
+	b, o := setup(t), newOutage(t)
+	o.begin(0, func(r *http.Request) bool { return uploads(r) && strings.Contains(r.URL.Path, "/log") })
+	b.worker(t, func(c *Config) { c.Blobs, c.Budget = o.blobs, time.Second })
+	r := b.create(t, script("build", "echo the reason; exit 3"))
+	d := b.until(t, r.ID, run.Failed)
+	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[0].ID, nil, 0, 10)
+	const want = "\n[nofx] the last 11 bytes of output are missing here: storage did not take them\n"
+	if err != nil || len(log.Chunks) != 1 || log.Chunks[0].Mark != want || log.Size != int64(len(want)) {
+		t.Errorf("Log() = %+v, %v, want the mark %q alone", log, err, want)
+	}
+}
+
 // The time for failures of the infrastructure is limited.
 func TestInfrastructureBudgetEnds(t *testing.T) {
 	t.Parallel()

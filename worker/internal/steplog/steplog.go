@@ -6,7 +6,8 @@
 // slows the tool down for a second, then drops output and says so in the log,
 // because a log must not hold a step. For the same reason its errors are
 // gathered for [Writer.Close] and fail no step. What was stored is always a
-// beginning of the log without gaps in its offsets.
+// beginning of the log without gaps in its offsets, and where the rest of it is lost,
+// a mark says so that needs no storage.
 package steplog
 
 import (
@@ -33,16 +34,18 @@ const (
 	bufferBytes = 1 << 20
 	stall       = time.Second      // what a slow storage may cost the tool before output is dropped
 	callTimeout = 10 * time.Second // of one Put or Record
+	markTimeout = 15 * time.Second // what it may cost the step to mark that its log is incomplete
 )
 
 const capped = "\n[nofx] the log is full at 16 MiB; the rest of the output is dropped\n"
 
-// Config says where the log of one attempt goes. Put and Record are repeated
-// until they succeed, so both must bear it; fault.Fenced from either ends the log.
+// Config says where the log of one attempt goes. Put, Record and Mark are repeated
+// until they succeed, so all must bear it; fault.Fenced from any ends the log.
 type Config struct {
 	Key    func(n int) string                                       // object key of chunk n
 	Put    func(ctx context.Context, key string, data []byte) error // stores an object
 	Record func(ctx context.Context, c Chunk) error                 // row and event, once the object is stored
+	Mark   func(ctx context.Context, size int64) error              // ends a log that lacks some of so many bytes
 	Redact func(text string) string                                 // masks secrets; nil for none
 }
 
@@ -63,6 +66,7 @@ type Writer struct {
 	data   chan struct{} // there is something to upload, or the end
 	room   chan struct{} // something was taken off pending
 	done   chan struct{} // closed when the uploader has ended
+	start  int64         // bytes stored; the uploader's until done
 
 	writing sync.Mutex // held by one Write at a time, over its waits
 	text    sieve.Sieve
@@ -73,6 +77,7 @@ type Writer struct {
 	pending []byte
 	gap     int // bytes dropped since the last one kept
 	lost    int64
+	failed  int // bytes of the chunk at which the uploader gave up
 	closed  bool
 	err     error // why the uploader gave up
 }
@@ -187,9 +192,10 @@ func (w *Writer) drop(text []byte) {
 	w.lost += int64(len(text))
 }
 
-// Close stores what is left and waits for it as long as ctx lasts. Its error says
-// how much of the log was lost, and why.
-func (w *Writer) Close(ctx context.Context) error {
+// Close stores what is left and waits for it as long as patience lasts. What is not
+// stored by then is marked under ctx as missing at the end of the log. The error says how
+// much of the log was lost, and why.
+func (w *Writer) Close(ctx, patience context.Context) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	w.keep(w.text.End())
@@ -199,15 +205,23 @@ func (w *Writer) Close(ctx context.Context) error {
 	signal(w.data)
 	select {
 	case <-w.done:
-	case <-ctx.Done():
+	case <-patience.Done():
 		w.cancel()
 		<-w.done
 	}
 	w.cancel()
+	var err error
 	if lost := w.lost + int64(len(w.pending)); lost > 0 {
-		return fmt.Errorf("%d bytes of the log lost: %w", lost, cmp.Or(w.err, errSlow))
+		err = fmt.Errorf("%d bytes of the log lost: %w", lost, cmp.Or(w.err, errSlow))
 	}
-	return nil
+	if left := int64(w.failed + len(w.pending) + w.gap); left > 0 && !errors.Is(err, fault.Fenced) {
+		ctx, cancel := context.WithTimeout(ctx, markTimeout)
+		defer cancel()
+		if markErr := retry(ctx, func(ctx context.Context) error { return w.cfg.Mark(ctx, w.start+left) }); markErr != nil {
+			err = fmt.Errorf("%w; nor could that be marked: %w", err, markErr)
+		}
+	}
+	return err
 }
 
 var errSlow = errors.New("the storage did not keep up")
@@ -216,22 +230,22 @@ var errSlow = errors.New("the storage did not keep up")
 // chunk cannot be stored.
 func (w *Writer) upload(ctx context.Context) {
 	defer close(w.done)
-	var start int64
 	for n := 1; ; n++ {
 		data := w.next(ctx)
 		if data == nil {
 			return
 		}
 		sum := sha256.Sum256(data)
-		c := Chunk{N: n, Start: start, Bytes: int64(len(data)), Lines: bytes.Count(data, []byte("\n")), Key: w.cfg.Key(n), SHA256: sum[:]}
+		c := Chunk{N: n, Start: w.start, Bytes: int64(len(data)), Lines: bytes.Count(data, []byte("\n")), Key: w.cfg.Key(n), SHA256: sum[:]}
 		if err := w.store(ctx, c, data); err != nil {
 			w.mu.Lock()
 			w.err = err
 			w.lost += c.Bytes
+			w.failed = len(data)
 			w.mu.Unlock()
 			return
 		}
-		start += c.Bytes
+		w.start += c.Bytes
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,7 @@ type memory struct {
 	at      []time.Time
 	put     func(ctx context.Context, key string) error // before an object is stored
 	record  func(c Chunk) error                         // before a row is
+	marks   []int64                                     // sizes of a log that lacks some
 }
 
 func (m *memory) config(redact func(string) string) Config {
@@ -55,6 +57,12 @@ func (m *memory) config(redact func(string) string) Config {
 			defer m.mu.Unlock()
 			m.chunks, m.at = append(m.chunks, c), append(m.at, time.Now())
 			return nil
+		},
+		Mark: func(_ context.Context, size int64) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.marks = append(m.marks, size)
+			return failing(len(m.marks)%2 == 1)
 		},
 		Redact: redact,
 	}
@@ -109,7 +117,7 @@ func TestChunksBySizeAndTime(t *testing.T) {
 		if len(m.chunks) != 3 {
 			t.Errorf("%d chunks at once, want the two full ones", len(m.chunks)-1)
 		}
-		if err := w.Close(t.Context()); err != nil {
+		if err := w.Close(t.Context(), t.Context()); err != nil {
 			t.Errorf("Close = %v", err)
 		}
 		if got := m.log(t); got != "one\ntwo\n"+long {
@@ -129,7 +137,7 @@ func TestChunksBySizeAndTime(t *testing.T) {
 func TestNothingWrittenStoresNothing(t *testing.T) {
 	t.Parallel()
 	var m memory
-	if err := Open(t.Context(), m.config(strings.ToUpper)).Close(t.Context()); err != nil || len(m.chunks) > 0 {
+	if err := Open(t.Context(), m.config(strings.ToUpper)).Close(t.Context(), t.Context()); err != nil || len(m.chunks) > 0 {
 		t.Errorf("Close = %v with %d chunks", err, len(m.chunks))
 	}
 }
@@ -148,7 +156,7 @@ func TestOutputThatCannotBeRedactedIsDropped(t *testing.T) {
 		return s
 	}))
 	write(t, w, "good\n", "bad secret\n", "fine\n", "bad again")
-	if err := w.Close(t.Context()); err != nil {
+	if err := w.Close(t.Context(), t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	const dropped = "[nofx] output dropped: it could not be redacted\n"
@@ -165,7 +173,7 @@ func TestLogIsCapped(t *testing.T) {
 	for range 2 * maxBytes / len(line) {
 		write(t, w, line)
 	}
-	if err := w.Close(t.Context()); err != nil {
+	if err := w.Close(t.Context(), t.Context()); err != nil {
 		t.Errorf("Close = %v, want nil: a cap is no loss", err)
 	}
 	got := m.log(t)
@@ -183,7 +191,7 @@ func TestFailuresAreRetried(t *testing.T) {
 		}
 		w := Open(t.Context(), m.config(nil))
 		write(t, w, "kept\n")
-		if err := w.Close(t.Context()); err != nil {
+		if err := w.Close(t.Context(), t.Context()); err != nil {
 			t.Errorf("Close = %v", err)
 		}
 		if got := m.log(t); got != "kept\n" || puts != 5 || records != 5 {
@@ -218,7 +226,7 @@ func TestDownStorageCostsTheLogNotTheStep(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		err := w.Close(ctx)
+		err := w.Close(t.Context(), ctx)
 		if !errors.Is(err, errDown) || !strings.Contains(err.Error(), fmt.Sprint(size)+" bytes") {
 			t.Errorf("Close = %v, want all %d bytes lost", err, size)
 		}
@@ -247,7 +255,7 @@ func TestGapIsMarkedWhenStorageIsBack(t *testing.T) {
 		close(back)
 		time.Sleep(time.Minute)
 		write(t, w, "after\n")
-		err := w.Close(t.Context())
+		err := w.Close(t.Context(), t.Context())
 		got := m.log(t)
 		kept := strings.Count(got, line)
 		marker := fmt.Sprintf("%d bytes of output are missing here", 3<<20-kept<<10)
@@ -255,6 +263,43 @@ func TestGapIsMarkedWhenStorageIsBack(t *testing.T) {
 			t.Errorf("Close = %v, log of %d bytes ends in %q, want the marker %q and what came after", err, len(got), got[len(got)-150:], marker)
 		}
 	})
+}
+
+// What storage never took is marked at the end of the log, whatever was stored before it,
+// and what only was late is not.
+func TestWhatIsLostIsMarked(t *testing.T) {
+	for name, tt := range map[string]struct {
+		refuses func(key string) bool
+		text    []string // a second apart
+		stored  string
+		size    int64 // that was marked; 0: no mark
+	}{
+		"nothing is lost":    {func(string) bool { return false }, []string{"one\n", "two\n"}, "one\ntwo\n", 0},
+		"all of it":          {func(string) bool { return true }, []string{"one\n", "two\n"}, "", 8},
+		"the end":            {func(key string) bool { return key != "log/7-1" }, []string{"one\n", "two\n", "three\n"}, "one\n", 14},
+		"more than is held":  {func(string) bool { return true }, []string{strings.Repeat("z", bufferBytes), "two\n", "three\n"}, "", bufferBytes + 10},
+		"one is never heard": {func(key string) bool { return key == "log/7-2" }, []string{"one\n", "two\n"}, "one\n", 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := memory{put: func(_ context.Context, key string) error { return failing(tt.refuses(key)) }}
+				w := Open(t.Context(), m.config(nil))
+				for _, text := range tt.text {
+					write(t, w, text)
+					time.Sleep(2 * time.Second)
+				}
+				patience, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				err := w.Close(t.Context(), patience)
+				if got := m.log(t); got != tt.stored || (err != nil) != (tt.size > 0) {
+					t.Errorf("log = %q, Close() = %v, want %q, an error: %v", got, err, tt.stored, tt.size > 0)
+				}
+				if want := []int64{tt.size, tt.size}; tt.size > 0 && !slices.Equal(m.marks, want) || tt.size == 0 && m.marks != nil {
+					t.Errorf("marks = %v, want %v: one that is repeated, or none for 0", m.marks, want)
+				}
+			})
+		})
+	}
 }
 
 func TestFencedLogEndsAtOnce(t *testing.T) {
@@ -272,11 +317,11 @@ func TestFencedLogEndsAtOnce(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		write(t, w, "three\n")
 		start := time.Now()
-		if err := w.Close(t.Context()); !errors.Is(err, fault.Fenced) || time.Since(start) > 0 {
+		if err := w.Close(t.Context(), t.Context()); !errors.Is(err, fault.Fenced) || time.Since(start) > 0 {
 			t.Errorf("Close = %v after %v, want %v at once", err, time.Since(start), fault.Fenced)
 		}
-		if got := m.log(t); got != "one\n" || len(m.objects) != 2 {
-			t.Errorf("log = %q with %d objects, want one chunk and no third object", got, len(m.objects))
+		if got := m.log(t); got != "one\n" || len(m.objects) != 2 || m.marks != nil {
+			t.Errorf("log = %q with %d objects and marks %v, want one chunk, no third object and no mark", got, len(m.objects), m.marks)
 		}
 	})
 }
@@ -288,7 +333,7 @@ func TestEndOfTheLeaseEndsTheLog(t *testing.T) {
 		w := Open(ctx, m.config(nil))
 		write(t, w, "lost\n")
 		cancel(fault.Fenced)
-		if err := w.Close(t.Context()); !errors.Is(err, fault.Fenced) || len(m.objects) > 0 {
+		if err := w.Close(t.Context(), t.Context()); !errors.Is(err, fault.Fenced) || len(m.objects) > 0 {
 			t.Errorf("Close = %v with %d objects, want %v and none", err, len(m.objects), fault.Fenced)
 		}
 	})
@@ -307,7 +352,7 @@ func TestConcurrentWrites(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := w.Close(t.Context()); err != nil {
+	if err := w.Close(t.Context(), t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := m.log(t)
