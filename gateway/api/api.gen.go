@@ -2411,7 +2411,7 @@ type ClientInterface interface {
 
 	// PauseQueueWithBody Let workers take no more steps of the tenant from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2420,7 +2420,7 @@ type ClientInterface interface {
 
 	// PauseQueue Let workers take no more steps of the tenant from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3162,7 +3162,7 @@ func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) 
 
 // PauseQueueWithBody Let workers take no more steps of the tenant from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3181,7 +3181,7 @@ func (c *Client) PauseQueueWithBody(ctx context.Context, queueName QueueNamePara
 
 // PauseQueue Let workers take no more steps of the tenant from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6957,7 +6957,7 @@ type ClientWithResponsesInterface interface {
 
 	// PauseQueueWithBodyWithResponse Let workers take no more steps of the tenant from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6966,7 +6966,7 @@ type ClientWithResponsesInterface interface {
 
 	// PauseQueueWithResponse Let workers take no more steps of the tenant from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9201,7 +9201,7 @@ func (c *ClientWithResponses) ListQueuesWithResponse(ctx context.Context, reqEdi
 
 // PauseQueueWithBodyWithResponse Let workers take no more steps of the tenant from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9216,7 +9216,7 @@ func (c *ClientWithResponses) PauseQueueWithBodyWithResponse(ctx context.Context
 
 // PauseQueueWithResponse Let workers take no more steps of the tenant from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays as it is.
+// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -22,14 +22,16 @@ BEGIN
 END
 $$;
 
--- Pauses a queue for the tenant. One that is paused already stays as it is.
+-- Pauses a queue for the tenant. One that is paused already stays so since then; a reason
+-- replaces the one that was given, together with who gave it.
 CREATE OR REPLACE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     INSERT INTO queue_pause AS q (tenant_id, queue, paused_by, reason)
     VALUES (tenant(), p_queue, coalesce(nullif(current_setting('nofx.actor', true), ''), session_user), p_reason)
-    ON CONFLICT (tenant_id, queue) DO UPDATE SET paused_at = clock_timestamp(), paused_by = excluded.paused_by, reason = excluded.reason, resumed_at = NULL
-    WHERE q.resumed_at IS NOT NULL
+    ON CONFLICT (tenant_id, queue) DO UPDATE SET paused_at = CASE WHEN q.resumed_at IS NULL THEN q.paused_at ELSE clock_timestamp() END,
+        paused_by = excluded.paused_by, reason = excluded.reason, resumed_at = NULL
+    WHERE q.resumed_at IS NOT NULL OR excluded.reason IS NOT NULL
 $$;
 
 -- Ends the tenant's pause of a queue. wake_parked does the rest.

@@ -128,7 +128,7 @@ func (db *DB) changeQueue(ctx context.Context, name string, paused bool, reason 
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "UPDATE river.river_queue SET metadata = $2 WHERE name = $1 AND (paused_at IS NULL) = $3", name, doc, paused); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE river.river_queue SET metadata = $2 WHERE name = $1 AND ((paused_at IS NULL) = $3 OR $4 <> '')", name, doc, paused, reason); err != nil {
 			return err
 		}
 		if err := change(ctx, tx, name, nil); errors.Is(err, rivertype.ErrNotFound) {

@@ -81,8 +81,8 @@ func tenantQueue(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, name string) 
 }
 
 // PauseQueue has workers claim nothing more of tenant from a queue; what they run they
-// finish. A queue that is paused already stays as it is. An unknown one is
-// fault.NotFound.
+// finish. A queue that is paused already stays so since then, and a reason replaces the
+// one before. An unknown queue is fault.NotFound.
 func (db *DB) PauseQueue(ctx context.Context, tenant uuid.UUID, name, reason string) error {
 	if !slices.Contains(job.Queues, name) {
 		return noQueue()

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
 )
 
@@ -25,7 +26,8 @@ takes effect within some seconds. DATABASE_URL is an administrator's. A tenant p
 queue for itself with ` + "`nofx queue pause`" + `, and that stays when the installation's
 pause ends.
 
-  --reason TEXT  why, shown by list
+  --reason TEXT  why, shown by list; of a queue that is paused already it replaces the
+                 reason before
 `
 
 // queue runs `gateway queue`.
@@ -65,7 +67,7 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 			err = db.ResumeQueueForAll(ctx, name)
 		}
 		if errors.Is(err, fault.NotFound) {
-			return fmt.Errorf("there is no queue %q; `gateway queue list` shows them", name)
+			return fmt.Errorf("there is no queue %q; there are %s", name, strings.Join(job.Queues, ", "))
 		}
 		if err != nil {
 			return err

@@ -21,7 +21,8 @@ func (a *app) queueCommand() *cobra.Command {
 		a.queueListCommand(),
 		a.setPausedCommand("pause", "Let workers take no more of your steps from a queue", `Let workers take no more of your tenant's steps from a queue, "step", or "review" of
 those that ask models. Steps that run go on to their end, and other tenants' steps
-are not affected. It takes the role admin.`, "the database is being moved", "why, shown by queue list", (*api.Client).PauseQueue),
+are not affected. Of a queue that is paused already a reason replaces the one before.
+It takes the role admin.`, "the database is being moved", "why, shown by queue list", (*api.Client).PauseQueue),
 		a.setPausedCommand("resume", "Let workers take your steps from a paused queue again", `Let workers take your tenant's steps from a paused queue again. A pause of the whole
 installation goes on. It takes the role admin.`, "the database is moved", "why, for the gateway's log", (*api.Client).ResumeQueue))
 }

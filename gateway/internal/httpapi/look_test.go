@@ -139,6 +139,10 @@ func TestQueuesAndWorkers(t *testing.T) {
 	if first := decodeAs[api.QueueAnswer](t, paused); !again.Queue.PausedAt.Equal(*first.Queue.PausedAt) {
 		t.Errorf("paused again = %+v, want it as it was", again)
 	}
+	anew := decodeAs[api.QueueAnswer](t, g.do(http.MethodPost, "/api/queues/step/pause", `{"reason":"it takes longer"}`)).Queue
+	if anew.Reason == nil || *anew.Reason != "it takes longer" || again.Queue.Reason == nil || *again.Queue.Reason != "the store is being moved" || !anew.PausedAt.Equal(*again.Queue.PausedAt) {
+		t.Errorf("paused again, with another reason = %+v after %+v, want the reason and the time of before", anew, again.Queue)
+	}
 	g.want(g.do(http.MethodPost, "/api/queues/step/resume", ""), http.StatusOK, "")
 	if q := decodeAs[api.QueuePage](t, g.get("/api/queues")).Items[1]; q.Paused || q.PausedAt != nil {
 		t.Errorf("resumed = %+v, want it so", q)
