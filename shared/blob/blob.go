@@ -27,6 +27,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"nofx.dev/shared/fault"
 )
 
 // Config says which bucket, and how to reach it.
@@ -158,13 +160,20 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	})
 }
 
-// Ping reports within two seconds whether the bucket answers, for readiness.
+// Ping reports within two seconds whether the bucket answers, for readiness. The error is
+// fault.Unavailable, and its detail says what is wrong in words that strangers may read:
+// it names settings and no address.
 func (s *Store) Ping(ctx context.Context) error {
 	call, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	ok, err := s.core.BucketExists(call, s.cfg.Bucket)
 	if err == nil && !ok {
-		err = fmt.Errorf("no bucket %q", s.cfg.Bucket)
+		err = minio.ErrorResponse{Code: minio.NoSuchBucket, StatusCode: http.StatusNotFound}
 	}
-	return failed(ctx, "ping", s.cfg.Bucket, err)
+	if err == nil || ctx.Err() != nil {
+		return failed(ctx, "ping", s.cfg.Bucket, err)
+	}
+	e := fault.New(fault.Unavailable, codeUnavailable, "object storage is not available: %s", plainly(err)).Because(fmt.Errorf("ping %s: %w", s.cfg.Bucket, err))
+	e.RetryAfter = retryAfter
+	return e
 }

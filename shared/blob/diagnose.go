@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
+	"syscall"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -33,6 +35,27 @@ func (s *Store) Diagnose(ctx context.Context) error {
 		return fmt.Errorf("there is no host %s; see NOFX_S3_ENDPOINT", dns.Name)
 	}
 	return fmt.Errorf("no S3 service answers at %s; see NOFX_S3_ENDPOINT", s.cfg.Endpoint)
+}
+
+// plainly says without addresses what kept a bucket from being found.
+func plainly(err error) string {
+	answer, answered := errors.AsType[minio.ErrorResponse](err)
+	dns, unknown := errors.AsType[*net.DNSError](err)
+	switch {
+	case answered && answer.Code == minio.NoSuchBucket:
+		return "there is no such bucket; see NOFX_S3_BUCKET"
+	case answered && answer.StatusCode == http.StatusForbidden:
+		return "it refuses the access key, or the bucket to it; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET"
+	case answered && answer.StatusCode > 0:
+		return fmt.Sprintf("it answers with the status %d", answer.StatusCode)
+	case unknown && dns.IsNotFound:
+		return "there is no such host; see NOFX_S3_ENDPOINT"
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("no answer within %v", pingTimeout)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing answers there; see NOFX_S3_ENDPOINT"
+	}
+	return "the connection failed; see NOFX_S3_ENDPOINT"
 }
 
 // refused says what an answer means.

@@ -1,9 +1,36 @@
 package blob
 
 import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"nofx.dev/shared/fault"
 )
+
+// Strangers are told what is wrong with storage, and not where it is.
+func TestPingSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	hangs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(hangs.Close)
+	ill := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
+	t.Cleanup(ill.Close)
+	for want, edit := range map[string]func(*Config){
+		"there is no such bucket; see NOFX_S3_BUCKET":                                                                   func(c *Config) { c.Bucket = "elsewhere" },
+		"it refuses the access key, or the bucket to it; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET": func(c *Config) { c.SecretKey = "guessed" },
+		"nothing answers there; see NOFX_S3_ENDPOINT":                                                                   func(c *Config) { c.Endpoint = "http://127.0.0.1:1" },
+		"no answer within 2s":            func(c *Config) { c.Endpoint = hangs.URL },
+		"it answers with the status 502": func(c *Config) { c.Endpoint = ill.URL },
+	} {
+		err := open(t, edit).Ping(t.Context())
+		e, ok := errors.AsType[*fault.Error](err)
+		if want = "object storage is not available: " + want; !ok || e.Detail != want || !IsUnavailable(err) {
+			t.Errorf("Ping() = %v, want the detail %q", err, want)
+		}
+	}
+}
 
 // Whoever sets storage up is told which setting does not fit, in words.
 func TestDiagnose(t *testing.T) {

@@ -23,7 +23,17 @@ import (
 )
 
 // Address explains errors of a database to whoever named it.
-type Address = migrations.Address
+type Address migrations.Address
+
+// Explain is that of [migrations.Address], which also names the setting where [DB.Ready]
+// finds something wrong.
+func (a Address) Explain(err error) error {
+	explained := migrations.Address(a).Explain(err)
+	if e, ok := errors.AsType[*fault.Error](explained); ok && e.Kind == fault.Unavailable {
+		return fmt.Errorf("%s: %s", a.Setting, e.Detail)
+	}
+	return explained
+}
 
 // Config says which database to use and how.
 type Config struct {
@@ -116,7 +126,8 @@ func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
 // Ready reports whether the database can be worked with: reachable, writable,
 // migrated to this release, and logged in without the power to pass row level
-// security by. The error, fault.Unavailable, says which does not hold.
+// security by. The error, fault.Unavailable, says which does not hold, in words that
+// strangers may read: they name settings and no address.
 func (db *DB) Ready(ctx context.Context) error {
 	var user string
 	var version int
@@ -128,8 +139,10 @@ func (db *DB) Ready(ctx context.Context) error {
 		       (SELECT coalesce(max(version), 0) FROM nofx.schema_migration)
 		FROM pg_roles WHERE rolname = current_user`).Scan(&user, &super, &bypass, &readOnly, &version)
 	switch {
-	case err != nil:
+	case errors.Is(err, context.Canceled) || isForgetful(err):
 		return mapError(err)
+	case err != nil:
+		return fault.New(fault.Unavailable, "unavailable", "the database is not available: %s", plainly(err)).Because(err)
 	case super || bypass:
 		return fault.New(fault.Unavailable, "unavailable", "role %s passes row level security by; log in as nofx_app", user)
 	case readOnly:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,6 +32,9 @@ func mapError(err error) error {
 	if !ok {
 		return err
 	}
+	if isForgetful(err) {
+		return forgetful(err)
+	}
 	var detail map[string]any
 	_ = json.Unmarshal([]byte(pg.Detail), &detail) // other errors' details are prose
 	switch pg.Code {
@@ -52,8 +56,6 @@ func mapError(err error) error {
 		return fault.New(fault.NotFound, "not-found", "no such %s", noun).Because(err)
 	case "NX010":
 		return leaseLapsed().Because(err)
-	case "42P05", "26000":
-		return forgetful(err)
 	case "NX009":
 		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not let it pass").Because(err)
 	}
@@ -78,6 +80,37 @@ func unavailable(err error) error {
 	e := fault.New(fault.Unavailable, "unavailable", "the database does not answer as it should").Because(err)
 	e.RetryAfter = 2 * time.Second
 	return e
+}
+
+// plainly says without addresses what keeps the database from being worked with.
+func plainly(err error) string {
+	dns, unknown := errors.AsType[*net.DNSError](err)
+	pg, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case unknown && dns.IsNotFound:
+		return "there is no such host; see DATABASE_URL"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing answers there; see DATABASE_URL"
+	case pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded):
+		return "it does not answer in time"
+	case !answered:
+		return "the connection failed; see DATABASE_URL"
+	}
+	switch pg.Code {
+	case "28P01", "28000":
+		return "it refuses the role or its password; see DATABASE_URL"
+	case "3D000":
+		return "there is no such database; see DATABASE_URL"
+	case "42P01", "3F000", "42883":
+		return "it is not migrated; run migrate"
+	case "42501":
+		return "the role may not work with it; log in as nofx_app"
+	case "53300":
+		return "it has no connection left for the role"
+	case "57P01", "57P02", "57P03":
+		return "it is starting up or shutting down"
+	}
+	return "it refuses what it is asked (SQLSTATE " + pg.Code + ")"
 }
 
 // Silent reports whether err is that the database did not answer at all, or let nobody

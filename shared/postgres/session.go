@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -44,6 +45,13 @@ func (db *DB) KeepsSessions(ctx context.Context) error {
 		return forgetful(nil)
 	}
 	return mapError(mine.ExecPrepared(ctx, statement, nil, nil, nil).Read().Err)
+}
+
+// isForgetful reports whether err is that of a database that does not keep prepared
+// statements.
+func isForgetful(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "42P05" || pg.Code == "26000")
 }
 
 // forgetful is the error of a database that does not keep prepared statements.

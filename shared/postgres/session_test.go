@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -55,4 +56,32 @@ func TestStatementOfAnotherSession(t *testing.T) {
 		return
 	}
 	t.Error("Ready() = nil thrice, want it to meet the statement of another session")
+}
+
+// Strangers are told what is wrong with the database, and not where it is; whoever names
+// it is told by which setting.
+func TestReadySaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t)
+	app, err := url.Parse(d.AppURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, nowhere, guessed := *app, *app, *app
+	elsewhere.Path, nowhere.Host, guessed.User = "/elsewhere", "127.0.0.1:1", url.UserPassword("nobody", "guessed")
+	for name, tt := range map[string]struct{ url, want, explained string }{
+		"no database":  {elsewhere.String(), "the database is not available: there is no such database; see DATABASE_URL", "DATABASE_URL: there is no database elsewhere at "},
+		"no server":    {nowhere.String(), "the database is not available: nothing answers there; see DATABASE_URL", "DATABASE_URL: nothing answers at 127.0.0.1:1"},
+		"no such role": {guessed.String(), "the database is not available: it refuses the role or its password; see DATABASE_URL", "DATABASE_URL: the server at "},
+		"too mighty":   {d.AdminURL, "role postgres passes row level security by; log in as nofx_app", "DATABASE_URL: role postgres passes row level security by; log in as nofx_app"},
+	} {
+		err := d.Open(t, postgres.Config{URL: tt.url}).Ready(t.Context())
+		e, ok := errors.AsType[*fault.Error](err)
+		if !ok || e.Kind != fault.Unavailable || e.Detail != tt.want {
+			t.Errorf("%s: Ready() = %v, want the detail %q", name, err, tt.want)
+		}
+		if got := (postgres.Address{Setting: "DATABASE_URL", URL: tt.url}).Explain(err); !strings.HasPrefix(got.Error(), tt.explained) {
+			t.Errorf("%s: Explain() = %v, want %q at its beginning", name, got, tt.explained)
+		}
+	}
 }

@@ -291,7 +291,7 @@ func TestAdminRefusesInWords(t *testing.T) {
 		{empty, "queue list", "is not migrated"},
 		{"postgres://postgres:guessed@127.0.0.1:1/nofx", "tenant list", "DATABASE_URL: nothing answers at 127.0.0.1:1;"},
 		{"", "tenant list", "DATABASE_URL is empty; for example postgres://ADMINISTRATOR:"},
-		{pg.AdminURL, "queue pause none", "there is no queue \"none\"; `gateway queue list` shows them"},
+		{pg.AdminURL, "queue pause none", "there is no queue \"none\"; there are step, review"},
 	} {
 		err := command(t.Context(), t.Context(), strings.Fields(tt.command), []string{"DATABASE_URL=" + tt.url}, io.Discard, io.Discard)
 		if got := fmt.Sprint(err); !strings.Contains(got, tt.want) || strings.Contains(got, "SQLSTATE") || strings.Contains(got, "guessed") || strings.Contains(got, "\n") {

@@ -49,7 +49,7 @@ func TestStorageDown(t *testing.T) {
 	})
 	r := g.get("/readyz")
 	g.want(r, http.StatusOK, "")
-	wantReadiness(t, r, api.ReadinessStatusReady, map[string]string{"process": "ok", "database": "ok", "storage": "object storage is not available"})
+	wantReadiness(t, r, api.ReadinessStatusReady, map[string]string{"process": "ok", "database": "ok", "storage": "object storage is not available: nothing answers there; see NOFX_S3_ENDPOINT"})
 	g.create(oneStep)
 }
 
@@ -62,7 +62,7 @@ func TestDatabaseDown(t *testing.T) {
 	g.server.health.at = time.Time{}
 	down := g.get("/readyz", header{"Authorization": ""})
 	g.want(down, http.StatusServiceUnavailable, "")
-	if got := decodeAs[api.Readiness](t, down); got.Status != api.ReadinessStatusNotReady || got.Checks["database"] == "" || got.Checks["database"] == "ok" {
+	if got := decodeAs[api.Readiness](t, down); got.Status != api.ReadinessStatusNotReady || got.Checks["database"] != "the database is not available: the connection failed; see DATABASE_URL" {
 		t.Errorf("without a database = %s, want the reason as its state", down.body)
 	}
 	g.want(g.get("/healthz", header{"Authorization": ""}), http.StatusOK, "")
