@@ -4,6 +4,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ func Start(ctx context.Context, service string, c config.Common, environ, unknow
 		return nil, nil, fmt.Errorf("name of the host: %w", err)
 	}
 	p = &Process{
-		ID: host + "/" + uuid.NewString(), Version: version(), Registry: prometheus.NewRegistry(),
+		ID: host + "/" + uuid.NewString(), Version: Version(), Registry: prometheus.NewRegistry(),
 		Redactor: telemetry.NewRedactor(append(secrets, c.DatabaseURL, c.S3.SecretKey)...),
 	}
 	p.Log = telemetry.NewLogger(stderr, level, p.Redactor)
@@ -104,9 +105,16 @@ func Listen(setting, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
+// Version is of this build: a release, or the commit that it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
 	}
-	return "unknown"
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (info.Main.Version == "" || info.Main.Version == "(devel)") {
+			return s.Value
+		}
+	}
+	return cmp.Or(info.Main.Version, "unknown")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"nofx.dev/shared/config"
 	"nofx.dev/shared/fault"
@@ -45,6 +46,17 @@ func administer(ctx context.Context, environ []string, do func(context.Context, 
 		return errors.New(e.Detail) // the cause is a driver's
 	}
 	return err
+}
+
+// misused names what of a command line is not understood, before the usage.
+func misused(stderr io.Writer, command string, args []string, usage string) error {
+	switch {
+	case len(args) == 0:
+		fmt.Fprintf(stderr, "%s: say what to do\n\n%s", command, usage)
+	default:
+		fmt.Fprintf(stderr, "%s: %q is not understood\n\n%s", command, strings.Join(args, " "), usage)
+	}
+	return errUsage
 }
 
 // flagSet makes the flags of a command that show usage on stderr when they are wrong.

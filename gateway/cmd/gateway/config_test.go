@@ -67,7 +67,19 @@ func TestTable(t *testing.T) {
 			t.Errorf("table lacks %q:\n%s", want, &out)
 		}
 	}
-	if err := command(t.Context(), t.Context(), []string{"bogus"}, nil, &out, &out); err == nil {
-		t.Error("an unknown command = nil, want an error")
+	for line, want := range map[string]string{
+		"bogus": `gateway: "bogus" is not understood`, "config all": `gateway: "config all" is not understood`,
+		"queue stop step": `gateway queue: "stop step" is not understood`, "queue": "gateway queue: say what to do",
+		"tenant make acme": `gateway tenant: "make acme" is not understood`,
+	} {
+		out.Reset()
+		err := command(t.Context(), t.Context(), strings.Fields(line), nil, &out, &out)
+		if err == nil || !strings.HasPrefix(out.String(), want+"\n") || !strings.Contains(out.String(), "usage:") {
+			t.Errorf("gateway %s = %v, %s, want an error, %q and the usage", line, err, &out, want)
+		}
+	}
+	out.Reset()
+	if err := command(t.Context(), t.Context(), []string{"--version"}, nil, &out, &out); err != nil || !strings.HasPrefix(out.String(), "gateway version ") {
+		t.Errorf("gateway --version = %v, %q, want the version", err, &out)
 	}
 }

@@ -48,6 +48,7 @@ usage:
   gateway queue pause QUEUE   keeps all workers from a queue; resume ends that
   gateway config              prints the settings, their defaults and what they mean,
                               as a Markdown table
+  gateway --version           prints the version of this build
 
 gateway tenant and gateway queue take DATABASE_URL as an administrator's; --help
 after them says more.
@@ -76,12 +77,14 @@ func command(ctx, hurry context.Context, args, environ []string, stdout, stderr 
 	case args[0] == "config" && len(args) == 1:
 		_, err := io.WriteString(stdout, settingsTable())
 		return err
+	case args[0] == "--version" && len(args) == 1:
+		_, err := fmt.Fprintln(stdout, "gateway version", process.Version())
+		return err
 	case asksHelp(args):
 		_, err := io.WriteString(stdout, usage)
 		return err
 	}
-	fmt.Fprint(stderr, usage)
-	return errUsage
+	return misused(stderr, "gateway", args, usage)
 }
 
 // serve runs a gateway until ctx ends and its requests have finished; a hurry that

@@ -51,8 +51,7 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 		return errUsage
 	}
 	if flags.NArg() > 0 || !(verb == "list" && names == 0 || (verb == "pause" || verb == "resume") && names == 1) || *reason != "" && verb != "pause" {
-		flags.Usage()
-		return errUsage
+		return misused(stderr, "gateway queue", args, queueUsage)
 	}
 	return administer(ctx, environ, func(ctx context.Context, _ adminSettings, db *postgres.DB) error {
 		ctx = postgres.WithActor(ctx, account())

@@ -54,8 +54,7 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 			return printTenants(ctx, db, stdout)
 		})
 	case verb != "create" || slug == "" || flags.NArg() > 0:
-		flags.Usage()
-		return errUsage
+		return misused(stderr, "gateway tenant", args, tenantUsage)
 	case !httpapi.ValidSlug(slug):
 		return fmt.Errorf("%q is no slug: lower-case letters, digits and dashes, at most 63", slug)
 	case utf8.RuneCountInString(*name) > keyNameMost:

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -21,6 +23,7 @@ any time, by several at once.
 
 usage:
   DATABASE_URL=postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE migrate
+  migrate --version   prints the version of this build
 `
 
 func main() {
@@ -31,14 +34,31 @@ func main() {
 	case "-h", "-help", "--help", "help":
 		fmt.Print(usage)
 		return
+	case "--version":
+		fmt.Println("migrate version", version())
+		return
 	default:
-		fmt.Fprint(os.Stderr, usage)
+		fmt.Fprintf(os.Stderr, "migrate: %q is not understood\n\n%s", strings.Join(os.Args[1:], " "), usage)
 		os.Exit(2)
 	}
 	if err := run(ctx, os.Getenv, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "migrate:", err)
 		os.Exit(1)
 	}
+}
+
+// version is of this build: a release, or the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (info.Main.Version == "" || info.Main.Version == "(devel)") {
+			return s.Value
+		}
+	}
+	return cmp.Or(info.Main.Version, "unknown")
 }
 
 func run(ctx context.Context, getenv func(string) string, out io.Writer) error {

@@ -40,6 +40,7 @@ usage:
   worker           runs steps
   worker config    prints the settings, their defaults and what they mean, as a
                    Markdown table
+  worker --version prints the version of this build
 `
 
 func main() {
@@ -52,8 +53,11 @@ func main() {
 	case len(args) == 1 && args[0] == "config":
 		fmt.Print(config.Table[settings]())
 		return
+	case len(args) == 1 && args[0] == "--version":
+		fmt.Println("worker version", process.Version())
+		return
 	default:
-		fmt.Fprint(os.Stderr, usage)
+		fmt.Fprintf(os.Stderr, "worker: %q is not understood\n\n%s", strings.Join(args, " "), usage)
 		os.Exit(2)
 	}
 	ctx, hurry := process.Signals()
