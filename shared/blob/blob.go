@@ -170,7 +170,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	if err == nil && !ok {
 		err = minio.ErrorResponse{Code: minio.NoSuchBucket, StatusCode: http.StatusNotFound}
 	}
-	if err == nil || ctx.Err() != nil {
+	if err == nil || errors.Is(ctx.Err(), context.Canceled) {
 		return failed(ctx, "ping", s.cfg.Bucket, err)
 	}
 	e := fault.New(fault.Unavailable, codeUnavailable, "object storage is not available: %s", plainly(err)).Because(fmt.Errorf("ping %s: %w", s.cfg.Bucket, err))

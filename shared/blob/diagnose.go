@@ -51,7 +51,7 @@ func plainly(err error) string {
 	case unknown && dns.IsNotFound:
 		return "there is no such host; see NOFX_S3_ENDPOINT"
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Sprintf("no answer within %v", pingTimeout)
+		return "it does not answer in time"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing answers there; see NOFX_S3_ENDPOINT"
 	}

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -21,10 +22,12 @@ func TestPingSaysWhatIsWrong(t *testing.T) {
 		"there is no such bucket; see NOFX_S3_BUCKET":                                                                   func(c *Config) { c.Bucket = "elsewhere" },
 		"it refuses the access key, or the bucket to it; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET": func(c *Config) { c.SecretKey = "guessed" },
 		"nothing answers there; see NOFX_S3_ENDPOINT":                                                                   func(c *Config) { c.Endpoint = "http://127.0.0.1:1" },
-		"no answer within 2s":            func(c *Config) { c.Endpoint = hangs.URL },
-		"it answers with the status 502": func(c *Config) { c.Endpoint = ill.URL },
+		"it does not answer in time":                                                                                    func(c *Config) { c.Endpoint = hangs.URL },
+		"it answers with the status 502":                                                                                func(c *Config) { c.Endpoint = ill.URL },
 	} {
-		err := open(t, edit).Ping(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), pingTimeout) // as that of who asks for readiness
+		err := open(t, edit).Ping(ctx)
+		cancel()
 		e, ok := errors.AsType[*fault.Error](err)
 		if want = "object storage is not available: " + want; !ok || e.Detail != want || !IsUnavailable(err) {
 			t.Errorf("Ping() = %v, want the detail %q", err, want)
