@@ -400,8 +400,12 @@ func why(s api.Step) (text string) {
 	if s.FailureClass != nil {
 		text = " (" + string(*s.FailureClass) + ")"
 	}
-	if s.Reason != nil {
-		text += ": " + clean(*s.Reason)
+	switch reason := deref(s.Reason); reason {
+	case "":
+	case "upstream_failed":
+		text += ": a step that it needs did not succeed"
+	default:
+		text += ": " + clean(reason)
 	}
 	return text
 }

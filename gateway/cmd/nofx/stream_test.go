@@ -304,7 +304,7 @@ func TestLogsFollowGoesOn(t *testing.T) {
 func TestLogsOfARun(t *testing.T) {
 	t.Parallel()
 	d := failedDetail()
-	d.Steps[3].Reason = ptr("a step before it failed")
+	d.Steps[3].Reason = ptr("upstream_failed")
 	refused := step(5, "refused", "bash", api.StepStatusFailed)
 	refused.Attempts, refused.FailureClass, refused.Reason = 1, ptr(api.FailureClassPolicy), ptr("tool bash is not allowed")
 	nap := step(6, "nap", "sleep", api.StepStatusWaiting)
@@ -333,7 +333,7 @@ func TestLogsOfARun(t *testing.T) {
 	all := c.transcript(t.Context(), "logs", id("run", 1))
 	golden(t, "logs-of-a-run", all)
 	for name, want := range map[string]string{
-		"announce": "step announce was skipped: a step before it failed\n", "refused": "step refused failed without printing anything (policy): tool bash is not allowed\n",
+		"announce": "step announce was skipped: a step that it needs did not succeed\n", "refused": "step refused failed without printing anything (policy): tool bash is not allowed\n",
 		"ship": "step ship was cancelled\n", "nap": "step nap is waiting; a step of sleep prints nothing\n", "later": "step later is pending and was not begun so far\n",
 	} {
 		c := newCLI(t, server.URL)

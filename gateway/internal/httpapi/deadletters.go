@@ -175,7 +175,7 @@ func requeueFilter(in api.Requeue) (f postgres.DeadLetterFilter, err error) {
 		f.Limit = *in.Limit
 	}
 	if f.Limit < 1 || f.Limit > 200 {
-		return f, fieldFault("invalid-field", "/limit", "is a number from 1 to 200")
+		return f, fieldFault("invalid-field", "/limit", "must be a number from 1 to 200")
 	}
 	if in.FailureClass != nil {
 		f.Class = run.FailureClass(*in.FailureClass)

@@ -105,7 +105,7 @@ func (q *query) number(name string, least, most, def int64) int64 {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < least || n > most {
-		q.bad(name, fmt.Sprintf("is a number from %d to %d", least, most))
+		q.bad(name, fmt.Sprintf("must be a number from %d to %d", least, most))
 		return def
 	}
 	return n
@@ -118,7 +118,7 @@ func (q *query) limit(most int64) int { return int(q.number("limit", 1, most, 50
 func oneOf[T ~string](q *query, name string, allowed ...T) T {
 	s, given := q.text(name)
 	if given && !slices.Contains(allowed, T(s)) {
-		q.bad(name, fmt.Sprintf("is one of %v", allowed))
+		q.bad(name, fmt.Sprintf("must be one of %v", allowed))
 	}
 	return T(s)
 }
@@ -129,7 +129,7 @@ func (q *query) slug(name string) string { return q.shaped(name, slugShape) }
 func (q *query) shaped(name string, of shape) string {
 	s, given := q.text(name)
 	if given && !of.MatchString(s) {
-		q.bad(name, "is "+of.words)
+		q.bad(name, "must be "+of.words)
 	}
 	return s
 }
@@ -142,7 +142,7 @@ func anyOf[T ~string](q *query, name string, allowed ...T) (values []T) {
 	}
 	for v := range strings.SplitSeq(s, ",") {
 		if !slices.Contains(allowed, T(v)) {
-			q.bad(name, fmt.Sprintf("is a list of %v, separated by commas", allowed))
+			q.bad(name, fmt.Sprintf("must be a list of %v, separated by commas", allowed))
 			return nil
 		}
 		if !slices.Contains(values, T(v)) {
@@ -160,7 +160,7 @@ func (q *query) time(name string) *time.Time {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || t.Year() < 1970 || t.Year() > 9999 {
-		q.bad(name, "is a time as 2026-01-31T12:00:00Z, its + written as %2B")
+		q.bad(name, "must be a time as 2026-01-31T12:00:00Z, its + written as %2B")
 		return nil
 	}
 	return &t
@@ -179,7 +179,7 @@ func (q *query) list(name string, most int, of shape) []string {
 	}
 	for _, v := range values {
 		if !of.MatchString(v) {
-			q.bad(name, "is "+of.words)
+			q.bad(name, "must be "+of.words)
 			break
 		}
 	}

@@ -88,7 +88,7 @@ func (q *query) labels(name string) map[string]string {
 	for _, l := range given {
 		key, value, ok := strings.Cut(l, ":")
 		if other, twice := labels[key]; !ok || key == "" || len(key) > 63 || utf8.RuneCountInString(value) > run.MaxLabel || run.BadText(l) != "" || twice && other != value {
-			q.bad(name, "is name:value, each name once")
+			q.bad(name, "must be name:value, each name once")
 		}
 		labels[key] = value
 	}
@@ -102,7 +102,7 @@ func (q *query) labels(name string) map[string]string {
 func (q *query) word(name string, most int) string {
 	s, given := q.text(name)
 	if given && (s == "" || utf8.RuneCountInString(s) > most) {
-		q.bad(name, fmt.Sprintf("is text of 1 to %d characters", most))
+		q.bad(name, fmt.Sprintf("must be text of 1 to %d characters", most))
 	}
 	return s
 }
@@ -111,7 +111,7 @@ func (q *query) word(name string, most int) string {
 func (q *query) words(name string) []string {
 	words := strings.Fields(q.word(name, maxSearch))
 	if _, given := q.text(name); given && (len(words) == 0 || len(words) > maxWords) {
-		q.bad(name, fmt.Sprintf("has 1 to %d words", maxWords))
+		q.bad(name, fmt.Sprintf("must have 1 to %d words", maxWords))
 	}
 	return words
 }
