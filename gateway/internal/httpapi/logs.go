@@ -212,6 +212,9 @@ func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *
 	conn := s.Hub.Open(c.Response(), c.Request(), s.still(p, "getStepLogs"))
 	defer conn.Close()
 	conn.Moved(stream.FormatSeq(sent))
+	if conn.Flush() != nil { // who waits for storage hears at once that the stream is open
+		return nil
+	}
 	for {
 		if l.Fence > 0 && fence == nil {
 			fence = new(l.Fence) // a later attempt has a log of its own

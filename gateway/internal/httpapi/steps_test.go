@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -319,6 +322,45 @@ func TestFollowLogThroughAnOutage(t *testing.T) {
 			t.Fatalf("frame after the outage (-want +got):\n%s", diff)
 		}
 	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A follower hears at once that it is connected, also while storage does not answer: else
+// it would take the gateway for gone.
+func TestFollowLogWhileStorageHangs(t *testing.T) {
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(hangs.Close)
+	var log lockedBuffer
+	g := newGateway(t, func(c *Config) {
+		var err error
+		if c.Blobs, err = blob.Open(blob.Config{Endpoint: hangs.URL, Bucket: "none", AccessKey: "x", SecretKey: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		c.Blobs.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	})
+	step := g.create(oneStep).Steps[0]
+	g.log(g.claim(step), 1, 0, "one\n")
+	f := g.follow("/api/steps/" + step.ID + "/logs?follow=1")
+	if said := log.String(); said != "" {
+		t.Errorf("the stream began after storage had been given up, want it to begin before: %s", said)
+	}
+	f.resp.Body.Close()
 }
 
 // TestFollowSkipped checks that the follower of a step which never ran is let go.
