@@ -87,7 +87,11 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 	}
 	for i, s := range n.steps.Steps {
 		needs := slices.SortedFunc(slices.Values(s.DependsOn), func(a, b string) int { return index[a] - index[b] })
-		steps[i] = run.Step{ID: run.NewID(), RunID: r.ID, Index: i, Name: s.Name, Tool: s.Tool, Queue: run.Queue(s.Tool), State: run.Pending, Version: 1,
+		tool, ok := run.ToolOf(s.Tool)
+		if !ok {
+			return run.Run{}, nil, fault.New(fault.Invalid, "unknown-tool", "step %q: unknown tool %q", s.Name, s.Tool)
+		}
+		steps[i] = run.Step{ID: run.NewID(), RunID: r.ID, Index: i, Name: s.Name, Tool: s.Tool, Queue: tool.Queue, State: run.Pending, Version: 1,
 			MaxAttempts: *s.Retry.MaxAttempts, DependsOn: append([]string{}, needs...)}
 	}
 	return r, steps, nil

@@ -28,40 +28,42 @@ func Inputs[T any](raw []byte) (T, error) {
 // checkInputs says what is wrong with the inputs of a known tool. Templates in
 // them are to be resolved later if open says so; else they are plain text.
 func checkInputs(tool string, raw []byte, open bool) []fault.Field {
-	c := &checker{templates: open}
-	switch {
-	case tool == ToolBash:
-		return check(c, raw, func(in BashInputs) {
-			c.script("/script", in.Script)
-			c.env(in.Env)
-		})
-	case tool == ToolWorkspaceWrite:
-		return check(c, raw, func(in WriteInputs) {
-			for i, f := range in.Files {
-				c.file("/files/"+strconv.Itoa(i), f)
-			}
-		})
-	case tool == ToolGitCheckout:
-		return check(c, raw, c.checkout)
-	case tool == ToolHTTP:
-		return check(c, raw, c.http)
-	case tool == ToolSleep:
-		return check(c, raw, func(in SleepInputs) {
-			if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
-				c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
-			}
-		})
-	case tool == ToolSignal:
-		return check(c, raw, func(in SignalInputs) {
-			c.text("/key", in.Key, 1, MaxSignalKey)
-			c.wait(in.ExpiresS)
-		})
-	case tool == ToolCodegen:
-		return check(c, raw, c.codegen)
-	case strings.HasPrefix(tool, ManualFamily):
-		return check(c, raw, c.manual)
+	t, _ := ToolOf(tool)
+	return t.inputs(&checker{templates: open}, raw)
+}
+
+// inputs makes a row's check of rules for what its inputs decode to.
+func inputs[T any](rules func(*checker, T)) func(*checker, []byte) []fault.Field {
+	return func(c *checker, raw []byte) []fault.Field {
+		var in T
+		var read bool
+		if c.misfits, read = fit(raw, &in, "input"); read {
+			rules(c, in)
+		}
+		return append(c.misfits, c.fields...)
 	}
-	return check(c, raw, c.gate)
+}
+
+func (c *checker) bash(in BashInputs) {
+	c.script("/script", in.Script)
+	c.env(in.Env)
+}
+
+func (c *checker) write(in WriteInputs) {
+	for i, f := range in.Files {
+		c.file("/files/"+strconv.Itoa(i), f)
+	}
+}
+
+func (c *checker) sleep(in SleepInputs) {
+	if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
+		c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
+	}
+}
+
+func (c *checker) signal(in SignalInputs) {
+	c.text("/key", in.Key, 1, MaxSignalKey)
+	c.wait(in.ExpiresS)
 }
 
 // PlainGate returns the gate's inputs that a workspace holds with $${{ read as a plain
@@ -165,15 +167,6 @@ func (c *checker) codegen(in CodegenInputs) {
 	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
 		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
 	}
-}
-
-func check[T any](c *checker, raw []byte, rules func(T)) []fault.Field {
-	var in T
-	var read bool
-	if c.misfits, read = fit(raw, &in, "input"); read {
-		rules(in)
-	}
-	return append(c.misfits, c.fields...)
 }
 
 // open reports whether s has a template, so that its value is not known yet.

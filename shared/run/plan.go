@@ -364,7 +364,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	switch {
 	case !KnownTool(s.Tool):
 		c.unknownTool++
-		c.add(at+"/tool", fmt.Sprintf("unknown tool %.80q", s.Tool)+suggestion(s.Tool, toolNames, "the tools are "))
+		c.add(at+"/tool", fmt.Sprintf("unknown tool %.80q", s.Tool)+suggestion(s.Tool, toolNames(), "the tools are "))
 	case !policy.Allows(s.Tool) && !c.unsure("/plan/policy", "tools_allowed"):
 		c.add(at+"/tool", fmt.Sprintf("%q is not in the plan's tools_allowed", s.Tool))
 	default:

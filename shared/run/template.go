@@ -157,16 +157,10 @@ func invalidInput(pointer, detail string) error {
 	return e
 }
 
-// untemplated reports whether the input at pointer is text for a shell or a model,
-// in which a template is refused: spliced in, a value could say anything.
+// untemplated reports whether a template is refused in the input at pointer.
 func untemplated(tool, pointer string) bool {
-	switch {
-	case tool == ToolBash:
-		return pointer == "/script"
-	case tool == ToolCodegen:
-		return pointer == "/instruction"
-	}
-	return strings.HasPrefix(tool, GateFamily) && pointer == "/command"
+	t, _ := ToolOf(tool)
+	return t.Text != "" && pointer == t.Text
 }
 
 // jsonBody is an object whose member json is what the body of an answer says. The
@@ -332,7 +326,8 @@ func (c *checker) resolvable(steps []PlanStep, index map[string]int, refs [][]re
 // noOutput says why a step of tool never has an output of this key, or "".
 func noOutput(tool, key string) string {
 	first, _, deeper := strings.Cut(key, ".")
-	has, fixed := outputKeys(tool)
+	t, _ := ToolOf(tool)
+	has, fixed := t.outputs, t.outputs != nil
 	switch single := slices.Contains(has, first); {
 	case !fixed, single && !deeper, slices.Contains(has, first+"."):
 		return ""

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"nofx.dev/shared/fault"
 )
 
 // The tools of this deployment. Those that end in a colon are families: any
@@ -24,61 +26,86 @@ const (
 	ToolUnpack = "workspace:unpack"
 )
 
-// toolNames are how people are told of the tools.
-var toolNames = []string{
-	ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolHTTP, ToolSleep, ToolSignal, ToolCodegen, GateFamily + "<name>", ManualFamily + "<name>",
+// FileUse is what a tool does with the run's files.
+type FileUse int
+
+// The uses of files, each more than the one before.
+const (
+	NoFiles      FileUse = iota
+	ReadsFiles           // what it leaves in the workspace is dropped with its step
+	ChangesFiles         // its successors start from what it leaves
+)
+
+// Tool is a row of the tool table: what gateway and worker know of a tool, or of a
+// family of tools. A new tool is a row here and a handler in the worker.
+type Tool struct {
+	Name  string // as plans name it; one that ends in a colon is a family
+	Queue string // that serves it
+	Code  bool   // runs code of the plan or of a repository, which needs a sandbox (SECURITY.md §12)
+	Files FileUse
+	Gate  GateKind // "": it is no gate
+	Waits bool     // does nothing itself: its step waits, holds no worker and has no log
+	Text  string   // pointer of the input that is text for a shell or a model: a template spliced into it could say anything
+
+	internal bool     // not for plans to name
+	outputs  []string // nil: those that the step gives. A dot stands behind those that are objects or lists, or may be
+	inputs   func(*checker, []byte) []fault.Field
+	wait     func(inputs []byte) (input string, seconds float64) // that its inputs declare
 }
 
-// reserved are gates that are no command gates.
+// tools is the tool table.
+var tools = []Tool{
+	{Name: ToolBash, Queue: StepQueue, Code: true, Files: ChangesFiles, Text: "/script", inputs: inputs((*checker).bash)},
+	{Name: ToolWorkspaceWrite, Queue: StepQueue, Files: ChangesFiles, outputs: []string{"files.", "total"}, inputs: inputs((*checker).write)},
+	{Name: ToolGitCheckout, Queue: StepQueue, Code: true, Files: ChangesFiles, outputs: []string{"commit"}, inputs: inputs((*checker).checkout)},
+	{Name: ToolHTTP, Queue: StepQueue, outputs: []string{"status", "headers.", "body", "json.", "truncated"}, inputs: inputs((*checker).http)},
+	{Name: ToolSleep, Queue: StepQueue, Waits: true, outputs: []string{}, inputs: inputs((*checker).sleep), wait: sleepWait},
+	{Name: ToolSignal, Queue: StepQueue, Waits: true, outputs: []string{"payload."}, inputs: inputs((*checker).signal), wait: declared(func(in SignalInputs) *int { return in.ExpiresS })},
+	{Name: ToolCodegen, Queue: ReviewQueue, Files: ChangesFiles, Text: "/instruction", outputs: []string{"files.", "total", "model", "tokens"}, inputs: inputs((*checker).codegen)},
+	{Name: GateFamily, Queue: StepQueue, Code: true, Files: ReadsFiles, Gate: CommandGate, Text: "/command", outputs: []string{"verdict"}, inputs: inputs((*checker).gate)},
+	{Name: ManualFamily, Queue: StepQueue, Gate: ManualGate, Waits: true, outputs: []string{"decision", "by", "by_name", "reason"}, inputs: inputs((*checker).manual), wait: declared(func(in ManualInputs) *int { return in.ExpiresS })},
+	{Name: ToolUnpack, Queue: StepQueue, Files: ChangesFiles, internal: true, inputs: inputs(func(*checker, UnpackInputs) {})},
+}
+
+// reserved are names of families that those do not have.
 var reserved = []string{"gate:llm_review"}
 
-// KnownTool reports whether some worker of this deployment runs tool.
-func KnownTool(tool string) bool {
-	if slices.Contains(reserved, tool) {
-		return false
-	}
-	switch tool {
-	case ToolBash, ToolWorkspaceWrite, ToolGitCheckout, ToolHTTP, ToolSleep, ToolSignal, ToolCodegen:
-		return true
-	}
-	name, manual := strings.CutPrefix(tool, ManualFamily)
-	if !manual {
-		var gate bool
-		if name, gate = strings.CutPrefix(tool, GateFamily); !gate {
-			return false
+// Tools returns the tool table.
+func Tools() []Tool { return slices.Clone(tools) }
+
+// ToolOf returns the row of a tool, and false for one that this deployment does not
+// have.
+func ToolOf(name string) (Tool, bool) {
+	for _, t := range tools {
+		rest, family := strings.CutPrefix(name, t.Name)
+		switch {
+		case t.Name == name && !strings.HasSuffix(name, ":"):
+			return t, true
+		case family && strings.HasSuffix(t.Name, ":") && stepName.MatchString(rest) && !slices.Contains(reserved, name):
+			return t, true
 		}
 	}
-	return stepName.MatchString(name)
+	return Tool{}, false
 }
 
-// RunsCode reports whether tool runs code of the plan or of a repository, which
-// wants a sandbox (SECURITY.md §12).
-func RunsCode(tool string) bool {
-	return tool == ToolBash || tool == ToolGitCheckout || strings.HasPrefix(tool, GateFamily)
+// KnownTool reports whether plans may name a tool.
+func KnownTool(name string) bool {
+	t, ok := ToolOf(name)
+	return ok && !t.internal
 }
 
-// outputKeys are the names of tool's outputs, unless the step gives them. A dot stands
-// behind those that are objects or lists, or may be.
-func outputKeys(tool string) (keys []string, fixed bool) {
-	switch {
-	case tool == ToolWorkspaceWrite:
-		return []string{"files.", "total"}, true
-	case tool == ToolGitCheckout:
-		return []string{"commit"}, true
-	case tool == ToolHTTP:
-		return []string{"status", "headers.", "body", "json.", "truncated"}, true
-	case tool == ToolCodegen:
-		return []string{"files.", "total", "model", "tokens"}, true
-	case tool == ToolSleep:
-		return nil, true
-	case tool == ToolSignal:
-		return []string{"payload."}, true
-	case strings.HasPrefix(tool, ManualFamily):
-		return []string{"decision", "by", "by_name", "reason"}, true
-	case strings.HasPrefix(tool, GateFamily) && !slices.Contains(reserved, tool):
-		return []string{"verdict"}, true
+// toolNames are how people are told of the tools.
+func toolNames() (names []string) {
+	for _, t := range tools {
+		switch {
+		case t.internal:
+		case strings.HasSuffix(t.Name, ":"):
+			names = append(names, t.Name+"<name>")
+		default:
+			names = append(names, t.Name)
+		}
 	}
-	return nil, false
+	return names
 }
 
 // The queues of steps. Those of review need the credentials of a model or a forge,
@@ -87,14 +114,6 @@ const (
 	StepQueue   = "step"
 	ReviewQueue = "review"
 )
-
-// Queue is the River queue that serves tool.
-func Queue(tool string) string {
-	if tool == ToolCodegen {
-		return ReviewQueue
-	}
-	return StepQueue
-}
 
 // BashInputs are the inputs of tool bash.
 type BashInputs struct {

@@ -3,7 +3,6 @@ package run
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // deadline returns the deadline_s of a plan, given or by default.
@@ -62,21 +61,27 @@ func seconds(s float64) string { return strconv.FormatFloat(s, 'f', -1, 64) }
 // declaredWait is how long a step says that it waits, and by which input. A step that
 // does not say, or not properly, waits for 0 s.
 func declaredWait(s PlanStep) (input string, wait float64) {
-	var expires *int
-	switch {
-	case s.Tool == ToolSleep:
-		if in, err := Inputs[SleepInputs](s.Inputs); err == nil && in.DurationS <= MaxWait.Seconds() {
-			return "duration_s", in.DurationS
-		}
-	case s.Tool == ToolSignal:
-		in, _ := Inputs[SignalInputs](s.Inputs)
-		expires = in.ExpiresS
-	case strings.HasPrefix(s.Tool, ManualFamily):
-		in, _ := Inputs[ManualInputs](s.Inputs)
-		expires = in.ExpiresS
+	if t, _ := ToolOf(s.Tool); t.wait != nil {
+		return t.wait(s.Inputs)
 	}
-	if expires == nil || *expires > int(MaxWait.Seconds()) {
+	return "", 0
+}
+
+// declared makes a row's wait of what says when inputs of type T expire, in seconds.
+func declared[T any](expiry func(T) *int) func([]byte) (string, float64) {
+	return func(raw []byte) (string, float64) {
+		in, _ := Inputs[T](raw)
+		if s := expiry(in); s != nil && *s <= int(MaxWait.Seconds()) {
+			return "expires_s", float64(*s)
+		}
 		return "", 0
 	}
-	return "expires_s", float64(*expires)
+}
+
+// sleepWait is the wait that the inputs of tool sleep declare.
+func sleepWait(raw []byte) (string, float64) {
+	if in, err := Inputs[SleepInputs](raw); err == nil && in.DurationS <= MaxWait.Seconds() {
+		return "duration_s", in.DurationS
+	}
+	return "", 0
 }

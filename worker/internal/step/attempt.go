@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -128,7 +127,7 @@ func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
 	if c.Attempt > 1 || c.LostLeases > 0 || c.FailingSince != nil {
 		which = "retry"
 	}
-	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), run.Queue(c.Tool), job.Step{}.Kind(), which)
+	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), rowOf(c.Tool).Queue, job.Step{}.Kind(), which)
 	if c.LostAt != nil {
 		w.metrics.Recovery.Observe(ctx, c.ClaimedAt.Sub(*c.LostAt).Seconds())
 	}
@@ -211,13 +210,13 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	} else if outputs != nil {
 		return a.succeeded(ctx, tool.Result{Outputs: outputs})
 	}
-	if usesWorkspace(c.Tool) {
+	if rowOf(c.Tool).Files != run.NoFiles {
 		if err := a.restore(ctx); err != nil {
 			return postgres.Finish{}, a.corrupt(ctx, err)
 		}
 	}
 	var log *steplog.Writer
-	if !waits(c.Tool) {
+	if !rowOf(c.Tool).Waits {
 		log = a.openLog(ctx)
 		defer a.closeLog(ctx, toolCtx, log)
 	}
@@ -271,7 +270,7 @@ func (a *attempt) waived() (map[string]any, error) {
 	if digest, err := a.inputDigest(); err != nil || digest != w.InputDigest {
 		return nil, err
 	}
-	if isGate(a.claim.Tool) {
+	if rowOf(a.claim.Tool).Gate == run.CommandGate {
 		return map[string]any{"verdict": string(run.Waived)}, nil
 	}
 	return map[string]any{"decision": "waive", "by": w.By, "by_name": w.ByName, "reason": w.Reason}, nil
@@ -304,7 +303,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 			return a.effect(ctx, toolCtx, e)
 		},
 	}
-	if waits(c.Tool) {
+	if rowOf(c.Tool).Waits {
 		return a.tools.Run(toolCtx, call)
 	}
 	if c.LostLeases > 0 {
@@ -467,19 +466,12 @@ func (a *attempt) reportLost(ctx context.Context, err error, took time.Duration,
 
 var verdicts = map[string]run.State{"pass": run.Passed, "fail": run.Failed, "error": run.Error}
 
-func isGate(t string) bool { return strings.HasPrefix(t, run.GateFamily) }
-
-// waits reports whether a tool does nothing itself, and so has no log.
-func waits(t string) bool {
-	return t == run.ToolSleep || t == run.ToolSignal || strings.HasPrefix(t, run.ManualFamily)
+// rowOf is the row of a tool; of one that this worker does not know it is empty, and
+// its step fails.
+func rowOf(name string) run.Tool {
+	row, _ := run.ToolOf(name)
+	return row
 }
-
-// usesWorkspace reports whether a tool sees files at all.
-func usesWorkspace(t string) bool { return !waits(t) && t != run.ToolHTTP }
-
-// changesWorkspace reports whether what a tool leaves in the workspace is what
-// its successors start from. A gate judges and changes nothing.
-func changesWorkspace(t string) bool { return usesWorkspace(t) && !isGate(t) }
 
 // outputsOf is a result's outputs as the step's row keeps them.
 func outputsOf(r tool.Result) (json.RawMessage, error) {

@@ -29,7 +29,7 @@ func (a *attempt) succeeded(ctx context.Context, r tool.Result) (postgres.Finish
 	}
 	st := a.stateWith(run.Succeeded, outputs)
 	var ck *postgres.Checkpoint
-	if a.space != nil && changesWorkspace(a.claim.Tool) {
+	if a.space != nil && rowOf(a.claim.Tool).Files == run.ChangesFiles {
 		ck, err = a.save(ctx, run.PostCheckpoint, st)
 	} else {
 		ck, err = a.sameTree(ctx, run.PostCheckpoint, st, f.Gate)
@@ -128,7 +128,7 @@ func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, 
 // interrupt checkpoint is there to look at.
 func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 	f := postgres.Finish{Claim: a.claim, Outcome: "interrupted", Reason: errDraining.Error()}
-	if a.space == nil || !changesWorkspace(a.claim.Tool) || a.storage.away() != nil {
+	if a.space == nil || rowOf(a.claim.Tool).Files != run.ChangesFiles || a.storage.away() != nil {
 		return f, nil
 	}
 	ck, err := a.save(ctx, run.InterruptCheckpoint, a.stateWith(run.Running, nil))

@@ -143,7 +143,7 @@ func (w *Worker) admit(ctx context.Context, j *river.Job[job.Step]) (bool, error
 		return true, nil
 	}
 	tool, err := w.db.StepTool(ctx, j.Args.TenantID, j.Args.StepID)
-	if err != nil || waits(tool) {
+	if err != nil || rowOf(tool).Waits {
 		return err == nil, err
 	}
 	select {

@@ -23,7 +23,6 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -152,7 +151,11 @@ func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded 
 // it runs any more. The error is a *Failure, the cause of ctx's end, what Artifact
 // said, or that of an armed failpoint.
 func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
-	if run.RunsCode(c.Tool) && sandbox.Tier() == 0 && !b.cfg.Development {
+	row, known := run.ToolOf(c.Tool)
+	if !known {
+		return Result{}, failure(run.ClassInvalid, "this worker has no tool %q", c.Tool)
+	}
+	if row.Code && sandbox.Tier() == 0 && !b.cfg.Development {
 		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only (NOFX_ENV=development)", c.Tool)
 	}
 	if c.Log == nil {
@@ -168,7 +171,7 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 		return Result{}, err
 	}
 	start := time.Now()
-	r, err := b.dispatch(ctx, c)
+	r, err := handlers[row.Name](b, ctx, c)
 	r.Usage.RunMillis = time.Since(start).Milliseconds()
 	r.Outputs, r.Evidence = b.cfg.Redactor.Members(r.Outputs), b.cfg.Redactor.Members(r.Evidence)
 	if f, ok := errors.AsType[*Failure](err); ok {
@@ -187,39 +190,29 @@ func (b *Box) masked(s string) string { return b.cfg.Redactor.String(sieve.Clean
 
 func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/tool") }
 
-func (b *Box) dispatch(ctx context.Context, c Call) (Result, error) {
-	switch {
-	case c.Tool == run.ToolBash:
-		return with(ctx, c, b.bash)
-	case c.Tool == run.ToolWorkspaceWrite:
-		return with(ctx, c, b.write)
-	case c.Tool == run.ToolUnpack:
-		return with(ctx, c, b.unpack)
-	case c.Tool == run.ToolGitCheckout:
-		return with(ctx, c, b.checkout)
-	case c.Tool == run.ToolHTTP:
-		return with(ctx, c, b.http)
-	case c.Tool == run.ToolCodegen:
-		return with(ctx, c, b.codegen)
-	case c.Tool == run.ToolSleep:
-		return with(ctx, c, b.sleep)
-	case c.Tool == run.ToolSignal:
-		return with(ctx, c, b.signal)
-	case strings.HasPrefix(c.Tool, run.ManualFamily):
-		return with(ctx, c, b.manual)
-	case strings.HasPrefix(c.Tool, run.GateFamily) && run.KnownTool(c.Tool):
-		return with(ctx, c, b.gate)
-	}
-	return Result{}, failure(run.ClassInvalid, "this worker has no tool %q", c.Tool)
+// handlers has the handler of each row of the tool table.
+var handlers = map[string]func(*Box, context.Context, Call) (Result, error){
+	run.ToolBash:           handler((*Box).bash),
+	run.ToolWorkspaceWrite: handler((*Box).write),
+	run.ToolUnpack:         handler((*Box).unpack),
+	run.ToolGitCheckout:    handler((*Box).checkout),
+	run.ToolHTTP:           handler((*Box).http),
+	run.ToolCodegen:        handler((*Box).codegen),
+	run.ToolSleep:          handler((*Box).sleep),
+	run.ToolSignal:         handler((*Box).signal),
+	run.ManualFamily:       handler((*Box).manual),
+	run.GateFamily:         handler((*Box).gate),
 }
 
-// with decodes the inputs of c for its handler.
-func with[T any](ctx context.Context, c Call, handle func(context.Context, Call, T) (Result, error)) (Result, error) {
-	in, err := run.Inputs[T](c.Spec.Inputs)
-	if err != nil {
-		return Result{}, failure(run.ClassInvalid, "%w", err)
+// handler decodes the inputs of a call for who handles them.
+func handler[T any](handle func(*Box, context.Context, Call, T) (Result, error)) func(*Box, context.Context, Call) (Result, error) {
+	return func(b *Box, ctx context.Context, c Call) (Result, error) {
+		in, err := run.Inputs[T](c.Spec.Inputs)
+		if err != nil {
+			return Result{}, failure(run.ClassInvalid, "%w", err)
+		}
+		return handle(b, ctx, c, in)
 	}
-	return handle(ctx, c, in)
 }
 
 func tooLarge(outputs map[string]any) error {

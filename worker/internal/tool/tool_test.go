@@ -181,3 +181,20 @@ func TestWaits(t *testing.T) {
 		}
 	}
 }
+
+// Each row of the tool table has a handler, and each handler a row.
+func TestHandlers(t *testing.T) {
+	t.Parallel()
+	rows := map[string]bool{}
+	for _, row := range run.Tools() {
+		rows[row.Name] = true
+		if handlers[row.Name] == nil {
+			t.Errorf("tool %s has no handler", row.Name)
+		}
+	}
+	for name := range handlers {
+		if !rows[name] {
+			t.Errorf("handler %s has no row in the tool table", name)
+		}
+	}
+}
