@@ -981,6 +981,13 @@ CREATE FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) RETUR
 
 ALTER FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.unsound() RETURNS TABLE(invariant text, offender text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.unsound() OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid) RETURNS record
     LANGUAGE plpgsql
     AS …;
@@ -2254,6 +2261,8 @@ REVOKE ALL ON FUNCTION nofx.tenants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.try_run(p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.unsound() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid) FROM PUBLIC;
 

@@ -1,0 +1,218 @@
+-- The invariants of RELIABILITY.md that hold at every instant, whoever acts, and that SQL can see.
+
+-- Names each invariant that the database breaks, with what breaks it; no rows when all
+-- is well. It reads whole tables: for tests, and for an administrator who doubts.
+CREATE OR REPLACE FUNCTION nofx.unsound() RETURNS TABLE (invariant text, offender text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT 'I4 a terminal run has terminal steps', q.offender FROM (
+        SELECT s.id::text || ' ' || s.state || ' in run ' || r.state FROM step s JOIN run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id)
+        WHERE r.state IN ('succeeded', 'failed', 'cancelled') AND s.state NOT IN ('succeeded', 'failed', 'skipped', 'cancelled')
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I5 a succeeded step has one accepted attempt, any other none', q.offender FROM (
+        SELECT s.id::text || ' ' || s.state || ' accepted ' || count(a.fence) FILTER (WHERE a.accepted) FROM step s
+        LEFT JOIN attempt a ON (a.tenant_id, a.step_id) = (s.tenant_id, s.id)
+        GROUP BY s.tenant_id, s.id, s.state
+        HAVING count(a.fence) FILTER (WHERE a.accepted) <> (s.state = 'succeeded')::int
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I6 an effect is that of an attempt', q.offender FROM (
+        SELECT e.key || ' fence ' || e.fence FROM step_effect e JOIN step s ON (s.tenant_id, s.run_id, s.name) = (e.tenant_id, e.run_id, e.step_name)
+        LEFT JOIN attempt a ON (a.tenant_id, a.step_id, a.fence) = (s.tenant_id, s.id, e.fence) WHERE a.fence IS NULL
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I7 nothing is newer than the step''s fence, and the newest attempt is the one accepted', q.offender FROM (
+        SELECT a.step_id::text || ' fence ' || a.fence || ' of ' || s.fence FROM attempt a JOIN step s ON (s.tenant_id, s.id) = (a.tenant_id, a.step_id)
+        WHERE a.fence > s.fence OR a.accepted AND EXISTS (
+            SELECT FROM attempt b WHERE (b.tenant_id, b.step_id) = (a.tenant_id, a.step_id) AND b.fence > a.fence)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I8 no event of a fence follows the expiry of its lease', q.offender FROM (
+        SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' fence ' || e.fence FROM event e
+        JOIN event x ON (x.tenant_id, x.run_id, x.step_id) = (e.tenant_id, e.run_id, e.step_id)
+            AND x.event IN ('lease_expired', 'poison', 'cancel') AND x.from_state = 'running' AND x.seq < e.seq
+        WHERE e.fence < x.fence
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I9 events are dense from 1, or from where retention has come to', q.offender FROM (
+        SELECT e.run_id::text || ' ' || min(e.seq) || '..' || max(e.seq) || ' in ' || count(*) FROM event e
+        JOIN run r ON (r.tenant_id, r.id) = (e.tenant_id, e.run_id) GROUP BY e.tenant_id, e.run_id, r.pruned_seq
+        HAVING min(e.seq) <> coalesce(r.pruned_seq, 0) + 1 OR max(e.seq) <> coalesce(r.pruned_seq, 0) + count(*)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I9 the run knows its newest event', q.offender FROM (
+        SELECT r.id::text || ' ' || r.event_seq FROM run r
+        WHERE r.event_seq <> coalesce((SELECT max(seq) FROM event e WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id)), r.pruned_seq, 0)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'only what has ended is pruned, and its logs first', q.offender FROM (
+        SELECT r.id::text FROM run r WHERE r.pruned_seq > 0 AND (r.pruned_seq > r.event_seq OR EXISTS (
+            SELECT FROM step s JOIN log_chunk c ON (c.tenant_id, c.step_id) = (s.tenant_id, s.id)
+            WHERE (s.tenant_id, s.run_id) = (r.tenant_id, r.id) AND c.created_at < coalesce((
+                SELECT min(e.at) FROM event e WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id)), 'infinity')))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 every state event is an edge of the table', q.offender FROM (
+        SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' ' || e.from_state || '-' || e.event || '->' || e.to_state FROM event e
+        WHERE e.event IS NOT NULL AND NOT EXISTS (
+            SELECT FROM transition t WHERE t.machine = split_part(e.type, '.', 1)
+                AND t.from_state = e.from_state AND t.event = e.event AND t.to_state = e.to_state)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 each state event starts where the last one of the same thing ended', q.offender FROM (
+        SELECT run_id::text || '.' || seq || ' ' || type || ' from ' || from_state || ' after ' || before FROM (
+            SELECT e.*, lag(to_state) OVER (PARTITION BY tenant_id, run_id, split_part(type, '.', 1), step_id ORDER BY seq) AS before
+            FROM event e WHERE event IS NOT NULL AND type NOT LIKE 'gate.%') e
+        WHERE from_state <> coalesce(before, CASE
+            WHEN EXISTS (SELECT FROM run r WHERE (r.tenant_id, r.id) = (e.tenant_id, e.run_id) AND r.pruned_seq > 0) THEN from_state
+            WHEN type LIKE 'run.%' THEN 'queued' ELSE 'pending' END)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 the last state event is the row', q.offender FROM (
+        SELECT s.id::text || ' ' || s.state FROM step s JOIN run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id)
+        WHERE s.state <> coalesce((SELECT e.to_state FROM event e
+            WHERE (e.tenant_id, e.run_id, e.step_id) = (s.tenant_id, s.run_id, s.id) AND e.type LIKE 'step.%' AND e.event IS NOT NULL
+            ORDER BY e.seq DESC LIMIT 1), CASE WHEN r.pruned_seq > 0 THEN s.state ELSE 'pending' END)
+        UNION ALL SELECT r.id::text || ' ' || r.state FROM run r
+        WHERE r.state <> coalesce((SELECT e.to_state FROM event e
+            WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id) AND e.type LIKE 'run.%' AND e.event IS NOT NULL
+            ORDER BY e.seq DESC LIMIT 1), CASE WHEN r.pruned_seq > 0 THEN r.state ELSE 'queued' END)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I11 no state event follows a terminal one, unless the run was tried again', q.offender FROM (
+        SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' after ' || x.type FROM event x
+        JOIN event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL
+        WHERE x.type IN ('run.succeeded', 'run.failed', 'run.cancelled')
+            AND NOT EXISTS (SELECT FROM event r WHERE (r.tenant_id, r.run_id) = (x.tenant_id, x.run_id) AND r.seq > x.seq AND r.seq <= e.seq
+                AND (r.type = 'run.running' AND r.event IN ('retry', 'resume') OR r.type = 'gate.waived'))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I12 an end follows its start under the same fence', q.offender FROM (
+        SELECT e.run_id::text || '.' || e.seq || ' ' || e.type FROM event e
+        WHERE e.type LIKE 'step.%' AND e.event IN ('succeed', 'fail', 'wait', 'retry', 'interrupted') AND e.from_state = 'running' AND NOT EXISTS (
+            SELECT FROM event c WHERE (c.tenant_id, c.run_id, c.step_id, c.fence) = (e.tenant_id, e.run_id, e.step_id, e.fence)
+                AND c.event = 'claim' AND c.seq < e.seq)
+            AND NOT EXISTS (SELECT FROM run r WHERE (r.tenant_id, r.id) = (e.tenant_id, e.run_id) AND r.pruned_seq > 0)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I19 a step starts after all it depends on', q.offender FROM (
+        SELECT s.id::text FROM step_dep d JOIN step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
+        JOIN step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
+        WHERE s.started_at < n.finished_at AND n.state = 'succeeded' OR s.started_at IS NOT NULL AND n.started_at IS NULL
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a lease belongs to a running step and its fence', q.offender FROM (
+        SELECT l.step_id::text FROM step_lease l JOIN step s ON (s.tenant_id, s.id) = (l.tenant_id, l.step_id)
+        WHERE s.state <> 'running' OR l.fence <> s.fence
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a running step has the lease of its fence', q.offender FROM (
+        SELECT s.id::text FROM step s WHERE s.state = 'running' AND NOT EXISTS (
+            SELECT FROM step_lease l WHERE (l.tenant_id, l.step_id, l.fence) = (s.tenant_id, s.id, s.fence))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'an attempt is open as long as its lease is there', q.offender FROM (
+        SELECT a.step_id::text || ' fence ' || a.fence || ' ended ' || coalesce(a.ended_at::text, 'never') FROM attempt a
+        WHERE (a.ended_at IS NULL) <> EXISTS (SELECT FROM step_lease l WHERE (l.tenant_id, l.step_id, l.fence) = (a.tenant_id, a.step_id, a.fence))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a run counts its steps', q.offender FROM (
+        SELECT r.id::text || ' ' || r.state FROM run r LEFT JOIN step s ON (s.tenant_id, s.run_id) = (r.tenant_id, r.id)
+        GROUP BY r.tenant_id, r.id
+        HAVING (r.pending_steps, r.ready_steps, r.running_steps, r.retrying_steps, r.waiting_steps, r.failed_steps) <> (
+            count(*) FILTER (WHERE s.state = 'pending'), count(*) FILTER (WHERE s.state = 'ready'), count(*) FILTER (WHERE s.state = 'running'),
+            count(*) FILTER (WHERE s.state = 'retrying'), count(*) FILTER (WHERE s.state = 'waiting'), count(*) FILTER (WHERE s.state = 'failed'))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I3 a live run has a step that moves it, or one that waits', q.offender FROM (
+        SELECT r.id::text || ' ' || r.state FROM run r
+        WHERE r.state IN ('queued', 'running') AND r.ready_steps + r.running_steps + r.retrying_steps = 0
+            OR r.state = 'waiting' AND r.waiting_steps = 0
+            OR r.state = 'paused' AND r.pending_steps + r.ready_steps + r.running_steps + r.retrying_steps + r.waiting_steps = 0
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a step that waits has a wait with a deadline', q.offender FROM (
+        SELECT s.id::text FROM step s WHERE s.state = 'waiting' AND (s.wait_until IS NULL OR NOT EXISTS (
+            SELECT FROM wait w WHERE (w.tenant_id, w.step_id) = (s.tenant_id, s.id)))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a pending step counts what it waits for, and waits for something', q.offender FROM (
+        SELECT s.id::text || ' ' || s.name || ' ' || s.deps_left FROM step s WHERE s.state = 'pending' AND (s.deps_left = 0 OR s.deps_left <> (
+            SELECT count(*) FROM step_dep d JOIN step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
+            WHERE (d.tenant_id, d.step_id) = (s.tenant_id, s.id) AND n.state <> 'succeeded'))
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I16 I17 a row has its parent, in its own tenant', q.offender FROM (
+        SELECT 'step ' || s.id FROM step s LEFT JOIN run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id) WHERE r.id IS NULL
+        UNION ALL SELECT 'dependency of ' || d.step_id FROM step_dep d LEFT JOIN step s ON (s.tenant_id, s.run_id, s.id) = (d.tenant_id, d.run_id, d.step_id)
+            LEFT JOIN step n ON (n.tenant_id, n.run_id, n.id) = (d.tenant_id, d.run_id, d.needs) WHERE s.id IS NULL OR n.id IS NULL
+        UNION ALL SELECT 'attempt of ' || a.step_id FROM attempt a LEFT JOIN step s ON (s.tenant_id, s.id) = (a.tenant_id, a.step_id) WHERE s.id IS NULL
+        UNION ALL SELECT 'wait of ' || w.step_id FROM wait w LEFT JOIN step s ON (s.tenant_id, s.id) = (w.tenant_id, w.step_id) WHERE s.id IS NULL
+        UNION ALL SELECT 'log of ' || c.step_id FROM log_chunk c LEFT JOIN step s ON (s.tenant_id, s.id) = (c.tenant_id, c.step_id) WHERE s.id IS NULL
+        UNION ALL SELECT 'event of ' || e.run_id FROM event e LEFT JOIN run r ON (r.tenant_id, r.id) = (e.tenant_id, e.run_id)
+            LEFT JOIN step s ON (s.tenant_id, s.run_id, s.id) = (e.tenant_id, e.run_id, e.step_id) WHERE r.id IS NULL OR e.step_id IS NOT NULL AND s.id IS NULL
+        UNION ALL SELECT 'checkpoint ' || c.id FROM checkpoint c LEFT JOIN run r ON (r.tenant_id, r.id) = (c.tenant_id, c.run_id) WHERE r.id IS NULL
+        UNION ALL SELECT 'gate ' || g.id FROM gate g LEFT JOIN step s ON (s.tenant_id, s.run_id, s.id) = (g.tenant_id, g.run_id, g.step_id) WHERE s.id IS NULL
+        UNION ALL SELECT 'effect ' || e.key FROM step_effect e LEFT JOIN step s ON (s.tenant_id, s.run_id, s.name) = (e.tenant_id, e.run_id, e.step_name) WHERE s.id IS NULL
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I20 what a step depends on has succeeded before it is more than pending', q.offender FROM (
+        SELECT s.id::text || ' ' || s.state || ' on ' || n.state FROM step_dep d JOIN step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
+        JOIN step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
+        WHERE s.state IN ('ready', 'running', 'waiting', 'retrying', 'succeeded') AND n.state <> 'succeeded'
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 replayed, the events of a run end in its state, and its version counts them', q.offender FROM (
+        SELECT r.id::text FROM run r LEFT JOIN event e ON e.tenant_id = r.tenant_id AND e.run_id = r.id AND e.event IS NOT NULL AND e.type LIKE 'run.%'
+        WHERE r.pruned_seq IS NULL GROUP BY r.id, r.state, r.version
+        HAVING r.version <> 1 + count(e.seq) OR r.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'queued')
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 replayed, those of a step too', q.offender FROM (
+        SELECT s.id::text FROM step s LEFT JOIN event e ON e.tenant_id = s.tenant_id AND e.step_id = s.id AND e.event IS NOT NULL AND e.type LIKE 'step.%'
+        WHERE EXISTS (SELECT FROM run r WHERE r.id = s.run_id AND r.pruned_seq IS NULL) GROUP BY s.id, s.state, s.version
+        HAVING s.version <> 1 + count(e.seq) OR s.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 replayed, those of a gate too', q.offender FROM (
+        SELECT g.id::text FROM gate g LEFT JOIN event e ON e.tenant_id = g.tenant_id AND e.data->>'gate_id' = public_id('gate', g.id) AND e.event IS NOT NULL
+        WHERE EXISTS (SELECT FROM run r WHERE r.id = g.run_id AND r.pruned_seq IS NULL) GROUP BY g.id, g.state, g.version
+        HAVING g.version <> 1 + count(e.seq) OR g.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I17 a row has the tenant of its run', q.offender FROM (
+        SELECT e.run_id::text FROM event e JOIN run r ON r.id = e.run_id WHERE r.tenant_id <> e.tenant_id
+        UNION ALL SELECT s.id::text FROM step s JOIN run r ON r.id = s.run_id WHERE r.tenant_id <> s.tenant_id
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I18 a step that has been ready for a minute has a job with its wake_seq', q.offender FROM (
+        SELECT s.id::text FROM step s LEFT JOIN river.river_job j ON j.id = s.job_id
+        WHERE s.state = 'ready' AND s.ready_at <= clock_timestamp() - interval '1 minute'
+        AND (j.id IS NULL OR (j.args->>'wake_seq')::bigint <> s.wake_seq OR j.args->>'step_id' <> s.id::text)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I21 a gate opens once, by as many approvals as it wants', q.offender FROM (
+        SELECT g.id::text FROM gate g JOIN wait w ON w.tenant_id = g.tenant_id AND w.step_id = g.step_id AND w.round = g.round
+        LEFT JOIN approval a ON a.tenant_id = g.tenant_id AND a.gate_id = g.id AND a.decision = 'approve'
+        WHERE g.kind = 'manual' GROUP BY g.id, g.state, w.quorum
+        HAVING CASE g.state WHEN 'passed' THEN count(a.gate_id) <> w.quorum ELSE count(a.gate_id) >= w.quorum END
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'nothing is to come of steps that ran, or had not begun, when another failed for good', q.offender FROM (
+        SELECT s.id::text || ' ' || s.state FROM step s
+        JOIN (SELECT f.tenant_id, f.run_id, max(e.seq) AS seq FROM step f
+            JOIN event e ON e.tenant_id = f.tenant_id AND e.run_id = f.run_id AND e.step_id = f.id AND e.type = 'step.failed'
+            WHERE f.state = 'failed' GROUP BY f.tenant_id, f.run_id) AS f ON f.tenant_id = s.tenant_id AND f.run_id = s.run_id
+        JOIN event b ON b.tenant_id = s.tenant_id AND b.run_id = s.run_id AND b.step_id = s.id AND b.event IN ('claim', 'deps_met', 'retry', 'reopen')
+            AND (b.event <> 'retry' OR b.from_state = 'failed')
+        WHERE s.state IN ('pending', 'ready', 'waiting', 'retrying') AND EXISTS (SELECT FROM run r WHERE r.id = s.run_id AND r.pruned_seq IS NULL)
+        GROUP BY s.tenant_id, s.id, s.state, f.seq HAVING max(b.seq) < f.seq
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I16 a parent of a checkpoint is there', q.offender FROM (
+        SELECT p.checkpoint_id::text FROM checkpoint_parent p
+        LEFT JOIN checkpoint a ON a.tenant_id = p.tenant_id AND a.id = p.parent_id
+        LEFT JOIN checkpoint c ON c.tenant_id = p.tenant_id AND c.id = p.checkpoint_id WHERE a.id IS NULL OR c.id IS NULL
+    ) AS q (offender)
+$$;
