@@ -4,8 +4,6 @@
 package job
 
 import (
-	"time"
-
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
 
@@ -46,7 +44,3 @@ func (Step) InsertOpts() river.InsertOpts {
 		UniqueOpts:  river.UniqueOpts{ByArgs: true},
 	}
 }
-
-// Grace is what a job may run beyond its step's timeout before River gives up
-// on it; the step's own timeout and its lease act long before.
-const Grace = 30 * time.Second

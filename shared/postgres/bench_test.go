@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -65,7 +66,9 @@ func BenchmarkRun(b *testing.B) {
 	s := setupWith(b, postgres.Config{MaxConns: 1})
 	p := plan(b, "a:", "b: a", "c: b")
 	var create, claim, finish time.Duration
-	pre := func(*postgres.Claim) (*postgres.Checkpoint, error) { return checkpoint(run.PreCheckpoint), nil }
+	pre := func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) {
+		return checkpoint(run.PreCheckpoint), nil
+	}
 	w := postgres.Worker{ID: "w"}
 	var pid int
 	if err := s.Pool().QueryRow(s.ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {

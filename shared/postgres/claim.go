@@ -62,10 +62,11 @@ type Parent struct {
 	State       []byte // nil: a blob of StateDigest
 }
 
-// Pre makes the checkpoint that a claimed step starts from. Where that needs no
-// storage it is recorded with the claim; otherwise Pre returns nil and the worker
-// records it with RecordCheckpoint. It is called again when its transaction is.
-type Pre func(*Claim) (*Checkpoint, error)
+// Pre makes the checkpoint that a claimed step starts from, in the span of its attempt.
+// Where that needs no storage it is recorded with the claim; otherwise Pre returns nil
+// and the worker records it with RecordCheckpoint. It is called again when its
+// transaction is.
+type Pre func(*Claim, trace.SpanContext) (*Checkpoint, error)
 
 // Wake asks for the step that a job wakes for.
 type Wake struct {
@@ -203,7 +204,7 @@ func start(tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) er
 			continue
 		}
 		pre, span := of(i)
-		ck, err := pre(c)
+		ck, err := pre(c, span)
 		if err != nil {
 			return err
 		}

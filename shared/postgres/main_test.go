@@ -118,7 +118,7 @@ func (s *store) FinishStep(ctx context.Context, f postgres.Finish) error {
 	return err
 }
 
-func noCheckpoint(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil }
+func noCheckpoint(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) { return nil, nil }
 
 // claim takes a ready step for the worker w1.
 func (s *store) claim(t testing.TB, step uuid.UUID) *postgres.Claim {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -115,7 +116,9 @@ func (w *walk) claimSome(r *rand.Rand) error {
 	} else if err != nil {
 		return err
 	}
-	pre := func(*postgres.Claim) (*postgres.Checkpoint, error) { return checkpoint(run.PreCheckpoint), nil }
+	pre := func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) {
+		return checkpoint(run.PreCheckpoint), nil
+	}
 	c, err := w.Claim(w.ctx, wakeUp(w.tenant, step, seq), postgres.Worker{ID: fmt.Sprint("w", r.IntN(3))}, ttl, pre)
 	if c != nil {
 		w.mu.Lock()

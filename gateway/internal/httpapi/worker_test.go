@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/klauspost/compress/zstd"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/blob"
@@ -50,7 +51,7 @@ func (g *gateway) claim(step api.Step) *postgres.Claim {
 		g.Fatal(err)
 	}
 	c, err := g.db.Claim(ctx, postgres.Wake{
-		Job: j, Span: span.SpanContext(), Pre: func(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil },
+		Job: j, Span: span.SpanContext(), Pre: func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) { return nil, nil },
 	}, postgres.Worker{ID: "w1", PID: 7}, time.Minute)
 	if err != nil || c == nil {
 		g.Fatalf("Claim(%s) = %v, %v", step.Name, c, err)

@@ -97,7 +97,7 @@ func (b *bundle) ended(t *testing.T, tenant uuid.UUID, chunks int, age time.Dura
 	}
 	w := postgres.Worker{ID: "w", PID: 1}
 	c, err := b.db.Claim(b.ctx, postgres.Wake{Job: job.Step{TenantID: tenant, StepID: steps[0].ID, WakeSeq: 1}, Span: trace.SpanContextFromContext(b.ctx),
-		Pre: func(*postgres.Claim) (*postgres.Checkpoint, error) { return nil, nil }}, w, time.Minute)
+		Pre: func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) { return nil, nil }}, w, time.Minute)
 	if err != nil || c == nil {
 		t.Fatalf("Claim = %v, %v", c, err)
 	}

@@ -41,7 +41,7 @@ type content struct {
 // begin makes the pre checkpoint of a step whose dependencies all left the same
 // tree, which needs no storage: it is called inside the claim's transaction.
 // Otherwise it returns nil, and join does it.
-func (a *attempt) begin(c *postgres.Claim) (*postgres.Checkpoint, error) {
+func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Checkpoint, error) {
 	a.claim, a.start = c, start{tree: tree.Empty}
 	docs := make([][]byte, len(c.Parents))
 	for i, p := range c.Parents {
@@ -60,7 +60,7 @@ func (a *attempt) begin(c *postgres.Claim) (*postgres.Checkpoint, error) {
 	if a.start.state, err = foldStates(docs); err != nil {
 		return nil, err
 	}
-	ck, contents, err := a.checkpoint(context.Background(), content{kind: run.PreCheckpoint, parents: c.Parents, state: a.start.state, tree: a.start.tree})
+	ck, contents, err := a.checkpoint(trace.ContextWithSpanContext(context.Background(), span), content{kind: run.PreCheckpoint, parents: c.Parents, state: a.start.state, tree: a.start.tree})
 	if err != nil || contents != nil {
 		return nil, err
 	}
