@@ -25,7 +25,7 @@ require (
 	github.com/klauspost/compress v1.20.2
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
 	github.com/klauspost/crc32 v1.3.0 // indirect
-	github.com/labstack/echo/v4 v4.16.4
+	github.com/labstack/echo/v4 v4.15.1
 	github.com/labstack/gommon v0.5.0 // indirect
 	github.com/mattn/go-colorable v0.1.15 // indirect
 	github.com/mattn/go-isatty v0.0.22 // indirect
@@ -78,6 +78,8 @@ require (
 )
 
 require nofx.dev/shared v0.0.0
+
+require golang.org/x/time v0.15.0
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

@@ -51,6 +51,7 @@ var mayImport = []rule{
 	{"gateway/api", []string{"github.com/oapi-codegen/runtime/..."}},
 	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "golang.org/x/term", "github.com/mattn/go-runewidth"}},
 	{"gateway/cmd/gateway", []string{"gateway/...", "shared/...", anyModule}},
+	{"gateway/internal/limit", []string{"golang.org/x/time/rate"}},
 	{"gateway/internal/...", slices.Concat([]string{"gateway/api", "gateway/internal/...", "shared/..."}, echo, otelAPI, pure)},
 
 	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},

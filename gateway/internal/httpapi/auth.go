@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -186,7 +187,7 @@ const (
 type keyring struct {
 	store   *postgres.DB
 	devKeys bool
-	failed  *buckets // by address
+	failed  *limit.Rates // by address
 
 	mu    sync.Mutex
 	known map[uuid.UUID]knownKey
@@ -198,7 +199,7 @@ type knownKey struct {
 }
 
 func newKeyring(store *postgres.DB, devKeys bool) *keyring {
-	return &keyring{store: store, devKeys: devKeys, failed: newBuckets(10.0/60, 10), known: map[uuid.UUID]knownKey{}}
+	return &keyring{store: store, devKeys: devKeys, failed: limit.NewRates(10.0/60, 10), known: map[uuid.UUID]knownKey{}}
 }
 
 // identify is who shows the Authorization headers given: fault.Unauthenticated
@@ -213,7 +214,7 @@ func (k *keyring) identify(ctx context.Context, given []string, address string) 
 		return nil, notValid()
 	}
 	// Who guesses ids does not get to ask the database for each.
-	if wait, busy := k.failed.empty(address); busy && !k.seen(id) {
+	if wait, busy := k.failed.Empty(address); busy && !k.seen(id) {
 		return nil, tooManyFailures(wait)
 	}
 	sum := sha256.Sum256([]byte(token))
@@ -241,7 +242,7 @@ func bearer(given []string) (token string, ok bool) {
 
 // refuse gives every reason alike, until an address has tried too often.
 func (k *keyring) refuse(address string) error {
-	if wait, ok := k.failed.take(address); !ok {
+	if wait, ok := k.failed.Take(address); !ok {
 		return tooManyFailures(wait)
 	}
 	return notValid()

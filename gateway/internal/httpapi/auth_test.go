@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/shared/run"
 )
 
@@ -232,7 +233,7 @@ func TestAddress(t *testing.T) {
 
 func TestRates(t *testing.T) {
 	g := newGateway(t, func(c *Config) { c.Rate = 0.001; c.TenantRate = 1000 })
-	g.server.rate.burst = 3
+	g.server.rate = limit.NewRates(0.001, 3)
 	for range 3 {
 		g.want(g.get("/api/whoami"), http.StatusOK, "")
 	}
@@ -241,33 +242,7 @@ func TestRates(t *testing.T) {
 	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}), http.StatusOK, "")
 }
 
-// TestSlowRates checks that a rate of less than one request in two seconds lets one
-// pass at times, and not none for ever.
-func TestSlowRates(t *testing.T) {
-	t.Parallel()
-	for _, rate := range []float64{0.001, 0.4, 0.5, 3} {
-		b := newBuckets(rate, 2*rate)
-		now := time.Unix(1000, 0)
-		b.now = func() time.Time { return now }
-		want := max(1, int(2*rate))
-		for i := range want {
-			if _, ok := b.take("x"); !ok {
-				t.Errorf("rate %g: request %d of a burst was refused, want %d", rate, i+1, want)
-			}
-		}
-		wait, ok := b.take("x")
-		if ok {
-			t.Errorf("rate %g: a burst of %d passed, want %d", rate, want+1, want)
-		}
-		now = now.Add(wait + time.Millisecond)
-		if _, ok := b.take("x"); !ok {
-			t.Errorf("rate %g: refused after the wait of %s that it asked for", rate, wait)
-		}
-	}
-}
-
-// TestWeights checks that requests weigh by the steps that they touch, and that
-// what is owed for a heavy one is paid before the next.
+// TestWeights checks that requests weigh by the steps that they touch.
 func TestWeights(t *testing.T) {
 	t.Parallel()
 	g := newGatewayAlone(t, func(c *Config) { c.Rate, c.TenantRate = 0.01, 0 }) // a token in 100 s, a burst of one
@@ -299,62 +274,6 @@ func TestWeights(t *testing.T) {
 		if wait, err := strconv.Atoi(next.header.Get("Retry-After")); err != nil || (wait > 100) != tc.heavy {
 			t.Errorf("after POST %s, Retry-After = %d s, %v; want more than 100: %v", path, wait, err, tc.heavy)
 		}
-	}
-
-	now := time.Unix(1000, 0)
-	b := newBuckets(100, 200)
-	b.now = func() time.Time { return now }
-	for i, want := range []struct {
-		tokens int
-		wait   time.Duration // 0: they were taken
-	}{{100, 0}, {150, 0}, {1, 510 * time.Millisecond}, {1_000_000, 510 * time.Millisecond}} {
-		if wait, ok := b.owe("x", want.tokens); ok != (want.wait == 0) || wait.Round(time.Millisecond) != want.wait {
-			t.Errorf("owe %d of %d tokens = %v, %v, want %v", i, want.tokens, wait, ok, want.wait)
-		}
-	}
-	now = now.Add(time.Second)
-	if _, ok := b.owe("x", 1_000_000); !ok {
-		t.Error("owe(1,000,000) of a bucket that owes nothing was refused")
-	}
-	if wait, ok := b.take("x"); ok || wait.Round(time.Millisecond) != 2010*time.Millisecond {
-		t.Errorf("take after it = %v, %v, want a burst and a token to be waited for, 2.01s", wait, ok)
-	}
-}
-
-func TestBuckets(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1000, 0)
-	b := newBuckets(2, 3)
-	b.now = func() time.Time { return now }
-	taken := func(name string) (n int) {
-		for {
-			if _, ok := b.take(name); !ok {
-				return n
-			}
-			n++
-		}
-	}
-	if got := taken("a"); got != 3 {
-		t.Errorf("a full bucket gave %d, want 3", got)
-	}
-	if wait, empty := b.empty("a"); !empty || wait != 500*time.Millisecond {
-		t.Errorf("empty = %s, %v, want 500ms, true", wait, empty)
-	}
-	now = now.Add(time.Second)
-	if got := taken("a"); got != 2 {
-		t.Errorf("after a second it gave %d, want 2", got)
-	}
-	if got := taken("b"); got != 3 {
-		t.Errorf("another name's bucket gave %d, want 3", got)
-	}
-	for i := range 2 * bucketsMost {
-		b.take(fmt.Sprint(i))
-	}
-	if len(b.m) > bucketsMost {
-		t.Errorf("%d buckets are kept, want at most %d", len(b.m), bucketsMost)
-	}
-	if off := newBuckets(0, 0); !func() bool { _, ok := off.take("x"); return ok }() {
-		t.Error("a rate of 0 refused")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -172,7 +173,7 @@ func TestEventStreams(t *testing.T) {
 // and that each comes back.
 func TestStreamPlaces(t *testing.T) {
 	t.Parallel()
-	s := &Server{streams: streams{slots{most: 2}, slots{most: 3}, slots{most: 4}}}
+	s := &Server{streams: streams{limit.NewSlots(2), limit.NewSlots(3), limit.NewSlots(4)}}
 	tenant, key := uuid.New(), uuid.New()
 	first, second := &Principal{Tenant: tenant, Key: key}, &Principal{Tenant: tenant, Key: uuid.New()}
 	foreign, last := &Principal{Tenant: uuid.New(), Key: uuid.New()}, &Principal{Tenant: uuid.New(), Key: uuid.New()}

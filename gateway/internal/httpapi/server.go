@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 
+	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
@@ -61,8 +62,8 @@ type Server struct {
 	echo     *echo.Echo
 	tracer   trace.Tracer
 	keys     *keyring
-	rate     *buckets // by key
-	shared   *buckets // by tenant
+	rate     *limit.Rates // by key
+	shared   *limit.Rates // by tenant
 	streams  streams
 	trees    *tree.Source
 	verifier *verifier
@@ -153,9 +154,9 @@ func New(cfg Config) (*Server, error) {
 		echo:     echo.New(),
 		tracer:   otel.Tracer("nofx.dev/gateway/internal/httpapi"),
 		keys:     newKeyring(cfg.Store, cfg.DevKeys),
-		rate:     newBuckets(cfg.Rate, 2*cfg.Rate),
-		shared:   newBuckets(cfg.TenantRate, 2*cfg.TenantRate),
-		streams:  streams{slots{most: cfg.Streams}, slots{most: cfg.TenantStreams}, slots{most: cfg.TotalStreams}},
+		rate:     limit.NewRates(cfg.Rate, 2*cfg.Rate),
+		shared:   limit.NewRates(cfg.TenantRate, 2*cfg.TenantRate),
+		streams:  streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
 		trees:    &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
 		verifier: newVerifier(),
 		routes:   map[string]string{},
