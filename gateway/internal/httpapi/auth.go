@@ -39,65 +39,6 @@ type Principal struct {
 
 func (p *Principal) tenantID() string { return run.TenantID.Format(p.Tenant) }
 
-// rule is who may call an operation: people from a role on, machines by a scope.
-type rule struct {
-	public bool     // anybody, without a key
-	role   api.Role // the least role; empty: whoever has a key
-	scope  string   // what a key of role service needs; empty: it never may
-}
-
-// policy is the only place that says who may do what (SECURITY.md §3), and equal
-// to x-nofx-role and x-nofx-scope of the contract. What is not here is not served.
-var policy = map[string]rule{
-	"createRun":           {role: api.RoleOperator, scope: "runs:write"},
-	"listRuns":            {role: api.RoleViewer, scope: "runs:read"},
-	"previewRun":          {role: api.RoleViewer, scope: "runs:read"},
-	"getRun":              {role: api.RoleViewer, scope: "runs:read"},
-	"getTrace":            {role: api.RoleViewer, scope: "runs:read"},
-	"cancelRun":           {role: api.RoleOperator, scope: "runs:write"},
-	"pauseRun":            {role: api.RoleOperator, scope: "runs:write"},
-	"resumeRun":           {role: api.RoleOperator, scope: "runs:write"},
-	"retryRun":            {role: api.RoleOperator, scope: "runs:write"},
-	"rerunRun":            {role: api.RoleOperator, scope: "runs:write"},
-	"listSteps":           {role: api.RoleViewer, scope: "steps:read"},
-	"getTimeline":         {role: api.RoleViewer, scope: "steps:read"},
-	"getStep":             {role: api.RoleViewer, scope: "steps:read"},
-	"retryStep":           {role: api.RoleOperator, scope: "steps:write"},
-	"sendSignal":          {role: api.RoleOperator, scope: "steps:write"},
-	"listDeadLetters":     {role: api.RoleViewer, scope: "steps:read"},
-	"requeueDeadLetter":   {role: api.RoleOperator, scope: "steps:write"},
-	"requeueDeadLetters":  {role: api.RoleOperator, scope: "steps:write"},
-	"getStepLogs":         {role: api.RoleViewer, scope: "steps:read"},
-	"listRunEvents":       {role: api.RoleViewer, scope: "events:read"},
-	"listEvents":          {role: api.RoleViewer, scope: "events:read"},
-	"listGates":           {role: api.RoleViewer, scope: "gates:read"},
-	"getGate":             {role: api.RoleViewer, scope: "gates:read"},
-	"approveGate":         {role: api.RoleSupervisor},
-	"rejectGate":          {role: api.RoleSupervisor},
-	"waiveGate":           {role: api.RoleSupervisor},
-	"listCheckpoints":     {role: api.RoleViewer, scope: "checkpoints:read"},
-	"getCheckpoint":       {role: api.RoleViewer, scope: "checkpoints:read"},
-	"listCheckpointFiles": {role: api.RoleViewer, scope: "checkpoints:read"},
-	"getCheckpointFile":   {role: api.RoleViewer, scope: "checkpoints:read"},
-	"listArtifacts":       {role: api.RoleViewer, scope: "artifacts:read"},
-	"getArtifact":         {role: api.RoleViewer, scope: "artifacts:read"},
-	"createArtifact":      {role: api.RoleOperator, scope: "artifacts:write"},
-	"completeArtifact":    {role: api.RoleOperator, scope: "artifacts:write"},
-	"listAPIKeys":         {role: api.RoleAdmin},
-	"createAPIKey":        {role: api.RoleAdmin},
-	"revokeAPIKey":        {role: api.RoleAdmin},
-	"whoami":              {},
-	"listQueues":          {role: api.RoleViewer, scope: "queues:read"},
-	"pauseQueue":          {role: api.RoleAdmin},
-	"resumeQueue":         {role: api.RoleAdmin},
-	"listWorkers":         {role: api.RoleViewer, scope: "workers:read"},
-	"healthz":             {public: true},
-	"readyz":              {public: true},
-	"getContract":         {public: true},
-	"getDocs":             {public: true},
-	"getDocsAsset":        {public: true},
-}
-
 // rank orders the roles of people. Service is none of them.
 var rank = []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin}
 
@@ -107,7 +48,7 @@ func (r rule) allow(p *Principal) error {
 	switch {
 	case p == nil:
 		return unauthenticated("this needs an API key: Authorization: Bearer nofx_…")
-	case r.role == "":
+	case r.anyKey:
 		return nil
 	case p.Role == api.RoleService:
 		if r.scope == "" {
@@ -118,7 +59,7 @@ func (r rule) allow(p *Principal) error {
 		}
 		return nil
 	}
-	if have := slices.Index(rank, p.Role); have < 0 || have < slices.Index(rank, r.role) {
+	if have, least := slices.Index(rank, p.Role), slices.Index(rank, r.role); least < 0 || have < least {
 		return fault.New(fault.Forbidden, "forbidden", "this needs the role %s; yours is %s", r.role, p.Role)
 	}
 	return nil
@@ -307,7 +248,7 @@ func (s *Server) still(p *Principal, operation string) func(context.Context) err
 		}
 		now := *p
 		now.Role, now.Scopes = api.Role(key.Role), key.Scopes
-		return policy[operation].allow(&now)
+		return s.rules[operation].allow(&now)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,13 +24,9 @@ func TestWhoMay(t *testing.T) {
 	}
 	nothing := "0198c0de" + strings.Repeat("0", 24)
 	scopes := []string{"gates:write", "keys:write"} // which open nothing
-	for _, rule := range policy {
-		if rule.scope != "" && !slices.Contains(scopes, rule.scope) {
-			scopes = append(scopes, rule.scope)
-		}
-	}
+	scopes = append(scopes, g.server.scopes...)
 	for _, op := range g.server.operations() {
-		rule := policy[op.id]
+		rule := op.rule
 		path := strings.NewReplacer("{run_id}", "run_"+nothing, "{step_id}", "step_"+nothing, "{gate_id}", "gate_"+nothing,
 			"{checkpoint_id}", "ckpt_"+nothing, "{artifact_id}", "art_"+nothing, "{key_id}", "key_"+nothing).Replace(op.path)
 		ask := func(key string) int {
@@ -289,13 +284,7 @@ func (k *keyring) age(id [16]byte, by time.Duration) {
 // TestScopes checks that a key has no scope that no operation knows.
 func TestScopes(t *testing.T) {
 	g := newGateway(t)
-	known := map[string]bool{}
-	for _, rule := range policy {
-		if rule.scope != "" {
-			known[rule.scope] = true
-		}
-	}
-	for scope := range known {
+	for _, scope := range g.server.scopes {
 		g.want(g.do(http.MethodPost, "/api/api-keys", `{"name":"`+scope+`","scopes":["`+scope+`"]}`), http.StatusCreated, "")
 	}
 	for _, scope := range []string{"", "runs", "run:write", "runs:admin", "keys:write", "gates:write", "RUNS:read", "runs:read ", "*:read"} {

@@ -4,10 +4,10 @@
 // A request passes, from outside in: who is asking (auth.go, before the span is
 // begun, since a stranger must not choose the trace), otelhttp, then what every
 // answer has in common (trace.go), then the one check of what the caller may
-// ([Server.operate]: policy table, rates, deadline), then a handler. A handler
-// reads its input strictly (json.go, query.go), calls one method of
-// shared/postgres and writes the types of gateway/api. It returns an error for
-// everything else; problem.go alone knows how an error looks to a client.
+// ([Server.operate]: rule, rates, deadline), then a handler. A handler reads its
+// input strictly (json.go, query.go), calls one method of shared/postgres and writes
+// the types of gateway/api. It returns an error for everything else; problem.go alone
+// knows how an error looks to a client.
 //
-// Start at server.go, which lists the operations.
+// Start at operation.go, which lists the operations: each is one row.
 package httpapi

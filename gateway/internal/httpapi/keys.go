@@ -18,17 +18,6 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// scopes are those that operations ask for. A key with another would get nothing by it.
-var scopes = slices.Sorted(func(yield func(string) bool) {
-	seen := map[string]bool{"": true}
-	for _, r := range policy {
-		if !seen[r.scope] && !yield(r.scope) {
-			return
-		}
-		seen[r.scope] = true
-	}
-})
-
 // listAPIKeys answers the keys of the tenant without their secrets.
 func (s *Server) listAPIKeys(c echo.Context, p *Principal) error {
 	q := readQuery(c)
@@ -53,7 +42,7 @@ func (s *Server) createAPIKey(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	if err := checkKey(in); err != nil {
+	if err := checkKey(in, s.scopes); err != nil {
 		return err
 	}
 	role := api.RoleService
@@ -71,8 +60,8 @@ func (s *Server) createAPIKey(c echo.Context, p *Principal) error {
 	return answer(c, http.StatusCreated, api.CreatedAPIKey{Key: apiKey(k), Secret: token.Text})
 }
 
-// checkKey says all that is wrong with a wish for a key.
-func checkKey(in api.APIKeyRequest) error {
+// checkKey returns all that is wrong with a wish for a key, whose scopes may be those.
+func checkKey(in api.APIKeyRequest, scopes []string) error {
 	var fields []fault.Field
 	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }
 	if detail := badName(in.Name, 128); detail != "" {

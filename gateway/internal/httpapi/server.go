@@ -3,10 +3,10 @@ package httpapi
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -70,84 +70,11 @@ type Server struct {
 	health   healthCache
 	draining atomic.Bool
 	routes   map[string]string // by Echo's path: the contract's
+	rules    map[string]rule   // by operationId
+	scopes   []string          // that operations ask for, sorted; a key with another would get nothing by it
 }
 
-// operation is a route of the contract. Who may call it says the policy table.
-type operation struct {
-	id     string // operationId
-	method string
-	path   string // as in the contract
-	handle func(echo.Context, *Principal) error
-	// streams says whether a request will be answered by a stream, which has
-	// limits of its own.
-	streams func(*http.Request) bool
-	once    bool          // it takes an Idempotency-Key
-	timeout time.Duration // of its handler; 0: handlerTimeout
-}
-
-func (s *Server) operations() []operation {
-	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
-	return []operation{
-		{id: "createRun", method: post, path: "/api/runs", handle: s.createRun, once: true},
-		{id: "listRuns", method: get, path: "/api/runs", handle: s.listRuns},
-		{id: "previewRun", method: post, path: "/api/runs/preview", handle: s.previewRun},
-		{id: "getRun", method: get, path: "/api/runs/{run_id}", handle: s.getRun},
-		{id: "getTrace", method: get, path: "/api/traces/{trace_id}", handle: s.getTrace},
-		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", handle: s.cancelRun, once: true},
-		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", handle: s.pauseRun, once: true},
-		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", handle: s.resumeRun, once: true},
-		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", handle: s.retryRun, once: true},
-		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", handle: s.rerunRun, once: true},
-
-		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", handle: s.listSteps},
-		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", handle: s.getTimeline},
-		{id: "getStep", method: get, path: "/api/steps/{step_id}", handle: s.getStep},
-		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", handle: s.retryStep, once: true},
-		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", handle: s.getStepLogs, streams: followsLog, timeout: logTimeout},
-
-		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", handle: s.listRunEvents, streams: acceptsStream},
-		{id: "listEvents", method: get, path: "/api/events", handle: s.listEvents, streams: acceptsStream},
-
-		{id: "sendSignal", method: post, path: "/api/signals", handle: s.sendSignal, once: true},
-		{id: "listDeadLetters", method: get, path: "/api/dead-letters", handle: s.listDeadLetters},
-		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", handle: s.requeueDeadLetters},
-		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", handle: s.requeueDeadLetter, once: true},
-
-		{id: "listGates", method: get, path: "/api/gates", handle: s.listGates},
-		{id: "getGate", method: get, path: "/api/gates/{gate_id}", handle: s.getGate},
-		{id: "approveGate", method: post, path: "/api/gates/{gate_id}/approve", handle: s.approveGate},
-		{id: "rejectGate", method: post, path: "/api/gates/{gate_id}/reject", handle: s.rejectGate},
-		{id: "waiveGate", method: post, path: "/api/gates/{gate_id}/waive", handle: s.waiveGate},
-
-		{id: "listCheckpoints", method: get, path: "/api/runs/{run_id}/checkpoints", handle: s.listCheckpoints},
-		{id: "getCheckpoint", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}", handle: s.getCheckpoint},
-		{id: "listCheckpointFiles", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/files", handle: s.listCheckpointFiles},
-		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", handle: s.getCheckpointFile},
-
-		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", handle: s.listArtifacts},
-		{id: "createArtifact", method: post, path: "/api/artifacts", handle: s.createArtifact, once: true},
-		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", handle: s.getArtifact},
-		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", handle: s.completeArtifact, timeout: verifyTimeout},
-
-		{id: "listAPIKeys", method: get, path: "/api/api-keys", handle: s.listAPIKeys},
-		{id: "createAPIKey", method: post, path: "/api/api-keys", handle: s.createAPIKey},
-		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", handle: s.revokeAPIKey},
-		{id: "whoami", method: get, path: "/api/whoami", handle: s.whoami},
-
-		{id: "listQueues", method: get, path: "/api/queues", handle: s.listQueues},
-		{id: "pauseQueue", method: post, path: "/api/queues/{queue_name}/pause", handle: s.pauseQueue},
-		{id: "resumeQueue", method: post, path: "/api/queues/{queue_name}/resume", handle: s.resumeQueue},
-		{id: "listWorkers", method: get, path: "/api/workers", handle: s.listWorkers},
-		{id: "healthz", method: get, path: "/healthz", handle: s.healthz},
-		{id: "readyz", method: get, path: "/readyz", handle: s.readyz},
-		{id: "getContract", method: get, path: "/api/openapi.yaml", handle: s.getContract},
-		{id: "getDocs", method: get, path: "/api/docs", handle: s.getDocs},
-		{id: "getDocsAsset", method: get, path: "/api/docs/{asset}", handle: s.getDocsAsset},
-	}
-}
-
-// New makes a server. An operation without an entry in the policy table is an
-// error, so that nothing is ever served that nobody thought about.
+// New makes a server. An operation without a rule is an error.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		Config:   cfg,
@@ -160,20 +87,26 @@ func New(cfg Config) (*Server, error) {
 		trees:    &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
 		verifier: newVerifier(),
 		routes:   map[string]string{},
+		rules:    map[string]rule{},
 	}
 	s.echo.Pre(s.observe)
-	for _, op := range s.operations() {
-		rule, ok := policy[op.id]
-		if !ok {
-			return nil, fmt.Errorf("operation %s (%s %s) has no entry in the policy table", op.id, op.method, op.path)
+	all := s.operations()
+	if err := checkOperations(all); err != nil {
+		return nil, err
+	}
+	for _, op := range all {
+		s.rules[op.id] = op.rule
+		if scope := op.rule.scope; scope != "" && !slices.Contains(s.scopes, scope) {
+			s.scopes = append(s.scopes, scope)
 		}
 		path := strings.NewReplacer("{", ":", "}", "").Replace(op.path)
 		s.routes[path] = op.path
-		s.echo.Add(op.method, path, s.operate(op, rule))
+		s.echo.Add(op.method, path, s.operate(op))
 		if op.method == http.MethodGet {
-			s.echo.Add(http.MethodHead, path, s.operate(op, rule))
+			s.echo.Add(http.MethodHead, path, s.operate(op))
 		}
 	}
+	slices.Sort(s.scopes)
 	traced := otelhttp.NewHandler(s.echo, "http",
 		otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return identityOf(r.Context()).principal == nil }))
 	s.chain = s.identify(traced)
@@ -205,16 +138,16 @@ func (s *Server) HTTP() *http.Server {
 
 // operate is what comes before every handler: who, whether they may, how often,
 // and until when.
-func (s *Server) operate(op operation, rule rule) echo.HandlerFunc {
+func (s *Server) operate(op operation) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
 		ctx := r.Context()
 		who := identityOf(ctx)
-		if !rule.public {
+		if !op.rule.public {
 			if who.err != nil {
 				return who.err
 			}
-			if err := rule.allow(who.principal); err != nil {
+			if err := op.rule.allow(who.principal); err != nil {
 				return err
 			}
 			if err := s.throttle(who.principal); err != nil {

@@ -1,0 +1,112 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+)
+
+// operation is all that is said of a route of the contract.
+type operation struct {
+	id     string // operationId
+	method string
+	path   string // as in the contract
+	rule   rule
+	handle func(echo.Context, *Principal) error
+	// streams says whether a request will be answered by a stream, which has
+	// limits of its own.
+	streams func(*http.Request) bool
+	once    bool          // it takes an Idempotency-Key
+	timeout time.Duration // of its handler; 0: handlerTimeout
+}
+
+// rule is who may call an operation (SECURITY.md §3), as x-nofx-role and x-nofx-scope
+// of the contract say it: people from a role on, machines by a scope. The zero rule is
+// a mistake of the table.
+type rule struct {
+	public bool     // anybody, without a key
+	anyKey bool     // whoever has a key
+	role   api.Role // the least role
+	scope  string   // what a key of role service needs; empty: it never may
+}
+
+// operations are the routes that are served; what has no row is not.
+func (s *Server) operations() []operation {
+	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
+	public, anyKey := rule{public: true}, rule{anyKey: true}
+	viewer := func(scope string) rule { return rule{role: api.RoleViewer, scope: scope} }
+	operator := func(scope string) rule { return rule{role: api.RoleOperator, scope: scope} }
+	supervisor, admin := rule{role: api.RoleSupervisor}, rule{role: api.RoleAdmin}
+	return []operation{
+		{id: "createRun", method: post, path: "/api/runs", rule: operator("runs:write"), handle: s.createRun, once: true},
+		{id: "listRuns", method: get, path: "/api/runs", rule: viewer("runs:read"), handle: s.listRuns},
+		{id: "previewRun", method: post, path: "/api/runs/preview", rule: viewer("runs:read"), handle: s.previewRun},
+		{id: "getRun", method: get, path: "/api/runs/{run_id}", rule: viewer("runs:read"), handle: s.getRun},
+		{id: "getTrace", method: get, path: "/api/traces/{trace_id}", rule: viewer("runs:read"), handle: s.getTrace},
+		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", rule: operator("runs:write"), handle: s.cancelRun, once: true},
+		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", rule: operator("runs:write"), handle: s.pauseRun, once: true},
+		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", rule: operator("runs:write"), handle: s.resumeRun, once: true},
+		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", rule: operator("runs:write"), handle: s.retryRun, once: true},
+		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", rule: operator("runs:write"), handle: s.rerunRun, once: true},
+
+		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", rule: viewer("steps:read"), handle: s.listSteps},
+		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", rule: viewer("steps:read"), handle: s.getTimeline},
+		{id: "getStep", method: get, path: "/api/steps/{step_id}", rule: viewer("steps:read"), handle: s.getStep},
+		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", rule: operator("steps:write"), handle: s.retryStep, once: true},
+		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", rule: viewer("steps:read"), handle: s.getStepLogs, streams: followsLog, timeout: logTimeout},
+
+		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", rule: viewer("events:read"), handle: s.listRunEvents, streams: acceptsStream},
+		{id: "listEvents", method: get, path: "/api/events", rule: viewer("events:read"), handle: s.listEvents, streams: acceptsStream},
+
+		{id: "sendSignal", method: post, path: "/api/signals", rule: operator("steps:write"), handle: s.sendSignal, once: true},
+		{id: "listDeadLetters", method: get, path: "/api/dead-letters", rule: viewer("steps:read"), handle: s.listDeadLetters},
+		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", rule: operator("steps:write"), handle: s.requeueDeadLetters},
+		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", rule: operator("steps:write"), handle: s.requeueDeadLetter, once: true},
+
+		{id: "listGates", method: get, path: "/api/gates", rule: viewer("gates:read"), handle: s.listGates},
+		{id: "getGate", method: get, path: "/api/gates/{gate_id}", rule: viewer("gates:read"), handle: s.getGate},
+		{id: "approveGate", method: post, path: "/api/gates/{gate_id}/approve", rule: supervisor, handle: s.approveGate},
+		{id: "rejectGate", method: post, path: "/api/gates/{gate_id}/reject", rule: supervisor, handle: s.rejectGate},
+		{id: "waiveGate", method: post, path: "/api/gates/{gate_id}/waive", rule: supervisor, handle: s.waiveGate},
+
+		{id: "listCheckpoints", method: get, path: "/api/runs/{run_id}/checkpoints", rule: viewer("checkpoints:read"), handle: s.listCheckpoints},
+		{id: "getCheckpoint", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}", rule: viewer("checkpoints:read"), handle: s.getCheckpoint},
+		{id: "listCheckpointFiles", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/files", rule: viewer("checkpoints:read"), handle: s.listCheckpointFiles},
+		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", rule: viewer("checkpoints:read"), handle: s.getCheckpointFile},
+
+		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", rule: viewer("artifacts:read"), handle: s.listArtifacts},
+		{id: "createArtifact", method: post, path: "/api/artifacts", rule: operator("artifacts:write"), handle: s.createArtifact, once: true},
+		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", rule: viewer("artifacts:read"), handle: s.getArtifact},
+		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", rule: operator("artifacts:write"), handle: s.completeArtifact, timeout: verifyTimeout},
+
+		{id: "listAPIKeys", method: get, path: "/api/api-keys", rule: admin, handle: s.listAPIKeys},
+		{id: "createAPIKey", method: post, path: "/api/api-keys", rule: admin, handle: s.createAPIKey},
+		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", rule: admin, handle: s.revokeAPIKey},
+		{id: "whoami", method: get, path: "/api/whoami", rule: anyKey, handle: s.whoami},
+
+		{id: "listQueues", method: get, path: "/api/queues", rule: viewer("queues:read"), handle: s.listQueues},
+		{id: "pauseQueue", method: post, path: "/api/queues/{queue_name}/pause", rule: admin, handle: s.pauseQueue},
+		{id: "resumeQueue", method: post, path: "/api/queues/{queue_name}/resume", rule: admin, handle: s.resumeQueue},
+		{id: "listWorkers", method: get, path: "/api/workers", rule: viewer("workers:read"), handle: s.listWorkers},
+		{id: "healthz", method: get, path: "/healthz", rule: public, handle: s.healthz},
+		{id: "readyz", method: get, path: "/readyz", rule: public, handle: s.readyz},
+		{id: "getContract", method: get, path: "/api/openapi.yaml", rule: public, handle: s.getContract},
+		{id: "getDocs", method: get, path: "/api/docs", rule: public, handle: s.getDocs},
+		{id: "getDocsAsset", method: get, path: "/api/docs/{asset}", rule: public, handle: s.getDocsAsset},
+	}
+}
+
+// checkOperations refuses a row without a rule: nothing is served that nobody thought
+// about.
+func checkOperations(all []operation) error {
+	for _, op := range all {
+		if op.rule == (rule{}) {
+			return fmt.Errorf("operation %s (%s %s) has no rule", op.id, op.method, op.path)
+		}
+	}
+	return nil
+}
