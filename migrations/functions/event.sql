@@ -32,7 +32,10 @@ END
 $$;
 
 -- Writes events. A row carries its run's trace; a cause of another trace is named
--- in data.
+-- in data. Its position in the feeds is not before that of the run's last event, which
+-- a newer transaction may have written: one gets its id before it gets the run's lock.
+-- A feed is read up to the oldest transaction that still runs, so nobody has passed
+-- that position yet.
 CREATE OR REPLACE FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -43,8 +46,9 @@ BEGIN
     SELECT p_tenant, t.run_id, t.seq, t.step_id, t.type, t.event, t.from_state, t.to_state,
         CASE WHEN substr(t.cause, 4, 32) <> t.trace_id THEN t.data || jsonb_build_object('request_trace_id', substr(t.cause, 4, 32)) ELSE t.data END,
         v_actor, t.reason, t.trace_id, CASE WHEN substr(t.cause, 4, 32) = t.trace_id THEN substr(t.cause, 37, 16) END, t.fence,
-        (SELECT (CASE WHEN e.here THEN e.base ELSE begin_epoch() END + pg_current_xact_id()::text::bigint)::text::xid8
-         FROM feed_epoch e ORDER BY e.first DESC LIMIT 1)
+        greatest((SELECT (CASE WHEN e.here THEN e.base ELSE begin_epoch() END + pg_current_xact_id()::text::bigint)::text::xid8
+                  FROM feed_epoch e ORDER BY e.first DESC LIMIT 1),
+            (SELECT e.xid FROM event e WHERE e.tenant_id = p_tenant AND e.run_id = t.run_id AND e.seq < t.seq ORDER BY e.seq DESC LIMIT 1))
     FROM unnest(p) AS t;
 END
 $$;

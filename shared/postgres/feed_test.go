@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 )
 
 // A cursor over the feed of a tenant loses nothing and doubles nothing, while
@@ -89,6 +91,49 @@ func TestFeedUnderWriters(t *testing.T) {
 		t.Errorf("feed: %d events, %d of them doubled, want %d and none", len(seen), doubled, want)
 	}
 	t.Logf("%d events of %d runs", want, len(last))
+}
+
+// The events of a run are in the feed in the order of their seqs, also when a
+// transaction that is older by its id got the run's lock after a newer one.
+func TestFeedKeepsTheOrderOfARun(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, _ := s.create(t, "a:", "b: a")
+	head, err := s.FeedHead(s.ctx, s.tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older, err := s.Admin.Begin(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer older.Rollback(s.ctx) //nolint:errcheck // after the commit there is nothing to do
+	if _, err := older.Exec(s.ctx, "SELECT pg_current_xact_id(), set_config('nofx.tenant_id', $1, true)", s.tenant.String()); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error){s.PauseRun, s.ResumeRun, s.PauseRun} {
+		if _, err := verb(s.ctx, s.tenant, r.ID, postgres.Verb{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := older.Exec(s.ctx, "SELECT nofx.end_run($1, 'cancel', 'enough', NULL, 'cancelled')", r.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := older.Commit(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.behindHorizon(t)
+	list, _, err := s.Feed(s.ctx, s.tenant, postgres.FeedFilter{Runs: []uuid.UUID{r.ID}}, head, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int64
+	for _, e := range list {
+		got = append(got, e.Seq)
+	}
+	if want := []int64{3, 4, 5, 6, 7, 8}; !slices.Equal(got, want) {
+		t.Errorf("seqs in the feed = %v, want %v", got, want)
+	}
 }
 
 // behindHorizon waits until every event is old enough for the feed: a
