@@ -107,7 +107,8 @@ $$;
 
 -- After the last of a run's failed gates was waived the run goes on, whether it
 -- has failed already or siblings are still running. While another step of it
--- has failed too, the waiver stays on record and nothing moves.
+-- has failed too, the waiver stays on record and nothing moves. A waiver of one round
+-- holds for those after it that judged the same.
 CREATE OR REPLACE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -117,8 +118,8 @@ BEGIN
     SELECT state INTO v_state FROM run WHERE tenant_id = p_tenant AND id = p_run AND failed_steps > 0;
     IF NOT FOUND OR v_state = 'cancelled' OR EXISTS (
         SELECT FROM step s WHERE s.tenant_id = p_tenant AND s.run_id = p_run AND s.state = 'failed'
-            AND NOT EXISTS (SELECT FROM gate w WHERE w.tenant_id = p_tenant AND w.step_id = s.id AND w.state = 'waived'
-                AND w.round = (SELECT max(l.round) FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = s.id))) THEN
+            AND ((SELECT w.input_digest FROM gate w WHERE w.tenant_id = p_tenant AND w.step_id = s.id AND w.state = 'waived' ORDER BY w.round DESC LIMIT 1)
+                = (SELECT l.input_digest FROM gate l WHERE l.tenant_id = p_tenant AND l.step_id = s.id ORDER BY l.round DESC LIMIT 1)) IS NOT TRUE) THEN
         RETURN;
     END IF;
     IF v_state = 'failed' THEN
@@ -148,6 +149,11 @@ BEGIN
             ERRCODE = 'NX001',
             DETAIL = jsonb_build_object('machine', 'gate', 'id', p_gate, 'event', p_event, 'allowed', '[]'::jsonb,
                 'from', CASE WHEN g.state = 'pending' AND g.expires_at <= clock_timestamp() THEN 'expired' ELSE g.state END);
+    END IF;
+    IF EXISTS (SELECT FROM gate n WHERE n.tenant_id = g.tenant_id AND n.step_id = g.step_id AND n.state = 'pending' AND n.id <> g.id) THEN
+        RAISE EXCEPTION 'gate % has a newer round, which waits for a decision', p_gate USING
+            ERRCODE = 'NX001',
+            DETAIL = jsonb_build_object('machine', 'gate', 'id', p_gate, 'event', p_event, 'allowed', '[]'::jsonb, 'from', g.state);
     END IF;
     IF p_event <> 'reject' AND EXISTS (
         SELECT FROM run r JOIN tenant t ON t.tenant_id = r.tenant_id

@@ -238,6 +238,42 @@ func TestWaiveAfterFailure(t *testing.T) {
 	s.wantSound(t)
 }
 
+// A waiver of an older round holds for the newest one, which judged the same; while a
+// newer round waits for a decision, that is the one to decide.
+func TestWaiveAnOlderRound(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	again := func(id uuid.UUID) {
+		t.Helper()
+		if _, err := s.RetryRun(s.ctx, s.tenant, id, postgres.Verb{Reason: "again"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, steps := s.create(t, "g:", "b: g")
+	first := s.do(t, steps["g"].ID, "gate failed")
+	again(r.ID)
+	s.do(t, steps["g"].ID, "gate failed")
+	s.wantStates(t, r.ID, "failed g:failed b:skipped")
+	if _, err := s.decide(first.Gate.ID, "waive"); err != nil {
+		t.Fatalf("DecideGate(waive the first of two rounds) = %v, want nil", err)
+	}
+	s.wantStates(t, r.ID, "running g:ready b:pending")
+	if c := s.claim(t, steps["g"].ID); c.Waiver == nil {
+		t.Error("Claim() has no waiver, want that of the first round")
+	}
+
+	r, steps, old := s.waiting(t)
+	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
+		t.Fatal(err)
+	}
+	again(r.ID)
+	s.do(t, steps["m"].ID, "approval")
+	_, err := s.decide(old, "waive")
+	wantKind(t, "DecideGate(waive the first round while the second is pending)", err, fault.Conflict, "illegal-transition")
+	s.wantStates(t, r.ID, "waiting m:waiting b:pending")
+	s.wantSound(t)
+}
+
 // While another step has failed the waiver only stays on record; and a waiver
 // given while siblings still run keeps the run from failing at all.
 func TestWaiveOneOfTwo(t *testing.T) {
