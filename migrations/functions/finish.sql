@@ -96,7 +96,8 @@ DECLARE
     v_step uuid := (p->>'step_id')::uuid;
     v_fence bigint := (p->>'fence')::bigint;
     v_cause text := p->>'traceparent';
-    v_changes nofx.new_event[]; -- of steps
+    v_events nofx.new_event[] := '{}';
+    v_changes nofx.new_event[]; -- those of them that change steps
     v_seq bigint;
     v_head uuid;
     v_busy int;
@@ -116,7 +117,7 @@ BEGIN
     FOR k IN 0 .. coalesce(jsonb_array_length(p->'checkpoints'), 0) - 1 LOOP
         c := p->'checkpoints'->k;
         v_seq := v_seq + 1;
-        f.events := f.events || plain_event(v_run, v_seq, v_step, 'checkpoint.created', v_fence, store_checkpoint(p_tenant, v_run, v_step, v_fence, v_seq, c), r.trace_id, v_cause);
+        v_events := v_events || plain_event(v_run, v_seq, v_step, 'checkpoint.created', v_fence, store_checkpoint(p_tenant, v_run, v_step, v_fence, v_seq, c), r.trace_id, v_cause);
         IF c->>'kind' = 'post' THEN
             v_head := (c->>'id')::uuid;
         END IF;
@@ -146,7 +147,7 @@ BEGIN
             f.enqueue := true;
         END IF;
     END LOOP;
-    f.events := f.events || v_changes;
+    v_events := v_events || v_changes;
 
     d := count_changes(v_changes);
     v_busy := r.busy + d.ready + d.running;
@@ -157,7 +158,7 @@ BEGIN
     END IF;
     IF v_over THEN
         v_seq := v_seq + 1;
-        f.events := f.events || run_event(v_run, v_seq, 'succeed', r.state, 'succeeded', NULL, NULL, r.trace_id, v_cause);
+        v_events := v_events || run_event(v_run, v_seq, 'succeed', r.state, 'succeeded', NULL, NULL, r.trace_id, v_cause);
         UPDATE run y SET event = 'succeed', version = y.version + 1, reason = NULL, event_seq = v_seq,
             head_checkpoint_id = coalesce(v_head, y.head_checkpoint_id), running_steps = y.running_steps + d.running
         WHERE y.tenant_id = p_tenant AND y.id = v_run;
@@ -174,6 +175,7 @@ BEGIN
         SELECT y.state, extract(epoch FROM y.finished_at - y.created_at) INTO f.ended, f.seconds
         FROM run y WHERE y.tenant_id = p_tenant AND y.id = v_run AND y.finished_at IS NOT NULL;
     END IF;
+    f.events := v_events;
     RETURN f;
 END
 $$;

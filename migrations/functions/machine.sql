@@ -48,7 +48,10 @@ BEGIN
     IF p_next <> p_version + 1 THEN
         RAISE EXCEPTION '% %: version % does not follow %', p_machine, p_id, p_next, p_version USING ERRCODE = 'NX006';
     END IF;
-    e := edge(p_machine, p_id, p_from, p_event, p_reason);
+    SELECT * INTO e FROM transition t WHERE t.machine = p_machine AND t.from_state = p_from AND t.event = p_event;
+    IF NOT FOUND OR e.needs_reason AND coalesce(p_reason, '') = '' THEN
+        PERFORM edge(p_machine, p_id, p_from, p_event, p_reason); -- which says what is wrong
+    END IF;
     IF p_to <> e.to_state THEN
         RAISE EXCEPTION '% %: % leads from % to %, not to %', p_machine, p_id, p_event, p_from, e.to_state, p_to USING ERRCODE = 'NX006';
     END IF;
