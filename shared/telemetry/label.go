@@ -99,10 +99,9 @@ var (
 	eventTypes = []string{
 		"run.created", "run.queued", "run.running", "run.waiting", "run.paused", "run.succeeded", "run.failed", "run.cancelled",
 		"step.pending", "step.ready", "step.running", "step.waiting", "step.retrying", "step.succeeded", "step.failed",
-		"step.skipped", "step.cancelled", "step.progress", "step.log",
-		"artifact.created", "checkpoint.created", "checkpoint.restored", "checkpoint.corrupt",
-		"gate.pending", "gate.passed", "gate.failed", "gate.waived", "gate.expired", "gate.error",
-		"approval.requested", "approval.decided", "usage.sampled", "policy.denied",
+		"step.skipped", "step.cancelled", "step.log",
+		"artifact.created", "checkpoint.created", "checkpoint.corrupt",
+		"gate.pending", "gate.passed", "gate.failed", "gate.waived", "gate.expired", "gate.error", "approval.decided",
 		"stream.ready", "stream.gap", "stream.end",
 	}
 )

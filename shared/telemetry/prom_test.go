@@ -276,6 +276,13 @@ func TestCatalogueKnowsTheDomain(t *testing.T) {
 			t.Errorf("%s (-domain +catalogue):\n%s", what, diff)
 		}
 	}
+	types := []string{"stream.end", "stream.gap", "stream.ready"} // which are no events, but sent with them
+	for _, e := range run.EventTypes() {
+		types = append(types, e.Name)
+	}
+	if diff := cmp.Diff(sorted(types), sorted(eventTypes)); diff != "" {
+		t.Errorf("types of events (-domain +catalogue):\n%s", diff)
+	}
 	for _, tool := range knownTools {
 		if !run.KnownTool(tool) && tool != run.ToolUnpack {
 			t.Errorf("tool %s is none", tool)

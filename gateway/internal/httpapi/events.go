@@ -19,8 +19,8 @@ const maxEvents = 500 // of a page
 
 var (
 	// Whoever asks for what never comes would wait for ever.
-	eventTypes = shape{regexp.MustCompile(`^(run|step|gate|approval|checkpoint|artifact)\.([a-z_]+|\*)$`),
-		"a list of types of events, separated by commas, each as run.succeeded or run.*, of run, step, gate, approval, checkpoint or artifact"}
+	eventTypes = shape{regexp.MustCompile(`^(` + strings.Join(run.EventNouns(), "|") + `)\.([a-z_]+|\*)$`),
+		"a list of types of events, separated by commas, each as run.succeeded or run.*, of " + strings.Join(run.EventNouns(), ", ")}
 	runIDs = shape{regexp.MustCompile(`^run_[0-9a-f]{32}$`), "a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f"}
 )
 

@@ -67,7 +67,7 @@ func TestIfMatch(t *testing.T) {
 func TestShapesInWords(t *testing.T) {
 	g := newGateway(t)
 	for query, want := range map[string]string{
-		"/api/events?types=run":      "types must be a list of types of events, separated by commas, each as run.succeeded or run.*, of run, step, gate, approval, checkpoint or artifact",
+		"/api/events?types=run":      "types must be a list of types of events, separated by commas, each as run.succeeded or run.*, of approval, artifact, checkpoint, gate, run, step",
 		"/api/events?run=x":          "run must be a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f",
 		"/api/events?project=A":      "project must be a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'",
 		"/api/runs?tool=a:b:c":       "tool must be a tool, as bash or gate:unit, or all of a family, as gate:*",

@@ -1,0 +1,64 @@
+package run
+
+import (
+	"slices"
+	"strings"
+)
+
+// EventType is a row of the event catalogue: a type that events have, and the members
+// that their data may have. Any may also have request_trace_id, where a request of
+// another trace caused it.
+//
+// A change of state has the type <machine>.<new state>; which transition it was is its
+// event. All others are named here.
+type EventType struct {
+	Name string
+	Data []string // sorted
+}
+
+// eventTypes is the event catalogue.
+var eventTypes = catalogue(
+	EventType{"run.created", []string{"goal", "plan_digest", "steps"}},
+	EventType{"step.log", []string{"bytes", "fence", "lines", "n", "offset", "step"}},
+	EventType{"checkpoint.created", []string{"bytes_new", "checkpoint_id", "digest", "kind"}},
+	EventType{"checkpoint.corrupt", []string{"ancestor_id", "checkpoint_id", "code"}},
+	EventType{"artifact.created", []string{"artifact_id", "bytes", "name", "sha256"}},
+	EventType{"approval.decided", []string{"by", "by_name", "decision", "gate_id", "given", "wanted"}},
+	EventType{"gate.pending", gateData},
+)
+
+// stateData are the members of data in events of state, by machine.
+var stateData = map[string][]string{
+	RunMachine.String():  {"failure_class"},
+	StepMachine.String(): {"at", "attempt", "failure_class", "wait_ms"},
+	GateMachine.String(): gateData,
+}
+
+var gateData = []string{"expires_at", "gate", "gate_id", "kind", "message", "round"}
+
+// catalogue adds to types those of the states that some transition leads to.
+func catalogue(types ...EventType) []EventType {
+	for _, m := range Machines {
+		for _, t := range m.Transitions() {
+			name := m.String() + "." + string(t.To)
+			if !slices.ContainsFunc(types, func(e EventType) bool { return e.Name == name }) {
+				types = append(types, EventType{name, stateData[m.String()]})
+			}
+		}
+	}
+	slices.SortFunc(types, func(a, b EventType) int { return strings.Compare(a.Name, b.Name) })
+	return types
+}
+
+// EventTypes returns the event catalogue, by name.
+func EventTypes() []EventType { return slices.Clone(eventTypes) }
+
+// EventNouns returns what events are of: the first parts of their types.
+func EventNouns() (nouns []string) {
+	for _, t := range eventTypes {
+		if noun, _, _ := strings.Cut(t.Name, "."); !slices.Contains(nouns, noun) {
+			nouns = append(nouns, noun)
+		}
+	}
+	return nouns
+}
