@@ -7,14 +7,20 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // levels of SARIF (§3.27.10); a failing result without one is a warning.
 var levels = []string{"error", "warning", "note", "none"}
 
-// sarif counts the results that are findings: not what passed or only informs, what
-// was suppressed, or what is gone since a baseline. A run without results, or whose
+// kinds of SARIF (§3.27.9); a result without one fails, and one of another has no level.
+var kinds = []string{"fail", "pass", "open", "informational", "notApplicable", "review"}
+
+// sarif counts the results that are findings: not what passed or only informs, unless
+// its level says otherwise, what was suppressed, or what is gone since a baseline. A run without results, or whose
 // tool says that it did not get through, is an error: it found nothing because it
 // looked at nothing. So is one that keeps them in other files, which are not read.
 func (rep *reading) sarif(r io.Reader) error {
@@ -71,7 +77,10 @@ func (rep *reading) sarifRun(run *sarifRun) error {
 		if !slices.Contains(levels, level) {
 			return fmt.Errorf("has a result of level %q, which is none of SARIF's", level)
 		}
-		if !res.counts() {
+		if !slices.Contains(kinds, res.kind()) {
+			return fmt.Errorf("has a result of kind %q, which is none of SARIF's", res.Kind)
+		}
+		if !res.counts(level) {
 			continue
 		}
 		rep.Findings[level]++
@@ -106,14 +115,20 @@ func (in *sarifInvocation) problem() string {
 	switch {
 	case in.NotStarted != "":
 		return "did not start"
-	case in.Signal != "" || in.SignalNumber.Kind() == '0':
+	case in.Signal != "" || in.SignalNumber.Kind() == '0' && !zero(in.SignalNumber):
 		return "was ended by a signal"
 	case in.Successful != nil && !*in.Successful:
 		return "did not get through"
-	case in.Successful == nil && bool(in.Execution || in.Configuration) && string(in.ExitCode) != "0":
+	case in.Successful == nil && bool(in.Execution || in.Configuration) && !zero(in.ExitCode):
 		return "met with an error, and not that it got through"
 	}
 	return ""
+}
+
+// zero reports whether v is the number 0.
+func zero(v jsontext.Value) bool {
+	n, err := strconv.ParseFloat(string(v), 64)
+	return err == nil && n == 0
 }
 
 // place returns where a result was found.
@@ -141,9 +156,11 @@ func pick[T any](l list[T], index *int) *T {
 	return &l[*index]
 }
 
-// counts reports whether r is a finding.
-func (r *sarifResult) counts() bool {
-	if r.Kind != "" && r.Kind != "fail" || r.Baseline == "absent" {
+func (r *sarifResult) kind() string { return cmp.Or(r.Kind, kinds[0]) }
+
+// counts reports whether r, which is of some level, is a finding.
+func (r *sarifResult) counts(level string) bool {
+	if r.kind() != kinds[0] && level == "none" || r.Baseline == "absent" {
 		return false
 	}
 	// Suppressed is what has suppressions and none that is rejected or under review.

@@ -57,6 +57,10 @@ func TestSARIFLevel(t *testing.T) {
 		"by index in its component":         {"", `"rule":{"index":0,"toolComponent":{"index":1}}`, "note"},
 		"in any component, the worst":       {"", `"ruleId":"X"`, "error"},
 		"of a kind that is no failure":      {"", `"ruleId":"E","kind":"review"`, ""},
+		"of a kind that is one":             {"", `"ruleId":"E","kind":"fail"`, "error"},
+		"its own, though it passed":         {"", `"ruleId":"N","kind":"pass","level":"error"`, "error"},
+		"its own, though it is open":        {"", `"ruleId":"N","kind":"open","level":"warning"`, "warning"},
+		"none, as it passed":                {"", `"ruleId":"E","kind":"pass","level":"none"`, ""},
 		"lowered":                           {lowered, `"ruleId":"E"`, "note"},
 		"lowered, but its own":              {lowered, `"ruleId":"E","level":"error"`, "error"},
 		"raised, by index":                  {raised, `"ruleId":"N"`, "error"},
@@ -86,6 +90,23 @@ func TestSARIFLevel(t *testing.T) {
 	} {
 		if r, err := parseText("sarif", bad); err == nil {
 			t.Errorf("Parse(%s) = %+v, want an error about the level", bad, r)
+		}
+	}
+}
+
+// What kind a result is tells whether it is a finding, so one that SARIF does not have
+// is an error.
+func TestSARIFKind(t *testing.T) {
+	t.Parallel()
+	for kind, good := range map[string]bool{
+		"": true, "fail": true, "pass": true, "open": true, "informational": true, "notApplicable": true, "review": true,
+		"Fail": false, "FAIL": false, "error": false, "Review": false, " fail": false, "notapplicable": false,
+	} {
+		for _, level := range []string{"", `"level":"none",`, `"level":"error",`} {
+			text := oneRun(`{"driver":{"name":"d"}}`, "", `{"kind":"`+kind+`",`+level+`"message":{"text":"m"}}`)
+			if r, err := parseText("sarif", text); (err == nil) != good {
+				t.Errorf("Parse(%s) = %+v, %v, want an error: %t", text, r, err, !good)
+			}
 		}
 	}
 }
@@ -161,6 +182,10 @@ func TestSARIFInvocations(t *testing.T) {
 		"an error, and none by type":      {`{"exitCode":"1",` + loud + `}`, true},
 		"a signal":                        {`{"exitSignalName":"SIGSEGV"}`, true},
 		"the number of a signal":          {`{"exitSignalNumber":9}`, true},
+		"the number of no signal":         {`{"executionSuccessful":true,"exitCode":0,"exitSignalNumber":0}`, false},
+		"the same, and unsuccessful":      {`{"executionSuccessful":false,"exitSignalNumber":0}`, true},
+		"an error, exit 0 otherwise":      {`{"exitCode":0.0,` + loud + `}`, false},
+		"an error of no SARIF level":      {`{"exitCode":1,"toolExecutionNotifications":[{"level":"Error"}]}`, true},
 		"not started":                     {`{"processStartFailureMessage":"no such file"}`, true},
 		"notifications that are no array": {`{"toolExecutionNotifications":{}}`, true},
 		"no notifications":                {`{"toolExecutionNotifications":null}`, false},

@@ -49,7 +49,7 @@ type sarifInvocation struct {
 }
 
 // sarifErrors is whether there is an error among notifications, of which there may be
-// one for each file.
+// one for each file. A level that SARIF does not have is taken for one.
 type sarifErrors bool
 
 func (e *sarifErrors) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
@@ -58,7 +58,7 @@ func (e *sarifErrors) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			Level string `json:"level"`
 		}
 		err := json.UnmarshalDecode(dec, &n)
-		*e = *e || n.Level == "error"
+		*e = *e || worse(defaultLevel, n.Level) != defaultLevel
 		return err
 	}, func() {})
 }

@@ -179,7 +179,7 @@ func (s *sarifRules) level(res *sarifResult, of []*sarifRule) (level string) {
 	if res.Level != "" {
 		return res.Level
 	}
-	if res.Kind != "" && res.Kind != "fail" {
+	if res.kind() != kinds[0] {
 		return "none"
 	}
 	o := s.anyOf
