@@ -32,7 +32,8 @@ const (
 // they leave out.
 //
 // A test with flakyFailure or flakyError failed and then passed. To the runner that is
-// a pass, and so it is here unless the gate asks for more.
+// a pass, and so it is here unless the gate asks for more. Its suite may have counted
+// it once as what it was at first, but not where it counts flakes for themselves.
 func (rep *reading) junit(r io.Reader) error {
 	d := junitReader{reading: rep, xml: newXMLTokens(r)}
 	all := suite{found: tally{}}
@@ -84,6 +85,7 @@ type test struct {
 	item     Item
 	held     tally
 	messages [len(wrong)]string // the first of each kind
+	first    string             // element of a kind of wrong
 	skipped  bool
 }
 
@@ -119,11 +121,12 @@ func (t tally) addTo(other tally) {
 	}
 }
 
-// surplus returns how many failures are counted of which no element says anything. A
-// test that was flaky may have been counted as what it was at first.
+// surplus returns how many failures are counted of which no element says anything. Of
+// the flaky tests it leaves those that are among the counted ones.
 func (t tally) surplus(failures, errors int) int {
-	flaky := min(t["flakyFailure"], max(0, failures-t["failure"])) + min(t["flakyError"], max(0, errors-t["error"]))
-	return max(0, failures+errors-t["failure"]-t["error"]-flaky)
+	t["flakyFailure"] = min(t["flakyFailure"], max(0, failures-t["failure"]))
+	t["flakyError"] = min(t["flakyError"], max(0, errors-t["error"]))
+	return max(0, failures+errors-t["failure"]-t["error"]-t["flakyFailure"]-t["flakyError"])
 }
 
 func isSuite(e xml.StartElement) bool {
@@ -160,7 +163,14 @@ func (d *junitReader) suite(start xml.StartElement, in *suite) error {
 	if err := d.begin(&s, nil); err != nil {
 		return err
 	}
-	unnamed := max(s.unnamed, s.found.surplus(failures, errored))
+	if hasAttr(start, "flakes") {
+		delete(s.found, "flakyFailure")
+		delete(s.found, "flakyError")
+	}
+	unnamed := s.unnamed
+	if hasAttr(start, "failures") || hasAttr(start, "errors") {
+		unnamed = max(unnamed, s.found.surplus(failures, errored))
+	}
 	if status != "" && unnamed == 0 && !s.found.has(0) {
 		d.suiteSays(&s, "failure", status)
 	}
@@ -263,6 +273,7 @@ func (t *test) says(name, message string) {
 	if kind := kindOf(name); !t.held.has(kind) {
 		t.messages[kind] = message
 	}
+	t.first = cmp.Or(t.first, name)
 	t.held[name]++
 }
 
@@ -276,21 +287,25 @@ func (d *junitReader) judge(t *test, in *suite) {
 		worst++
 	}
 	switch {
-	case worst < len(wrong):
-		t.item.Message = t.messages[worst]
-		if t.item.Flaky = worst == len(wrong)-1; t.item.Flaky {
-			d.Flaky++
-		} else {
-			d.Failures++
+	case worst == len(wrong):
+		if t.skipped {
+			d.Skipped++
 		}
-		d.add(t.item)
-	case t.skipped:
-		d.Skipped++
+		return
+	case worst == len(wrong)-1:
+		t.item.Flaky = true
+		d.Flaky++
+		in.found[t.first]++
+	default:
+		d.Failures++
+		in.found["failure"] += t.held["failure"]
+		in.found["error"] += t.held["error"]
+		if worst == 1 {
+			in.found["failure"]++
+		}
 	}
-	if worst == 1 {
-		t.held["failure"]++
-	}
-	t.held.addTo(in.found)
+	t.item.Message = t.messages[worst]
+	d.add(t.item)
 }
 
 // badStatus returns what the start of a suite or test says about its end, if that was
@@ -361,6 +376,10 @@ func attr(e xml.StartElement, name string) string {
 		}
 	}
 	return ""
+}
+
+func hasAttr(e xml.StartElement, name string) bool {
+	return slices.ContainsFunc(e.Attr, func(a xml.Attr) bool { return a.Name.Local == name })
 }
 
 // maxCount is more than any honest count.

@@ -46,6 +46,9 @@ func TestJUnitCounts(t *testing.T) {
 		rerun    = `<testcase name="a"><rerunFailure message="y"/></testcase>`
 		both     = `<testcase name="a"><failure message="x"/><flakyFailure message="y"/></testcase>`
 		good     = `<testcase name="a"/>`
+
+		flakyTwice = `<testcase name="a"><flakyFailure message="first"/><flakyFailure message="second"/></testcase>`
+		flakyBoth  = `<testcase name="a"><flakyError message="first"/><flakyFailure message="second"/></testcase>`
 	)
 	for name, tt := range map[string]struct {
 		text                   string
@@ -62,6 +65,20 @@ func TestJUnitCounts(t *testing.T) {
 		"a flaky failure and another failure":  {`<testsuite failures="2">` + flaky + `</testsuite>`, 1, 1, 1},
 		"a flaky test in another suite":        {`<testsuites><testsuite failures="1"/><testsuite>` + flaky + `</testsuite></testsuites>`, 1, 1, 1},
 		"a failed test in another suite":       {`<testsuites><testsuite failures="1"/><testsuite>` + failed + `</testsuite></testsuites>`, 2, 2, 0},
+		"a flaky test where those are counted": {`<testsuite tests="3" failures="1" flakes="1">` + flaky + good + `</testsuite>`, 2, 1, 1},
+		"the same, in all suites":              {`<testsuites failures="1"><testsuite failures="1" flakes="1">` + flaky + good + `</testsuite></testsuites>`, 2, 1, 1},
+		"by all suites alone":                  {`<testsuites failures="1"><testsuite flakes="1">` + flaky + good + `</testsuite></testsuites>`, 2, 1, 1},
+		"flaky and counted as that alone":      {`<testsuite failures="0" flakes="1">` + flaky + `</testsuite>`, 1, 0, 1},
+		"flaky twice":                          {`<testsuite failures="2">` + flakyTwice + good + `</testsuite>`, 2, 1, 1},
+		"flaky twice, counted once":            {`<testsuite failures="1">` + flakyTwice + `</testsuite>`, 1, 0, 1},
+		"flaky in two ways":                    {`<testsuite failures="1" errors="1">` + flakyBoth + good + `</testsuite>`, 2, 1, 1},
+		"flaky in two ways, counted once":      {`<testsuite errors="1">` + flakyBoth + `</testsuite>`, 1, 0, 1},
+		"flaky and failed, counted twice":      {`<testsuite failures="2">` + both + `</testsuite>`, 2, 2, 0},
+		"two flaky tests":                      {`<testsuite failures="2">` + flaky + flaky + `</testsuite>`, 2, 0, 2},
+		"flaky in a suite that counts none":    {`<testsuites failures="1"><testsuite failures="0">` + flaky + `</testsuite></testsuites>`, 1, 1, 1},
+		"flaky in one that counts errors":      {`<testsuites failures="1"><testsuite errors="0">` + flaky + `</testsuite></testsuites>`, 1, 1, 1},
+		"flaky in one that does not count":     {`<testsuites failures="1"><testsuite>` + flaky + `</testsuite></testsuites>`, 1, 0, 1},
+		"flaky, and counted by one of two":     {`<testsuites failures="2"><testsuite failures="1">` + flaky + `</testsuite><testsuite failures="0">` + flaky + `</testsuite></testsuites>`, 2, 1, 2},
 		"flaky and failed":                     {`<testsuite failures="1">` + both + `</testsuite>`, 1, 1, 0},
 		"a failure with its rerun":             {`<testsuite failures="1">` + reran + `</testsuite>`, 1, 1, 0},
 		"a rerun explains no count":            {`<testsuite failures="2">` + reran + `</testsuite>`, 2, 2, 0},
