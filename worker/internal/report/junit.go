@@ -95,7 +95,7 @@ var wrong = [...][2]string{{"failure", "error"}, {"rerunFailure", "rerunError"},
 // named is the usual name of an element, where some runners have another for it.
 func named(e xml.StartElement) string {
 	switch name := strings.ToLower(e.Name.Local); name {
-	case "failed", "failure":
+	case "fail", "failed", "failure":
 		return "failure"
 	case "errored", "error":
 		return "error"
@@ -146,11 +146,11 @@ func (d *junitReader) root() (xml.StartElement, error) {
 // suite reads a suite to its end, and adds what it holds and counts to the report and
 // to the suite that it lies in.
 func (d *junitReader) suite(start xml.StartElement, in *suite) error {
-	failures, err := count(start, "failures")
+	failures, says, err := countOf(start, "failures", "failed", "failure")
 	if err != nil {
 		return err
 	}
-	errored, err := count(start, "errors")
+	errored, saysErrors, err := countOf(start, "errors", "errored", "error")
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (d *junitReader) suite(start xml.StartElement, in *suite) error {
 		delete(s.found, "flakyError")
 	}
 	unnamed := s.unnamed
-	if hasAttr(start, "failures") || hasAttr(start, "errors") {
+	if says || saysErrors {
 		unnamed = max(unnamed, s.found.surplus(failures, errored))
 	}
 	if status != "" && unnamed == 0 && !s.found.has(0) {
@@ -309,21 +309,33 @@ func (d *junitReader) judge(t *test, in *suite) {
 }
 
 // badStatus returns what the start of a suite or test says about its end, if that was
-// a bad one and not only in the elements that it holds, else "".
+// a bad one and not only in the elements that it holds, else "". Numbers of a suite are
+// its counts.
 func badStatus(e xml.StartElement) string {
 	for _, a := range e.Attr {
-		if is := badStatuses[a.Name.Local]; is != nil && is.MatchString(a.Value) {
-			return fmt.Sprintf("its %s is %q", a.Name.Local, a.Value)
+		name := strings.ToLower(a.Name.Local)
+		bad := badStatuses[name]
+		if bad == nil || !bad(a.Value) || isSuite(e) && name != "success" && number.MatchString(a.Value) {
+			continue
 		}
+		return fmt.Sprintf("its %s is %q", a.Name.Local, a.Value)
 	}
 	return ""
 }
 
 var (
-	failing     = regexp.MustCompile(`(?i)^\s*(?:fail(?:ed|ure)?|error(?:ed)?|broken|crash(?:ed)?|abort(?:ed)?|interrupted|killed|timed?[ _-]?out)\s*$`)
-	untrue      = regexp.MustCompile(`(?i)^\s*false\s*$`)
-	badStatuses = map[string]*regexp.Regexp{"status": failing, "state": failing, "result": failing, "outcome": failing, "success": untrue, "passed": untrue}
+	failing = regexp.MustCompile(`(?i)^\s*(?:fail(?:ed|ure)?|error(?:ed)?|broken|crash(?:ed)?|abort(?:ed)?|interrupted|killed|fatal|cancell?ed|undefined|ambiguous|timed?[ _-]?out)\b`).MatchString
+	untrue  = regexp.MustCompile(`(?i)^\s*(?:0|no|false)\s*$`).MatchString
+	nothing = regexp.MustCompile(`(?i)^\s*(?:0|no|false|none)?\s*$`).MatchString
+	number  = regexp.MustCompile(`^\s*[0-9]`)
+
+	badStatuses = map[string]func(string) bool{
+		"status": failing, "state": failing, "result": failing, "outcome": failing, "success": untrue, "passed": untrue,
+		"failures": something, "failed": something, "failure": something, "errors": something, "errored": something, "error": something,
+	}
 )
+
+func something(s string) bool { return !nothing(s) }
 
 // message reads an element that says what went wrong to its end, and returns that.
 func (d *junitReader) message(start xml.StartElement) (string, error) {
@@ -371,15 +383,31 @@ func skip(d *xmlTokens) error {
 
 func attr(e xml.StartElement, name string) string {
 	for _, a := range e.Attr {
-		if a.Name.Local == name {
+		if strings.EqualFold(a.Name.Local, name) {
 			return a.Value
 		}
 	}
 	return ""
 }
 
+// countOf is the highest of the numbers that an element has by some names, the first of
+// which is for numbers alone, and whether there is one.
+func countOf(e xml.StartElement, names ...string) (highest int, is bool, err error) {
+	for i, name := range names {
+		if text := attr(e, name); text == "" || i > 0 && !number.MatchString(text) {
+			continue
+		}
+		n, err := count(e, name)
+		if err != nil {
+			return 0, false, err
+		}
+		highest, is = max(highest, n), true
+	}
+	return highest, is, nil
+}
+
 func hasAttr(e xml.StartElement, name string) bool {
-	return slices.ContainsFunc(e.Attr, func(a xml.Attr) bool { return a.Name.Local == name })
+	return slices.ContainsFunc(e.Attr, func(a xml.Attr) bool { return strings.EqualFold(a.Name.Local, name) })
 }
 
 // maxCount is more than any honest count.
