@@ -28,15 +28,30 @@ var (
 	failedPackage = regexp.MustCompile(`^FAIL\t(\S+)|(?:^|\s)FAIL\s+(\S+)\s+(?:\[[^\]]*\]|\(cached\)|[0-9.]+m?s)\s*$`)
 	failedAny     = regexp.MustCompile(`^\s*(?:FAIL|--- FAIL: .*)\s*$`)
 
-	// flatObject is one that an event may be: without objects and lists in it.
-	flatObject = regexp.MustCompile(`\{\s*(?:"(?:[^"\\]|\\.)*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[^\s"{}\[\],]+)\s*,?\s*)+\}`)
+	// control is what a terminal takes for colours, links and other orders.
+	control = regexp.MustCompile(`\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z^-~])`)
+
+	// object is one that an event may be, and somewhat more.
+	object = regexp.MustCompile(objectPattern(3))
 )
+
+// objectPattern is a pattern of objects in which objects and lists lie as deep as that.
+func objectPattern(deep int) string {
+	const text, plain = `"(?:[^"\\]|\\.)*"`, `[^\s"{}\[\],]+`
+	value, object := text+"|"+plain, ""
+	for range deep + 1 {
+		object = `\{\s*(?:` + text + `\s*:\s*(?:` + value + `)\s*,?\s*)*\}`
+		value = text + "|" + plain + "|" + object + `|\[\s*(?:(?:` + value + `)\s*,?\s*)*\]`
+	}
+	return object
+}
 
 // maxInLine is how many objects are looked for in a line: each may take its length.
 const maxInLine = 1000
 
 // text is a line that is no event.
 func (g *gotests) text(line []byte) error {
+	line = control.ReplaceAll(line, nil)
 	events, err := failuresIn(line)
 	if err != nil {
 		return err
@@ -63,13 +78,16 @@ func failuresIn(line []byte) (events []event, err error) {
 	if !bytes.Contains(line, []byte(`fail"`)) {
 		return nil, nil
 	}
-	parts := flatObject.FindAll(line, maxInLine+1)
-	if len(parts) > maxInLine {
-		return nil, fmt.Errorf("more than %d objects in one line", maxInLine)
-	}
-	for _, part := range parts {
-		if e, ok := readEvent(part); ok && (e.Action == "build-fail" || e.Action == "fail" && e.Package != "") {
+	for found, at := 0, object.FindIndex(line); at != nil; at = object.FindIndex(line) {
+		if found++; found > maxInLine {
+			return nil, fmt.Errorf("more than %d objects in one line", maxInLine)
+		}
+		e, ok := readEvent(line[at[0]:at[1]])
+		if ok && (e.Action == "build-fail" || e.Action == "fail" && e.Package != "") {
 			events = append(events, e)
+			line = line[at[1]:]
+		} else {
+			line = line[at[0]+1:] // there may be one in it
 		}
 	}
 	return events, nil
