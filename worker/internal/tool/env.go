@@ -18,6 +18,7 @@ const (
 	tmpDir     = "tmp"
 	outputFile = "output"
 	scriptFile = "script"
+	markFile   = "mark"
 )
 
 // environment is all that code of the step gets (API.md, Tools): the names every

@@ -30,7 +30,8 @@ const (
 // A step without a command takes that of its gate's name in the workspace's
 // nofx.json. Where a report is asked for, the command has to write it, and both have
 // to be without fault: an exit code of 0 beside failures in the report does not pass,
-// and a report that is missing, cannot be read or holds no test is the verdict Error.
+// and a report that is missing, older than the command, cannot be read or holds no test is
+// the verdict Error.
 //
 // Evidence: command, exit_code, output (its end, redacted), duration_ms, and where it
 // applies source, the file that the command is from; report, its format, path, counts
@@ -65,6 +66,12 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 		return Result{}, err
 	}
 	defer scratch.Close()
+	var begun time.Time
+	if in.Report != nil {
+		if begun, err = beginning(scratch); err != nil {
+			return Result{}, failure(run.ClassInfrastructure, "mark the beginning: %w", err)
+		}
+	}
 	end := sieve.NewTail(maxOutput, b.cfg.Redactor.String)
 	start := time.Now()
 	exit, err := b.script(ctx, c, scratch, script{
@@ -93,7 +100,7 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 	if in.Report == nil || verdict == run.Error {
 		return r.decide(verdict, howEnded("the command", exit, missing)), nil
 	}
-	return b.judgeReport(r, root, *in.Report, exit), nil
+	return b.judgeReport(r, root, *in.Report, begun, exit), nil
 }
 
 // judge is the verdict of a command's end.

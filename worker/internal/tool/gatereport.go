@@ -11,6 +11,9 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
@@ -83,9 +86,40 @@ func clearReport(root *os.Root, pattern string) error {
 	return nil
 }
 
-// judgeReport is the verdict of a command that ended by itself and its report.
-func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, exit sandbox.Exit) Result {
-	found, err := b.readReports(root, in)
+// beginning returns a time by the file system's clock that is later than all changes
+// before the call, and not later than any after it. That clock goes in steps.
+func beginning(scratch *os.Root) (begun time.Time, err error) {
+	before, err := marked(scratch)
+	for begun = before; err == nil && begun.Equal(before); begun, err = marked(scratch) {
+		time.Sleep(time.Millisecond)
+	}
+	return begun, err
+}
+
+// marked is when it is by the file system's clock.
+func marked(scratch *os.Root) (time.Time, error) {
+	f, err := scratch.Create(markFile)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer f.Close()
+	if _, err := f.WriteString("now"); err != nil {
+		return time.Time{}, err
+	}
+	return changed(f)
+}
+
+// changed is when a file or its place, mode or owner changed last.
+func changed(f *os.File) (time.Time, error) {
+	var raw unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &raw)
+	return time.Unix(raw.Ctim.Unix()), err
+}
+
+// judgeReport is the verdict of a command that has begun at some time and ended by
+// itself, and its report.
+func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, begun time.Time, exit sandbox.Exit) Result {
+	found, err := b.readReports(root, in, begun)
 	if err != nil {
 		r.Evidence["report"] = map[string]any{"format": in.Format, "path": in.Path}
 		return r.decide(run.Error, b.masked(fmt.Sprintf("%s; %v", howEnded("the command", exit, ""), err)))
@@ -145,7 +179,7 @@ func shown(in run.GateReport, r found) map[string]any {
 // readReports reads the report that in asks for, which several files may make up. Every
 // alternative of its path has to be there and to hold tests, each file counts once.
 // Errors are for people.
-func (b *Box) readReports(root *os.Root, in run.GateReport) (all found, err error) {
+func (b *Box) readReports(root *os.Root, in run.GateReport, begun time.Time) (all found, err error) {
 	alternatives, err := reports(root, in.Path)
 	if err != nil {
 		return all, fmt.Errorf("the report %s cannot be used: %w", in.Path, err)
@@ -158,15 +192,16 @@ func (b *Box) readReports(root *os.Root, in run.GateReport) (all found, err erro
 		}
 		held := 0
 		for _, p := range slices.Sorted(maps.Keys(a.files)) {
-			if _, known := tests[p]; !known {
-				r, err := b.readReport(root, p, in, &left)
+			own := target(root, p)
+			if _, known := tests[own]; !known {
+				r, err := b.readReport(root, own, in, begun, &left)
 				if err != nil {
 					return all, fmt.Errorf("the report %s cannot be used: %w", p, err)
 				}
 				all.Add(r)
-				tests[p] = r.Tests
+				tests[own] = r.Tests
 			}
-			held += tests[p]
+			held += tests[own]
 		}
 		switch {
 		case held > 0 || all.Findings != nil:
@@ -180,8 +215,9 @@ func (b *Box) readReports(root *os.Root, in run.GateReport) (all found, err erro
 	return all, nil
 }
 
-// readReport reads one file, of at most left bytes, and takes them from that.
-func (b *Box) readReport(root *os.Root, p string, in run.GateReport, left *int64) (report.Report, error) {
+// readReport reads one file, of at most left bytes, and takes them from that. A file of
+// before the command is none of its reports: a link or a move may have put it there.
+func (b *Box) readReport(root *os.Root, p string, in run.GateReport, begun time.Time, left *int64) (report.Report, error) {
 	f, err := edit.Open(root, p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return report.Report{}, errors.New("the command did not write it")
@@ -190,6 +226,13 @@ func (b *Box) readReport(root *os.Root, p string, in run.GateReport, left *int64
 		return report.Report{}, err
 	}
 	defer f.Close()
+	at, err := changed(f)
+	if err != nil {
+		return report.Report{}, err
+	}
+	if at.Before(begun) {
+		return report.Report{}, errors.New("it was there before the command, which only linked or moved to it")
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return report.Report{}, err

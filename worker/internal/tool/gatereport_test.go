@@ -51,8 +51,12 @@ func TestGateReport(t *testing.T) {
 		"malformed":         {"junit", writeReport(cleanJUnit[:20], 0), run.Error, "not XML to its end", nil},
 		"of another format": {"sarif", writeReport(cleanJUnit, 0), run.Error, "not SARIF", nil},
 		"empty":             {"gotest", "mkdir -p out; : > out/r", run.Error, "no package", nil},
-		"a symlink":         {"junit", "mkdir -p out; echo '" + cleanJUnit + "' > real; ln -s ../real out/r", run.Error, "symlink", nil},
-		"below a symlink":   {"junit", "rm -rf out; mkdir real; ln -s real out; echo '" + cleanJUnit + "' > out/r", run.Error, "out is a symlink", nil},
+		"a symlink":         {"junit", "mkdir -p out; echo '" + cleanJUnit + "' > real; ln -s ../real out/r", run.Passed, "", nil},
+		"to a bad one":      {"junit", "mkdir -p out; echo '" + badJUnit + "' > real; ln -s \"$PWD/real\" out/r", run.Failed, "1 of 2 tests failed", nil},
+		"below a symlink":   {"junit", "rm -rf out; mkdir real; ln -s real out; echo '" + cleanJUnit + "' > out/r", run.Passed, "", nil},
+		"a symlink to none": {"junit", "mkdir -p out; ln -s ../real out/r", run.Error, "it is a symlink", nil},
+		"a symlink to .git": {"junit", "mkdir -p out .git; echo '" + cleanJUnit + "' > .git/r; ln -s ../.git/r out/r", run.Error, "it is a symlink", nil},
+		"a link to folders": {"junit", "mkdir -p out real; ln -s ../real out/r", run.Error, "it is no regular file", nil},
 		"a symlink out":     {"junit", "mkdir -p out; ln -s /dev/null out/r", run.Error, "it is a symlink out of the workspace", nil},
 		"below one":         {"junit", "rm -rf out; ln -s .. out", run.Error, "out is a symlink out of the workspace", nil},
 		"no test":           {"junit", writeReport("<testsuite/>", 0), run.Error, `exit code 0; the report holds no test; if that is all right, say "allow_empty": true`, map[string]any{"tests": 0.0, "failures": 0.0, "skipped": 0.0}},
@@ -138,44 +142,47 @@ func TestGateReportGlob(t *testing.T) {
 		reason        string
 		tests, files  any // as evidence has them
 	}{
-		"two":                  {"out/TEST-*.xml", write("out/TEST-a.xml", cleanJUnit) + write("out/TEST-b.xml", cleanJUnit), run.Passed, "", 4, 2},
-		"one":                  {"out/TEST-*.xml", write("out/TEST-a.xml", cleanJUnit), run.Passed, "", 2, nil},
-		"in any folder":        {"**/TEST-*.xml", write("a/out/TEST-a.xml", cleanJUnit) + write("TEST-b.xml", cleanJUnit), run.Passed, "", 4, 2},
-		"alternatives":         {"{a,b}/r[12].xml", write("a/r1.xml", cleanJUnit) + write("b/r2.xml", cleanJUnit) + write("b/r3.xml", badJUnit), run.Passed, "", 4, 2},
-		"one with failures":    {"out/*", write("out/a", cleanJUnit) + write("out/b", badJUnit), run.Failed, "1 of 4 tests failed", 4, 2},
-		"one without tests":    {"out/*", write("out/a", cleanJUnit) + write("out/b", empty), run.Passed, "", 2, 2},
-		"none with tests":      {"out/*", write("out/a", empty) + write("out/b", empty), run.Error, "holds no test", 0, 2},
-		"one that is cut":      {"out/*", write("out/a", cleanJUnit) + write("out/hunter2", cleanJUnit[:20]), run.Error, "the report out/*** cannot be used: not XML", nil, nil},
-		"one that leads out":   {"out/*", write("out/a", cleanJUnit) + "ln -s /etc/passwd out/b", run.Error, "the report out/b cannot be used: it is a symlink out of the workspace", nil, nil},
-		"a folder leads out":   {"out/x/*", "rm -rf out; ln -s /tmp out", run.Error, "out is a symlink out of the workspace", nil, nil},
-		"a linked folder":      {"**/T-*.xml", write("real/T-a.xml", cleanJUnit) + "mkdir link; ln -s ../real link/b", run.Passed, "", 2, nil},
-		"that alone matches":   {"*/T-*.xml", write("deep/er/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + "ln -s deep/er b", run.Failed, "1 of 4 tests failed", 4, 2},
-		"by an absolute link":  {"*/T-*.xml", write("deep/er/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + `ln -s "$PWD/deep/er" b`, run.Failed, "1 of 4 tests failed", 4, 2},
-		"link of a link":       {"{a,b}/T-*.xml", write("deep/er/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + "ln -s deep c; ln -s c/er b", run.Failed, "1 of 4 tests failed", 4, 2},
-		"a cycle":              {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + "ln -s .. a/up; ln -s a b; ln -s self self", run.Passed, "", 2, nil},
-		"once around a cycle":  {"a/up/*/T-*.xml", write("b/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + "ln -s .. a/up", run.Failed, "1 of 4 tests failed", 4, 2},
-		"links of a monorepo":  {"packages/**/TEST-*.xml", write("packages/a/TEST-a.xml", cleanJUnit) + write("tools/x/TEST-x.xml", badJUnit) + "mkdir packages/a/node_modules; ln -s ../../../tools/x ../../a packages/a/node_modules", run.Failed, "1 of 4 tests failed", 4, 2},
-		"linked, out of it":    {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Error, "b is a symlink out of the workspace, and files behind it may match **/T-*.xml", nil, nil},
-		"so for one folder":    {"*/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Error, "b is a symlink out of the workspace", nil, nil},
-		"so named in braces":   {"{a,b}/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Error, "b is a symlink out of the workspace", nil, nil},
-		"out, but not reached": {"a/**/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Passed, "", 2, nil},
-		"a file out of it":     {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + "mkdir bin; ln -s /bin/sh bin/python; ln -s /no/such bin/none", run.Passed, "", 2, nil},
-		"a link to .git":       {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + write(".git/x/T-b.xml", badJUnit) + "ln -s .git/x b", run.Passed, "", 2, nil},
-		"one of two":           {"{a,b}.xml", write("a.xml", cleanJUnit), run.Error, "the report b.xml cannot be used: the command did not write it", nil, nil},
-		"one of two globs":     {"out/{a,b}*.xml", write("out/a1.xml", cleanJUnit), run.Error, "the report out/b*.xml cannot be used: the command wrote no file that matches", nil, nil},
-		"one of two empty":     {"{a,b}.xml", write("a.xml", cleanJUnit) + write("b.xml", empty), run.Error, `the report b.xml holds no test; if that is all right, say "allow_empty": true`, 2, 2},
-		"empty by one glob":    {"{a,b/**}/T-*.xml", write("a/T-1.xml", cleanJUnit) + write("b/T-1.xml", empty) + write("b/c/T-2.xml", empty), run.Error, "the report b/**/T-*.xml holds no test", 2, 3},
-		"some empty modules":   {"{a,b}/**/T-*.xml", write("a/T-1.xml", cleanJUnit) + write("a/x/T-2.xml", empty) + write("b/y/T-1.xml", cleanJUnit) + write("b/T-2.xml", empty), run.Passed, "", 4, 4},
-		"braces in braces":     {"{a,b{1,2}}.xml", write("a.xml", cleanJUnit) + write("b1.xml", cleanJUnit), run.Error, "the report b2.xml cannot", nil, nil},
-		"of two, one file":     {"{a*,*b}.xml", write("ab.xml", cleanJUnit), run.Passed, "", 2, nil},
-		"any of a class":       {"out/[{,}/]x/*.xml", write("out/,x/a.xml", cleanJUnit), run.Passed, "", 2, nil},
-		"an escaped slash":     {`out\/a*.xml`, write("out/a.xml", cleanJUnit), run.Passed, "", 2, nil},
-		"an escaped brace":     {`out/\{a,b\}.xml`, write("out/{a,b}.xml", cleanJUnit), run.Passed, "", 2, nil},
-		"folders do not match": {"out/*", write("out/a", cleanJUnit) + "mkdir out/b", run.Passed, "", 2, nil},
-		"nothing":              {"out/*", "true", run.Error, "wrote no file that matches", nil, nil},
-		"no folder":            {"no/*", "true", run.Error, "wrote no file that matches", nil, nil},
-		"in .git":              {"**/*.xml", write(".git/r.xml", badJUnit) + write("r.xml", cleanJUnit), run.Passed, "", 2, nil},
-		"more than is read":    {"out/*", write("out/a", cleanJUnit) + "truncate -s 64M out/b", run.Error, "the report out/b cannot be used: with it, more than", nil, nil},
+		"two":                   {"out/TEST-*.xml", write("out/TEST-a.xml", cleanJUnit) + write("out/TEST-b.xml", cleanJUnit), run.Passed, "", 4, 2},
+		"one":                   {"out/TEST-*.xml", write("out/TEST-a.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"in any folder":         {"**/TEST-*.xml", write("a/out/TEST-a.xml", cleanJUnit) + write("TEST-b.xml", cleanJUnit), run.Passed, "", 4, 2},
+		"alternatives":          {"{a,b}/r[12].xml", write("a/r1.xml", cleanJUnit) + write("b/r2.xml", cleanJUnit) + write("b/r3.xml", badJUnit), run.Passed, "", 4, 2},
+		"one with failures":     {"out/*", write("out/a", cleanJUnit) + write("out/b", badJUnit), run.Failed, "1 of 4 tests failed", 4, 2},
+		"one without tests":     {"out/*", write("out/a", cleanJUnit) + write("out/b", empty), run.Passed, "", 2, 2},
+		"none with tests":       {"out/*", write("out/a", empty) + write("out/b", empty), run.Error, "holds no test", 0, 2},
+		"one that is cut":       {"out/*", write("out/a", cleanJUnit) + write("out/hunter2", cleanJUnit[:20]), run.Error, "the report out/*** cannot be used: not XML", nil, nil},
+		"one that leads out":    {"out/*", write("out/a", cleanJUnit) + "ln -s /etc/passwd out/b", run.Error, "the report out/b cannot be used: it is a symlink out of the workspace", nil, nil},
+		"a folder leads out":    {"out/x/*", "rm -rf out; ln -s /tmp out", run.Error, "out is a symlink out of the workspace", nil, nil},
+		"a linked folder":       {"**/T-*.xml", write("real/T-a.xml", cleanJUnit) + "mkdir link; ln -s ../real link/b", run.Passed, "", 2, nil},
+		"that alone matches":    {"*/T-*.xml", write("deep/er/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + "ln -s deep/er b", run.Failed, "1 of 4 tests failed", 4, 2},
+		"by an absolute link":   {"*/T-*.xml", write("deep/er/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + `ln -s "$PWD/deep/er" b`, run.Failed, "1 of 4 tests failed", 4, 2},
+		"link of a link":        {"{a,b}/T-*.xml", write("deep/er/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + "ln -s deep c; ln -s c/er b", run.Failed, "1 of 4 tests failed", 4, 2},
+		"a cycle":               {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + "ln -s .. a/up; ln -s a b; ln -s self self", run.Passed, "", 2, nil},
+		"once around a cycle":   {"a/up/*/T-*.xml", write("b/T-a.xml", badJUnit) + write("a/T-a.xml", cleanJUnit) + "ln -s .. a/up", run.Failed, "1 of 4 tests failed", 4, 2},
+		"links of a monorepo":   {"packages/**/TEST-*.xml", write("packages/a/TEST-a.xml", cleanJUnit) + write("tools/x/TEST-x.xml", badJUnit) + "mkdir packages/a/node_modules; ln -s ../../../tools/x ../../a packages/a/node_modules", run.Failed, "1 of 4 tests failed", 4, 2},
+		"linked, out of it":     {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Error, "b is a symlink out of the workspace, and files behind it may match **/T-*.xml", nil, nil},
+		"so for one folder":     {"*/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Error, "b is a symlink out of the workspace", nil, nil},
+		"so named in braces":    {"{a,b}/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Error, "b is a symlink out of the workspace", nil, nil},
+		"out, but not reached":  {"a/**/T-*.xml", write("a/T-a.xml", cleanJUnit) + `ln -s "$(mktemp -d)" b`, run.Passed, "", 2, nil},
+		"a linked file":         {"x/*.xml", write("a/r.xml", cleanJUnit) + "mkdir x; ln -s ../a/r.xml x/latest.xml", run.Passed, "", 2, nil},
+		"counted once":          {"{a,x}/*.xml", write("a/r.xml", badJUnit) + "mkdir x; ln -s ../a/r.xml x/latest.xml; ln -s latest.xml x/again.xml", run.Failed, "1 of 2 tests failed", 2, nil},
+		"a linked file in .git": {"x/*.xml", write(".git/r.xml", cleanJUnit) + "mkdir x; ln -s ../.git/r.xml x/latest.xml", run.Error, "the report x/latest.xml cannot be used: it is a symlink", nil, nil},
+		"a file out of it":      {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + "mkdir bin; ln -s /bin/sh bin/python; ln -s /no/such bin/none", run.Passed, "", 2, nil},
+		"a link to .git":        {"**/T-*.xml", write("a/T-a.xml", cleanJUnit) + write(".git/x/T-b.xml", badJUnit) + "ln -s .git/x b", run.Passed, "", 2, nil},
+		"one of two":            {"{a,b}.xml", write("a.xml", cleanJUnit), run.Error, "the report b.xml cannot be used: the command did not write it", nil, nil},
+		"one of two globs":      {"out/{a,b}*.xml", write("out/a1.xml", cleanJUnit), run.Error, "the report out/b*.xml cannot be used: the command wrote no file that matches", nil, nil},
+		"one of two empty":      {"{a,b}.xml", write("a.xml", cleanJUnit) + write("b.xml", empty), run.Error, `the report b.xml holds no test; if that is all right, say "allow_empty": true`, 2, 2},
+		"empty by one glob":     {"{a,b/**}/T-*.xml", write("a/T-1.xml", cleanJUnit) + write("b/T-1.xml", empty) + write("b/c/T-2.xml", empty), run.Error, "the report b/**/T-*.xml holds no test", 2, 3},
+		"some empty modules":    {"{a,b}/**/T-*.xml", write("a/T-1.xml", cleanJUnit) + write("a/x/T-2.xml", empty) + write("b/y/T-1.xml", cleanJUnit) + write("b/T-2.xml", empty), run.Passed, "", 4, 4},
+		"braces in braces":      {"{a,b{1,2}}.xml", write("a.xml", cleanJUnit) + write("b1.xml", cleanJUnit), run.Error, "the report b2.xml cannot", nil, nil},
+		"of two, one file":      {"{a*,*b}.xml", write("ab.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"any of a class":        {"out/[{,}/]x/*.xml", write("out/,x/a.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"an escaped slash":      {`out\/a*.xml`, write("out/a.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"an escaped brace":      {`out/\{a,b\}.xml`, write("out/{a,b}.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"folders do not match":  {"out/*", write("out/a", cleanJUnit) + "mkdir out/b", run.Passed, "", 2, nil},
+		"nothing":               {"out/*", "true", run.Error, "wrote no file that matches", nil, nil},
+		"no folder":             {"no/*", "true", run.Error, "wrote no file that matches", nil, nil},
+		"in .git":               {"**/*.xml", write(".git/r.xml", badJUnit) + write("r.xml", cleanJUnit), run.Passed, "", 2, nil},
+		"more than is read":     {"out/*", write("out/a", cleanJUnit) + "truncate -s 64M out/b", run.Error, "the report out/b cannot be used: with it, more than", nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -188,6 +195,40 @@ func TestGateReportGlob(t *testing.T) {
 			}
 			if shown := r.Evidence["report"].(map[string]any); shown["tests"] != tt.tests || shown["files"] != tt.files {
 				t.Errorf("report = %v, want %v tests in %v files", shown, tt.tests, tt.files)
+			}
+		})
+	}
+}
+
+// What was there before the command is not its report, by whatever way it gets into the
+// report's place.
+func TestGateReportOfBefore(t *testing.T) {
+	t.Parallel()
+	const fresh = "mkdir -p old; echo '" + cleanJUnit + "' > old/r.xml; "
+	for name, tt := range map[string]struct {
+		path, command string
+		verdict       run.State
+	}{
+		"a link to its folder":          {"out/*.xml", "ln -s old out", run.Error},
+		"that the command wrote to":     {"out/*.xml", "ln -s old out; " + fresh, run.Passed},
+		"in any folder":                 {"x/**/r.xml", "mkdir x; mv old x/y", run.Error},
+		"a link to its folder, by name": {"out/r.xml", "ln -s old out", run.Error},
+		"by name, written to":           {"out/r.xml", fresh + "ln -s old out", run.Passed},
+		"a link to it":                  {"out/*.xml", "mkdir out; ln -s ../old/r.xml out", run.Error},
+		"a link to it, written to":      {"out/*.xml", "mkdir out; ln -s ../old/r.xml out; " + fresh, run.Passed},
+		"a link to it, by name":         {"r.xml", "ln -s old/r.xml r.xml", run.Error},
+		"its folder":                    {"out/*.xml", "mv old out", run.Error},
+		"its folder, by name":           {"out/r.xml", "mv old out", run.Error},
+		"a good one beside it":          {"{out,new}/*.xml", "mkdir new; echo '" + cleanJUnit + "' > new/r.xml; ln -s old out", run.Error},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := newCall(t, "gate:unit", run.GateInputs{Command: tt.command, Report: &run.GateReport{Format: "junit", Path: tt.path}})
+			writeTo(t, c.Workspace, "old/r.xml", cleanJUnit)
+			r, err := developer(Config{}).Run(t.Context(), c)
+			reason, _ := r.Evidence["reason"].(string)
+			if err != nil || r.Verdict != tt.verdict || tt.verdict == run.Error && !strings.Contains(reason, "it was there before the command") {
+				t.Errorf("Run = %s because %q, %v; want %s", r.Verdict, reason, err, tt.verdict)
 			}
 		})
 	}

@@ -197,8 +197,7 @@ const (
 )
 
 // follow returns what a path leads to, and of a folder in the workspace its own path. A
-// symlink that leads to no folder is itself taken for a file: whoever opens it is told
-// that it is a symlink.
+// symlink that leads to no folder is itself taken for a file.
 func (f *finder) follow(p string, mode fs.FileMode) (own string, is kind, err error) {
 	switch {
 	case mode.IsDir():
@@ -226,4 +225,22 @@ func (f *finder) follow(p string, mode fs.FileMode) (own string, is kind, err er
 		return p, outside, nil
 	}
 	return own, inside, nil
+}
+
+// target returns the path of a file that goes through no symlink, or p itself where that
+// leads to nothing that may be read: whoever opens it is told why.
+func target(root *os.Root, p string) string {
+	workspace, err := filepath.EvalSymlinks(root.Name())
+	if err != nil {
+		return p
+	}
+	full, err := filepath.EvalSymlinks(filepath.Join(workspace, p))
+	if err != nil {
+		return p
+	}
+	own, err := filepath.Rel(workspace, full)
+	if err != nil || !filepath.IsLocal(own) || hidden(own) {
+		return p
+	}
+	return own
 }
