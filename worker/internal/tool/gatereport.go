@@ -30,7 +30,8 @@ const (
 // gatesFile is a workspace's nofx.json: by the name of a gate, what it runs when its
 // step does not say.
 type gatesFile struct {
-	Gates map[string]run.GateInputs `json:"gates"`
+	Schema string                    `json:"$schema"` // for editors
+	Gates  map[string]run.GateInputs `json:"gates"`
 }
 
 // ownGate is in with the command of the workspace's own gate of that name, and with

@@ -263,6 +263,7 @@ func TestGateOfTheWorkspace(t *testing.T) {
 		"no file":        {"", run.GateInputs{}, run.Error, `put {"gates": {"unit": {"command": "…"}}} into the workspace's nofx.json`},
 		"other gate":     {`{"gates":{"lint":{"command":"true"}}}`, run.GateInputs{}, run.Error, "there is no command"},
 		"no command":     {`{"gates":{"unit":{}}}`, run.GateInputs{}, run.Error, "there is no command"},
+		"a schema":       {`{"$schema":"https://example.com/nofx.json","gates":{"unit":{"command":"echo own"}}}`, run.GateInputs{}, run.Passed, "own"},
 		"a comment":      {`{"gates":{"unit":{"command":"# todo"}}}`, run.GateInputs{}, run.Error, "/gates/unit/command holds only comments"},
 		"fail-fast":      {`{"gates":{"unit":{"command":"go test -failfast"}}}`, run.GateInputs{Report: &run.GateReport{Format: "gotest", Path: "r", Flaky: run.FlakyPasses}}, run.Error, "does not go with -failfast"},
 		"broken":         {`{"gates":`, run.GateInputs{}, run.Error, "nofx.json cannot be used"},
