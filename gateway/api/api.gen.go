@@ -2537,8 +2537,8 @@ type ClientInterface interface {
 	// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
 	// control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
 	// The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-	// the run's terminal event, and a reconnect past that is 204. A page that came back empty names in `next_cursor`
-	// where to go on.
+	// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
+	// is 204. A page that came back empty names in `next_cursor` where to go on.
 	//
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3458,8 +3458,8 @@ func (c *Client) ListCheckpointFiles(ctx context.Context, runID RunIDParameter, 
 // `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
 // control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
 // The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-// the run's terminal event, and a reconnect past that is 204. A page that came back empty names in `next_cursor`
-// where to go on.
+// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
+// is 204. A page that came back empty names in `next_cursor` where to go on.
 //
 // Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7097,8 +7097,8 @@ type ClientWithResponsesInterface interface {
 	// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
 	// control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
 	// The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-	// the run's terminal event, and a reconnect past that is 204. A page that came back empty names in `next_cursor`
-	// where to go on.
+	// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
+	// is 204. A page that came back empty names in `next_cursor` where to go on.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -9443,8 +9443,8 @@ func (c *ClientWithResponses) ListCheckpointFilesWithResponse(ctx context.Contex
 // `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
 // control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
 // The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-// the run's terminal event, and a reconnect past that is 204. A page that came back empty names in `next_cursor`
-// where to go on.
+// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
+// is 204. A page that came back empty names in `next_cursor` where to go on.
 //
 // Returns a wrapper object for the known response body format(s).
 //

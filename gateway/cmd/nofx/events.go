@@ -23,8 +23,8 @@ func (a *app) eventsCommand() *cobra.Command {
 		Use:   "tail [RUN]",
 		Short: "Print events as they happen, of one run or of all",
 		Long: `Print events as they happen, beginning with the oldest kept, or after --after.
-With RUN it ends with the run's terminal event; without, it follows all runs
-until it is stopped. With --json one event per line, as it came.`,
+With RUN it ends with the run's terminal event, of a run that was retried or waived
+since then the last one; without, it follows all runs until it is stopped. With --json one event per line, as it came.`,
 		Example: `  nofx events tail run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f
   nofx events tail --types 'gate.*,run.failed' --project default`,
 		Args:              cobra.MaximumNArgs(1),

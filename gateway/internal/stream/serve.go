@@ -27,7 +27,7 @@ type Request struct {
 	Types      []string    // exact, or a family: gate.*
 	After      Cursor
 	Resumed    bool // After was given, so that a gap is worth telling
-	UntilFinal bool // of a run: end after its terminal event
+	UntilFinal bool // of a run: end after the last terminal event of a run that has ended
 
 	// Check says whether the caller may still read; see [Hub.Open].
 	Check func(context.Context) error
@@ -132,11 +132,33 @@ func (s *subscription) start(ctx context.Context) (gap api.StreamControlReason, 
 	case r.PrunedSeq != nil && q.After.Seq < *r.PrunedSeq:
 		gap, s.pos.Seq = api.StreamControlReasonExpired, *r.PrunedSeq
 	}
-	if q.UntilFinal && run.RunMachine.Terminal(r.State) {
-		ends, err := db.Events(ctx, q.Tenant, q.Run, s.pos.Seq, finalTypes, 1)
-		return gap, err == nil && len(ends) == 0, err
+	if q.UntilFinal {
+		over, err = s.endsBefore(ctx, r.State, s.pos)
 	}
-	return gap, false, nil
+	return gap, over, err
+}
+
+// endsBefore reports whether the end of the run, which is in that state, lies at or
+// before a cursor. A run that was retried, or whose gate was waived, has more ends
+// than one, and only the last one of a run that has ended now is its end.
+func (s *subscription) endsBefore(ctx context.Context, state run.State, at Cursor) (bool, error) {
+	if !run.RunMachine.Terminal(state) {
+		return false, nil
+	}
+	ends, err := s.hub.cfg.Store.Events(ctx, s.q.Tenant, s.q.Run, at.Seq, finalTypes, 1)
+	return err == nil && len(ends) == 0, err
+}
+
+// ends reports whether f is the end of the run as it is now.
+func (s *subscription) ends(ctx context.Context, f *frame) (bool, error) {
+	if !s.q.UntilFinal || !f.final() {
+		return false, nil
+	}
+	r, err := s.hub.cfg.Store.Run(ctx, s.q.Tenant, s.q.Run)
+	if err != nil {
+		return false, err
+	}
+	return s.endsBefore(ctx, r.State, f.at)
 }
 
 // gap tells that events behind a cursor will not come, and where the stream goes on.
@@ -177,14 +199,19 @@ func (s *subscription) run(ctx context.Context) (api.StreamControlReason, error)
 			// The database is away. The reader need not notice.
 			changed, next = nil, s.pos
 		}
-		for _, f := range frames {
+		for i, f := range frames {
+			var end bool
+			if end, err = s.ends(ctx, f); err != nil {
+				frames, next = frames[:i], s.pos // it is asked again
+				break
+			}
 			if s.q.wants(f) {
 				s.conn.frame(f, s.src.format(f.at))
 				s.hub.cfg.Metrics.SSEEventsSent.Inc(f.typ)
 				s.sent++
 			}
-			if s.q.UntilFinal && f.final() {
-				s.pos = f.at
+			s.pos = f.at
+			if end {
 				s.conn.Moved(s.src.format(s.pos))
 				return api.StreamControlReasonFinal, nil
 			}

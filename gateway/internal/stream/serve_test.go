@@ -477,6 +477,45 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// A run that ended and was retried goes on: the stream of it ends where the run
+// does, not where it once did.
+func TestRetriedRun(t *testing.T) {
+	b := newBench(t, quick)
+	r := b.create(1)
+	b.cancel(r)
+	if _, err := b.db.RetryRun(t.Context(), b.tenant, r.ID, postgres.Verb{Reason: "once more"}); err != nil {
+		t.Fatal(err)
+	}
+	b.serve(Request{Run: r.ID, UntilFinal: true})
+	underWay := b.read("")
+	b.cancelOnce(underWay, r)
+	over := b.read("") // all of it lies before
+	b.cancelOnce(over, run.Run{})
+}
+
+// cancelOnce reads a run that was cancelled and retried to the end of its stream.
+// After the retry it cancels r, if there is one.
+func (b *bench) cancelOnce(f *reader, r run.Run) {
+	b.Helper()
+	for ends := 0; ; {
+		got, ok := f.next()
+		switch {
+		case !ok:
+			b.Fatal("the stream was cut off")
+		case got.event == "run.cancelled":
+			ends++
+		case got.event == "stream.end":
+			if c := controlOf(b, got); *c.Reason != api.StreamControlReasonFinal || ends != 2 {
+				b.Errorf("stream.end = %s after %d ends of the run, want final after 2", *c.Reason, ends)
+			}
+			return
+		case ends == 1 && r.ID != uuid.Nil:
+			b.cancel(r)
+			r = run.Run{}
+		}
+	}
+}
+
 // TestDatabaseTrouble checks that a reader does not notice when the caller's key
 // cannot be checked for a while.
 func TestDatabaseTrouble(t *testing.T) {
