@@ -253,6 +253,12 @@ CREATE FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit
 
 ALTER FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.count_changes(p nofx.new_event[]) RETURNS nofx.step_counts
     LANGUAGE plpgsql IMMUTABLE
     AS …;
@@ -2004,6 +2010,8 @@ GRANT ALL ON FUNCTION nofx.condemn_object(p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.count_changes(p nofx.new_event[]) FROM PUBLIC;
 

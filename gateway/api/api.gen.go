@@ -1626,7 +1626,7 @@ type WorkerPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// WorkerStatus `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost
+// WorkerStatus `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost. Those 15 seconds begin anew when an outage ends in which no worker could speak
 type WorkerStatus string
 
 // Workers Workers that are alike
@@ -1639,7 +1639,7 @@ type Workers struct {
 	// SlotsMax Steps that they run at once at most
 	SlotsMax int `json:"slots_max"`
 
-	// Status `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost
+	// Status `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost. Those 15 seconds begin anew when an outage ends in which no worker could speak
 	Status  WorkerStatus `json:"status"`
 	Version string       `json:"version"`
 

@@ -87,6 +87,14 @@ BEGIN
 END
 $$;
 
+-- Since when all workers can speak again, if an outage ended since p_seen; else p_seen.
+-- Nobody is silent who had no time to speak.
+CREATE OR REPLACE FUNCTION nofx.could_speak_since(p_seen timestamptz) RETURNS timestamptz
+    LANGUAGE sql STABLE
+AS $$
+    SELECT greatest(p_seen, (SELECT c.resumed_at FROM contact c))
+$$;
+
 -- Renews the leases of one worker process in one statement, and says of each that
 -- there still is whether it was renewed: one that another transaction has locked, such
 -- as a finish that takes long, is not waited for. Steps that do not come back are

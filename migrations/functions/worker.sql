@@ -26,25 +26,26 @@ AS $$
     ON CONFLICT (id) DO UPDATE SET gone = true, seen_at = clock_timestamp()
 $$;
 
--- The workers heard of within p_forget, oldest first; silence is for how long by now.
--- How many steps one runs its leases say: those of a dead one end with them.
+-- The workers heard of within p_forget, oldest first; silence is for how long by now,
+-- as far as they could speak. How many steps one runs its leases say: those of a dead one end with them.
 CREATE OR REPLACE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
     slots_max int, slots_used int, sandbox_tier int, draining boolean, waits_for text, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, coalesce(l.n, 0), w.sandbox_tier, w.draining, w.waits_for, w.lost,
-        w.started_at, w.seen_at, clock_timestamp() - w.seen_at
+        w.started_at, w.seen_at, clock_timestamp() - could_speak_since(w.seen_at)
     FROM worker w LEFT JOIN (SELECT x.owner, count(*)::int AS n FROM step_lease x GROUP BY x.owner) AS l ON l.owner = w.id
     WHERE w.seen_at >= clock_timestamp() - p_forget AND NOT w.gone ORDER BY w.started_at, w.id
 $$;
 
 -- What is known of the workers that hold steps of the tenant: since when one has been
--- silent, which is NULL while it keeps its lease and speaks at least every p_silent, and
--- what it waits for. A worker that the database has forgotten is known by its lease.
+-- silent, which is NULL while it keeps its lease and speaks at least every p_silent, or
+-- could not for an outage, and what it waits for. A worker that the database has forgotten is known by its lease.
 CREATE OR REPLACE FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) RETURNS TABLE (step_id uuid, silent_since timestamptz, waits_for text)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT l.step_id, CASE WHEN l.lease_until <= clock_timestamp() OR w.lost OR w.seen_at <= clock_timestamp() - p_silent
+    SELECT l.step_id, CASE WHEN w.lost OR could_speak_since(w.seen_at) <= clock_timestamp() - p_silent
+            OR l.lease_until <= clock_timestamp() AND (could_speak_since(NULL) > clock_timestamp() - p_silent) IS NOT TRUE
         THEN least(w.seen_at, l.lease_until) END, coalesce(w.waits_for, '')
     FROM step_lease l LEFT JOIN worker w ON w.id = l.owner WHERE l.tenant_id = tenant() AND l.step_id = ANY (p_steps)
 $$;

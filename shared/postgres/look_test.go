@@ -345,3 +345,36 @@ func TestGateFilters(t *testing.T) {
 		}
 	}
 }
+
+// After an outage, in which no worker could speak, none is called silent until it had
+// the time to: neither the worker itself nor the holder of a step.
+func TestNobodyIsSilentAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:")
+	step := steps["a"].ID
+	if _, err := s.BeatWorker(s.ctx, postgres.WorkerInfo{ID: "w1", Queues: []string{"step"}}); err != nil {
+		t.Fatal(err)
+	}
+	s.claim(t, step)
+	s.expire(t, step)
+	s.exec(t, "UPDATE nofx.worker SET seen_at = seen_at - interval '25 seconds'")
+	want := func(when string, silent bool) {
+		t.Helper()
+		got, _, err := s.Step(s.ctx, s.tenant, step)
+		if err != nil || (got.WorkerSilentSince != nil) != silent {
+			t.Errorf("Step() %s = silent since %v, %v, want silent = %v", when, got.WorkerSilentSince, err, silent)
+		}
+		list, err := s.Workers(s.ctx)
+		if err != nil || len(list) != 1 || list[0].Silent() != silent {
+			t.Errorf("Workers() %s = %+v, %v, want one, silent = %v", when, list, err, silent)
+		}
+	}
+	s.exec(t, "DELETE FROM nofx.contact")
+	s.exec(t, "INSERT INTO nofx.contact (seen_at, resumed_at) VALUES (clock_timestamp(), clock_timestamp() - interval '1 hour')")
+	want("while others speak", true)
+	s.exec(t, "UPDATE nofx.contact SET resumed_at = clock_timestamp()")
+	want("just after an outage", false)
+	s.exec(t, "UPDATE nofx.contact SET resumed_at = clock_timestamp() - interval '16 seconds'")
+	want("16 s after it", true)
+}

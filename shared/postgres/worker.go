@@ -33,7 +33,7 @@ type WorkerInfo struct {
 	Lost        bool   // a lease of it ran out since SeenAt
 	StartedAt   time.Time
 	SeenAt      time.Time
-	Silence     time.Duration // since SeenAt, by the database's clock
+	Silence     time.Duration // since SeenAt, or since the end of a later outage, by the database's clock
 }
 
 // Silent reports whether the worker is taken for gone.
