@@ -180,6 +180,15 @@ func (p *problemError) Error() string {
 	return fmt.Sprintf("%s (%s, trace %s)", p.Detail, p.Code, p.TraceID)
 }
 
+// unavailable reports whether err is no refusal but a gateway that cannot answer now.
+func unavailable(err error) bool {
+	var p *problemError
+	if errors.As(err, &p) {
+		return p.Status >= http.StatusInternalServerError
+	}
+	return err != nil
+}
+
 // print shows the problem to people, or as it came.
 func (p *problemError) print(w io.Writer, asJSON bool) {
 	if asJSON {

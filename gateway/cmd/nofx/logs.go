@@ -263,14 +263,16 @@ func copyBytes(w io.Writer, resp *http.Response) (int64, error) {
 // a fence those of the latest and all that follow until the step has.
 func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) error {
 	said := news{app: a}
-	defer a.lookOn(ctx, func(ctx context.Context) {
+	defer a.lookOn(ctx, a.note, func(ctx context.Context) error {
 		d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
 		if err != nil || !underWay(d.Step) {
-			return
+			return err
 		}
-		if page, _, err := call[api.QueuePage](c.ListQueues(ctx)); err == nil {
+		page, _, err := call[api.QueuePage](c.ListQueues(ctx))
+		if err == nil {
 			said.standstill(standstill([]api.Step{d.Step}, page.Items, a.self()))
 		}
+		return err
 	})()
 	for next := fence; ; {
 		followed, size, err := a.followAttempt(ctx, c, w, step, next)

@@ -122,10 +122,12 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 	v := a.newView(p)
 	if !ended(p.run.Status) {
 		v.standstill(a.unserved(ctx, c, p.steps))
-		stop := a.lookOn(ctx, func(ctx context.Context) {
-			if lines, err := a.standstillOf(ctx, c, runID); err == nil {
+		stop := a.lookOn(ctx, v.note, func(ctx context.Context) error {
+			lines, err := a.standstillOf(ctx, c, runID)
+			if err == nil {
 				v.standstill(lines)
 			}
+			return err
 		})
 		err = a.watchEvents(ctx, c, p, after, v, read)
 		stop()

@@ -64,8 +64,9 @@ func (n *news) standstill(lines []string) {
 }
 
 // lookOn has do called every now and then, until ctx ends or the returned function is
-// called, which waits for it.
-func (a *app) lookOn(ctx context.Context, do func(context.Context)) (stop func()) {
+// called, which waits for it. It notes when the gateway begins to fail it, which no
+// stream may tell, and when it does so no more.
+func (a *app) lookOn(ctx context.Context, note func(format string, args ...any), do func(context.Context) error) (stop func()) {
 	if a.look == 0 {
 		return func() {}
 	}
@@ -74,12 +75,19 @@ func (a *app) lookOn(ctx context.Context, do func(context.Context)) (stop func()
 	looking.Go(func() {
 		tick := time.NewTicker(a.look)
 		defer tick.Stop()
-		for {
+		for away := false; ; {
 			select {
 			case <-tick.C:
-				do(ctx)
 			case <-ctx.Done():
 				return
+			}
+			err := do(ctx)
+			if was := away; ctx.Err() == nil {
+				if away = unavailable(err); away && !was {
+					note("the gateway does not answer as it should: %s; trying again", clean(err.Error()))
+				} else if was && !away {
+					note("the gateway answers again")
+				}
 			}
 		}
 	})

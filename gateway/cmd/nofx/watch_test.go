@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -147,6 +148,68 @@ func TestWatchUnserved(t *testing.T) {
 			execute(t.Context(), c.app, []string{"run", "watch", id("run", 1)})
 			if got := c.errOut.String(); got != tt.want {
 				t.Errorf("run watch says %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A gateway that does not answer for a while is named, once, and so is that it answers
+// again; one that does not let the caller ask for queues is not.
+func TestGatewayAwayWhileFollowing(t *testing.T) {
+	t.Parallel()
+	d := detail()
+	for name, tt := range map[string]struct {
+		status int
+		code   api.ProblemCode
+		want   string
+	}{
+		"unavailable": {http.StatusServiceUnavailable, api.ProblemCodeUnavailable,
+			"the gateway does not answer as it should: the database is away (unavailable, trace " + testTrace + "); trying again\nthe gateway answers again\n"},
+		"not allowed": {http.StatusForbidden, api.ProblemCodeForbidden, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			looked := make(chan struct{}, 1000)
+			var looks atomic.Int64
+			up := answer(http.StatusOK, api.QueuePage{Items: []api.Queue{}})
+			answers := map[string]http.HandlerFunc{
+				"getRun":  answer(http.StatusOK, d),
+				"getStep": answer(http.StatusOK, api.StepDetail{Step: d.Steps[1], Attempts: []api.Attempt{{Fence: 2, StartedAt: ago(8), Outcome: ptr("succeed"), TraceID: testTrace}}}),
+				"listQueues": func(w http.ResponseWriter, r *http.Request) {
+					if n := looks.Add(1); n > 1 && n < 20 { // a look tries several times
+						problem(w, r, tt.status, api.Problem{Code: tt.code, Detail: "the database is away"})
+					} else {
+						up(w, r)
+					}
+					looked <- struct{}{}
+				},
+			}
+			_, server := newGateway(t, answers)
+			quiet := func(end string) http.HandlerFunc {
+				return func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", eventStream)
+					for looks.Load() < 25 {
+						select {
+						case <-looked:
+						case <-r.Context().Done():
+							return
+						}
+					}
+					_, _ = io.WriteString(w, end)
+				}
+			}
+			answers["listRunEvents"] = quiet(eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`)) + final)
+			answers["getStepLogs"] = quiet(block("", "end", `{"offset":0,"fence":2}`))
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			for _, args := range [][]string{{"run", "watch", id("run", 1)}, {"logs", id("step", 2), "-f", "--attempt", "1"}} {
+				looks.Store(0)
+				c := newCLI(t, server.URL)
+				c.look = time.Millisecond
+				execute(ctx, c.app, args)
+				if got := c.errOut.String(); got != tt.want {
+					t.Errorf("%v says %q, want %q", args, got, tt.want)
+				}
 			}
 		})
 	}
