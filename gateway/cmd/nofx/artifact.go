@@ -140,7 +140,7 @@ func (a *app) upload(ctx context.Context, client *api.Client, f *os.File, reques
 			return created.Artifact.ID, nil
 		}
 		err = a.put(ctx, *created.Upload, f, request.SizeBytes)
-		if err == nil || try == maxTries || ctx.Err() != nil {
+		if _, stalled := errors.AsType[*stalledError](err); err == nil || stalled || try == maxTries || ctx.Err() != nil {
 			return created.Artifact.ID, err
 		}
 		if err := a.pause(ctx, jitter(200*time.Millisecond<<try)); err != nil {
@@ -161,7 +161,7 @@ func (a *app) put(ctx context.Context, u api.Upload, f *os.File, size int64) err
 		req.Header.Set(name, value)
 	}
 	req.ContentLength = size
-	resp, err := storage.Do(req)
+	resp, err := a.exchange(req)
 	if err != nil {
 		return fmt.Errorf("upload: %w", cause(err))
 	}
@@ -171,13 +171,6 @@ func (a *app) put(ctx context.Context, u api.Upload, f *os.File, size int64) err
 	}
 	return nil
 }
-
-// storage speaks to the object storage, whose URLs need no key.
-var storage = func() *http.Client {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout = 2 * time.Minute // it may look at what it got first
-	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-}()
 
 func (a *app) artifactListCommand() *cobra.Command {
 	var cursor string
@@ -242,7 +235,7 @@ its SHA-256 is right; a file that is there already is never replaced by another.
 				}
 				err = a.download(cmd.Context(), f, output)
 				var broken brokenTransfer
-				if !errors.As(err, &broken) || try == maxTries || cmd.Context().Err() != nil {
+				if _, stalled := errors.AsType[*stalledError](err); !errors.As(err, &broken) || stalled || try == maxTries || cmd.Context().Err() != nil {
 					break
 				}
 				if err := a.pause(cmd.Context(), jitter(200*time.Millisecond<<try)); err != nil {
@@ -281,6 +274,8 @@ var device = regexp.MustCompile(`^(?:CON|PRN|AUX|NUL|(?:COM|LPT)[0-9])$`)
 
 // brokenTransfer is a transfer that may fare better.
 type brokenTransfer struct{ error }
+
+func (b brokenTransfer) Unwrap() error { return b.error }
 
 // download makes file of the bytes of f, going on from what is there of them.
 func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
@@ -368,7 +363,7 @@ func (a *app) fetch(ctx context.Context, f api.Artifact, out *os.File) error {
 	if have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 	}
-	resp, err := storage.Do(req)
+	resp, err := a.exchange(req)
 	if err != nil {
 		return brokenTransfer{fmt.Errorf("download: %w", cause(err))}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nofx.dev/gateway/api"
 )
@@ -206,6 +208,51 @@ func TestArtifactDownload(t *testing.T) {
 	}
 	if left, _ := os.ReadFile(file); string(left) != "mine" {
 		t.Errorf("the other file = %q, want it as it was", left)
+	}
+}
+
+// A storage that hangs is named, and not waited for again and again.
+func TestStorageHangs(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("0123456789", 10)
+	for name, sent := range map[string]int{"before its answer": -1, "within its answer": 40} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var requests atomic.Int32
+			hangs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				requests.Add(1)
+				_, _ = io.Copy(io.Discard, r.Body)
+				if r.Method == http.MethodGet && sent >= 0 {
+					w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+					_, _ = io.WriteString(w, content[:sent])
+					_ = http.NewResponseController(w).Flush()
+				}
+				<-r.Context().Done()
+			}))
+			t.Cleanup(hangs.Close)
+			url := hangs.URL + "/signed"
+			made := api.Artifact{ID: id("art", 1), Name: "f", MediaType: "text/plain", SizeBytes: int64(len(content)), Sha256: sumOf(content), CreatedAt: now, URL: &url, ExpiresAt: ptr(now)}
+			_, server := newGateway(t, map[string]http.HandlerFunc{
+				"getArtifact":    answer(http.StatusOK, api.ArtifactAnswer{Artifact: made}),
+				"createArtifact": answer(http.StatusCreated, api.CreatedArtifact{Artifact: made, Upload: &api.Upload{Method: api.UploadMethodPUT, URL: url, ExpiresAt: now, Headers: map[string]string{}}}),
+			})
+			file := filepath.Join(t.TempDir(), "f")
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range [][]string{{"download", id("art", 1), "-o", file + "2"}, {"upload", file}} {
+				c := newCLI(t, server.URL)
+				c.stall = 300 * time.Millisecond
+				requests.Store(0)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				defer cancel()
+				code := execute(ctx, c.app, append([]string{"artifact"}, args...))
+				want := args[0] + ": the storage at " + strings.TrimPrefix(hangs.URL, "http://") + " does not answer"
+				if code != exitFailed || !strings.Contains(c.errOut.String(), want) || requests.Load() != 1 {
+					t.Errorf("%v = exit %d after %d requests, %q; want %d after 1, %q", args, code, requests.Load(), &c.errOut, exitFailed, want)
+				}
+			}
+		})
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	maxTries      = 3                // of a request that may be repeated
 	patientTries  = 10               // of one that takes long, or that much work went before
 	maxAnswer     = 64 << 20         // bytes of one JSON answer
-	answerTimeout = 30 * time.Second // for the head of an answer
+	answerTimeout = 40 * time.Second // for the head of an answer; the gateway waits 30 s for storage
 	maxBackoff    = 10 * time.Second // between two tries
 	maxRetryAfter = 10 * time.Second // beyond that people decide
 )
@@ -50,7 +50,7 @@ func (a *app) clientAs(c caller, limit time.Duration) (*api.Client, error) {
 func (a *app) clientOf(c caller, limit time.Duration) (*api.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = limit
-	c.pause, c.http = a.pause, &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind}
+	c.slow, c.pause, c.http = a.stall/2, a.pause, &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind}
 	return api.NewClient(c.address, api.WithHTTPClient(&c))
 }
 
@@ -72,6 +72,7 @@ type caller struct {
 	address, key string
 	tries        int
 	harmless     bool
+	slow         time.Duration // a try that was answered by a failure only after so long is the last
 	http         *http.Client
 	pause        func(context.Context, time.Duration) error
 }
@@ -82,12 +83,14 @@ func (c *caller) Do(req *http.Request) (*http.Response, error) {
 	stream := req.Header.Get("Accept") == eventStream // comes back by itself, see stream.go
 	repeatable := !stream && (c.harmless || req.Method == http.MethodGet || req.Header.Get("Idempotency-Key") != "")
 	for try := 1; ; try++ {
+		began := time.Now()
 		resp, err := c.http.Do(req)
+		slow := time.Since(began) > c.slow && (resp != nil || !c.harmless)
 		if err != nil {
-			err = fmt.Errorf("no answer from the gateway at %s: %w", c.address, cause(err))
+			err = c.unanswered(err)
 		}
 		wait, again := worthRepeating(resp, err, try)
-		if !repeatable || !again || try == c.tries {
+		if slow || !repeatable || !again || try == c.tries {
 			return resp, err
 		}
 		if resp != nil {
@@ -102,6 +105,21 @@ func (c *caller) Do(req *http.Request) (*http.Response, error) {
 			}
 		}
 	}
+}
+
+// unanswered says who did not answer: the gateway, or the storage that it named.
+func (c *caller) unanswered(err error) error {
+	who := "the gateway at " + c.address
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		gateway, _ := url.Parse(c.address)
+		if at, parseErr := url.Parse(u.URL); parseErr == nil && gateway != nil && at.Host != gateway.Host {
+			who = "the storage at " + at.Host
+		}
+		if u.Timeout() {
+			return fmt.Errorf("no answer from %s in time", who)
+		}
+	}
+	return fmt.Errorf("no answer from %s: %w", who, cause(err))
 }
 
 // cause is what went wrong below the HTTP client, which names method and URL.

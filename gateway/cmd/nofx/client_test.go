@@ -60,6 +60,22 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
+// A gateway that waited long before it failed, as for storage, is not asked again.
+func TestSlowFailures(t *testing.T) {
+	t.Parallel()
+	g, server := newGateway(t, map[string]http.HandlerFunc{"getStepLogs": func(w http.ResponseWriter, r *http.Request) {
+		problem(w, r, http.StatusServiceUnavailable, api.Problem{Code: api.ProblemCodeUnavailable, Detail: "object storage is not available"})
+	}})
+	c := newCLI(t, server.URL)
+	c.stall = 0 // every answer is slow
+	if got := execute(t.Context(), c.app, []string{"logs", id("step", 1)}); got != exitFailed || len(g.requests()) != 1 {
+		t.Errorf("logs = exit %d after %v, want %d after one request", got, g.requests(), exitFailed)
+	}
+	if want := "object storage is not available"; !strings.Contains(c.errOut.String(), want) {
+		t.Errorf("logs says %q, want %q in it", &c.errOut, want)
+	}
+}
+
 // TestKeyStaysWithTheGateway follows a redirect to another server on the same
 // host: it must not see the key.
 func TestKeyStaysWithTheGateway(t *testing.T) {

@@ -191,6 +191,7 @@ func newCLI(t *testing.T, url string) *cli {
 		getenv:    func(name string) string { return env[name] },
 		configDir: func() (string, error) { return c.dir, nil },
 		now:       func() time.Time { return now },
+		stall:     time.Minute,
 		pause: func(ctx context.Context, d time.Duration) error {
 			c.pauses = append(c.pauses, d)
 			return ctx.Err()

@@ -35,6 +35,7 @@ func surroundings() *app {
 		now:       time.Now,
 		pause:     pause,
 		look:      5 * time.Second,
+		stall:     stallTimeout,
 	}
 	out := int(os.Stdout.Fd())
 	a.terminal = term.IsTerminal(out)

@@ -64,6 +64,7 @@ type app struct {
 	terminal    bool                                  // out is one
 	screen      func() (width, height int)            // nil unless out is a terminal that can be drawn on
 	look        time.Duration                         // how often what is followed is looked at, for what no event tells; 0: never
+	stall       time.Duration                         // how long nothing may come from a server
 	prompt      func(question string) (string, error) // nil unless in is a terminal
 
 	output *checkedWriter // out, once a command line is executed
