@@ -159,15 +159,19 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, env map[st
 	} else {
 		p.Metrics.ListenerUp.Set(1)
 	}
+	tools := tool.New(tool.Config{
+		StepEnv: env, GitAllow: repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
+		HTTP:   egress.NewClient(egress.Config{Allow: allow}),
+		Models: models, ModelTokens: cfg.Model.MaxTokens,
+	})
+	if why := tools.CodeRefused(); why != "" && slices.Contains(cfg.Queues, run.StepQueue) {
+		p.Log.WarnContext(ctx, "this worker fails every step that runs code", "reason", why)
+	}
 	host, _, _ := strings.Cut(p.ID, "/")
 	return step.New(step.Config{
 		ID: p.ID, PID: os.Getpid(), Host: host, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
-		Tools: tool.New(tool.Config{
-			StepEnv: env, GitAllow: repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
-			HTTP:   egress.NewClient(egress.Config{Allow: allow}),
-			Models: models, ModelTokens: cfg.Model.MaxTokens,
-		}),
+		Tools:    tools,
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
 		WorkspaceDir: cfg.WorkspaceDir, PollOnly: db.listensNot != nil,

@@ -138,6 +138,15 @@ func New(cfg Config) *Box {
 	return &Box{cfg}
 }
 
+// CodeRefused says why tools that run code of plans are refused here, and which setting
+// of the worker lets them; "" where they run.
+func (b *Box) CodeRefused() string {
+	if sandbox.Tier() > 0 || b.cfg.Development {
+		return ""
+	}
+	return "a worker without a sandbox runs no code of plans (bash, gates, git:checkout) unless it is set NOFX_ENV=development; that code then runs as the worker's user"
+}
+
 // timeUp is the cause of a context whose step used up its time.
 type timeUp time.Duration
 
@@ -155,8 +164,8 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	if !known {
 		return Result{}, failure(run.ClassInvalid, "this worker has no tool %q", c.Tool)
 	}
-	if row.Code && sandbox.Tier() == 0 && !b.cfg.Development {
-		return Result{}, failure(run.ClassPolicy, "%s runs code, which a worker without a sandbox does in development only (NOFX_ENV=development)", c.Tool)
+	if why := b.CodeRefused(); row.Code && why != "" {
+		return Result{}, failure(run.ClassPolicy, "%s: %s; until a worker may, a retry cannot help", c.Tool, why)
 	}
 	if c.Log == nil {
 		c.Log = io.Discard

@@ -93,11 +93,23 @@ func TestCodeIsRefusedOutsideDevelopment(t *testing.T) {
 		"git:checkout": run.CheckoutInputs{URL: "file:///repo"},
 	} {
 		c, _ := newCall(t, tool, inputs)
-		_, err := New(Config{}).Run(t.Context(), c)
-		wantFailure(t, tool, err, run.ClassPolicy, "without a sandbox")
+		box := New(Config{})
+		_, err := box.Run(t.Context(), c)
+		wantFailure(t, tool, err, run.ClassPolicy, box.CodeRefused())
 		if _, err := os.Stat(filepath.Join(c.Workspace, "ran")); err == nil {
 			t.Errorf("%s ran all the same", tool)
 		}
+	}
+}
+
+// A worker says itself whether it runs code, and what lets it.
+func TestCodeRefused(t *testing.T) {
+	t.Parallel()
+	if got := New(Config{}).CodeRefused(); !strings.Contains(got, "without a sandbox") || !strings.Contains(got, "NOFX_ENV=development") {
+		t.Errorf("CodeRefused() = %q, want why, and the setting", got)
+	}
+	if got := developer(Config{}).CodeRefused(); got != "" {
+		t.Errorf("CodeRefused() in development = %q, want nothing", got)
 	}
 }
 
