@@ -81,6 +81,8 @@ require nofx.dev/shared v0.0.0
 
 require golang.org/x/time v0.15.0
 
+require github.com/agnivade/levenshtein v1.2.2 // indirect
+
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/bmatcuk/doublestar/v4 v4.10.4 // indirect

@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/caarlos0/env/v11"
 )
 
@@ -64,8 +66,8 @@ var Names = []string{
 
 // Load reads T, a struct with the tags of the package comment, from environ,
 // which has the form of os.Environ. unknown are the variables named NOFX_… that
-// T does not have: misspelt, or of another process. An error names variables and
-// never shows a value.
+// T does not have: misspelt, or of another process. An error has a line for each
+// variable that is wrong, and never shows a value; what else could be read is in cfg.
 func Load[T any](environ []string) (cfg T, unknown []string, err error) {
 	fields := Settings[T]()
 	byName := make(map[string]Setting, len(fields))
@@ -73,17 +75,20 @@ func Load[T any](environ []string) (cfg T, unknown []string, err error) {
 		byName[f.Name] = f
 	}
 	vars := env.ToMap(environ)
-	for name, value := range vars {
+	var problems problems
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		setting, isFile := strings.CutSuffix(name, "_FILE")
 		f, ok := byName[setting]
 		switch {
 		case isFile && ok && f.Secret:
 			if vars[setting] != "" {
-				return cfg, nil, fmt.Errorf("both %s and %s are set", setting, name)
+				problems.add(f, fmt.Sprintf("both %s and %s are set", setting, name))
+				continue
 			}
-			content, err := os.ReadFile(value)
+			content, err := os.ReadFile(vars[name])
 			if err != nil {
-				return cfg, nil, fmt.Errorf("%s: %w", name, err)
+				problems.add(f, fmt.Sprintf("%s: %v", name, err))
+				continue
 			}
 			vars[setting] = strings.TrimRight(string(content), "\r\n")
 		case strings.HasPrefix(name, "NOFX_") && byName[name].Name == "" &&
@@ -91,47 +96,97 @@ func Load[T any](environ []string) (cfg T, unknown []string, err error) {
 			unknown = append(unknown, name)
 		}
 	}
-	slices.Sort(unknown)
 	if err := env.ParseWithOptions(&cfg, env.Options{Environment: vars}); err != nil {
-		return cfg, unknown, withoutValues(err, fields)
+		problems.parse(err, fields)
 	}
-	var wrong []string
 	for _, f := range fields {
 		if problem := f.unmet(vars[f.Name]); problem != "" {
-			wrong = append(wrong, problem)
+			problems.add(f, problem)
 		}
 	}
-	if len(wrong) > 0 {
-		return cfg, unknown, errors.New(strings.Join(wrong, "\n"))
-	}
-	return cfg, unknown, nil
+	return cfg, unknown, problems.err()
 }
 
-// withoutValues is err in the names of variables: a value may be a secret, or
-// stand where one was meant to be.
-func withoutValues(err error, fields []Setting) error {
-	var wrong []string
+// Wrong is all that keeps a process from starting, a line each, or nil: errs, and
+// beside them the unknown variables of [Load], of which one may be meant for what is
+// missing.
+func Wrong(unknown []string, errs ...error) error {
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	for _, name := range unknown {
+		line := name + " is no setting"
+		if near := nearest(name); near != "" {
+			line += "; did you mean " + near + "?"
+		}
+		err = errors.Join(err, errors.New(line))
+	}
+	return err
+}
+
+// nearest is the setting that name is likely to be meant for, or "".
+func nearest(name string) (near string) {
+	names := slices.Clone(Names)
+	for _, s := range Settings[Common]() {
+		names = append(names, s.Name)
+		if s.Secret {
+			names = append(names, s.Name+"_FILE")
+		}
+	}
+	least := 1 + len(name)/6 // slips of the keyboard; more of them are another word
+	for _, candidate := range names {
+		if slips := levenshtein.ComputeDistance(name, candidate); slips < least {
+			near, least = candidate, slips
+		}
+	}
+	return near
+}
+
+// problems is what is wrong, at most once for each setting.
+type problems struct {
+	lines []string
+	of    []string // names of settings
+}
+
+func (p *problems) add(s Setting, line string) {
+	if !slices.Contains(p.of, s.Name) {
+		p.lines, p.of = append(p.lines, line), append(p.of, s.Name)
+	}
+}
+
+func (p *problems) err() error {
+	if len(p.lines) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(p.lines, "\n"))
+}
+
+// parse adds err in the names of variables: a value may be a secret, or stand where one
+// was meant to be.
+func (p *problems) parse(err error, fields []Setting) {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
-		return errors.New("settings cannot be read")
+		p.lines = append(p.lines, "settings cannot be read")
+		return
 	}
 	named := func(same func(Setting) bool) Setting { return fields[slices.IndexFunc(fields, same)] }
+	say := func(s Setting, what string) { p.add(s, s.wrong(what)) }
 	for _, e := range all.Errors {
 		var parse env.ParseError
 		var unset env.VarIsNotSetError
 		var empty env.EmptyVarError
 		switch {
 		case errors.As(e, &parse):
-			wrong = append(wrong, named(func(s Setting) bool { return s.field == parse.Name }).wrong("is not "+kind(parse.Type)))
+			say(named(func(s Setting) bool { return s.field == parse.Name }), "is not "+kind(parse.Type))
 		case errors.As(e, &unset):
-			wrong = append(wrong, named(func(s Setting) bool { return s.Name == unset.Key }).wrong("is not set"))
+			say(named(func(s Setting) bool { return s.Name == unset.Key }), "is not set")
 		case errors.As(e, &empty):
-			wrong = append(wrong, named(func(s Setting) bool { return s.Name == empty.Key }).wrong("is empty"))
+			say(named(func(s Setting) bool { return s.Name == empty.Key }), "is empty")
 		default:
-			wrong = append(wrong, "a variable cannot be read")
+			p.lines = append(p.lines, "a variable cannot be read")
 		}
 	}
-	return errors.New(strings.Join(wrong, "\n"))
 }
 
 // kind is what values of a type are called.

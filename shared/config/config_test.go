@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -99,6 +100,30 @@ func TestWrongValues(t *testing.T) {
 	_, _, err := Load[sample](base("NOFX_LEASE_TTL=0", "NOFX_ENV=prod"))
 	if want := "NOFX_ENV is not development or production\nNOFX_LEASE_TTL is less than 1s; for example 5s"; err == nil || err.Error() != want {
 		t.Errorf("Load() of two wrong settings = %v, want %s", err, want)
+	}
+}
+
+// All that is wrong is said at once, with the variables that nothing reads: one of them
+// may be meant for what is missing.
+func TestAllThatIsWrong(t *testing.T) {
+	t.Parallel()
+	environ := []string{"DATABASE_URL=postgres://x", "NOFX_S3_ENDPONT=http://s3", "NOFX_S3_ACCESS_KEY=a", "NOFX_S3_SECRET_KEY_FILE=/nowhere/at/all",
+		"NOFX_LEASE_TTL=soon", "NOFX_ENV=prod", "NOFX_WORKER_CONCURRENCY=0", "NOFX_COLOUR_OF_THE_SKY=blue"}
+	_, unknown, err := Load[sample](environ)
+	got := fmt.Sprint(Wrong(unknown, err, nil, errors.New("two settings do not fit")))
+	want := `NOFX_S3_SECRET_KEY_FILE: open /nowhere/at/all: no such file or directory
+NOFX_S3_ENDPOINT is not set; for example http://s3:9000
+NOFX_LEASE_TTL is not a duration; for example 5s
+NOFX_ENV is not development or production
+NOFX_WORKER_CONCURRENCY is less than 1; for example 16
+two settings do not fit
+NOFX_COLOUR_OF_THE_SKY is no setting
+NOFX_S3_ENDPONT is no setting; did you mean NOFX_S3_ENDPOINT?`
+	if got != want {
+		t.Errorf("Wrong() = %s\nwant %s", got, want)
+	}
+	if err := Wrong(unknown, nil, nil); err != nil {
+		t.Errorf("Wrong(%q) without a failure = %v, want nil", unknown, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -52,6 +53,18 @@ func TestCheck(t *testing.T) {
 		}
 		if (err != nil) != bad {
 			t.Errorf("check(%s) = %v, want an error %v", given, err, bad)
+		}
+	}
+}
+
+// All that keeps a gateway from starting is said at once.
+func TestAllThatIsWrong(t *testing.T) {
+	t.Parallel()
+	err := command(t.Context(), t.Context(), nil, []string{"NOFX_S3_ENDPONT=http://s3", "NOFX_ENV=prod", "NOFX_METRICS_ADDR=:8080"}, io.Discard, io.Discard)
+	for _, want := range []string{"DATABASE_URL is not set", "NOFX_S3_ENDPOINT is not set", "NOFX_ENV is not development", "name one port",
+		"NOFX_S3_ENDPONT is no setting; did you mean NOFX_S3_ENDPOINT?"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("serve = %v\nwant %q in it", err, want)
 		}
 	}
 }

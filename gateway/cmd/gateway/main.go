@@ -91,10 +91,7 @@ func command(ctx, hurry context.Context, args, environ []string, stdout, stderr 
 // ends cuts them off.
 func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error {
 	cfg, unknown, err := config.Load[settings](environ)
-	if err != nil {
-		return err
-	}
-	if err := cfg.check(); err != nil {
+	if err := config.Wrong(unknown, err, cfg.check()); err != nil {
 		return err
 	}
 	p, flush, err := process.Start(ctx, "nofx-gateway", cfg.Common, environ, unknown, stderr)

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"nofx.dev/shared/config"
+	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/tool"
 )
 
 // settings are what a worker reads from its environment.
@@ -21,4 +25,29 @@ type settings struct {
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`
 	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps may reach although they are not on the public internet"`
 	Model        modelSettings
+}
+
+// parts are the settings that have a form of their own, read.
+type parts struct {
+	stepEnv      map[string]string
+	egress       egress.Allow
+	repositories []string
+}
+
+// parts reads them. An error has a line for each that is wrong, models included.
+func (s settings) parts() (p parts, err error) {
+	wrong := func(name string, problem error) {
+		if problem != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", name, problem))
+		}
+	}
+	var problem error
+	p.stepEnv, problem = stepEnv(s.StepEnv)
+	wrong("NOFX_STEP_ENV", problem)
+	p.egress, problem = egress.ParseAllow(s.EgressAllow)
+	wrong("NOFX_EGRESS_ALLOW", problem)
+	p.repositories, problem = tool.ParseGitAllow(s.GitAllow)
+	wrong("NOFX_GIT_ALLOW", problem)
+	_, problem = s.Model.client(nil)
+	return p, errors.Join(err, problem)
 }

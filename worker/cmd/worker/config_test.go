@@ -49,3 +49,18 @@ func TestMeaninglessSettings(t *testing.T) {
 		}
 	}
 }
+
+// All that keeps a worker from starting is said at once.
+func TestAllThatIsWrong(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	err := serve(t.Context(), t.Context(), []string{"NOFX_S3_ENDPONT=http://s3", "NOFX_LEASE_TTL=0", "NOFX_STEP_ENV=CI", "NOFX_EGRESS_ALLOW=nowhere",
+		"NOFX_GIT_ALLOW=http://x/y", "NOFX_LLM_PROVIDER=openai", "NOFX_LLM_PRICES=m=cheap", "NOFX_WORKER_QUEUES=steps"}, &out)
+	for _, want := range []string{"DATABASE_URL is not set", "NOFX_S3_ENDPOINT is not set", "NOFX_S3_ACCESS_KEY is not set", "NOFX_LEASE_TTL is less than 1s",
+		"NOFX_STEP_ENV: line 1", "NOFX_EGRESS_ALLOW: ", "NOFX_GIT_ALLOW: ", "NOFX_LLM_MODEL: ", "NOFX_LLM_API_KEY: ", "NOFX_LLM_PRICES: ", `no queue "steps"`,
+		"NOFX_S3_ENDPONT is no setting; did you mean NOFX_S3_ENDPOINT?"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("serve() = %v\nwant %q in it", err, want)
+		}
+	}
+}

@@ -71,20 +71,14 @@ func main() {
 // back; a hurry that ends skips their grace.
 func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error {
 	cfg, unknown, err := config.Load[settings](environ)
-	if err != nil {
+	parts, partErr := cfg.parts()
+	if err := config.Wrong(unknown, err, partErr, cfg.apart(config.Lookup(environ))); err != nil {
 		return err
-	}
-	if err := cfg.apart(config.Lookup(environ)); err != nil {
-		return err
-	}
-	env, err := stepEnv(cfg.StepEnv)
-	if err != nil {
-		return fmt.Errorf("NOFX_STEP_ENV: %w", err)
 	}
 	if err := sandbox.Harden(); err != nil {
 		return fmt.Errorf("keep the process's memory to itself: %w", err)
 	}
-	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, append(stepSecrets(env), cfg.ListenURL, cfg.Model.Key)...)
+	p, flush, err := process.Start(ctx, "nofx-worker", cfg.Common, environ, unknown, stderr, append(stepSecrets(parts.stepEnv), cfg.ListenURL, cfg.Model.Key)...)
 	if err != nil {
 		return err
 	}
@@ -105,7 +99,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := blobs.Diagnose(ctx); err != nil { // it may come; until then what needs it is tried again
 		p.Log.WarnContext(ctx, "storage cannot be used", "error", err)
 	}
-	w, err := newWorker(ctx, p, cfg, env, pools, blobs)
+	w, err := newWorker(ctx, p, cfg, parts, pools, blobs)
 	if err != nil {
 		return err
 	}
@@ -140,28 +134,20 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 }
 
 // newWorker makes the worker.
-func newWorker(ctx context.Context, p *process.Process, cfg settings, env map[string]string, db *pools, blobs *blob.Store) (*step.Worker, error) {
-	allow, err := egress.ParseAllow(cfg.EgressAllow)
-	if err != nil {
-		return nil, fmt.Errorf("NOFX_EGRESS_ALLOW: %w", err)
-	}
-	repositories, err := tool.ParseGitAllow(cfg.GitAllow)
-	if err != nil {
-		return nil, fmt.Errorf("NOFX_GIT_ALLOW: %w", err)
-	}
-	models, err := cfg.Model.client(p.Metrics)
-	if err != nil {
-		return nil, err
-	}
+func newWorker(ctx context.Context, p *process.Process, cfg settings, parts parts, db *pools, blobs *blob.Store) (*step.Worker, error) {
 	if db.listensNot != nil {
 		p.Log.WarnContext(ctx, "polling instead of listening", "error", db.listensNot)
 		p.Metrics.ListenerUp.Set(0)
 	} else {
 		p.Metrics.ListenerUp.Set(1)
 	}
+	models, err := cfg.Model.client(p.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	tools := tool.New(tool.Config{
-		StepEnv: env, GitAllow: repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
-		HTTP:   egress.NewClient(egress.Config{Allow: allow}),
+		StepEnv: parts.stepEnv, GitAllow: parts.repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
+		HTTP:   egress.NewClient(egress.Config{Allow: parts.egress}),
 		Models: models, ModelTokens: cfg.Model.MaxTokens,
 	})
 	if why := tools.CodeRefused(); why != "" && slices.Contains(cfg.Queues, run.StepQueue) {

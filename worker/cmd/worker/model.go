@@ -42,21 +42,22 @@ func (s modelSettings) client(m *telemetry.Metrics) (*llm.Client, error) {
 		s.Models = []string{rules.Name}
 	}
 	build, err := s.vendor()
+	if len(s.Models) == 0 {
+		err = errors.Join(err, errors.New("NOFX_LLM_MODEL: the provider needs the name of a model"))
+	}
+	prices, priceErr := llm.ParsePrices(s.Prices)
+	if priceErr != nil {
+		err = errors.Join(err, fmt.Errorf("NOFX_LLM_PRICES: %w", priceErr))
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(s.Models) == 0 {
-		return nil, fmt.Errorf("NOFX_LLM_MODEL: provider %s needs the name of a model", s.Provider)
-	}
-	cfg := llm.Config{Provider: s.Provider, Metrics: m}
+	cfg := llm.Config{Provider: s.Provider, Metrics: m, Prices: prices}
 	for _, name := range s.Models {
 		cfg.Models = append(cfg.Models, build(name))
 	}
 	if s.Fallback != "" {
 		cfg.Fallback = build(s.Fallback)
-	}
-	if cfg.Prices, err = llm.ParsePrices(s.Prices); err != nil {
-		return nil, fmt.Errorf("NOFX_LLM_PRICES: %w", err)
 	}
 	return llm.NewClient(cfg), nil
 }
@@ -113,14 +114,14 @@ func modelHTTP(base string) (*http.Client, error) {
 
 // apart refuses a worker that runs code of plans and holds the key of a model
 // (SECURITY.md S32). On a developer's machine and in tests they may be one.
-func (s settings) apart(getenv func(string) string) error {
+func (s settings) apart(getenv func(string) string) (err error) {
 	for _, q := range s.Queues {
 		if !slices.Contains(job.Queues, q) {
-			return fmt.Errorf("NOFX_WORKER_QUEUES: there is no queue %q; there are %s", q, strings.Join(job.Queues, ", "))
+			err = errors.Join(err, fmt.Errorf("NOFX_WORKER_QUEUES: there is no queue %q; there are %s", q, strings.Join(job.Queues, ", ")))
 		}
 	}
 	if s.Model.Key != "" && slices.Contains(s.Queues, run.StepQueue) && s.Env != "development" && getenv("NOFX_TEST") != "1" {
-		return errors.New("NOFX_LLM_API_KEY: a worker that runs code of plans holds no key of a model; give the queues step and review to different workers (NOFX_WORKER_QUEUES)")
+		err = errors.Join(err, errors.New("NOFX_LLM_API_KEY: a worker that runs code of plans holds no key of a model; give the queues step and review to different workers (NOFX_WORKER_QUEUES)"))
 	}
-	return nil
+	return err
 }

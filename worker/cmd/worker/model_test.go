@@ -26,12 +26,12 @@ func TestModelSettings(t *testing.T) {
 	for want, vars := range map[string][]string{
 		"":                             {"NOFX_LLM_PROVIDER=rules"},
 		"NOFX_LLM_PROVIDER is none of": {"NOFX_LLM_PROVIDER=parrot"},
-		"NOFX_LLM_MODEL: provider openai needs the name": {"NOFX_LLM_PROVIDER=openai", given},
-		"NOFX_LLM_API_KEY: provider openai needs":        {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m"},
-		"NOFX_LLM_API_KEY: provider anthropic needs":     {"NOFX_LLM_PROVIDER=anthropic", "NOFX_LLM_MODEL=m", "NOFX_LLM_BASE_URL=http://proxy:1"},
-		"provider replay needs a folder":                 {"NOFX_LLM_PROVIDER=replay", "NOFX_LLM_MODEL=m"},
-		"is no http or https address":                    {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", "NOFX_LLM_BASE_URL=http://u:hunter2@host"},
-		"NOFX_LLM_PRICES":                                {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", given, "NOFX_LLM_PRICES=m=cheap"},
+		"NOFX_LLM_MODEL: the provider needs the name": {"NOFX_LLM_PROVIDER=openai", given},
+		"NOFX_LLM_API_KEY: provider openai needs":     {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m"},
+		"NOFX_LLM_API_KEY: provider anthropic needs":  {"NOFX_LLM_PROVIDER=anthropic", "NOFX_LLM_MODEL=m", "NOFX_LLM_BASE_URL=http://proxy:1"},
+		"provider replay needs a folder":              {"NOFX_LLM_PROVIDER=replay", "NOFX_LLM_MODEL=m"},
+		"is no http or https address":                 {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", "NOFX_LLM_BASE_URL=http://u:hunter2@host"},
+		"NOFX_LLM_PRICES":                             {"NOFX_LLM_PROVIDER=openai", "NOFX_LLM_MODEL=m", given, "NOFX_LLM_PRICES=m=cheap"},
 	} {
 		c, err := load(t, vars...).Model.client(telemetry.NewMetrics(prometheus.NewRegistry(), "t"))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
