@@ -39,6 +39,7 @@ type Servers struct {
 	pg       *pgserver.Server
 	s3       *blobtest.Server
 	password string // of appRole
+	dir      string // as in ServersConfig
 	logs     []io.Closer
 	mu       sync.Mutex // roles are the whole server's: one migration at a time
 }
@@ -49,7 +50,7 @@ func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error
 	if cfg.Progress == nil {
 		cfg.Progress = func(string) {}
 	}
-	s := &Servers{}
+	s := &Servers{dir: cfg.Dir}
 	defer func() {
 		if err != nil {
 			s.Stop()
@@ -58,10 +59,10 @@ func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error
 	pg, s3 := pgserver.Config{Progress: cfg.Progress}, blobtest.Config{Progress: cfg.Progress}
 	if cfg.Dir != "" {
 		pg.Dir, s3.Dir = filepath.Join(cfg.Dir, "postgres"), filepath.Join(cfg.Dir, "s3")
-		if pg.Log, err = s.log(cfg.Dir, "postgres"); err != nil {
+		if pg.Log, err = s.log("postgres"); err != nil {
 			return nil, err
 		}
-		if s3.Log, err = s.log(cfg.Dir, "s3"); err != nil {
+		if s3.Log, err = s.log("s3"); err != nil {
 			return nil, err
 		}
 	}
@@ -77,8 +78,10 @@ func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error
 	return s, err
 }
 
-func (s *Servers) log(dir, name string) (io.Writer, error) {
-	f, err := openLog(filepath.Join(dir, "logs", name+".log"))
+func (s *Servers) logPath(name string) string { return filepath.Join(s.dir, "logs", name+".log") }
+
+func (s *Servers) log(name string) (io.Writer, error) {
+	f, err := openLog(s.logPath(name))
 	if err == nil {
 		s.logs = append(s.logs, f)
 	}
@@ -95,10 +98,18 @@ func (s *Servers) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-s.pg.Done():
-		return errors.New("the Postgres server has ended; its log says why")
+		return s.ended("Postgres", "postgres")
 	case <-s.s3.Done():
-		return errors.New("the S3 server has ended; its log says why")
+		return s.ended("S3", "s3")
 	}
+}
+
+// ended says that a server has, and where to read why.
+func (s *Servers) ended(title, name string) error {
+	if s.dir == "" {
+		return fmt.Errorf("the %s server has ended", title)
+	}
+	return fmt.Errorf("the %s server has ended; its log says why: %s", title, s.logPath(name))
 }
 
 // Stop ends both servers and waits for them.

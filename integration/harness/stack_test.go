@@ -204,3 +204,22 @@ func TestStackSaysWhyItCannotStart(t *testing.T) {
 		}
 	}
 }
+
+// A server that ends says where its log is: that is all that is left of it.
+func TestServerThatEndsNamesItsLog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	servers, err := StartServers(t.Context(), ServersConfig{Dir: dir})
+	if err != nil {
+		t.Fatalf("StartServers() = %v", err)
+	}
+	defer servers.Stop()
+	servers.s3.Stop()
+	log := filepath.Join(dir, "logs", "s3.log")
+	if err := servers.Wait(t.Context()); err == nil || !strings.HasSuffix(err.Error(), log) {
+		t.Errorf("Wait() after the S3 server ended = %v, want %s at its end", err, log)
+	}
+	if _, err := os.Stat(log); err != nil {
+		t.Errorf("Stat(the log) = %v, want it there", err)
+	}
+}
