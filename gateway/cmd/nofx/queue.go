@@ -130,7 +130,7 @@ func (a *app) workerListCommand() *cobra.Command {
 		Short: "List how many workers there are, by what they are",
 		Long: `List how many workers there are, by what they are. They serve all tenants. Each says
 every five seconds that it is there; those that are silent have probably been
-lost. One that "waits for storage" begins no step that needs it, and those it runs
+lost, and are listed for an hour. One that "waits for storage" begins no step that needs it, and those it runs
 cannot be saved until storage answers again. SLOTS is how many steps they run at
 once; TIER is what isolates steps there: 0 is nothing.`,
 		Args: cobra.NoArgs,
