@@ -1,10 +1,14 @@
 package telemetry
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/base64"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // reference is a value that only says where a secret is: a variable of a shell, a
@@ -15,10 +19,16 @@ var reference = regexp.MustCompile(`^(?:[A-Za-z0-9_.${}-]*:|(?i:bearer|basic|tok
 	`\$[A-Z]+(?:_[A-Z0-9]+)*|\$[a-z_]*(?:password|passwd|passphrase|pass|secret|token|key)|` +
 	`\$\{[A-Za-z_][A-Za-z0-9_]*(?:\}|:?\?[A-Za-z _-]*\}?)|\$[0-9]|\$\{\{[\sA-Za-z0-9_.-]*(?:\}\})?|\$\([a-z]+|%[A-Z_]+%)[)\]}.]*$`)
 
-// loginName reports whether the user of a URL before @, without a password, is just a
-// name: with these schemes, or because it is the usual one of a forge.
+// shortName is the name of somebody, and too short and plain for a token.
+var shortName = regexp.MustCompile(`^[A-Za-z]{1,12}(?:[._-][A-Za-z]{1,12}){0,2}[0-9]{0,2}$`)
+
+// loginName reports whether what stands before the @ of a URL is just a name, without a
+// password: as it always is with these schemes, or because it looks like one.
 func loginName(before, user string) bool {
-	if user == "git" {
+	if strings.Contains(user, ":") {
+		return false
+	}
+	if shortName.MatchString(user) {
 		return true
 	}
 	scheme := before[max(0, len(before)-longestBefore):]
@@ -53,7 +63,11 @@ var (
 	operator = regexp.MustCompile(`^(?:[=:<>!&|(){}\[\]]{1,2}|[\[{][)\]}]*)$`)
 	literal  = regexp.MustCompile(`^\[*(?:true|false|null|nil|none|None|undefined)[)\]}.]*$`)
 	// placeholder is what a usage text has where a value is to be.
-	placeholder = regexp.MustCompile(`^(?:<[A-Za-z_-]+>?|[A-Z_]*(?:PASSWORD|TOKEN|SECRET|KEY))[)\]}.]*$`)
+	placeholder = regexp.MustCompile(`^(?:<[A-Za-z_-]+>?|[A-Z_]*(?:PASSWORD|TOKEN|SECRET|KEY)|(?:[A-Z][a-z]+){0,3}(?:Token|Secret|Key))[)\]}.?>\[]*$`)
+	// called is code that gets a secret from elsewhere, up to the first quote, and listed
+	// is such code as the member of an object, where it may be the secret itself.
+	called = regexp.MustCompile(`^(?:await|new|` + callee + `[(\[](?:[A-Za-z_.]*|[A-Za-z0-9_.]*[)\]].*))$`)
+	listed = regexp.MustCompile(`^(?:await|new|` + callee + `(?:\(\).*|[(\[]))$`)
 	// counted is what is counted, or done, as passed, and the result.
 	counted = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:tests|checks|cases|specs|suites|steps|gates|jobs|builds|assertions|total|num|count|did|first|second)$`)
 	result  = regexp.MustCompile(`^(?:[0-9]{1,5}(?:[./][0-9]{1,5})?%?|true|false|yes|no)[)\]}.]*$`)
@@ -70,6 +84,23 @@ var (
 		`any|bool|boolean|bytes|char|int|integer|number|object|str|string|text|varchar)[.:!?)\]}]*$`)
 	plain = regexp.MustCompile(`^[A-Za-z]+(?: [a-z]+)*[)\]}.]*$`)
 )
+
+// callee is the name of a function or a list.
+const callee = `(?:[A-Za-z_]+|[A-Za-z_]+(?:\.[A-Za-z_][A-Za-z0-9_]*)+)`
+
+var (
+	// wordy is text of a few words of a language, in which a token would have more letters
+	// or some digits.
+	wordy = regexp.MustCompile(`^[A-Za-z][a-z]{0,15}(?:[-_][a-z]{1,15}){0,7}[=.]?$`)
+	// outcome is that of a pass over something: a word, or how long it took.
+	outcome = regexp.MustCompile(`^(?:[A-Za-z]{1,15}|[0-9.]{1,6}[a-z%]{0,3})[)\]}.]*$`)
+	// place is a directory or a file, of plain words or marked as such.
+	place = regexp.MustCompile(`^(?:[A-Za-z]:\\[\w.\\-]*|(?:~|\.{1,2})(?:/[\w./-]*)?|/?` + segment + `(?:/` + segment + `)+/?)[)\]}]*$`)
+	// botID is the number of a bot, which stands before its secret.
+	botID = regexp.MustCompile(`[0-9]{6,}$`)
+)
+
+const segment = `[a-z._-]{1,32}[0-9]{0,2}`
 
 // longestBefore is how much of what stands before a hint is looked at.
 const longestBefore = 32
@@ -90,6 +121,14 @@ func ordinary(before, text string, hint int, m span) bool {
 	value := text[m.from:m.to]
 	before = before[max(0, len(before)-longestBefore):]
 	blank := text[m.from-1] == ' ' // and so no assignment of a shell, nor a next line
+	switch {
+	case blank && text[m.from-2] == '=':
+		if called.MatchString(value) {
+			return true
+		}
+	case blank && listed.MatchString(value):
+		return true
+	}
 	switch {
 	case operator.MatchString(value) || literal.MatchString(value):
 		return true
@@ -113,4 +152,52 @@ func remark(_, text string, _ int, m span) bool {
 	}
 	first, _, _ := strings.Cut(value, " ")
 	return hasLower(text, "cookie") && first == strings.ToLower(first) || said.MatchString(first)
+}
+
+// passed reports that what follows the word pass is no password: what came of a pass
+// over something, or the name of a test that passed.
+func passed(before, text string, hint int, m span) bool {
+	value := text[m.from:m.to]
+	if result.MatchString(value) || literal.MatchString(value) {
+		return true
+	}
+	if quoted(text, m) || text[m.from-1] != ' ' {
+		return false
+	}
+	over := strings.TrimRight(before[max(0, len(before)-longestBefore):], " _-")
+	return strings.HasPrefix(text, "PASS:") || outcome.MatchString(value) || counted.MatchString(over) || ordinary(before, text, hint, m)
+}
+
+// mode reports that what follows the word credentials says which to use, or where they
+// are.
+func mode(before, text string, hint int, m span) bool {
+	value := text[m.from:m.to]
+	apart := quoted(text, m) || text[m.from-1] == ' '
+	return apart && wordy.MatchString(value) || place.MatchString(value) || ordinary(before, text, hint, m)
+}
+
+// directory reports that what follows the name of the working directory is one.
+func directory(before, text string, hint int, m span) bool {
+	apart := quoted(text, m) || text[m.from-1] == ' '
+	return apart && place.MatchString(text[m.from:m.to]) || ordinary(before, text, hint, m)
+}
+
+// words reports that what looks like a token is words.
+func words(_, text string, _ int, m span) bool { return wordy.MatchString(text[m.from:m.to]) }
+
+// joined reports that the hint goes on with a longer name.
+func joined(before, _ string, _ int, _ span) bool {
+	return strings.HasSuffix(before, "-") || strings.HasSuffix(before, "_")
+}
+
+// noBot reports that no number of a bot stands before the hint.
+func noBot(before, _ string, _ int, _ span) bool {
+	return !botID.MatchString(before[max(0, len(before)-longestBefore):])
+}
+
+// noPair reports that the value is not the base64 text of a user and a password.
+func noPair(_, text string, _ int, m span) bool {
+	value := text[m.from:m.to]
+	pair, err := base64.RawStdEncoding.DecodeString(value)
+	return err != nil || bytes.IndexByte(pair, ':') < 0 || bytes.IndexFunc(pair, unicode.IsControl) >= 0 || !utf8.Valid(pair)
 }

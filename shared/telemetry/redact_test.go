@@ -119,6 +119,41 @@ var canaries = []struct{ text, secret string }{
 	{"docker run mysql:8; mysql -pc4n4ry", "c4n4ry"},
 	{"nvapi-c4n4ryc4n4ryc4n4ry-c4n4ryc4n4ryc4n4ry_c4n4ry", "c4n4ry-c4n4ry"},
 	{"docker login -u me -p c4n4ry registry.example", "c4n4ry"},
+	// Files of settings, and addresses of services.
+	{"https://api.telegram.org/bot123456789:AAc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n/sendMessage", "AAc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n"},
+	{"https://api.telegram.org/bot123456789:AAc4n4ry/sendMessage", "AAc4n4ry"},
+	{"http://bots:8081/bot123456789:AAc4n4ryc4n4ry_c4n4ry-c4n4ryc4n4ryc4n/getMe", "AAc4n4ryc4n4ry_c4n4ry-c4n4ryc4n4ryc4n"},
+	{"//registry.example/:_auth=c4n4ry", "c4n4ry"},
+	{"//registry.example/:_authToken=c4n4ry", "c4n4ry"},
+	{"_auth = dXNlcjpjNG40cnk=", "dXNlcjpjNG40cnk="},
+	{"machine h login me password c4n4ry", "c4n4ry"},
+	{"machine h\n  login me\n  account a\n  password c4n4ry", "c4n4ry"},
+	{"machine h password c4n4ry login me", "c4n4ry"},
+	{"default login me password c4n4ry", "c4n4ry"},
+	{`{"auths":{"r":{"auth":"dXNlcjpjNG40cnk="}}}`, "dXNlcjpjNG40cnk="},
+	{`{\"auths\":{\"r\":{\"auth\": \"dXNlcjpjNG40cnk\"}}}`, "dXNlcjpjNG40cnk"},
+	{"client-key-data: LS0tLS1CRUdJTiBc4n4ry==", "LS0tLS1CRUdJTiBc4n4ry=="},
+	{"secret_key_base: c4n4ry", "c4n4ry"},
+	{"SECRET_KEY_BASE=c4n4ry", "c4n4ry"},
+	{"credentials: c4n4ry", "c4n4ry"},
+	{`"credential": "c4n4ry"`, "c4n4ry"},
+	{"pass: c4n4ry", "c4n4ry"},
+	{"user: me\n  pass: 'c4n 4ry'", "c4n 4ry"},
+	{`{"user":"me","pass":"canary"}`, "canary"},
+	{"user=me pass=canary", "canary"},
+	{"https://example.org/login?pass=c4n4ry&x=1", "c4n4ry"},
+	{"ntn_c4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4", "c4n4ryc4n4ry"},
+	{"r8_c4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc", "c4n4ryc4n4ry"},
+	{"NRAK-C4N4RYC4N4RYC4N4RYC4N4RYC4N", "C4N4RYC4N4RY"},
+	{"lsv2_pt_c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4_c4c4c4c4c4", "c4c4c4c4_c4c4c4c4c4"},
+	{"bkua_c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4c4c4c4c4c4"},
+	{"CCIPAT_c4n4ryc4n4ryc4n4ry_c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4n4ry_c4c4c4c4"},
+	{"pul-c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4c4c4c4c4c4"},
+	{"sq0csp-c4n4ryc4n4ry-c4n4ryc4n4ry_c4n4ryc4n4ryc4n", "c4n4ry-c4n4ryc4n4ry_c4n4ry"},
+	{"CLOJARS_c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4c4c4c4c4c4"},
+	{"oy2c4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc4n4ryc", "c4n4ryc4n4ry"},
+	{"SKc4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4c4c4c4c4c4"},
+	{"key-c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4c4", "c4c4c4c4c4c4"},
 	// Near to what is none.
 	{"http://user:5173/c4n4ry@host/x", "c4n4ry"},
 	{"http://user:c4n4ry@localhost:5173/@vite/client", "c4n4ry"},
@@ -151,6 +186,14 @@ var canaries = []struct{ text, secret string }{
 	{"DB_PASSWORD=$2b$10$c4n4ry", "c4n4ry"},
 	{"DB_PASSWORD=${DB_PASSWORD:-c4n4ry}", "c4n4ry"},
 	{"DB_PASSWORD=${DB_PASSWORD}c4n4ry", "c4n4ry"},
+	{"https://alicec4n4ryalice@forge.example/x.git", "alicec4n4ryalice"},
+	{"https://abcdefghijklmnopqrstuvwxyz@forge.example/x.git", "abcdefghijklmnopqrstuvwxyz"},
+	{"sk-abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz"},
+	{"Bearer abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz"},
+	{"pwd: c4n/4ry", "c4n/4ry"},
+	{"token = c4n4ry(x", "c4n4ry(x"},
+	{"password=canary(", "canary("},
+	{"PASS=c4n4ry", "c4n4ry"},
 	{"-----BEGIN RSA PRIVATE KEY-----\nc4n4ry\n-----END RSA PRIVATE KEY-----", "c4n4ry"},
 	{"-----BEGIN OPENSSH PRIVATE KEY-----\nc4n4ry cut", "c4n4ry cut"},
 }
@@ -199,8 +242,14 @@ func TestRedactorLeavesOrdinaryTextAlone(t *testing.T) {
 		"hf_transfer", "shelf_life", "MSG.payload_of_the_event.handler_of_it", "pypi-publish-to-the-test-index", "pypi-server", "whsec_test", "adaptive",
 		"gsk_file_chooser_get_filename_2_with_long_name", "pip install xai-2-something-else-and-more", "docker run mysql:8 -p3306:3306 -d", "docker run --name mysql-db -p 3306:3306 x", "no --password given",
 		"curl -sS https://example.org/a:b", "mysql -p app", "mysql -h db -P 3306", "sshpass -e ssh host", "docker run -u 1000:1000 -p 80:80 x", "mkdir -p a/b",
+		"sk-learn-pipeline-transformer-steps", "oy2", "SKETCH", "deps-key-d41d8cd98f00b204e9800998ecf8427e", "key-d41d8cd98f00b204e9800998ecf8427e01", "pul-request-to-the-main-branch", "ntn_example", "https://api.telegram.org/file",
+		// Code, and settings that hold no secret.
+		`secret := os.Getenv("X")`, `token = os.environ["X"]`, "token = parser.peek()", "password = await prompt()", "const token: Token", "token: AccessToken;", "secret: Secret)", "password = get_password(user)",
+		`{"auth":"required"}`, `auth: "bm90IGEgcGFpcg=="`, "needs_auth: yes", "_auth: basic", "credentials: 'same-origin'", "credentials: true", "credentials = load()", "GOOGLE_APPLICATION_CREDENTIALS=/etc/key.json", "invalid credentials: expired",
+		"machine learning with a password", "https://user@host", "https://jane.doe@host/x", "pwd: src/app", "pwd: .", "pwd: ~/src", "Bearer authentication required", `WWW-Authenticate: Bearer realm="nofx"`, "bearer token-based",
 		// Counts of what passed.
 		"tests_pass: 12", "tests-pass=12/15", "checks_pass = 100%", "TOTAL_PASS=7", "first_pass: 3.5", "all_tests_pass: true", "num_pass=3)", "did_pass: false",
+		"pass: 12", "1 pass: ok", "tests pass: all", "pass: ok", "second pass: 3.5s", "--- PASS: TestRedactor/of_2_shapes (0.00s)", "PASS: test/unit2.sh", "first pass: step2", "pass = 0", "pass=3 fail=0", `{"pass":true}`, "pass := newPass(2)",
 	} {
 		if got := r.String(text); got != text {
 			t.Errorf("String(%q) = %q, want it unchanged", text, got)
@@ -257,6 +306,7 @@ func TestRedactorIsLinear(t *testing.T) {
 	for _, part := range []string{
 		"http://a:", "http://a/", "http://a.b:80/", "http://a:b@", "http://localhost:80/@x/", "ssh://git@a/", "curl -s ", "curl -s \\\n", "mysql -h ", "tool --token x ",
 		"password=${", "cookie: cookie ", `"token": 1`, `"token":[`, "token:$A", "sshpass -p $A ",
+		"machine a login b ", "machine machine login login ", "pass: ", "auth=QUJD", `"auth":"`, "/bot1:AA", "credentials=a(", "token = a.b(", "pwd: a/b/", "sk-a-", "key-0", "\x1b[0m", "\x1b]", "token=\x1b[0m",
 	} {
 		whole, lines := fastest(strings.Repeat(part, repeats)+"@"), fastest(strings.Repeat(part+"\n", repeats)+"@")
 		if whole > most*lines {

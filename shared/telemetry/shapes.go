@@ -56,12 +56,20 @@ func named(before, text string, hint int) span {
 var shapes = []shape{
 	{hints: []string{"password", "passwd", "passphrase", "_pass", "-pass", "secret", "token"}, match: named, harmless: ordinary},
 	// A shell's PWD is a path, and no password.
-	{hints: []string{"pwd"}, match: behind(`\\*["']?\s*(?:=>|[:=])\s*\\*["']?([^\s"'&,;/][^\s"'&,;]*)`), harmless: ordinary},
+	{hints: []string{"pwd"}, match: behind(`\\*["']?\s*(?:=>|[:=])\s*\\*["']?([^\s"'&,;/][^\s"'&,;]*)`), harmless: directory},
 	{hints: keys(), match: named, harmless: ordinary},
+	{hints: []string{":_auth", "client-key-data", "secret_key_base"}, match: named, harmless: ordinary},
+	{hints: []string{"pass"}, word: true, match: named, harmless: passed},
+	{hints: []string{"credential", "credentials"}, match: named, harmless: mode},
+	{hints: []string{"auth"}, match: behind(`\\*["']?\s*[:=]\s*\\*["']?([A-Za-z0-9+/]{8,})`), harmless: noPair},
+	// The lines of a netrc file, or one for all.
+	{hints: []string{"machine", "default"}, word: true, match: behind(`(?:\s+\S+)?(?:(?:\s+(?:login|account)\s+\S+){1,2}\s+password\s+([^\s"']+)|\s+password\s+([^\s"']+)\s+login\s)`), harmless: ordinary},
 	{hints: []string{"amz-signature", "amz-credential", "?signature", "&signature", "?sig", "&sig"}, match: assigned},
 	{hints: []string{"authorization", "cookie"}, match: header, harmless: remark},
-	{hints: []string{"bearer"}, match: behind(`\s+([A-Za-z0-9._~+/=-]{6,})`)},
+	{hints: []string{"bearer"}, match: behind(`\s+([A-Za-z0-9._~+/=-]{6,})`), harmless: words},
 	{hints: []string{"hooks.slack.com/", "discord.com/api/webhooks/", "discordapp.com/api/webhooks/"}, match: behind(`(\S+)`)},
+	{hints: []string{"telegram.org/bot"}, match: behind(`([0-9]+(?::|%3[Aa])[A-Za-z0-9_-]+)`)},
+	{hints: []string{":aa"}, match: whole(`:AA[A-Za-z0-9_-]{32,}`), harmless: noBot},
 	{hints: []string{"://"}, match: userinfo},
 	{hints: []string{"-----begin "}, match: pemBlock},
 	{hints: []string{"eyj"}, match: jwt},
@@ -72,7 +80,7 @@ var shapes = []shape{
 	{hints: []string{"github_pat_"}, match: whole(`github_pat_[A-Za-z0-9_]{20,}`)},
 	{hints: []string{"glpat-"}, match: whole(`glpat-[A-Za-z0-9_-]{16,}`)},
 	{hints: []string{"xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-"}, match: whole(`x[a-z]{3}-[A-Za-z0-9-]{10,}`)},
-	{hints: []string{"sk-", "sk_", "rk_"}, word: true, match: whole(`[sr]k[-_][A-Za-z0-9_-]{16,}`)},
+	{hints: []string{"sk-", "sk_", "rk_"}, word: true, match: whole(`[sr]k[-_][A-Za-z0-9_-]{16,}`), harmless: words},
 	{hints: []string{"aiza"}, match: whole(`AIza[A-Za-z0-9_-]{30,}`)},
 	{hints: []string{"npm_"}, match: whole(`npm_[A-Za-z0-9]{30,}`)},
 	{hints: []string{"sbp_"}, match: whole(`sbp_[a-f0-9]{30,}`)},
@@ -106,6 +114,18 @@ var shapes = []shape{
 	{hints: []string{"sb_secret_"}, match: whole(`sb_secret_[A-Za-z0-9_-]{16,}`)},
 	{hints: []string{"xkeysib-"}, match: whole(`xkeysib-[a-f0-9]{40,}-[A-Za-z0-9]{10,}`)},
 	{hints: []string{"figd_"}, word: true, match: whole(`figd_[A-Za-z0-9_-]{20,}`)},
+	{hints: []string{"ntn_"}, word: true, match: whole(`ntn_[A-Za-z0-9]{30,}`)},
+	{hints: []string{"r8_"}, word: true, match: whole(`r8_[A-Za-z0-9]{30,}`)},
+	{hints: []string{"nrak-"}, match: whole(`NRAK-[A-Z0-9]{20,}`)},
+	{hints: []string{"lsv2_pt_", "lsv2_sk_"}, match: whole(`lsv2_[a-z]+_[a-f0-9]{30,}(?:_[a-f0-9]+)?`)},
+	{hints: []string{"bkua_"}, match: whole(`bkua_[a-f0-9]{30,}`)},
+	{hints: []string{"ccipat_"}, match: whole(`CCIPAT_[A-Za-z0-9_]{20,}`)},
+	{hints: []string{"pul-"}, word: true, match: whole(`pul-[a-f0-9]{40}`)},
+	{hints: []string{"sq0csp-", "sq0atp-", "sq0idp-"}, match: whole(`sq0[a-z]+-[A-Za-z0-9_-]{20,}`)},
+	{hints: []string{"clojars_"}, match: whole(`CLOJARS_[a-z0-9]{40,}`)},
+	{hints: []string{"oy2"}, word: true, match: whole(`oy2[a-z0-9]{43}\b`)},
+	{hints: digits("sk"), word: true, match: whole(`SK[a-f0-9]{32}\b`)},
+	{hints: []string{"key-"}, word: true, match: whole(`key-[a-f0-9]{32}\b`), harmless: joined},
 
 	{hints: []string{"curl"}, word: true, match: given(`(?:-[A-Za-z]*u(?:`+gap+`)?|--(?:proxy-)?user(?:=|`+gap+`))`,
 		`\\*(?:'[^':]*:([^']+)|"[^":]*:([^"\\]+)|[^\s"':]*:([^\s"'\\]+))`)},
@@ -147,6 +167,15 @@ func keys() []string {
 		for _, sep := range []string{"", "_", "-"} {
 			all = append(all, of+sep+"key", of+sep+"key"+sep+"id")
 		}
+	}
+	return all
+}
+
+// digits are the hints that begin with start and a hexadecimal digit.
+func digits(start string) []string {
+	var all []string
+	for _, c := range "0123456789abcdef" {
+		all = append(all, start+string(c))
 	}
 	return all
 }
@@ -196,7 +225,7 @@ func userinfo(before, text string, hint int) span {
 	switch {
 	case at < 0:
 		return span{hint + end, hint + end} // and no other URL in there has one
-	case !strings.Contains(rest[:at], ":") && loginName(before, rest[:at]):
+	case loginName(before, rest[:at]):
 		return none
 	}
 	return span{hint, hint + at}
