@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -109,10 +110,41 @@ func forms(v string) []string {
 // span is a part of a text, as byte offsets.
 type span struct{ from, to int }
 
-// String is s with every secret masked. All are looked for in s itself, not in
-// what an earlier mask left, so that one cannot hide or make another.
+// mark is a sequence for a terminal, such as one that sets a colour.
+var mark = regexp.MustCompile(`(?:\x1b\[|\x{9b})[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[ -/]+[0-~]|\x1b[0-Z\\-~]`)
+
+// secrets returns where the secrets are in s, in any order; they may overlap.
+func (r *Redactor) secrets(s string) []span { return append(secretShapes(s), r.find(s)...) }
+
+// marked returns where in s the secrets are that have marks in them or next to them.
+func (r *Redactor) marked(s string) []span {
+	if !strings.ContainsAny(s, "\x1b\u009b") {
+		return nil
+	}
+	var plain strings.Builder
+	var pieces []span // from where in plain, and how much longer s is up to there
+	done := 0
+	for _, m := range append(mark.FindAllStringIndex(s, -1), []int{len(s), len(s)}) {
+		pieces = append(pieces, span{plain.Len(), done - plain.Len()})
+		plain.WriteString(s[done:m[0]])
+		done = m[1]
+	}
+	origin := func(at int) int {
+		after := sort.Search(len(pieces), func(i int) bool { return pieces[i].from > at })
+		return at + pieces[after-1].to
+	}
+	found := r.secrets(plain.String())
+	for i, m := range found {
+		found[i] = span{origin(m.from), origin(m.to-1) + 1}
+	}
+	return found
+}
+
+// String is s with every secret masked. All are looked for in s itself, with and
+// without its marks, and not in what an earlier mask left, so that one cannot hide or
+// make another.
 func (r *Redactor) String(s string) string {
-	found := append(secretShapes(s), r.find(s)...)
+	found := append(r.secrets(s), r.marked(s)...)
 	if len(found) == 0 {
 		return s
 	}

@@ -344,6 +344,27 @@ func TestRedactorKnowsTheFormsOfAValue(t *testing.T) {
 	}
 }
 
+// Colours and other marks of a terminal stand within what is masked.
+func TestRedactorLooksThroughMarks(t *testing.T) {
+	t.Parallel()
+	r := NewRedactor("c4n4ry-value")
+	for text, want := range map[string]string{
+		"a \x1b[32mc4n4ry\x1b[0m-value\x1b[0m b":                    "a \x1b[32m" + masked + "\x1b[0m b",
+		"c4n4ry\x1b[1;31m-\x1b[Kvalue":                              masked,
+		"c4n4ry\x1b]8;;https://x.example\x1b\\-value\x1b]8;;\a.":    masked + "\x1b]8;;\a.",
+		"c4n4ry\x1b(B-value":                                        masked,
+		"c4n4ry\u009b0m-value":                                      masked,
+		"ghp_c4n4ryc4n4ry\x1b[0mc4n4ryc4n4ry":                       masked,
+		"\x1b[1mpassword\x1b[0m=\x1b[32mc4n4ry-other\x1b[0m and":    "\x1b[1mpassword\x1b[0m=\x1b[32m" + masked + "\x1b[0m and",
+		"\x1b[32mok\x1b[0m c4n4ry \x1b[31mvalue\x1b[0m \x1b":        "\x1b[32mok\x1b[0m c4n4ry \x1b[31mvalue\x1b[0m \x1b",
+		"\x1b[1mc4n4ry\x1b[0m-value, \x1b[1mc4n4ry\x1b[0m-value.\n": "\x1b[1m" + masked + ", \x1b[1m" + masked + ".\n",
+	} {
+		if got := r.String(text); got != want {
+			t.Errorf("String(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestRedactorMasksWhatOverlaps(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

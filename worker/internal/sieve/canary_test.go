@@ -68,6 +68,7 @@ func TestNoBorderShowsASecret(t *testing.T) {
 		lines []string
 	}{
 		"value":            {canary, []string{canary}},
+		"value in colours": {canary[:26] + "\x1b[31m" + canary[26:], []string{canary[:26], canary[26:]}},
 		"value of lines":   {multi, strings.Fields(multi)},
 		"lines with CRLF":  {strings.ReplaceAll(multi, "\n", "\r\n"), strings.Fields(multi)},
 		"base64":           {base64.StdEncoding.EncodeToString([]byte("xy" + canary)), []string{base64.StdEncoding.EncodeToString([]byte("xy" + canary))[4:64]}},
