@@ -64,10 +64,11 @@ var (
 	literal  = regexp.MustCompile(`^\[*(?:true|false|null|nil|none|None|undefined)[)\]}.]*$`)
 	// placeholder is what a usage text has where a value is to be.
 	placeholder = regexp.MustCompile(`^(?:<[A-Za-z_-]+>?|[A-Z_]*(?:PASSWORD|TOKEN|SECRET|KEY)|(?:[A-Z][a-z]+){0,3}(?:Token|Secret|Key))[)\]}.?>\[]*$`)
-	// called is code that gets a secret from elsewhere, up to the first quote, and listed
-	// is such code as the member of an object, where it may be the secret itself.
-	called = regexp.MustCompile(`^(?:await|new|` + callee + `[(\[](?:[A-Za-z_.]*|[A-Za-z0-9_.]*[)\]].*))$`)
-	listed = regexp.MustCompile(`^(?:await|new|` + callee + `(?:\(\).*|[(\[]))$`)
+	// called is code that gets a secret from elsewhere, up to the first quote. Listed is
+	// such code behind a colon, where a password is likelier: its brackets are empty, or
+	// end there.
+	called = regexp.MustCompile(`^(?:await|new|` + settings + `|` + callee + `[(\[](?:[A-Za-z_.]*|[A-Za-z0-9_.]*[)\]][A-Za-z_.()\[\]}]*))$`)
+	listed = regexp.MustCompile(`^(?:await|new|` + settings + `|` + callee + `(?:\(\)[A-Za-z_.()\[\]}]*|[(\[]))$`)
 	// counted is what is counted, or done, as passed, and the result.
 	counted = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:tests|checks|cases|specs|suites|steps|gates|jobs|builds|assertions|total|num|count|did|first|second)$`)
 	result  = regexp.MustCompile(`^(?:[0-9]{1,5}(?:[./][0-9]{1,5})?%?|true|false|yes|no)[)\]}.]*$`)
@@ -84,6 +85,9 @@ var (
 		`any|bool|boolean|bytes|char|int|integer|number|object|str|string|text|varchar)[.:!?)\]}]*$`)
 	plain = regexp.MustCompile(`^[A-Za-z]+(?: [a-z]+)*[)\]}.]*$`)
 )
+
+// settings is a member of what code usually has its settings in.
+const settings = `(?:process\.env|import\.meta\.env|env|self|this|cfg|config|settings|secrets)(?:\.[A-Za-z_]{1,32}){1,3}[)\]}]*`
 
 // callee is the name of a function or a list.
 const callee = `(?:[A-Za-z_]+|[A-Za-z_]+(?:\.[A-Za-z_][A-Za-z0-9_]*)+)`

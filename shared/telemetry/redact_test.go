@@ -132,6 +132,8 @@ var canaries = []struct{ text, secret string }{
 	{"default login me password c4n4ry", "c4n4ry"},
 	{`{"auths":{"r":{"auth":"dXNlcjpjNG40cnk="}}}`, "dXNlcjpjNG40cnk="},
 	{`{\"auths\":{\"r\":{\"auth\": \"dXNlcjpjNG40cnk\"}}}`, "dXNlcjpjNG40cnk"},
+	{"auth: Basic dXNlcjpjNG40cnk=", "dXNlcjpjNG40cnk="},
+	{"< basic dXNlcjpjNG40cnk", "dXNlcjpjNG40cnk"},
 	{"client-key-data: LS0tLS1CRUdJTiBc4n4ry==", "LS0tLS1CRUdJTiBc4n4ry=="},
 	{"secret_key_base: c4n4ry", "c4n4ry"},
 	{"SECRET_KEY_BASE=c4n4ry", "c4n4ry"},
@@ -244,7 +246,7 @@ func TestRedactorLeavesOrdinaryTextAlone(t *testing.T) {
 		"curl -sS https://example.org/a:b", "mysql -p app", "mysql -h db -P 3306", "sshpass -e ssh host", "docker run -u 1000:1000 -p 80:80 x", "mkdir -p a/b",
 		"sk-learn-pipeline-transformer-steps", "oy2", "SKETCH", "deps-key-d41d8cd98f00b204e9800998ecf8427e", "key-d41d8cd98f00b204e9800998ecf8427e01", "pul-request-to-the-main-branch", "ntn_example", "https://api.telegram.org/file",
 		// Code, and settings that hold no secret.
-		`secret := os.Getenv("X")`, `token = os.environ["X"]`, "token = parser.peek()", "password = await prompt()", "const token: Token", "token: AccessToken;", "secret: Secret)", "password = get_password(user)",
+		`secret := os.Getenv("X")`, `token = os.environ["X"]`, "token = parser.peek()", "password = await prompt()", "const token: Token", "token: AccessToken;", "secret: Secret)", "apiKey: process.env.API_KEY,", "token = self.token", "Basic usernames and passwords", "password = get_password(user)",
 		`{"auth":"required"}`, `auth: "bm90IGEgcGFpcg=="`, "needs_auth: yes", "_auth: basic", "credentials: 'same-origin'", "credentials: true", "credentials = load()", "GOOGLE_APPLICATION_CREDENTIALS=/etc/key.json", "invalid credentials: expired",
 		"machine learning with a password", "https://user@host", "https://jane.doe@host/x", "pwd: src/app", "pwd: .", "pwd: ~/src", "Bearer authentication required", `WWW-Authenticate: Bearer realm="nofx"`, "bearer token-based",
 		// Counts of what passed.
@@ -306,7 +308,7 @@ func TestRedactorIsLinear(t *testing.T) {
 	for _, part := range []string{
 		"http://a:", "http://a/", "http://a.b:80/", "http://a:b@", "http://localhost:80/@x/", "ssh://git@a/", "curl -s ", "curl -s \\\n", "mysql -h ", "tool --token x ",
 		"password=${", "cookie: cookie ", `"token": 1`, `"token":[`, "token:$A", "sshpass -p $A ",
-		"machine a login b ", "machine machine login login ", "pass: ", "auth=QUJD", `"auth":"`, "/bot1:AA", "credentials=a(", "token = a.b(", "pwd: a/b/", "sk-a-", "key-0", "\x1b[0m", "\x1b]", "token=\x1b[0m",
+		"machine a login b ", "machine machine login login ", "pass: ", "auth=QUJD", `"auth":"`, "/bot1:AA", "credentials=a(", "token = a.b(", "token = self.a.", "basic QUJD", "pwd: a/b/", "sk-a-", "key-0", "\x1b[0m", "\x1b]", "token=\x1b[0m",
 	} {
 		whole, lines := fastest(strings.Repeat(part, repeats)+"@"), fastest(strings.Repeat(part+"\n", repeats)+"@")
 		if whole > most*lines {

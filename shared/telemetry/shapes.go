@@ -62,6 +62,7 @@ var shapes = []shape{
 	{hints: []string{"pass"}, word: true, match: named, harmless: passed},
 	{hints: []string{"credential", "credentials"}, match: named, harmless: mode},
 	{hints: []string{"auth"}, match: behind(`\\*["']?\s*[:=]\s*\\*["']?([A-Za-z0-9+/]{8,})`), harmless: noPair},
+	{hints: []string{"basic"}, word: true, match: behind(`\s+([A-Za-z0-9+/]{8,})`), harmless: noPair},
 	// The lines of a netrc file, or one for all.
 	{hints: []string{"machine", "default"}, word: true, match: behind(`(?:\s+\S+)?(?:(?:\s+(?:login|account)\s+\S+){1,2}\s+password\s+([^\s"']+)|\s+password\s+([^\s"']+)\s+login\s)`), harmless: ordinary},
 	{hints: []string{"amz-signature", "amz-credential", "?signature", "&signature", "?sig", "&sig"}, match: assigned},
