@@ -1139,7 +1139,7 @@ type Principal struct {
 	TenantID TenantID `json:"tenant_id"`
 }
 
-// Problem defines model for Problem.
+// Problem Why a request is refused. Secrets that it quotes are masked
 type Problem struct {
 	// Allowed illegal-transition: what may be asked instead
 	Allowed []string `json:"allowed,omitzero"`
@@ -1737,46 +1737,46 @@ type TraceIDPath = TraceID
 // Traceparent defines model for Traceparent.
 type Traceparent = string
 
-// BadRequest defines model for BadRequest.
+// BadRequest Why a request is refused. Secrets that it quotes are masked
 type BadRequest = Problem
 
-// Conflict defines model for Conflict.
+// Conflict Why a request is refused. Secrets that it quotes are masked
 type Conflict = Problem
 
 // CreatedRunResponse defines model for CreatedRun.
 type CreatedRunResponse = CreatedRun
 
-// Failure defines model for Failure.
+// Failure Why a request is refused. Secrets that it quotes are masked
 type Failure = Problem
 
-// Forbidden defines model for Forbidden.
+// Forbidden Why a request is refused. Secrets that it quotes are masked
 type Forbidden = Problem
 
 // GateResult defines model for GateResult.
 type GateResult = GateAnswer
 
-// Gone defines model for Gone.
+// Gone Why a request is refused. Secrets that it quotes are masked
 type Gone = Problem
 
-// Invalid defines model for Invalid.
+// Invalid Why a request is refused. Secrets that it quotes are masked
 type Invalid = Problem
 
-// NotFound defines model for NotFound.
+// NotFound Why a request is refused. Secrets that it quotes are masked
 type NotFound = Problem
 
 // QueueResult defines model for QueueResult.
 type QueueResult = QueueAnswer
 
-// RangeNotSatisfiable defines model for RangeNotSatisfiable.
+// RangeNotSatisfiable Why a request is refused. Secrets that it quotes are masked
 type RangeNotSatisfiable = Problem
 
 // RunResult defines model for RunResult.
 type RunResult = RunAnswer
 
-// Stale defines model for Stale.
+// Stale Why a request is refused. Secrets that it quotes are masked
 type Stale = Problem
 
-// Unavailable defines model for Unavailable.
+// Unavailable Why a request is refused. Secrets that it quotes are masked
 type Unavailable = Problem
 
 // Nothing defines model for Nothing.

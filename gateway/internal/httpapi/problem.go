@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 
@@ -68,7 +69,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// problem is err as a client sees it.
+// problem is err as a client sees it, and as it is kept under an Idempotency-Key:
+// with the secrets masked that it quotes from the request.
 func (s *Server) problem(r *http.Request, err error) api.Problem {
 	p := api.Problem{Status: http.StatusInternalServerError, Code: api.ProblemCodeInternal,
 		Detail: "something went wrong here; the trace id finds it in the logs", Instance: r.URL.EscapedPath()}
@@ -90,7 +92,22 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 	}
 	p.Title = http.StatusText(p.Status)
 	p.Type = "urn:nofx:problem:" + string(p.Code)
+	s.mask(&p, r.URL.Path)
 	return p
+}
+
+// mask masks the secrets in what p says, and in the path that it is about.
+func (s *Server) mask(p *api.Problem, path string) {
+	p.Detail = s.Redactor.String(p.Detail)
+	for i, f := range p.Errors {
+		p.Errors[i].Pointer, p.Errors[i].Detail = s.Redactor.String(f.Pointer), s.Redactor.String(f.Detail)
+		if f.Step != nil {
+			p.Errors[i].Step = ptr(s.Redactor.String(*f.Step))
+		}
+	}
+	if clean := s.Redactor.String(path); clean != path {
+		p.Instance = (&url.URL{Path: clean}).EscapedPath()
+	}
 }
 
 // asked are the events of each machine that an operation asks for; the others are the

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,24 +63,75 @@ func TestTypedSecretsAreMasked(t *testing.T) {
 		}
 	}
 
-	texts := func(query string) []string {
-		t.Helper()
-		rows, _ := g.pg.Admin.Query(g.Context(), query)
-		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return found
-	}
-	tables := texts(`SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('nofx', 'river')`)
+	tables := g.texts(`SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('nofx', 'river')`)
 	if !slices.Contains(tables, "nofx.event") {
 		t.Fatalf("tables = %v, want nofx.event among them", tables)
 	}
 	for _, table := range tables {
-		for _, row := range texts("SELECT to_jsonb(t)::text FROM " + table + " t") {
+		for _, row := range g.texts("SELECT to_jsonb(t)::text FROM " + table + " t") {
 			if strings.Contains(row, token) || strings.Contains(row, known) {
 				t.Errorf("a row of %s shows a secret: %s", table, row)
 			}
+		}
+	}
+}
+
+// texts are the rows of a query of one text each.
+func (g *gateway) texts(query string) []string {
+	g.Helper()
+	rows, _ := g.pg.Admin.Query(g.Context(), query)
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		g.Fatal(err)
+	}
+	return found
+}
+
+// TestRefusalsAreMasked has a token wherever a refusal quotes the request, with and
+// without an Idempotency-Key, and searches the answer, the kept one, and the log.
+func TestRefusalsAreMasked(t *testing.T) {
+	const token, known = "ghp_0123456789abcdefghijABCDEFGHIJ012345", "correct-horse-battery"
+	var log strings.Builder
+	g := newGateway(t, func(c *Config) {
+		c.Redactor = telemetry.NewRedactor(known)
+		c.Log = telemetry.NewLogger(&log, slog.LevelDebug, c.Redactor)
+	})
+	step := func(members string) string { return `{"plan":{"goal":"g","steps":[{` + members + `}]}}` }
+	shows := func(text string) bool { return strings.Contains(text, token) || strings.Contains(text, known) }
+	for _, secret := range []string{token, known} {
+		for name, body := range map[string]string{
+			"tool":       step(`"name":"a","tool":"` + secret + `"`),
+			"input":      step(`"name":"a","tool":"bash","inputs":{"script":"true","` + secret + `":1}`),
+			"header":     step(`"name":"a","tool":"http","inputs":{"url":"https://example.org/","headers":{"` + secret + `:":"x"}}`),
+			"variable":   step(`"name":"a","tool":"bash","inputs":{"script":"true","env":{"` + secret + `":1}}`),
+			"step":       step(`"name":"` + secret + `","tool":"bash","inputs":{}`),
+			"twice":      step(`"name":"` + secret + `","tool":"bash","inputs":{"script":"true"}},{"name":"` + secret + `","tool":"bash","inputs":{"script":"true"}`),
+			"depends_on": step(`"name":"a","tool":"bash","inputs":{"script":"true"},"depends_on":["` + secret + `"]`),
+			"template":   step(`"name":"a","tool":"http","inputs":{"url":"https://example.org/${{ ` + secret + ` }}"}`),
+			"of a step":  step(`"name":"a","tool":"http","inputs":{"url":"https://example.org/${{ steps.` + secret + `.outputs.x }}"}`),
+			"member":     step(`"name":"a","tool":"bash","` + secret + `":1,"inputs":{"script":"true"}`),
+			"kind":       step(`"name":"a","tool":"bash","kind":"` + secret + `","inputs":{"script":"true"}`),
+			"no JSON":    `{"plan":` + secret,
+		} {
+			for _, key := range []string{"", fmt.Sprint(name, len(secret))} {
+				if w := g.record(http.MethodPost, "/api/runs", body, key); w.Code < 400 || w.Code > 422 || shows(w.Body.String()) {
+					t.Errorf("%s with key %q: %d %s, want a refusal without the secret", name, key, w.Code, w.Body)
+				}
+			}
+		}
+		for _, path := range []string{"/api/runs/" + secret, "/api/runs?" + secret + "=1", "/api/runs?status=" + secret, "/" + secret} {
+			if w := g.record(http.MethodGet, path, "", ""); w.Code < 400 || w.Code > 422 || shows(w.Body.String()) {
+				t.Errorf("GET %s: %d %s, want a refusal without the secret", path, w.Code, w.Body)
+			}
+		}
+	}
+	kept := g.texts("SELECT convert_from(body, 'UTF8') FROM nofx.idempotency_key")
+	if len(kept) == 0 {
+		t.Error("no refusal is kept, want some")
+	}
+	for _, text := range append(kept, log.String()) {
+		if shows(text) {
+			t.Errorf("what is kept shows a secret: %s", text)
 		}
 	}
 }

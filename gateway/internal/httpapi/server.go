@@ -40,7 +40,7 @@ type Config struct {
 	Metrics *telemetry.Metrics
 	Log     *slog.Logger
 
-	Redactor *telemetry.Redactor // of goals and reasons; nil knows shapes only
+	Redactor *telemetry.Redactor // of goals, reasons and problems; nil knows shapes only
 
 	KeyEnv  KeyEnv // of the keys that are made here
 	DevKeys bool   // keys of KeyEnv dev are taken
