@@ -98,6 +98,8 @@ var (
 	wordy = regexp.MustCompile(`^[A-Za-z][a-z]{0,15}(?:[-_][a-z]{1,15}){0,7}[=.]?$`)
 	// outcome is that of a pass over something: a word, or how long it took.
 	outcome = regexp.MustCompile(`^(?:[A-Za-z]{1,15}|[0-9.]{1,6}[a-z%]{0,3})[)\]}.]*$`)
+	// stage is one of several.
+	stage = regexp.MustCompile(`^[A-Za-z]{1,15}-?[0-9]{1,2}[)\]}.]*$`)
 	// place is a directory or a file, of plain words or marked as such.
 	place = regexp.MustCompile(`^(?:[A-Za-z]:\\[\w.\\-]*|(?:~|\.{1,2})(?:/[\w./-]*)?|/?` + segment + `(?:/` + segment + `)+/?)[)\]}]*$`)
 	// botID is the number of a bot, which stands before its secret.
@@ -169,7 +171,7 @@ func passed(before, text string, hint int, m span) bool {
 		return false
 	}
 	over := strings.TrimRight(before[max(0, len(before)-longestBefore):], " _-")
-	return strings.HasPrefix(text, "PASS:") || outcome.MatchString(value) || counted.MatchString(over) || ordinary(before, text, hint, m)
+	return strings.HasPrefix(text, "PASS:") || outcome.MatchString(value) || counted.MatchString(over) && stage.MatchString(value) || ordinary(before, text, hint, m)
 }
 
 // mode reports that what follows the word credentials says which to use, or where they

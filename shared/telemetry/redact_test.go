@@ -196,6 +196,7 @@ var canaries = []struct{ text, secret string }{
 	{"token = c4n4ry(x", "c4n4ry(x"},
 	{"password=canary(", "canary("},
 	{"PASS=c4n4ry", "c4n4ry"},
+	{"first pass: c4n4ry", "c4n4ry"},
 	{"-----BEGIN RSA PRIVATE KEY-----\nc4n4ry\n-----END RSA PRIVATE KEY-----", "c4n4ry"},
 	{"-----BEGIN OPENSSH PRIVATE KEY-----\nc4n4ry cut", "c4n4ry cut"},
 }
