@@ -118,7 +118,7 @@ func (r *Redactor) secrets(s string) []span { return append(secretShapes(s), r.f
 
 // marked returns where in s the secrets are that have marks in them or next to them.
 func (r *Redactor) marked(s string) []span {
-	if !strings.ContainsAny(s, "\x1b\u009b") {
+	if strings.IndexByte(s, 0x1b) < 0 && !strings.Contains(s, "\u009b") {
 		return nil
 	}
 	var plain strings.Builder
