@@ -44,7 +44,7 @@ var mayImport = []rule{
 	{"shared/blob/blobtest", slices.Concat([]string{"shared/blob", "migrations/..."}, minio)},
 	{"shared/blob", slices.Concat([]string{"shared/fault", "shared/failpoint"}, minio, pure)},
 	{"shared/tree", slices.Concat([]string{"shared/blob", "shared/fault"}, pure)},
-	{"shared/config", []string{"github.com/caarlos0/env/v11"}},
+	{"shared/config", []string{"github.com/caarlos0/env/v11", "github.com/agnivade/levenshtein"}},
 	{"shared/process", []string{"shared/config", "shared/failpoint", "shared/telemetry", "github.com/google/uuid", "github.com/prometheus/..."}},
 	{"shared/telemetry", []string{riverTypes, "github.com/prometheus/...", "go.opentelemetry.io/otel/..."}},
 

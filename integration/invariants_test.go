@@ -27,15 +27,18 @@ var invariantsOfWorkers = []invariant{
 		JOIN (SELECT tenant_id, step_id, min(decided_at) AS decided_at FROM nofx.gate WHERE state IN ('passed', 'waived') GROUP BY tenant_id, step_id) g
 			ON (g.tenant_id, g.step_id) = (d.tenant_id, d.needs) -- the first of several rounds
 		WHERE s.started_at < g.decided_at`},
-	{"no run waits although a step of it has failed for good", `
+	{"no run waits although a step of it has failed for good, unless another was retried alone", `
 		SELECT r.id::text || ' ' || s.name FROM nofx.run r JOIN nofx.step s ON (s.tenant_id, s.run_id) = (r.tenant_id, r.id)
-		WHERE r.state = 'waiting' AND s.state = 'failed'`},
-	{"no run has begun to wait although a step of it had failed for good", `
+		WHERE r.state = 'waiting' AND s.state = 'failed' AND NOT EXISTS (
+			SELECT FROM nofx.event y WHERE (y.tenant_id, y.run_id) = (r.tenant_id, r.id) AND y.seq > s.seq AND y.event = 'retry' AND y.from_state = 'failed' AND y.type = 'step.ready')`},
+	{"no run has begun to wait although a step of it had failed for good, unless another was retried alone", `
 		SELECT w.run_id::text || '.' || w.seq || ': ' || s.name || ' had failed in ' || x.seq FROM nofx.event w, LATERAL (
 			SELECT DISTINCT ON (e.step_id) e.step_id, e.to_state, e.seq FROM nofx.event e
 			WHERE (e.tenant_id, e.run_id) = (w.tenant_id, w.run_id) AND e.seq < w.seq AND e.type LIKE 'step.%' AND e.event IS NOT NULL
 			ORDER BY e.step_id, e.seq DESC) x
-		JOIN nofx.step s ON s.id = x.step_id WHERE w.type = 'run.waiting' AND x.to_state = 'failed'`},
+		JOIN nofx.step s ON s.id = x.step_id WHERE w.type = 'run.waiting' AND x.to_state = 'failed' AND NOT EXISTS (
+			SELECT FROM nofx.event y WHERE (y.tenant_id, y.run_id) = (w.tenant_id, w.run_id) AND y.seq > x.seq AND y.seq < w.seq
+				AND y.event = 'retry' AND y.from_state = 'failed' AND y.type = 'step.ready')`},
 	{"a packed blob names an object, and so does any other", `
 		SELECT encode(b.sha256, 'hex') FROM nofx.blob b
 		WHERE NOT EXISTS (SELECT FROM nofx.object o WHERE o.tenant_id = b.tenant_id AND o.sha256 = coalesce(b.pack_sha256, b.sha256))`},

@@ -26,7 +26,7 @@ BEGIN
             p := (p - 'wait' - 'gate') || '{"reason": "run_failed", "failure_class": "cancelled"}';
         END IF;
     END IF;
-    IF v_outcome = 'fail' AND p ? 'gate' AND EXISTS (
+    IF v_outcome = 'fail' AND p ? 'gate' AND NOT is_doomed(p_tenant, s.run_id, s.id, s.fence) AND EXISTS (
         SELECT FROM gate g JOIN attempt a ON a.tenant_id = g.tenant_id AND a.step_id = g.step_id AND a.fence = s.fence
         WHERE g.tenant_id = p_tenant AND g.step_id = s.id AND g.state = 'waived' AND g.decided_at > a.started_at
             AND g.input_digest = p->'gate'->>'input_digest') THEN

@@ -186,9 +186,9 @@ AS $$
         UNION ALL SELECT s.id::text FROM step s JOIN run r ON r.id = s.run_id WHERE r.tenant_id <> s.tenant_id
     ) AS q (offender)
     UNION ALL
-    SELECT 'I18 a step that has been ready for a minute has a job with its wake_seq', q.offender FROM (
-        SELECT s.id::text FROM step s LEFT JOIN river.river_job j ON j.id = s.job_id
-        WHERE s.state = 'ready' AND s.ready_at <= clock_timestamp() - interval '1 minute'
+    SELECT 'I18 a step that has been due for a minute has a job with its wake_seq', q.offender FROM (
+        SELECT s.id::text FROM step s JOIN run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id) LEFT JOIN river.river_job j ON j.id = s.job_id
+        WHERE s.state = 'ready' AND s.due_at <= clock_timestamp() - interval '1 minute' AND r.state <> 'paused'
         AND (j.id IS NULL OR (j.args->>'wake_seq')::bigint <> s.wake_seq OR j.args->>'step_id' <> s.id::text)
     ) AS q (offender)
     UNION ALL
