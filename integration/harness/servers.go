@@ -104,7 +104,7 @@ func (s *Servers) Wait(ctx context.Context) error {
 	}
 }
 
-// ended says that a server has, and where to read why.
+// ended returns the error of a server that has ended, with the path of its log.
 func (s *Servers) ended(title, name string) error {
 	if s.dir == "" {
 		return fmt.Errorf("the %s server has ended", title)

@@ -107,7 +107,8 @@ func (c *caller) Do(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// unanswered says who did not answer: the gateway, or the storage that it named.
+// unanswered returns an error that names who did not answer: the gateway, or the
+// storage to which it sent us.
 func (c *caller) unanswered(err error) error {
 	who := "the gateway at " + c.address
 	if u, ok := errors.AsType[*url.Error](err); ok {

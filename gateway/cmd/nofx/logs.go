@@ -132,7 +132,8 @@ func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) 
 	})
 }
 
-// attemptOf is the fence of an attempt at a step by its number.
+// attemptOf returns the fence of the attempt at a step that has a number, counted from
+// 1, or an error that tells which there are.
 func attemptOf(ctx context.Context, c *api.Client, step api.StepID, number int) (*int64, error) {
 	d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
 	if err != nil {
@@ -383,7 +384,7 @@ func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, ste
 	return followed, size, err
 }
 
-// endOf says how an attempt ended that did not do what it was to do.
+// endOf returns words for how an attempt ended that did not succeed.
 func endOf(t api.Attempt) string {
 	switch outcome := deref(t.Outcome); {
 	case outcome == "lease_expired" || outcome == "poison":
@@ -397,7 +398,8 @@ func endOf(t api.Attempt) string {
 	}
 }
 
-// why is the class and the reason of a step's failure, as far as it has them.
+// why returns the class and the reason of a step's failure as the end of a sentence, or
+// "" when it has neither.
 func why(s api.Step) (text string) {
 	if s.FailureClass != nil {
 		text = " (" + string(*s.FailureClass) + ")"

@@ -44,7 +44,7 @@ func (a *app) exchange(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// stallOf is the stall that ended ctx, or else err.
+// stallOf returns the stall that ended ctx, if one did, else err.
 func stallOf(ctx context.Context, err error) error {
 	if stalled, ok := errors.AsType[*stalledError](context.Cause(ctx)); ok {
 		return stalled

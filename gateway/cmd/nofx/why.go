@@ -169,7 +169,8 @@ func (a *app) standstillOf(ctx context.Context, c *api.Client, runID string) ([]
 	return standstill(d.Steps, page.Items, a.self()), err
 }
 
-// again says how to run again what failed in a run that has ended.
+// again returns lines that name the commands which retry a failed or cancelled run, or
+// nil for any other run.
 func (p *progress) again(self string) []string {
 	if p.run.Status != api.RunStatusFailed && p.run.Status != api.RunStatusCancelled {
 		return nil

@@ -34,7 +34,7 @@ type rule struct {
 	scope  string   // what a key of role service needs; empty: it never may
 }
 
-// operations are the routes that are served; what has no row is not.
+// operations returns the routes that are served; a route without a row is not served.
 func (s *Server) operations() []operation {
 	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
 	public, anyKey := rule{public: true}, rule{anyKey: true}

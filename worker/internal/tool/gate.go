@@ -68,7 +68,9 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 	defer scratch.Close()
 	var begun time.Time
 	if in.Report != nil {
-		if begun, err = beginning(scratch); err != nil {
+		if begun, err = beginning(ctx, scratch); ctx.Err() != nil {
+			return Result{}, ended(ctx)
+		} else if err != nil {
 			return Result{}, failure(run.ClassInfrastructure, "mark the beginning: %w", err)
 		}
 	}

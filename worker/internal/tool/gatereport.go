@@ -3,6 +3,7 @@ package tool
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -88,16 +89,23 @@ func clearReport(root *os.Root, pattern string) error {
 }
 
 // beginning returns a time by the file system's clock that is later than all changes
-// before the call, and not later than any after it. That clock goes in steps.
-func beginning(scratch *os.Root) (begun time.Time, err error) {
+// before the call, and not later than any after it. That clock goes in steps, mostly
+// of milliseconds, so it waits for the next one, at most until ctx ends.
+func beginning(ctx context.Context, scratch *os.Root) (begun time.Time, err error) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	before, err := marked(scratch)
 	for begun = before; err == nil && begun.Equal(before); begun, err = marked(scratch) {
-		time.Sleep(time.Millisecond)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return time.Time{}, context.Cause(ctx)
+		}
 	}
 	return begun, err
 }
 
-// marked is when it is by the file system's clock.
+// marked returns the time by the file system's clock.
 func marked(scratch *os.Root) (time.Time, error) {
 	f, err := scratch.Create(markFile)
 	if err != nil {
@@ -110,7 +118,7 @@ func marked(scratch *os.Root) (time.Time, error) {
 	return changed(f)
 }
 
-// changed is when a file or its place, mode or owner changed last.
+// changed returns when a file or its place, mode or owner changed last.
 func changed(f *os.File) (time.Time, error) {
 	var raw unix.Stat_t
 	err := unix.Fstat(int(f.Fd()), &raw)
