@@ -155,6 +155,7 @@ func TestPutRefusesOtherContent(t *testing.T) {
 		{"more bytes in parts", bytes.NewReader(append(large, 'x')), len(large), largeSum, fault.Conflict},
 		{"another digest in parts", bytes.NewReader(large), len(large), smallSum, fault.Conflict},
 		{"unreadable", iotest.ErrReader(broken), 1000, smallSum, ""},
+		{"unreadable at its end", io.MultiReader(bytes.NewReader(small), iotest.ErrReader(broken)), 1000, smallSum, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

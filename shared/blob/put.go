@@ -167,8 +167,11 @@ func (u *upload) next() (body []byte, digest string, err error) {
 	u.left -= int64(len(body))
 	u.whole.Write(body)
 	if u.left == 0 {
-		if n, _ := io.ReadFull(u.r, make([]byte, 1)); n > 0 {
+		switch n, err := io.ReadFull(u.r, make([]byte, 1)); {
+		case n > 0:
 			return nil, "", changed("there are more bytes than expected")
+		case err != io.EOF:
+			return nil, "", fmt.Errorf("put %s: read the content: %w", u.key, err)
 		}
 		if want := u.opts.SHA256; want != nil && [32]byte(u.whole.Sum(nil)) != *want {
 			return nil, "", changed("the digest is another")
