@@ -99,6 +99,7 @@ func TestFeedKeepsTheOrderOfARun(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	r, _ := s.create(t, "a:", "b: a")
+	s.behindHorizon(t)
 	head, err := s.FeedHead(s.ctx, s.tenant)
 	if err != nil {
 		t.Fatal(err)
