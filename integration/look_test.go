@@ -36,7 +36,7 @@ func TestLookAcross(t *testing.T) {
 	run := s.create(t, bash("a", "true"), bash("b", "true")).Run
 	w := startWorker(t, env, s.Log("by-hand"), "NOFX_WORKSPACE_DIR="+t.TempDir(), "NOFX_WORKER_CONCURRENCY=3")
 	until(t, "the worker is listed", 3*time.Minute, func() bool { return len(workers()) == 1 })
-	if got := workers()[0]; got.Workers != 1 || got.Status != api.WorkerStatusServing || got.SlotsMax != 6 || !slices.Equal(got.Queues, []string{"review", "step"}) {
+	if got := workers()[0]; got.Workers != 1 || got.Status != api.WorkerStatusServing || got.SlotsMax != 9 || !slices.Equal(got.Queues, []string{"maintenance", "review", "step"}) {
 		t.Errorf("workers = %+v, want one with 3 slots on each of its queues", got)
 	}
 	if q := queue(); !q.Paused || q.Depth.Ready != 1 || q.Workers != 1 {

@@ -232,12 +232,12 @@ CREATE FUNCTION nofx.clip(p_text text, p_bytes integer) RETURNS text
 
 ALTER FUNCTION nofx.clip(p_text text, p_bytes integer) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.complete_upload(p_id uuid, p_key text) RETURNS void
+CREATE FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.complete_upload(p_id uuid, p_key text) OWNER TO nofx_system;
+ALTER FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.condemn_object(p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -402,6 +402,13 @@ CREATE FUNCTION nofx.expire_signals(p_limit integer) RETURNS bigint
     AS …;
 
 ALTER FUNCTION nofx.expire_signals(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.expire_system_runs(p_limit integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.expire_system_runs(p_limit integer) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.expire_uploads(p_limit integer) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
@@ -708,6 +715,12 @@ CREATE FUNCTION nofx.queue_pauses() RETURNS TABLE(tenant text, queue text, pause
 
 ALTER FUNCTION nofx.queue_pauses() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) RETURNS void
+    LANGUAGE sql
+    AS …;
+
+ALTER FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
     LANGUAGE plpgsql
     AS …;
@@ -838,6 +851,13 @@ CREATE FUNCTION nofx.run_guard() RETURNS trigger
     AS …;
 
 ALTER FUNCTION nofx.run_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.run_of_work(p_key text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.run_of_work(p_key text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL::text, p_version bigint DEFAULT NULL::bigint, p_class text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1373,6 +1393,9 @@ CREATE TABLE nofx.run (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
     project_id uuid NOT NULL,
+    kind text DEFAULT 'plan'::text NOT NULL,
+    subject_run_id uuid,
+    work_key text,
     name text,
     goal text NOT NULL,
     labels jsonb DEFAULT '{}'::jsonb NOT NULL,
@@ -1730,6 +1753,10 @@ CREATE INDEX run_by_trace ON nofx.run USING btree (trace_id);
 
 CREATE INDEX run_deadline ON nofx.run USING btree (deadline) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'paused'::text]));
 
+CREATE INDEX run_system ON nofx.run USING btree (id) WHERE (kind = 'system'::text);
+
+CREATE INDEX run_work ON nofx.run USING btree (tenant_id, work_key, id) WHERE (work_key IS NOT NULL);
+
 CREATE INDEX step_backlog ON nofx.step USING btree (tenant_id, queue, due_at, id DESC) WHERE ((due_at IS NOT NULL) AND (queue <> ''::text));
 
 CREATE INDEX step_backoff ON nofx.step USING btree (tenant_id, queue, retry_at, id) WHERE ((retry_at IS NOT NULL) AND (queue <> ''::text));
@@ -2002,8 +2029,8 @@ REVOKE ALL ON FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION nofx.clip(p_text text, p_bytes integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.complete_upload(p_id uuid, p_key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.complete_upload(p_id uuid, p_key text) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.condemn_object(p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.condemn_object(p_key text) TO nofx_app;
@@ -2061,6 +2088,9 @@ GRANT ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) TO nofx_
 
 REVOKE ALL ON FUNCTION nofx.expire_signals(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.expire_signals(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.expire_system_runs(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.expire_system_runs(p_limit integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.expire_uploads(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.expire_uploads(p_limit integer) TO nofx_app;
@@ -2167,6 +2197,8 @@ REVOKE ALL ON FUNCTION nofx.public_time(p_at timestamp with time zone) FROM PUBL
 
 REVOKE ALL ON FUNCTION nofx.queue_pauses() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) FROM PUBLIC;
@@ -2217,6 +2249,9 @@ REVOKE ALL ON FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_
 
 REVOKE ALL ON FUNCTION nofx.run_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.run_of_work(p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.run_of_work(p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_app;

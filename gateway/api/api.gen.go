@@ -284,6 +284,7 @@ const (
 	ProblemCodeRateLimited          ProblemCode = "rate-limited"
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
 	ProblemCodeStaleVersion         ProblemCode = "stale-version"
+	ProblemCodeSystemRun            ProblemCode = "system-run"
 	ProblemCodeTooDeep              ProblemCode = "too-deep"
 	ProblemCodeTooLarge             ProblemCode = "too-large"
 	ProblemCodeUnauthenticated      ProblemCode = "unauthenticated"
@@ -292,6 +293,7 @@ const (
 	ProblemCodeUnknownTool          ProblemCode = "unknown-tool"
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
 	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
+	ProblemCodeVerifyFailed         ProblemCode = "verify-failed"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
@@ -341,6 +343,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeStaleVersion:
 		return true
+	case ProblemCodeSystemRun:
+		return true
 	case ProblemCodeTooDeep:
 		return true
 	case ProblemCodeTooLarge:
@@ -356,6 +360,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeUnsupportedMediaType:
 		return true
 	case ProblemCodeUploadIncomplete:
+		return true
+	case ProblemCodeVerifyFailed:
 		return true
 	default:
 		return false
@@ -416,6 +422,24 @@ func (e Role) Valid() bool {
 	case RoleSupervisor:
 		return true
 	case RoleViewer:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RunKind.
+const (
+	RunKindPlan   RunKind = "plan"
+	RunKindSystem RunKind = "system"
+)
+
+// Valid indicates whether the value is a known member of the RunKind enum.
+func (e RunKind) Valid() bool {
+	switch e {
+	case RunKindPlan:
+		return true
+	case RunKindSystem:
 		return true
 	default:
 		return false
@@ -729,7 +753,8 @@ type Artifact struct {
 
 // ArtifactAnswer defines model for ArtifactAnswer.
 type ArtifactAnswer struct {
-	Artifact Artifact `json:"artifact"`
+	Artifact    Artifact `json:"artifact"`
+	VerifyRunID *RunID   `json:"verify_run_id,omitempty"`
 }
 
 // ArtifactID defines model for ArtifactID.
@@ -1302,13 +1327,16 @@ type Run struct {
 	CreatedByName *SubjectName `json:"created_by_name,omitempty"`
 
 	// Deadline When it fails if it has not ended. Absent while it is paused, since its clock stands still: what was left is left when the run goes on
-	Deadline           *time.Time     `json:"deadline,omitempty"`
-	FailureClass       *FailureClass  `json:"failure_class,omitempty"`
-	FailureSignature   *string        `json:"failure_signature,omitempty"`
-	FinishedAt         *time.Time     `json:"finished_at,omitempty"`
-	Goal               string         `json:"goal"`
-	HeadCheckpointID   *CheckpointID  `json:"head_checkpoint_id,omitempty"`
-	ID                 RunID          `json:"id"`
+	Deadline         *time.Time    `json:"deadline,omitempty"`
+	FailureClass     *FailureClass `json:"failure_class,omitempty"`
+	FailureSignature *string       `json:"failure_signature,omitempty"`
+	FinishedAt       *time.Time    `json:"finished_at,omitempty"`
+	Goal             string        `json:"goal"`
+	HeadCheckpointID *CheckpointID `json:"head_checkpoint_id,omitempty"`
+	ID               RunID         `json:"id"`
+
+	// Kind A plan of a client, or work of this system on somebody's behalf
+	Kind               RunKind        `json:"kind"`
 	Labels             Labels         `json:"labels"`
 	Leaves             []CheckpointID `json:"leaves,omitempty"`
 	Name               *string        `json:"name,omitempty"`
@@ -1316,15 +1344,16 @@ type Run struct {
 	ParentRunID        *RunID         `json:"parent_run_id,omitempty"`
 
 	// PlanDigest What the bytes hash to
-	PlanDigest Digest     `json:"plan_digest"`
-	Project    Slug       `json:"project"`
-	Reason     *string    `json:"reason,omitempty"`
-	RootRunID  RunID      `json:"root_run_id"`
-	SessionID  *SessionID `json:"session_id,omitempty"`
-	StartedAt  *time.Time `json:"started_at,omitempty"`
-	Status     RunStatus  `json:"status"`
-	TraceID    TraceID    `json:"trace_id"`
-	Version    int64      `json:"version"`
+	PlanDigest   Digest     `json:"plan_digest"`
+	Project      Slug       `json:"project"`
+	Reason       *string    `json:"reason,omitempty"`
+	RootRunID    RunID      `json:"root_run_id"`
+	SessionID    *SessionID `json:"session_id,omitempty"`
+	StartedAt    *time.Time `json:"started_at,omitempty"`
+	Status       RunStatus  `json:"status"`
+	SubjectRunID *RunID     `json:"subject_run_id,omitempty"`
+	TraceID      TraceID    `json:"trace_id"`
+	Version      int64      `json:"version"`
 }
 
 // RunAnswer defines model for RunAnswer.
@@ -1344,6 +1373,9 @@ type RunDetail struct {
 
 // RunID defines model for RunID.
 type RunID = string
+
+// RunKind A plan of a client, or work of this system on somebody's behalf
+type RunKind string
 
 // RunPage defines model for RunPage.
 type RunPage struct {
@@ -1812,6 +1844,12 @@ type GetArtifactParams struct {
 // GetArtifactParamsRedirect defines parameters for GetArtifact.
 type GetArtifactParamsRedirect string
 
+// CompleteArtifactParams defines parameters for CompleteArtifact.
+type CompleteArtifactParams struct {
+	// WaitS How many seconds to wait for the verification at most.
+	WaitS *int `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+}
+
 // ListDeadLettersParams defines parameters for ListDeadLetters.
 type ListDeadLettersParams struct {
 	// Limit Items per page.
@@ -1904,6 +1942,9 @@ type ListRunsParams struct {
 
 	// Label A label as `name:value`; given several times, all must match.
 	Label []string `form:"label,omitempty" json:"label,omitempty"`
+
+	// Kind Runs of plans, which is the default, or system runs, the work that this system does on somebody's behalf.
+	Kind *RunKind `form:"kind,omitempty" json:"kind,omitempty"`
 
 	// Tool A tool that a step of the plan uses, or a family of them as `gate:*`.
 	Tool *string `form:"tool,omitempty" json:"tool,omitempty"`
@@ -2274,10 +2315,10 @@ type ClientInterface interface {
 
 	// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
 	//
-	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
+	// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
-	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters Steps that were given up, those of the newest runs first
 	//
@@ -2835,11 +2876,11 @@ func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter
 
 // CompleteArtifact Have the bytes of an artifact verified, which makes it readable
 //
-// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
+// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
 //
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
-func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCompleteArtifactRequest(c.Server, artifactID)
+func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompleteArtifactRequest(c.Server, artifactID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4103,7 +4144,7 @@ func NewGetArtifactRequest(server string, artifactID ArtifactIDParameter, params
 }
 
 // NewCompleteArtifactRequest constructs an http.Request for the CompleteArtifact method
-func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter) (*http.Request, error) {
+func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter, params *CompleteArtifactParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4126,6 +4167,33 @@ func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter) (
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
@@ -5079,6 +5147,18 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 		if params.Label != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "label", params.Label, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -6802,12 +6882,12 @@ type ClientWithResponsesInterface interface {
 
 	// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
 	//
-	// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
+	// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
-	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
+	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
 	// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
 	//
@@ -7454,6 +7534,8 @@ type CompleteArtifactResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ArtifactAnswer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *ArtifactAnswer
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Failure
 }
@@ -8932,13 +9014,13 @@ func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, artif
 
 // CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
 //
-// Reads what was put, size and SHA-256, and takes up to five minutes for a large artifact. Nothing there yet is 409 `upload-incomplete`, other bytes are 409 `object-corrupt`: put them again. It goes on when the connection breaks: ask again, as often as need be, and hear what came of it. Completing a complete artifact changes nothing.
+// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
-func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error) {
-	rsp, err := c.CompleteArtifact(ctx, artifactID, reqEditors...)
+func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error) {
+	rsp, err := c.CompleteArtifact(ctx, artifactID, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -9947,6 +10029,13 @@ func ParseCompleteArtifactResponse(rsp *http.Response) (*CompleteArtifactRespons
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest ArtifactAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -70,6 +70,15 @@ BEGIN
 END
 $$;
 
+-- Notes that events of the tenant up to a transaction's have been deleted, so that a
+-- feed which is read from before tells of the gap. Nothing happens without one.
+CREATE OR REPLACE FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) RETURNS void
+    LANGUAGE sql
+AS $$
+    INSERT INTO nofx.event_horizon AS h (tenant_id, xid) SELECT p_tenant, p_xid WHERE p_xid IS NOT NULL
+    ON CONFLICT ON CONSTRAINT event_horizon_pkey DO UPDATE SET xid = greatest(h.xid, excluded.xid)
+$$;
+
 -- Deletes step logs and then events of runs of the tenant whose retention has
 -- passed, at most p_limit rows in all, and says how many of each. Runs that
 -- somebody else holds are passed over. Objects of logs are condemned: their rows
@@ -117,14 +126,44 @@ BEGIN
         v_horizon := greatest(v_horizon, g.xid);
         UPDATE run SET pruned_seq = v_to WHERE tenant_id = v_tenant AND id = x.id AND pruned_seq IS DISTINCT FROM v_to;
     END LOOP;
-    IF v_horizon IS NOT NULL THEN
-        INSERT INTO event_horizon AS h (tenant_id, xid) VALUES (v_tenant, v_horizon)
-        ON CONFLICT ON CONSTRAINT event_horizon_pkey DO UPDATE SET xid = greatest(h.xid, excluded.xid);
-    END IF;
+    PERFORM raise_horizon(v_tenant, v_horizon);
+END
+$$;
+
+-- Deletes at most p_limit system runs of all tenants that ended more than seven days
+-- ago, with all that they left, and returns how many. Objects of logs are condemned.
+CREATE OR REPLACE FUNCTION nofx.expire_system_runs(p_limit int) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    x record;
+    v_xid xid8;
+    n bigint := 0;
+BEGIN
+    FOR x IN
+        SELECT r.tenant_id, r.id FROM run r WHERE r.kind = 'system' AND r.finished_at <= (SELECT clock_timestamp()) - interval '7 days'
+        ORDER BY r.id FOR UPDATE SKIP LOCKED LIMIT p_limit
+    LOOP
+        WITH gone AS (
+            DELETE FROM log_chunk c USING step s
+            WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id AND c.tenant_id = s.tenant_id AND c.step_id = s.id RETURNING c.key
+        )
+        UPDATE object o SET state = 'condemned' FROM gone g WHERE o.tenant_id = x.tenant_id AND o.key = g.key;
+        DELETE FROM attempt a USING step s WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id AND a.tenant_id = s.tenant_id AND a.step_id = s.id;
+        DELETE FROM step s WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id;
+        WITH gone AS (DELETE FROM event e WHERE e.tenant_id = x.tenant_id AND e.run_id = x.id RETURNING e.xid)
+        SELECT max(g.xid) INTO v_xid FROM gone g;
+        PERFORM raise_horizon(x.tenant_id, v_xid);
+        DELETE FROM run_search t WHERE t.tenant_id = x.tenant_id AND t.run_id = x.id;
+        DELETE FROM run r WHERE r.tenant_id = x.tenant_id AND r.id = x.id;
+        n := n + 1;
+    END LOOP;
+    RETURN n;
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.expire_system_runs(int),
     nofx.expired_runs(uuid, uuid, int, int),
     nofx.prune_runs(uuid[], int)
 TO nofx_app;

@@ -116,11 +116,11 @@ BEGIN
 END
 $$;
 
--- What the gauges show: live runs by status over all tenants.
+-- Returns what the gauges show: live runs of plans by state, over all tenants.
 CREATE OR REPLACE FUNCTION nofx.run_counts() RETURNS TABLE (state text, n bigint)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT r.state, count(*) FROM run r WHERE r.state IN ('queued', 'running', 'waiting', 'paused') GROUP BY r.state
+    SELECT r.state, count(*) FROM run r WHERE r.state IN ('queued', 'running', 'waiting', 'paused') AND r.kind = 'plan' GROUP BY r.state
 $$;
 
 GRANT EXECUTE ON FUNCTION

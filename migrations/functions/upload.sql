@@ -1,6 +1,6 @@
 -- Artifacts that clients upload. The bytes go straight to storage, to a key that
--- is the artifact's own; once they were verified and copied to the key of their
--- digest, the artifact is ready and what was uploaded is condemned.
+-- is the artifact's own; once a step of sys:verify has copied them to the key of
+-- their digest, the artifact is ready and what was uploaded is condemned.
 
 CREATE OR REPLACE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamptz
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -10,12 +10,14 @@ AS $$
     VALUES (tenant(), p_id, p_name, p_key, p_media_type, p_size, p_sha256, 'pending') RETURNING created_at
 $$;
 
--- The caller has verified the bytes and stored them at p_key. Nothing happens to
--- an artifact that is ready already.
-CREATE OR REPLACE FUNCTION nofx.complete_upload(p_id uuid, p_key text) RETURNS void
+-- Makes an artifact ready whose bytes a step has verified and stored at p_key.
+-- Nothing happens to an artifact that is ready already: the transaction can be
+-- repeated. NX004 when the step's attempt has lost its lease.
+CREATE OR REPLACE FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
     a record;
 BEGIN
     SELECT x.key, x.size_bytes, x.sha256, x.state INTO a FROM artifact x WHERE x.tenant_id = tenant() AND x.id = p_id FOR UPDATE;
@@ -51,6 +53,6 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.create_upload(uuid, text, text, text, bigint, bytea),
-    nofx.complete_upload(uuid, text),
+    nofx.complete_upload(uuid, bigint, uuid, text),
     nofx.expire_uploads(int)
 TO nofx_app;

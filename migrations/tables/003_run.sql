@@ -15,6 +15,9 @@ CREATE TABLE nofx.run (
     tenant_id            uuid NOT NULL,
     id                   uuid NOT NULL,
     project_id           uuid NOT NULL,
+    kind                 text NOT NULL DEFAULT 'plan', -- plan, or system: work on somebody's behalf, one step of a tool sys:*
+    subject_run_id       uuid, -- that a system run works on, if one
+    work_key             text, -- what a system run computes: asked for again, it is answered by the same run
     name                 text,
     goal                 text NOT NULL,
     labels               jsonb NOT NULL DEFAULT '{}',
@@ -54,6 +57,8 @@ CREATE TABLE nofx.run (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id); -- lists by state; count_ready
 CREATE INDEX run_by_trace ON nofx.run (trace_id); -- RunsOfTrace
+CREATE INDEX run_work ON nofx.run (tenant_id, work_key, id) WHERE work_key IS NOT NULL; -- run_of_work
+CREATE INDEX run_system ON nofx.run (id) WHERE kind = 'system'; -- expire_system_runs
 CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused'); -- due_runs
 -- While a table has no statistics, all indexes that begin with the tenant look
 -- alike, and of equals the planner takes the newest. So primary keys come last,

@@ -137,6 +137,7 @@ type Info struct {
 	Size        int64
 	ContentType string
 	Modified    time.Time
+	ETag        string // other content has another
 }
 
 // Stat describes the object at key.
@@ -148,7 +149,7 @@ func (s *Store) Stat(ctx context.Context, key string) (Info, error) {
 		o, err = s.core.StatObject(call, s.cfg.Bucket, key, minio.StatObjectOptions{})
 		return err
 	})
-	return Info{Size: o.Size, ContentType: o.ContentType, Modified: o.LastModified}, err
+	return Info{Size: o.Size, ContentType: o.ContentType, Modified: o.LastModified, ETag: o.ETag}, err
 }
 
 // Delete removes the object at key; an object that is not there is no error.

@@ -21,7 +21,7 @@ const (
 
 // Queues are all queues, which a worker serves by default; see run.Queue for
 // which tool goes where.
-var Queues = []string{run.StepQueue, run.ReviewQueue}
+var Queues = []string{run.StepQueue, run.ReviewQueue, run.MaintenanceQueue}
 
 // Step wakes a worker for a step. WakeSeq is part of it, and so of River's
 // uniqueness: without it a second wake-up would be swallowed by the row that a

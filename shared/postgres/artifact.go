@@ -75,18 +75,14 @@ func (db *DB) CreateUpload(ctx context.Context, tenant uuid.UUID, a run.Artifact
 	return a, err
 }
 
-// CompleteUpload makes an artifact ready: its bytes were verified and are at key.
-// One that is ready already stays as it is; one that was given up is
-// fault.NotFound.
-func (db *DB) CompleteUpload(ctx context.Context, tenant, id uuid.UUID, key string) (a run.Artifact, err error) {
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT nofx.complete_upload($1, $2)", id, key); err != nil {
-			return err
-		}
-		a, err = oneArtifact(ctx, tx, tenant, id)
+// CompleteUpload makes an artifact ready whose bytes the attempt of c has verified and
+// stored at key. One that is ready already stays as it is; one that was given up is
+// fault.NotFound, and fault.Fenced says that c holds its step no more.
+func (db *DB) CompleteUpload(ctx context.Context, c *Claim, id uuid.UUID, key string) error {
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SELECT nofx.complete_upload($1, $2, $3, $4)", c.StepID, c.Fence, id, key)
 		return err
 	})
-	return a, err
 }
 
 // ExpireUploads gives up at most limit of the uploads of all tenants that were

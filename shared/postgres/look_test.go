@@ -247,13 +247,13 @@ func TestQueues(t *testing.T) {
 			step := func() postgres.Queue {
 				t.Helper()
 				list, err := s.Queues(s.ctx)
-				if err != nil || len(list) != 2 || list[0].Name != "review" || list[1].Name != "step" {
-					t.Fatalf("Queues() = %+v, %v, want the queues review and step", list, err)
+				if err != nil || len(list) != 3 || list[0].Name != "maintenance" || list[1].Name != "review" || list[2].Name != "step" {
+					t.Fatalf("Queues() = %+v, %v, want the queues maintenance, review and step", list, err)
 				}
-				if r := list[0]; r.PausedAt != nil || r.Workers != 0 {
+				if r := list[1]; r.PausedAt != nil || r.Workers != 0 {
 					t.Errorf("Queues() = %+v, want nothing in review", list)
 				}
-				return list[1]
+				return list[2]
 			}
 			if q := step(); q.PausedAt != nil || q.Workers != 0 {
 				t.Errorf("Queues() at first = %+v, want nothing in it", q)

@@ -40,10 +40,10 @@ func (s *store) resume(t testing.TB) {
 func (s *store) stepQueue(t testing.TB) postgres.TenantQueue {
 	t.Helper()
 	list, err := s.TenantQueues(s.ctx, s.tenant)
-	if err != nil || len(list) != 2 || list[0].Name != run.ReviewQueue || list[1].Name != run.StepQueue {
-		t.Fatalf("TenantQueues() = %+v, %v, want the queues review and step", list, err)
+	if err != nil || len(list) != 3 || list[0].Name != run.MaintenanceQueue || list[1].Name != run.ReviewQueue || list[2].Name != run.StepQueue {
+		t.Fatalf("TenantQueues() = %+v, %v, want the queues maintenance, review and step", list, err)
 	}
-	return list[1]
+	return list[2]
 }
 
 // later ends all jobs and makes the ready steps old, so that a sweep finds each whose

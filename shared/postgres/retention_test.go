@@ -378,16 +378,24 @@ func TestUploads(t *testing.T) {
 	done, late, fresh := announce("u/done"), announce("u/late"), announce("u/fresh")
 	_, err := s.Artifact(s.ctx, s.tenant, done.ID)
 	wantKind(t, "Artifact(pending)", err, fault.NotFound, "not-found")
+	c := s.claimWork(t, s.work(t, "k"))
+	stale := *c
+	stale.Fence--
+	err = s.CompleteUpload(s.ctx, &stale, done.ID, "blob")
+	wantKind(t, "CompleteUpload(lost fence)", err, fault.Fenced, "fenced")
 	for range 2 {
-		if a, err := s.CompleteUpload(s.ctx, s.tenant, done.ID, "blob"); err != nil || a.State != run.Ready || a.Key != "blob" {
-			t.Errorf("CompleteUpload() = %+v, %v, want it ready", a, err)
+		if err := s.CompleteUpload(s.ctx, c, done.ID, "blob"); err != nil {
+			t.Errorf("CompleteUpload() = %v, want nil", err)
+		}
+		if a, err := s.Artifact(s.ctx, s.tenant, done.ID); err != nil || a.State != run.Ready || a.Key != "blob" {
+			t.Errorf("Artifact(completed) = %+v, %v, want it ready", a, err)
 		}
 	}
 	s.exec(t, "UPDATE nofx.artifact SET created_at = created_at - interval '25 hours' WHERE id <> $1", fresh.ID)
 	if n, err := s.ExpireUploads(s.ctx, 10); n != 1 || err != nil {
 		t.Errorf("ExpireUploads() = %d, %v, want the late one", n, err)
 	}
-	_, err = s.CompleteUpload(s.ctx, s.tenant, late.ID, "blob")
+	err = s.CompleteUpload(s.ctx, c, late.ID, "blob")
 	wantKind(t, "CompleteUpload(given up)", err, fault.NotFound, "not-found")
 	for id, want := range map[uuid.UUID]run.State{done.ID: run.Ready, fresh.ID: run.Pending} {
 		if a, err := s.Upload(s.ctx, s.tenant, id); err != nil || a.State != want {

@@ -23,6 +23,7 @@ type NewRun struct {
 	CreatedBy     string
 
 	steps run.Plan // Plan, expanded
+	work  *Work    // of a system run
 }
 
 // CreateRun inserts a run with its steps and the jobs of those that are ready.
@@ -30,12 +31,7 @@ type NewRun struct {
 // unknown project is fault.NotFound; a plan that names artifacts which cannot be
 // read is fault.Invalid.
 func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Run, []run.Step, error) {
-	n.steps = n.Plan.Expanded()
-	r, steps, err := n.nouns(ctx, tenant)
-	if err != nil {
-		return run.Run{}, nil, err
-	}
-	header, rows, err := n.rows(r, steps)
+	d, err := n.draft(ctx, tenant)
 	if err != nil {
 		return run.Run{}, nil, err
 	}
@@ -43,24 +39,47 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 		if err := checkArtifacts(ctx, tx, tenant, n.Plan); err != nil {
 			return err
 		}
-		var readyAt []time.Time
-		var readySteps int
-		if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, ready_steps FROM nofx.create_run($1, $2)", header, rows).
-			Scan(&r.CreatedAt, &r.Deadline, &readyAt, &readySteps); err != nil {
-			return err
-		}
-		var ready []readyStep
-		for i := range steps {
-			if len(steps[i].DependsOn) == 0 {
-				at := readyAt[len(ready)]
-				steps[i].State, steps[i].Version, steps[i].ReadyAt = run.Ready, 2, &at
-				ready = append(ready, readyStep{steps[i].ID, 1, steps[i].Queue})
-			}
-		}
-		r.EventSeq = int64(1 + len(ready))
-		return db.enqueue(ctx, tx, tenant, r.ID, r.Traceparent, ready, readySteps)
+		return db.insertRun(ctx, tx, d)
 	})
-	return r, steps, err
+	return d.run, d.steps, err
+}
+
+// draftRun is a run with its steps before the database has them.
+type draftRun struct {
+	run          run.Run
+	steps        []run.Step
+	header, rows string // the arguments of nofx.create_run
+}
+
+func (n NewRun) draft(ctx context.Context, tenant uuid.UUID) (d *draftRun, err error) {
+	d = &draftRun{}
+	n.steps = n.Plan.Expanded()
+	if d.run, d.steps, err = n.nouns(ctx, tenant); err != nil {
+		return d, err
+	}
+	d.header, d.rows, err = n.rows(d.run, d.steps)
+	return d, err
+}
+
+// insertRun inserts d with the jobs of its ready steps, and fills in what the database
+// decides.
+func (db *DB) insertRun(ctx context.Context, tx pgx.Tx, d *draftRun) error {
+	var readyAt []time.Time
+	var readySteps int
+	if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, ready_steps FROM nofx.create_run($1, $2)", d.header, d.rows).
+		Scan(&d.run.CreatedAt, &d.run.Deadline, &readyAt, &readySteps); err != nil {
+		return err
+	}
+	var ready []readyStep
+	for i := range d.steps {
+		if s := &d.steps[i]; len(s.DependsOn) == 0 {
+			at := readyAt[len(ready)]
+			s.State, s.Version, s.ReadyAt = run.Ready, 2, &at
+			ready = append(ready, readyStep{s.ID, 1, s.Queue})
+		}
+	}
+	d.run.EventSeq = int64(1 + len(ready))
+	return db.enqueue(ctx, tx, d.run.TenantID, d.run.ID, d.run.Traceparent, ready, readySteps)
 }
 
 // nouns are the run and its steps as they are before the database has them.
@@ -74,11 +93,14 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 		return run.Run{}, nil, err
 	}
 	r := run.Run{
-		ID: run.NewID(), TenantID: tenant, Project: n.Project, Goal: n.Plan.Goal, State: run.Queued, Version: 1, Labels: n.Plan.Labels,
+		ID: run.NewID(), TenantID: tenant, Project: n.Project, Kind: run.PlanRun, Goal: n.Plan.Goal, State: run.Queued, Version: 1, Labels: n.Plan.Labels,
 		Plan: doc, PlanDigest: digest, TraceID: sc.TraceID().String(), Traceparent: spanParent(sc), CorrelationID: n.CorrelationID, CreatedBy: n.CreatedBy,
 	}
 	if r.Labels == nil {
 		r.Labels = map[string]string{}
+	}
+	if n.work != nil {
+		r.Kind, r.SubjectRunID = run.SystemRun, n.work.SubjectRunID
 	}
 	steps := make([]run.Step, len(n.steps.Steps))
 	index := make(map[string]int, len(steps))
@@ -99,12 +121,15 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 
 // rows are the arguments of nofx.create_run.
 func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err error) {
-	header, err = document(map[string]any{
+	doc := map[string]any{
 		"id": r.ID, "project": r.Project, "goal": r.Goal, "labels": r.Labels,
 		"plan": r.Plan, "plan_digest": r.PlanDigest, "trace_id": r.TraceID, "traceparent": r.Traceparent,
 		"correlation_id": nullable(r.CorrelationID), "created_by": r.CreatedBy, "deadline_s": n.Plan.DeadlineS,
-	})
-	if err != nil {
+	}
+	if n.work != nil {
+		doc["kind"], doc["subject_run_id"], doc["work_key"] = r.Kind, r.SubjectRunID, n.work.Key
+	}
+	if header, err = document(doc); err != nil {
 		return "", "", err
 	}
 	index := make(map[string]int, len(steps))
@@ -133,14 +158,14 @@ func nullable(s string) *string {
 	return &s
 }
 
-const runColumns = `r.id, r.tenant_id, p.slug, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
+const runColumns = `r.id, r.tenant_id, p.slug, r.kind, r.subject_run_id, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
 	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
 	r.created_by, coalesce(nofx.subject_name(r.tenant_id, r.created_by), ''), r.created_at, r.started_at, r.finished_at,
 	nullif(r.deadline, 'infinity'), r.pruned_seq
 	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
 
 func scanRun(row pgx.CollectableRow) (r run.Run, err error) {
-	err = row.Scan(&r.ID, &r.TenantID, &r.Project, &r.Name, &r.Goal, &r.State, &r.Version, &r.EventSeq, &r.Labels, &r.Plan, &r.PlanDigest,
+	err = row.Scan(&r.ID, &r.TenantID, &r.Project, &r.Kind, &r.SubjectRunID, &r.Name, &r.Goal, &r.State, &r.Version, &r.EventSeq, &r.Labels, &r.Plan, &r.PlanDigest,
 		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.FailureSignature, &r.Reason,
 		&r.CreatedBy, &r.CreatedByName, &r.CreatedAt, &r.StartedAt, &r.FinishedAt, &r.Deadline, &r.PrunedSeq)
 	return r, err

@@ -19,6 +19,7 @@ import (
 // RunFilter selects runs; a zero field selects all, and all that are given must
 // hold.
 type RunFilter struct {
+	Kind      run.Kind
 	States    []run.State // any of them
 	Project   string      // slug
 	Labels    map[string]string
@@ -148,6 +149,9 @@ func (f RunFilter) search(q *query, row string, project *uuid.UUID) string {
 
 // self are the conditions on the row of the run.
 func (f RunFilter) self(q *query) (sql string) {
+	if f.Kind != "" {
+		sql += " AND r.kind = " + q.arg(f.Kind)
+	}
 	if len(f.States) > 0 {
 		states := make([]string, len(f.States))
 		for i, state := range f.States {

@@ -173,19 +173,23 @@ func TestS06_TwoTenants(t *testing.T) {
 	s.behindHorizon(t)
 	before := s.image(t)
 	for name, do := range map[string]func() error{
-		"Run":            func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
-		"RunDetail":      func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
-		"CancelRun":      func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
-		"Steps":          func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
-		"Step":           func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
-		"Log":            func() error { _, err := s.Log(s.ctx, other, e.step, nil, 0, 0); return err },
-		"Events":         func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
-		"Checkpoints":    func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
-		"Checkpoint":     func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
-		"Artifacts":      func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
-		"Artifact":       func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
-		"CompleteUpload": func() error { _, err := s.CompleteUpload(s.ctx, other, e.art, "k"); return err },
-		"Gate":           func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
+		"Run":         func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
+		"RunDetail":   func() error { _, err := s.RunDetail(s.ctx, other, e.run.ID); return err },
+		"CancelRun":   func() error { _, err := s.CancelRun(s.ctx, other, e.run.ID, postgres.Verb{Reason: "x"}); return err },
+		"Steps":       func() error { _, err := s.Steps(s.ctx, other, e.run.ID, -1, 10); return err },
+		"Step":        func() error { _, _, err := s.Step(s.ctx, other, e.step); return err },
+		"Log":         func() error { _, err := s.Log(s.ctx, other, e.step, nil, 0, 0); return err },
+		"Events":      func() error { _, err := s.Events(s.ctx, other, e.run.ID, 0, nil, 10); return err },
+		"Checkpoints": func() error { _, err := s.Checkpoints(s.ctx, other, e.run.ID, 0, 10); return err },
+		"Checkpoint":  func() error { _, err := s.Checkpoint(s.ctx, other, e.run.ID, e.ck); return err },
+		"Artifacts":   func() error { _, err := s.Artifacts(s.ctx, other, e.run.ID, nil, 10); return err },
+		"Artifact":    func() error { _, err := s.Artifact(s.ctx, other, e.art); return err },
+		"CompleteUpload": func() error {
+			c := *e.claim
+			c.TenantID = other
+			return s.CompleteUpload(s.ctx, &c, e.art, "k")
+		},
+		"Gate": func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
 		"DecideGate": func() error {
 			_, err := s.DecideGate(s.ctx, other, e.gate, postgres.Decision{Event: "approve"})
 			return err
@@ -376,7 +380,9 @@ func TestOneConnection(t *testing.T) {
 			_, checks["PruneRuns"] = s.PruneRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
 			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})
 			checks["CreateUpload"] = err
-			_, checks["CompleteUpload"] = s.CompleteUpload(s.ctx, s.tenant, u.ID, "blob")
+			checks["CompleteUpload"] = s.CompleteUpload(s.ctx, e.claim, u.ID, "blob")
+			_, checks["StartWork"] = s.StartWork(s.ctx, s.tenant, verification(t, "k"))
+			_, checks["ExpireSystemRuns"] = s.ExpireSystemRuns(s.ctx, 10)
 			_, checks["ExpireUploads"] = s.ExpireUploads(s.ctx, 10)
 			_, checks["ExpireSignals"] = s.ExpireSignals(s.ctx, 10)
 			_, checks["CondemnedObjects"] = s.CondemnedObjects(s.ctx, time.Time{}, 10)

@@ -18,7 +18,7 @@ type EventType struct {
 
 // eventTypes is the event catalogue.
 var eventTypes = catalogue(
-	EventType{"run.created", []string{"goal", "plan_digest", "steps"}},
+	EventType{"run.created", []string{"kind", "goal", "plan_digest", "steps"}},
 	EventType{"step.log", []string{"bytes", "fence", "lines", "n", "offset", "step"}},
 	EventType{"checkpoint.created", []string{"bytes_new", "checkpoint_id", "digest", "kind"}},
 	EventType{"checkpoint.corrupt", []string{"ancestor_id", "checkpoint_id", "code"}},

@@ -12,6 +12,8 @@ type Run struct {
 	ID               uuid.UUID
 	TenantID         uuid.UUID
 	Project          string // slug
+	Kind             Kind
+	SubjectRunID     *uuid.UUID // that a system run works on, if one
 	Name             string
 	Goal             string
 	State            State
@@ -35,6 +37,15 @@ type Run struct {
 	FinishedAt       *time.Time
 	Deadline         *time.Time // nil while the run is paused: what was left is left when it goes on
 }
+
+// Kind says whose work a run does.
+type Kind string
+
+// The kinds of run.
+const (
+	PlanRun   Kind = "plan"   // a client's plan
+	SystemRun Kind = "system" // work of this system on somebody's behalf: one step of a tool sys:*
+)
 
 // Step is one unit of work of a run.
 type Step struct {

@@ -24,6 +24,9 @@ const (
 
 	// ToolUnpack is not for plans to name: it brings an uploaded workspace in.
 	ToolUnpack = "workspace:unpack"
+
+	// ToolVerify is the system step that verifies an upload.
+	ToolVerify = "sys:verify"
 )
 
 // FileUse is what a tool does with the run's files.
@@ -39,13 +42,14 @@ const (
 // Tool is a row of the tool table: what gateway and worker know of a tool, or of a
 // family of tools. A new tool is a row here and a handler in the worker.
 type Tool struct {
-	Name  string // as plans name it; one that ends in a colon is a family
-	Queue string // that serves it
-	Code  bool   // runs code of the plan or of a repository, which needs a sandbox (SECURITY.md §12)
-	Files FileUse
-	Gate  GateKind // "": it is no gate
-	Waits bool     // does nothing itself: its step waits, holds no worker and has no log
-	Text  string   // pointer of the input that is text for a shell or a model: a template spliced into it could say anything
+	Name   string // as plans name it; one that ends in a colon is a family
+	Queue  string // that serves it
+	Code   bool   // runs code of the plan or of a repository, which needs a sandbox (SECURITY.md §12)
+	Files  FileUse
+	Gate   GateKind // "": it is no gate
+	Waits  bool     // does nothing itself: its step waits, holds no worker and has no log
+	System bool     // the step of a system run, which sees no workspace and has no checkpoints; not for plans to name
+	Text   string   // pointer of the input that is text for a shell or a model: a template spliced into it could say anything
 
 	internal bool     // not for plans to name
 	outputs  []string // nil: those that the step gives. A dot stands behind those that are objects or lists, or may be
@@ -65,6 +69,7 @@ var tools = []Tool{
 	{Name: GateFamily, Queue: StepQueue, Code: true, Files: ReadsFiles, Gate: CommandGate, Text: "/command", outputs: []string{"verdict"}, inputs: inputs((*checker).gate)},
 	{Name: ManualFamily, Queue: StepQueue, Gate: ManualGate, Waits: true, outputs: []string{"decision", "by", "by_name", "reason"}, inputs: inputs((*checker).manual), wait: declared(func(in ManualInputs) *int { return in.ExpiresS })},
 	{Name: ToolUnpack, Queue: StepQueue, Files: ChangesFiles, internal: true, inputs: inputs(func(*checker, UnpackInputs) {})},
+	{Name: ToolVerify, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, VerifyInputs) {})},
 }
 
 // reserved are names of families that those do not have.
@@ -109,10 +114,11 @@ func toolNames() (names []string) {
 }
 
 // The queues of steps. Those of review need the credentials of a model or a forge,
-// and run no code of a plan.
+// and run no code of a plan; those of maintenance are system steps.
 const (
-	StepQueue   = "step"
-	ReviewQueue = "review"
+	StepQueue        = "step"
+	ReviewQueue      = "review"
+	MaintenanceQueue = "maintenance"
 )
 
 // BashInputs are the inputs of tool bash.
@@ -141,6 +147,11 @@ type FileMode string
 
 // UnpackInputs are the inputs of the tool that unpacks a workspace.
 type UnpackInputs struct {
+	ArtifactID string `json:"artifact_id"`
+}
+
+// VerifyInputs are the inputs of the tool that verifies an upload.
+type VerifyInputs struct {
 	ArtifactID string `json:"artifact_id"`
 }
 

@@ -59,7 +59,7 @@ var (
 
 // The values. Tests compare those that other packages define with them.
 var (
-	queues      = []string{"step", "review"}
+	queues      = []string{"step", "review", "maintenance"}
 	jobKinds    = []string{"step"}
 	jobStates   = []string{"available", "pending", "retryable", "running", "scheduled"}
 	jobOutcomes = []string{"completed", "retryable", "discarded", "cancelled", "snoozed", "panic", "timeout", "fenced"}
@@ -82,7 +82,7 @@ var (
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "sys:verify", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 

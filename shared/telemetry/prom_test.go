@@ -284,7 +284,7 @@ func TestCatalogueKnowsTheDomain(t *testing.T) {
 		t.Errorf("types of events (-domain +catalogue):\n%s", diff)
 	}
 	for _, tool := range knownTools {
-		if !run.KnownTool(tool) && tool != run.ToolUnpack {
+		if _, known := run.ToolOf(tool); !known {
 			t.Errorf("tool %s is none", tool)
 		}
 	}

@@ -144,7 +144,6 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 		return nil
 	})
 	err = drain(ctx, hurry, api, hub, listener, cfg.DrainDelay)
-	api.Close()
 	stopRest()
 	return errors.Join(err, group.Wait())
 }

@@ -36,11 +36,11 @@ func TestQueueCommand(t *testing.T) {
 		want []string
 		not  string
 	}{
-		{[]string{"list"}, []string{"review  0", "step    1", "h/1     serving, waits for storage", "42", "0/4", "acme    step   since 2", " by somebody: own ·migration\n"}, "\x1b"},
+		{[]string{"list"}, []string{"review       0", "step         1", "h/1     serving, waits for storage", "42", "0/4", "acme    step   since 2", " by somebody: own ·migration\n"}, "\x1b"},
 		{[]string{"pause", "step", "--reason", "moving house"}, []string{"since ", " by ", ": moving house"}, "another"},
 		{[]string{"pause", "step"}, []string{": moving house"}, "another"},
 		{[]string{"pause", "step", "--reason", "another"}, []string{": another"}, "moving house"},
-		{[]string{"resume", "step"}, []string{"step    1", "acme    step   since 2"}, ": another"},
+		{[]string{"resume", "step"}, []string{"step         1", "acme    step   since 2"}, ": another"},
 	} {
 		out, err := do(pg.AdminURL, step.args...)
 		for _, want := range step.want {

@@ -22,9 +22,6 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// verifyTimeout is how long the gateway may read what was uploaded.
-const verifyTimeout = 5*time.Minute + answerTimeout
-
 func (a *app) artifactCommand() *cobra.Command {
 	return group("artifact", "Upload and download files",
 		a.artifactUploadCommand(), a.artifactCompleteCommand(), a.artifactListCommand(), a.artifactDownloadCommand())
@@ -35,7 +32,7 @@ func (a *app) artifactUploadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "upload FILE",
 		Short: "Upload a file, for plans to name by its id",
-		Long: `Upload a file. The bytes go straight to the storage; then the gateway verifies them.
+		Long: `Upload a file. The bytes go straight to the storage; then a worker verifies them.
 A plan names the artifact as its workspace (an archive, tar.gz or zip) or in the files
 of a workspace:write.`,
 		Example: `  git archive --format tar.gz HEAD > tree.tar.gz && nofx artifact upload tree.tar.gz`,
@@ -46,7 +43,7 @@ of a workspace:write.`,
 				return err
 			}
 			defer f.Close()
-			client, err := a.patientClient(verifyTimeout)
+			client, err := a.patientClient(answerTimeout)
 			if err != nil {
 				return err
 			}
@@ -66,11 +63,11 @@ func (a *app) artifactCompleteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "complete ARTIFACT",
 		Short: "Have an upload verified that broke off after its bytes were there",
-		Long: `Have the gateway verify the bytes of an upload, as "upload" does at its end. Where that
+		Long: `Have a worker verify the bytes of an upload, as "upload" does at its end. Where that
 broke off nothing is uploaded anew.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.patientClient(verifyTimeout)
+			client, err := a.patientClient(answerTimeout)
 			if err != nil {
 				return err
 			}
@@ -79,10 +76,19 @@ broke off nothing is uploaded anew.`,
 	}
 }
 
-// complete has the gateway verify what was put, and tells how to go on when no
-// verdict comes.
+// complete has what was put verified, asks until there is a verdict, and tells how to
+// go on when none comes.
 func (a *app) complete(ctx context.Context, client *api.Client, id string) error {
-	done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id))
+	done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id, nil))
+	for told := false; err == nil && done.VerifyRunID != nil; told = true {
+		if !told {
+			fmt.Fprintf(a.errOut, "a worker verifies it; to look: %s run show %s\n", a.self(), *done.VerifyRunID)
+		}
+		if err := a.pause(ctx, time.Second); err != nil {
+			return err
+		}
+		done, raw, err = call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id, nil))
+	}
 	if err == nil {
 		return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
 	}

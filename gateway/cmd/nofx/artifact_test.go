@@ -115,6 +115,7 @@ func TestArtifactUploadIsVerified(t *testing.T) {
 	refuses := func(status int, code api.ProblemCode) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { problem(w, r, status, api.Problem{Code: code}) }
 	}
+	verifying := answer(http.StatusAccepted, api.ArtifactAnswer{Artifact: made, VerifyRunID: ptr(id("run", 2))})
 	down := refuses(http.StatusServiceUnavailable, api.ProblemCodeUnavailable)
 	for name, tt := range map[string]struct {
 		answers []http.HandlerFunc // to tries in turn; the last one stays
@@ -123,13 +124,14 @@ func TestArtifactUploadIsVerified(t *testing.T) {
 		tries   int
 		told    bool
 	}{
-		"at once":                   {[]http.HandlerFunc{answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 1, false},
-		"in the end":                {[]http.HandlerFunc{breaks, down, down, down, breaks, answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 6, false},
-		"never":                     {[]http.HandlerFunc{down}, nil, exitFailed, patientTries, true},
-		"never, for a script":       {[]http.HandlerFunc{down}, []string{"--json"}, exitFailed, patientTries, false},
-		"connections always break":  {[]http.HandlerFunc{breaks}, []string{"--json"}, exitFailed, patientTries, true},
-		"the gateway has a mistake": {[]http.HandlerFunc{refuses(http.StatusInternalServerError, api.ProblemCodeInternal)}, nil, exitFailed, 1, true},
-		"the bytes are others":      {[]http.HandlerFunc{refuses(http.StatusConflict, api.ProblemCodeObjectCorrupt)}, nil, exitRefused, 1, false},
+		"at once":                    {[]http.HandlerFunc{answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 1, false},
+		"when a worker has verified": {[]http.HandlerFunc{verifying, breaks, verifying, answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 4, false},
+		"in the end":                 {[]http.HandlerFunc{breaks, down, down, down, breaks, answer(http.StatusOK, api.ArtifactAnswer{Artifact: made})}, nil, exitOK, 6, false},
+		"never":                      {[]http.HandlerFunc{down}, nil, exitFailed, patientTries, true},
+		"never, for a script":        {[]http.HandlerFunc{down}, []string{"--json"}, exitFailed, patientTries, false},
+		"connections always break":   {[]http.HandlerFunc{breaks}, []string{"--json"}, exitFailed, patientTries, true},
+		"the gateway has a mistake":  {[]http.HandlerFunc{refuses(http.StatusInternalServerError, api.ProblemCodeInternal)}, nil, exitFailed, 1, true},
+		"the bytes are others":       {[]http.HandlerFunc{refuses(http.StatusConflict, api.ProblemCodeObjectCorrupt)}, nil, exitRefused, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -38,7 +38,7 @@ func detail() api.RunDetail {
 	ship.Attempt, ship.Attempts, ship.StartedAt = 1, 1, ptr(ago(50))
 	last := step(4, "announce", "bash", api.StepStatusPending)
 	return api.RunDetail{
-		Run: api.Run{ID: id("run", 1), Project: "default", Goal: "ship the fix", Status: api.RunStatusRunning, Version: 4,
+		Run: api.Run{ID: id("run", 1), Kind: api.RunKindPlan, Project: "default", Goal: "ship the fix", Status: api.RunStatusRunning, Version: 4,
 			Labels: api.Labels{"team": "core"}, PlanDigest: digest(1), TraceID: testTrace, RootRunID: id("run", 1),
 			Deadline: ptr(now.Add(time.Hour)), CreatedBy: alice, CreatedByName: ptr("alice"), CreatedAt: ago(61), StartedAt: ptr(ago(60))},
 		Steps: []api.Step{build, unit, ship, last},

@@ -184,7 +184,11 @@ func (a *app) runShowCommand() *cobra.Command {
 			}
 			return a.answer(raw, func(w io.Writer) {
 				r := d.Run
-				facts(w, "run", r.ID, "goal", r.Goal, "status", string(r.Status), "failure", string(deref(r.FailureClass)),
+				kind := ""
+				if r.Kind == api.RunKindSystem {
+					kind = string(r.Kind)
+				}
+				facts(w, "run", r.ID, "kind", kind, "of", deref(r.SubjectRunID), "goal", r.Goal, "status", string(r.Status), "failure", string(deref(r.FailureClass)),
 					"reason", deref(r.Reason), "project", r.Project, "by", who(r.CreatedBy, r.CreatedByName), "created", clock(&r.CreatedAt),
 					"started", clock(r.StartedAt), "finished", clock(r.FinishedAt), "trace", r.TraceID,
 					"correlation", deref(r.CorrelationID), "checkpoint", deref(r.HeadCheckpointID))

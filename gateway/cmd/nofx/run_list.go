@@ -15,7 +15,7 @@ import (
 func (a *app) runListCommand() *cobra.Command {
 	var params api.ListRunsParams
 	var status []string
-	var project, tool, search, signature, since, until, cursor string
+	var kind, project, tool, search, signature, since, until, cursor string
 	var limit int
 	c := &cobra.Command{
 		Use:   "list",
@@ -26,7 +26,8 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 (2026-01-31T12:00:00Z); days begin in UTC.`,
 		Example: `  nofx run list --status running,waiting --label team:core
   nofx run list --search 'exit code 2' --tool 'gate:*' --since 24h
-  nofx run list --signature v1-0f1e2d3c4b5a6978`,
+  nofx run list --signature v1-0f1e2d3c4b5a6978
+  nofx run list --kind system --status failed`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -36,6 +37,7 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 			for _, s := range status {
 				params.Status = append(params.Status, api.RunStatus(s))
 			}
+			params.Kind = optional(api.RunKind(kind))
 			params.Project, params.Tool, params.Q, params.Signature = optional(project), optional(tool), optional(search), optional(signature)
 			params.Cursor, params.Limit = optional(cursor), optional(limit)
 			if params.Since, err = moment("since", since, a.now()); err != nil {
@@ -58,6 +60,7 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 		},
 	}
 	c.Flags().StringSliceVar(&status, "status", nil, "only runs in one of these, separated by commas")
+	c.Flags().StringVar(&kind, "kind", "", "runs of plans (plan, the default), or work of the system on somebody's behalf (system)")
 	c.Flags().StringVar(&project, "project", "", "only runs of this project")
 	c.Flags().StringArrayVar(&params.Label, "label", nil, "only runs with this label, name:value; may be repeated")
 	c.Flags().StringVar(&tool, "tool", "", "only runs with a step of this tool, or of a family: gate:*")
@@ -67,6 +70,7 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 	c.Flags().StringVar(&until, "until", "", "only runs created before")
 	anyOf(c, "status", api.RunStatusQueued, api.RunStatusRunning, api.RunStatusWaiting, api.RunStatusPaused,
 		api.RunStatusSucceeded, api.RunStatusFailed, api.RunStatusCancelled)
+	oneOf(c, "kind", api.RunKindPlan, api.RunKindSystem)
 	oneOf(c, "tool", "bash", "workspace:write", "git:checkout", "http", "sleep", "signal", "codegen", "gate:*", "manual:*")
 	oneOf(c, "since", "1h", "24h", "7d", "30d")
 	oneOf(c, "until", "1h", "24h", "7d", "30d")

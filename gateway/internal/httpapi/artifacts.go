@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
@@ -19,6 +18,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 )
 
 // listArtifacts answers what a run produced, oldest first, without URLs.
@@ -70,14 +70,8 @@ func (s *Server) getArtifact(c echo.Context, p *Principal) error {
 	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: out})
 }
 
-// How long verifying an artifact may take, how many are verified at once and how
-// many of them of one tenant, and how long a client has to put the bytes.
-const (
-	verifyTimeout  = 5 * time.Minute
-	verifyAtOnce   = 4
-	verifyOfTenant = verifyAtOnce / 2
-	uploadTTL      = blob.MaxSignedTTL
-)
+// uploadTTL is how long a client has to put the bytes.
+const uploadTTL = blob.MaxSignedTTL
 
 // createArtifact announces an artifact and answers where its bytes go. What is
 // stored under an Idempotency-Key is the artifact alone: a URL is minted for each
@@ -174,10 +168,22 @@ func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
 	return run.Artifact{ID: run.NewID(), Name: in.Name, MediaType: media, Size: in.SizeBytes, SHA256: sum}, nil
 }
 
-// completeArtifact reads what a client has put for an artifact, on its way to the
-// key of its digest, and makes it readable if it is what was announced.
+// How long completeArtifact waits for a verification, unless the caller says, and how
+// often it looks, a pause that doubles.
+const (
+	maxVerifyWait = 25 // seconds
+	verifyWait    = 20
+	lookFirst     = 20 * time.Millisecond
+	lookLast      = time.Second
+)
+
+// completeArtifact has a worker verify what a client has put for an artifact, and
+// answers with the artifact once it is readable. Whoever asks while a verification is
+// under way, in this gateway or another, is answered by that one.
 func (s *Server) completeArtifact(c echo.Context, p *Principal) error {
-	if err := noQuery(c); err != nil {
+	q := readQuery(c)
+	wait := time.Duration(q.number("wait_s", 0, maxVerifyWait, verifyWait)) * time.Second
+	if err := q.err(); err != nil {
 		return err
 	}
 	id, err := pathID(c, run.ArtifactID, "artifact_id")
@@ -189,49 +195,79 @@ func (s *Server) completeArtifact(c echo.Context, p *Principal) error {
 	if err != nil {
 		return err
 	}
-	if a.State == run.Pending {
-		a, err = s.verifier.do(ctx, p.Tenant, id, func(ctx context.Context) (run.Artifact, error) {
-			return s.verifyUpload(ctx, p.Tenant, id)
-		})
-		if err != nil {
-			return err
-		}
+	if a.State == run.Ready {
+		return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: apiArtifact(a)})
 	}
-	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: apiArtifact(a)})
-}
-
-// verifyUpload makes an artifact readable when its bytes are right, unless it has
-// become so meanwhile.
-func (s *Server) verifyUpload(ctx context.Context, tenant, id uuid.UUID) (run.Artifact, error) {
-	a, err := s.Store.Upload(ctx, tenant, id)
-	if err != nil || a.State != run.Pending {
-		return a, err
-	}
-	key := blob.BlobKey(tenant, [32]byte(a.SHA256))
-	if err := s.copyUpload(ctx, a, key); err != nil {
-		return run.Artifact{}, err
-	}
-	return s.Store.CompleteUpload(ctx, tenant, id, key)
-}
-
-// copyUpload copies the bytes of a from where they were put to key. They are
-// copied by us and not by the storage: whoever has the URL may put others while we
-// look, and only what passed through here is known to be right.
-func (s *Server) copyUpload(ctx context.Context, a run.Artifact, key string) error {
-	sum := [32]byte(a.SHA256)
-	r, err := s.Blobs.Open(ctx, a.Key, 0, -1)
-	if errors.Is(err, fault.Gone) {
-		return fault.New(fault.Conflict, "upload-incomplete", "nothing was put at the artifact's URL yet").Because(err)
-	}
+	r, err := s.verifyUpload(c.Request(), p, a)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	err = s.Blobs.Put(ctx, key, blob.Verify(r, sum, a.Size), a.Size, blob.PutOptions{SHA256: &sum})
-	if errors.Is(err, fault.Conflict) {
-		return fault.New(fault.Conflict, "object-corrupt", "what was put is not %d bytes with the SHA-256 %s", a.Size, hex.EncodeToString(a.SHA256)).Because(err)
+	if r, err = s.ended(ctx, r, wait); err != nil {
+		return err
 	}
-	return err
+	if a, err = s.Store.Upload(ctx, p.Tenant, id); err != nil {
+		return err
+	}
+	runID := run.RunID.Format(r.ID)
+	switch {
+	case a.State == run.Ready:
+		return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: apiArtifact(a)})
+	case !run.RunMachine.Terminal(r.State):
+		c.Response().Header().Set("Location", "/api/runs/"+runID)
+		c.Response().Header().Set("Retry-After", "1")
+		return answer(c, http.StatusAccepted, api.ArtifactAnswer{Artifact: apiArtifact(a), VerifyRunID: &runID})
+	case r.FailureClass == run.ClassInvalid:
+		return fault.New(fault.Conflict, "object-corrupt", "%s", r.Reason)
+	}
+	return fault.New(fault.Conflict, "verify-failed", "run %s, which was to verify the artifact, is %s: %s; to complete it again verifies it anew", runID, r.State, r.Reason)
+}
+
+// verifyUpload returns the system run that verifies what was put for a. There is one
+// for each content that was put: of what was not right before, nothing else comes.
+func (s *Server) verifyUpload(req *http.Request, p *Principal, a run.Artifact) (run.Run, error) {
+	put, err := s.Blobs.Stat(req.Context(), a.Key)
+	if errors.Is(err, fault.Gone) {
+		return run.Run{}, fault.New(fault.Conflict, "upload-incomplete", "nothing was put at the artifact's URL yet").Because(err)
+	}
+	if err != nil {
+		return run.Run{}, err
+	}
+	id := run.ArtifactID.Format(a.ID)
+	plan, err := run.SystemPlan(run.ToolVerify, "verify artifact "+id, run.VerifyInputs{ArtifactID: id})
+	if err != nil {
+		return run.Run{}, err
+	}
+	ctx, span := s.tracer.Start(req.Context(), "run.create")
+	defer span.End()
+	r, err := s.Store.StartWork(ctx, p.Tenant, postgres.Work{
+		Key: run.ToolVerify + "/" + id + "/" + put.ETag, Project: defaultProject, Plan: plan,
+		CorrelationID: req.Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
+	})
+	span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(r.ID)))
+	return r, err
+}
+
+// ended returns r as it is when it has ended, or as it was last after wait.
+func (s *Server) ended(ctx context.Context, r run.Run, wait time.Duration) (run.Run, error) {
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	for pause := lookFirst; !run.RunMachine.Terminal(r.State); pause = min(2*pause, lookLast) {
+		look := time.NewTimer(pause)
+		select {
+		case <-look.C:
+		case <-over.C:
+			look.Stop()
+			return r, nil
+		case <-ctx.Done():
+			look.Stop()
+			return r, ctx.Err()
+		}
+		var err error
+		if r, err = s.Store.Run(ctx, r.TenantID, r.ID); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 // seeOther sends the caller to a signed URL, which is for them alone.

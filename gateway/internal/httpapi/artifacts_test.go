@@ -1,24 +1,16 @@
 package httpapi
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
-	"github.com/google/uuid"
-
 	"nofx.dev/gateway/api"
-	"nofx.dev/shared/blob"
 	"nofx.dev/shared/run"
 )
 
@@ -68,7 +60,27 @@ func (g *gateway) upload(content string) api.Artifact {
 	if status := g.putSigned(created.Upload, content); status != http.StatusOK {
 		g.Fatalf("PUT = %d, want 200", status)
 	}
-	r := g.complete(created.Artifact.ID)
+	return g.verified(created.Artifact.ID)
+}
+
+// verifyRun asks to complete an artifact, does not wait, and returns the run that is to
+// verify it.
+func (g *gateway) verifyRun(id string) string {
+	g.Helper()
+	r := g.do(http.MethodPost, "/api/artifacts/"+id+"/complete?wait_s=0", "")
+	g.want(r, http.StatusAccepted, "")
+	runID := decodeAs[api.ArtifactAnswer](g, r).VerifyRunID
+	if runID == nil || r.header.Get("Location") != "/api/runs/"+*runID {
+		g.Fatalf("complete = run %v, Location %q, want both to name the run", runID, r.header.Get("Location"))
+	}
+	return *runID
+}
+
+// verified completes an artifact whose bytes a worker finds right.
+func (g *gateway) verified(id string) api.Artifact {
+	g.Helper()
+	g.verify(g.verifyRun(id), "")
+	r := g.complete(id)
 	g.want(r, http.StatusOK, "")
 	return decodeAs[api.ArtifactAnswer](g, r).Artifact
 }
@@ -86,11 +98,19 @@ func TestUpload(t *testing.T) {
 	if status := g.putSigned(created.Upload, strings.ToUpper(content)); status != http.StatusOK {
 		t.Errorf("PUT of other bytes = %d, want 200: the test looks at nothing", status)
 	}
-	g.want(g.complete(id), http.StatusConflict, "object-corrupt")
+	wrong := g.verifyRun(id)
+	g.verify(wrong, run.ClassInvalid)
+	for range 2 { // the same bytes are not verified again
+		g.want(g.complete(id), http.StatusConflict, "object-corrupt")
+	}
 	g.want(g.get("/api/artifacts/"+id), http.StatusNotFound, "not-found")
 	if status := g.putSigned(created.Upload, content); status != http.StatusOK {
 		t.Errorf("PUT = %d, want 200", status)
 	}
+	if again := g.verifyRun(id); again == wrong {
+		t.Errorf("other bytes are verified by run %s, want another than that of those before", again)
+	}
+	g.verified(id)
 	for range 2 {
 		a := decodeAs[api.ArtifactAnswer](t, g.complete(id)).Artifact
 		if a.Name != "notes.txt" || a.MediaType != "text/plain" || a.SizeBytes != int64(len(content)) || a.URL != nil {
@@ -142,7 +162,7 @@ func TestUploadIdempotency(t *testing.T) {
 	if status := g.putSigned(again.Upload, content); status != http.StatusOK {
 		t.Errorf("PUT to the second URL = %d, want 200", status)
 	}
-	g.want(g.complete(first.Artifact.ID), http.StatusOK, "")
+	g.verified(first.Artifact.ID)
 	if late := decodeAs[api.CreatedArtifact](t, g.do(http.MethodPost, "/api/artifacts", announcement("notes.txt", content), key)); late.Upload != nil {
 		t.Errorf("upload of a complete artifact = %+v, want none", late.Upload)
 	}
@@ -182,7 +202,8 @@ func TestUploadRefuses(t *testing.T) {
 	}
 }
 
-// Of many that complete one artifact at once all get it, and it is one.
+// Of many that complete one artifact at once all get it, by one run, which lists of runs
+// show only where they are asked for system runs.
 func TestCompleteAtOnce(t *testing.T) {
 	g := newGateway(t)
 	content := strings.Repeat("x", 1<<20)
@@ -190,94 +211,60 @@ func TestCompleteAtOnce(t *testing.T) {
 	if status := g.putSigned(created.Upload, content); status != http.StatusOK {
 		t.Fatalf("PUT = %d, want 200", status)
 	}
+	id := g.verifyRun(created.Artifact.ID)
 	var wg sync.WaitGroup
-	for range 2 * verifyAtOnce {
+	for range 8 {
 		wg.Go(func() { g.want(g.complete(created.Artifact.ID), http.StatusOK, "") })
 	}
+	g.verify(id, "")
 	wg.Wait()
 	var live, condemned int
 	if err := g.pg.Admin.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE state = 'live' AND kind = 'blob'),
 		count(*) FILTER (WHERE state = 'condemned' AND kind = 'upload') FROM nofx.object`).Scan(&live, &condemned); err != nil || live != 1 || condemned != 1 {
 		t.Errorf("objects = %d live, %d condemned, %v, want the artifact's and the upload's", live, condemned, err)
 	}
+	for query, want := range map[string]int{"": 0, "?kind=plan": 0, "?kind=system": 1, "?kind=system&status=succeeded&q=verify": 1, "?tool=sys:*": 0} {
+		list := decodeAs[api.RunPage](t, g.get("/api/runs"+query)).Items
+		if len(list) != want || want == 1 && (list[0].ID != id || list[0].Kind != api.RunKindSystem) {
+			t.Errorf("runs%s = %d, want %d", query, len(list), want)
+		}
+	}
+	g.want(g.get("/api/runs?kind=other"), http.StatusBadRequest, "bad-parameter")
+	g.want(g.do(http.MethodPost, "/api/runs/"+id+"/rerun", ""), http.StatusConflict, "system-run")
+	g.want(g.do(http.MethodPost, "/api/runs", `{"plan":{"goal":"g","steps":[{"name":"a","tool":"sys:verify","inputs":{"artifact_id":"`+created.Artifact.ID+`"}}]}}`),
+		http.StatusUnprocessableEntity, "unknown-tool")
 }
 
-// A client whose connection breaks while its artifact is verified asks again and
-// hears of the same verification.
-func TestCompleteAfterABrokenConnection(t *testing.T) {
-	const content = "verified once"
-	slow := newSlowStorage(t)
-	g := newGateway(t, func(c *Config) {
-		blobs, err := blob.Open(blob.Config{Endpoint: slow.url, PublicEndpoint: storage.Endpoint, Bucket: slow.bucket,
-			Region: storage.Region, AccessKey: storage.AccessKey, SecretKey: storage.SecretKey})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Blobs = blobs
-	})
+// A verification that failed for no fault of the upload, or was cancelled, is begun anew
+// by whoever asks again.
+func TestCompleteAfterAFailedVerification(t *testing.T) {
+	g := newGateway(t)
+	const content = "right all along"
 	created := g.announce(content)
 	if status := g.putSigned(created.Upload, content); status != http.StatusOK {
 		t.Fatalf("PUT = %d, want 200", status)
 	}
-	ctx, breakOff := context.WithCancel(t.Context())
-	req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/artifacts/"+created.Artifact.ID+"/complete", nil)
-	req.Header.Set("Authorization", "Bearer "+g.key)
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		defer func() { _ = recover() }() // of [http.ErrAbortHandler], as net/http does
-		g.server.ServeHTTP(httptest.NewRecorder(), req)
-	}()
-	<-slow.reading
-	breakOff()
-	<-answered
-	close(slow.open)
-	a := decodeAs[api.ArtifactAnswer](t, g.complete(created.Artifact.ID)).Artifact
-	if a.ID != created.Artifact.ID {
-		t.Errorf("complete, again = %+v, want the artifact", a)
-	}
-	if got := slow.reads.Load(); got != 1 {
-		t.Errorf("the bytes were read %d times, want once", got)
-	}
-}
-
-// slowStorage is the storage, but what is read of it comes when open is closed.
-type slowStorage struct {
-	url, bucket string
-	reading     chan struct{} // a value for each reading that waits
-	open        chan struct{}
-	reads       atomic.Int32
-}
-
-func newSlowStorage(t *testing.T) *slowStorage {
-	t.Helper()
-	s := &slowStorage{reading: make(chan struct{}, 8), open: make(chan struct{}), bucket: "b" + strings.ReplaceAll(uuid.NewString(), "-", "")}
-	if err := storage.MakeBucket(t.Context(), s.bucket); err != nil {
-		t.Fatal(err)
-	}
-	target, err := url.Parse(storage.Endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.Out.Host = r.In.Host // is signed
-	}, ErrorHandler: func(http.ResponseWriter, *http.Request, error) {}}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/upload/") {
-			s.reads.Add(1)
-			s.reading <- struct{}{}
+	for _, end := range []func(string){
+		func(id string) { g.verify(id, run.ClassInfrastructure) },
+		func(id string) {
+			g.want(g.do(http.MethodPost, "/api/runs/"+id+"/cancel", `{"reason":"not now"}`), http.StatusOK, "")
+		},
+	} {
+		answered := make(chan reply)
+		go func() { answered <- g.complete(created.Artifact.ID) }()
+		for over := false; !over; { // should the request come late, it begins another run, which ends like this too
 			select {
-			case <-s.open:
-			case <-r.Context().Done():
-				return
+			case r := <-answered:
+				g.want(r, http.StatusConflict, "verify-failed")
+				over = true
+			default:
+				for _, r := range decodeAs[api.RunPage](t, g.get("/api/runs?kind=system&status=queued")).Items {
+					end(r.ID)
+				}
 			}
 		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	s.url = server.URL
-	return s
+	}
+	g.verified(created.Artifact.ID)
 }
 
 // A plan names artifacts that are there, of the caller's own tenant.

@@ -17,7 +17,7 @@ import (
 
 func (g *gateway) runs() (n int) {
 	g.Helper()
-	if err := g.pg.Admin.QueryRow(g.Context(), "SELECT count(*) FROM nofx.run").Scan(&n); err != nil {
+	if err := g.pg.Admin.QueryRow(g.Context(), "SELECT count(*) FROM nofx.run WHERE kind = 'plan'").Scan(&n); err != nil {
 		g.Fatal(err)
 	}
 	return n

@@ -124,10 +124,10 @@ func TestQueuesAndWorkers(t *testing.T) {
 	r = g.get("/api/queues", viewer)
 	g.want(r, http.StatusOK, "")
 	queues := decodeAs[api.QueuePage](t, r).Items
-	if len(queues) != 2 || queues[0].Name != "review" || queues[0].Depth.Ready != 0 || queues[0].Workers != 0 {
-		t.Errorf("queues = %s, want review, with nothing in it, and step", r.body)
+	if len(queues) != 3 || queues[0].Name != "maintenance" || queues[1].Name != "review" || queues[1].Depth.Ready != 0 || queues[1].Workers != 0 {
+		t.Errorf("queues = %s, want maintenance and review, with nothing in them, and step", r.body)
 	}
-	if q := queues[1]; q.Name != "step" || q.Paused || q.Depth.Ready != 1 || q.Depth.More || q.OldestAgeMs < 9000 || q.Workers != 3 || q.WorkersWaiting != 1 {
+	if q := queues[2]; q.Name != "step" || q.Paused || q.Depth.Ready != 1 || q.Depth.More || q.OldestAgeMs < 9000 || q.Workers != 3 || q.WorkersWaiting != 1 {
 		t.Errorf("queues = %s, want one step 9 s old and three workers, of which one waits", r.body)
 	}
 	paused := g.do(http.MethodPost, "/api/queues/step/pause", `{"reason":"the store is being moved"}`)

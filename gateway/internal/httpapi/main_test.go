@@ -120,7 +120,6 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	t.Cleanup(func() {
 		g.hub.Shutdown()
 		g.http.Close()
-		g.server.Close()
 		cancel()
 		<-tailed
 	})

@@ -81,7 +81,7 @@ func (s *Server) operations() []operation {
 		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", rule: viewer("artifacts:read"), handle: s.listArtifacts},
 		{id: "createArtifact", method: post, path: "/api/artifacts", rule: operator("artifacts:write"), handle: s.createArtifact, once: true},
 		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", rule: viewer("artifacts:read"), handle: s.getArtifact},
-		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", rule: operator("artifacts:write"), handle: s.completeArtifact, timeout: verifyTimeout},
+		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", rule: operator("artifacts:write"), handle: s.completeArtifact},
 
 		{id: "listAPIKeys", method: get, path: "/api/api-keys", rule: admin, handle: s.listAPIKeys},
 		{id: "createAPIKey", method: post, path: "/api/api-keys", rule: admin, handle: s.createAPIKey},

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -36,6 +37,7 @@ var (
 func (s *Server) listRuns(c echo.Context, p *Principal) error {
 	q := readQuery(c)
 	f := postgres.RunFilter{
+		Kind:   cmp.Or(oneOf(q, "kind", run.PlanRun, run.SystemRun), run.PlanRun),
 		States: anyOf(q, "status", run.RunMachine.States()...), Project: q.slug("project"), Labels: q.labels("label"),
 		Tool: q.shaped("tool", toolShape), Words: q.words("q"), Signature: q.word("signature", 128),
 		Since: q.time("since"), Until: q.time("until"),

@@ -92,13 +92,16 @@ func (s *Server) startRun(ctx context.Context, r *http.Request, p *Principal, pr
 	}, nil
 }
 
+// defaultProject is the slug of the project of runs that name none.
+const defaultProject = "default"
+
 // projectOf is the project that the caller names. A slug that could be none is
 // unknown like any other.
 func projectOf(r *http.Request) (string, error) {
 	given := r.Header.Values("X-Project-Id")
 	switch {
 	case len(given) == 0:
-		return "default", nil
+		return defaultProject, nil
 	case len(given) == 1 && slugShape.MatchString(given[0]):
 		return given[0], nil
 	}
@@ -193,13 +196,16 @@ func (s *Server) getRun(c echo.Context, p *Principal) error {
 
 func apiRun(r run.Run) api.Run {
 	out := api.Run{
-		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
+		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Kind: api.RunKind(r.Kind), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
 		Status: api.RunStatus(r.State), Version: r.Version, Labels: r.Labels, PlanDigest: r.PlanDigest, TraceID: r.TraceID,
 		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), FailureSignature: ptr(r.FailureSignature),
 		Reason: ptr(r.Reason), Deadline: utc(r.Deadline), CreatedBy: r.CreatedBy, CreatedByName: ptr(r.CreatedByName), CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
 	}
 	if out.Labels == nil {
 		out.Labels = api.Labels{}
+	}
+	if r.SubjectRunID != nil {
+		out.SubjectRunID = ptr(run.RunID.Format(*r.SubjectRunID))
 	}
 	if r.HeadCheckpointID != nil {
 		out.HeadCheckpointID = ptr(run.CheckpointID.Format(*r.HeadCheckpointID))

@@ -104,7 +104,6 @@ func TestOthersBesideSearches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
 	g.http = httptest.NewServer(server)
 	defer g.http.Close()
 

@@ -66,7 +66,6 @@ type Server struct {
 	shared   *limit.Rates // by tenant
 	streams  streams
 	trees    *tree.Source
-	verifier *verifier
 	health   healthCache
 	draining atomic.Bool
 	routes   map[string]string // by Echo's path: the contract's
@@ -77,17 +76,16 @@ type Server struct {
 // New makes a server. An operation without a rule is an error.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
-		Config:   cfg,
-		echo:     echo.New(),
-		tracer:   otel.Tracer("nofx.dev/gateway/internal/httpapi"),
-		keys:     newKeyring(cfg.Store, cfg.DevKeys),
-		rate:     limit.NewRates(cfg.Rate, 2*cfg.Rate),
-		shared:   limit.NewRates(cfg.TenantRate, 2*cfg.TenantRate),
-		streams:  streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
-		trees:    &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
-		verifier: newVerifier(),
-		routes:   map[string]string{},
-		rules:    map[string]rule{},
+		Config:  cfg,
+		echo:    echo.New(),
+		tracer:  otel.Tracer("nofx.dev/gateway/internal/httpapi"),
+		keys:    newKeyring(cfg.Store, cfg.DevKeys),
+		rate:    limit.NewRates(cfg.Rate, 2*cfg.Rate),
+		shared:  limit.NewRates(cfg.TenantRate, 2*cfg.TenantRate),
+		streams: streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
+		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
+		routes:  map[string]string{},
+		rules:   map[string]rule{},
 	}
 	s.echo.Pre(s.observe)
 	all := s.operations()
@@ -118,9 +116,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.chain.Ser
 
 // Drain makes readiness fail, so that load balancers look elsewhere.
 func (s *Server) Drain() { s.draining.Store(true) }
-
-// Close ends what outlives requests and waits for it. Nothing is served any more.
-func (s *Server) Close() { s.verifier.close() }
 
 // HTTP is the server for a listener, with the limits and timeouts of SECURITY.md
 // §6. Streams lift its limits for themselves.

@@ -115,6 +115,9 @@ func (s *Server) rerunRun(c echo.Context, p *Principal) error {
 			if err != nil {
 				return postgres.Answer{}, err
 			}
+			if before.Kind == run.SystemRun {
+				return postgres.Answer{}, fault.New(fault.Conflict, "system-run", "a system run is not run again by itself: ask again for what it did")
+			}
 			if !run.RunMachine.Terminal(before.State) {
 				return postgres.Answer{}, notOver(before)
 			}
@@ -155,7 +158,7 @@ func (p *Principal) reason(given string) string {
 
 // countEnd counts a run that the request ended.
 func (s *Server) countEnd(ctx context.Context, r run.Run) {
-	if run.RunMachine.Terminal(r.State) && r.FinishedAt != nil {
+	if run.RunMachine.Terminal(r.State) && r.FinishedAt != nil && r.Kind == run.PlanRun {
 		s.Metrics.RunsFinished.Inc(string(r.State))
 		s.Metrics.RunDuration.Observe(ctx, r.FinishedAt.Sub(r.CreatedAt).Seconds(), string(r.State))
 	}

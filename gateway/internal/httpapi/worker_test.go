@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"net/http"
 	"time"
 
@@ -64,6 +65,46 @@ func (g *gateway) finish(f postgres.Finish) {
 	if _, err := g.db.FinishStep(postgres.WithActor(g.Context(), "worker:w1"), f, postgres.Worker{ID: "w1", PID: 7}, time.Minute); err != nil {
 		g.Fatal(err)
 	}
+}
+
+// verify does the step of a run of sys:verify: it keeps the artifact's bytes, unless it
+// is to fail.
+func (g *gateway) verify(runID string, failure run.FailureClass) {
+	g.Helper()
+	d := decodeAs[api.RunDetail](g, g.get("/api/runs/"+runID))
+	if len(d.Steps) != 1 || d.Steps[0].Tool != run.ToolVerify || d.Run.Kind != api.RunKindSystem {
+		g.Fatalf("run %s = %s with %d steps, want a system run of one step of %s", runID, d.Run.Kind, len(d.Steps), run.ToolVerify)
+	}
+	c := g.claim(d.Steps[0])
+	f := postgres.Finish{Claim: c, Outcome: "succeed"}
+	if failure != "" {
+		f.Outcome, f.FailureClass, f.Reason = "fail", failure, "it is to fail"
+		g.finish(f)
+		return
+	}
+	in, err := run.Inputs[run.VerifyInputs](c.Spec.Inputs)
+	if err != nil {
+		g.Fatal(err)
+	}
+	a, err := g.db.Upload(g.Context(), c.TenantID, uuidOf(g, run.ArtifactID, in.ArtifactID))
+	if err != nil {
+		g.Fatal(err)
+	}
+	r, err := g.blobs.Open(g.Context(), a.Key, 0, -1)
+	if err != nil {
+		g.Fatal(err)
+	}
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	if err != nil {
+		g.Fatal(err)
+	}
+	key := blob.BlobKey(c.TenantID, [32]byte(a.SHA256))
+	g.put(key, content)
+	if err := g.db.CompleteUpload(g.Context(), c, a.ID, key); err != nil {
+		g.Fatal(err)
+	}
+	g.finish(f)
 }
 
 // log stores one chunk of an attempt's log.

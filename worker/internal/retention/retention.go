@@ -94,8 +94,12 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	system, err := c.DB.ExpireSystemRuns(ctx, batch/4) // each has many rows
+	if err != nil {
+		return false, err
+	}
 	objects, err := c.objects(ctx)
-	return pruned || uploads == batch || signals == batch || objects, err
+	return pruned || uploads == batch || signals == batch || system == batch/4 || objects, err
 }
 
 // runs prunes runs whose retention has passed.

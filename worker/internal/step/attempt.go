@@ -298,7 +298,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
+		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact, Uploads: clientUploads{a},
 		Effect: func(toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
 			return a.effect(ctx, toolCtx, e)
 		},
@@ -399,7 +399,7 @@ func (a *attempt) finished(ctx context.Context, done postgres.Finished, next *at
 	if a.saved != nil {
 		a.space.Committed(a.saved)
 	}
-	if done.Ended != "" {
+	if done.Ended != "" && !rowOf(a.claim.Tool).System {
 		a.metrics.RunsFinished.Inc(string(done.Ended))
 		a.metrics.RunDuration.Observe(ctx, done.After.Seconds(), string(done.Ended))
 	}

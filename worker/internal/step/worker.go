@@ -124,8 +124,8 @@ func New(cfg Config) (*Worker, error) {
 	for _, q := range cfg.Queues {
 		w.used[q] = new(atomic.Int64)
 		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency}
-		if q == run.ReviewQueue {
-			queue.FetchPollInterval = 500 * time.Millisecond // a model takes seconds anyway
+		if q != run.StepQueue {
+			queue.FetchPollInterval = 500 * time.Millisecond // a model, or a copy of an upload, takes seconds anyway
 		}
 		queues[q] = queue
 	}

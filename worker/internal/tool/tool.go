@@ -11,7 +11,8 @@
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
 // unpack.go (workspace:unpack), git.go with submodule.go and lfs.go (git:checkout),
-// http.go (http), codegen.go (codegen), wait.go (sleep, signal, manual:*). What code of
+// http.go (http), codegen.go (codegen), wait.go (sleep, signal, manual:*), sysverify.go
+// (sys:verify). What code of
 // a step sees of the world is in env.go; how it is run, in the sandbox package.
 package tool
 
@@ -49,6 +50,7 @@ type Call struct {
 	Signal        json.RawMessage // the payload of the signal that came; nil before
 	Log           io.Writer       // takes stdout and stderr as they come; nil discards
 	Artifact      OpenArtifact
+	Uploads       Uploads
 	// Effect does an effect of the step, unless an attempt before has recorded
 	// it as done: then it is the result of that one. What Do returns is recorded
 	// if its error is nil.
@@ -211,6 +213,7 @@ var handlers = map[string]func(*Box, context.Context, Call) (Result, error){
 	run.ToolSignal:         handler((*Box).signal),
 	run.ManualFamily:       handler((*Box).manual),
 	run.GateFamily:         handler((*Box).gate),
+	run.ToolVerify:         handler((*Box).verify),
 }
 
 // handler decodes the inputs of a call for who handles them.

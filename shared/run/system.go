@@ -1,0 +1,34 @@
+package run
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The limits of system runs: how often their step is tried, for how long, and how long
+// they may take with all that keeps them waiting.
+const (
+	systemAttempts = 3
+	systemTimeout  = time.Hour
+	systemDeadline = 24 * time.Hour
+)
+
+// SystemPlan returns the plan of a system run: one step of a tool of the system, with
+// every default. The inputs are encoded as JSON.
+func SystemPlan(tool, goal string, inputs any) (Plan, error) {
+	raw, err := json.Marshal(inputs)
+	if err != nil {
+		return Plan{}, fmt.Errorf("inputs of %s as JSON: %w", tool, err)
+	}
+	attempts, timeout, deadline, initial := systemAttempts, int(systemTimeout.Seconds()), int(systemDeadline.Seconds()), 1.0
+	_, name, _ := strings.Cut(tool, ":")
+	return Plan{
+		Goal: goal, DeadlineS: &deadline,
+		Steps: []PlanStep{{
+			Name: name, Tool: tool, Inputs: raw, DependsOn: []string{}, TimeoutS: &timeout,
+			Retry: &PlanRetry{MaxAttempts: &attempts, InitialS: &initial},
+		}},
+	}, nil
+}
