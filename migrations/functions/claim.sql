@@ -1,6 +1,6 @@
 -- Claim: a worker takes ready steps, each with a lease, an attempt and a fence.
 
--- A step that this transaction has claimed.
+-- Returns a step that this transaction has claimed.
 CREATE OR REPLACE FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) RETURNS nofx.claimed
     LANGUAGE plpgsql
 AS $$
@@ -30,7 +30,7 @@ BEGIN
 END
 $$;
 
--- The checkpoints that steps start from, in the order of the plan.
+-- Returns the checkpoints that steps start from, in the order of the plan.
 CREATE OR REPLACE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE (step_id uuid, id uuid, digest text, generation int, tree_digest text, state_digest text, state_inline bytea)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -76,7 +76,7 @@ BEGIN
 END
 $$;
 
--- The lease and the attempt of each step that a worker has claimed.
+-- Inserts the lease and the attempt of each step that a worker has claimed.
 CREATE OR REPLACE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid int, p_ttl interval) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -90,7 +90,7 @@ BEGIN
 END
 $$;
 
--- Whether a worker may take a suspect, a step that two workers have died under, in a
+-- Reports whether a worker may take a suspect, a step that two workers have died under, in a
 -- transaction of so many wake-ups. It is to run alone: only then does another loss
 -- tell whether it is what kills its workers, and only then does it take no other step
 -- along. A suspect that found no idle worker for a minute after its delay may run

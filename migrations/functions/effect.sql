@@ -1,6 +1,6 @@
 -- Effects of steps outside, recorded once under a key that all attempts share.
 
--- Says by which key a running attempt is to do an effect, or what came of it
+-- Returns the key by which a running attempt is to do an effect, or what came of it
 -- before. The key is <run>/<step>. It is the same as long as the request is; a
 -- second effect of the step, or one whose inputs have changed, adds
 -- /<name>-<digest12> to it. NX004 when the attempt has lost its lease.

@@ -53,18 +53,18 @@ BEGIN
 END
 $$;
 
--- The traceparent of this transaction, or NULL.
+-- Returns the traceparent of this transaction, or NULL.
 CREATE OR REPLACE FUNCTION nofx.cause() RETURNS text
     LANGUAGE sql STABLE
     RETURN CASE WHEN length(current_setting('nofx.traceparent', true)) = 55 THEN current_setting('nofx.traceparent', true) END;
 
--- The event of a change of a run's state.
+-- Returns the event of a change of a run's state.
 CREATE OR REPLACE FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_from text, p_to text, p_reason text, p_class text, p_trace text, p_cause text) RETURNS nofx.new_event
     LANGUAGE sql STABLE
     RETURN ROW(p_run, p_seq, NULL, 'run.' || p_to, p_event, p_from, p_to,
         jsonb_strip_nulls(jsonb_build_object('failure_class', p_class)), p_reason, p_trace, NULL, p_cause)::nofx.new_event;
 
--- The event of a change of a step's state. p_wait_ms is how long a claimed step was
+-- Returns the event of a change of a step's state. p_wait_ms is how long a claimed step was
 -- ready, p_at until when one waits or is put off.
 CREATE OR REPLACE FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt int, p_reason text, p_trace text, p_cause text,
     p_class text DEFAULT NULL, p_wait_ms bigint DEFAULT NULL, p_at timestamptz DEFAULT NULL) RETURNS nofx.new_event
@@ -75,7 +75,7 @@ AS $$ -- as a text, since public_time comes later
         p_reason, p_trace, nullif(p_fence, 0), p_cause)::nofx.new_event
 $$;
 
--- An event that is no change of state, such as checkpoint.created.
+-- Returns an event that is not a change of state, such as checkpoint.created.
 CREATE OR REPLACE FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) RETURNS nofx.new_event
     LANGUAGE sql STABLE
     RETURN ROW(p_run, p_seq, p_step, p_type, NULL, NULL, NULL, p_data, NULL, p_trace, p_fence, p_cause)::nofx.new_event;
@@ -98,7 +98,7 @@ BEGIN
 END
 $$;
 
--- The newest seq of the runs that somebody streams; runs of other tenants than
+-- Returns the newest seq of the runs that somebody streams; runs of other tenants than
 -- the one named with them do not come back.
 CREATE OR REPLACE FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE (run_id uuid, event_seq bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp

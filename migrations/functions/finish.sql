@@ -180,7 +180,7 @@ BEGIN
 END
 $$;
 
--- The answer to a finish whose attempt no longer holds its step.
+-- Returns the answer to a finish whose attempt no longer holds its step.
 CREATE OR REPLACE FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) RETURNS text
     LANGUAGE plpgsql
 AS $$

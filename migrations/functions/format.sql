@@ -1,6 +1,7 @@
 -- Texts as clients see them, and limits of texts.
 
--- An id and a time as clients see them: <prefix>_<32 hex digits>, RFC 3339 with Z.
+-- public_id returns an id and public_time a time as clients see them: <prefix>_<32 hex
+-- digits>, RFC 3339 with Z.
 CREATE OR REPLACE FUNCTION nofx.public_id(p_prefix text, p_id uuid) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN p_prefix || '_' || replace(p_id::text, '-', '');
@@ -9,7 +10,7 @@ CREATE OR REPLACE FUNCTION nofx.public_time(p_at timestamptz) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE -- as to_char is: else it is not inlined
     RETURN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
--- The longest beginning of a text that fits into so many bytes.
+-- Returns the longest beginning of a text that fits into so many bytes.
 CREATE OR REPLACE FUNCTION nofx.clip(p_text text, p_bytes int) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -23,7 +24,7 @@ BEGIN
 END
 $$;
 
--- Whether a text is sha256:<64 hex digits>. A regular expression would say it in
+-- Reports whether a text is sha256:<64 hex digits>. A regular expression would say it in
 -- one, and takes ten times as long.
 CREATE OR REPLACE FUNCTION nofx.is_digest(p text) RETURNS boolean
     LANGUAGE sql IMMUTABLE

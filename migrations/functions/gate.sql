@@ -1,6 +1,6 @@
 -- Gates: the guard of their states, decisions of people, waivers.
 
--- The net under every writer of a gate's state.
+-- Checks every change of a gate's state.
 CREATE OR REPLACE FUNCTION nofx.gate_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -129,7 +129,7 @@ BEGIN
 END
 $$;
 
--- A person's decision on a gate, and what follows from it, in one transaction. A
+-- Records a person's decision on a gate, and what follows from it, in one transaction. A
 -- gate that wants several approvals stays pending until the last of them; one
 -- rejection ends it.
 CREATE OR REPLACE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) RETURNS void

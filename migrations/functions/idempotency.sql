@@ -16,7 +16,7 @@ END
 $$;
 
 -- Deletes some of the stored answers that no client may rely on any more, and
--- says how many.
+-- returns how many.
 CREATE OR REPLACE FUNCTION nofx.delete_expired(p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

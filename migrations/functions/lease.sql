@@ -1,6 +1,6 @@
 -- Leases of running steps: heartbeats, expiry, and the pause of all sweeps after an outage.
 
--- Whether a step runs under this fence and its lease holds. The caller has locked
+-- Reports whether a step runs under this fence and its lease holds. The caller has locked
 -- its run; the lease is locked here, so that it neither is renewed nor expires.
 CREATE OR REPLACE FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
@@ -27,7 +27,7 @@ BEGIN
 END
 $$;
 
--- Whether a lease has run out that nobody has taken away: its holder may renew it.
+-- Reports whether a lease has run out that nobody has taken away: its holder may renew it.
 CREATE OR REPLACE FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -37,7 +37,7 @@ BEGIN
 END
 $$;
 
--- The caller's step, its run locked, while its fence and its lease hold; else NX004,
+-- Returns the caller's step, its run locked, while its fence and its lease hold; else NX004,
 -- or NX010 where the lease only has to be renewed.
 CREATE OR REPLACE FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
     LANGUAGE plpgsql
@@ -73,7 +73,7 @@ BEGIN
 END
 $$;
 
--- Whether expired leases are left alone: for one TTL after the server started and
+-- Reports whether expired leases are left alone: for one TTL after the server started and
 -- after an outage was over, and while one seems to last. Nobody could renew meanwhile,
 -- and whoever comes back first must not take what the others are about to renew.
 CREATE OR REPLACE FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) RETURNS boolean
@@ -87,7 +87,7 @@ BEGIN
 END
 $$;
 
--- Since when all workers can speak again, if an outage ended since p_seen; else p_seen.
+-- Returns since when all workers can speak again, if an outage ended since p_seen; else p_seen.
 -- Nobody is silent who had no time to speak.
 CREATE OR REPLACE FUNCTION nofx.could_speak_since(p_seen timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE
@@ -95,7 +95,7 @@ AS $$
     SELECT greatest(p_seen, (SELECT c.resumed_at FROM contact c))
 $$;
 
--- Renews the leases of one worker process in one statement, and says of each that
+-- Renews the leases of one worker process in one statement, and returns of each that
 -- there still is whether it was renewed: one that another transaction has locked, such
 -- as a finish that takes long, is not waited for. Steps that do not come back are
 -- lost. A lease that has run out is renewed as well, as long as no sweep took the

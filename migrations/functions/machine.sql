@@ -13,7 +13,7 @@ BEGIN
 END
 $$;
 
--- The edge that an event takes from a state, or NX001 with the events allowed
+-- Returns the edge that an event takes from a state, or NX001 with the events allowed
 -- there, or NX002 when the edge wants a reason.
 CREATE OR REPLACE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
     LANGUAGE plpgsql STABLE

@@ -1,6 +1,6 @@
 -- Objects in storage: those that are gone or corrupt, and those that no row needs.
 
--- Objects that no row needs any more, of all tenants, in the order of their making
+-- Returns objects that no row needs any more, of all tenants, in the order of their making
 -- and behind a place in it. What a client uploaded may be written again while the
 -- URL for it lives, so it has its day first.
 CREATE OR REPLACE FUNCTION nofx.condemned_objects(p_after timestamptz, p_limit int) RETURNS TABLE (tenant_id uuid, key text, created_at timestamptz)
@@ -16,7 +16,7 @@ AS $$
     ORDER BY c.created_at LIMIT p_limit
 $$;
 
--- The caller has deleted these objects.
+-- Deletes the rows of objects that the caller has deleted from storage.
 CREATE OR REPLACE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

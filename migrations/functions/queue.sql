@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN hashtextextended(p_tenant::text || '/queue-pause', 0);
 
--- The queues that a tenant has paused, for a claim that parks what it finds there.
+-- Returns the queues that a tenant has paused, for a claim that parks what it finds there.
 -- Without any it costs one look into a small table.
 CREATE OR REPLACE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
     LANGUAGE plpgsql
@@ -44,7 +44,7 @@ BEGIN
 END
 $$;
 
--- The queues that tenants have paused: for administrators, who alone may call it.
+-- Returns the queues that tenants have paused: for administrators, who alone may call it.
 CREATE OR REPLACE FUNCTION nofx.queue_pauses() RETURNS TABLE (tenant text, queue text, paused_at timestamptz, paused_by text, reason text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -52,13 +52,13 @@ AS $$
     FROM queue_pause q JOIN tenant t ON t.tenant_id = q.tenant_id WHERE q.resumed_at IS NULL ORDER BY t.slug, q.queue
 $$;
 
--- The queues of all tenants with steps that are still to be woken.
+-- Returns the queues of all tenants with steps that are still to be woken.
 CREATE OR REPLACE FUNCTION nofx.resumed_queues() RETURNS TABLE (tenant_id uuid, queue text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$ SELECT q.tenant_id, q.queue FROM queue_pause q WHERE q.resumed_at IS NOT NULL $$;
 
 -- Takes some of the parked steps of a resumed queue back among the due ones, under new
--- wake-ups, and says which of them want a job: those of a paused run get theirs when it
+-- wake-ups, and returns which of them want a job: those of a paused run get theirs when it
 -- goes on. Steps that somebody else changes meanwhile are left for the next batch.
 CREATE OR REPLACE FUNCTION nofx.wake_parked(p_queue text, p_limit int) RETURNS TABLE (step_id uuid, run_id uuid, wake_seq bigint, traceparent text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -88,7 +88,7 @@ BEGIN
 END
 $$;
 
--- How many steps of the tenant wait in a queue, of which p_limit are counted at most,
+-- Returns how many steps of the tenant wait in a queue, of which p_limit are counted at most,
 -- and since when the oldest of the ready ones does.
 CREATE OR REPLACE FUNCTION nofx.backlog(p_queue text, p_limit int, OUT ready bigint, OUT retrying bigint, OUT oldest timestamptz)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp

@@ -1,6 +1,6 @@
 -- Deletes logs and events of runs that ended long ago, run by run.
 
--- How long a tenant keeps what its runs leave, from their end: its setting
+-- Returns how long a tenant keeps what its runs leave, from their end: its setting
 -- retention_days, from a day to ten years, else 30 days.
 CREATE OR REPLACE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
     LANGUAGE sql STABLE
@@ -10,7 +10,7 @@ AS $$
     FROM nofx.tenant t WHERE t.tenant_id = p_tenant
 $$;
 
--- Whether the newest event of a run that ended is its end, or older than p_since: a
+-- Reports whether the newest event of a run that ended is its end, or older than p_since: a
 -- gate of it may be waived long after, and what that tells has its own time. An
 -- event that is not to be seen yet is newer.
 CREATE OR REPLACE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamptz) RETURNS boolean
@@ -20,7 +20,7 @@ AS $$
         AND (e.step_id IS NULL OR e.at <= p_since))
 $$;
 
--- Runs whose retention has passed and that have events left, at most p_limit of
+-- Returns runs whose retention has passed and that have events left, at most p_limit of
 -- those found by p_looks looks behind a place, over all tenants; then, unless the
 -- end was reached, the place to go on from. A look is one descent into the events'
 -- primary key, to the next run that has any; so what was deleted costs nothing, and
@@ -80,7 +80,7 @@ AS $$
 $$;
 
 -- Deletes step logs and then events of runs of the tenant whose retention has
--- passed, at most p_limit rows in all, and says how many of each. Runs that
+-- passed, at most p_limit rows in all, and returns how many of each. Runs that
 -- somebody else holds are passed over. Objects of logs are condemned: their rows
 -- go first and their bytes after them.
 CREATE OR REPLACE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit int, OUT events bigint, OUT chunks bigint)

@@ -20,7 +20,7 @@ BEGIN
 END
 $$;
 
--- Whether a step of the run failed for good while this attempt was running, by the
+-- Reports whether a step of the run failed for good while this attempt was running, by the
 -- order of the run's events: it may end, but nothing of it is to come. Those that
 -- failed before it began were left so by whoever had it run.
 CREATE OR REPLACE FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean

@@ -1,6 +1,6 @@
 -- Signals, and the steps that wait for them.
 
--- The key of a signal, locked until the end of the transaction, so that a wait
+-- Locks the key of a signal until the end of the transaction, so that a wait
 -- and its signal cannot miss each other (inngest#1433).
 CREATE OR REPLACE FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) RETURNS void
     LANGUAGE sql
@@ -26,7 +26,7 @@ BEGIN
 END
 $$;
 
--- The step that waits for a signal under a key, of several the first; its run.
+-- Returns the step that waits for a signal under a key, of several the first; its run.
 CREATE OR REPLACE FUNCTION nofx.waiting_for(p_tenant uuid, p_key text, OUT step_id uuid, OUT run_id uuid)
     LANGUAGE plpgsql
 AS $$
@@ -78,7 +78,7 @@ END
 $$;
 
 -- Deletes some of the signals that nobody waited for in time, or that a step took
--- which has ended since, of all tenants, and says how many.
+-- which has ended since, of all tenants, and returns how many.
 CREATE OR REPLACE FUNCTION nofx.expire_signals(p_limit int) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

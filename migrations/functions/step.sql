@@ -133,7 +133,7 @@ BEGIN
 END
 $$;
 
--- By how much changes of steps move the counters of their run.
+-- Returns by how much changes of steps move the counters of their run.
 CREATE OR REPLACE FUNCTION nofx.count_changes(p nofx.new_event[]) RETURNS nofx.step_counts
     LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -204,7 +204,7 @@ BEGIN
 END
 $$;
 
--- The steps of a run that are in one of these states, in the order of the plan. The
+-- Returns the steps of a run that are in one of these states, in the order of the plan. The
 -- setting leaves the planner the index in that order: that of a new database would
 -- walk the tenant.
 CREATE OR REPLACE FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) RETURNS uuid[]

@@ -6,7 +6,7 @@
 -- reads anew each time until a vacuum, and large tables have that seldom. What that
 -- does to the costs would have some logins compile it.
 
--- Steps whose lease has run out, unless leases are left alone.
+-- Returns steps whose lease has run out, unless leases are left alone.
 CREATE OR REPLACE FUNCTION nofx.due_leases(p_limit int, p_ttl interval, p_gap interval) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -22,7 +22,7 @@ BEGIN
 END
 $$;
 
--- Steps whose delay before another attempt is over.
+-- Returns steps whose delay before another attempt is over.
 CREATE OR REPLACE FUNCTION nofx.due_retries(p_limit int) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -33,7 +33,7 @@ BEGIN
 END
 $$;
 
--- Steps whose wait is over.
+-- Returns steps whose wait is over.
 CREATE OR REPLACE FUNCTION nofx.due_waits(p_limit int) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -44,7 +44,7 @@ BEGIN
 END
 $$;
 
--- Runs whose deadline has passed.
+-- Returns runs whose deadline has passed.
 CREATE OR REPLACE FUNCTION nofx.due_runs(p_limit int) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$

@@ -1,6 +1,6 @@
 -- Tenants and API keys.
 
--- All tenants, by name, with their live keys: for administrators, who alone may call it.
+-- Returns all tenants, by name, with their live keys: for administrators, who alone may call it.
 CREATE OR REPLACE FUNCTION nofx.tenants() RETURNS TABLE (id uuid, slug text, created_at timestamptz, keys bigint, last_used_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -8,7 +8,7 @@ AS $$
     FROM tenant t LEFT JOIN api_key k ON k.tenant_id = t.tenant_id GROUP BY t.tenant_id ORDER BY t.slug
 $$;
 
--- The key that a caller presents, before its tenant is known; also notes its use
+-- Returns the key that a caller presents, before its tenant is known; also notes its use
 -- where the digest is that of its secret: at most once a minute, and not where the
 -- database can only be read. It is the caller who judges the key.
 CREATE OR REPLACE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea)
@@ -28,7 +28,7 @@ BEGIN
 END
 $$;
 
--- The name of a subject, key:<32 hex digits of its id>; NULL for any other actor. Rows
+-- Returns the name of a subject, key:<32 hex digits of its id>; NULL for any other actor. Rows
 -- keep subjects alone: a key is never deleted, and its name never changes.
 CREATE OR REPLACE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
     LANGUAGE plpgsql STABLE

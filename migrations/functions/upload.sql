@@ -35,7 +35,7 @@ END
 $$;
 
 -- Gives up some of the uploads that were not completed within a day, of all
--- tenants, and says how many.
+-- tenants, and returns how many.
 CREATE OR REPLACE FUNCTION nofx.expire_uploads(p_limit int) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

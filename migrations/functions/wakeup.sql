@@ -11,7 +11,7 @@ BEGIN
 END
 $$;
 
--- Whether nothing will wake a ready step any more: it has no job for half a
+-- Reports whether nothing will wake a ready step any more: it has no job for half a
 -- second, or for p_lost its job is gone, finished, put off for longer than that,
 -- due since longer than River takes to see it, or with a worker that claimed nothing.
 CREATE OR REPLACE FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamptz, p_lost interval) RETURNS boolean
@@ -26,7 +26,7 @@ AS $$
                     ELSE j.scheduled_at BETWEEN clock_timestamp() - p_lost - interval '5 s' AND clock_timestamp() + p_lost END) END
 $$;
 
--- Of the next p_rows ready steps after a place, those that nothing will wake. Each row
+-- Returns, of the next p_rows ready steps after a place, those that nothing will wake. Each row
 -- also says the place to go on from, the last one alone where none is lost: a backlog
 -- is looked through bit by bit, as most of it has a job that waits its turn. Jobs are
 -- looked up one by one, since a join that was planned without a backlog never ends in

@@ -26,7 +26,7 @@ AS $$
     ON CONFLICT (id) DO UPDATE SET gone = true, seen_at = clock_timestamp()
 $$;
 
--- The workers heard of within p_forget, oldest first; silence is for how long by now,
+-- Returns the workers heard of within p_forget, oldest first; silence is for how long by now,
 -- as far as they could speak. How many steps one runs its leases say: those of a dead one end with them.
 CREATE OR REPLACE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
     slots_max int, slots_used int, sandbox_tier int, draining boolean, waits_for text, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
@@ -38,7 +38,7 @@ AS $$
     WHERE w.seen_at >= clock_timestamp() - p_forget AND NOT w.gone ORDER BY w.started_at, w.id
 $$;
 
--- What is known of the workers that hold steps of the tenant: since when one has been
+-- Returns what is known of the workers that hold steps of the tenant: since when one has been
 -- silent, which is NULL while it keeps its lease and speaks at least every p_silent, or
 -- could not for an outage, and what it waits for. A worker that the database has forgotten is known by its lease.
 CREATE OR REPLACE FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) RETURNS TABLE (step_id uuid, silent_since timestamptz, waits_for text)
