@@ -52,6 +52,7 @@ var mayImport = []rule{
 	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "golang.org/x/term", "github.com/mattn/go-runewidth"}},
 	{"gateway/cmd/gateway", []string{"gateway/...", "shared/...", anyModule}},
 	{"gateway/internal/limit", []string{"golang.org/x/time/rate"}},
+	{"gateway/internal/identity", slices.Concat([]string{"gateway/api", "gateway/internal/limit", "shared/fault", "shared/postgres", "shared/run"}, pure)},
 	{"gateway/internal/...", slices.Concat([]string{"gateway/api", "gateway/internal/...", "shared/..."}, echo, otelAPI, pure)},
 
 	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},
@@ -298,6 +299,9 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 		{"gateway/api", ours + "shared/fault", "gateway/cmd/nofx may not depend on shared/fault, and does: gateway/cmd/nofx → gateway/api → shared/fault"},
 		{"gateway/internal/httpapi", "go.opentelemetry.io/otel/sdk/trace", "go.opentelemetry.io/otel/sdk/... is only for"},
 		{"gateway/internal/httpapi", ours + "shared/postgres/pgtest", "shared/postgres/pgtest is only for []"},
+		{"gateway/internal/identity", ours + "gateway/internal/httpapi", "gateway/internal/identity imports gateway/internal/httpapi: the row of gateway/internal/identity allows"},
+		{"gateway/internal/identity", "github.com/labstack/echo/v4", "gateway/internal/identity imports github.com/labstack/echo/v4: the row"},
+		{"gateway/internal/limit", ours + "gateway/internal/httpapi", "gateway/internal/limit imports gateway/internal/httpapi: the row of gateway/internal/limit allows"},
 		{"worker/internal/tool", "github.com/labstack/echo/v4", "github.com/labstack/echo/... is only for"},
 		{"worker/internal/tool", ours + "gateway/api", "worker/internal/tool may not depend on gateway/api"},
 		{"worker/internal/snapshot", ours + "shared/postgres", "worker/internal/snapshot imports shared/postgres: the row of worker/internal/snapshot allows"},

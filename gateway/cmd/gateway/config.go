@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"time"
 
-	"nofx.dev/gateway/internal/httpapi"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/config"
 )
 
@@ -59,9 +59,9 @@ func (s settings) devKeys() bool {
 }
 
 // keyEnv is that of the keys made here.
-func (s settings) keyEnv() httpapi.KeyEnv {
+func (s settings) keyEnv() identity.KeyEnv {
 	if s.Env == "development" && s.devKeys() {
-		return httpapi.DevKey
+		return identity.DevKey
 	}
-	return httpapi.LiveKey
+	return identity.LiveKey
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"nofx.dev/gateway/internal/httpapi"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/config"
 )
 
@@ -17,17 +17,17 @@ func TestDevKeys(t *testing.T) {
 	for _, tc := range []struct {
 		env, public string
 		taken       bool
-		made        httpapi.KeyEnv
+		made        identity.KeyEnv
 	}{
-		{"production", "", false, httpapi.LiveKey},
-		{"development", "", true, httpapi.DevKey},
-		{"development", "http://127.0.0.1:8080", true, httpapi.DevKey},
-		{"development", "http://[::1]:8080", true, httpapi.DevKey},
-		{"development", "http://localhost", true, httpapi.DevKey},
-		{"production", "http://localhost", true, httpapi.LiveKey},
-		{"development", "https://nofx.example", false, httpapi.LiveKey},
-		{"development", "http://127.0.0.1.nofx.example", false, httpapi.LiveKey},
-		{"development", "http://10.0.0.1", false, httpapi.LiveKey},
+		{"production", "", false, identity.LiveKey},
+		{"development", "", true, identity.DevKey},
+		{"development", "http://127.0.0.1:8080", true, identity.DevKey},
+		{"development", "http://[::1]:8080", true, identity.DevKey},
+		{"development", "http://localhost", true, identity.DevKey},
+		{"production", "http://localhost", true, identity.LiveKey},
+		{"development", "https://nofx.example", false, identity.LiveKey},
+		{"development", "http://127.0.0.1.nofx.example", false, identity.LiveKey},
+		{"development", "http://10.0.0.1", false, identity.LiveKey},
 	} {
 		s := settings{Common: config.Common{Env: tc.env}, PublicURL: tc.public}
 		if got := s.devKeys(); got != tc.taken {

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nofx.dev/gateway/internal/httpapi"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/config"
@@ -117,7 +118,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log, Redactor: p.Redactor,
-		KeyEnv: cfg.keyEnv(), DevKeys: cfg.devKeys(), Proxies: cfg.Proxies,
+		Identity: identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies}), KeyEnv: cfg.keyEnv(),
 		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate,
 		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,
 	})

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"nofx.dev/gateway/internal/httpapi"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
@@ -76,11 +77,11 @@ func createTenant(ctx context.Context, cfg adminSettings, db *postgres.DB, slug,
 	if !created && !further {
 		return fmt.Errorf("tenant %s exists; --key gives it a further admin key", slug)
 	}
-	env := httpapi.LiveKey
+	env := identity.LiveKey
 	if cfg.Env == "development" {
-		env = httpapi.DevKey
+		env = identity.DevKey
 	}
-	token := httpapi.NewToken(env)
+	token := identity.NewToken(env)
 	if name == "" {
 		name = "admin"
 		if !created {

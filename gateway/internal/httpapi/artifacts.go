@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -22,7 +23,7 @@ import (
 )
 
 // listArtifacts answers what a run produced, oldest first, without URLs.
-func (s *Server) listArtifacts(c echo.Context, p *Principal) error {
+func (s *Server) listArtifacts(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit, after := q.limit(200), q.afterID("artifacts")
 	if err := q.err(); err != nil {
@@ -42,7 +43,7 @@ func (s *Server) listArtifacts(c echo.Context, p *Principal) error {
 
 // getArtifact answers an artifact with a URL that serves its bytes for a while,
 // or with redirect=1 sends the caller there.
-func (s *Server) getArtifact(c echo.Context, p *Principal) error {
+func (s *Server) getArtifact(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	redirect := oneOf(q, "redirect", "1") != ""
 	if err := q.err(); err != nil {
@@ -76,7 +77,7 @@ const uploadTTL = blob.MaxSignedTTL
 // createArtifact announces an artifact and answers where its bytes go. What is
 // stored under an Idempotency-Key is the artifact alone: a URL is minted for each
 // answer and kept nowhere.
-func (s *Server) createArtifact(c echo.Context, p *Principal) error {
+func (s *Server) createArtifact(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (s *Server) createArtifact(c echo.Context, p *Principal) error {
 
 // withUpload adds to the answer with a created artifact where its bytes go, while
 // they are wanted.
-func (s *Server) withUpload(ctx context.Context, p *Principal, body []byte) ([]byte, error) {
+func (s *Server) withUpload(ctx context.Context, p *identity.Principal, body []byte) ([]byte, error) {
 	var out api.CreatedArtifact
 	if err := json.Unmarshal(body, &out); err != nil {
 		return nil, fmt.Errorf("stored artifact: %w", err)
@@ -180,7 +181,7 @@ const (
 // completeArtifact has a worker verify what a client has put for an artifact, and
 // answers with the artifact once it is readable. Whoever asks while a verification is
 // under way, in this gateway or another, is answered by that one.
-func (s *Server) completeArtifact(c echo.Context, p *Principal) error {
+func (s *Server) completeArtifact(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	wait := time.Duration(q.number("wait_s", 0, maxVerifyWait, verifyWait)) * time.Second
 	if err := q.err(); err != nil {
@@ -224,7 +225,7 @@ func (s *Server) completeArtifact(c echo.Context, p *Principal) error {
 
 // verifyUpload returns the system run that verifies what was put for a. There is one
 // for each content that was put: of what was not right before, nothing else comes.
-func (s *Server) verifyUpload(req *http.Request, p *Principal, a run.Artifact) (run.Run, error) {
+func (s *Server) verifyUpload(req *http.Request, p *identity.Principal, a run.Artifact) (run.Run, error) {
 	put, err := s.Blobs.Stat(req.Context(), a.Key)
 	if errors.Is(err, fault.Gone) {
 		return run.Run{}, fault.New(fault.Conflict, "upload-incomplete", "nothing was put at the artifact's URL yet").Because(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/shared/run"
 )
@@ -19,7 +20,8 @@ import (
 func TestWhoMay(t *testing.T) {
 	g := newGateway(t)
 	keys := map[api.Role]string{}
-	for _, role := range rank {
+	roles := []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin}
+	for _, role := range roles {
 		keys[role] = g.newKey(g.tenant, role)
 	}
 	nothing := "0198c0de" + strings.Repeat("0", 24)
@@ -43,7 +45,7 @@ func TestWhoMay(t *testing.T) {
 			continue
 		}
 		allowed := rule.role == ""
-		for _, role := range rank {
+		for _, role := range roles {
 			allowed = allowed || role == rule.role
 			if got := ask(keys[role]); (got != http.StatusForbidden) != allowed || got == http.StatusUnauthorized {
 				t.Errorf("%s as %s = %d, want allowed %v", op.id, role, got, allowed)
@@ -60,13 +62,10 @@ func TestWhoMay(t *testing.T) {
 
 func TestBadKeys(t *testing.T) {
 	g := newGateway(t)
-	other := NewToken(DevKey)
-	swapped := strings.Replace(g.key, "nofx_dev_", "nofx_live_", 1)
-	swapped = swapped[:len(swapped)-sumDigits]
-	swapped += checksum(swapped)
+	other := identity.NewToken(identity.DevKey)
 	for name, authorization := range map[string]string{
 		"no key": "", "no scheme": g.key, "basic": "Basic " + g.key, "typo": "Bearer " + g.key[:len(g.key)-1] + "_", "empty": "Bearer ",
-		"unknown": "Bearer " + other.Text, "jwt": "Bearer eyJhbGciOiJub25lIn0.e30.", "other environment": "Bearer " + swapped, "NUL": "Bearer x\x01",
+		"unknown": "Bearer " + other.Text, "jwt": "Bearer eyJhbGciOiJub25lIn0.e30.", "NUL": "Bearer x\x01",
 	} {
 		if strings.ContainsRune(authorization, 1) {
 			continue // net/http refuses it by itself
@@ -84,12 +83,6 @@ func TestBadKeys(t *testing.T) {
 	if me.TenantID != run.TenantID.Format(g.tenant) || me.Role != api.RoleAdmin || !strings.HasPrefix(me.Subject, "key:") || !strings.HasPrefix(me.Name, "admin-") {
 		t.Errorf("whoami = %+v, want the admin of the tenant", me)
 	}
-}
-
-// TestDevKeys checks that keys of a developer's machine open nothing elsewhere.
-func TestDevKeys(t *testing.T) {
-	g := newGateway(t, func(c *Config) { c.DevKeys = false })
-	g.want(g.get("/api/whoami"), http.StatusUnauthorized, "unauthenticated")
 }
 
 func TestKeyLife(t *testing.T) {
@@ -133,35 +126,13 @@ func TestKeyLife(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/api-keys", `{"name":"x","role":"admin","expires_at":"tomorrow"}`), http.StatusBadRequest, "malformed-json")
 }
 
-// TestRevokedElsewhere checks that a key which another process revoked, or whose
-// time has come, is refused as soon as the cache asks again.
-func TestRevokedElsewhere(t *testing.T) {
-	g := newGateway(t)
-	for name, change := range map[string]string{"revoked": "revoked_at", "expired": "expires_at"} {
-		key := g.newKey(g.tenant, api.RoleViewer)
-		as := header{"Authorization": "Bearer " + key}
-		g.want(g.get("/api/whoami", as), http.StatusOK, "")
-		_, id, _ := parseToken(key)
-		if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.api_key SET "+change+" = clock_timestamp() WHERE id = $1", id); err != nil {
-			t.Fatal(err)
-		}
-		g.server.keys.age(id, keyTTL)
-		if r := g.get("/api/whoami", as); r.status != http.StatusUnauthorized {
-			t.Errorf("%s key = %d, want 401", name, r.status)
-		}
-	}
-	if keyTTL >= 5*time.Second {
-		t.Errorf("keys are known for %s, want less than 5 s", keyTTL)
-	}
-}
-
 // TestManyFailures checks that an address that keeps guessing is told to wait and
 // stops costing queries, while keys that are known go on to work from there.
 func TestManyFailures(t *testing.T) {
 	g := newGateway(t)
 	g.want(g.get("/api/whoami"), http.StatusOK, "")
 	wrong := func() reply {
-		return g.get("/api/whoami", header{"Authorization": "Bearer " + NewToken(DevKey).Text})
+		return g.get("/api/whoami", header{"Authorization": "Bearer " + identity.NewToken(identity.DevKey).Text})
 	}
 	for range 10 {
 		g.want(wrong(), http.StatusUnauthorized, "unauthenticated")
@@ -189,41 +160,17 @@ func TestGarbageKeys(t *testing.T) {
 // lock out another, and that a client which names others does not get round its
 // own limit.
 func TestBehindProxy(t *testing.T) {
-	g := newGateway(t, func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	g := newGateway(t, func(c *Config) {
+		c.Identity = identity.New(identity.Config{Store: c.Store, DevKeys: true, Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	})
 	wrong := func(from string) reply {
-		return g.get("/api/whoami", header{"Authorization": "Bearer " + NewToken(DevKey).Text, "X-Forwarded-For": from})
+		return g.get("/api/whoami", header{"Authorization": "Bearer " + identity.NewToken(identity.DevKey).Text, "X-Forwarded-For": from})
 	}
 	for i := range 10 {
 		g.want(wrong(fmt.Sprintf("198.51.100.%d, 203.0.113.1", i)), http.StatusUnauthorized, "unauthenticated")
 	}
 	g.want(wrong("198.51.100.99, 203.0.113.1"), http.StatusTooManyRequests, "rate-limited")
 	g.want(g.get("/api/whoami", header{"X-Forwarded-For": "203.0.113.2"}), http.StatusOK, "")
-}
-
-func TestAddress(t *testing.T) {
-	t.Parallel()
-	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
-	for _, tc := range []struct {
-		peer, want string
-		forwarded  []string
-	}{
-		{"203.0.113.1:5", "203.0.113.1", nil},
-		{"203.0.113.1:5", "203.0.113.1", []string{"198.51.100.1"}}, // no proxy of ours
-		{"10.0.0.1:5", "10.0.0.1", nil},
-		{"10.0.0.1:5", "203.0.113.1", []string{"203.0.113.1"}},
-		{"10.0.0.1:5", "203.0.113.1", []string{"198.51.100.1, 203.0.113.1"}},
-		{"10.0.0.1:5", "203.0.113.1", []string{"198.51.100.1", "203.0.113.1,10.1.2.3"}},
-		{"10.0.0.1:5", "10.0.0.3", []string{"10.0.0.3, 10.0.0.2"}}, // all trusted: the farthest
-		{"10.0.0.1:5", "10.0.0.1", []string{"203.0.113.1, unknown"}},
-		{"[::ffff:10.0.0.1]:5", "203.0.113.1", []string{"::ffff:203.0.113.1"}},
-		{"[fd00::1]:5", "2001:db8::1", []string{"2001:db8::1"}},
-		{"@", "@", []string{"203.0.113.1"}},
-	} {
-		r := &http.Request{RemoteAddr: tc.peer, Header: http.Header{"X-Forwarded-For": tc.forwarded}}
-		if got := address(r, proxies); got != tc.want {
-			t.Errorf("address(%s, %q) = %s, want %s", tc.peer, tc.forwarded, got, tc.want)
-		}
-	}
 }
 
 func TestRates(t *testing.T) {
@@ -270,15 +217,6 @@ func TestWeights(t *testing.T) {
 			t.Errorf("after POST %s, Retry-After = %d s, %v; want more than 100: %v", path, wait, err, tc.heavy)
 		}
 	}
-}
-
-// age makes a key look as if it was asked for so long ago.
-func (k *keyring) age(id [16]byte, by time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	known := k.known[id]
-	known.at = known.at.Add(-by)
-	k.known[id] = known
 }
 
 // TestScopes checks that a key has no scope that no operation knows.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -56,7 +57,7 @@ func (l locator) Condemn(ctx context.Context, tenant uuid.UUID, key string) erro
 }
 
 // listCheckpoints answers the checkpoints of a run, oldest first.
-func (s *Server) listCheckpoints(c echo.Context, p *Principal) error {
+func (s *Server) listCheckpoints(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit, after := q.limit(200), q.afterNumber("checkpoints", 0)
 	if err := q.err(); err != nil {
@@ -75,7 +76,7 @@ func (s *Server) listCheckpoints(c echo.Context, p *Principal) error {
 }
 
 // checkpoint is the one of the path.
-func (s *Server) checkpoint(c echo.Context, p *Principal) (run.Checkpoint, error) {
+func (s *Server) checkpoint(c echo.Context, p *identity.Principal) (run.Checkpoint, error) {
 	runID, err1 := pathID(c, run.RunID, "run_id")
 	id, err2 := pathID(c, run.CheckpointID, "checkpoint_id")
 	if err1 != nil || err2 != nil {
@@ -85,7 +86,7 @@ func (s *Server) checkpoint(c echo.Context, p *Principal) (run.Checkpoint, error
 }
 
 // workspace is the stored tree of a checkpoint.
-func (s *Server) workspace(p *Principal, ck run.Checkpoint) (*tree.Tree, error) {
+func (s *Server) workspace(p *identity.Principal, ck run.Checkpoint) (*tree.Tree, error) {
 	root, err := tree.ParseDigest(ck.TreeDigest)
 	if err != nil {
 		return nil, fmt.Errorf("tree of checkpoint %s: %w", ck.ID, err)
@@ -95,7 +96,7 @@ func (s *Server) workspace(p *Principal, ck run.Checkpoint) (*tree.Tree, error) 
 
 // getCheckpoint answers a checkpoint with its manifest and signed URLs of the
 // objects that hold its tree.
-func (s *Server) getCheckpoint(c echo.Context, p *Principal) error {
+func (s *Server) getCheckpoint(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (s *Server) getCheckpoint(c echo.Context, p *Principal) error {
 }
 
 // objects are the stored objects of a checkpoint's tree, as many as are named.
-func (s *Server) objects(ctx context.Context, p *Principal, ck run.Checkpoint) ([]api.StoredObject, error) {
+func (s *Server) objects(ctx context.Context, p *identity.Principal, ck run.Checkpoint) ([]api.StoredObject, error) {
 	keys, err := s.objectKeys(ctx, p, ck)
 	if err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ type objectKey struct {
 }
 
 // objectKeys walks the tree and asks where its content is, some of it at a time.
-func (s *Server) objectKeys(ctx context.Context, p *Principal, ck run.Checkpoint) (keys []objectKey, err error) {
+func (s *Server) objectKeys(ctx context.Context, p *identity.Principal, ck run.Checkpoint) (keys []objectKey, err error) {
 	t, err := s.workspace(p, ck)
 	if err != nil {
 		return nil, err
@@ -192,7 +193,7 @@ func (s *Server) objectKeys(ctx context.Context, p *Principal, ck run.Checkpoint
 }
 
 // listCheckpointFiles answers one folder of a checkpoint's workspace, by name.
-func (s *Server) listCheckpointFiles(c echo.Context, p *Principal) error {
+func (s *Server) listCheckpointFiles(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit := q.limit(200)
 	dir, _ := q.text("path")
@@ -243,7 +244,7 @@ func apiFile(dir string, e tree.Entry) api.File {
 
 // getCheckpointFile answers the bytes of one file, or where they are if there are
 // many.
-func (s *Server) getCheckpointFile(c echo.Context, p *Principal) error {
+func (s *Server) getCheckpointFile(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	name, given := q.text("path")
 	if !given || name == "" {

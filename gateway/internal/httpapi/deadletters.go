@@ -12,13 +12,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
 // retryStep has a failed step run again.
-func (s *Server) retryStep(c echo.Context, p *Principal) error {
+func (s *Server) retryStep(c echo.Context, p *identity.Principal) error {
 	in, err := readOptionalJSON[api.StepRetry](c)
 	if err != nil {
 		return err
@@ -27,7 +28,7 @@ func (s *Server) retryStep(c echo.Context, p *Principal) error {
 }
 
 // requeueDeadLetter is retryStep for whoever works through the dead letters.
-func (s *Server) requeueDeadLetter(c echo.Context, p *Principal) error {
+func (s *Server) requeueDeadLetter(c echo.Context, p *identity.Principal) error {
 	in, err := readOptionalJSON[api.Reason](c)
 	if err != nil {
 		return err
@@ -35,7 +36,7 @@ func (s *Server) requeueDeadLetter(c echo.Context, p *Principal) error {
 	return s.retry(c, p, "requeueDeadLetter", api.StepRetry{Reason: in.Reason})
 }
 
-func (s *Server) retry(c echo.Context, p *Principal, operation string, in api.StepRetry) error {
+func (s *Server) retry(c echo.Context, p *identity.Principal, operation string, in api.StepRetry) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -88,11 +89,11 @@ func (s *Server) insteadOfRetry(ctx context.Context, tenant, id uuid.UUID, err e
 	return e
 }
 
-func (s *Server) retryOne(ctx context.Context, p *Principal, id uuid.UUID, cascade bool, reason string) (api.StepAnswer, error) {
+func (s *Server) retryOne(ctx context.Context, p *identity.Principal, id uuid.UUID, cascade bool, reason string) (api.StepAnswer, error) {
 	if err := s.weighRun(ctx, p, id); err != nil {
 		return api.StepAnswer{}, err
 	}
-	step, r, err := s.Store.RetryStep(ctx, p.Tenant, id, cascade, p.reason(reason))
+	step, r, err := s.Store.RetryStep(ctx, p.Tenant, id, cascade, reasonOr(p, reason))
 	if err != nil {
 		return api.StepAnswer{}, err
 	}
@@ -107,7 +108,7 @@ var deadLetterClasses = []run.FailureClass{run.ClassExhausted, run.ClassPoisoned
 const maxTool = 80
 
 // listDeadLetters answers the steps that were given up.
-func (s *Server) listDeadLetters(c echo.Context, p *Principal) error {
+func (s *Server) listDeadLetters(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit := q.limit(200)
 	tool, _ := q.text("tool")
@@ -131,7 +132,7 @@ func (s *Server) listDeadLetters(c echo.Context, p *Principal) error {
 
 // requeueDeadLetters retries dead letters, the oldest not first: whoever empties
 // the list repeats it until nothing comes back.
-func (s *Server) requeueDeadLetters(c echo.Context, p *Principal) error {
+func (s *Server) requeueDeadLetters(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

@@ -1,8 +1,8 @@
 // Package httpapi is the gateway's HTTP API: gateway/api/openapi.yaml as
 // handlers, one file per noun.
 //
-// A request passes, from outside in: who is asking (auth.go, before the span is
-// begun, since a stranger must not choose the trace), otelhttp, then what every
+// A request passes, from outside in: who is asking (auth.go asks package identity, before
+// the span is begun, since a stranger must not choose the trace), otelhttp, then what every
 // answer has in common (trace.go), then the one check of what the caller may
 // ([Server.operate]: rule, rates, deadline), then a handler. A handler reads its
 // input strictly (json.go, query.go), calls one method of shared/postgres and writes

@@ -7,12 +7,13 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/internal/docs"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 )
 
 // getDocs answers the page on which people read the contract and try it with a key
 // of theirs.
-func (s *Server) getDocs(c echo.Context, _ *Principal) error {
+func (s *Server) getDocs(c echo.Context, _ *identity.Principal) error {
 	header := c.Response().Header()
 	header.Set("Content-Security-Policy", docs.Policy)
 	header.Set("Referrer-Policy", "no-referrer")
@@ -20,7 +21,7 @@ func (s *Server) getDocs(c echo.Context, _ *Principal) error {
 }
 
 // getDocsAsset answers a file of that page.
-func (s *Server) getDocsAsset(c echo.Context, _ *Principal) error {
+func (s *Server) getDocsAsset(c echo.Context, _ *identity.Principal) error {
 	a := docs.Assets[c.Param("asset")]
 	if a == nil {
 		return fault.New(fault.NotFound, "not-found", "no such asset")

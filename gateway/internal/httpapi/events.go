@@ -9,6 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -26,7 +27,7 @@ var (
 
 // listRunEvents answers the events of a run: a page, or, to who accepts
 // text/event-stream, a stream of them.
-func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
+func (s *Server) listRunEvents(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Check: s.still(p, "listRunEvents")}
 	limit := q.limit(maxEvents)
@@ -76,7 +77,7 @@ func (s *Server) listRunEvents(c echo.Context, p *Principal) error {
 }
 
 // listEvents answers the events of all runs of the tenant, as listRunEvents does.
-func (s *Server) listEvents(c echo.Context, p *Principal) error {
+func (s *Server) listEvents(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	req := stream.Request{
 		Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Project: q.slug("project"), Runs: q.runs("run"),

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/fault"
@@ -175,12 +176,12 @@ func TestStreamPlaces(t *testing.T) {
 	t.Parallel()
 	s := &Server{streams: streams{limit.NewSlots(2), limit.NewSlots(3), limit.NewSlots(4)}}
 	tenant, key := uuid.New(), uuid.New()
-	first, second := &Principal{Tenant: tenant, Key: key}, &Principal{Tenant: tenant, Key: uuid.New()}
-	foreign, last := &Principal{Tenant: uuid.New(), Key: uuid.New()}, &Principal{Tenant: uuid.New(), Key: uuid.New()}
+	first, second := &identity.Principal{Tenant: tenant, Key: key}, &identity.Principal{Tenant: tenant, Key: uuid.New()}
+	foreign, last := &identity.Principal{Tenant: uuid.New(), Key: uuid.New()}, &identity.Principal{Tenant: uuid.New(), Key: uuid.New()}
 	for round := range 2 {
 		var taken []func()
 		for i, tc := range []struct {
-			who  *Principal
+			who  *identity.Principal
 			want fault.Kind
 		}{
 			{first, ""}, {first, ""}, {first, fault.RateLimited}, {second, ""}, {second, fault.RateLimited},
@@ -209,8 +210,7 @@ func TestStreamPlaces(t *testing.T) {
 func TestStreamsEndWithTheirKey(t *testing.T) {
 	g := newGateway(t)
 	key := g.newKey(g.tenant, api.RoleViewer)
-	_, id, _ := parseToken(key)
-	p, err := g.server.keys.identify(t.Context(), []string{"Bearer " + key}, "test")
+	p, err := g.server.Identity.Identify(&http.Request{Header: http.Header{"Authorization": {"Bearer " + key}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,10 +221,10 @@ func TestStreamsEndWithTheirKey(t *testing.T) {
 	if err := g.server.still(p, "listAPIKeys")(t.Context()); err == nil {
 		t.Error("a viewer may list keys, says the check")
 	}
-	if err := g.db.RevokeAPIKey(t.Context(), g.tenant, id); err != nil {
+	if err := g.db.RevokeAPIKey(t.Context(), g.tenant, p.Key); err != nil {
 		t.Fatal(err)
 	}
-	g.server.keys.age(id, keyTTL)
+	g.server.Identity.Forget(p.Key)
 	if err := check(t.Context()); err == nil {
 		t.Error("check of a revoked key = nil, want an error")
 	}

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -25,7 +26,7 @@ var stepName = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`),
 
 // listGates answers gates over all runs, oldest first: with status=pending the
 // inbox of those who decide.
-func (s *Server) listGates(c echo.Context, p *Principal) error {
+func (s *Server) listGates(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	f := postgres.GateFilter{
 		State: oneOf(q, "status", run.GateMachine.States()...), Kind: oneOf(q, "kind", run.CommandGate, run.ManualGate),
@@ -43,7 +44,7 @@ func (s *Server) listGates(c echo.Context, p *Principal) error {
 }
 
 // getGate answers one gate.
-func (s *Server) getGate(c echo.Context, p *Principal) error {
+func (s *Server) getGate(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func answerGate(c echo.Context, g run.Gate) error {
 }
 
 // approveGate lets a manual gate pass. The approver is the caller.
-func (s *Server) approveGate(c echo.Context, p *Principal) error {
+func (s *Server) approveGate(c echo.Context, p *identity.Principal) error {
 	reason, err := s.readReason(c)
 	if err != nil {
 		return err
@@ -73,7 +74,7 @@ func (s *Server) approveGate(c echo.Context, p *Principal) error {
 }
 
 // rejectGate lets a manual gate fail, with a reason.
-func (s *Server) rejectGate(c echo.Context, p *Principal) error {
+func (s *Server) rejectGate(c echo.Context, p *identity.Principal) error {
 	reason, err := s.requiredReason(c)
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func (s *Server) rejectGate(c echo.Context, p *Principal) error {
 }
 
 // waiveGate goes on without a verdict, or in spite of one, with a reason.
-func (s *Server) waiveGate(c echo.Context, p *Principal) error {
+func (s *Server) waiveGate(c echo.Context, p *identity.Principal) error {
 	reason, err := s.requiredReason(c)
 	if err != nil {
 		return err
@@ -98,7 +99,7 @@ func (s *Server) requiredReason(c echo.Context) (string, error) {
 	return reason, err
 }
 
-func (s *Server) decide(c echo.Context, p *Principal, span string, d postgres.Decision) error {
+func (s *Server) decide(c echo.Context, p *identity.Principal, span string, d postgres.Decision) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

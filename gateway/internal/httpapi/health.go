@@ -10,17 +10,18 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/telemetry"
 )
 
 // healthz says that the process answers.
-func (s *Server) healthz(c echo.Context, _ *Principal) error {
+func (s *Server) healthz(c echo.Context, _ *identity.Principal) error {
 	return answer(c, http.StatusOK, api.Health{Status: api.HealthStatusOk})
 }
 
 // readyz says whether the gateway can serve, for load balancers.
-func (s *Server) readyz(c echo.Context, _ *Principal) error {
+func (s *Server) readyz(c echo.Context, _ *identity.Principal) error {
 	code, status, checks := s.Ready(c.Request().Context()).Answer(reasonOf)
 	return answer(c, code, api.Readiness{Status: api.ReadinessStatus(status), Checks: checks})
 }
@@ -78,6 +79,6 @@ func (s *Server) look(ctx context.Context) (h health) {
 }
 
 // getContract answers the contract that this gateway keeps.
-func (s *Server) getContract(c echo.Context, _ *Principal) error {
+func (s *Server) getContract(c echo.Context, _ *identity.Principal) error {
 	return c.Blob(http.StatusOK, "application/yaml", api.Contract)
 }

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -198,7 +199,7 @@ func TestTrace(t *testing.T) {
 	}
 	stranger := g.get("/api/runs", parent, header{"Authorization": ""})
 	g.want(stranger, http.StatusUnauthorized, "unauthenticated")
-	wrong := g.get("/api/runs", parent, header{"Authorization": "Bearer " + NewToken(DevKey).Text})
+	wrong := g.get("/api/runs", parent, header{"Authorization": "Bearer " + identity.NewToken(identity.DevKey).Text})
 	g.want(wrong, http.StatusUnauthorized, "unauthenticated")
 	unknown := g.get("/api/nothing", parent)
 

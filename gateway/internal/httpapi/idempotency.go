@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/trace"
 
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -40,7 +41,7 @@ type request struct {
 }
 
 // answerOnce answers a request.
-func (s *Server) answerOnce(c echo.Context, p *Principal, req request) error {
+func (s *Server) answerOnce(c echo.Context, p *identity.Principal, req request) error {
 	a, err := s.once(c, p, req)
 	if err != nil {
 		return err
@@ -49,7 +50,7 @@ func (s *Server) answerOnce(c echo.Context, p *Principal, req request) error {
 }
 
 // once makes the answer to a request, of which more may be sent than is kept.
-func (s *Server) once(c echo.Context, p *Principal, req request) (postgres.Answer, error) {
+func (s *Server) once(c echo.Context, p *identity.Principal, req request) (postgres.Answer, error) {
 	r := c.Request()
 	key, err := idempotencyKey(r)
 	if err != nil {
@@ -120,7 +121,7 @@ func idempotencyKey(r *http.Request) (string, error) {
 // fingerprint tells requests under one key apart (EXECUTION.md): method, path,
 // tenant, project, version of the API, If-Match and the body in canonical form, so
 // that order and spaces do not matter.
-func (s *Server) fingerprint(c echo.Context, p *Principal, body []byte) (sum [32]byte, err error) {
+func (s *Server) fingerprint(c echo.Context, p *identity.Principal, body []byte) (sum [32]byte, err error) {
 	canonical, err := canonicalJSON(body)
 	if err != nil {
 		return sum, fault.New(fault.Invalid, "malformed-json", "the body has no canonical form").Because(err)
@@ -128,7 +129,7 @@ func (s *Server) fingerprint(c echo.Context, p *Principal, body []byte) (sum [32
 	r := c.Request()
 	h := sha256.New()
 	for _, part := range []string{
-		r.Method, r.URL.Path, p.tenantID(), r.Header.Get("X-Project-Id"), apiVersion, r.Header.Get("If-Match"), string(canonical),
+		r.Method, r.URL.Path, p.TenantID(), r.Header.Get("X-Project-Id"), apiVersion, r.Header.Get("If-Match"), string(canonical),
 	} {
 		var size [8]byte
 		binary.BigEndian.PutUint64(size[:], uint64(len(part)))

@@ -13,13 +13,14 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
 // listAPIKeys answers the keys of the tenant without their secrets.
-func (s *Server) listAPIKeys(c echo.Context, p *Principal) error {
+func (s *Server) listAPIKeys(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit, after := q.limit(200), q.afterID("api-keys")
 	if err := q.err(); err != nil {
@@ -34,7 +35,7 @@ func (s *Server) listAPIKeys(c echo.Context, p *Principal) error {
 }
 
 // createAPIKey makes a key and shows its secret this once.
-func (s *Server) createAPIKey(c echo.Context, p *Principal) error {
+func (s *Server) createAPIKey(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (s *Server) createAPIKey(c echo.Context, p *Principal) error {
 	if in.Role != nil {
 		role = api.Role(*in.Role)
 	}
-	token := NewToken(s.KeyEnv)
+	token := identity.NewToken(s.KeyEnv)
 	k := postgres.APIKey{
 		ID: token.ID, Name: in.Name, Prefix: token.Prefix, Role: string(role), Scopes: in.Scopes,
 		CreatedBy: p.Subject, CreatedAt: time.Now(), ExpiresAt: in.ExpiresAt,
@@ -117,7 +118,7 @@ func badName(name string, longest int) string {
 }
 
 // revokeAPIKey ends a key: at once here, within 5 s elsewhere.
-func (s *Server) revokeAPIKey(c echo.Context, p *Principal) error {
+func (s *Server) revokeAPIKey(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func (s *Server) revokeAPIKey(c echo.Context, p *Principal) error {
 	if err := s.Store.RevokeAPIKey(c.Request().Context(), p.Tenant, id); err != nil {
 		return err
 	}
-	s.keys.forget(id)
+	s.Identity.Forget(id)
 	return c.NoContent(http.StatusNoContent)
 }
 

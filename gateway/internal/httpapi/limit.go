@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/shared/fault"
 )
@@ -16,11 +17,11 @@ import (
 const stepsPerToken = 10
 
 // throttle takes a token of the caller's key and one of its tenant.
-func (s *Server) throttle(p *Principal) error { return s.limited(p, (*limit.Rates).Take) }
+func (s *Server) throttle(p *identity.Principal) error { return s.limited(p, (*limit.Rates).Take) }
 
 // weigh has the caller's key and its tenant owe what a request costs beside itself,
 // by the steps that the run has which it changes.
-func (s *Server) weigh(p *Principal, steps int) error {
+func (s *Server) weigh(p *identity.Principal, steps int) error {
 	tokens := steps / stepsPerToken
 	if tokens == 0 {
 		return nil
@@ -29,7 +30,7 @@ func (s *Server) weigh(p *Principal, steps int) error {
 }
 
 // weighRun is weigh by the steps of a run, or of the run of a step.
-func (s *Server) weighRun(ctx context.Context, p *Principal, id uuid.UUID) error {
+func (s *Server) weighRun(ctx context.Context, p *identity.Principal, id uuid.UUID) error {
 	steps, err := s.Store.CountSteps(ctx, p.Tenant, id)
 	if err != nil {
 		return err
@@ -37,7 +38,7 @@ func (s *Server) weighRun(ctx context.Context, p *Principal, id uuid.UUID) error
 	return s.weigh(p, steps)
 }
 
-func (s *Server) limited(p *Principal, take func(r *limit.Rates, name string) (time.Duration, bool)) error {
+func (s *Server) limited(p *identity.Principal, take func(r *limit.Rates, name string) (time.Duration, bool)) error {
 	wait, ok := take(s.rate, p.Key.String())
 	if ok {
 		wait, ok = take(s.shared, p.Tenant.String())
@@ -56,7 +57,7 @@ type streams struct{ key, tenant, total *limit.Slots }
 // openStream takes a place for a stream of the caller; release gives it back.
 // fault.RateLimited says that the caller or its tenant has as many as it may,
 // fault.Unavailable that this process has.
-func (s *Server) openStream(p *Principal) (release func(), err error) {
+func (s *Server) openStream(p *identity.Principal) (release func(), err error) {
 	var taken []func()
 	release = func() {
 		for _, release := range taken {

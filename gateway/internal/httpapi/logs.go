@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
@@ -34,7 +35,7 @@ const (
 
 // getStepLogs answers the log of one attempt, the latest unless it is named:
 // whole, a range of it, or, with follow=1, as it grows.
-func (s *Server) getStepLogs(c echo.Context, p *Principal) error {
+func (s *Server) getStepLogs(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	var fence *int64
 	if n := q.number("attempt", 1, 1<<62, 0); n > 0 {
@@ -196,7 +197,7 @@ func parseRange(s string, size int64) (from, to int64, ok bool) {
 
 // followLog answers the log as a stream, from the start or from where the reader
 // was, until the attempt has ended and all of it was sent.
-func (s *Server) followLog(c echo.Context, p *Principal, step uuid.UUID, fence *int64) error {
+func (s *Server) followLog(c echo.Context, p *identity.Principal, step uuid.UUID, fence *int64) error {
 	ctx := c.Request().Context()
 	var sent int64
 	if last := c.Request().Header.Get("Last-Event-ID"); last != "" {

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/blob/blobtest"
@@ -101,9 +102,12 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	}
 	metrics, log := telemetry.NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	g.hub = stream.NewHub(stream.Config{Store: g.db, Metrics: metrics, Log: log})
-	g.cfg = Config{Store: g.db, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: DevKey, DevKeys: true}
+	g.cfg = Config{Store: g.db, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey}
 	for _, fn := range change {
 		fn(&g.cfg)
+	}
+	if g.cfg.Identity == nil {
+		g.cfg.Identity = identity.New(identity.Config{Store: g.cfg.Store, DevKeys: true})
 	}
 	if g.server, err = New(g.cfg); err != nil {
 		t.Fatal(err)
@@ -130,7 +134,7 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 // newKey makes a key of a role, or with scopes of role service.
 func (g *gateway) newKey(tenant uuid.UUID, role api.Role, scopes ...string) string {
 	g.Helper()
-	token := NewToken(DevKey)
+	token := identity.NewToken(identity.DevKey)
 	err := g.db.CreateAPIKey(g.Context(), tenant, postgres.APIKey{
 		ID: token.ID, Name: string(role) + "-" + token.ID.String()[30:], Prefix: token.Prefix, Role: string(role), Scopes: scopes, CreatedBy: "test",
 	}, token.SHA256[:])

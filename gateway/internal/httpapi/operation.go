@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 )
 
 // operation is all that is said of a route of the contract.
@@ -16,7 +17,7 @@ type operation struct {
 	method string
 	path   string // as in the contract
 	rule   rule
-	handle func(echo.Context, *Principal) error
+	handle func(echo.Context, *identity.Principal) error
 	// streams says whether a request will be answered by a stream, which has
 	// limits of its own.
 	streams func(*http.Request) bool

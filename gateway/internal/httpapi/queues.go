@@ -10,12 +10,13 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/postgres"
 )
 
 // listQueues answers what of the tenant waits in each queue: is work waiting, and
 // why?
-func (s *Server) listQueues(c echo.Context, p *Principal) error {
+func (s *Server) listQueues(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -28,18 +29,18 @@ func (s *Server) listQueues(c echo.Context, p *Principal) error {
 
 // pauseQueue has workers take no more steps of the tenant from a queue: before a
 // migration of what its steps work on.
-func (s *Server) pauseQueue(c echo.Context, p *Principal) error {
+func (s *Server) pauseQueue(c echo.Context, p *identity.Principal) error {
 	return s.changeQueue(c, p, "queue paused", s.Store.PauseQueue)
 }
 
 // resumeQueue ends that.
-func (s *Server) resumeQueue(c echo.Context, p *Principal) error {
+func (s *Server) resumeQueue(c echo.Context, p *identity.Principal) error {
 	return s.changeQueue(c, p, "queue resumed", func(ctx context.Context, tenant uuid.UUID, name, _ string) error {
 		return s.Store.ResumeQueue(ctx, tenant, name)
 	})
 }
 
-func (s *Server) changeQueue(c echo.Context, p *Principal, done string, change func(ctx context.Context, tenant uuid.UUID, name, reason string) error) error {
+func (s *Server) changeQueue(c echo.Context, p *identity.Principal, done string, change func(ctx context.Context, tenant uuid.UUID, name, reason string) error) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func apiQueue(q postgres.TenantQueue) api.Queue {
 
 // listWorkers answers how many workers there are of each sort: are there any for my
 // steps?
-func (s *Server) listWorkers(c echo.Context, _ *Principal) error {
+func (s *Server) listWorkers(c echo.Context, _ *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

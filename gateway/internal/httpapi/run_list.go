@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -34,7 +35,7 @@ var (
 )
 
 // listRuns answers the runs of the tenant, newest first.
-func (s *Server) listRuns(c echo.Context, p *Principal) error {
+func (s *Server) listRuns(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	f := postgres.RunFilter{
 		Kind:   cmp.Or(oneOf(q, "kind", run.PlanRun, run.SystemRun), run.PlanRun),
@@ -60,7 +61,7 @@ func (s *Server) listRuns(c echo.Context, p *Principal) error {
 
 // getTrace answers the runs that belong to a trace, newest first. One without runs
 // is as unknown as one of another tenant.
-func (s *Server) getTrace(c echo.Context, p *Principal) error {
+func (s *Server) getTrace(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit, before := q.limit(200), q.afterID("trace")
 	if err := q.err(); err != nil {

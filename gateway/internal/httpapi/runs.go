@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -39,7 +40,7 @@ func readPlan(c echo.Context) (in planRequest, body []byte, err error) {
 
 // createRun starts a run: 201 with the run and its steps. Callers repeat it with
 // their Idempotency-Key when they did not hear the answer.
-func (s *Server) createRun(c echo.Context, p *Principal) error {
+func (s *Server) createRun(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (s *Server) createRun(c echo.Context, p *Principal) error {
 }
 
 // startRun creates a run of a normalised plan and makes the answer that says so.
-func (s *Server) startRun(ctx context.Context, r *http.Request, p *Principal, project string, plan run.Plan, span trace.Span) (postgres.Answer, error) {
+func (s *Server) startRun(ctx context.Context, r *http.Request, p *identity.Principal, project string, plan run.Plan, span trace.Span) (postgres.Answer, error) {
 	if err := s.weigh(p, len(plan.Steps)); err != nil {
 		return postgres.Answer{}, err
 	}
@@ -109,7 +110,7 @@ func projectOf(r *http.Request) (string, error) {
 }
 
 // previewRun checks a plan and answers how it would run, writing nothing.
-func (s *Server) previewRun(c echo.Context, p *Principal) error {
+func (s *Server) previewRun(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func graph(steps []run.PlanStep) api.PlanGraph {
 
 // getRun answers a run with its steps and gates and where its events stand, all of
 // one moment: read this, then follow the stream, and nothing is missed.
-func (s *Server) getRun(c echo.Context, p *Principal) error {
+func (s *Server) getRun(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

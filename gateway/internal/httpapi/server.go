@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
@@ -42,10 +42,8 @@ type Config struct {
 
 	Redactor *telemetry.Redactor // of goals, reasons and problems; nil knows shapes only
 
-	KeyEnv  KeyEnv // of the keys that are made here
-	DevKeys bool   // keys of KeyEnv dev are taken
-
-	Proxies []netip.Prefix // whose X-Forwarded-For counts
+	Identity *identity.Authenticator
+	KeyEnv   identity.KeyEnv // of the keys that are made here
 
 	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
 	TenantRate float64 // the same of all keys of a tenant
@@ -61,7 +59,6 @@ type Server struct {
 	chain    http.Handler
 	echo     *echo.Echo
 	tracer   trace.Tracer
-	keys     *keyring
 	rate     *limit.Rates // by key
 	shared   *limit.Rates // by tenant
 	streams  streams
@@ -79,7 +76,6 @@ func New(cfg Config) (*Server, error) {
 		Config:  cfg,
 		echo:    echo.New(),
 		tracer:  otel.Tracer("nofx.dev/gateway/internal/httpapi"),
-		keys:    newKeyring(cfg.Store, cfg.DevKeys),
 		rate:    limit.NewRates(cfg.Rate, 2*cfg.Rate),
 		shared:  limit.NewRates(cfg.TenantRate, 2*cfg.TenantRate),
 		streams: streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
@@ -106,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	slices.Sort(s.scopes)
 	traced := otelhttp.NewHandler(s.echo, "http",
-		otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return identityOf(r.Context()).principal == nil }))
+		otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return callerOf(r.Context()).principal == nil }))
 	s.chain = s.identify(traced)
 	return s, nil
 }
@@ -137,7 +133,7 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
 		ctx := r.Context()
-		who := identityOf(ctx)
+		who := callerOf(ctx)
 		if !op.rule.public {
 			if who.err != nil {
 				return who.err
@@ -149,8 +145,8 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 				return err
 			}
 			ctx = postgres.WithActor(ctx, who.principal.Subject)
-			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.tenantID()})
-			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.tenantID()))
+			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.TenantID()})
+			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.TenantID()))
 		}
 		if len(r.Header.Values("Idempotency-Key")) > 0 && !op.once && op.method != http.MethodGet {
 			return badParameter("Idempotency-Key", "not taken by this operation")

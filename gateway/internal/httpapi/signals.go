@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
@@ -21,7 +22,7 @@ type signalRequest struct {
 }
 
 // sendSignal wakes the step that waits for a signal, or keeps the signal for it.
-func (s *Server) sendSignal(c echo.Context, p *Principal) error {
+func (s *Server) sendSignal(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

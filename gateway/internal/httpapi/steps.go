@@ -8,11 +8,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/run"
 )
 
 // listSteps answers the steps of a run in the order of its plan.
-func (s *Server) listSteps(c echo.Context, p *Principal) error {
+func (s *Server) listSteps(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit, after := q.limit(200), q.afterNumber("steps", -1)
 	if err := q.err(); err != nil {
@@ -31,7 +32,7 @@ func (s *Server) listSteps(c echo.Context, p *Principal) error {
 }
 
 // getStep answers a step with its attempts, oldest first.
-func (s *Server) getStep(c echo.Context, p *Principal) error {
+func (s *Server) getStep(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

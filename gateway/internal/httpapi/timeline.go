@@ -7,11 +7,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/run"
 )
 
 // getTimeline answers what the steps of a run did when, for charts.
-func (s *Server) getTimeline(c echo.Context, p *Principal) error {
+func (s *Server) getTimeline(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}

@@ -13,34 +13,35 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
 // cancelRun ends a run and all of it that has not ended.
-func (s *Server) cancelRun(c echo.Context, p *Principal) error {
+func (s *Server) cancelRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, "cancelRun", true, s.Store.CancelRun)
 }
 
 // pauseRun lets no further step of a run start.
-func (s *Server) pauseRun(c echo.Context, p *Principal) error {
+func (s *Server) pauseRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, "pauseRun", false, s.Store.PauseRun)
 }
 
 // resumeRun lets a paused run go on, or one that failed or was cancelled.
-func (s *Server) resumeRun(c echo.Context, p *Principal) error {
+func (s *Server) resumeRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, "resumeRun", true, s.Store.ResumeRun)
 }
 
 // retryRun has what failed run again.
-func (s *Server) retryRun(c echo.Context, p *Principal) error {
+func (s *Server) retryRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, "retryRun", true, s.Store.RetryRun)
 }
 
 // verb has done what somebody wants of a run. heavy says that it changes the run's
 // steps as well.
-func (s *Server) verb(c echo.Context, p *Principal, operation string, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
+func (s *Server) verb(c echo.Context, p *identity.Principal, operation string, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (s *Server) verb(c echo.Context, p *Principal, operation string, heavy bool
 					return postgres.Answer{}, err
 				}
 			}
-			if changed, err = do(ctx, p.Tenant, id, postgres.Verb{Reason: p.reason(reason), Version: version}); err != nil {
+			if changed, err = do(ctx, p.Tenant, id, postgres.Verb{Reason: reasonOr(p, reason), Version: version}); err != nil {
 				return postgres.Answer{}, err
 			}
 			return postgres.Answer{
@@ -93,7 +94,7 @@ func (s *Server) verb(c echo.Context, p *Principal, operation string, heavy bool
 }
 
 // rerunRun starts a new run of the plan of one that has ended, in the same project.
-func (s *Server) rerunRun(c echo.Context, p *Principal) error {
+func (s *Server) rerunRun(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -148,8 +149,8 @@ func notOver(r run.Run) error {
 		With("machine", run.RunMachine.String()).With("from", string(r.State)).With("event", "rerun").With("allowed", allowed)
 }
 
-// reason is what the caller said, or who asked, for transitions that want one.
-func (p *Principal) reason(given string) string {
+// reasonOr returns the reason given, or who asked, for transitions that want one.
+func reasonOr(p *identity.Principal, given string) string {
 	if given == "" {
 		return fmt.Sprintf("requested by %s (%s)", p.Subject, p.Name)
 	}

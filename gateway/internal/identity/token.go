@@ -1,4 +1,4 @@
-package httpapi
+package identity
 
 import (
 	"crypto/rand"
@@ -13,15 +13,15 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// KeyEnv is where an API key belongs; it is part of the key, for people and for
-// secret scanners.
+// KeyEnv is the environment that an API key belongs to. It is part of the key, for people
+// and for secret scanners.
 type KeyEnv string
 
 // The environments of keys.
 const (
 	LiveKey KeyEnv = "live"
 	TestKey KeyEnv = "test"
-	DevKey  KeyEnv = "dev" // of a developer's own machine; see Config.DevKeys
+	DevKey  KeyEnv = "dev" // of a developer's own machine; see [Config]
 )
 
 // A key is nofx_<env>_<id>_<secret>: the id as 32 hex digits, the secret as 43
@@ -42,8 +42,8 @@ type Token struct {
 	SHA256 [32]byte // of Text: what is stored
 }
 
-// NewToken makes a key. What is stored is the hash of all of it, not of the secret
-// alone, so that nobody turns a key of one environment into one of another.
+// NewToken returns a new key. The hash that is stored is of all of it, not of the secret
+// alone, so that a key of one environment cannot be turned into one of another.
 func NewToken(env KeyEnv) Token {
 	t := Token{ID: run.NewID()}
 	t.Prefix = "nofx_" + string(env) + "_" + hex.EncodeToString(t.ID[:])
@@ -59,7 +59,7 @@ func checksum(s string) string {
 	return digits(big.NewInt(int64(crc32.ChecksumIEEE([]byte(s)))), sumDigits)
 }
 
-// digits is n to base 62 with leading zeros.
+// digits returns n to base 62 with leading zeros.
 func digits(n *big.Int, width int) string {
 	b := make([]byte, width)
 	base, digit := big.NewInt(int64(len(base62))), new(big.Int)
@@ -70,7 +70,7 @@ func digits(n *big.Int, width int) string {
 	return string(b)
 }
 
-// parseToken takes a key apart, and says whether it could be one.
+// parseToken takes a key apart, and reports whether it could be one.
 func parseToken(s string) (env KeyEnv, id uuid.UUID, ok bool) {
 	parts := strings.Split(s, "_")
 	if len(parts) != 4 || parts[0] != "nofx" || len(parts[3]) != secretDigits+sumDigits {

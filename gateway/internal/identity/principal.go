@@ -1,0 +1,52 @@
+package identity
+
+import (
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+)
+
+// Principal is a caller that has been identified. Nothing behind it looks at
+// credentials.
+type Principal struct {
+	Tenant  uuid.UUID
+	Slug    string // of the tenant
+	Subject string // identifies it in events and decisions: key:<32 hex digits of the key's id>
+	Name    string // of the key, for people; another key may have it later
+	Role    api.Role
+	Scopes  []string // of role service
+	Key     uuid.UUID
+	Expires *time.Time // of the key, if it does
+
+	sum []byte // SHA-256 of its token
+}
+
+// TenantID returns the id of the principal's tenant as clients see it.
+func (p *Principal) TenantID() string { return run.TenantID.Format(p.Tenant) }
+
+// roles are the roles of people, each with the rights of those before it. Service is
+// not among them.
+var roles = []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin}
+
+// Allow returns nil when p is a person with at least the role least, or a service with
+// the scope; else fault.Forbidden. An empty scope is for people alone.
+func (p *Principal) Allow(least api.Role, scope string) error {
+	if p.Role == api.RoleService {
+		if scope == "" {
+			return fault.New(fault.Forbidden, "forbidden", "this is for people: keys with scopes may not do it")
+		}
+		if !slices.Contains(p.Scopes, scope) {
+			return fault.New(fault.Forbidden, "forbidden", "this needs the scope %s, which your key does not have", scope)
+		}
+		return nil
+	}
+	if have, need := slices.Index(roles, p.Role), slices.Index(roles, least); need < 0 || have < need {
+		return fault.New(fault.Forbidden, "forbidden", "this needs the role %s; yours is %s", least, p.Role)
+	}
+	return nil
+}
