@@ -63,7 +63,7 @@ func TestEchoRoutes(t *testing.T) {
 	}
 	var got, want []string
 	for _, r := range s.echo.Routes() {
-		got = append(got, r.Method+" "+s.routes[r.Path])
+		got = append(got, r.Method+" "+s.routes[r.Path].path)
 	}
 	for _, op := range s.operations() {
 		want = append(want, op.method+" "+op.path)
@@ -102,17 +102,20 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestOperationWithoutARule checks that an operation nobody thought about stops the
-// gateway.
-func TestOperationWithoutARule(t *testing.T) {
+// TestRefusedRows checks that a mistake of the table stops the gateway.
+func TestRefusedRows(t *testing.T) {
 	t.Parallel()
-	all := (&Server{}).operations()
-	if err := checkOperations(all); err != nil {
-		t.Errorf("checkOperations() = %v, want nil", err)
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	all[3].rule = rule{}
-	if err := checkOperations(all); err == nil || !strings.Contains(err.Error(), all[3].id) {
-		t.Errorf("checkOperations(without a rule for %s) = %v, want an error that names it", all[3].id, err)
+	for name, op := range map[string]operation{
+		"no rule":              {id: "odd", method: http.MethodGet, path: "/odd"},
+		"another form on path": {id: "odd", method: http.MethodPatch, path: "/api/runs/{run_id}", rule: rule{public: true}, errors: asProblem},
+	} {
+		if err := s.serve(op); err == nil || !strings.Contains(err.Error(), op.id) {
+			t.Errorf("serve(%s) = %v, want an error that names %s", name, err, op.id)
+		}
 	}
 }
 

@@ -210,10 +210,7 @@ func TestStreamPlaces(t *testing.T) {
 func TestStreamsEndWithTheirKey(t *testing.T) {
 	g := newGateway(t)
 	key := g.newKey(g.tenant, api.RoleViewer)
-	p, err := g.server.Identity.Identify(&http.Request{Header: http.Header{"Authorization": {"Bearer " + key}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := principalOf(g, key)
 	check := g.server.still(p, "listEvents")
 	if err := check(t.Context()); err != nil {
 		t.Errorf("check = %v, want nil", err)

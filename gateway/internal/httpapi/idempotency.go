@@ -71,8 +71,7 @@ func (s *Server) once(c echo.Context, p *identity.Principal, req request) (postg
 		postgres.IdempotencyKey{Scope: req.operation, Key: key, Fingerprint: fingerprint},
 		func(ctx context.Context) (postgres.Answer, error) {
 			if refused = req.check(); refused != nil {
-				refusal := s.problem(r, refused)
-				return postgres.Answer{Status: refusal.Status, Header: map[string]string{"Content-Type": mimeProblem}, Body: encode(refusal)}, nil
+				return s.form(c)(r, s.problem(r, refused)), nil
 			}
 			return req.do(ctx)
 		})
@@ -85,7 +84,7 @@ func (s *Server) once(c echo.Context, p *identity.Principal, req request) (postg
 	trace.SpanFromContext(r.Context()).SetAttributes(telemetry.IdempotentReplayKey.Bool(replayed))
 	if replayed {
 		c.Response().Header().Set("Idempotent-Replayed", "true")
-		s.Metrics.IdempotentReplays.Inc(s.routes[c.Path()])
+		s.Metrics.IdempotentReplays.Inc(s.routes[c.Path()].path)
 	}
 	return a, nil
 }
@@ -95,6 +94,10 @@ func (s *Server) send(c echo.Context, a postgres.Answer) error {
 	if err := failpoint.Hit(failpoint.BeforeResponse); err != nil {
 		return err
 	}
+	return write(c, a)
+}
+
+func write(c echo.Context, a postgres.Answer) error {
 	for name, value := range a.Header {
 		c.Response().Header().Set(name, value)
 	}

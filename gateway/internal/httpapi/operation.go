@@ -3,6 +3,8 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -23,6 +25,9 @@ type operation struct {
 	streams func(*http.Request) bool
 	once    bool          // it takes an Idempotency-Key
 	timeout time.Duration // of its handler; 0: handlerTimeout
+	// errors is how its errors are written, those of a method without a row too; nil:
+	// asProblem. The rows of one path agree on it.
+	errors errorForm
 }
 
 // rule is who may call an operation (SECURITY.md §3), as x-nofx-role and x-nofx-scope
@@ -101,13 +106,26 @@ func (s *Server) operations() []operation {
 	}
 }
 
-// checkOperations refuses a row without a rule: nothing is served that nobody thought
-// about.
-func checkOperations(all []operation) error {
-	for _, op := range all {
-		if op.rule == (rule{}) {
-			return fmt.Errorf("operation %s (%s %s) has no rule", op.id, op.method, op.path)
-		}
+// serve adds a row to the routes. It refuses one without a rule, which nobody thought
+// about, and one that does not write errors as the other rows of its path do.
+func (s *Server) serve(op operation) error {
+	if op.rule == (rule{}) {
+		return fmt.Errorf("operation %s (%s %s) has no rule", op.id, op.method, op.path)
+	}
+	path := strings.NewReplacer("{", ":", "}", "").Replace(op.path)
+	if first, ok := s.routes[path]; !ok {
+		s.routes[path] = op
+	} else if (first.errors == nil) != (op.errors == nil) {
+		return fmt.Errorf("operations %s and %s write the errors of %s differently", first.id, op.id, op.path)
+	}
+	s.rules[op.id] = op.rule
+	if scope := op.rule.scope; scope != "" && !slices.Contains(s.scopes, scope) {
+		s.scopes = append(s.scopes, scope)
+		slices.Sort(s.scopes)
+	}
+	s.echo.Add(op.method, path, s.operate(op))
+	if op.method == http.MethodGet {
+		s.echo.Add(http.MethodHead, path, s.operate(op))
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -169,37 +168,6 @@ func metaList(e *fault.Error, key string) []any {
 	return list
 }
 
-// fail answers with err, unless nobody waits for it. When the answer has begun
-// already it is broken: it must be cut off, lest the client takes a part of it for
-// the whole.
-func (s *Server) fail(c echo.Context, err error) (broken bool) {
-	r := c.Request()
-	s.note(c, err)
-	if c.Response().Committed {
-		return true
-	}
-	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		c.Response().Status = statusClientGone
-		return true // or net/http would answer 200 to whoever still reads
-	}
-	p := s.problem(r, err)
-	header := c.Response().Header()
-	for _, name := range []string{"Content-Type", "Content-Length", "Content-Disposition", "ETag"} {
-		header.Del(name) // of the answer that it was to be
-	}
-	if p.Status == http.StatusUnauthorized {
-		header.Set("WWW-Authenticate", `Bearer realm="nofx"`)
-	}
-	if e, ok := errors.AsType[*fault.Error](err); ok && e.RetryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
-	} else if p.Status == http.StatusServiceUnavailable {
-		header.Set("Retry-After", "2")
-	}
-	return c.Blob(p.Status, mimeProblem, encode(p)) != nil
-}
-
-const mimeProblem = "application/problem+json"
-
 // answer writes v as JSON.
 func answer(c echo.Context, status int, v any) error {
 	return c.Blob(status, echo.MIMEApplicationJSON, encode(v))
@@ -224,26 +192,4 @@ func ptr[T comparable](v T) *T {
 		return nil
 	}
 	return &v
-}
-
-// note keeps what the request came to for its log line, and counts a transition
-// that was refused.
-func (s *Server) note(c echo.Context, err error) {
-	if about := infoOf(c); about != nil {
-		about.err = err
-	}
-	if codeOf(err) == string(api.ProblemCodeIllegalTransition) {
-		s.countRefusal(err)
-	}
-}
-
-// countRefusal counts a transition that the database refused.
-func (s *Server) countRefusal(err error) {
-	if e, ok := errors.AsType[*fault.Error](err); ok {
-		text := func(key string) string {
-			v, _ := e.Meta[key].(string)
-			return v
-		}
-		s.Metrics.TransitionRejections.Inc(text("machine"), text("from"), text("event"))
-	}
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -65,12 +63,12 @@ type Server struct {
 	trees    *tree.Source
 	health   healthCache
 	draining atomic.Bool
-	routes   map[string]string // by Echo's path: the contract's
-	rules    map[string]rule   // by operationId
-	scopes   []string          // that operations ask for, sorted; a key with another would get nothing by it
+	routes   map[string]operation // by Echo's path: the first of it
+	rules    map[string]rule      // by operationId
+	scopes   []string             // that operations ask for, sorted; a key with another would get nothing by it
 }
 
-// New makes a server. An operation without a rule is an error.
+// New returns a server. An operation without a rule is an error.
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		Config:  cfg,
@@ -80,27 +78,15 @@ func New(cfg Config) (*Server, error) {
 		shared:  limit.NewRates(cfg.TenantRate, 2*cfg.TenantRate),
 		streams: streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
 		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
-		routes:  map[string]string{},
+		routes:  map[string]operation{},
 		rules:   map[string]rule{},
 	}
-	s.echo.Pre(s.observe)
-	all := s.operations()
-	if err := checkOperations(all); err != nil {
-		return nil, err
-	}
-	for _, op := range all {
-		s.rules[op.id] = op.rule
-		if scope := op.rule.scope; scope != "" && !slices.Contains(s.scopes, scope) {
-			s.scopes = append(s.scopes, scope)
-		}
-		path := strings.NewReplacer("{", ":", "}", "").Replace(op.path)
-		s.routes[path] = op.path
-		s.echo.Add(op.method, path, s.operate(op))
-		if op.method == http.MethodGet {
-			s.echo.Add(http.MethodHead, path, s.operate(op))
+	s.echo.Use(s.observe) // after routing, which says how errors are written
+	for _, op := range s.operations() {
+		if err := s.serve(op); err != nil {
+			return nil, err
 		}
 	}
-	slices.Sort(s.scopes)
 	traced := otelhttp.NewHandler(s.echo, "http",
 		otelhttp.WithPublicEndpointFn(func(r *http.Request) bool { return callerOf(r.Context()).principal == nil }))
 	s.chain = s.identify(traced)

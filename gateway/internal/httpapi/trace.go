@@ -108,7 +108,7 @@ func correlation(id string) bool {
 // finish tells the span, the metrics and the log how it went. r is the request
 // that otelhttp waits with: Echo never sets its pattern, and handlers saw a copy.
 func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
-	route, status, took := s.routes[c.Path()], c.Response().Status, time.Since(about.start)
+	route, status, took := s.routes[c.Path()].path, c.Response().Status, time.Since(about.start)
 	if route != "" {
 		r.Pattern = r.Method + " " + route
 	}
