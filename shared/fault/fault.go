@@ -39,10 +39,10 @@ type Field struct {
 	Detail  string `json:"detail"`
 }
 
-// fieldsMost is how many faults an error names.
+// fieldsMost is the number of faults that an error names at the most.
 const fieldsMost = 100
 
-// OfFields makes an error of faults of an input, of which there is one at least: its
+// OfFields returns the error of faults of an input, of which there is one at least: its
 // detail is the first, and how many more there are.
 func OfFields(code string, fields ...Field) *Error {
 	at := fields[0].Pointer
@@ -57,19 +57,20 @@ func OfFields(code string, fields ...Field) *Error {
 	return e
 }
 
-// Error is an error with its kind. Code is one of the stable codes of the HTTP
-// contract, Detail one sentence for people. Err, the cause, is for logs only.
+// Error is an error with its kind. Code is one of the stable codes of the API's contract,
+// Detail one sentence for people. Err, the cause, is for logs only.
 type Error struct {
 	Kind       Kind
 	Code       string
 	Detail     string
-	Fields     []Field        // for Invalid: what is wrong, and where
-	Meta       map[string]any // for Conflict: from, event, allowed, …
-	RetryAfter time.Duration  // for RateLimited and Unavailable
+	Fields     []Field       // for Invalid: what is wrong, and where
+	Transition *Transition   // for Conflict: the transition that was refused; see TransitionOf
+	Stale      *Stale        // for Conflict: the version that was missed; see StaleOf
+	RetryAfter time.Duration // for RateLimited and Unavailable
 	Err        error
 }
 
-// New makes an error of a kind with a stable code and a formatted detail.
+// New returns an error of a kind with a stable code and a formatted detail.
 func New(kind Kind, code, format string, args ...any) *Error {
 	return &Error{Kind: kind, Code: code, Detail: fmt.Sprintf(format, args...)}
 }
@@ -77,15 +78,6 @@ func New(kind Kind, code, format string, args ...any) *Error {
 // Because sets the cause and returns e.
 func (e *Error) Because(err error) *Error {
 	e.Err = err
-	return e
-}
-
-// With adds one value to Meta and returns e.
-func (e *Error) With(key string, value any) *Error {
-	if e.Meta == nil {
-		e.Meta = map[string]any{}
-	}
-	e.Meta[key] = value
 	return e
 }
 
@@ -104,7 +96,7 @@ func (e *Error) Is(target error) bool {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf is the kind of err, or "" when it carries none.
+// KindOf returns the kind of err, or "" when it carries none.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"testing"
 
 	"nofx.dev/shared/fault"
@@ -11,7 +12,7 @@ import (
 
 func TestKinds(t *testing.T) {
 	t.Parallel()
-	e := fault.New(fault.NotFound, "not-found", "no such %s", "run").Because(io.ErrUnexpectedEOF).With("id", 7)
+	e := fault.New(fault.NotFound, "not-found", "no such %s", "run").Because(io.ErrUnexpectedEOF)
 	wrapped := fmt.Errorf("get run: %w", e)
 	for _, tt := range []struct {
 		err    error
@@ -34,7 +35,42 @@ func TestKinds(t *testing.T) {
 			t.Errorf("KindOf(%v) = %q, want %q", err, got, want)
 		}
 	}
-	if got, want := wrapped.Error(), "get run: no such run: unexpected EOF"; got != want || e.Meta["id"] != 7 {
-		t.Errorf("Error() = %q with %v, want %q with id 7", got, e.Meta, want)
+	if got, want := wrapped.Error(), "get run: no such run: unexpected EOF"; got != want {
+		t.Errorf("Error() = %q, want %q", got, want)
+	}
+}
+
+// TestFacts checks that the typed facts of a conflict are found through whatever wraps it,
+// and in no other error.
+func TestFacts(t *testing.T) {
+	t.Parallel()
+	transition := fault.Transition{Machine: "run", From: "succeeded", Event: "cancel", Allowed: []string{"resume", "retry"}}
+	stale := fault.Stale{Version: 7}
+	refused, changed := fault.OfTransition(transition), fault.OfStale(stale)
+	for _, tt := range []struct {
+		err              error
+		detail           string
+		refused, changed bool
+	}{
+		{refused, "cancel is not possible while the run is succeeded", true, false},
+		{fmt.Errorf("cancel run: %w", fault.OfTransition(transition).Because(io.EOF)), "cancel run: cancel is not possible while the run is succeeded: EOF", true, false},
+		{fault.OfTransition(fault.Transition{Machine: "step", From: "ready"}), "this is not possible while the step is ready", true, false},
+		{fmt.Errorf("cancel run: %w", changed), "cancel run: it has changed since: version 7 now", false, true},
+		{fault.New(fault.Conflict, "illegal-transition", "no"), "no", false, false},
+		{fault.Conflict, "conflict", false, false},
+		{io.EOF, "EOF", false, false},
+	} {
+		if got := tt.err.Error(); got != tt.detail {
+			t.Errorf("Error() = %q, want %q", got, tt.detail)
+		}
+		if got, ok := fault.TransitionOf(tt.err); ok != tt.refused || ok && got.Event != "" && !reflect.DeepEqual(got, transition) {
+			t.Errorf("TransitionOf(%v) = %+v, %t, want %+v, %t", tt.err, got, ok, transition, tt.refused)
+		}
+		if got, ok := fault.StaleOf(tt.err); ok != tt.changed || ok && got != stale {
+			t.Errorf("StaleOf(%v) = %+v, %t, want %+v, %t", tt.err, got, ok, stale, tt.changed)
+		}
+		if (tt.refused || tt.changed) && !errors.Is(tt.err, fault.Conflict) {
+			t.Errorf("%v is not a fault.Conflict", tt.err)
+		}
 	}
 }

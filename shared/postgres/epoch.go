@@ -106,25 +106,20 @@ func readFeedState(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) (s feedStat
 	return s, nil
 }
 
-// Gap says why readers cannot go on from a cursor: retention deleted events behind
-// it (expired), the feed has never been there (ahead), or it is none of this
+// Gap is why readers cannot go on from a cursor, the cause of fault.Gone: retention deleted
+// events behind it (expired), the feed has never been there (ahead), or it is not of this
 // database (epoch). From is where they go on instead.
 type Gap struct {
 	Reason string
 	From   FeedCursor
 }
 
-// GapOf returns the gap behind the cursor that err refuses, and false for any other error.
-func GapOf(err error) (Gap, bool) {
-	e, ok := errors.AsType[*fault.Error](err)
-	if !ok {
-		return Gap{}, false
-	}
-	g, ok := e.Meta["gap"].(Gap)
-	return g, ok
-}
+func (g Gap) Error() string { return "gap in the feed: " + g.Reason }
 
-// OldestKept is the cursor to go on from after the error of one that has lost
+// GapOf returns the gap behind the cursor that err refuses, and false for any other error.
+func GapOf(err error) (Gap, bool) { return errors.AsType[Gap](err) }
+
+// OldestKept returns the cursor to go on from after the error of one that has lost
 // events by retention, and false for any other error.
 func OldestKept(err error) (FeedCursor, bool) {
 	g, ok := GapOf(err)
@@ -138,5 +133,5 @@ func expired(oldest FeedCursor) error {
 
 // gap is fault.Gone (cursor-expired).
 func gap(reason string, from FeedCursor, detail string) error {
-	return fault.New(fault.Gone, "cursor-expired", "%s", detail).With("gap", Gap{reason, from})
+	return fault.New(fault.Gone, "cursor-expired", "%s", detail).Because(Gap{reason, from})
 }

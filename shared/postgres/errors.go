@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,25 +36,23 @@ func mapError(err error) error {
 	if isForgetful(err) {
 		return forgetful(err)
 	}
-	var detail map[string]any
+	var detail struct {
+		fault.Transition
+		fault.Stale
+		Noun string
+	}
 	_ = json.Unmarshal([]byte(pg.Detail), &detail) // other errors' details are prose
 	switch pg.Code {
 	case "NX001":
-		e := fault.New(fault.Conflict, "illegal-transition", "%v is not possible while the %v is %v", detail["event"], detail["machine"], detail["from"])
-		return e.With("machine", detail["machine"]).With("from", detail["from"]).With("event", detail["event"]).With("allowed", detail["allowed"]).Because(err)
+		return fault.OfTransition(detail.Transition).Because(err)
 	case "NX002":
 		return fault.New(fault.Invalid, "reason-required", "a reason is required").Because(err)
 	case "NX003":
-		return fault.New(fault.Conflict, "stale-version", "it has changed since: version %v now", detail["version"]).
-			With("version", detail["version"]).Because(err)
+		return fault.OfStale(detail.Stale).Because(err)
 	case "NX004":
 		return fault.New(fault.Fenced, "fenced", "the lease is lost").Because(err)
 	case "NX005":
-		noun := "thing"
-		if n, ok := detail["noun"].(string); ok {
-			noun = n
-		}
-		return fault.New(fault.NotFound, "not-found", "no such %s", noun).Because(err)
+		return fault.New(fault.NotFound, "not-found", "no such %s", cmp.Or(detail.Noun, "thing")).Because(err)
 	case "NX010":
 		return leaseLapsed().Because(err)
 	case "NX009":

@@ -65,8 +65,8 @@ func TestDecide(t *testing.T) {
 			}
 			_, err = s.decide(gate, "approve")
 			e := wantKind(t, "a second decision", err, fault.Conflict, "illegal-transition")
-			if e.Meta["from"] != want.gate {
-				t.Errorf("a second decision: from = %v, want %s", e.Meta["from"], want.gate)
+			if e.Transition == nil || e.Transition.From != want.gate {
+				t.Errorf("a second decision: %+v, want a transition from %s", e.Transition, want.gate)
 			}
 			s.wantSound(t)
 		})
@@ -156,8 +156,8 @@ func TestGateExpires(t *testing.T) {
 	s.exec(t, "UPDATE nofx.gate SET expires_at = clock_timestamp() WHERE id = $1", gate)
 	s.exec(t, "UPDATE nofx.step SET wait_until = clock_timestamp() WHERE id = $1", steps["m"].ID)
 	_, err := s.decide(gate, "approve")
-	if e := wantKind(t, "DecideGate after the deadline", err, fault.Conflict, "illegal-transition"); e.Meta["from"] != "expired" {
-		t.Errorf("DecideGate after the deadline: from = %v, want expired", e.Meta["from"])
+	if e := wantKind(t, "DecideGate after the deadline", err, fault.Conflict, "illegal-transition"); e.Transition == nil || e.Transition.From != "expired" {
+		t.Errorf("DecideGate after the deadline: %+v, want a transition from expired", e.Transition)
 	}
 	if made := fmt.Sprint(s.sweep(t, postgres.SweepRules{})); made != "[expire]" {
 		t.Errorf("sweep = %s, want [expire]", made)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"nofx.dev/shared/fault"
@@ -303,8 +304,8 @@ func TestCancel(t *testing.T) {
 	s.do(t, steps["r"].ID, "retry")
 	stale := int64(1)
 	_, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "enough", Version: &stale})
-	if e := wantKind(t, "CancelRun(version 1)", err, fault.Conflict, "stale-version"); fmt.Sprint(e.Meta["version"]) != "2" {
-		t.Errorf("CancelRun(version 1): version = %v, want 2", e.Meta["version"])
+	if e := wantKind(t, "CancelRun(version 1)", err, fault.Conflict, "stale-version"); e.Stale == nil || e.Stale.Version != 2 {
+		t.Errorf("CancelRun(version 1): stale = %+v, want that version 2 is current", e.Stale)
 	}
 	if _, err := s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: ""}); !errors.Is(err, fault.Invalid) {
 		t.Errorf("CancelRun(without reason) = %v, want invalid", err)
@@ -317,8 +318,9 @@ func TestCancel(t *testing.T) {
 	s.wantStates(t, r.ID, "cancelled a:cancelled m:cancelled r:cancelled b:cancelled")
 	_, err = s.CancelRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "again"})
 	e := wantKind(t, "CancelRun() again", err, fault.Conflict, "illegal-transition")
-	if got := fmt.Sprintf("%v %v %v", e.Meta["from"], e.Meta["event"], e.Meta["allowed"]); got != "cancelled cancel [resume retry]" {
-		t.Errorf("CancelRun() again: %v, want from, event and what is allowed", e.Meta)
+	want := &fault.Transition{Machine: "run", From: "cancelled", Event: "cancel", Allowed: []string{"resume", "retry"}}
+	if diff := cmp.Diff(want, e.Transition); diff != "" {
+		t.Errorf("CancelRun() again (-want +got):\n%s", diff)
 	}
 	_, err = s.CancelRun(s.ctx, s.tenant, uuid.New(), postgres.Verb{Reason: "x"})
 	wantKind(t, "CancelRun(unknown)", err, fault.NotFound, "not-found")

@@ -135,8 +135,8 @@ func TestVerbs(t *testing.T) {
 				if want == refused {
 					e := wantKind(t, fmt.Sprintf("%s of a run %s", verb, state), err, fault.Conflict, "illegal-transition")
 					from, _, _ := strings.Cut(state, " ")
-					if e.Meta["from"] != from || e.Meta["event"] != verb || e.Meta["allowed"] == nil {
-						t.Errorf("%s of a run %s: from %v, event %v, allowed %v, want them all", verb, state, e.Meta["from"], e.Meta["event"], e.Meta["allowed"])
+					if got := e.Transition; got == nil || got.Machine != "run" || got.From != from || got.Event != verb || got.Allowed == nil {
+						t.Errorf("%s of a run %s: %+v, want a transition of a run from %s by %s, and what is allowed", verb, state, got, from, verb)
 					}
 					s.wantStates(t, r.ID, before)
 					continue
@@ -235,8 +235,8 @@ func TestRetryStep(t *testing.T) {
 	for name, want := range map[string]string{"b": "skipped", "d": "cancelled", "e": "running"} {
 		err := cascade(steps[name].ID)
 		f := wantKind(t, "RetryStep("+name+")", err, fault.Conflict, "illegal-transition")
-		if f.Meta["from"] != want || f.Meta["event"] != "retry" || slices.Contains(f.Meta["allowed"].([]any), "retry") {
-			t.Errorf("RetryStep(%s): %v, want from %s, event retry, and other events", name, f.Meta, want)
+		if got := f.Transition; got == nil || got.From != want || got.Event != "retry" || slices.Contains(got.Allowed, "retry") {
+			t.Errorf("RetryStep(%s): %+v, want from %s, event retry, and other events", name, got, want)
 		}
 	}
 	// While siblings still run the run goes on.

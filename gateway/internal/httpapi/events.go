@@ -127,12 +127,19 @@ func cursorExpired() error {
 
 func formatSeq(c stream.Cursor) string { return stream.FormatSeq(c.Seq) }
 
-// withOldest is err; when it is of a cursor that has lost events, it tells clients
-// where to go on.
+// lostEvents is the error of a cursor behind which events were deleted, with the one from
+// which clients can go on.
+type lostEvents struct {
+	error
+	oldest string
+}
+
+func (l lostEvents) Unwrap() error { return l.error }
+
+// withOldest returns err, as lostEvents where it is of a cursor that has lost some.
 func withOldest(err error, format func(stream.Cursor) string) error {
 	if oldest, lost := postgres.OldestKept(err); lost {
-		return fault.New(fault.Gone, "cursor-expired", "events behind this cursor were deleted when their retention passed").
-			With("oldest", format(oldest)).Because(err)
+		return lostEvents{err, format(oldest)}
 	}
 	return err
 }

@@ -70,18 +70,7 @@ func (s *Server) note(c echo.Context, err error) {
 	if about := infoOf(c); about != nil {
 		about.err = err
 	}
-	if codeOf(err) == string(api.ProblemCodeIllegalTransition) {
-		s.countRefusal(err)
-	}
-}
-
-// countRefusal counts a transition that the database refused.
-func (s *Server) countRefusal(err error) {
-	if e, ok := errors.AsType[*fault.Error](err); ok {
-		text := func(key string) string {
-			v, _ := e.Meta[key].(string)
-			return v
-		}
-		s.Metrics.TransitionRejections.Inc(text("machine"), text("from"), text("event"))
+	if t, ok := fault.TransitionOf(err); ok {
+		s.Metrics.TransitionRejections.Inc(t.Machine, t.From, t.Event)
 	}
 }

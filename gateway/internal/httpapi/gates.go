@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"regexp"
 	"time"
@@ -128,15 +127,22 @@ func (s *Server) decide(c echo.Context, p *identity.Principal, span string, d po
 // whoWon adds the gate as it is by now to a refusal: of two decisions at once the
 // loser sees the other.
 func (s *Server) whoWon(ctx context.Context, tenant, id uuid.UUID, err error) error {
-	e, ok := errors.AsType[*fault.Error](err)
-	if !ok || e.Code != "illegal-transition" {
+	if _, refused := fault.TransitionOf(err); !refused {
 		return err
 	}
 	if g, readErr := s.Store.Gate(ctx, tenant, id); readErr == nil {
-		return e.With("gate", g)
+		return decided{err, g}
 	}
-	return e
+	return err
 }
+
+// decided is the refusal of a decision, with the gate as it was decided meanwhile.
+type decided struct {
+	error
+	gate run.Gate
+}
+
+func (d decided) Unwrap() error { return d.error }
 
 func apiGate(g run.Gate) api.Gate {
 	out := api.Gate{

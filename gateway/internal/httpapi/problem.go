@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -77,6 +76,7 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 	var route *echo.HTTPError
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		describe(&p, e, r.Header.Get("If-Match") != "")
+		addFacts(&p, err)
 	} else if large, ok := errors.AsType[tooLarge](err); ok {
 		p.Status, p.Code, p.Detail = large.status, api.ProblemCodeTooLarge, large.detail
 	} else if errors.As(err, &route) {
@@ -134,38 +134,32 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	for _, f := range e.Fields {
 		p.Errors = append(p.Errors, api.FieldError{Pointer: f.Pointer, Step: ptr(f.Step), Detail: f.Detail})
 	}
-	p.From = metaString(e, "from")
-	p.Event = metaString(e, "event")
-	p.Oldest = metaString(e, "oldest")
+}
+
+// addFacts adds what err knows beside its kind: the transition that was refused, the version
+// that is current, the gate that somebody else decided, the cursor to go on from.
+func addFacts(p *api.Problem, err error) {
 	if p.Code == api.ProblemCodeIllegalTransition {
 		p.Allowed = []string{} // said even when there is none
 	}
-	machine, _ := e.Meta["machine"].(string)
-	for _, v := range metaList(e, "allowed") {
-		if name, ok := v.(string); ok && slices.Contains(asked[machine], name) {
-			p.Allowed = append(p.Allowed, name)
+	if t, ok := fault.TransitionOf(err); ok {
+		p.From, p.Event = ptr(t.From), ptr(t.Event)
+		for _, event := range t.Allowed {
+			if slices.Contains(asked[t.Machine], event) {
+				p.Allowed = append(p.Allowed, event)
+			}
 		}
 	}
-	if v, ok := e.Meta["version"].(float64); ok && v == math.Trunc(v) {
-		version := int64(v)
-		p.Version = &version
+	if stale, ok := fault.StaleOf(err); ok {
+		p.Version = ptr(stale.Version)
 	}
-	if g, ok := e.Meta["gate"].(run.Gate); ok {
-		gate := apiGate(g)
+	if d, ok := errors.AsType[decided](err); ok {
+		gate := apiGate(d.gate)
 		p.Gate = &gate
 	}
-}
-
-func metaString(e *fault.Error, key string) *string {
-	if v, ok := e.Meta[key].(string); ok {
-		return &v
+	if lost, ok := errors.AsType[lostEvents](err); ok {
+		p.Oldest = &lost.oldest
 	}
-	return nil
-}
-
-func metaList(e *fault.Error, key string) []any {
-	list, _ := e.Meta[key].([]any)
-	return list
 }
 
 // answer writes v as JSON.

@@ -139,14 +139,13 @@ func (s *Server) rerunRun(c echo.Context, p *identity.Principal) error {
 // notOver refuses to rerun a run that has not ended. The machine has no such
 // event, as it is another run that starts.
 func notOver(r run.Run) error {
-	var allowed []any
+	var allowed []string
 	for _, t := range run.RunMachine.Transitions() {
 		if t.From == r.State {
 			allowed = append(allowed, t.Event)
 		}
 	}
-	return fault.New(fault.Conflict, "illegal-transition", "rerun is not possible while the run is %s", r.State).
-		With("machine", run.RunMachine.String()).With("from", string(r.State)).With("event", "rerun").With("allowed", allowed)
+	return fault.OfTransition(fault.Transition{Machine: run.RunMachine.String(), From: string(r.State), Event: "rerun", Allowed: allowed})
 }
 
 // reasonOr returns the reason given, or who asked, for transitions that want one.

@@ -86,7 +86,7 @@ func (j *joiner) dirs(ctx context.Context, at string, depth int, base, ours, the
 	case base == ours:
 		return theirs, nil
 	case depth > design.depth:
-		return tree.Digest{}, beyond("depth", int64(design.depth), "the trees are deeper than %d directories", design.depth)
+		return tree.Digest{}, beyond("the trees are deeper than %d directories", design.depth)
 	}
 	if err := j.load(ctx, base, ours, theirs); err != nil {
 		return tree.Digest{}, err

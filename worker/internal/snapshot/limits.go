@@ -33,10 +33,10 @@ const (
 	manifestLimit = 256 << 10
 )
 
-// beyond is the error of a limit that was passed: fault.Invalid with code
-// workspace-limit, and the limit's name and number in Meta.
-func beyond(name string, limit int64, format string, args ...any) error {
-	return fault.New(fault.Invalid, "workspace-limit", format, args...).With("limit", name).With("max", limit)
+// beyond returns the error of a limit that was passed, with its number in the detail:
+// fault.Invalid with code workspace-limit.
+func beyond(format string, args ...any) error {
+	return fault.New(fault.Invalid, "workspace-limit", format, args...)
 }
 
 // unreadable makes an error of permissions in the workspace at path, which only a step

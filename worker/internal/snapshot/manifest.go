@@ -91,7 +91,7 @@ func (m Manifest) Encode() ([]byte, tree.Digest, error) {
 		return nil, tree.Digest{}, fmt.Errorf("encode manifest: %w", err)
 	}
 	if len(b) > manifestLimit {
-		return nil, tree.Digest{}, beyond("manifest", manifestLimit, "the manifest is larger than %d bytes", manifestLimit)
+		return nil, tree.Digest{}, beyond("the manifest is larger than %d bytes", manifestLimit)
 	}
 	return b, tree.Sum(b), nil
 }
@@ -155,7 +155,7 @@ func (s State) Encode() (Document, error) {
 		return Document{}, fmt.Errorf("encode state: %w", err)
 	}
 	if len(b) > stateLimit {
-		return Document{}, beyond("state", stateLimit, "the state is larger than %d bytes", stateLimit)
+		return Document{}, beyond("the state is larger than %d bytes", stateLimit)
 	}
 	doc.Ref = StateRef{Enc: "full", Digest: tree.Sum(b), Size: int64(len(b))}
 	if len(b) <= stateInline {

@@ -326,15 +326,15 @@ func (s *scanner) check(at, name string, depth int, raw *unix.Stat_t) error {
 	case l == nil:
 		return nil
 	case s.entries > l.entries:
-		return beyond("files", int64(l.entries), "the workspace has more than %d files and directories", l.entries)
+		return beyond("the workspace has more than %d files and directories", l.entries)
 	case len(at)+min(len(at), 1)+len(name) > l.path:
-		return beyond("path", int64(l.path), "a path is longer than %d bytes: %.200q…", l.path, join(at, name))
+		return beyond("a path is longer than %d bytes: %.200q…", l.path, join(at, name))
 	case depth > l.depth:
-		return beyond("depth", int64(l.depth), "the workspace is deeper than %d directories: %.200q…", l.depth, join(at, name))
+		return beyond("the workspace is deeper than %d directories: %.200q…", l.depth, join(at, name))
 	case regular && raw.Size > l.file:
-		return beyond("file", l.file, "%q is larger than %d bytes", join(at, name), l.file)
+		return beyond("%q is larger than %d bytes", join(at, name), l.file)
 	case regular && s.bytes+raw.Size > l.bytes:
-		return beyond("bytes", l.bytes, "the workspace is larger than %d bytes", l.bytes)
+		return beyond("the workspace is larger than %d bytes", l.bytes)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -64,16 +63,16 @@ func TestScanLimits(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files files
-		limit string // "" passes
+		limit string // in the detail; "" passes
 	}{
 		{"at every limit", files{"1": strings.Repeat("x", 60), "2": strings.Repeat("x", 40), "a/b/c": "", strings.Repeat("p", 30): ""}.without("2"), ""},
-		{"entries", files{"1": "", "2": "", "3": "", "4": "", "5": "", "6/": ""}, "files"},
-		{"bytes", files{"1": strings.Repeat("x", 60), "2": strings.Repeat("x", 41)}, "bytes"},
-		{"file", files{"1": strings.Repeat("x", 61)}, "file"},
-		{"path", files{"dir/" + strings.Repeat("p", 27): ""}, "path"},
-		{"depth", files{"a/b/c/d": ""}, "depth"},
-		{"depth of directories", files{"a/b/c/d/": ""}, "depth"},
-		{"links count", files{"1": "link:x", "2": "link:x", "3": "link:x", "4": "link:x", "5": "link:x", "6": "link:x"}, "files"},
+		{"entries", files{"1": "", "2": "", "3": "", "4": "", "5": "", "6/": ""}, "more than 5 files"},
+		{"bytes", files{"1": strings.Repeat("x", 60), "2": strings.Repeat("x", 41)}, "the workspace is larger than 100 bytes"},
+		{"file", files{"1": strings.Repeat("x", 61)}, "\"1\" is larger than 60 bytes"},
+		{"path", files{"dir/" + strings.Repeat("p", 27): ""}, "a path is longer than 30 bytes"},
+		{"depth", files{"a/b/c/d": ""}, "deeper than 3 directories"},
+		{"depth of directories", files{"a/b/c/d/": ""}, "deeper than 3 directories"},
+		{"links count", files{"1": "link:x", "2": "link:x", "3": "link:x", "4": "link:x", "5": "link:x", "6": "link:x"}, "more than 5 files"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -90,9 +89,8 @@ func TestScanLimits(t *testing.T) {
 				return
 			}
 			e, ok := errors.AsType[*fault.Error](err)
-			if !ok || e.Kind != fault.Invalid || e.Code != "workspace-limit" || e.Meta["limit"] != c.limit ||
-				!strings.Contains(e.Detail, fmt.Sprint(e.Meta["max"])) {
-				t.Errorf("Scan = %v, want workspace-limit %s with its number", err, c.limit)
+			if !ok || e.Kind != fault.Invalid || e.Code != "workspace-limit" || !strings.Contains(e.Detail, c.limit) {
+				t.Errorf("Scan = %v, want workspace-limit with %q", err, c.limit)
 			}
 			restore(t.Context(), t, w, tree.Empty) // what cannot be kept can be cleared
 			if got := readFiles(t, dir); len(got) != 0 {
