@@ -87,8 +87,7 @@ func (s *Server) createArtifact(c echo.Context, p *identity.Principal) error {
 	}
 	var wanted run.Artifact
 	a, err := s.once(c, p, request{
-		operation: "createArtifact",
-		body:      body,
+		body: body,
 		check: func() (err error) {
 			wanted, err = newArtifact(in)
 			return err

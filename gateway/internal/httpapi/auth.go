@@ -48,15 +48,16 @@ func (r rule) allow(p *identity.Principal) error {
 	return p.Allow(r.role, r.scope)
 }
 
-// still returns the check that open streams make: whether p would still be let in to this
-// operation.
-func (s *Server) still(p *identity.Principal, operation string) func(context.Context) error {
+// still returns the check that open streams make: whether p would still be let in to the
+// operation of the request.
+func (s *Server) still(c echo.Context, p *identity.Principal) func(context.Context) error {
+	rule := infoOf(c).operation.rule
 	return func(ctx context.Context) error {
 		now, err := s.Identity.Current(ctx, p)
 		if err != nil {
 			return err
 		}
-		return s.rules[operation].allow(now)
+		return rule.allow(now)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/shared/run"
 )
 
 // TestRoutes checks that exactly the contract's operations are served.
@@ -99,6 +100,22 @@ func TestRules(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(rule{})); diff != "" {
 		t.Errorf("rules (-contract +table):\n%s", diff)
+	}
+}
+
+// TestAskedEvents checks that the event of each row is one that a machine has.
+func TestAskedEvents(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, m := range run.Machines {
+		for _, t := range m.Transitions() {
+			known[m.String()+"."+t.Event] = true
+		}
+	}
+	for _, op := range (&Server{}).operations() {
+		if op.event != "" && !known[op.event] {
+			t.Errorf("%s asks for %q, which no machine knows", op.id, op.event)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ func (s *Server) retryStep(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	return s.retry(c, p, "retryStep", in)
+	return s.retry(c, p, in)
 }
 
 // requeueDeadLetter is retryStep for whoever works through the dead letters.
@@ -33,10 +33,10 @@ func (s *Server) requeueDeadLetter(c echo.Context, p *identity.Principal) error 
 	if err != nil {
 		return err
 	}
-	return s.retry(c, p, "requeueDeadLetter", api.StepRetry{Reason: in.Reason})
+	return s.retry(c, p, api.StepRetry{Reason: in.Reason})
 }
 
-func (s *Server) retry(c echo.Context, p *identity.Principal, operation string, in api.StepRetry) error {
+func (s *Server) retry(c echo.Context, p *identity.Principal, in api.StepRetry) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -46,8 +46,7 @@ func (s *Server) retry(c echo.Context, p *identity.Principal, operation string, 
 	}
 	var reason string
 	a, err := s.once(c, p, request{
-		operation: operation,
-		body:      encode(in),
+		body: encode(in),
 		check: func() (err error) {
 			reason, err = s.cleanReason(in.Reason)
 			return err

@@ -29,7 +29,7 @@ var (
 // text/event-stream, a stream of them.
 func (s *Server) listRunEvents(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
-	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Check: s.still(p, "listRunEvents")}
+	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Check: s.still(c, p)}
 	limit := q.limit(maxEvents)
 	req.UntilFinal = oneOf(q, "until", "final") != ""
 	var cursor string
@@ -81,7 +81,7 @@ func (s *Server) listEvents(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	req := stream.Request{
 		Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Project: q.slug("project"), Runs: q.runs("run"),
-		Check: s.still(p, "listEvents"),
+		Check: s.still(c, p),
 	}
 	limit := q.limit(maxEvents)
 	var cursor string

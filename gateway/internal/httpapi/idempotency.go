@@ -29,8 +29,7 @@ const apiVersion = "1"
 
 // request is one that may come with an Idempotency-Key, and then is answered once.
 type request struct {
-	operation string
-	body      []byte // which has been read strictly
+	body []byte // which has been read strictly
 	// check says what is wrong with the text of the request, looking at nothing else. So
 	// its refusal is what any repetition would get, and is kept like an answer.
 	check func() error
@@ -68,7 +67,7 @@ func (s *Server) once(c echo.Context, p *identity.Principal, req request) (postg
 	}
 	var refused error
 	a, replayed, err := s.Store.Idempotent(r.Context(), p.Tenant,
-		postgres.IdempotencyKey{Scope: req.operation, Key: key, Fingerprint: fingerprint},
+		postgres.IdempotencyKey{Scope: infoOf(c).operation.id, Key: key, Fingerprint: fingerprint},
 		func(ctx context.Context) (postgres.Answer, error) {
 			if refused = req.check(); refused != nil {
 				return s.form(c)(r, s.problem(r, refused)), nil

@@ -210,7 +210,7 @@ func (s *Server) followLog(c echo.Context, p *identity.Principal, step uuid.UUID
 	if err != nil {
 		return err
 	}
-	conn := s.Hub.Open(c.Response(), c.Request(), s.still(p, "getStepLogs"))
+	conn := s.Hub.Open(c.Response(), c.Request(), s.still(c, p))
 	defer conn.Close()
 	conn.Moved(stream.FormatSeq(sent))
 	if conn.Flush() != nil { // who waits for storage hears at once that the stream is open

@@ -24,6 +24,8 @@ type operation struct {
 	// limits of its own.
 	streams func(*http.Request) bool
 	once    bool          // it takes an Idempotency-Key
+	event   string        // of a machine that it asks for, as run.cancel; a refusal names those that are possible
+	probe   bool          // it is asked every few seconds and logged at a lower level
 	timeout time.Duration // of its handler; 0: handlerTimeout
 	// errors is how its errors are written, those of a method without a row too; nil:
 	// asProblem. The rows of one path agree on it.
@@ -53,16 +55,16 @@ func (s *Server) operations() []operation {
 		{id: "previewRun", method: post, path: "/api/runs/preview", rule: viewer("runs:read"), handle: s.previewRun},
 		{id: "getRun", method: get, path: "/api/runs/{run_id}", rule: viewer("runs:read"), handle: s.getRun},
 		{id: "getTrace", method: get, path: "/api/traces/{trace_id}", rule: viewer("runs:read"), handle: s.getTrace},
-		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", rule: operator("runs:write"), handle: s.cancelRun, once: true},
-		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", rule: operator("runs:write"), handle: s.pauseRun, once: true},
-		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", rule: operator("runs:write"), handle: s.resumeRun, once: true},
-		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", rule: operator("runs:write"), handle: s.retryRun, once: true},
+		{id: "cancelRun", method: post, path: "/api/runs/{run_id}/cancel", rule: operator("runs:write"), handle: s.cancelRun, once: true, event: "run.cancel"},
+		{id: "pauseRun", method: post, path: "/api/runs/{run_id}/pause", rule: operator("runs:write"), handle: s.pauseRun, once: true, event: "run.pause"},
+		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", rule: operator("runs:write"), handle: s.resumeRun, once: true, event: "run.resume"},
+		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", rule: operator("runs:write"), handle: s.retryRun, once: true, event: "run.retry"},
 		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", rule: operator("runs:write"), handle: s.rerunRun, once: true},
 
 		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", rule: viewer("steps:read"), handle: s.listSteps},
 		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", rule: viewer("steps:read"), handle: s.getTimeline},
 		{id: "getStep", method: get, path: "/api/steps/{step_id}", rule: viewer("steps:read"), handle: s.getStep},
-		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", rule: operator("steps:write"), handle: s.retryStep, once: true},
+		{id: "retryStep", method: post, path: "/api/steps/{step_id}/retry", rule: operator("steps:write"), handle: s.retryStep, once: true, event: "step.retry"},
 		{id: "getStepLogs", method: get, path: "/api/steps/{step_id}/logs", rule: viewer("steps:read"), handle: s.getStepLogs, streams: followsLog, timeout: logTimeout},
 
 		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", rule: viewer("events:read"), handle: s.listRunEvents, streams: acceptsStream},
@@ -71,13 +73,13 @@ func (s *Server) operations() []operation {
 		{id: "sendSignal", method: post, path: "/api/signals", rule: operator("steps:write"), handle: s.sendSignal, once: true},
 		{id: "listDeadLetters", method: get, path: "/api/dead-letters", rule: viewer("steps:read"), handle: s.listDeadLetters},
 		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", rule: operator("steps:write"), handle: s.requeueDeadLetters},
-		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", rule: operator("steps:write"), handle: s.requeueDeadLetter, once: true},
+		{id: "requeueDeadLetter", method: post, path: "/api/dead-letters/{step_id}/requeue", rule: operator("steps:write"), handle: s.requeueDeadLetter, once: true, event: "step.retry"},
 
 		{id: "listGates", method: get, path: "/api/gates", rule: viewer("gates:read"), handle: s.listGates},
 		{id: "getGate", method: get, path: "/api/gates/{gate_id}", rule: viewer("gates:read"), handle: s.getGate},
-		{id: "approveGate", method: post, path: "/api/gates/{gate_id}/approve", rule: supervisor, handle: s.approveGate},
-		{id: "rejectGate", method: post, path: "/api/gates/{gate_id}/reject", rule: supervisor, handle: s.rejectGate},
-		{id: "waiveGate", method: post, path: "/api/gates/{gate_id}/waive", rule: supervisor, handle: s.waiveGate},
+		{id: "approveGate", method: post, path: "/api/gates/{gate_id}/approve", rule: supervisor, handle: s.approveGate, event: "gate.approve"},
+		{id: "rejectGate", method: post, path: "/api/gates/{gate_id}/reject", rule: supervisor, handle: s.rejectGate, event: "gate.reject"},
+		{id: "waiveGate", method: post, path: "/api/gates/{gate_id}/waive", rule: supervisor, handle: s.waiveGate, event: "gate.waive"},
 
 		{id: "listCheckpoints", method: get, path: "/api/runs/{run_id}/checkpoints", rule: viewer("checkpoints:read"), handle: s.listCheckpoints},
 		{id: "getCheckpoint", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}", rule: viewer("checkpoints:read"), handle: s.getCheckpoint},
@@ -98,8 +100,8 @@ func (s *Server) operations() []operation {
 		{id: "pauseQueue", method: post, path: "/api/queues/{queue_name}/pause", rule: admin, handle: s.pauseQueue},
 		{id: "resumeQueue", method: post, path: "/api/queues/{queue_name}/resume", rule: admin, handle: s.resumeQueue},
 		{id: "listWorkers", method: get, path: "/api/workers", rule: viewer("workers:read"), handle: s.listWorkers},
-		{id: "healthz", method: get, path: "/healthz", rule: public, handle: s.healthz},
-		{id: "readyz", method: get, path: "/readyz", rule: public, handle: s.readyz},
+		{id: "healthz", method: get, path: "/healthz", rule: public, handle: s.healthz, probe: true},
+		{id: "readyz", method: get, path: "/readyz", rule: public, handle: s.readyz, probe: true},
 		{id: "getContract", method: get, path: "/api/openapi.yaml", rule: public, handle: s.getContract},
 		{id: "getDocs", method: get, path: "/api/docs", rule: public, handle: s.getDocs},
 		{id: "getDocsAsset", method: get, path: "/api/docs/{asset}", rule: public, handle: s.getDocsAsset},
@@ -118,7 +120,9 @@ func (s *Server) serve(op operation) error {
 	} else if (first.errors == nil) != (op.errors == nil) {
 		return fmt.Errorf("operations %s and %s write the errors of %s differently", first.id, op.id, op.path)
 	}
-	s.rules[op.id] = op.rule
+	if op.event != "" {
+		s.asked[op.event] = true
+	}
 	if scope := op.rule.scope; scope != "" && !slices.Contains(s.scopes, scope) {
 		s.scopes = append(s.scopes, scope)
 		slices.Sort(s.scopes)

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/fault"
-	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -76,7 +74,7 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 	var route *echo.HTTPError
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		describe(&p, e, r.Header.Get("If-Match") != "")
-		addFacts(&p, err)
+		s.addFacts(&p, err)
 	} else if large, ok := errors.AsType[tooLarge](err); ok {
 		p.Status, p.Code, p.Detail = large.status, api.ProblemCodeTooLarge, large.detail
 	} else if errors.As(err, &route) {
@@ -109,13 +107,6 @@ func (s *Server) mask(p *api.Problem, path string) {
 	}
 }
 
-// asked are the events of each machine that an operation asks for; the others are the
-// system's own. A step knows one, retry, and has no other choice when it is refused.
-var asked = map[string][]string{
-	run.RunMachine.String():  {"cancel", "pause", "resume", "retry"},
-	run.GateMachine.String(): {"approve", "reject", "waive"},
-}
-
 func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	k, ok := kinds[e.Kind]
 	if !ok {
@@ -138,14 +129,14 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 
 // addFacts adds what err knows beside its kind: the transition that was refused, the version
 // that is current, the gate that somebody else decided, the cursor to go on from.
-func addFacts(p *api.Problem, err error) {
+func (s *Server) addFacts(p *api.Problem, err error) {
 	if p.Code == api.ProblemCodeIllegalTransition {
 		p.Allowed = []string{} // said even when there is none
 	}
 	if t, ok := fault.TransitionOf(err); ok {
 		p.From, p.Event = ptr(t.From), ptr(t.Event)
 		for _, event := range t.Allowed {
-			if slices.Contains(asked[t.Machine], event) {
+			if s.asked[t.Machine+"."+event] { // the others are the system's own
 				p.Allowed = append(p.Allowed, event)
 			}
 		}

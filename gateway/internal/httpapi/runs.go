@@ -53,8 +53,7 @@ func (s *Server) createRun(c echo.Context, p *identity.Principal) error {
 	defer span.End()
 	var plan run.Plan
 	return s.answerOnce(c, p, request{
-		operation: "createRun",
-		body:      body,
+		body: body,
 		check: func() (err error) {
 			plan, err = in.Plan.Normalise()
 			return err

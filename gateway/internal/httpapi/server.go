@@ -64,7 +64,7 @@ type Server struct {
 	health   healthCache
 	draining atomic.Bool
 	routes   map[string]operation // by Echo's path: the first of it
-	rules    map[string]rule      // by operationId
+	asked    map[string]bool      // events of machines, as run.cancel, that operations ask for
 	scopes   []string             // that operations ask for, sorted; a key with another would get nothing by it
 }
 
@@ -79,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 		streams: streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
 		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
 		routes:  map[string]operation{},
-		rules:   map[string]rule{},
+		asked:   map[string]bool{},
 	}
 	s.echo.Use(s.observe) // after routing, which says how errors are written
 	for _, op := range s.operations() {
@@ -120,6 +120,7 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 		r := c.Request()
 		ctx := r.Context()
 		who := callerOf(ctx)
+		infoOf(c).operation = op
 		if !op.rule.public {
 			if who.err != nil {
 				return who.err

@@ -31,9 +31,8 @@ func (s *Server) sendSignal(c echo.Context, p *identity.Principal) error {
 		return err
 	}
 	return s.answerOnce(c, p, request{
-		operation: "sendSignal",
-		body:      body,
-		check:     in.check,
+		body:  body,
+		check: in.check,
 		do: func(ctx context.Context) (postgres.Answer, error) {
 			if in.Payload == nil {
 				in.Payload = json.RawMessage("null")

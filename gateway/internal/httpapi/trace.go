@@ -23,6 +23,8 @@ type info struct {
 	start  time.Time
 	stream bool  // it is, or was to be, answered by a stream
 	err    error // what went wrong, for the log
+
+	operation operation // of the handler; zero until it is known that there is one
 }
 
 const infoKey = "nofx.info"
@@ -108,7 +110,8 @@ func correlation(id string) bool {
 // finish tells the span, the metrics and the log how it went. r is the request
 // that otelhttp waits with: Echo never sets its pattern, and handlers saw a copy.
 func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
-	route, status, took := s.routes[c.Path()].path, c.Response().Status, time.Since(about.start)
+	of := s.routes[c.Path()]
+	route, status, took := of.path, c.Response().Status, time.Since(about.start)
 	if route != "" {
 		r.Pattern = r.Method + " " + route
 	}
@@ -138,8 +141,8 @@ func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
 			attrs = append(attrs, slog.String("code", codeOf(err)))
 		}
 	}
-	if route == "/healthz" || route == "/readyz" {
-		level -= 4 // probes come every few seconds
+	if of.probe {
+		level -= 4 // they come every few seconds
 	}
 	s.Log.LogAttrs(ctx, level, "request", attrs...)
 }

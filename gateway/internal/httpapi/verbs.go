@@ -21,27 +21,27 @@ import (
 
 // cancelRun ends a run and all of it that has not ended.
 func (s *Server) cancelRun(c echo.Context, p *identity.Principal) error {
-	return s.verb(c, p, "cancelRun", true, s.Store.CancelRun)
+	return s.verb(c, p, true, s.Store.CancelRun)
 }
 
 // pauseRun lets no further step of a run start.
 func (s *Server) pauseRun(c echo.Context, p *identity.Principal) error {
-	return s.verb(c, p, "pauseRun", false, s.Store.PauseRun)
+	return s.verb(c, p, false, s.Store.PauseRun)
 }
 
 // resumeRun lets a paused run go on, or one that failed or was cancelled.
 func (s *Server) resumeRun(c echo.Context, p *identity.Principal) error {
-	return s.verb(c, p, "resumeRun", true, s.Store.ResumeRun)
+	return s.verb(c, p, true, s.Store.ResumeRun)
 }
 
 // retryRun has what failed run again.
 func (s *Server) retryRun(c echo.Context, p *identity.Principal) error {
-	return s.verb(c, p, "retryRun", true, s.Store.RetryRun)
+	return s.verb(c, p, true, s.Store.RetryRun)
 }
 
 // verb has done what somebody wants of a run. heavy says that it changes the run's
 // steps as well.
-func (s *Server) verb(c echo.Context, p *identity.Principal, operation string, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
+func (s *Server) verb(c echo.Context, p *identity.Principal, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
 	if err := noQuery(c); err != nil {
 		return err
 	}
@@ -60,8 +60,7 @@ func (s *Server) verb(c echo.Context, p *identity.Principal, operation string, h
 	var reason string
 	var changed run.Run
 	a, err := s.once(c, p, request{
-		operation: operation,
-		body:      encode(in),
+		body: encode(in),
 		check: func() (err error) {
 			reason, err = s.cleanReason(in.Reason)
 			return err
@@ -108,9 +107,8 @@ func (s *Server) rerunRun(c echo.Context, p *identity.Principal) error {
 	_, span := s.tracer.Start(c.Request().Context(), "run.create")
 	defer span.End()
 	return s.answerOnce(c, p, request{
-		operation: "rerunRun",
-		body:      []byte("{}"),
-		check:     func() error { return nil },
+		body:  []byte("{}"),
+		check: func() error { return nil },
 		do: func(ctx context.Context) (postgres.Answer, error) {
 			before, err := s.Store.Run(ctx, p.Tenant, id)
 			if err != nil {
