@@ -41,7 +41,7 @@ func (s *Server) identify(next http.Handler) http.Handler {
 func (r rule) allow(p *identity.Principal) error {
 	switch {
 	case p == nil:
-		return fault.New(fault.Unauthenticated, "unauthenticated", "this needs an API key: Authorization: Bearer nofx_…")
+		return fault.New(fault.Unauthenticated, "unauthenticated", "an API key is required, as a Bearer token in the Authorization header")
 	case r.anyKey:
 		return nil
 	}

@@ -73,7 +73,7 @@ func TestErrorForm(t *testing.T) {
 		{name: "found by no handler", path: "/shelves/missing", key: viewerKey, status: 404, code: "not-found", detail: "no such shelf"},
 		{name: "found by no route", path: "/nothing", key: viewerKey, status: 404, code: "not-found", detail: "there is nothing at this path"},
 		{name: "method", method: "PATCH", path: "/shelves/fine", key: viewerKey, status: 405, code: "method-not-allowed", detail: "PATCH is not possible here"},
-		{name: "nobody", path: "/shelves/fine", status: 401, code: "unauthenticated", detail: "this needs an API key"},
+		{name: "nobody", path: "/shelves/fine", status: 401, code: "unauthenticated", detail: "an API key is required, as a Bearer token in the Authorization header"},
 		{name: "wrong key", path: "/shelves/fine", key: "x", status: 401, code: "unauthenticated", detail: "the API key is not valid"},
 		{name: "stranger", path: "/shelves/fine", key: stranger, status: 403, code: "forbidden", detail: "this needs the scope runs:read, which your key does not have"},
 		{name: "busy", path: "/shelves/fine", key: busy, status: 429, code: "rate-limited", detail: "too many requests at once"},
