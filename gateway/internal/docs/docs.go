@@ -16,7 +16,7 @@ import (
 	"sync"
 )
 
-// Page is the page itself.
+// Page is the HTML of the page.
 //
 //go:embed page.html
 var Page []byte
@@ -38,7 +38,7 @@ var (
 	viewerStyle []byte
 )
 
-// Assets are what the page refers to, by name.
+// Assets are the files that the page refers to, by name.
 var Assets = map[string]*Asset{
 	"page.js":              {Type: "text/javascript", bytes: script},
 	"page.css":             {Type: "text/css", bytes: style},
@@ -56,10 +56,10 @@ type Asset struct {
 	sum    string
 }
 
-// Stored is the file as it is kept. Nobody may change it.
+// Stored returns the bytes of the file as they are kept, which must not be changed.
 func (a *Asset) Stored() []byte { return a.bytes }
 
-// WriteTo writes the file itself, unpacked on the way.
+// WriteTo writes the file to w, unpacked.
 func (a *Asset) WriteTo(w io.Writer) (int64, error) {
 	if !a.Gzipped {
 		n, err := w.Write(a.bytes)
@@ -72,7 +72,7 @@ func (a *Asset) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, r)
 }
 
-// Digest is sha256:<hex> of the file as it is kept.
+// Digest returns sha256:<hex> of the file as it is kept.
 func (a *Asset) Digest() string {
 	a.digest.Do(func() {
 		sum := sha256.Sum256(a.bytes)

@@ -12,7 +12,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// caller is what identity came to for a request: a principal, nobody, or an error.
+// caller is the outcome of identifying the caller of a request: a principal, nobody, or an
+// error.
 type caller struct {
 	principal *identity.Principal
 	err       error
@@ -25,8 +26,8 @@ func callerOf(ctx context.Context) caller {
 	return who
 }
 
-// identify finds out who calls, before anything else is done for them. What the caller
-// may is decided later, where errors are answered.
+// identify identifies the caller of a request before anything else is done. Whether the
+// caller may do what it asks for is decided later, where errors are answered.
 func (s *Server) identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var who caller
@@ -61,7 +62,7 @@ func (s *Server) still(c echo.Context, p *identity.Principal) func(context.Conte
 	}
 }
 
-// whoami says who the caller is to this gateway.
+// whoami answers the principal of the caller, as this gateway identified it.
 func (s *Server) whoami(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err

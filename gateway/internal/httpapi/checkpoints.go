@@ -27,13 +27,15 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// maxObjects is how many stored objects of a checkpoint are named.
+// maxObjects is the number of stored objects that the answer with a checkpoint names at
+// the most.
 const maxObjects = 200
 
-// maxInline is the largest file that is answered itself.
+// maxInline is the size of the largest file that is answered in full; a larger one is a
+// redirect to storage.
 const maxInline = 1 << 20
 
-// locator lets trees be read: where the bytes of a digest are, the store knows.
+// locator finds the bytes of a digest for tree.Source by asking the store.
 type locator struct{ store *postgres.DB }
 
 func (l locator) Locate(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]tree.Location, error) {
@@ -75,7 +77,7 @@ func (s *Server) listCheckpoints(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.CheckpointPage{Items: convert(list, apiCheckpoint), NextCursor: next})
 }
 
-// checkpoint is the one of the path.
+// checkpoint returns the checkpoint that the path names.
 func (s *Server) checkpoint(c echo.Context, p *identity.Principal) (run.Checkpoint, error) {
 	runID, err1 := pathID(c, run.RunID, "run_id")
 	id, err2 := pathID(c, run.CheckpointID, "checkpoint_id")
@@ -85,7 +87,7 @@ func (s *Server) checkpoint(c echo.Context, p *identity.Principal) (run.Checkpoi
 	return s.Store.Checkpoint(c.Request().Context(), p.Tenant, runID, id)
 }
 
-// workspace is the stored tree of a checkpoint.
+// workspace returns the stored tree of a checkpoint.
 func (s *Server) workspace(p *identity.Principal, ck run.Checkpoint) (*tree.Tree, error) {
 	root, err := tree.ParseDigest(ck.TreeDigest)
 	if err != nil {
@@ -111,7 +113,7 @@ func (s *Server) getCheckpoint(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.CheckpointDetail{Checkpoint: apiCheckpoint(ck), Manifest: ck.Manifest, Objects: objects})
 }
 
-// objects are the stored objects of a checkpoint's tree, as many as are named.
+// objects returns the stored objects of a checkpoint's tree, maxObjects at the most.
 func (s *Server) objects(ctx context.Context, p *identity.Principal, ck run.Checkpoint) ([]api.StoredObject, error) {
 	keys, err := s.objectKeys(ctx, p, ck)
 	if err != nil {
@@ -144,7 +146,7 @@ type objectKey struct {
 	pack   bool
 }
 
-// objectKeys walks the tree and asks where its content is, some of it at a time.
+// objectKeys walks the tree and returns the keys of its content, looked up in batches.
 func (s *Server) objectKeys(ctx context.Context, p *identity.Principal, ck run.Checkpoint) (keys []objectKey, err error) {
 	t, err := s.workspace(p, ck)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// retryStep has a failed step run again.
+// retryStep runs a failed step again.
 func (s *Server) retryStep(c echo.Context, p *identity.Principal) error {
 	in, err := readOptionalJSON[api.StepRetry](c)
 	if err != nil {
@@ -27,7 +27,8 @@ func (s *Server) retryStep(c echo.Context, p *identity.Principal) error {
 	return s.retry(c, p, in)
 }
 
-// requeueDeadLetter is retryStep for whoever works through the dead letters.
+// requeueDeadLetter runs a step again as retryStep does, for those who work through the
+// dead letters.
 func (s *Server) requeueDeadLetter(c echo.Context, p *identity.Principal) error {
 	in, err := readOptionalJSON[api.Reason](c)
 	if err != nil {
@@ -65,8 +66,8 @@ func (s *Server) retry(c echo.Context, p *identity.Principal, in api.StepRetry) 
 	return s.send(c, a)
 }
 
-// insteadOfRetry adds to a refusal to retry a step that ended with its run why that
-// is so, and what can be done.
+// insteadOfRetry returns err, with the reason and the way out added where it refuses to
+// retry a step that ended with its run.
 func (s *Server) insteadOfRetry(ctx context.Context, tenant, id uuid.UUID, err error) error {
 	e, ok := errors.AsType[*fault.Error](err)
 	if !ok || e.Code != string(api.ProblemCodeIllegalTransition) {
@@ -100,13 +101,13 @@ func (s *Server) retryOne(ctx context.Context, p *identity.Principal, id uuid.UU
 	return api.StepAnswer{Step: apiStep(step), Run: apiRun(r)}, nil
 }
 
-// deadLetterClasses are the classes of steps that nothing tries again by itself.
+// deadLetterClasses are the failure classes of steps that are not retried automatically.
 var deadLetterClasses = []run.FailureClass{run.ClassExhausted, run.ClassPoisoned}
 
-// maxTool is how many characters a tool to look for may have.
+// maxTool is the length in characters that the filter by tool may have.
 const maxTool = 80
 
-// listDeadLetters answers the steps that were given up.
+// listDeadLetters answers the steps that failed and are not retried any more.
 func (s *Server) listDeadLetters(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	limit := q.limit(200)
@@ -129,8 +130,8 @@ func (s *Server) listDeadLetters(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.DeadLetterPage{Items: convert(letters, apiDeadLetter), NextCursor: next})
 }
 
-// requeueDeadLetters retries dead letters, the oldest not first: whoever empties
-// the list repeats it until nothing comes back.
+// requeueDeadLetters retries a batch of dead letters, the newest first. To empty the list,
+// a client repeats the request until the answer is empty.
 func (s *Server) requeueDeadLetters(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err

@@ -11,8 +11,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// getDocs answers the page on which people read the contract and try it with a key
-// of theirs.
+// getDocs answers the page on which people read the contract and try it with their own
+// key.
 func (s *Server) getDocs(c echo.Context, _ *identity.Principal) error {
 	header := c.Response().Header()
 	header.Set("Content-Security-Policy", docs.Policy)

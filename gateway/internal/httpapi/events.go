@@ -25,8 +25,8 @@ var (
 	runIDs = shape{regexp.MustCompile(`^run_[0-9a-f]{32}$`), "a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f"}
 )
 
-// listRunEvents answers the events of a run: a page, or, to who accepts
-// text/event-stream, a stream of them.
+// listRunEvents answers the events of a run: a page, or a stream to a client that accepts
+// text/event-stream.
 func (s *Server) listRunEvents(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	req := stream.Request{Tenant: p.Tenant, Types: q.list("types", 50, eventTypes), Check: s.still(c, p)}
@@ -102,7 +102,7 @@ func (s *Server) listEvents(c echo.Context, p *identity.Principal) error {
 	return answerEvents(c, events, !next.AtHead(), stream.FormatFeed(next))
 }
 
-// resume is the cursor to go on from: Last-Event-ID wins over after.
+// resume returns the cursor to go on from; Last-Event-ID has precedence over after.
 func (q *query) resume(c echo.Context) (cursor string, given bool) {
 	cursor, given = q.text("after")
 	if last := c.Request().Header.Get("Last-Event-ID"); last != "" {
@@ -111,7 +111,7 @@ func (q *query) resume(c echo.Context) (cursor string, given bool) {
 	return cursor, given
 }
 
-// runs are the runs that a feed is narrowed to.
+// runs returns the runs that a feed is limited to.
 func (q *query) runs(name string) (ids []uuid.UUID) {
 	for _, s := range q.list(name, 50, runIDs) {
 		if id, err := run.RunID.Parse(s); err == nil {
@@ -144,7 +144,7 @@ func withOldest(err error, format func(stream.Cursor) string) error {
 	return err
 }
 
-// answerEvents answers a page; more says that the next one can be had at once.
+// answerEvents answers a page of events, with a link to the next one where more is set.
 func answerEvents(c echo.Context, events []run.Event, more bool, next string) error {
 	if more {
 		linkNext(c, "after", next)

@@ -14,8 +14,8 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
-// errorForm returns the answer to a request that failed, from what went wrong. Header
-// fields that do not depend on the form, such as Retry-After, are fail's.
+// errorForm returns the answer to a failed request in some media type. Header fields that
+// do not depend on the media type, such as Retry-After, are set by fail.
 type errorForm func(r *http.Request, p api.Problem) postgres.Answer
 
 const mimeProblem = "application/problem+json"
@@ -29,8 +29,8 @@ func asProblem(_ *http.Request, p api.Problem) postgres.Answer {
 	return postgres.Answer{Status: p.Status, Header: header, Body: encode(p)}
 }
 
-// form returns how errors of the request's route are written: asProblem where its row
-// does not say, and where there is no route.
+// form returns the error form of the request's route: asProblem where its row names none,
+// and where there is no route.
 func (s *Server) form(c echo.Context) errorForm {
 	if form := s.routes[c.Path()].errors; form != nil {
 		return form
@@ -64,8 +64,8 @@ func (s *Server) fail(c echo.Context, err error) (broken bool) {
 	return write(c, s.form(c)(r, p)) != nil
 }
 
-// note keeps what the request came to for its log line, and counts a transition
-// that was refused.
+// note keeps err for the log line of the request, and counts a transition that was
+// refused.
 func (s *Server) note(c echo.Context, err error) {
 	if about := infoOf(c); about != nil {
 		about.err = err

@@ -19,12 +19,12 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// stepName is the contract's StepName, whose form names of gates have.
+// stepName is the shape of StepName in the contract, which names of gates have too.
 var stepName = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`),
 	"the name of a gate: 1 to 64 of a to z, 0 to 9, '_', '.' and '-', the first a letter or digit"}
 
-// listGates answers gates over all runs, oldest first: with status=pending the
-// inbox of those who decide.
+// listGates answers gates of all runs, oldest first; with status=pending it is the inbox
+// of approvers.
 func (s *Server) listGates(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	f := postgres.GateFilter{
@@ -124,8 +124,8 @@ func (s *Server) decide(c echo.Context, p *identity.Principal, span string, d po
 	return answerGate(c, g)
 }
 
-// whoWon adds the gate as it is by now to a refusal: of two decisions at once the
-// loser sees the other.
+// whoWon returns err, with the gate as it is now where err refuses a transition: of two
+// decisions at once, the loser sees the other one.
 func (s *Server) whoWon(ctx context.Context, tenant, id uuid.UUID, err error) error {
 	if _, refused := fault.TransitionOf(err); !refused {
 		return err

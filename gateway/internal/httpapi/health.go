@@ -15,20 +15,20 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// healthz says that the process answers.
+// healthz answers that the process is up.
 func (s *Server) healthz(c echo.Context, _ *identity.Principal) error {
 	return answer(c, http.StatusOK, api.Health{Status: api.HealthStatusOk})
 }
 
-// readyz says whether the gateway can serve, for load balancers.
+// readyz answers whether the gateway can serve, for load balancers.
 func (s *Server) readyz(c echo.Context, _ *identity.Principal) error {
 	code, status, checks := s.Ready(c.Request().Context()).Answer(reasonOf)
 	return answer(c, code, api.Readiness{Status: api.ReadinessStatus(status), Checks: checks})
 }
 
-// Ready is whether the gateway can serve: not without the database or while it
-// drains. Nobody is sent away for object storage that is down: most of the API works
-// without (RELIABILITY.md, Degraded modes).
+// Ready reports whether the gateway can serve, which it cannot without the database or
+// while it drains. It can without object storage, which most of the API does not need
+// (RELIABILITY.md, Degraded modes).
 func (s *Server) Ready(ctx context.Context) telemetry.Readiness {
 	state := s.health.get(ctx, s.look)
 	var process error
@@ -41,7 +41,7 @@ func (s *Server) Ready(ctx context.Context) telemetry.Readiness {
 	}
 }
 
-// reasonOf is what strangers may know of an error.
+// reasonOf returns the part of an error that callers without a key may read.
 func reasonOf(err error) string {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e.Detail
@@ -49,7 +49,7 @@ func reasonOf(err error) string {
 	return "it does not answer"
 }
 
-// healthCache keeps the answer for a second: who asks needs no key.
+// healthCache keeps the answer for a second, since callers need no key.
 type healthCache struct {
 	mu    sync.Mutex
 	at    time.Time

@@ -27,19 +27,19 @@ import (
 // apiVersion is part of every fingerprint.
 const apiVersion = "1"
 
-// request is one that may come with an Idempotency-Key, and then is answered once.
+// request is a request that may have an Idempotency-Key, and with one is executed once.
 type request struct {
 	body []byte // which has been read strictly
-	// check says what is wrong with the text of the request, looking at nothing else. So
-	// its refusal is what any repetition would get, and is kept like an answer.
+	// check returns what is wrong with the text of the request, and looks at nothing else.
+	// Any repetition would get the same refusal, so it is kept like an answer.
 	check func() error
-	// do makes the answer. What it refuses may be possible later, so no such refusal is
-	// kept. The claim of the key, all that do does to the store with its context, and
-	// the stored answer are one transaction.
+	// do executes the request. What it refuses may be possible later, so its errors are
+	// not kept. The claim of the key, the changes that do makes in the store with its
+	// context, and the stored answer are one transaction.
 	do func(context.Context) (postgres.Answer, error)
 }
 
-// answerOnce answers a request.
+// answerOnce executes a request and sends its answer.
 func (s *Server) answerOnce(c echo.Context, p *identity.Principal, req request) error {
 	a, err := s.once(c, p, req)
 	if err != nil {
@@ -48,7 +48,8 @@ func (s *Server) answerOnce(c echo.Context, p *identity.Principal, req request) 
 	return s.send(c, a)
 }
 
-// once makes the answer to a request, of which more may be sent than is kept.
+// once returns the answer to a request without sending it: a handler may add to the
+// stored part.
 func (s *Server) once(c echo.Context, p *identity.Principal, req request) (postgres.Answer, error) {
 	r := c.Request()
 	key, err := idempotencyKey(r)
@@ -88,7 +89,7 @@ func (s *Server) once(c echo.Context, p *identity.Principal, req request) (postg
 	return a, nil
 }
 
-// send writes an answer whose doing is committed.
+// send writes the answer to a request that has been committed.
 func (s *Server) send(c echo.Context, a postgres.Answer) error {
 	if err := failpoint.Hit(failpoint.BeforeResponse); err != nil {
 		return err
@@ -103,7 +104,7 @@ func write(c echo.Context, a postgres.Answer) error {
 	return c.Blob(a.Status, a.Header["Content-Type"], a.Body)
 }
 
-// idempotencyKey is the key of the request without the quotes it may have, or "".
+// idempotencyKey returns the key of the request without quotes, or "".
 func idempotencyKey(r *http.Request) (string, error) {
 	given := r.Header.Values("Idempotency-Key")
 	if len(given) == 0 {
@@ -120,9 +121,9 @@ func idempotencyKey(r *http.Request) (string, error) {
 	return key, nil
 }
 
-// fingerprint tells requests under one key apart (EXECUTION.md): method, path,
-// tenant, project, version of the API, If-Match and the body in canonical form, so
-// that order and spaces do not matter.
+// fingerprint returns the digest by which two requests with one key are compared
+// (EXECUTION.md): of method, path, tenant, project, version of the API, If-Match and the
+// body in canonical form, so that order and spaces do not matter.
 func (s *Server) fingerprint(c echo.Context, p *identity.Principal, body []byte) (sum [32]byte, err error) {
 	canonical, err := canonicalJSON(body)
 	if err != nil {
@@ -141,9 +142,9 @@ func (s *Server) fingerprint(c echo.Context, p *identity.Principal, body []byte)
 	return [32]byte(h.Sum(nil)), nil
 }
 
-// canonicalJSON is a document in a form that all its spellings share: RFC 8785, but
-// with numbers as they are. As floats, which the RFC makes of them, large integers
-// would be the same as their neighbours.
+// canonicalJSON returns a document in the form that all its spellings share: that of
+// RFC 8785, except for numbers. The RFC makes floats of them, which would make large
+// integers equal to their neighbours.
 func canonicalJSON(doc []byte) ([]byte, error) {
 	v := jsontext.Value(slices.Clone(doc))
 	if err := v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {
@@ -169,8 +170,8 @@ func canonicalJSON(doc []byte) ([]byte, error) {
 	}
 }
 
-// canonicalNumber is a JSON number as an integer that ends in no zero, times a power
-// of ten.
+// canonicalNumber returns a JSON number as an integer that does not end in zero, times a
+// power of ten.
 func canonicalNumber(s string) string {
 	s, minus := strings.CutPrefix(strings.ToLower(s), "-")
 	mantissa, power, _ := strings.Cut(s, "e")

@@ -45,8 +45,8 @@ func readJSON[T any](c echo.Context, free ...jsontext.Pointer) (v T, body []byte
 	return v, body, err
 }
 
-// readOptionalJSON is readJSON for a body that may be left out, v's zero value. One
-// without bytes is left out, whatever the headers say of it.
+// readOptionalJSON reads a body as readJSON does, or returns the zero value when the body
+// has no bytes, whatever the headers say.
 func readOptionalJSON[T any](c echo.Context) (v T, err error) {
 	r := c.Request()
 	ahead := bufio.NewReader(r.Body)
@@ -128,7 +128,7 @@ func malformed(at, detail string) error {
 	return e
 }
 
-// fieldFault is one fault of a body.
+// fieldFault returns the error of one fault of a body.
 func fieldFault(code, at, detail string) *fault.Error {
 	return fault.OfFields(code, fault.Field{Pointer: at, Detail: detail})
 }
@@ -207,7 +207,7 @@ func scanScalar(d *jsontext.Decoder, kind jsontext.Kind, raw []byte, free []json
 	return fieldFault("invalid-field", string(at), detail)
 }
 
-// badString says why Postgres would refuse a JSON string, or "".
+// badString returns why Postgres would refuse a JSON string, or "".
 func badString(raw []byte) string {
 	if !utf8.Valid(raw) {
 		return "is not valid UTF-8"
@@ -237,14 +237,14 @@ func badString(raw []byte) string {
 	return ""
 }
 
-// hex4 is the value of four hex digits that the decoder has checked.
+// hex4 returns the value of four hex digits that the decoder has checked.
 func hex4(b []byte) rune {
 	n, _ := strconv.ParseUint(string(b[:4]), 16, 16)
 	return rune(n)
 }
 
-// badNumber says why a JSON number is none to us, or "": integers are those of 64
-// bits, floats are finite, and none is longer than it needs to be.
+// badNumber returns why a JSON number is refused, or "". Integers have 64 bits, floats are
+// finite, and the text of a number is limited.
 func badNumber(raw []byte) string {
 	s := string(raw)
 	mantissa, exponent := s, 0
@@ -271,8 +271,8 @@ func badNumber(raw []byte) string {
 	return ""
 }
 
-// plainLen is how long a document that has been read strictly is once its numbers are
-// written out, without exponents, as the database does.
+// plainLen returns the length of a strictly read document with its numbers written out
+// without exponents, as the database does.
 func plainLen(doc []byte) int {
 	n := len(doc)
 	for d := jsontext.NewDecoder(bytes.NewReader(doc)); ; {

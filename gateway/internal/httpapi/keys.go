@@ -34,7 +34,7 @@ func (s *Server) listAPIKeys(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.APIKeyPage{Items: convert(keys, apiKey), NextCursor: next})
 }
 
-// createAPIKey makes a key and shows its secret this once.
+// createAPIKey creates a key and answers its secret, the only time that it is shown.
 func (s *Server) createAPIKey(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -61,7 +61,8 @@ func (s *Server) createAPIKey(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusCreated, api.CreatedAPIKey{Key: apiKey(k), Secret: token.Text})
 }
 
-// checkKey returns all that is wrong with a wish for a key, whose scopes may be those.
+// checkKey returns all that is wrong with a request for a key, of which scopes are the
+// possible ones.
 func checkKey(in api.APIKeyRequest, scopes []string) error {
 	var fields []fault.Field
 	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }
@@ -98,9 +99,8 @@ func checkKey(in api.APIKeyRequest, scopes []string) error {
 	return fault.OfFields("invalid-field", fields...)
 }
 
-// badName says why a name that people read is none, or "". The characters that only
-// join letters or keep them apart are letters, too: Persian, scripts of India and
-// emoji are written with them.
+// badName returns why a name for people is refused, or "". Zero-width joiners and
+// non-joiners are allowed: Persian, scripts of India and emoji are written with them.
 func badName(name string, longest int) string {
 	const nonJoiner, joiner = '\u200c', '\u200d'
 	joins := func(r rune) bool { return r == nonJoiner || r == joiner }
@@ -117,7 +117,7 @@ func badName(name string, longest int) string {
 	return ""
 }
 
-// revokeAPIKey ends a key: at once here, within 5 s elsewhere.
+// revokeAPIKey revokes a key: at once in this process, within 5 s in others.
 func (s *Server) revokeAPIKey(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err

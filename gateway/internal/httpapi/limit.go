@@ -11,16 +11,15 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// stepsPerToken is how many steps of a run weigh as much as a request by itself.
-// To create, cancel or resume a thousand costs the database what a hundred small
-// requests and more do.
+// stepsPerToken is the number of steps of a run that count as one more request. To create,
+// cancel or resume a thousand costs the database as much as a hundred small requests.
 const stepsPerToken = 10
 
-// throttle takes a token of the caller's key and one of its tenant.
+// throttle takes one token of the caller's key and one of its tenant.
 func (s *Server) throttle(p *identity.Principal) error { return s.limited(p, (*limit.Rates).Take) }
 
-// weigh has the caller's key and its tenant owe what a request costs beside itself,
-// by the steps that the run has which it changes.
+// weigh takes further tokens of the caller's key and its tenant for a request that changes
+// a run of so many steps.
 func (s *Server) weigh(p *identity.Principal, steps int) error {
 	tokens := steps / stepsPerToken
 	if tokens == 0 {
@@ -29,7 +28,8 @@ func (s *Server) weigh(p *identity.Principal, steps int) error {
 	return s.limited(p, func(r *limit.Rates, name string) (time.Duration, bool) { return r.Owe(name, tokens) })
 }
 
-// weighRun is weigh by the steps of a run, or of the run of a step.
+// weighRun takes the tokens for a request that changes a run, given by its id or by that
+// of one of its steps.
 func (s *Server) weighRun(ctx context.Context, p *identity.Principal, id uuid.UUID) error {
 	steps, err := s.Store.CountSteps(ctx, p.Tenant, id)
 	if err != nil {
@@ -51,12 +51,12 @@ func (s *Server) limited(p *identity.Principal, take func(r *limit.Rates, name s
 	return e
 }
 
-// streams are the places for open streams: of a caller, of a tenant, of all.
+// streams are the limits of open streams: of a key, of a tenant, of this process.
 type streams struct{ key, tenant, total *limit.Slots }
 
-// openStream takes a place for a stream of the caller; release gives it back.
-// fault.RateLimited says that the caller or its tenant has as many as it may,
-// fault.Unavailable that this process has.
+// openStream takes a slot for a stream of the caller, which release gives back. It returns
+// fault.RateLimited when the key or the tenant has none left, and fault.Unavailable when
+// this process has none left.
 func (s *Server) openStream(p *identity.Principal) (release func(), err error) {
 	var taken []func()
 	release = func() {

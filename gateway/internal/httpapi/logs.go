@@ -146,7 +146,7 @@ func (s *Server) readChunks(ctx context.Context, chunks []postgres.LogChunk) ite
 	}
 }
 
-// readChunk is the bytes of one chunk, verified.
+// readChunk returns the verified bytes of one chunk.
 func (s *Server) readChunk(ctx context.Context, chunk postgres.LogChunk) ([]byte, error) {
 	if chunk.Mark != "" {
 		return []byte(chunk.Mark), nil

@@ -15,9 +15,9 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// kinds is how each kind of error looks to a client: its status, and the code of
-// those that carry none of the contract's. A kind that is not here, and an error
-// without one, is 500 and keeps its text to itself.
+// kinds has the status of each kind of error, and the code of an error that carries none of
+// the contract's codes. A kind that is not here, and an error without a kind, is 500, and
+// its text is not shown.
 var kinds = map[fault.Kind]struct {
 	status int
 	code   api.ProblemCode
@@ -49,8 +49,8 @@ var unlike = map[api.ProblemCode]int{
 // statusClientGone is for the log: nobody reads the answer.
 const statusClientGone = 499
 
-// tooLarge is a request line or header beyond its limit; their statuses are not
-// that of the code they share with bodies.
+// tooLarge is the error of a request line or header beyond its limit. Its status is not the
+// one that its code has for bodies.
 type tooLarge struct {
 	status int
 	detail string
@@ -65,8 +65,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// problem is err as a client sees it, and as it is kept under an Idempotency-Key:
-// with the secrets masked that it quotes from the request.
+// problem returns err as a client sees it, and as it is kept under an Idempotency-Key. The
+// secrets that it quotes from the request are masked.
 func (s *Server) problem(r *http.Request, err error) api.Problem {
 	p := api.Problem{Status: http.StatusInternalServerError, Code: api.ProblemCodeInternal,
 		Detail: "something went wrong here; the trace id finds it in the logs", Instance: r.URL.EscapedPath()}
@@ -93,7 +93,7 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 	return p
 }
 
-// mask masks the secrets in what p says, and in the path that it is about.
+// mask masks the secrets in the texts of p and in its path.
 func (s *Server) mask(p *api.Problem, path string) {
 	p.Detail = s.Redactor.String(p.Detail)
 	for i, f := range p.Errors {
@@ -127,8 +127,8 @@ func describe(p *api.Problem, e *fault.Error, conditional bool) {
 	}
 }
 
-// addFacts adds what err knows beside its kind: the transition that was refused, the version
-// that is current, the gate that somebody else decided, the cursor to go on from.
+// addFacts adds the typed facts of err: the transition that was refused, the current version,
+// the gate that somebody else decided, the cursor to go on from.
 func (s *Server) addFacts(p *api.Problem, err error) {
 	if p.Code == api.ProblemCodeIllegalTransition {
 		p.Allowed = []string{} // said even when there is none
@@ -158,7 +158,7 @@ func answer(c echo.Context, status int, v any) error {
 	return c.Blob(status, echo.MIMEApplicationJSON, encode(v))
 }
 
-// encode is v as JSON without needless escapes. v is one of the contract's types,
+// encode returns v as JSON without needless escapes. v is one of the contract's types,
 // which always encode.
 func encode(v any) []byte {
 	var b bytes.Buffer
@@ -170,7 +170,7 @@ func encode(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// ptr is v, or nil when it is the zero value: absent when unknown.
+// ptr returns a pointer to v, or nil for the zero value, which is left out of an answer.
 func ptr[T comparable](v T) *T {
 	var zero T
 	if v == zero {

@@ -46,14 +46,15 @@ func readQuery(c echo.Context) *query {
 	return q
 }
 
-// noQuery is for operations without parameters.
+// noQuery refuses any parameter.
 func noQuery(c echo.Context) error { return readQuery(c).err() }
 
 func (q *query) bad(name, detail string) {
 	q.fields = append(q.fields, fault.Field{Pointer: "/" + name, Detail: detail})
 }
 
-// err is fault.Invalid: bad-parameter, or bad-cursor when that alone is wrong.
+// err returns what is wrong with the parameters, as fault.Invalid: bad-parameter, or
+// bad-cursor when only the cursor is wrong.
 func (q *query) err() error {
 	for name := range q.values {
 		if !q.asked[name] {
@@ -81,7 +82,7 @@ func badParameter(name, detail string) error {
 	return e
 }
 
-// text is the value of a parameter that may be given once.
+// text returns the value of a parameter that may be given once.
 func (q *query) text(name string) (value string, given bool) {
 	q.asked[name] = true
 	values := q.values[name]
@@ -111,10 +112,10 @@ func (q *query) number(name string, least, most, def int64) int64 {
 	return n
 }
 
-// limit is how many items a page may have.
+// limit returns how many items the page may have.
 func (q *query) limit(most int64) int { return int(q.number("limit", 1, most, 50)) }
 
-// oneOf is "" or one of the values allowed.
+// oneOf returns one of the values allowed, or "".
 func oneOf[T ~string](q *query, name string, allowed ...T) T {
 	s, given := q.text(name)
 	if given && !slices.Contains(allowed, T(s)) {
@@ -125,7 +126,7 @@ func oneOf[T ~string](q *query, name string, allowed ...T) T {
 
 func (q *query) slug(name string) string { return q.shaped(name, slugShape) }
 
-// shaped is "" or a value of that shape.
+// shaped returns a value of the shape, or "".
 func (q *query) shaped(name string, of shape) string {
 	s, given := q.text(name)
 	if given && !of.MatchString(s) {
@@ -134,7 +135,7 @@ func (q *query) shaped(name string, of shape) string {
 	return s
 }
 
-// anyOf is a list of the values allowed, separated by commas.
+// anyOf returns the values of a list separated by commas, each one of those allowed.
 func anyOf[T ~string](q *query, name string, allowed ...T) (values []T) {
 	s, given := q.text(name)
 	if !given {
@@ -152,7 +153,7 @@ func anyOf[T ~string](q *query, name string, allowed ...T) (values []T) {
 	return values
 }
 
-// time is nil or a time.
+// time returns a time, or nil.
 func (q *query) time(name string) *time.Time {
 	s, given := q.text(name)
 	if !given {
@@ -166,8 +167,8 @@ func (q *query) time(name string) *time.Time {
 	return &t
 }
 
-// list is a parameter of values separated by commas, at most so many. The words of their
-// shape are those of the list.
+// list returns the values of a list separated by commas, of which there may be most. The
+// shape describes the list, too, when it is refused.
 func (q *query) list(name string, most int, of shape) []string {
 	s, given := q.text(name)
 	if !given {
@@ -205,7 +206,7 @@ func badCursor() error {
 	return fault.New(fault.Invalid, "bad-cursor", "this is no cursor of this list")
 }
 
-// place is what the cursor of a page before says, and whether there is one.
+// place returns the place in a list that the cursor names, and whether there is one.
 func (q *query) place(list string) (place string, given bool) {
 	s, given := q.text("cursor")
 	if !given {
@@ -219,7 +220,7 @@ func (q *query) place(list string) (place string, given bool) {
 	return place, true
 }
 
-// afterID is the cursor of a list in the order of its ids, nil for the first page.
+// afterID returns the id that the cursor of a list names, nil for the first page.
 func (q *query) afterID(list string) *uuid.UUID {
 	place, given := q.place(list)
 	if !given {
@@ -233,7 +234,7 @@ func (q *query) afterID(list string) *uuid.UUID {
 	return &id
 }
 
-// afterNumber is the cursor of a list that counts, or first.
+// afterNumber returns the number that the cursor of a list names, or first.
 func (q *query) afterNumber(list string, first int64) int64 {
 	place, given := q.place(list)
 	if !given {
@@ -259,7 +260,7 @@ func page[T any](c echo.Context, list string, items []T, limit int, place func(T
 	return items, &next
 }
 
-// nextPage makes the cursor and the Link header of the page after an id, nil when
+// nextPage returns the cursor of the page after an id and sets its Link header; nil when
 // there is none.
 func nextPage(c echo.Context, list string, after *uuid.UUID) *string {
 	if after == nil {
@@ -292,8 +293,7 @@ func pathID(c echo.Context, noun run.Prefix, name string) (uuid.UUID, error) {
 	return noun.Parse(c.Param(name))
 }
 
-// ifMatch is the version that the caller wants to change, nil when they do not
-// mind.
+// ifMatch returns the version required by If-Match, or nil.
 func ifMatch(c echo.Context) (*int64, error) {
 	given := c.Request().Header.Values("If-Match")
 	if len(given) == 0 || len(given) == 1 && strings.TrimSpace(given[0]) == "*" {

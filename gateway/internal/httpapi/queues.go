@@ -14,8 +14,8 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
-// listQueues answers what of the tenant waits in each queue: is work waiting, and
-// why?
+// listQueues answers how much work of the tenant is in each queue, and whether the queue is
+// paused.
 func (s *Server) listQueues(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -27,8 +27,8 @@ func (s *Server) listQueues(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.QueuePage{Items: convert(queues, apiQueue)})
 }
 
-// pauseQueue has workers take no more steps of the tenant from a queue: before a
-// migration of what its steps work on.
+// pauseQueue keeps workers from taking steps of the tenant from a queue, for example
+// before a migration of what the steps work on.
 func (s *Server) pauseQueue(c echo.Context, p *identity.Principal) error {
 	return s.changeQueue(c, p, "queue paused", s.Store.PauseQueue)
 }
@@ -69,8 +69,8 @@ func apiQueue(q postgres.TenantQueue) api.Queue {
 	}
 }
 
-// listWorkers answers how many workers there are of each sort: are there any for my
-// steps?
+// listWorkers answers how many workers there are of each sort, so that a tenant sees
+// whether any takes its steps.
 func (s *Server) listWorkers(c echo.Context, _ *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err

@@ -93,14 +93,14 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.chain.ServeHTTP(w, r) }
 
 // Drain makes readiness fail, so that load balancers look elsewhere.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// HTTP is the server for a listener, with the limits and timeouts of SECURITY.md
-// §6. Streams lift its limits for themselves.
+// HTTP returns the server for a listener, with the limits and timeouts of SECURITY.md §6.
+// Streams lift them for themselves.
 func (s *Server) HTTP() *http.Server {
 	return &http.Server{
 		Handler:           s,
@@ -113,8 +113,8 @@ func (s *Server) HTTP() *http.Server {
 	}
 }
 
-// operate is what comes before every handler: who, whether they may, how often,
-// and until when.
+// operate returns the handler of a row with the checks before it: whether the caller may,
+// how often, and until when.
 func (s *Server) operate(op operation) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()

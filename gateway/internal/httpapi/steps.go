@@ -72,7 +72,7 @@ func apiAttempt(a run.Attempt) api.Attempt {
 	}
 }
 
-// utc is t as answers show it, with Z.
+// utc returns t in UTC, as answers have it.
 func utc(t *time.Time) *time.Time {
 	if t == nil {
 		return nil

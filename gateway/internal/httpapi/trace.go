@@ -18,7 +18,7 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// info is what the layers of one request tell each other.
+// info is the state of one request that its layers share.
 type info struct {
 	start  time.Time
 	stream bool  // it is, or was to be, answered by a stream
@@ -34,8 +34,8 @@ func infoOf(c echo.Context) *info {
 	return i
 }
 
-// observe is round every request, known route or not: the headers that every
-// answer has, the one place where errors are answered, one log line, metrics.
+// observe handles every request, with or without a route: it sets the headers that every
+// answer has, answers errors, writes one log line and counts.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
@@ -60,8 +60,8 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// within runs the rest unless the request is too large to be looked at, and makes
-// an error of a panic.
+// within calls next unless the request is too large or its correlation id is not valid, and
+// returns a panic as an error.
 func (s *Server) within(c echo.Context, next echo.HandlerFunc) (err error) {
 	defer func() {
 		p := recover()
@@ -107,8 +107,8 @@ func correlation(id string) bool {
 	return len(id) <= 128
 }
 
-// finish tells the span, the metrics and the log how it went. r is the request
-// that otelhttp waits with: Echo never sets its pattern, and handlers saw a copy.
+// finish records the outcome in the span, the metrics and the log. r is the request that
+// otelhttp reads the pattern from: Echo never sets it, and handlers get a copy.
 func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
 	of := s.routes[c.Path()]
 	route, status, took := of.path, c.Response().Status, time.Since(about.start)
@@ -147,7 +147,7 @@ func (s *Server) finish(c echo.Context, r *http.Request, about *info) {
 	s.Log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// linkToRun links a later request's span to the run it acts on: the request keeps
+// linkToRun links the span of a later request to the run that it changes: the request keeps
 // its own trace, and each can be found from the other.
 func linkToRun(span trace.Span, r run.Run) {
 	if ctx, ok := telemetry.WithTraceparent(context.Background(), r.Traceparent); ok {

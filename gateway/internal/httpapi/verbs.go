@@ -24,23 +24,23 @@ func (s *Server) cancelRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, true, s.Store.CancelRun)
 }
 
-// pauseRun lets no further step of a run start.
+// pauseRun keeps further steps of a run from starting.
 func (s *Server) pauseRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, false, s.Store.PauseRun)
 }
 
-// resumeRun lets a paused run go on, or one that failed or was cancelled.
+// resumeRun continues a run that was paused or cancelled, or that failed.
 func (s *Server) resumeRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, true, s.Store.ResumeRun)
 }
 
-// retryRun has what failed run again.
+// retryRun runs the failed steps of a run again.
 func (s *Server) retryRun(c echo.Context, p *identity.Principal) error {
 	return s.verb(c, p, true, s.Store.RetryRun)
 }
 
-// verb has done what somebody wants of a run. heavy says that it changes the run's
-// steps as well.
+// verb changes a run by do and answers it. heavy says that do changes the run's steps as
+// well.
 func (s *Server) verb(c echo.Context, p *identity.Principal, heavy bool, do func(context.Context, uuid.UUID, uuid.UUID, postgres.Verb) (run.Run, error)) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -134,8 +134,8 @@ func (s *Server) rerunRun(c echo.Context, p *identity.Principal) error {
 	})
 }
 
-// notOver refuses to rerun a run that has not ended. The machine has no such
-// event, as it is another run that starts.
+// notOver returns the refusal to rerun a run that has not ended. The machine has no such
+// event, since a rerun is another run.
 func notOver(r run.Run) error {
 	var allowed []string
 	for _, t := range run.RunMachine.Transitions() {
@@ -162,7 +162,7 @@ func (s *Server) countEnd(ctx context.Context, r run.Run) {
 	}
 }
 
-// readReason reads a body that may say why.
+// readReason returns the reason in an optional body.
 func (s *Server) readReason(c echo.Context) (string, error) {
 	in, err := readOptionalJSON[api.Reason](c)
 	if err != nil {
@@ -171,7 +171,7 @@ func (s *Server) readReason(c echo.Context) (string, error) {
 	return s.cleanReason(in.Reason)
 }
 
-// cleanReason is what a caller gave as a reason, secrets masked: people paste what
+// cleanReason returns the reason that a caller gave, with secrets masked: people paste what
 // they saw, and a reason goes into events, logs and outputs of steps.
 func (s *Server) cleanReason(given *string) (string, error) {
 	if given == nil {

@@ -13,7 +13,7 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// Limits are the times of a stream; a zero field has its default.
+// Limits are the intervals and deadlines of streams; a zero field has its default.
 type Limits struct {
 	MaxAge       time.Duration // 240 s ± 10 %: below the 300 s that platforms allow
 	KeepAlive    time.Duration // 15 s
@@ -36,7 +36,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// retry is what clients are told to wait before they connect again.
+// retry is the time that clients are asked to wait before they connect again.
 const retry = 2 * time.Second
 
 // Conn is one open event stream. It is for one goroutine.
@@ -77,14 +77,14 @@ func (h *Hub) Open(w http.ResponseWriter, r *http.Request, check func(context.Co
 	return c
 }
 
-// Close stops the clocks of c.
+// Close stops the timers of c.
 func (c *Conn) Close() {
 	c.age.Stop()
 	c.tick.Stop()
 }
 
-// Frame adds a frame with v as its data to what the next flush sends. With an id
-// the reader knows that it is there.
+// Frame adds a frame with v as its data to what the next flush sends. An id, where given,
+// is the reader's new cursor.
 func (c *Conn) Frame(id, event string, v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -106,12 +106,11 @@ func (c *Conn) frame(f *frame, id string) {
 	c.out.Write(f.bytes)
 }
 
-// Moved says where the reader is without showing anything: it learns it with the
-// next keep-alive.
+// Moved sets the reader's cursor without a frame; the next keep-alive sends it.
 func (c *Conn) Moved(id string) { c.at = id }
 
-// Flush sends what was added, within the write deadline. An error means that
-// nobody reads any more.
+// Flush sends what was added, within the write deadline. It returns an error when the
+// reader has gone.
 func (c *Conn) Flush() error {
 	if c.out.Len() == 0 {
 		return nil
@@ -126,9 +125,9 @@ func (c *Conn) Flush() error {
 	return c.rc.Flush()
 }
 
-// Wait returns when changed is closed, or after poll if that is above zero. It
-// keeps the stream alive meanwhile. A reason means that the stream has to end,
-// which is for the caller to do; an error that nobody reads any more.
+// Wait returns when changed is closed, or after poll if that is above zero, and keeps the
+// stream alive meanwhile. It returns a reason when the caller has to end the stream, and an
+// error when the reader has gone.
 func (c *Conn) Wait(changed <-chan struct{}, poll time.Duration) (end api.StreamControlReason, err error) {
 	var timer <-chan time.Time
 	if poll > 0 {
@@ -167,8 +166,8 @@ func (c *Conn) Wait(changed <-chan struct{}, poll time.Duration) (end api.Stream
 	}
 }
 
-// revoked asks whether the caller may still read. A database that does not
-// answer decides nothing; it has no events either.
+// revoked reports whether the caller may not read any more. While the database does not
+// answer it is not known, and there are no events either.
 func (c *Conn) revoked() bool {
 	switch fault.KindOf(c.check(c.ctx)) {
 	case fault.Unauthenticated, fault.Forbidden, fault.NotFound:
@@ -187,8 +186,7 @@ func (c *Conn) keepAlive() error {
 	return c.Flush()
 }
 
-// End tells the reader why the stream ends and where to go on, if it still
-// listens.
+// End sends the reader the reason for which the stream ends, and the cursor to go on from.
 func (c *Conn) End(reason api.StreamControlReason) {
 	if reason == api.StreamControlReasonShutdown {
 		// So that all who read do not come back at the same instant.

@@ -19,10 +19,10 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// schemaVersion is that of every type's data so far.
+// schemaVersion is the version of the data of all types of events.
 const schemaVersion = 1
 
-// Envelope is an event as clients see it (OBSERVABILITY.md §4.1).
+// Envelope returns an event as clients see it (OBSERVABILITY.md §4.1).
 func Envelope(e run.Event) api.Event {
 	id := run.RunID.Format(e.RunID)
 	a := api.Event{
@@ -53,12 +53,12 @@ func Envelope(e run.Event) api.Event {
 // Cursor is a place in a feed, or, by its Seq alone, in the events of a run.
 type Cursor = postgres.FeedCursor
 
-// FormatFeed is the opaque form of a feed's cursor.
+// FormatFeed returns the opaque form of a feed's cursor.
 func FormatFeed(c Cursor) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "feed:%d.%d.%s.%d", c.Epoch, c.XID, hexID(c.Run), c.Seq))
 }
 
-// ParseFeed reads what FormatFeed wrote; anything else is fault.Invalid
+// ParseFeed returns the cursor that FormatFeed wrote; anything else is fault.Invalid
 // (bad-cursor).
 func ParseFeed(s string) (Cursor, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(s)
@@ -77,10 +77,10 @@ func ParseFeed(s string) (Cursor, error) {
 	return Cursor{}, badCursor()
 }
 
-// FormatSeq is the form of a run's cursor: its seq in decimal digits.
+// FormatSeq returns the form of a run's cursor: its seq in decimal digits.
 func FormatSeq(seq int64) string { return strconv.FormatInt(seq, 10) }
 
-// ParseSeq reads what FormatSeq wrote; anything else is fault.Invalid
+// ParseSeq returns the seq that FormatSeq wrote; anything else is fault.Invalid
 // (bad-cursor).
 func ParseSeq(s string) (int64, error) {
 	seq, err := strconv.ParseInt(s, 10, 64)
@@ -116,9 +116,9 @@ func (f *frame) final() bool {
 	return ok && run.RunMachine.Terminal(run.State(state))
 }
 
-// source is what a topic reads: the events of one run, or the feed of a tenant,
-// whatever its readers want of that: their number must not be one of queries. Its
-// cursors are a seq or a feed's.
+// source is what a topic reads: the events of one run, or the whole feed of a tenant, so
+// that the number of queries does not grow with that of readers. Its cursors are a seq or a
+// feed's.
 type source struct {
 	tenant uuid.UUID
 	run    uuid.UUID // uuid.Nil: the feed
@@ -138,8 +138,8 @@ func (s source) format(c Cursor) string {
 	return FormatFeed(c)
 }
 
-// read is at most a page of frames after a cursor, of a feed those that f selects,
-// and the cursor to go on from. more says that there may be others at once.
+// read returns at most a page of frames after a cursor, of a feed those that f selects, and
+// the cursor to go on from. more reports that there may be others at once.
 func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, f postgres.FeedFilter) (frames []*frame, next Cursor, more bool, err error) {
 	if s.run != uuid.Nil {
 		events, err := db.Events(ctx, s.tenant, s.run, after.Seq, nil, pageSize)

@@ -15,21 +15,21 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// pageSize is how many events one read of the database brings.
+// pageSize is the number of events that one read of the database returns at the most.
 const pageSize = 500
 
 // readTimeout bounds one read of the tailer.
 const readTimeout = 5 * time.Second
 
-// searchWithin is how long a reader with a filter looks for events before it says how
-// far it is.
+// searchWithin is the time that a reader with a filter looks for events before it sends its
+// cursor.
 const searchWithin = 300 * time.Millisecond
 
-// readsAtOnce is how many topics are read at the same time. Requests want
+// readsAtOnce is the number of topics that are read at the same time. Requests need
 // connections too.
 const readsAtOnce = 4
 
-// Config says what a hub reads and tells.
+// Config is what a hub works with.
 type Config struct {
 	Store   *postgres.DB
 	Metrics *telemetry.Metrics
@@ -37,7 +37,7 @@ type Config struct {
 	Limits  Limits
 }
 
-// Hub is the event streams of a process.
+// Hub serves the event streams of a process.
 type Hub struct {
 	cfg  Config
 	done chan struct{}
@@ -48,16 +48,16 @@ type Hub struct {
 	topics map[source]*topic
 }
 
-// NewHub makes a hub. Streams are live only while [Hub.Run] runs.
+// NewHub returns a hub. Streams are live only while [Hub.Run] runs.
 func NewHub(cfg Config) *Hub {
 	cfg.Limits = cfg.Limits.withDefaults()
 	return &Hub{cfg: cfg, done: make(chan struct{}), woke: make(chan struct{}, 1), topics: map[source]*topic{}}
 }
 
-// Shutdown ends every stream: each says so and returns.
+// Shutdown ends every stream; each sends its reader the reason first.
 func (h *Hub) Shutdown() { h.once.Do(func() { close(h.done) }) }
 
-// Run is the tailer. It returns when ctx is done.
+// Run reads new events for all streams until ctx is done.
 func (h *Hub) Run(ctx context.Context) {
 	pause, failing := h.cfg.Limits.PollIdle, false
 	for {
@@ -91,9 +91,9 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 }
 
-// poll reads what is new once: one question for all runs that are read, and then
-// each topic by itself, with a deadline of its own and few at once, so that one
-// which cannot be read holds up no other. busy says that there was something.
+// poll reads new events once: one query for the heads of all runs that are read, and then
+// each topic by itself, with a deadline of its own and few at once, so that a topic that
+// cannot be read does not hold up others. busy reports that there were events.
 func (h *Hub) poll(ctx context.Context) (busy bool, err error) {
 	var feeds []*topic
 	var refs []postgres.RunRef
@@ -129,7 +129,7 @@ func (h *Hub) poll(ctx context.Context) (busy bool, err error) {
 	return some.Load(), errors.Join(headsErr, err)
 }
 
-// heads is how far each of the runs is.
+// heads returns the seq of the last event of each run.
 func (h *Hub) heads(ctx context.Context, refs []postgres.RunRef) (map[uuid.UUID]int64, error) {
 	if len(refs) == 0 {
 		return nil, nil
@@ -139,7 +139,7 @@ func (h *Hub) heads(ctx context.Context, refs []postgres.RunRef) (map[uuid.UUID]
 	return h.cfg.Store.EventHeads(ctx, refs)
 }
 
-// advance reads what is new of a topic, at most a page, and says how much it was.
+// advance reads the new events of a topic, at most a page, and returns their number.
 func (h *Hub) advance(ctx context.Context, t *topic) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -161,7 +161,7 @@ func (h *Hub) all() []*topic {
 	return topics
 }
 
-// join is the topic of a source for a reader that has read up to a cursor.
+// join returns the topic of a source to a reader that has read up to a cursor.
 func (h *Hub) join(src source, at Cursor) *topic {
 	h.mu.Lock()
 	t, ok := h.topics[src]
@@ -178,7 +178,7 @@ func (h *Hub) join(src source, at Cursor) *topic {
 	return t
 }
 
-// leave gives up a topic; the last reader's leaving forgets it.
+// leave releases a topic, and forgets it with its last reader.
 func (h *Hub) leave(t *topic) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

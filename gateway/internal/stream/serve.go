@@ -18,7 +18,7 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// Request says which events somebody wants.
+// Request is a request for a stream of events.
 type Request struct {
 	Tenant     uuid.UUID
 	Run        uuid.UUID   // the stream of one run; uuid.Nil: the tenant's feed
@@ -57,9 +57,10 @@ func matches(types []string, typ string) bool {
 // finalTypes are those of [frame.final].
 var finalTypes = []string{"run.succeeded", "run.failed", "run.cancelled"}
 
-// Serve answers r with the stream that q asks for, until it ends. An error means
-// that nothing was answered yet: fault.NotFound for an unknown run, or that the
-// database does not answer. Nothing will follow: 204, unless there is a gap to tell.
+// Serve answers r with the stream that q asks for, until it ends. It returns an error only
+// before anything was answered: fault.NotFound for an unknown run, fault.Unavailable when
+// the database does not answer. It answers 204 when no event will follow and there is no
+// gap to report.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, q Request) error {
 	s := &subscription{hub: h, q: q, src: q.source()}
 	gap, over, err := s.start(r.Context())
@@ -161,7 +162,7 @@ func (s *subscription) ends(ctx context.Context, f *frame) (bool, error) {
 	return s.endsBefore(ctx, r.State, f.at)
 }
 
-// gap tells that events behind a cursor will not come, and where the stream goes on.
+// gap sends that the events behind a cursor will not follow, and where the stream goes on.
 func (s *subscription) gap(reason api.StreamControlReason, requested Cursor) {
 	from, at := s.src.format(requested), s.src.format(s.pos)
 	control := api.StreamControl{Requested: &from, Reason: &reason}
@@ -183,8 +184,8 @@ func (s *subscription) trace(ctx context.Context, name string, reason api.Stream
 	span.End()
 }
 
-// run delivers until the stream has to end, and says why; an error means that the
-// reader has gone.
+// run delivers events until the stream has to end, and returns the reason, or an error when
+// the reader has gone.
 func (s *subscription) run(ctx context.Context) (api.StreamControlReason, error) {
 	defer s.leave()
 	for {
@@ -246,8 +247,8 @@ var always = func() <-chan struct{} {
 	return c
 }()
 
-// next is the next frames: from the database until that has no full page more,
-// then from the topic, and from the database again for one that fell out of it.
+// next returns the next frames: from the database until that has no full page more, then
+// from the topic, and from the database again for a reader that fell out of it.
 func (s *subscription) next(ctx context.Context) (frames []*frame, next Cursor, changed <-chan struct{}, err error) {
 	if s.live != nil {
 		frames, next, changed, ok := s.live.after(s.pos)

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// ringSize is how many frames a topic keeps for readers that are nearly there.
+// ringSize is the number of frames that a topic keeps for readers near its head.
 const ringSize = 256
 
-// topic is the newest frames of one source: all between from and head.
+// topic has the newest frames of one source: all between from and head.
 type topic struct {
 	src  source
 	refs int // readers; guarded by the hub's lock
@@ -24,9 +24,9 @@ func newTopic(src source, at Cursor) *topic {
 	return &topic{src: src, from: at, head: at, changed: make(chan struct{})}
 }
 
-// after is what the ring holds behind a cursor, where that leaves the reader, and
-// a channel that closes when there is more. ok is false for a reader that fell
-// out of the ring and has to ask the database.
+// after returns the frames behind a cursor, the cursor after them, and a channel that
+// closes when there is more. ok is false for a reader that fell out of the ring and has to
+// ask the database.
 func (t *topic) after(c Cursor) (frames []*frame, head Cursor, changed <-chan struct{}, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,7 +63,7 @@ func (t *topic) add(frames []*frame, next Cursor) {
 	t.changed = make(chan struct{})
 }
 
-// at is how far the topic is.
+// at returns the cursor of the last frame.
 func (t *topic) at() Cursor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
