@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -151,30 +149,4 @@ func (s *Server) addFacts(p *api.Problem, err error) {
 	if lost, ok := errors.AsType[lostEvents](err); ok {
 		p.Oldest = &lost.oldest
 	}
-}
-
-// answer writes v as JSON.
-func answer(c echo.Context, status int, v any) error {
-	return c.Blob(status, echo.MIMEApplicationJSON, encode(v))
-}
-
-// encode returns v as JSON without needless escapes. v is one of the contract's types,
-// which always encode.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic(err) // to observe, which answers 500
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
-// ptr returns a pointer to v, or nil for the zero value, which is left out of an answer.
-func ptr[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
 }
