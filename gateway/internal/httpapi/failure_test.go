@@ -122,6 +122,35 @@ func TestErrorForm(t *testing.T) {
 	}
 }
 
+// TestKeptRefusalForm checks that a refusal is kept under an Idempotency-Key in the form of
+// its route.
+func TestKeptRefusalForm(t *testing.T) {
+	g := newGateway(t)
+	err := g.server.serve(operation{
+		id: "addShelf", method: http.MethodPost, path: "/api/library/shelves", rule: rule{anyKey: true}, errors: asLine, once: true,
+		handle: func(c echo.Context, p *identity.Principal) error {
+			return g.server.answerOnce(c, p, request{
+				body:  []byte("{}"),
+				check: func() error { return fault.New(fault.Invalid, "invalid-field", "a shelf has a name") },
+				do: func(context.Context) (postgres.Answer, error) {
+					return postgres.Answer{}, errors.New("done in spite of the check")
+				},
+			})
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, replayed := range []string{"", "true"} {
+		w := g.record(http.MethodPost, "/api/library/shelves", "", "k-1")
+		if got, want := w.Body.String(), "invalid-field: a shelf has a name"; w.Code != http.StatusUnprocessableEntity || got != want ||
+			w.Header().Get("X-Form") != "line" || w.Header().Get("Idempotent-Replayed") != replayed {
+			t.Errorf("answer %d = %d %q, X-Form %q, Idempotent-Replayed %q, want 422 %q, line, %q",
+				i+1, w.Code, got, w.Header().Get("X-Form"), w.Header().Get("Idempotent-Replayed"), want, replayed)
+		}
+	}
+}
+
 func principalOf(g *gateway, key string) *identity.Principal {
 	g.Helper()
 	p, err := g.server.Identity.Identify(&http.Request{Header: http.Header{"Authorization": {"Bearer " + key}}})
