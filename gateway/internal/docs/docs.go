@@ -1,6 +1,6 @@
-// Package docs is the page that shows the contract: Swagger UI, as it was released
-// (viewer/VERSION, its licences beside it), and the little that makes it ours. All
-// of it is part of the program, and the page asks nobody but its own gateway.
+// Package docs has the page that shows the contract: Swagger UI as it was released
+// (viewer/VERSION, with its licences), and a few files of our own. All of it is part of the
+// program, and the page sends requests to its own gateway only.
 //
 // The viewer is kept compressed and most clients take it so; update.sh brings
 // another release.

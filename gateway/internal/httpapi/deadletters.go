@@ -157,10 +157,10 @@ func (s *Server) requeueDeadLetters(c echo.Context, p *identity.Principal) error
 	for _, l := range letters {
 		a, err := s.retryOne(ctx, p, l.Step.ID, true, reason)
 		if errors.Is(err, fault.Conflict) || errors.Is(err, fault.NotFound) {
-			continue // somebody was quicker
+			continue // it was retried meanwhile
 		}
 		if errors.Is(err, fault.RateLimited) && len(out.Requeued) > 0 {
-			break // the next request is told
+			break // the next request gets the error
 		}
 		if err != nil {
 			return err

@@ -19,7 +19,7 @@ import (
 const maxEvents = 500 // of a page
 
 var (
-	// Whoever asks for what never comes would wait for ever.
+	// A reader of types that do not exist would wait for ever.
 	eventTypes = shape{regexp.MustCompile(`^(` + strings.Join(run.EventNouns(), "|") + `)\.([a-z_]+|\*)$`),
 		"a list of types of events, separated by commas, each as run.succeeded or run.*, of " + strings.Join(run.EventNouns(), ", ")}
 	runIDs = shape{regexp.MustCompile(`^run_[0-9a-f]{32}$`), "a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f"}
@@ -50,7 +50,7 @@ func (s *Server) listRunEvents(c echo.Context, p *identity.Principal) error {
 	events, err := s.Store.Events(ctx, p.Tenant, req.Run, req.After.Seq, req.Types, limit)
 	expired := withOldest(err, formatSeq)
 	if oldest, lost := postgres.OldestKept(err); lost && !req.Resumed {
-		// Who names no place begins with what is kept, if anything is.
+		// Without a cursor the page begins with the oldest event that is kept, if any.
 		req.After = oldest
 		events, err = s.Store.Events(ctx, p.Tenant, req.Run, req.After.Seq, req.Types, limit)
 	}

@@ -88,7 +88,7 @@ func readBody(c echo.Context) ([]byte, error) {
 	return bytes.TrimPrefix(body, []byte("\ufeff")), nil // a byte order mark, as some editors write
 }
 
-// unfit is an error of a body that was read but for what does not fit.
+// unfit is the error of a body with members of a wrong type; the rest of it was read.
 type unfit struct{ error }
 
 func (u unfit) Unwrap() error { return u.error }

@@ -213,7 +213,7 @@ func (s *Server) followLog(c echo.Context, p *identity.Principal, step uuid.UUID
 	conn := s.Hub.Open(c.Response(), c.Request(), s.still(c, p))
 	defer conn.Close()
 	conn.Moved(stream.FormatSeq(sent))
-	if conn.Flush() != nil { // who waits for storage hears at once that the stream is open
+	if conn.Flush() != nil { // the reader learns at once that the stream is open, before storage answers
 		return nil
 	}
 	for {
@@ -225,7 +225,7 @@ func (s *Server) followLog(c echo.Context, p *identity.Principal, step uuid.UUID
 		}
 		if err == nil && l.Ended && sent >= l.Size {
 			conn.Frame(stream.FormatSeq(l.Size), "end", api.LogEnd{Offset: l.Size, Fence: ptr(l.Fence)})
-			_ = conn.Flush() // whether they hear it or not, this is the end
+			_ = conn.Flush() // the stream ends in any case
 			return nil
 		}
 		if conn.Flush() != nil {
@@ -254,8 +254,8 @@ func (s *Server) followLog(c echo.Context, p *identity.Principal, step uuid.UUID
 	}
 }
 
-// sendGrown sends what l has beyond sent, and answers how far it came. A rune that
-// is cut by the end of what there is waits for its rest, unless nothing will come.
+// sendGrown sends the part of l after sent, and returns the new end. A rune that is cut by
+// the end of the log waits for its rest, unless the log is complete.
 func (s *Server) sendGrown(ctx context.Context, conn *stream.Conn, l postgres.Log, sent int64) (int64, error) {
 	for chunk, err := range s.readChunks(ctx, l.Chunks) {
 		if err != nil {

@@ -13,33 +13,33 @@ import (
 	"nofx.dev/gateway/internal/identity"
 )
 
-// operation is all that is said of a route of the contract.
+// operation is a route of the contract with all that the gateway knows about it.
 type operation struct {
 	id     string // operationId
 	method string
 	path   string // as in the contract
 	rule   rule
 	handle func(echo.Context, *identity.Principal) error
-	// streams says whether a request will be answered by a stream, which has
-	// limits of its own.
+	// streams reports whether a request will be answered by a stream, which has limits of
+	// its own.
 	streams func(*http.Request) bool
-	once    bool          // it takes an Idempotency-Key
-	event   string        // of a machine that it asks for, as run.cancel; a refusal names those that are possible
-	probe   bool          // it is asked every few seconds and logged at a lower level
+	once    bool          // it accepts an Idempotency-Key
+	event   string        // machine and event that it causes, as run.cancel; refusals list the possible ones
+	probe   bool          // it is called every few seconds, and logged at a lower level
 	timeout time.Duration // of its handler; 0: handlerTimeout
-	// errors is how its errors are written, those of a method without a row too; nil:
-	// asProblem. The rows of one path agree on it.
+	// errors is the form of its errors; nil is asProblem. All rows of a path have the same
+	// one, which is also the form of 405.
 	errors errorForm
 }
 
-// rule is who may call an operation (SECURITY.md §3), as x-nofx-role and x-nofx-scope
-// of the contract say it: people from a role on, machines by a scope. The zero rule is
-// a mistake of the table.
+// rule is the condition for calling an operation (SECURITY.md §3), as x-nofx-role and
+// x-nofx-scope of the contract state it: a least role for people, a scope for services.
+// The zero rule is a mistake of the table.
 type rule struct {
-	public bool     // anybody, without a key
-	anyKey bool     // whoever has a key
-	role   api.Role // the least role
-	scope  string   // what a key of role service needs; empty: it never may
+	public bool     // no key is needed
+	anyKey bool     // any valid key will do
+	role   api.Role // the least role of people
+	scope  string   // the scope that a service needs; empty: services may not call it
 }
 
 // operations returns the routes that are served; a route without a row is not served.
@@ -108,8 +108,8 @@ func (s *Server) operations() []operation {
 	}
 }
 
-// serve adds a row to the routes. It refuses one without a rule, which nobody thought
-// about, and one that does not write errors as the other rows of its path do.
+// serve adds a row to the routes. It refuses a row without a rule, which must be a decision,
+// and a row with another form of errors than the first one of its path.
 func (s *Server) serve(op operation) error {
 	if op.rule == (rule{}) {
 		return fmt.Errorf("operation %s (%s %s) has no rule", op.id, op.method, op.path)

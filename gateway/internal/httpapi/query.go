@@ -18,7 +18,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// shape is what a value looks like, to check it and in words.
+// shape is the form of a value, as a pattern and in words.
 type shape struct {
 	*regexp.Regexp
 	words string

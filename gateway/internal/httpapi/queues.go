@@ -82,7 +82,7 @@ func (s *Server) listWorkers(c echo.Context, _ *identity.Principal) error {
 	return answer(c, http.StatusOK, api.WorkerPage{Items: alike(workers)})
 }
 
-// alike counts workers by what they are, in the order of the oldest of each sort.
+// alike counts workers of the same sort, in the order of the oldest of each.
 func alike(workers []postgres.WorkerInfo) []api.Workers {
 	list, place := []api.Workers{}, map[string]int{}
 	for _, w := range workers {

@@ -30,7 +30,7 @@ const (
 	handlerTimeout = 30 * time.Second
 )
 
-// Config is what a server works with.
+// Config has the parts and limits of a server.
 type Config struct {
 	Store   *postgres.DB
 	Blobs   *blob.Store

@@ -11,7 +11,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// getTimeline answers what the steps of a run did when, for charts.
+// getTimeline answers when each step of a run waited and ran, for charts.
 func (s *Server) getTimeline(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err

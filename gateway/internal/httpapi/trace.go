@@ -22,7 +22,7 @@ import (
 type info struct {
 	start  time.Time
 	stream bool  // it is, or was to be, answered by a stream
-	err    error // what went wrong, for the log
+	err    error // of the handler, for the log
 
 	operation operation // of the handler; zero until it is known that there is one
 }

@@ -146,7 +146,8 @@ func notOver(r run.Run) error {
 	return fault.OfTransition(fault.Transition{Machine: run.RunMachine.String(), From: string(r.State), Event: "rerun", Allowed: allowed})
 }
 
-// reasonOr returns the reason given, or who asked, for transitions that want one.
+// reasonOr returns the reason given, or one that names the caller, for transitions that
+// need one.
 func reasonOr(p *identity.Principal, given string) string {
 	if given == "" {
 		return fmt.Sprintf("requested by %s (%s)", p.Subject, p.Name)

@@ -9,7 +9,7 @@ import (
 
 // address returns the client's address: the peer's or, as long as that is a trusted
 // proxy's, the one that the proxy says it was called from (X-Forwarded-For, from the
-// right). Nothing counts that somebody else may have written.
+// right). No other part of the header is trusted.
 func address(r *http.Request, proxies []netip.Prefix) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"nofx.dev/shared/postgres"
 )
 
-// Config is what an authenticator works with.
+// Config has the parts of an authenticator.
 type Config struct {
 	Store   *postgres.DB
 	DevKeys bool           // keys of KeyEnv dev are taken
@@ -29,8 +29,8 @@ func New(cfg Config) *Authenticator {
 	return &Authenticator{proxies: cfg.Proxies, keys: newKeyring(cfg.Store, cfg.DevKeys)}
 }
 
-// Identify returns the caller of a request, or nil when the request does not say who
-// calls. It returns fault.Unauthenticated for credentials that are not valid, without the
+// Identify returns the caller of a request, or nil when the request has no credentials. It
+// returns fault.Unauthenticated for credentials that are not valid, without the
 // reason, fault.RateLimited for an address that tried too often, and fault.Unavailable
 // when the caller cannot be found out.
 func (a *Authenticator) Identify(r *http.Request) (*Principal, error) {
@@ -40,8 +40,9 @@ func (a *Authenticator) Identify(r *http.Request) (*Principal, error) {
 	return nil, nil
 }
 
-// Current returns p as it is now, for what outlives a request: with the role and scopes
-// that it has by now. It returns fault.Unauthenticated when p would not be let in any more.
+// Current returns p with the role and scopes that it has now, for streams and other work
+// that outlives its request. It returns fault.Unauthenticated when p's credentials are not
+// valid any more.
 func (a *Authenticator) Current(ctx context.Context, p *Principal) (*Principal, error) {
 	return a.keys.current(ctx, p)
 }

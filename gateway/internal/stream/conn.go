@@ -189,7 +189,7 @@ func (c *Conn) keepAlive() error {
 // End sends the reader the reason for which the stream ends, and the cursor to go on from.
 func (c *Conn) End(reason api.StreamControlReason) {
 	if reason == api.StreamControlReasonShutdown {
-		// So that all who read do not come back at the same instant.
+		// So that readers do not all come back at the same instant.
 		fmt.Fprintf(&c.out, "retry: %d\n\n", (retry/2 + rand.N(2*retry)).Milliseconds())
 	}
 	c.Frame(c.at, "stream.end", api.StreamControl{Reason: &reason, ResumeAfter: &c.at})

@@ -29,7 +29,7 @@ const searchWithin = 300 * time.Millisecond
 // connections too.
 const readsAtOnce = 4
 
-// Config is what a hub works with.
+// Config has the parts and limits of a hub.
 type Config struct {
 	Store   *postgres.DB
 	Metrics *telemetry.Metrics
