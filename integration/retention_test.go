@@ -52,9 +52,9 @@ func TestRetention(t *testing.T) {
 		s.do(t, http.StatusGone, http.MethodGet, path, nil)
 	}
 	var told []string
-	s.follow(t, "/api/runs/"+old+"/events?until=final", "", func(f frame) bool {
-		told = append(told, f.event)
-		return f.event != "stream.end"
+	s.follow(t, "/api/runs/"+old+"/events?until=final", "", func(f api.Frame) bool {
+		told = append(told, f.Event)
+		return f.Event != "stream.end"
 	})
 	if got := strings.Join(told, " "); got != "stream.ready stream.gap stream.end" {
 		t.Errorf("the stream tells %q, want ready, gap and end", got)

@@ -128,11 +128,11 @@ func checkEvents(t *testing.T, s *system, id string) {
 	frames := s.stream(t, path, "")
 	var streamed []string
 	for _, f := range frames {
-		if !strings.HasPrefix(f.event, "stream.") {
-			streamed = append(streamed, f.id+" "+f.event+" "+f.data)
+		if !strings.HasPrefix(f.Event, "stream.") {
+			streamed = append(streamed, f.ID+" "+f.Event+" "+f.Data)
 		}
 	}
-	if len(streamed) != len(pages) || frames[0].event != "stream.ready" || !strings.Contains(frames[len(frames)-1].data, `"final"`) {
+	if len(streamed) != len(pages) || frames[0].Event != "stream.ready" || !strings.Contains(frames[len(frames)-1].Data, `"final"`) {
 		t.Fatalf("stream = %d events between %v and %v, want %d between ready and final", len(streamed), frames[0], frames[len(frames)-1], len(pages))
 	}
 	for i, e := range pages {
@@ -141,7 +141,7 @@ func checkEvents(t *testing.T, s *system, id string) {
 		}
 	}
 	rest := s.stream(t, path, "5")
-	if got := rest[1]; got.id != "6" || len(rest) != len(frames)-5 {
+	if got := rest[1]; got.ID != "6" || len(rest) != len(frames)-5 {
 		t.Errorf("after 5 the stream begins with %v and has %d frames, want 6 and %d", got, len(rest), len(frames)-5)
 	}
 	s.do(t, http.StatusNoContent, http.MethodGet, path, nil, "Accept", "text/event-stream", "Last-Event-ID", fmt.Sprint(len(pages)))
@@ -150,9 +150,9 @@ func checkEvents(t *testing.T, s *system, id string) {
 		t.Errorf("events after one that never was = %s, want cursor-expired", beyond.body)
 	}
 	var told []string
-	s.follow(t, "/api/runs/"+id+"/events", "99999", func(f frame) bool {
-		told = append(told, f.event)
-		return f.event != "stream.gap" && len(told) < 3
+	s.follow(t, "/api/runs/"+id+"/events", "99999", func(f api.Frame) bool {
+		told = append(told, f.Event)
+		return f.Event != "stream.gap" && len(told) < 3
 	})
 	if !slices.Equal(told, []string{"stream.ready", "stream.gap"}) {
 		t.Errorf("a stream after an event that never was tells %v, want ready and gap", told)

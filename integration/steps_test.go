@@ -239,9 +239,9 @@ func followLog(t *testing.T, s *system) {
 	st := s.awaitStep(t, id, "talk", api.StepStatusRunning)
 	path := "/api/steps/" + st.ID + "/logs"
 	var text strings.Builder
-	var end frame
-	s.follow(t, path+"?follow=1", "", func(f frame) bool {
-		if f.event == "log" {
+	var end api.Frame
+	s.follow(t, path+"?follow=1", "", func(f api.Frame) bool {
+		if f.Event == "log" {
 			if frame := logFrame(t, f); frame.Offset != int64(text.Len()) {
 				t.Errorf("log frame at %d, want %d", frame.Offset, text.Len())
 			}
@@ -254,7 +254,7 @@ func followLog(t *testing.T, s *system) {
 		return true
 	})
 	const want = "first é\nlast line\n"
-	if text.String() != want || end.event != "end" || end.data != fmt.Sprintf(`{"fence":1,"offset":%d}`, len(want)) {
+	if text.String() != want || end.Event != "end" || end.Data != fmt.Sprintf(`{"fence":1,"offset":%d}`, len(want)) {
 		t.Errorf("followed log = %q ended by %+v, want %q and end", text.String(), end, want)
 	}
 	for _, tt := range []struct {

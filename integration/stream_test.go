@@ -1,12 +1,12 @@
 package integration_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,12 +21,9 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// frame is one event of a stream.
-type frame struct{ id, event, data string }
-
 // follow opens a stream and hands each frame to fn until fn has enough of it or
 // the server ends it.
-func (c *client) follow(t *testing.T, path, lastEventID string, fn func(frame) bool) {
+func (c *client) follow(t *testing.T, path, lastEventID string, fn func(api.Frame) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -42,37 +39,23 @@ func (c *client) follow(t *testing.T, path, lastEventID string, fn func(frame) b
 	if media := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || !strings.HasPrefix(media, "text/event-stream") {
 		t.Fatalf("GET %s = %d %s, want a stream", path, resp.StatusCode, media)
 	}
-	var f frame
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		value = strings.TrimPrefix(value, " ")
+	for frames := api.NewFrameReader(resp.Body); ; {
+		f, err := frames.Next()
 		switch {
-		case lines.Text() == "" && f.event != "":
-			if !fn(f) {
-				return
-			}
-			f = frame{}
-		case lines.Text() == "":
-			f = frame{}
-		case name == "id":
-			f.id = value
-		case name == "event":
-			f.event = value
-		case name == "data":
-			f.data += value
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil:
+			t.Fatalf("GET %s breaks off: %v", path, err)
+		case f.Event != "" && !fn(f):
+			return
 		}
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatalf("GET %s breaks off: %v", path, err)
 	}
 }
 
 // stream is all frames until the server ends the stream.
-func (c *client) stream(t *testing.T, path, lastEventID string) (frames []frame) {
+func (c *client) stream(t *testing.T, path, lastEventID string) (frames []api.Frame) {
 	t.Helper()
-	c.follow(t, path, lastEventID, func(f frame) bool {
+	c.follow(t, path, lastEventID, func(f api.Frame) bool {
 		frames = append(frames, f)
 		return true
 	})
@@ -178,9 +161,9 @@ func unpack(t *testing.T, raw []byte) []byte {
 }
 
 // logFrame is the data of a frame of a followed log.
-func logFrame(t *testing.T, f frame) (v api.LogFrame) {
+func logFrame(t *testing.T, f api.Frame) (v api.LogFrame) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(f.data), &v); err != nil || f.id != fmt.Sprint(v.Offset+int64(len(v.Text))) {
+	if err := json.Unmarshal([]byte(f.Data), &v); err != nil || f.ID != fmt.Sprint(v.Offset+int64(len(v.Text))) {
 		t.Fatalf("log frame = %+v, %v, want an id that is the offset after it", f, err)
 	}
 	return v

@@ -10,7 +10,8 @@
 // [Contract].
 //
 // Of the client, use [ClientWithResponses] for JSON and [Client] for streams,
-// since the former reads an answer to its end. Every refusal is a [Problem].
+// since the former reads an answer to its end; [FrameReader] takes the frames from
+// its body. Every refusal is a [Problem].
 // codegen/overlay.yaml lists what the generator is shown otherwise than the
 // contract says it.
 package api

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"nofx.dev/gateway/api"
 	"nofx.dev/shared/blob/blobtest"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
@@ -148,7 +148,7 @@ func TestServe(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- command(ctx, context.Background(), nil, environ, io.Discard, log) }()
 	line := log.line(t, "serving")
-	api, metrics := "http://"+line["addr"].(string), "http://"+line["metrics_addr"].(string)
+	base, metrics := "http://"+line["addr"].(string), "http://"+line["metrics_addr"].(string)
 	if unknown := log.line(t, "variables that nothing reads"); fmt.Sprint(unknown["names"]) != "[NOFX_MISSPELT]" {
 		t.Errorf("unknown variables = %v, want the misspelt one", unknown["names"])
 	}
@@ -168,25 +168,25 @@ func TestServe(t *testing.T) {
 		t.Cleanup(func() { resp.Body.Close() })
 		return resp
 	}
-	for _, url := range []string{api + "/readyz", api + "/api/whoami", metrics + "/readyz"} {
+	for _, url := range []string{base + "/readyz", base + "/api/whoami", metrics + "/readyz"} {
 		if got := get(url).StatusCode; got != http.StatusOK {
 			t.Errorf("GET %s = %d, want 200", url, got)
 		}
 	}
-	events := bufio.NewReader(get(api + "/api/events").Body)
-	until := func(part string) {
+	events := api.NewFrameReader(get(base + "/api/events").Body)
+	until := func(event string) api.Frame {
 		t.Helper()
 		for {
-			line, err := events.ReadString('\n')
+			f, err := events.Next()
 			if err != nil {
-				t.Fatalf("the stream ended before %q: %v", part, err)
+				t.Fatalf("the stream ended before %q: %v", event, err)
 			}
-			if strings.Contains(line, part) {
-				return
+			if f.Event == event {
+				return f
 			}
 		}
 	}
-	until("event: stream.ready")
+	until("stream.ready")
 	body, err := io.ReadAll(get(metrics + "/metrics").Body)
 	if err != nil {
 		t.Fatal(err)
@@ -202,8 +202,9 @@ func TestServe(t *testing.T) {
 	}
 
 	stop()
-	until("event: stream.end")
-	until(`"reason":"shutdown"`)
+	if end := until("stream.end"); !strings.Contains(end.Data, `"reason":"shutdown"`) {
+		t.Errorf("stream.end = %s, want the reason shutdown", end.Data)
+	}
 	select {
 	case err := <-served:
 		if err != nil {

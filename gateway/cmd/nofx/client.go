@@ -80,7 +80,7 @@ type caller struct {
 func (c *caller) Do(req *http.Request) (*http.Response, error) {
 	req.Header.Set("Authorization", "Bearer "+c.key)
 	req.Header.Set("User-Agent", "nofx-cli")
-	stream := req.Header.Get("Accept") == eventStream // comes back by itself, see stream.go
+	stream := req.Header.Get("Accept") == api.EventStream // comes back by itself, see stream.go
 	repeatable := !stream && (c.harmless || req.Method == http.MethodGet || req.Header.Get("Idempotency-Key") != "")
 	for try := 1; ; try++ {
 		began := time.Now()

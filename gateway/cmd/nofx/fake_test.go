@@ -91,7 +91,7 @@ func (g *contractGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem(w, r, http.StatusInternalServerError, api.Problem{Code: api.ProblemCodeInternal})
 		return
 	}
-	if r.Header.Get("Accept") == eventStream {
+	if r.Header.Get("Accept") == api.EventStream {
 		answer(w, r)
 		return
 	}

@@ -349,11 +349,11 @@ func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, ste
 		return c.GetStepLogs(ctx, step, &api.GetStepLogsParams{Attempt: fence, Follow: &follow, LastEventID: optional(last)}, stream)
 	})
 	followed = deref(fence)
-	err = s.follow(ctx, "", func(f *frame) error {
-		switch f.event {
+	err = s.follow(ctx, "", func(f *api.Frame) error {
+		switch f.Event {
 		case "end":
 			var last api.LogEnd
-			_ = json.Unmarshal([]byte(f.data), &last) // an older gateway names no attempt
+			_ = json.Unmarshal([]byte(f.Data), &last) // an older gateway names no attempt
 			if last.Fence != nil {
 				followed = *last.Fence
 			}
@@ -363,18 +363,18 @@ func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, ste
 			return nil
 		}
 		var chunk api.LogFrame
-		err := json.Unmarshal([]byte(f.data), &chunk)
-		after, idErr := strconv.ParseInt(f.id, 10, 64)
+		err := json.Unmarshal([]byte(f.Data), &chunk)
+		after, idErr := strconv.ParseInt(f.ID, 10, 64)
 		switch {
 		case err != nil || idErr != nil:
-			return fmt.Errorf("a log frame that cannot be read: id %q, %w", f.id, err)
+			return fmt.Errorf("a log frame that cannot be read: id %q, %w", f.ID, err)
 		case after <= size:
 			return nil // printed before the connection was lost
 		case chunk.Offset != size:
 			return fmt.Errorf("%w: the log goes on at byte %d after byte %d", errBroken, chunk.Offset, size)
 		}
 		if a.json {
-			err = a.printJSON(f.data)
+			err = a.printJSON(f.Data)
 		} else {
 			_, err = io.WriteString(w, chunk.Text)
 		}

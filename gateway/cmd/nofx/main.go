@@ -2,10 +2,9 @@
 // nofx.dev/gateway/api and knows nothing else of the system.
 //
 // root.go holds the tree of commands, the global flags and the exit codes;
-// client.go the way to the gateway and back; sse.go and stream.go read streams
-// and come back to them when they break; progress.go and board.go are what
-// `run watch` shows, and why.go what runs wait for and why they fail. Every other
-// file is one noun.
+// client.go the way to the gateway and back; stream.go reads streams and connects
+// again when they break; progress.go and board.go are what `run watch` shows, and
+// why.go what runs wait for and why they fail. Every other file is one noun.
 package main
 
 import (

@@ -43,7 +43,7 @@ type stream struct {
 // are opened again with Last-Event-ID, after a pause that grows with jitter. It
 // gives up when the first connection fails, when the gateway refuses, and after
 // maxFailures in a row.
-func (s stream) follow(ctx context.Context, last string, handle func(*frame) error) error {
+func (s stream) follow(ctx context.Context, last string, handle func(*api.Frame) error) error {
 	failures, connected := 0, false
 	for {
 		frames, retry, err := s.once(ctx, &last, handle)
@@ -87,7 +87,7 @@ func (b *brokenError) Unwrap() error { return b.error }
 
 // once reads one connection. It moves last on with every frame that was handled
 // and answers how many there were, nil at the end of the stream for good.
-func (s stream) once(ctx context.Context, last *string, handle func(*frame) error) (frames int, retry time.Duration, _ error) {
+func (s stream) once(ctx context.Context, last *string, handle func(*api.Frame) error) (frames int, retry time.Duration, _ error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	resp, err := s.open(ctx, *last, acceptStream)
@@ -105,27 +105,27 @@ func (s stream) once(ctx context.Context, last *string, handle func(*frame) erro
 		}
 		return 0, 0, err
 	}
-	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != eventStream {
+	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != api.EventStream {
 		return 0, 0, fmt.Errorf("the gateway answered %q instead of a stream", got)
 	}
 	alarm := time.AfterFunc(s.idle, func() { cancel(errIdle) }) // a dead peer sends no FIN
 	defer alarm.Stop()
-	reader := newFrameReader(watched{resp.Body, alarm, s.idle})
+	reader := api.NewFrameReader(watched{resp.Body, alarm, s.idle})
 	for {
-		f, err := reader.next()
+		f, err := reader.Next()
 		if err != nil {
 			switch {
 			case errors.Is(context.Cause(ctx), errIdle):
 				err = errIdle
-			case errors.Is(err, io.EOF):
+			case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 				err = errors.New("the connection was closed")
 			}
-			return frames, reader.retry, &brokenError{err, true}
+			return frames, reader.Retry(), &brokenError{err, true}
 		}
 		err = handle(&f)
 		if err == nil || errors.Is(err, errAgain) {
-			if f.id != "" {
-				*last = f.id
+			if f.ID != "" {
+				*last = f.ID
 			}
 			frames++
 		}
@@ -133,15 +133,15 @@ func (s stream) once(ctx context.Context, last *string, handle func(*frame) erro
 		case errors.Is(err, errDone):
 			return frames, 0, nil
 		case errors.Is(err, errBroken):
-			return frames, reader.retry, &brokenError{err, true}
+			return frames, reader.Retry(), &brokenError{err, true}
 		case err != nil:
-			return frames, reader.retry, err
+			return frames, reader.Retry(), err
 		}
 	}
 }
 
 func acceptStream(_ context.Context, req *http.Request) error {
-	req.Header.Set("Accept", eventStream)
+	req.Header.Set("Accept", api.EventStream)
 	return nil
 }
 
@@ -169,22 +169,22 @@ type eventFeed struct {
 	gap   func(reason string) error // events are gone for good: read anew
 }
 
-func (d *eventFeed) handle(f *frame) error {
-	if f.data == "" {
+func (d *eventFeed) handle(f *api.Frame) error {
+	if f.Data == "" {
 		return nil
 	}
-	switch f.event {
+	switch f.Event {
 	case "stream.ready":
 		return nil
 	case "stream.gap", "stream.end":
 		var c api.StreamControl
-		if err := json.Unmarshal([]byte(f.data), &c); err != nil {
-			return fmt.Errorf("a %s frame that cannot be read: %w", f.event, err)
+		if err := json.Unmarshal([]byte(f.Data), &c); err != nil {
+			return fmt.Errorf("a %s frame that cannot be read: %w", f.Event, err)
 		}
 		return d.control(f, c)
 	}
 	var e api.Event
-	if err := json.Unmarshal([]byte(f.data), &e); err != nil {
+	if err := json.Unmarshal([]byte(f.Data), &e); err != nil {
 		return fmt.Errorf("an event that cannot be read: %w", err)
 	}
 	if d.dense && d.seq >= 0 {
@@ -195,16 +195,16 @@ func (d *eventFeed) handle(f *frame) error {
 			return fmt.Errorf("%w: event %d came after %d", errBroken, e.Seq, d.seq)
 		}
 	}
-	if err := d.event(e, f.data); err != nil {
+	if err := d.event(e, f.Data); err != nil {
 		return err
 	}
 	d.seq = e.Seq
 	return nil
 }
 
-func (d *eventFeed) control(f *frame, c api.StreamControl) error {
+func (d *eventFeed) control(f *api.Frame, c api.StreamControl) error {
 	reason := string(deref(c.Reason))
-	if f.event == "stream.gap" {
+	if f.Event == "stream.gap" {
 		d.seq = -1
 		return d.gap(reason)
 	}
@@ -215,7 +215,7 @@ func (d *eventFeed) control(f *frame, c api.StreamControl) error {
 		return errors.New("the gateway ended the stream: the key may not read it any more")
 	}
 	if c.ResumeAfter != nil {
-		f.id = *c.ResumeAfter
+		f.ID = *c.ResumeAfter
 	}
 	return errAgain
 }

@@ -42,7 +42,7 @@ func (s *connections) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "break":
 		panic(http.ErrAbortHandler)
 	default:
-		w.Header().Set("Content-Type", eventStream+"; charset=utf-8")
+		w.Header().Set("Content-Type", api.EventStream+"; charset=utf-8")
 		_, _ = io.WriteString(w, text)
 	}
 }
@@ -132,7 +132,7 @@ func TestEventsTailAll(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	g, server := newGateway(t, map[string]http.HandlerFunc{"listEvents": func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", eventStream)
+		w.Header().Set("Content-Type", api.EventStream)
 		_, _ = io.WriteString(w, block("c1", "stream.ready", `{"cursor":"c1"}`)+eventBlock(event(1, 0, "run.created", `{"to":"queued"}`)))
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
@@ -157,7 +157,7 @@ func TestEventsTailAll(t *testing.T) {
 func TestSilence(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", eventStream)
+		w.Header().Set("Content-Type", api.EventStream)
 		_, _ = io.WriteString(w, block("1", "x", "{}"))
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
@@ -177,7 +177,7 @@ func TestSilence(t *testing.T) {
 			return http.DefaultClient.Do(req)
 		},
 	}
-	if err := s.follow(ctx, "", func(*frame) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := s.follow(ctx, "", func(*api.Frame) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("follow(a silent stream) = %v, want %v", err, context.Canceled)
 	}
 	if want := []string{errIdle.Error() + "; connecting again"}; !slices.Equal(notes, want) {
@@ -279,7 +279,7 @@ func TestLogsFollowGoesOn(t *testing.T) {
 					}
 				},
 				"getStepLogs": func(w http.ResponseWriter, r *http.Request) {
-					w.Header().Set("Content-Type", eventStream)
+					w.Header().Set("Content-Type", api.EventStream)
 					if tt.log == "" {
 						_, _ = io.WriteString(w, block("", "end", `{"offset":0}`))
 						return
@@ -353,7 +353,7 @@ func TestTailOnTerminals(t *testing.T) {
 	e := event(8, 2, "step.retrying", `{"step":"unit","from":"running","to":"retrying","reason":"the command ended with exit code 1","failure_class":"tool","attempt":1}`)
 	stream := eventBlock(e) + eventBlock(event(9, 0, "run.failed", `{"to":"failed"}`)) + final
 	serve := func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", eventStream)
+		w.Header().Set("Content-Type", api.EventStream)
 		_, _ = io.WriteString(w, stream)
 	}
 	for _, width := range []int{60, 120, 250} {

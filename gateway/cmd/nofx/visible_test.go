@@ -16,8 +16,8 @@ func TestLogOnATerminal(t *testing.T) {
 	const log = "plain\ttab\n\x1b[1;31mred\x1b[0m \x1b]0;title\x07 \x1b[2J\x1b[3A\x1b[200~ \x1bc \u009b2J \x7f \u202edetsrever\u2066 \u2028 bad\x9b2J\r\nover\rwritten \U0001F468\u200d\U0001F469 \x00"
 	const shown = "plain\ttab\n\x1b[1;31mred\x1b[0m ^[]0;title^G ^[[2J^[[3A^[[200~ ^[c <U+009B>2J ^? <U+202E>detsrever<U+2066> <U+2028> bad\ufffd2J\nover^Mwritten \U0001F468\u200d\U0001F469 ^@"
 	script := map[string]http.HandlerFunc{"getStep": answer(http.StatusOK, api.StepDetail{Step: step(1, "build", "bash", api.StepStatusSucceeded), Attempts: []api.Attempt{}}), "getStepLogs": func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Accept") == eventStream {
-			w.Header().Set("Content-Type", eventStream)
+		if r.Header.Get("Accept") == api.EventStream {
+			w.Header().Set("Content-Type", api.EventStream)
 			_, _ = w.Write([]byte(block("12", "log", `{"offset":0,"text":"a\u001b[2Jb\u001b[3"}`) + block("17", "log", `{"offset":12,"text":"1mc\r\n"}`) + block("", "end", `{}`)))
 			return
 		}

@@ -41,7 +41,7 @@ func watchedRun(t *testing.T, stream string, reads ...api.RunDetail) (*contractG
 			if got, want := r.URL.Query().Get("until")+r.Header.Get("Last-Event-ID"), "final7"; got != want {
 				t.Errorf("stream asked for %q, want %q", got, want)
 			}
-			w.Header().Set("Content-Type", eventStream)
+			w.Header().Set("Content-Type", api.EventStream)
 			_, _ = io.WriteString(w, stream)
 		},
 	})
@@ -140,7 +140,7 @@ func TestWatchUnserved(t *testing.T) {
 				"getRun":     answer(http.StatusOK, first),
 				"listQueues": answer(http.StatusOK, api.QueuePage{Items: []api.Queue{tt.queue}}),
 				"listRunEvents": func(w http.ResponseWriter, _ *http.Request) {
-					w.Header().Set("Content-Type", eventStream)
+					w.Header().Set("Content-Type", api.EventStream)
 					_, _ = io.WriteString(w, eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`))+final)
 				},
 			})
@@ -187,7 +187,7 @@ func TestGatewayAwayWhileFollowing(t *testing.T) {
 			_, server := newGateway(t, answers)
 			quiet := func(end string) http.HandlerFunc {
 				return func(w http.ResponseWriter, r *http.Request) {
-					w.Header().Set("Content-Type", eventStream)
+					w.Header().Set("Content-Type", api.EventStream)
 					for looks.Load() < 25 {
 						select {
 						case <-looked:
@@ -254,14 +254,14 @@ func TestWorkerOfAStep(t *testing.T) {
 
 			// The stream says nothing until the watch has looked several times.
 			answers["listRunEvents"] = func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", eventStream)
+				w.Header().Set("Content-Type", api.EventStream)
 				for range 5 {
 					<-looked
 				}
 				_, _ = io.WriteString(w, eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`))+final)
 			}
 			answers["getStepLogs"] = func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", eventStream)
+				w.Header().Set("Content-Type", api.EventStream)
 				for range 5 {
 					<-looked
 				}
@@ -319,7 +319,7 @@ func TestWaitsFor(t *testing.T) {
 			{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}, Paused: true, PausedForAll: true, PausedAt: ptr(ago(60)), PausedBy: ptr(alice), PausedByName: ptr("alice"), Reason: ptr("moving")},
 			{Name: "review", PausedForAll: true, Depth: api.QueueDepth{Ready: 9}}}}),
 		"listRunEvents": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", eventStream)
+			w.Header().Set("Content-Type", api.EventStream)
 			_, _ = io.WriteString(w, eventBlock(event(8, 0, "run.failed", `{"to":"failed"}`))+final)
 		},
 		"getStepLogs": tailOf(""),

@@ -134,15 +134,15 @@ func TestEventStreams(t *testing.T) {
 	created := g.create(oneStep)
 	path := "/api/runs/" + created.Run.ID + "/events"
 	f := g.follow(path+"?after=0&until=final", header{"Last-Event-ID": "1"}) // which wins
-	if ready := f.next(); ready.event != "stream.ready" || ready.data != `{"cursor":"1","resumed":true}` {
+	if ready := f.next(); ready.Event != "stream.ready" || ready.Data != `{"cursor":"1","resumed":true}` {
 		t.Errorf("first frame = %+v, want ready, resumed after 1", ready)
 	}
-	if got := f.next(); got.event != "step.ready" || got.id != "2" {
+	if got := f.next(); got.Event != "step.ready" || got.ID != "2" {
 		t.Errorf("second frame = %+v, want step.ready", got)
 	}
 	feed := g.follow("/api/events")
 	for _, want := range []string{"stream.ready", "run.created", "step.ready"} {
-		if got := feed.next(); got.event != want {
+		if got := feed.next(); got.Event != want {
 			t.Errorf("frame of the feed = %+v, want %s", got, want)
 		}
 	}
@@ -153,14 +153,14 @@ func TestEventStreams(t *testing.T) {
 	}
 	g.want(g.do(http.MethodPost, "/api/runs/"+created.Run.ID+"/cancel", ""), http.StatusOK, "")
 	for _, want := range []string{"step.cancelled", "run.cancelled", "stream.end"} {
-		if got := f.next(); got.event != want {
+		if got := f.next(); got.Event != want {
 			t.Errorf("frame = %+v, want %s", got, want)
 		}
 	}
 	f.end()
 	cancelled := feed.next()
 	var e api.Event
-	if err := json.Unmarshal([]byte(cancelled.data), &e); err != nil || e.RunID != created.Run.ID {
+	if err := json.Unmarshal([]byte(cancelled.Data), &e); err != nil || e.RunID != created.Run.ID {
 		t.Errorf("frame of the feed = %+v (%v), want an event of the run", cancelled, err)
 	}
 	if r := g.get(path+"?until=final", header{"Last-Event-ID": "4", "Accept": "text/event-stream"}); r.status != http.StatusNoContent {

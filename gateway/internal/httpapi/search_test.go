@@ -72,7 +72,7 @@ func TestSearchingStreamsLeaveRoom(t *testing.T) {
 	var streams []*frames
 	for range 20 {
 		f := g.follow("/api/events?types=step.ready")
-		if got := f.next(); got.event != "stream.ready" {
+		if got := f.next(); got.Event != "stream.ready" {
 			t.Fatalf("first frame = %+v, want stream.ready", got)
 		}
 		streams = append(streams, f)
@@ -84,7 +84,7 @@ func TestSearchingStreamsLeaveRoom(t *testing.T) {
 	}
 	unlock()
 	for _, f := range streams {
-		if got := f.next(); got.event != "step.ready" {
+		if got := f.next(); got.Event != "step.ready" {
 			t.Errorf("second frame = %+v, want step.ready", got)
 		}
 	}

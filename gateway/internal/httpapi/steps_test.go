@@ -1,9 +1,9 @@
 package httpapi
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -110,11 +110,9 @@ func TestLogs(t *testing.T) {
 // frames reads an event stream frame by frame.
 type frames struct {
 	*gateway
+	*api.FrameReader
 	resp *http.Response
-	r    *bufio.Reader
 }
-
-type frame struct{ id, event, data string }
 
 // follow opens a stream.
 func (g *gateway) follow(path string, headers ...header) *frames {
@@ -138,31 +136,19 @@ func (g *gateway) follow(path string, headers ...header) *frames {
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
 		g.Fatalf("stream %s = %d %s, want 200 text/event-stream", path, resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
-	return &frames{g, resp, bufio.NewReader(resp.Body)}
+	return &frames{g, api.NewFrameReader(resp.Body), resp}
 }
 
-// next is the next frame that has an event.
-func (f *frames) next() (got frame) {
+// next returns the next frame that has an event.
+func (f *frames) next() api.Frame {
 	f.Helper()
 	for {
-		line, err := f.r.ReadString('\n')
+		got, err := f.Next()
 		if err != nil {
 			f.Fatalf("stream ended: %v", err)
 		}
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
-		value = strings.TrimPrefix(value, " ")
-		switch name {
-		case "id":
-			got.id = value
-		case "event":
-			got.event = value
-		case "data":
-			got.data = value
-		case "":
-			if got.event != "" {
-				return got
-			}
-			got = frame{}
+		if got.Event != "" {
+			return got
 		}
 	}
 }
@@ -170,8 +156,8 @@ func (f *frames) next() (got frame) {
 // end waits until the server is done with the stream, and its place is free again.
 func (f *frames) end() {
 	f.Helper()
-	if rest, err := io.ReadAll(f.r); err != nil || len(rest) > 0 {
-		f.Errorf("after its last frame the stream has %q, %v, want its end", rest, err)
+	if rest, err := f.Next(); !errors.Is(err, io.EOF) {
+		f.Errorf("after its last frame the stream has %+v, %v, want its end", rest, err)
 	}
 }
 
@@ -202,7 +188,7 @@ func TestFollowLog(t *testing.T) {
 	c := g.claim(created.Steps[0])
 	want := func(f *frames, id, event, data string) {
 		t.Helper()
-		if diff := cmp.Diff(frame{id, event, data}, f.next(), cmp.AllowUnexported(frame{})); diff != "" {
+		if diff := cmp.Diff(api.Frame{ID: id, Event: event, Data: data}, f.next()); diff != "" {
 			t.Fatalf("frame (-want +got):\n%s", diff)
 		}
 	}
@@ -216,14 +202,14 @@ func TestFollowLog(t *testing.T) {
 	var text string
 	for {
 		got := f.next()
-		if got.event == "end" {
-			if got.data != `{"fence":1,"offset":8}` || got.id != "8" {
+		if got.Event == "end" {
+			if got.Data != `{"fence":1,"offset":8}` || got.ID != "8" {
 				t.Errorf("end = %+v, want offset 8", got)
 			}
 			break
 		}
 		var l api.LogFrame
-		if err := json.Unmarshal([]byte(got.data), &l); err != nil {
+		if err := json.Unmarshal([]byte(got.Data), &l); err != nil {
 			t.Fatal(err)
 		}
 		text += l.Text
@@ -254,11 +240,11 @@ func TestLogOfManyChunks(t *testing.T) {
 	follow := func(f *frames) (text string) {
 		for {
 			got := f.next()
-			if got.event == "end" {
+			if got.Event == "end" {
 				return text
 			}
 			var l api.LogFrame
-			if err := json.Unmarshal([]byte(got.data), &l); err != nil || l.Offset != int64(len(text)) {
+			if err := json.Unmarshal([]byte(got.Data), &l); err != nil || l.Offset != int64(len(text)) {
 				t.Fatalf("frame %+v (%v), want what follows %d", got, err, len(text))
 			}
 			text += l.Text
@@ -286,7 +272,7 @@ func TestFollowLogThroughAnOutage(t *testing.T) {
 	c := g.claim(created.Steps[0])
 	g.log(c, 0, 0, "one\n")
 	f := g.follow("/api/steps/" + created.Steps[0].ID + "/logs?follow=1")
-	if got := f.next(); got.event != "log" {
+	if got := f.next(); got.Event != "log" {
 		t.Fatalf("frame = %+v, want the log", got)
 	}
 	tx, err := g.pg.Admin.Begin(t.Context())
@@ -317,8 +303,11 @@ func TestFollowLogThroughAnOutage(t *testing.T) {
 	}
 	g.log(c, 1, 4, "two\n")
 	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
-	for _, want := range []frame{{"8", "log", `{"offset":4,"text":"two\n"}`}, {"8", "end", `{"fence":1,"offset":8}`}} {
-		if diff := cmp.Diff(want, f.next(), cmp.AllowUnexported(frame{})); diff != "" {
+	for _, want := range []api.Frame{
+		{ID: "8", Event: "log", Data: `{"offset":4,"text":"two\n"}`},
+		{ID: "8", Event: "end", Data: `{"fence":1,"offset":8}`},
+	} {
+		if diff := cmp.Diff(want, f.next()); diff != "" {
 			t.Fatalf("frame after the outage (-want +got):\n%s", diff)
 		}
 	}
@@ -369,7 +358,7 @@ func TestFollowSkipped(t *testing.T) {
 	created := g.create(oneStep)
 	f := g.follow("/api/steps/" + created.Steps[0].ID + "/logs?follow=1")
 	g.want(g.do(http.MethodPost, "/api/runs/"+created.Run.ID+"/cancel", ""), http.StatusOK, "")
-	if got := f.next(); got.event != "end" || got.data != `{"offset":0}` {
+	if got := f.next(); got.Event != "end" || got.Data != `{"offset":0}` {
 		t.Errorf("frame = %+v, want the end at 0", got)
 	}
 }

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -124,12 +123,10 @@ func (b *bench) serve(q Request) {
 type reader struct {
 	*bench
 	resp   *http.Response
-	r      *bufio.Reader
+	frames *api.FrameReader
 	cancel context.CancelFunc
 	last   string // the newest id, also of frames without data
 }
-
-type frameText struct{ id, event, data string }
 
 func (b *bench) read(last string) *reader {
 	b.Helper()
@@ -153,40 +150,29 @@ func (b *bench) readOf(project, last string) *reader {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { resp.Body.Close() })
-	return &reader{b, resp, bufio.NewReader(resp.Body), cancel, last}
+	return &reader{b, resp, api.NewFrameReader(resp.Body), cancel, last}
 }
 
-// next is the next frame that has an event, or false at the end.
-func (r *reader) next() (f frameText, ok bool) {
+// next returns the next frame that has an event, or false at the end.
+func (r *reader) next() (api.Frame, bool) {
 	for {
-		line, err := r.r.ReadString('\n')
+		f, err := r.frames.Next()
 		if err != nil {
 			return f, false
 		}
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
-		value = strings.TrimPrefix(value, " ")
-		switch name {
-		case "id":
-			f.id, r.last = value, value
-		case "event":
-			f.event = value
-		case "data":
-			f.data = value
-		case "":
-			if line == "\n" && f.event != "" {
-				return f, true
-			}
-			if line == "\n" {
-				f = frameText{}
-			}
+		if f.ID != "" {
+			r.last = f.ID
+		}
+		if f.Event != "" {
+			return f, true
 		}
 	}
 }
 
-func (r *reader) want(event string) frameText {
+func (r *reader) want(event string) api.Frame {
 	r.Helper()
 	f, ok := r.next()
-	if !ok || f.event != event {
+	if !ok || f.Event != event {
 		r.Fatalf("frame = %+v, %v, want %s", f, ok, event)
 	}
 	return f
@@ -244,17 +230,17 @@ func (b *bench) eventually(what string, ok func() bool) {
 	}
 }
 
-func eventOf(t testing.TB, f frameText) (e api.Event) {
+func eventOf(t testing.TB, f api.Frame) (e api.Event) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(f.data), &e); err != nil {
+	if err := json.Unmarshal([]byte(f.Data), &e); err != nil {
 		t.Fatalf("data of %+v: %v", f, err)
 	}
 	return e
 }
 
-func controlOf(t testing.TB, f frameText) (c api.StreamControl) {
+func controlOf(t testing.TB, f api.Frame) (c api.StreamControl) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(f.data), &c); err != nil {
+	if err := json.Unmarshal([]byte(f.Data), &c); err != nil {
 		t.Fatalf("data of %+v: %v", f, err)
 	}
 	return c

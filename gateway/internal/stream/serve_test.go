@@ -46,16 +46,16 @@ func TestReplayThenLive(t *testing.T) {
 		if !ok {
 			t.Fatal("the stream was cut off")
 		}
-		if got.event == "stream.end" {
+		if got.Event == "stream.end" {
 			end := controlOf(t, got)
-			if *end.Reason != api.StreamControlReasonFinal || *end.ResumeAfter != FormatSeq(seq) || got.id != FormatSeq(seq) {
+			if *end.Reason != api.StreamControlReasonFinal || *end.ResumeAfter != FormatSeq(seq) || got.ID != FormatSeq(seq) {
 				t.Errorf("stream.end = %+v %+v, want final at %d", got, end, seq)
 			}
 			break
 		}
 		seq++
 		e := eventOf(t, got)
-		if e.Seq != seq || got.id != FormatSeq(seq) || e.Type != got.event {
+		if e.Seq != seq || got.ID != FormatSeq(seq) || e.Type != got.Event {
 			t.Fatalf("frame = %+v, want seq %d", got, seq)
 		}
 		if seq == 701 {
@@ -139,7 +139,7 @@ func (b *bench) flap(seed uint64, want int) {
 			if !ok {
 				break
 			}
-			if got.event == "stream.ready" {
+			if got.Event == "stream.ready" {
 				continue
 			}
 			e := eventOf(b, got)
@@ -171,13 +171,11 @@ func TestFilters(t *testing.T) {
 	b.cancel(other)
 	// Nothing of that is shown, but a keep-alive tells how far it was read.
 	for f.last == before {
-		line, err := f.r.ReadString('\n')
-		if err != nil {
-			t.Fatal(err)
+		silent, err := f.frames.Next()
+		if err != nil || silent.Data != "" {
+			t.Fatalf("frame = %+v, %v, want one without data", silent, err)
 		}
-		if id, ok := strings.CutPrefix(line, "id: "); ok {
-			f.last = strings.TrimSpace(id)
-		}
+		f.last = silent.ID
 	}
 	moved, err := ParseFeed(f.last)
 	if err != nil {
@@ -270,7 +268,7 @@ func TestGaps(t *testing.T) {
 	f := b.read("99")
 	f.want("stream.ready")
 	gap := f.want("stream.gap")
-	if c := controlOf(t, gap); *c.Reason != api.StreamControlReasonAhead || *c.Requested != "99" || gap.id != FormatSeq(r.EventSeq) {
+	if c := controlOf(t, gap); *c.Reason != api.StreamControlReasonAhead || *c.Requested != "99" || gap.ID != FormatSeq(r.EventSeq) {
 		t.Errorf("stream.gap = %+v, want ahead of %d", gap, r.EventSeq)
 	}
 	b.cancel(r)
@@ -297,7 +295,7 @@ func TestFeedGap(t *testing.T) {
 		if c := controlOf(t, gap); *c.Reason != reason || *c.Requested != FormatFeed(requested) || c.Oldest != nil {
 			t.Errorf("stream.gap = %+v, want %s", c, reason)
 		}
-		if at, err := ParseFeed(gap.id); err != nil || at.Epoch != head.Epoch || at.XID < head.XID {
+		if at, err := ParseFeed(gap.ID); err != nil || at.Epoch != head.Epoch || at.XID < head.XID {
 			t.Errorf("the stream goes on from %+v, %v, want from now, %+v", at, err, head)
 		}
 		b.create(1)
@@ -365,7 +363,7 @@ func TestExpiredRun(t *testing.T) {
 		t.Helper()
 		f.want("stream.ready")
 		gap := f.want("stream.gap")
-		if c := controlOf(t, gap); *c.Reason != api.StreamControlReasonExpired || *c.Requested != requested || *c.Oldest != oldest || gap.id != oldest {
+		if c := controlOf(t, gap); *c.Reason != api.StreamControlReasonExpired || *c.Requested != requested || *c.Oldest != oldest || gap.ID != oldest {
 			t.Errorf("stream.gap = %+v, want expired, from %s to %s", gap, requested, oldest)
 		}
 	}
@@ -502,9 +500,9 @@ func (b *bench) cancelOnce(f *reader, r run.Run) {
 		switch {
 		case !ok:
 			b.Fatal("the stream was cut off")
-		case got.event == "run.cancelled":
+		case got.Event == "run.cancelled":
 			ends++
-		case got.event == "stream.end":
+		case got.Event == "stream.end":
 			if c := controlOf(b, got); *c.Reason != api.StreamControlReasonFinal || ends != 2 {
 				b.Errorf("stream.end = %s after %d ends of the run, want final after 2", *c.Reason, ends)
 			}

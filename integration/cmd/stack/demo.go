@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -152,7 +151,7 @@ func (d *demonstration) follow(ctx context.Context) error {
 
 func (d *demonstration) stream(ctx context.Context) error {
 	resp, err := d.client.ClientInterface.ListRunEvents(ctx, d.run, nil, func(_ context.Context, r *http.Request) error {
-		r.Header.Set("Accept", "text/event-stream")
+		r.Header.Set("Accept", api.EventStream)
 		r.URL.RawQuery = url.Values{"after": {strconv.FormatInt(d.seq, 10)}, "until": {"final"}}.Encode()
 		return nil
 	})
@@ -169,22 +168,22 @@ func (d *demonstration) stream(ctx context.Context) error {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		return fmt.Errorf("follow the run: %s %s", resp.Status, body)
 	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		data, ok := strings.CutPrefix(lines.Text(), "data:")
-		if !ok {
-			continue
+	for frames := api.NewFrameReader(resp.Body); ; {
+		f, err := frames.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		var e api.Event
-		if err := json.Unmarshal([]byte(data), &e); err != nil || e.Seq == 0 { // a control frame
+		if err := json.Unmarshal([]byte(f.Data), &e); err != nil || e.Seq == 0 { // a control frame
 			continue
 		}
 		if err := d.show(ctx, e); err != nil {
 			return err
 		}
 	}
-	return lines.Err()
 }
 
 // show prints an event that a person wants to see.
