@@ -77,7 +77,10 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require nofx.dev/shared v0.0.0
+require (
+	nofx.dev/shared v0.0.0
+	nofx.dev/shared/servertest v0.0.0
+)
 
 require golang.org/x/time v0.15.0
 
@@ -102,4 +105,5 @@ require (
 replace (
 	nofx.dev/migrations => ../migrations
 	nofx.dev/shared => ../shared
+	nofx.dev/shared/servertest => ../shared/servertest
 )

@@ -39,13 +39,15 @@ var mayImport = []rule{
 	{"shared/machine", nil},
 	{"shared/run", slices.Concat([]string{"shared/fault", "shared/machine"}, pure)},
 	{"shared/job", slices.Concat([]string{"shared/run", "github.com/riverqueue/river", riverTypes}, pure)},
-	{"shared/postgres/pgtest", slices.Concat([]string{"shared/postgres", "migrations/..."}, pgx, pure)},
+	{"shared/postgres/pgtest", slices.Concat([]string{"shared/postgres", "migrations", "shared/servertest/pgserver"}, pgx, pure)},
 	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/machine", "shared/run", "shared/job", "migrations"}, pgx, river, otelAPI, pure)},
-	{"shared/blob/blobtest", slices.Concat([]string{"shared/blob", "migrations/..."}, minio)},
 	{"shared/blob", slices.Concat([]string{"shared/fault", "shared/failpoint"}, minio, pure)},
 	{"shared/tree", slices.Concat([]string{"shared/blob", "shared/fault"}, pure)},
 	{"shared/config", []string{"github.com/caarlos0/env/v11", "github.com/agnivade/levenshtein"}},
 	{"shared/process", []string{"shared/config", "shared/failpoint", "shared/telemetry", "github.com/google/uuid", "github.com/prometheus/..."}},
+	{"shared/servertest/pgserver", slices.Concat([]string{"shared/servertest/..."}, pgx)},
+	{"shared/servertest/s3server", slices.Concat([]string{"shared/servertest/..."}, minio)},
+	{"shared/servertest/...", []string{"shared/servertest/..."}},
 	{"shared/telemetry", []string{riverTypes, "github.com/prometheus/...", "go.opentelemetry.io/otel/..."}},
 
 	{"gateway/api", []string{"github.com/oapi-codegen/runtime/..."}},
@@ -59,13 +61,13 @@ var mayImport = []rule{
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/egress", []string{"shared/fault"}},
 	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
-	{"worker/internal/workdir", []string{"worker/internal/snapshot", "migrations/filelock"}},
+	{"worker/internal/workdir", []string{"worker/internal/snapshot", "shared/servertest/filelock"}},
 	{"worker/internal/llm/...", slices.Concat([]string{"worker/internal/llm", "worker/internal/edit", "shared/fault", "shared/telemetry", "github.com/santhosh-tekuri/jsonschema/v6"}, otelAPI, pure)},
 	{"worker/internal/edit", slices.Concat([]string{"worker/internal/llm", "shared/fault", "shared/run"}, pure)},
 	{"worker/internal/...", slices.Concat([]string{"worker/internal/...", "shared/...", "golang.org/x/sys/..."}, river, otelAPI, pure)},
 
 	{"migrations/...", slices.Concat([]string{"migrations/..."}, pgx, river)},
-	{"integration/...", []string{"integration/...", "gateway/api", "migrations/...", "shared/blob/blobtest", anyModule}},
+	{"integration/...", []string{"integration/...", "gateway/api", "shared/servertest/...", anyModule}},
 }
 
 // anyModule stands for every module that is not ours.
@@ -97,19 +99,21 @@ var onlyIn = []struct {
 	where []string
 }{
 	{"github.com/labstack/echo/...", []string{"gateway/internal/...", "gateway/cmd/gateway"}},
-	{"github.com/jackc/pgx/...", slices.Concat([]string{"shared/postgres/...", "migrations/...", "integration/..."}, mains)},
+	{"github.com/jackc/pgx/...", slices.Concat([]string{"shared/postgres/...", "shared/servertest/pgserver", "migrations/...", "integration/..."}, mains)},
 	{"github.com/riverqueue/river/riverdriver/...", slices.Concat([]string{"shared/postgres/...", "migrations/...", "integration/..."}, mains)},
-	{"github.com/minio/...", []string{"shared/blob/..."}},
+	{"github.com/minio/...", []string{"shared/blob", "shared/servertest/s3server"}},
 	{"go.opentelemetry.io/otel/sdk/...", slices.Concat([]string{"shared/telemetry"}, mains)},
 	{"go.opentelemetry.io/otel/exporters/...", slices.Concat([]string{"shared/telemetry"}, mains)},
 	{"shared/postgres/pgtest", nil},
-	{"shared/blob/blobtest", []string{"integration/..."}},
-	{"migrations/pgserver", testServers},
-	{"migrations/child", testServers},
+	{"shared/servertest/pgserver", testServers},
+	{"shared/servertest/s3server", testServers},
+	{"shared/servertest/child", testServers},
+	{"shared/servertest/datadir", testServers},
+	{"shared/servertest/filelock", slices.Concat(testServers, []string{"worker/internal/workdir"})},
 }
 
 // testServers start servers as children of a test or of the local stack.
-var testServers = []string{"migrations/...", "shared/postgres/pgtest", "shared/blob/blobtest", "integration/..."}
+var testServers = []string{"shared/servertest/...", "shared/postgres/pgtest", "integration/..."}
 
 // mayNotReach says what a package may not depend on, through whatever others.
 var mayNotReach = []rule{
@@ -238,7 +242,7 @@ func violations(t tree) []string {
 		}
 	}
 	for _, p := range packages {
-		if !match("shared/...", p) || strings.HasSuffix(p, "test") {
+		if !match("shared/...", p) || match("shared/servertest/...", p) || strings.HasSuffix(p, "test") {
 			continue
 		}
 		for _, process := range []string{"gateway", "worker"} {
@@ -307,7 +311,12 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 		{"worker/internal/snapshot", ours + "shared/postgres", "worker/internal/snapshot imports shared/postgres: the row of worker/internal/snapshot allows"},
 		{"worker/internal/step", "github.com/minio/minio-go/v7/pkg/credentials", "github.com/minio/... is only for"},
 		{"worker/internal/edit", ours + "shared/postgres", "worker/internal/llm/rules may not depend on shared/postgres, and does: worker/internal/llm/rules → worker/internal/edit → shared/postgres"},
-		{"worker/internal/step", ours + "migrations/pgserver", "migrations/pgserver is only for"},
+		{"worker/internal/step", ours + "shared/servertest/pgserver", "shared/servertest/pgserver is only for"},
+		{"migrations", ours + "shared/servertest/pgserver", "migrations imports shared/servertest/pgserver"},
+		{"shared/blob", ours + "shared/servertest/s3server", "shared/servertest/s3server is only for"},
+		{"shared/servertest/pgserver", ours + "shared/postgres", "shared/servertest/pgserver imports shared/postgres"},
+		{"shared/servertest/child", "github.com/jackc/pgx/v5", "shared/servertest/child imports github.com/jackc/pgx/v5"},
+		{"worker/internal/step", ours + "shared/servertest/filelock", "shared/servertest/filelock is only for"},
 		{"integration/harness", ours + "shared/postgres", "integration/harness may not depend on shared/postgres"},
 		{"integration/harness", ours + "worker/internal/step", "integration/harness may not depend on worker/internal/step"},
 		{"migrations", ours + "shared/fault", "migrations imports shared/fault"},

@@ -13,7 +13,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/integration/harness"
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // TestDrain ends a worker that is busy: its step is given back and costs no

@@ -51,13 +51,13 @@ require (
 
 require (
 	nofx.dev/gateway v0.0.0
-	nofx.dev/migrations v0.0.0
-	nofx.dev/shared v0.0.0
+	nofx.dev/shared/servertest v0.0.0
 )
 
 replace (
 	nofx.dev/gateway => ../gateway
 	nofx.dev/migrations => ../migrations
 	nofx.dev/shared => ../shared
+	nofx.dev/shared/servertest => ../shared/servertest
 	nofx.dev/worker => ../worker
 )

@@ -10,7 +10,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/integration/harness"
-	"nofx.dev/migrations/pgserver"
+	"nofx.dev/shared/servertest/pgserver"
 )
 
 // TestBehindPooler runs workers through a real transaction pooler. One that is not told

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"nofx.dev/gateway/api"
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // TestStackCommand runs `stack up` as a user does: it restarts what dies, keeps

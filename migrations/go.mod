@@ -3,10 +3,10 @@ module nofx.dev/migrations
 go 1.26.0
 
 require (
-	github.com/google/go-cmp v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/riverqueue/river v0.51.1
 	github.com/riverqueue/river/riverdriver/riverpgxv5 v0.51.1
+	nofx.dev/shared/servertest v0.0.0
 )
 
 require (
@@ -19,3 +19,5 @@ require (
 	golang.org/x/sync v0.25.0 // indirect
 	golang.org/x/text v0.44.0 // indirect
 )
+
+replace nofx.dev/shared/servertest => ../shared/servertest

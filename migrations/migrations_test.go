@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"nofx.dev/migrations"
-	"nofx.dev/migrations/pgserver"
+	"nofx.dev/shared/servertest/pgserver"
 )
 
 var server *pgserver.Server

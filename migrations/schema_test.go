@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"nofx.dev/migrations"
-	"nofx.dev/migrations/pgserver"
+	"nofx.dev/shared/servertest/pgserver"
 )
 
 var update = flag.Bool("update", false, "rewrite schema.sql and the pictures of README.md")

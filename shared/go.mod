@@ -67,6 +67,7 @@ require (
 	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/prometheus/client_model v0.6.3
 	nofx.dev/migrations v0.0.0
+	nofx.dev/shared/servertest v0.0.0
 )
 
 require (
@@ -77,4 +78,7 @@ require (
 	github.com/prometheus/procfs v0.22.0 // indirect
 )
 
-replace nofx.dev/migrations => ../migrations
+replace (
+	nofx.dev/migrations => ../migrations
+	nofx.dev/shared/servertest => ./servertest
+)

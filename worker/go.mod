@@ -65,8 +65,9 @@ require (
 require (
 	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
-	nofx.dev/migrations v0.0.0
+	nofx.dev/migrations v0.0.0 // indirect
 	nofx.dev/shared v0.0.0
+	nofx.dev/shared/servertest v0.0.0
 )
 
 require (
@@ -82,4 +83,5 @@ require (
 replace (
 	nofx.dev/migrations => ../migrations
 	nofx.dev/shared => ../shared
+	nofx.dev/shared/servertest => ../shared/servertest
 )

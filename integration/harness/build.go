@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // Binaries are the paths of the programs.

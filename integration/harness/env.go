@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // passed are the variables of our own environment that the processes see,

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // A process that dies is started again after firstDelay; each time that it has

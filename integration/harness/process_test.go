@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // TestMain lets the test binary stand in for a gateway or worker, and for the

@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"nofx.dev/migrations/pgserver"
-	"nofx.dev/shared/blob/blobtest"
+	"nofx.dev/shared/servertest/pgserver"
+	"nofx.dev/shared/servertest/s3server"
 )
 
 // appRole is what gateway and workers log in as.
@@ -37,7 +37,7 @@ type ServersConfig struct {
 // Servers are a Postgres and an S3 server, for any number of stacks.
 type Servers struct {
 	pg       *pgserver.Server
-	s3       *blobtest.Server
+	s3       *s3server.Server
 	password string // of appRole
 	dir      string // as in ServersConfig
 	logs     []io.Closer
@@ -56,7 +56,7 @@ func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error
 			s.Stop()
 		}
 	}()
-	pg, s3 := pgserver.Config{Progress: cfg.Progress}, blobtest.Config{Progress: cfg.Progress}
+	pg, s3 := pgserver.Config{Progress: cfg.Progress}, s3server.Config{Progress: cfg.Progress}
 	if cfg.Dir != "" {
 		pg.Dir, s3.Dir = filepath.Join(cfg.Dir, "postgres"), filepath.Join(cfg.Dir, "s3")
 		if pg.Log, err = s.log("postgres"); err != nil {
@@ -74,7 +74,7 @@ func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error
 		return nil, err
 	}
 	cfg.Progress("starting the S3 server")
-	s.s3, err = blobtest.Start(ctx, s3)
+	s.s3, err = s3server.Start(ctx, s3)
 	return s, err
 }
 

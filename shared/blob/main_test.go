@@ -6,12 +6,12 @@ import (
 	"os"
 	"testing"
 
-	"nofx.dev/shared/blob/blobtest"
+	"nofx.dev/shared/servertest/s3server"
 )
 
 // server is a real S3 server with one bucket; tests keep apart by the tenant in
 // their keys.
-var server *blobtest.Server
+var server *s3server.Server
 
 const testBucket = "nofx-blob"
 
@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	var err error
-	if server, err = blobtest.Start(context.Background(), blobtest.Config{}); err != nil {
+	if server, err = s3server.Start(context.Background(), s3server.Config{}); err != nil {
 		fmt.Fprintln(os.Stderr, "start object storage:", err)
 		return 1
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"nofx.dev/shared/blob"
-	"nofx.dev/shared/blob/blobtest"
+	"nofx.dev/shared/servertest/s3server"
 )
 
 var store *blob.Store
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	ctx := context.Background()
-	server, err := blobtest.Start(ctx, blobtest.Config{})
+	server, err := s3server.Start(ctx, s3server.Config{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start object storage:", err)
 		return 1

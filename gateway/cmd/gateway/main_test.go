@@ -18,12 +18,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"nofx.dev/gateway/api"
-	"nofx.dev/shared/blob/blobtest"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
+	"nofx.dev/shared/servertest/s3server"
 )
 
-var storage *blobtest.Server
+var storage *s3server.Server
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -35,7 +35,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer stop()
-	if storage, err = blobtest.Start(ctx, blobtest.Config{}); err != nil {
+	if storage, err = s3server.Start(ctx, s3server.Config{}); err != nil {
 		fmt.Fprintln(os.Stderr, "start S3 for tests:", err)
 		return 1
 	}

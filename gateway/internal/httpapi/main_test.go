@@ -25,13 +25,13 @@ import (
 	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
-	"nofx.dev/shared/blob/blobtest"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
+	"nofx.dev/shared/servertest/s3server"
 	"nofx.dev/shared/telemetry"
 )
 
-var storage *blobtest.Server
+var storage *s3server.Server
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -57,7 +57,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer stop()
-	if storage, err = blobtest.Start(ctx, blobtest.Config{}); err != nil {
+	if storage, err = s3server.Start(ctx, s3server.Config{}); err != nil {
 		fmt.Fprintln(os.Stderr, "start S3 for tests:", err)
 		return 1
 	}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // peerPrefix begins the name of the peer's database.

@@ -19,7 +19,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/integration/harness"
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // errNotSucceeded is the end of a run that failed or was cancelled; what there is

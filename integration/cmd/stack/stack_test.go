@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 func TestParse(t *testing.T) {

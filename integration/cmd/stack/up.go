@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"nofx.dev/integration/harness"
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // up runs a stack until ctx ends or a server dies.

@@ -2,7 +2,7 @@
 // it, on a real Postgres.
 //
 // A package's TestMain calls [Main], or [Start] when it has more to start. That
-// finds or starts a server through nofx.dev/migrations/pgserver, and migrates
+// finds or starts a server through nofx.dev/shared/servertest/pgserver, and migrates
 // one template database. A machine without Postgres fails the test binary with
 // what to install; nothing is skipped. [New] clones the template, so that tests
 // may run in parallel and a test sees only what it did.
@@ -27,8 +27,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"nofx.dev/migrations"
-	"nofx.dev/migrations/pgserver"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/servertest/pgserver"
 )
 
 // cluster is the server of this test binary.

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"nofx.dev/migrations/pgserver"
+	"nofx.dev/shared/servertest/pgserver"
 )
 
 // Pooled starts a transaction pooler before d, for its two roles, and returns d as seen

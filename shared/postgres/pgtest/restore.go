@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"nofx.dev/migrations"
-	"nofx.dev/migrations/pgserver"
+	"nofx.dev/shared/servertest/pgserver"
 )
 
 // SpendIDs uses up transaction ids, so that those of d from now on are ones that a

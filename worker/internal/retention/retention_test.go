@@ -19,18 +19,18 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/blob"
-	"nofx.dev/shared/blob/blobtest"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/servertest/s3server"
 	"nofx.dev/shared/telemetry"
 )
 
 const bucket = "nofx-retention"
 
-var storage *blobtest.Server
+var storage *s3server.Server
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -42,7 +42,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer stop()
-	if storage, err = blobtest.Start(ctx, blobtest.Config{}); err == nil {
+	if storage, err = s3server.Start(ctx, s3server.Config{}); err == nil {
 		defer storage.Stop()
 		err = storage.MakeBucket(ctx, bucket)
 	}

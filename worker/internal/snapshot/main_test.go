@@ -15,7 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"nofx.dev/shared/blob"
-	"nofx.dev/shared/blob/blobtest"
+	"nofx.dev/shared/servertest/s3server"
 	"nofx.dev/shared/tree"
 )
 
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 func runTests(m *testing.M) int {
 	ctx := context.Background()
-	server, err := blobtest.Start(ctx, blobtest.Config{})
+	server, err := s3server.Start(ctx, s3server.Config{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start object storage:", err)
 		return 1

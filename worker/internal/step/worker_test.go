@@ -20,10 +20,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/blob"
-	"nofx.dev/shared/blob/blobtest"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/servertest/s3server"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/tool"
@@ -31,7 +31,7 @@ import (
 
 const bucket = "nofx-step"
 
-var storageServer *blobtest.Server
+var storageServer *s3server.Server
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
@@ -43,7 +43,7 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer stop()
-	if storageServer, err = blobtest.Start(ctx, blobtest.Config{}); err == nil {
+	if storageServer, err = s3server.Start(ctx, s3server.Config{}); err == nil {
 		defer storageServer.Stop()
 		err = storageServer.MakeBucket(ctx, bucket)
 	}

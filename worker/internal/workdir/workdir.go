@@ -19,7 +19,7 @@ import (
 	"strings"
 	"syscall"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 	"nofx.dev/worker/internal/snapshot"
 )
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"nofx.dev/migrations/child"
+	"nofx.dev/shared/servertest/child"
 )
 
 // TestMain lets the test binary stand in for a parent that is then killed.

@@ -27,8 +27,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"nofx.dev/migrations/child"
-	"nofx.dev/migrations/datadir"
+	"nofx.dev/shared/servertest/child"
+	"nofx.dev/shared/servertest/datadir"
 )
 
 // Config says where and how; its zero value is a server for tests.

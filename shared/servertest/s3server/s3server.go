@@ -1,11 +1,11 @@
-// Package blobtest starts a real S3 server, for tests and for `stack`.
+// Package s3server starts a real S3 server, for tests and for `stack`.
 //
 // The server is versitygw, which keeps objects as files. It is a program of its
 // own: the folder versitygw is a module outside the workspace that pins it and
 // starts it, so that its many modules join no process of ours. The program is
 // built once into the user's cache (build.go) and runs as a child that dies with
 // the process that started it.
-package blobtest
+package s3server
 
 import (
 	"bytes"
@@ -25,8 +25,8 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
-	"nofx.dev/migrations/child"
-	"nofx.dev/migrations/datadir"
+	"nofx.dev/shared/servertest/child"
+	"nofx.dev/shared/servertest/datadir"
 )
 
 // Config says where and how; its zero value is a server for tests.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 func TestTry(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"nofx.dev/migrations/child"
-	"nofx.dev/migrations/datadir"
+	"nofx.dev/shared/servertest/child"
+	"nofx.dev/shared/servertest/datadir"
 )
 
 // administrator is the role initdb makes.

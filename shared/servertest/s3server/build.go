@@ -1,4 +1,4 @@
-package blobtest
+package s3server
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 	"runtime"
 	"strings"
 
-	"nofx.dev/migrations/child"
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/child"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // build returns the path of the server's program, built the first time. Packages
@@ -64,7 +64,7 @@ func moduleDir(ctx context.Context) (string, error) {
 			return dir, nil
 		}
 	}
-	out, err := goTool(ctx, os.Environ(), "list", "-f", "{{.Dir}}", "nofx.dev/shared/blob/blobtest")
+	out, err := goTool(ctx, os.Environ(), "list", "-f", "{{.Dir}}", "nofx.dev/shared/servertest/s3server")
 	if err != nil {
 		return "", fmt.Errorf("find the sources of the S3 server: %w", err)
 	}

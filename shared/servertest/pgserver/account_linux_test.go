@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"nofx.dev/migrations/datadir"
+	"nofx.dev/shared/servertest/datadir"
 )
 
 // Each way of not being root serves the same data, also below a folder that

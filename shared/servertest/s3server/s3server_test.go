@@ -1,4 +1,4 @@
-package blobtest
+package s3server
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/minio/minio-go/v7"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // TestMain lets the test binary stand in for a process that starts a server and

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 func TestKept(t *testing.T) {

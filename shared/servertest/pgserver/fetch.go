@@ -18,8 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"nofx.dev/migrations/child"
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/child"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // The packaged programs, one npm package per platform, all of one version.

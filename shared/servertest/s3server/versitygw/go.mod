@@ -1,4 +1,4 @@
-module nofx.dev/shared/blob/blobtest/versitygw
+module nofx.dev/shared/servertest/s3server/versitygw
 
 go 1.26.0
 

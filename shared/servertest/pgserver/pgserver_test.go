@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // TestMain lets the test binary stand in for a process that starts a server and

@@ -18,8 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"nofx.dev/migrations/child"
-	"nofx.dev/migrations/datadir"
+	"nofx.dev/shared/servertest/child"
+	"nofx.dev/shared/servertest/datadir"
 )
 
 // ErrNoPooler is the error of [StartPooler] on a machine without PgBouncer.

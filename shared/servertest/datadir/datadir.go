@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"nofx.dev/migrations/filelock"
+	"nofx.dev/shared/servertest/filelock"
 )
 
 // Dir is a directory that this process, and a child that was given Lock, use
