@@ -40,7 +40,7 @@ var mayImport = []rule{
 	{"shared/run", slices.Concat([]string{"shared/fault", "shared/machine"}, pure)},
 	{"shared/job", slices.Concat([]string{"shared/run", "github.com/riverqueue/river", riverTypes}, pure)},
 	{"shared/postgres/pgtest", slices.Concat([]string{"shared/postgres", "migrations", "shared/servertest/pgserver"}, pgx, pure)},
-	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/machine", "shared/run", "shared/job", "migrations"}, pgx, river, otelAPI, pure)},
+	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/machine", "shared/run", "shared/job", "shared/tree", "migrations"}, pgx, river, otelAPI, pure)},
 	{"shared/blob", slices.Concat([]string{"shared/fault", "shared/failpoint"}, minio, pure)},
 	{"shared/tree", slices.Concat([]string{"shared/blob", "shared/fault"}, pure)},
 	{"shared/config", []string{"github.com/caarlos0/env/v11", "github.com/agnivade/levenshtein"}},

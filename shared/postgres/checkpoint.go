@@ -12,26 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
-
-// Blob says where the bytes of a digest are.
-type Blob struct {
-	SHA256 [32]byte
-	Size   int64
-	Pack   *[32]byte // nil: an object of its own
-	Off    int64     // in the pack
-	Len    int64     // stored bytes
-
-	Condemned bool // its object was found gone or corrupt: to be stored anew
-}
-
-// Object is an object in storage that rows name.
-type Object struct {
-	Key    string
-	SHA256 [32]byte
-	Bytes  int64
-	Kind   string // blob, pack or log
-}
 
 // Checkpoint is a checkpoint to be recorded. Its bytes are in storage already:
 // those that were new are listed as blobs and objects.
@@ -39,15 +21,15 @@ type Checkpoint struct {
 	ID          uuid.UUID
 	Kind        run.CheckpointKind
 	Generation  int
-	Digest      string
+	Digest      tree.Digest
 	Manifest    []byte
-	StateDigest string
+	StateDigest tree.Digest
 	State       []byte // ≤ 64 KiB; nil: a blob of StateDigest
-	TreeDigest  string
+	TreeDigest  tree.Digest
 	Parents     []uuid.UUID
 	BytesNew    int64
-	Blobs       []Blob
-	Objects     []Object
+	Blobs       []tree.Blob
+	Objects     []tree.Object
 }
 
 func (c *Checkpoint) document() map[string]any {
@@ -79,12 +61,12 @@ func (c *Checkpoint) parent() Parent {
 // that of a row that another transaction has just inserted is to wait for its end,
 // as for a lock: so a transaction records all that it has at once, in the order of
 // digests and keys, after it has locked its runs.
-func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) {
+func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []tree.Blob, objects []tree.Object) {
 	if len(objects) > 0 {
 		var keys, kinds []string
 		var sums [][]byte
 		var sizes []int64
-		for _, o := range slices.SortedFunc(slices.Values(objects), func(a, b Object) int { return strings.Compare(a.Key, b.Key) }) {
+		for _, o := range slices.SortedFunc(slices.Values(objects), func(a, b tree.Object) int { return strings.Compare(a.Key, b.Key) }) {
 			keys, kinds = append(keys, o.Key), append(kinds, o.Kind)
 			sums, sizes = append(sums, o.SHA256[:]), append(sizes, o.Bytes)
 		}
@@ -97,7 +79,7 @@ func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []Blob, objects []Object) {
 	if len(blobs) > 0 {
 		var sums, packs [][]byte
 		var sizes, offs, lens []int64
-		for _, b := range slices.SortedFunc(slices.Values(blobs), func(a, b Blob) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) }) {
+		for _, b := range slices.SortedFunc(slices.Values(blobs), func(a, b tree.Blob) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) }) {
 			var pack []byte
 			if b.Pack != nil {
 				pack = b.Pack[:]
@@ -132,33 +114,52 @@ func (db *DB) RecordCorrupt(ctx context.Context, c *Claim, checkpoint uuid.UUID,
 	})
 }
 
-// Blobs finds which of the digests are stored for tenant, and where. Digests
-// that are not stored are absent.
-func (db *DB) Blobs(ctx context.Context, tenant uuid.UUID, digests [][32]byte) (found map[[32]byte]Blob, err error) {
-	sums := make([][]byte, len(digests))
-	for i := range digests {
-		sums[i] = digests[i][:]
-	}
+// LocateBlobs returns where those of the digests are that are stored for tenant,
+// also of what is condemned. Digests that are not stored are absent.
+func (db *DB) LocateBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (at map[tree.Digest]tree.Location, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		found = make(map[[32]byte]Blob, len(digests))
-		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len, state = 'condemned' FROM nofx.blob
-			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state IN ('live', 'condemned')`, tenant, sums)
+		at = make(map[tree.Digest]tree.Location, len(digests))
+		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len FROM nofx.blob
+			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state IN ('live', 'condemned')`, tenant, sums(digests))
 		if err != nil {
 			return err
 		}
-		var b Blob
-		var sum, pack []byte
-		_, err = pgx.ForEachRow(rows, []any{&sum, &b.Size, &pack, &b.Off, &b.Len, &b.Condemned}, func() error {
-			b.SHA256, b.Pack = [32]byte(sum), nil
-			if pack != nil {
-				b.Pack = (*[32]byte)(append([]byte(nil), pack...))
-			}
-			found[b.SHA256] = b
+		var b tree.Blob
+		_, err = pgx.ForEachRow(rows, []any{&b.SHA256, &b.Size, &b.Pack, &b.Off, &b.Len}, func() error {
+			at[b.SHA256] = b.Location
 			return nil
 		})
 		return err
 	})
-	return found, err
+	return at, err
+}
+
+// KnownBlobs returns which of the digests are stored for tenant and not condemned.
+func (db *DB) KnownBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (known map[tree.Digest]bool, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		known = make(map[tree.Digest]bool, len(digests))
+		rows, err := tx.Query(ctx, `SELECT sha256 FROM nofx.blob
+			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'live'`, tenant, sums(digests))
+		if err != nil {
+			return err
+		}
+		var d tree.Digest
+		_, err = pgx.ForEachRow(rows, []any{&d}, func() error {
+			known[d] = true
+			return nil
+		})
+		return err
+	})
+	return known, err
+}
+
+// sums returns digests as an argument of a statement.
+func sums(digests []tree.Digest) [][]byte {
+	list := make([][]byte, len(digests))
+	for i := range digests {
+		list[i] = digests[i][:]
+	}
+	return list
 }
 
 // RecordCheckpoint inserts a checkpoint of a running attempt. fault.Fenced means

@@ -13,6 +13,7 @@ import (
 
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // Worker is who claims: a worker process.
@@ -55,10 +56,10 @@ type Waiver struct {
 // Parent is a checkpoint that a step starts from.
 type Parent struct {
 	ID          uuid.UUID
-	Digest      string
+	Digest      tree.Digest
 	Generation  int
-	TreeDigest  string
-	StateDigest string
+	TreeDigest  tree.Digest
+	StateDigest tree.Digest
 	State       []byte // nil: a blob of StateDigest
 }
 

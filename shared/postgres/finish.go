@@ -17,6 +17,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // Finish is what one attempt came to.
@@ -67,7 +68,7 @@ type NewGate struct {
 	Message         string
 	InputDigest     string
 	ShownCheckpoint uuid.UUID
-	ShownDigest     string
+	ShownDigest     tree.Digest
 	Evidence        map[string]any
 	Event           string // pass, fail or error; "" leaves it pending
 	Reason          string
@@ -130,8 +131,8 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			enqueue bool
 			c       claimRow
 			readied []Finish
-			blobs   []Blob
-			objects []Object
+			blobs   []tree.Blob
+			objects []tree.Object
 			claims  = make([]*Claim, len(list))
 		)
 		if _, err := pgx.ForEachRow(rows, append([]any{&at, &answer, &ended, &seconds, &enqueue}, c.fields()...), func() error {

@@ -6,11 +6,13 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/tree"
 )
 
-// CommonTree is the tree of the nearest checkpoint that all of the given ones
-// descend from, itself included, or "" when they share none.
-func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (digest string, err error) {
+// CommonTree returns the tree of the nearest checkpoint that all of the given ones
+// descend from, itself included, or the empty tree when they share none.
+func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (root tree.Digest, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
 			WITH RECURSIVE ancestor (of, id) AS (
@@ -21,20 +23,20 @@ func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uu
 			)
 			SELECT c.tree_digest FROM nofx.checkpoint c
 			JOIN (SELECT id FROM ancestor GROUP BY id HAVING count(*) = cardinality($2)) shared USING (id)
-			WHERE c.tenant_id = $1 ORDER BY c.generation DESC LIMIT 1`, tenant, checkpoints).Scan(&digest)
+			WHERE c.tenant_id = $1 ORDER BY c.generation DESC LIMIT 1`, tenant, checkpoints).Scan(&root)
 		if errors.Is(err, pgx.ErrNoRows) {
-			digest = ""
+			root = tree.Empty
 			return nil
 		}
 		return err
 	})
-	return digest, err
+	return root, err
 }
 
 // Ancestor is a checkpoint that another one descends from.
 type Ancestor struct {
 	ID         uuid.UUID
-	TreeDigest string
+	TreeDigest tree.Digest
 }
 
 // Ancestors lists the nearest checkpoints that the given one descends from, at most

@@ -11,6 +11,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // LogChunk is a stored piece of an attempt's log.
@@ -37,7 +38,7 @@ type Log struct {
 // fault.Fenced means that the lease is lost.
 func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
-		insertBlobs(tx, c.TenantID, nil, []Object{{Key: l.Key, SHA256: [32]byte(l.SHA256), Bytes: l.Bytes, Kind: "log"}})
+		insertBlobs(tx, c.TenantID, nil, []tree.Object{{Key: l.Key, SHA256: [32]byte(l.SHA256), Bytes: l.Bytes, Kind: "log"}})
 		queue(tx, "SELECT nofx.record_log_chunk($1, $2, $3, $4, $5, $6, $7, $8)",
 			c.StepID, c.Fence, l.N, l.Start, l.Bytes, l.Lines, l.Key, l.SHA256)
 		return nil

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"testing"
 
@@ -10,31 +9,36 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // packed is a checkpoint that brings a pack of n blobs; off tells packs apart.
 func packed(key string, n int, off int64) *postgres.Checkpoint {
-	pack := sha256.Sum256([]byte(key))
+	pack := tree.Sum([]byte(key))
 	ck := checkpoint(run.PreCheckpoint)
 	for i := range n {
-		ck.Blobs = append(ck.Blobs, postgres.Blob{SHA256: sha256.Sum256([]byte{byte(i)}), Size: 1, Pack: &pack, Off: off, Len: 1})
+		ck.Blobs = append(ck.Blobs, tree.Blob{SHA256: tree.Sum([]byte{byte(i)}), Location: tree.Location{Size: 1, Pack: &pack, Off: off, Len: 1}})
 	}
-	ck.Objects = []postgres.Object{{Key: key, SHA256: pack, Bytes: int64(n), Kind: "pack"}}
+	ck.Objects = []tree.Object{{Key: key, SHA256: pack, Bytes: int64(n), Kind: "pack"}}
 	return ck
 }
 
-// blobs says where the first n blobs of a tenant are.
+// blobs returns where the first n blobs of a tenant are, and which are condemned.
 func (s *store) blobs(t *testing.T, tenant uuid.UUID, n int) string {
 	t.Helper()
 	var text string
 	for i := range n {
-		sum := sha256.Sum256([]byte{byte(i)})
-		found, err := s.Blobs(s.ctx, tenant, [][32]byte{sum})
+		sum := tree.Sum([]byte{byte(i)})
+		found, err := s.LocateBlobs(s.ctx, tenant, []tree.Digest{sum})
 		if err != nil {
-			t.Fatalf("Blobs() = %v", err)
+			t.Fatalf("LocateBlobs() = %v", err)
 		}
-		b := found[sum]
-		text += fmt.Sprintf("%d:%t ", b.Off, b.Condemned)
+		known, err := s.KnownBlobs(s.ctx, tenant, []tree.Digest{sum})
+		if err != nil {
+			t.Fatalf("KnownBlobs() = %v", err)
+		}
+		at, stored := found[sum]
+		text += fmt.Sprintf("%d:%t ", at.Off, stored && !known[sum])
 	}
 	return text
 }

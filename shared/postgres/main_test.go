@@ -20,6 +20,7 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -163,7 +164,7 @@ func outcome(c *postgres.Claim, event string) postgres.Finish {
 }
 
 func checkpoint(kind run.CheckpointKind, parents ...uuid.UUID) *postgres.Checkpoint {
-	digest := "sha256:" + strings.Repeat("ab", 32)
+	digest := tree.Sum([]byte("x"))
 	return &postgres.Checkpoint{ID: run.NewID(), Kind: kind, Generation: 1 + len(parents), Digest: digest, Manifest: []byte(`{"v":1}`),
 		StateDigest: digest, State: []byte(`{}`), TreeDigest: digest, Parents: parents}
 }

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // wantNoDeadlock fails when the database had to end one. The store tries again,
@@ -41,24 +41,24 @@ func atOnce(fns ...func()) {
 func TestBlobsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := setupWith(t, postgres.Config{MaxConns: 8})
-	storing := func(blobs []postgres.Blob) *postgres.Checkpoint {
+	storing := func(blobs []tree.Blob) *postgres.Checkpoint {
 		ck := checkpoint(run.PreCheckpoint)
 		ck.Blobs = blobs
 		for _, b := range blobs {
-			ck.Objects = append(ck.Objects, postgres.Object{Key: fmt.Sprintf("blob/%x", b.SHA256), SHA256: b.SHA256, Bytes: b.Size, Kind: "blob"})
+			ck.Objects = append(ck.Objects, tree.Object{Key: fmt.Sprintf("blob/%x", b.SHA256), SHA256: b.SHA256, Bytes: b.Size, Kind: "blob"})
 		}
 		return ck
 	}
 	for round := range 3 {
-		blobs := make([]postgres.Blob, 200)
+		blobs := make([]tree.Blob, 200)
 		for i := range blobs {
-			blobs[i] = postgres.Blob{SHA256: sha256.Sum256(fmt.Append(nil, round, i)), Size: 1, Len: 1}
+			blobs[i] = tree.Blob{SHA256: tree.Sum(fmt.Append(nil, round, i)), Location: tree.Location{Size: 1, Len: 1}}
 		}
 		back := slices.Clone(blobs)
 		slices.Reverse(back)
 		var fns []func()
 		for i := range 4 {
-			list := [][]postgres.Blob{blobs, back}[i%2]
+			list := [][]tree.Blob{blobs, back}[i%2]
 			_, steps := s.create(t, "a:", "b:", "c:")
 			a, b, c := s.claim(t, steps["a"].ID), s.claim(t, steps["b"].ID), s.claim(t, steps["c"].ID)
 			batch := []postgres.Finish{outcome(a, "succeed"), outcome(b, "succeed")}

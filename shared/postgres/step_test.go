@@ -18,6 +18,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // image is every row of every tenant table, so that two of them can be compared.
@@ -58,8 +59,8 @@ func TestRunToTheEnd(t *testing.T) {
 	}
 	f := outcome(c, "succeed")
 	post := checkpoint(run.PostCheckpoint, pre.ID)
-	post.Blobs = []postgres.Blob{{SHA256: [32]byte{1}, Size: 5, Len: 5}}
-	post.Objects = []postgres.Object{{Key: "t/x/blob/01", SHA256: [32]byte{1}, Bytes: 5, Kind: "blob"}}
+	post.Blobs = []tree.Blob{{SHA256: tree.Digest{1}, Location: tree.Location{Size: 5, Len: 5}}}
+	post.Objects = []tree.Object{{Key: "t/x/blob/01", SHA256: tree.Digest{1}, Bytes: 5, Kind: "blob"}}
 	f.Checkpoints = []*postgres.Checkpoint{post}
 	f.Artifacts = []run.Artifact{{ID: run.NewID(), Name: "out.txt", Key: "t/x/blob/01", MediaType: "text/plain", Size: 5, SHA256: make([]byte, 32)}}
 	f.Usage = run.Usage{RunMillis: 12}
@@ -272,7 +273,7 @@ func TestFenced(t *testing.T) {
 			for _, event := range []string{"succeed", "fail", "retry", "interrupted", "timer", "approval", "gate failed"} {
 				f := outcome(c, event)
 				ck := checkpoint(run.PostCheckpoint)
-				ck.Blobs = []postgres.Blob{{SHA256: [32]byte{9}, Size: 1, Len: 1}}
+				ck.Blobs = []tree.Blob{{SHA256: tree.Digest{9}, Location: tree.Location{Size: 1, Len: 1}}}
 				f.Checkpoints = append(f.Checkpoints, ck)
 				f.Artifacts = []run.Artifact{{ID: run.NewID(), Name: "x", Key: "k", MediaType: "text/plain", SHA256: make([]byte, 32)}}
 				if err := s.FinishStep(s.ctx, f); !errors.Is(err, want) {

@@ -17,6 +17,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // The tenancy rules T1–T5, as the catalogue shows them: every query gives what
@@ -146,8 +147,8 @@ func (s *store) everything(t *testing.T) everything {
 	f := outcome(c, "succeed")
 	f.Artifacts = []run.Artifact{{ID: run.NewID(), Name: "x", Key: "k", MediaType: "text/plain", SHA256: make([]byte, 32)}}
 	post := checkpoint(run.PostCheckpoint, pre.ID)
-	post.Blobs = []postgres.Blob{{SHA256: [32]byte{7}, Size: 1, Len: 1, Pack: &[32]byte{8}}}
-	post.Objects = []postgres.Object{{Key: "k", SHA256: [32]byte{7}, Bytes: 1, Kind: "blob"}}
+	post.Blobs = []tree.Blob{{SHA256: tree.Digest{7}, Location: tree.Location{Size: 1, Len: 1, Pack: &tree.Digest{8}}}}
+	post.Objects = []tree.Object{{Key: "k", SHA256: tree.Digest{7}, Bytes: 1, Kind: "blob"}}
 	f.Checkpoints = []*postgres.Checkpoint{post}
 	if err := s.FinishStep(s.ctx, f); err != nil {
 		t.Fatal(err)
@@ -233,7 +234,14 @@ func TestS06_TwoTenants(t *testing.T) {
 			return len(l), err
 		},
 		"APIKeys": func(tn uuid.UUID) (int, error) { l, err := s.APIKeys(s.ctx, tn, nil, 10); return len(l), err },
-		"Blobs":   func(tn uuid.UUID) (int, error) { l, err := s.Blobs(s.ctx, tn, [][32]byte{{7}}); return len(l), err },
+		"LocateBlobs": func(tn uuid.UUID) (int, error) {
+			l, err := s.LocateBlobs(s.ctx, tn, []tree.Digest{{7}})
+			return len(l), err
+		},
+		"KnownBlobs": func(tn uuid.UUID) (int, error) {
+			l, err := s.KnownBlobs(s.ctx, tn, []tree.Digest{{7}})
+			return len(l), err
+		},
 		"Feed": func(tn uuid.UUID) (int, error) {
 			s.untilFed(t)
 			l, _, err := s.Feed(s.ctx, tn, postgres.FeedFilter{}, postgres.FeedCursor{}, 10)

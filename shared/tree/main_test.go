@@ -64,14 +64,14 @@ func newStored(t testing.TB) *stored {
 	return s
 }
 
-func (s *stored) Condemn(_ context.Context, _ uuid.UUID, key string) error {
+func (s *stored) CondemnObject(_ context.Context, _ uuid.UUID, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.condemned = append(s.condemned, key)
 	return nil
 }
 
-func (s *stored) Locate(_ context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error) {
+func (s *stored) LocateBlobs(_ context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error) {
 	if tenant != s.tenant {
 		return nil, nil
 	}

@@ -38,13 +38,27 @@ type Location struct {
 	Size     int64 // of the content
 }
 
+// Blob is stored content: its digest, and where its bytes are.
+type Blob struct {
+	SHA256 Digest
+	Location
+}
+
+// Object is an object in storage that holds content.
+type Object struct {
+	Key    string
+	SHA256 Digest
+	Bytes  int64
+	Kind   string // blob, pack or log
+}
+
 // Locator knows where content is.
 type Locator interface {
-	// Locate has no key in its result for what is not there. What is condemned may be.
-	Locate(ctx context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error)
-	// Condemn notes that the object at key is gone or corrupt, so that what it holds
+	// LocateBlobs has no key in its result for what is not there. What is condemned may be.
+	LocateBlobs(ctx context.Context, tenant uuid.UUID, digests []Digest) (map[Digest]Location, error)
+	// CondemnObject notes that the object at key is gone or corrupt, so that what it holds
 	// is stored anew with the next checkpoint that names it.
-	Condemn(ctx context.Context, tenant uuid.UUID, key string) error
+	CondemnObject(ctx context.Context, tenant uuid.UUID, key string) error
 }
 
 // Source reads stored content. It is safe for concurrent use.
@@ -82,7 +96,7 @@ func (s *Source) Each(ctx context.Context, tenant uuid.UUID, digests []Digest, f
 // condemn condemns the object that err says is lost, if it does, and returns err.
 func (s *Source) condemn(ctx context.Context, tenant uuid.UUID, err error) error {
 	if key, _ := blob.Lost(err); key != "" {
-		err = errors.Join(err, s.Locator.Condemn(ctx, tenant, key))
+		err = errors.Join(err, s.Locator.CondemnObject(ctx, tenant, key))
 	}
 	return err
 }
@@ -184,7 +198,7 @@ func (s *Source) locate(ctx context.Context, tenant uuid.UUID, digests []Digest)
 		var found map[Digest]Location
 		if len(ask) > 0 {
 			var err error
-			if found, err = s.Locator.Locate(ctx, tenant, ask); err != nil {
+			if found, err = s.Locator.LocateBlobs(ctx, tenant, ask); err != nil {
 				return nil, fmt.Errorf("locate %d digests: %w", len(ask), err)
 			}
 		}

@@ -41,6 +41,22 @@ func (d *Digest) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
+// Scan reads a column of a row: 32 bytes, or text in the form of [Digest.String].
+func (d *Digest) Scan(column any) error {
+	switch c := column.(type) {
+	case string:
+		return d.UnmarshalText([]byte(c))
+	case []byte:
+		if len(c) != len(d) {
+			return fmt.Errorf("%d bytes are no digest", len(c))
+		}
+		copy(d[:], c)
+		return nil
+	default:
+		return fmt.Errorf("a column of type %T is no digest", column)
+	}
+}
+
 // ParseDigest reads what [Digest.String] writes, and nothing else.
 func ParseDigest(s string) (d Digest, err error) {
 	digits, ok := strings.CutPrefix(s, digestPrefix)

@@ -37,6 +37,22 @@ func TestDigest(t *testing.T) {
 	}
 }
 
+func TestDigestOfColumn(t *testing.T) {
+	t.Parallel()
+	for _, column := range []any{EmptyFile[:], EmptyFile.String()} {
+		var d Digest
+		if err := d.Scan(column); err != nil || d != EmptyFile {
+			t.Errorf("Scan(%v) = %s, %v, want %s", column, d, err, EmptyFile)
+		}
+	}
+	for _, column := range []any{nil, "", []byte{}, EmptyFile[1:], []byte(EmptyFile.String()), EmptyFile.String()[7:], 5} {
+		var d Digest
+		if err := d.Scan(column); err == nil {
+			t.Errorf("Scan(%v) = %s, want an error", column, d)
+		}
+	}
+}
+
 func TestValidName(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]bool{

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/errgroup"
 
@@ -22,7 +21,6 @@ import (
 	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
-	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 )
@@ -34,29 +32,6 @@ const maxObjects = 200
 // maxInline is the size of the largest file that is answered in full; a larger one is a
 // redirect to storage.
 const maxInline = 1 << 20
-
-// locator finds the bytes of a digest for tree.Source by asking the store.
-type locator struct{ store *postgres.DB }
-
-func (l locator) Locate(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]tree.Location, error) {
-	ask := make([][32]byte, len(digests))
-	for i, d := range digests {
-		ask[i] = d
-	}
-	found, err := l.store.Blobs(ctx, tenant, ask)
-	if err != nil {
-		return nil, err
-	}
-	at := make(map[tree.Digest]tree.Location, len(found))
-	for d, b := range found {
-		at[d] = tree.Location{Pack: (*tree.Digest)(b.Pack), Off: b.Off, Len: b.Len, Size: b.Size}
-	}
-	return at, nil
-}
-
-func (l locator) Condemn(ctx context.Context, tenant uuid.UUID, key string) error {
-	return l.store.CondemnObject(ctx, tenant, key)
-}
 
 // listCheckpoints answers the checkpoints of a run, oldest first.
 func (s *Server) listCheckpoints(c echo.Context, p *identity.Principal) error {
@@ -159,7 +134,7 @@ func (s *Server) objectKeys(ctx context.Context, p *identity.Principal, ck run.C
 	const atOnce = 1000
 	wanted := []tree.Digest{root.Digest}
 	flush := func() error {
-		found, err := s.trees.Locator.Locate(ctx, p.Tenant, wanted)
+		found, err := s.trees.Locator.LocateBlobs(ctx, p.Tenant, wanted)
 		for _, d := range wanted {
 			at, ok := found[d]
 			k := objectKey{digest: d}

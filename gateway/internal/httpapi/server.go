@@ -77,7 +77,7 @@ func New(cfg Config) (*Server, error) {
 		rate:    limit.NewRates(cfg.Rate, 2*cfg.Rate),
 		shared:  limit.NewRates(cfg.TenantRate, 2*cfg.TenantRate),
 		streams: streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
-		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: locator{cfg.Store}},
+		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: cfg.Store},
 		routes:  map[string]operation{},
 		asked:   map[string]bool{},
 	}

@@ -132,8 +132,8 @@ func (g *gateway) put(key string, content []byte) {
 func (g *gateway) checkpoint(c *postgres.Claim, kind run.CheckpointKind, root tree.Digest, contents ...[]byte) *postgres.Checkpoint {
 	g.Helper()
 	ck := &postgres.Checkpoint{
-		ID: run.NewID(), Kind: kind, Generation: 1, Digest: tree.Sum([]byte(kind)).String(), Manifest: []byte(`{"v":1}`),
-		StateDigest: tree.Sum([]byte("{}")).String(), State: []byte("{}"), TreeDigest: root.String(),
+		ID: run.NewID(), Kind: kind, Generation: 1, Digest: tree.Sum([]byte(kind)), Manifest: []byte(`{"v":1}`),
+		StateDigest: tree.Sum([]byte("{}")), State: []byte("{}"), TreeDigest: root,
 	}
 	enc, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -142,19 +142,19 @@ func (g *gateway) checkpoint(c *postgres.Claim, kind run.CheckpointKind, root tr
 	var pack []byte
 	for _, content := range contents {
 		d := tree.Sum(content)
-		b := postgres.Blob{SHA256: d, Size: int64(len(content)), Len: int64(len(content))}
+		b := tree.Blob{SHA256: d, Location: tree.Location{Size: int64(len(content)), Len: int64(len(content))}}
 		if len(content) >= tree.Small {
 			key := blob.BlobKey(c.TenantID, d)
 			g.put(key, content)
-			ck.Objects = append(ck.Objects, postgres.Object{Key: key, SHA256: d, Bytes: b.Size, Kind: "blob"})
+			ck.Objects = append(ck.Objects, tree.Object{Key: key, SHA256: d, Bytes: b.Size, Kind: "blob"})
 		} else {
 			frame := enc.EncodeAll(content, nil)
-			b.Off, b.Len, b.Pack = int64(len(pack)), int64(len(frame)), new([32]byte)
+			b.Off, b.Len, b.Pack = int64(len(pack)), int64(len(frame)), new(tree.Digest)
 			pack = append(pack, frame...)
 		}
 		ck.Blobs = append(ck.Blobs, b)
 	}
-	sum := sha256.Sum256(pack)
+	sum := tree.Sum(pack)
 	for i := range ck.Blobs {
 		if ck.Blobs[i].Pack != nil {
 			ck.Blobs[i].Pack = &sum
@@ -162,7 +162,7 @@ func (g *gateway) checkpoint(c *postgres.Claim, kind run.CheckpointKind, root tr
 	}
 	key := blob.PackKey(c.TenantID, sum)
 	g.put(key, pack)
-	ck.Objects = append(ck.Objects, postgres.Object{Key: key, SHA256: sum, Bytes: int64(len(pack)), Kind: "pack"})
+	ck.Objects = append(ck.Objects, tree.Object{Key: key, SHA256: sum, Bytes: int64(len(pack)), Kind: "pack"})
 	return ck
 }
 

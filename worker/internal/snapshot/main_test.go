@@ -57,11 +57,11 @@ type memoryIndex struct {
 	tenant uuid.UUID
 
 	mu    sync.Mutex
-	rows  map[tree.Digest]Blob
-	asked int // digests that Known and Locate were asked for
+	rows  map[tree.Digest]tree.Blob
+	asked int // digests that KnownBlobs and LocateBlobs were asked for
 }
 
-func (x *memoryIndex) Known(_ context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
+func (x *memoryIndex) KnownBlobs(_ context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.asked += len(digests)
@@ -74,16 +74,16 @@ func (x *memoryIndex) Known(_ context.Context, tenant uuid.UUID, digests []tree.
 	return known, nil
 }
 
-func (x *memoryIndex) Condemn(context.Context, uuid.UUID, string) error { return nil }
+func (x *memoryIndex) CondemnObject(context.Context, uuid.UUID, string) error { return nil }
 
-func (x *memoryIndex) Locate(_ context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]tree.Location, error) {
+func (x *memoryIndex) LocateBlobs(_ context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]tree.Location, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.asked += len(digests)
 	found := map[tree.Digest]tree.Location{}
 	for _, d := range digests {
 		if b, ok := x.rows[d]; ok && tenant == x.tenant {
-			found[d] = tree.Location{Pack: b.Pack, Off: b.Off, Len: b.Len, Size: b.Size}
+			found[d] = b.Location
 		}
 	}
 	return found, nil
@@ -109,7 +109,7 @@ func (x *memoryIndex) questions() int {
 }
 
 func newStore() (*Store, *memoryIndex) {
-	x := &memoryIndex{tenant: uuid.New(), rows: map[tree.Digest]Blob{}}
+	x := &memoryIndex{tenant: uuid.New(), rows: map[tree.Digest]tree.Blob{}}
 	return New(Config{Blobs: blobs, Index: x}), x
 }
 

@@ -45,33 +45,33 @@ var encoder = func() *zstd.Encoder {
 
 // putPack stores small content in one object. The pack is written to a file
 // first: its digest is its key, and a first checkpoint may fill gigabytes.
-func (s *Store) putPack(ctx context.Context, tenant uuid.UUID, dir *os.Root, small []content) (Object, []Blob, error) {
+func (s *Store) putPack(ctx context.Context, tenant uuid.UUID, dir *os.Root, small []content) (tree.Object, []tree.Blob, error) {
 	f, err := os.CreateTemp(s.cfg.TempDir, "nofx-pack-*")
 	if err != nil {
-		return Object{}, nil, err
+		return tree.Object{}, nil, err
 	}
 	defer f.Close()
 	if err := os.Remove(f.Name()); err != nil { // nothing stays behind, however we end
-		return Object{}, nil, err
+		return tree.Object{}, nil, err
 	}
 
 	p := packer{w: f, hash: sha256.New()}
 	for some := range slices.Chunk(small, compressAtOnce) {
 		if err := p.append(ctx, dir, some); err != nil {
-			return Object{}, nil, err
+			return tree.Object{}, nil, err
 		}
 	}
 	digest, err := p.finish()
 	if err != nil {
-		return Object{}, nil, err
+		return tree.Object{}, nil, err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return Object{}, nil, err
+		return tree.Object{}, nil, err
 	}
-	object := Object{Key: blob.PackKey(tenant, digest), SHA256: digest, Bytes: p.off, Kind: "pack"}
+	object := tree.Object{Key: blob.PackKey(tenant, digest), SHA256: digest, Bytes: p.off, Kind: "pack"}
 	sum := [32]byte(digest)
 	if err := s.cfg.Blobs.Put(ctx, object.Key, f, object.Bytes, blob.PutOptions{SHA256: &sum}); err != nil {
-		return Object{}, nil, err
+		return tree.Object{}, nil, err
 	}
 	for i := range p.blobs {
 		p.blobs[i].Pack = &digest
@@ -84,7 +84,7 @@ type packer struct {
 	w     io.Writer
 	hash  hash.Hash
 	off   int64
-	blobs []Blob
+	blobs []tree.Blob
 }
 
 // append compresses contents side by side and writes them in their order.
@@ -106,7 +106,7 @@ func (p *packer) append(ctx context.Context, dir *os.Root, contents []content) e
 		return err
 	}
 	for i, c := range contents {
-		p.blobs = append(p.blobs, Blob{SHA256: c.digest, Size: c.size, Off: p.off, Len: int64(len(frames[i]))})
+		p.blobs = append(p.blobs, tree.Blob{SHA256: c.digest, Location: tree.Location{Size: c.size, Off: p.off, Len: int64(len(frames[i]))}})
 		if err := p.write(frames[i]); err != nil {
 			return err
 		}

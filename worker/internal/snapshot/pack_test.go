@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+
+	"nofx.dev/shared/tree"
 )
 
 // readIndex makes the rows of a pack's content from its index, as somebody would
 // who has lost the database.
-func readIndex(pack []byte) (rows []Blob, err error) {
+func readIndex(pack []byte) (rows []tree.Blob, err error) {
 	tail := len(pack) - 16
 	if tail < 0 || string(pack[tail+8:]) != packMagic {
 		return nil, errors.New("no index at the end")
@@ -19,7 +21,7 @@ func readIndex(pack []byte) (rows []Blob, err error) {
 		return nil, errors.New("no index where the end says")
 	}
 	for rest := bytes.NewReader(pack[at+8 : tail]); rest.Len() > 0; {
-		var b Blob
+		var b tree.Blob
 		if _, err := rest.Read(b.SHA256[:]); err != nil {
 			return nil, err
 		}

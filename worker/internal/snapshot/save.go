@@ -88,8 +88,8 @@ func (s *Store) save(ctx context.Context, tenant uuid.UUID, dir *os.Root, wanted
 			continue
 		}
 		large = append(large, c)
-		saved.add(Object{blob.BlobKey(tenant, c.digest), c.digest, c.size, "blob"},
-			Blob{SHA256: c.digest, Size: c.size, Len: c.size})
+		saved.add(tree.Object{Key: blob.BlobKey(tenant, c.digest), SHA256: c.digest, Bytes: c.size, Kind: "blob"},
+			tree.Blob{SHA256: c.digest, Location: tree.Location{Size: c.size, Len: c.size}})
 	}
 	g, putting := errgroup.WithContext(ctx)
 	g.SetLimit(uploads)
@@ -109,7 +109,7 @@ func (s *Store) save(ctx context.Context, tenant uuid.UUID, dir *os.Root, wanted
 	return saved, nil
 }
 
-func (s *Saved) add(o Object, blobs ...Blob) {
+func (s *Saved) add(o tree.Object, blobs ...tree.Blob) {
 	s.Objects = append(s.Objects, o)
 	s.Blobs = append(s.Blobs, blobs...)
 	s.Bytes += o.Bytes
@@ -129,7 +129,7 @@ func (s *Store) missing(ctx context.Context, tenant uuid.UUID, wanted []content)
 		for i := range some {
 			digests[i] = some[i].digest
 		}
-		known, err := s.cfg.Index.Known(ctx, tenant, digests)
+		known, err := s.cfg.Index.KnownBlobs(ctx, tenant, digests)
 		if err != nil {
 			return nil, fmt.Errorf("ask for %d digests: %w", len(digests), err)
 		}

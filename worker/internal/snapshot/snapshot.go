@@ -31,36 +31,18 @@ import (
 // Index knows what a tenant has stored, that is, which blob rows there are.
 type Index interface {
 	tree.Locator
-	// Known reports which of digests are stored and will stay: it counts as use
+	// KnownBlobs reports which of digests are stored and will stay: it counts as use
 	// of them, so that the collector does not take what a checkpoint is about to
 	// name. One that is condemned already is not known and is uploaded again.
-	Known(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error)
-}
-
-// Blob is a row to insert: where the bytes of a digest are. Without Pack they are
-// an object of their own.
-type Blob struct {
-	SHA256 tree.Digest
-	Size   int64
-	Pack   *tree.Digest
-	Off    int64
-	Len    int64
-}
-
-// Object is a row to insert: an object we own. Kind is blob or pack.
-type Object struct {
-	Key    string
-	SHA256 tree.Digest
-	Bytes  int64
-	Kind   string
+	KnownBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error)
 }
 
 // Saved is what was uploaded. Its rows belong into the transaction that inserts
 // the checkpoint; one that is there already (two steps stored the same) stays,
 // unless it is condemned.
 type Saved struct {
-	Blobs   []Blob
-	Objects []Object
+	Blobs   []tree.Blob
+	Objects []tree.Object
 	Bytes   int64 // of the objects: what the checkpoint cost
 }
 

@@ -55,10 +55,7 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 		docs[i] = p.State
 	}
 	if len(c.Parents) > 0 {
-		var err error
-		if a.start.tree, err = tree.ParseDigest(c.Parents[0].TreeDigest); err != nil {
-			return nil, err
-		}
+		a.start.tree = c.Parents[0].TreeDigest
 	}
 	var err error
 	if a.start.state, err = foldStates(docs); err != nil {
@@ -84,9 +81,7 @@ func (a *attempt) join(ctx context.Context) ([]snapshot.Conflict, error) {
 		if docs[i], err = a.stateDocument(ctx, p); err != nil {
 			return nil, err
 		}
-		if trees[i], err = tree.ParseDigest(p.TreeDigest); err != nil {
-			return nil, err
-		}
+		trees[i] = p.TreeDigest
 	}
 	var err error
 	if a.start.state, err = foldStates(docs); err != nil {
@@ -115,15 +110,9 @@ func (a *attempt) joinTrees(ctx context.Context, parents []postgres.Parent, tree
 	for i, p := range parents {
 		ids[i] = p.ID
 	}
-	base := tree.Empty
-	digest, err := a.db.CommonTree(ctx, a.claim.TenantID, ids)
+	base, err := a.db.CommonTree(ctx, a.claim.TenantID, ids)
 	if err != nil {
 		return snapshot.Joined{}, err
-	}
-	if digest != "" {
-		if base, err = tree.ParseDigest(digest); err != nil {
-			return snapshot.Joined{}, err
-		}
 	}
 	return a.snapshots.Join(ctx, a.claim.TenantID, base, trees...)
 }
@@ -132,11 +121,7 @@ func (a *attempt) stateDocument(ctx context.Context, p postgres.Parent) ([]byte,
 	if p.State != nil {
 		return p.State, nil
 	}
-	d, err := tree.ParseDigest(p.StateDigest)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := a.read(ctx, d)
+	doc, err := a.read(ctx, p.StateDigest)
 	if err != nil {
 		return nil, fmt.Errorf("state of checkpoint %s: %w", p.ID, err)
 	}
@@ -197,7 +182,7 @@ func (a *attempt) checkpoint(ctx context.Context, c content) (*postgres.Checkpoi
 		return nil, nil, err
 	}
 	ck := &postgres.Checkpoint{
-		ID: run.NewID(), Kind: c.kind, Generation: 1, StateDigest: doc.Ref.Digest.String(), State: doc.Inline, TreeDigest: c.tree.String(),
+		ID: run.NewID(), Kind: c.kind, Generation: 1, StateDigest: doc.Ref.Digest, State: doc.Inline, TreeDigest: c.tree,
 	}
 	m := snapshot.Manifest{
 		Kind: string(c.kind), Tenant: run.TenantID.Format(a.claim.TenantID), Run: run.RunID.Format(a.claim.RunID),
@@ -212,11 +197,7 @@ func (a *attempt) checkpoint(ctx context.Context, c content) (*postgres.Checkpoi
 		}
 	}
 	for _, p := range c.parents {
-		d, err := tree.ParseDigest(p.Digest)
-		if err != nil {
-			return nil, nil, err
-		}
-		m.Parents = append(m.Parents, d)
+		m.Parents = append(m.Parents, p.Digest)
 		ck.Parents = append(ck.Parents, p.ID)
 		ck.Generation = max(ck.Generation, p.Generation+1)
 	}
@@ -224,7 +205,7 @@ func (a *attempt) checkpoint(ctx context.Context, c content) (*postgres.Checkpoi
 	if err != nil {
 		return nil, nil, err
 	}
-	ck.Manifest, ck.Digest = manifest, digest.String()
+	ck.Manifest, ck.Digest = manifest, digest
 	addRows(ck, c.saved)
 	return ck, doc.Contents, nil
 }
@@ -232,12 +213,8 @@ func (a *attempt) checkpoint(ctx context.Context, c content) (*postgres.Checkpoi
 // addRows has the rows of what was uploaded inserted with the checkpoint.
 func addRows(ck *postgres.Checkpoint, s snapshot.Saved) {
 	ck.BytesNew += s.Bytes
-	for _, b := range s.Blobs {
-		ck.Blobs = append(ck.Blobs, postgres.Blob{SHA256: b.SHA256, Size: b.Size, Pack: (*[32]byte)(b.Pack), Off: b.Off, Len: b.Len})
-	}
-	for _, o := range s.Objects {
-		ck.Objects = append(ck.Objects, postgres.Object{Key: o.Key, SHA256: o.SHA256, Bytes: o.Bytes, Kind: o.Kind})
-	}
+	ck.Blobs = append(ck.Blobs, s.Blobs...)
+	ck.Objects = append(ck.Objects, s.Objects...)
 }
 
 // asParent is the pre checkpoint as the parent of what the attempt writes.

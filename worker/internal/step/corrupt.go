@@ -59,7 +59,7 @@ func (a *attempt) intactAncestor(ctx context.Context, id uuid.UUID) (*uuid.UUID,
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{}
+	known := map[tree.Digest]bool{}
 	for _, c := range list {
 		if _, looked := known[c.TreeDigest]; !looked {
 			known[c.TreeDigest] = a.isIntact(ctx, c.TreeDigest)
@@ -73,20 +73,16 @@ func (a *attempt) intactAncestor(ctx context.Context, id uuid.UUID) (*uuid.UUID,
 
 // isIntact reports whether all of a tree is stored, as far as is known: its
 // directories are read, its files are not.
-func (a *attempt) isIntact(ctx context.Context, digest string) bool {
-	root, err := tree.ParseDigest(digest)
-	if err != nil {
-		return false
-	}
+func (a *attempt) isIntact(ctx context.Context, root tree.Digest) bool {
 	all := []tree.Digest{root}
-	err = a.source.Tree(a.claim.TenantID, root).Walk(ctx, "", "", func(_ string, e tree.Entry) error {
+	err := a.source.Tree(a.claim.TenantID, root).Walk(ctx, "", "", func(_ string, e tree.Entry) error {
 		all = append(all, e.Digest)
 		return nil
 	})
 	if err != nil {
 		return false
 	}
-	known, err := index{a.db}.Known(ctx, a.claim.TenantID, all)
+	known, err := a.db.KnownBlobs(ctx, a.claim.TenantID, all)
 	if err != nil {
 		return false
 	}

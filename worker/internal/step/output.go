@@ -13,6 +13,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/steplog"
 )
 
@@ -108,6 +109,6 @@ func (a *attempt) evidence(ctx context.Context, f *postgres.Finish) error {
 		ID: run.NewID(), Name: a.claim.Name + "-evidence.json", Key: key, MediaType: "application/json", Size: int64(len(doc)), SHA256: sum[:],
 	})
 	ck := f.Checkpoints[0]
-	ck.Objects = append(ck.Objects, postgres.Object{Key: key, SHA256: sum, Bytes: int64(len(doc)), Kind: "blob"})
+	ck.Objects = append(ck.Objects, tree.Object{Key: key, SHA256: sum, Bytes: int64(len(doc)), Kind: "blob"})
 	return nil
 }

@@ -95,12 +95,11 @@ type Worker struct {
 
 // New makes a Worker. Nothing runs before [Worker.Run].
 func New(cfg Config) (*Worker, error) {
-	index := index{cfg.Work}
 	w := &Worker{
 		id: cfg.ID, version: cfg.Version, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, budget: cfg.Budget, concurrency: cfg.Concurrency,
 		db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log,
-		snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: index}),
-		source:    &tree.Source{Blobs: cfg.Blobs, Locator: index},
+		snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: cfg.Work}),
+		source:    &tree.Source{Blobs: cfg.Blobs, Locator: cfg.Work},
 		storage:   newStorage(cfg.Blobs, cfg.Log),
 		keeper:    newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),

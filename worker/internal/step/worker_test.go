@@ -209,7 +209,7 @@ func (b *bundle) file(t *testing.T, d postgres.RunDetail, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := &tree.Source{Blobs: b.blobs, Locator: index{b.db}}
+	source := &tree.Source{Blobs: b.blobs, Locator: b.db}
 	r, _, err := source.Tree(b.tenant, root).Open(b.ctx, path)
 	if err != nil {
 		t.Fatalf("Open(%s) = %v", path, err)
