@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 )
 
@@ -92,7 +93,7 @@ func BenchmarkRun(b *testing.B) {
 			f := outcome(c, "succeed")
 			f.Checkpoints = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}
 			f.Chain = &postgres.Chain{Queue: run.StepQueue, Pre: pre}
-			done, err := s.DB.FinishStep(s.ctx, f, w, ttl)
+			done, err := pgtest.FinishStep(s.ctx, s.DB, f, w, ttl)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 )
 
@@ -45,7 +46,7 @@ func TestChainKeepsToItsQueue(t *testing.T) {
 		f := outcome(c, "succeed")
 		f.Span, f.Checkpoints = trace.SpanContextFromContext(s.ctx), []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}
 		f.Chain = &postgres.Chain{Queue: want.queue, Span: trace.SpanContextFromContext(s.ctx), Pre: noCheckpoint}
-		done, err := s.DB.FinishStep(s.ctx, f, postgres.Worker{ID: "w"}, ttl)
+		done, err := pgtest.FinishStep(s.ctx, s.DB, f, postgres.Worker{ID: "w"}, ttl)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -84,15 +84,6 @@ type Claimed struct {
 	Err   error  // ErrHeld
 }
 
-// Claim is ClaimSteps for one step.
-func (db *DB) Claim(ctx context.Context, wake Wake, w Worker, ttl time.Duration) (*Claim, error) {
-	claims, err := db.ClaimSteps(ctx, []Wake{wake}, w, ttl)
-	if err != nil {
-		return nil, err
-	}
-	return claims[0].Claim, claims[0].Err
-}
-
 // ClaimSteps takes steps of one tenant in one transaction, each under a new
 // fence and a lease of ttl, but for those whose run another transaction holds.
 // It returns the answers in the order of wakes.

@@ -82,15 +82,6 @@ type NewWait struct {
 	Key    string // signal
 }
 
-// FinishStep is FinishSteps for one attempt.
-func (db *DB) FinishStep(ctx context.Context, f Finish, w Worker, ttl time.Duration) (Finished, error) {
-	done, err := db.FinishSteps(ctx, []Finish{f}, w, ttl)
-	if err != nil {
-		return Finished{}, err
-	}
-	return done[0], done[0].Err
-}
-
 // FinishSteps records the results of attempts of one tenant in one transaction:
 // checkpoints, artifacts, gates, states, events, successors and the jobs of those
 // that no Chain took. Those whose run another transaction holds are left out. It

@@ -109,13 +109,13 @@ func (s *store) wakeSeq(t testing.TB, step uuid.UUID) int64 {
 
 // Claim takes the step that j wakes for, in ctx's span.
 func (s *store) Claim(ctx context.Context, j job.Step, w postgres.Worker, ttl time.Duration, pre postgres.Pre) (*postgres.Claim, error) {
-	return s.DB.Claim(ctx, postgres.Wake{Job: j, Span: trace.SpanContextFromContext(ctx), Pre: pre}, w, ttl)
+	return pgtest.Claim(ctx, s.DB, postgres.Wake{Job: j, Span: trace.SpanContextFromContext(ctx), Pre: pre}, w, ttl)
 }
 
 // FinishStep finishes in ctx's span.
 func (s *store) FinishStep(ctx context.Context, f postgres.Finish) error {
 	f.Span = trace.SpanContextFromContext(ctx)
-	_, err := s.DB.FinishStep(ctx, f, postgres.Worker{ID: "w1", PID: 1}, ttl)
+	_, err := pgtest.FinishStep(ctx, s.DB, f, postgres.Worker{ID: "w1", PID: 1}, ttl)
 	return err
 }
 

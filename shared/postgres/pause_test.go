@@ -9,6 +9,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 )
 
@@ -77,7 +78,7 @@ func TestPauseQueue(t *testing.T) {
 
 	f := outcome(running, "succeed")
 	f.Chain = &postgres.Chain{Queue: run.StepQueue, Pre: noCheckpoint}
-	if done, err := s.DB.FinishStep(s.ctx, f, postgres.Worker{ID: "w1"}, ttl); err != nil || done.Next != nil {
+	if done, err := pgtest.FinishStep(s.ctx, s.DB, f, postgres.Worker{ID: "w1"}, ttl); err != nil || done.Next != nil {
 		t.Fatalf("FinishStep() with a chain = %+v, %v, want nothing taken", done.Next, err)
 	}
 	s.wantStates(t, r.ID, "running a:succeeded b:ready c:ready")

@@ -12,6 +12,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 )
 
@@ -80,7 +81,7 @@ func TestRunsReadNoOthers(t *testing.T) {
 			for f.Claim != nil {
 				f.Checkpoints = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}
 				f.Chain = &postgres.Chain{Queue: run.StepQueue, Pre: noCheckpoint}
-				done, err := s.DB.FinishStep(s.ctx, f, postgres.Worker{ID: "w"}, ttl)
+				done, err := pgtest.FinishStep(s.ctx, s.DB, f, postgres.Worker{ID: "w"}, ttl)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -13,6 +13,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 )
 
@@ -31,7 +32,7 @@ func TestJobsThatNobodyEnds(t *testing.T) {
 	chain := func(t *testing.T, s *store, c *postgres.Claim, job int64) *postgres.Claim {
 		f := outcome(c, "succeed")
 		f.Checkpoints, f.Chain = []*postgres.Checkpoint{checkpoint(run.PostCheckpoint)}, &postgres.Chain{Queue: run.StepQueue, JobID: job, Pre: noCheckpoint}
-		done, err := s.DB.FinishStep(s.ctx, f, postgres.Worker{ID: "w1", PID: 1}, ttl)
+		done, err := pgtest.FinishStep(s.ctx, s.DB, f, postgres.Worker{ID: "w1", PID: 1}, ttl)
 		if err != nil {
 			t.Fatalf("FinishStep() = %v", err)
 		}
@@ -82,7 +83,7 @@ func TestJobsThatNobodyEnds(t *testing.T) {
 			r, steps := s.create(t, "a:", "b: a")
 			job := one[int64](t, s, "SELECT job_id FROM nofx.step WHERE id = $1", steps["a"].ID)
 			s.exec(t, started, job)
-			c, err := s.DB.Claim(s.ctx, postgres.Wake{Job: wakeUp(s.tenant, steps["a"].ID, 1), JobID: job, Pre: noCheckpoint}, postgres.Worker{ID: "w1", PID: 1}, ttl)
+			c, err := pgtest.Claim(s.ctx, s.DB, postgres.Wake{Job: wakeUp(s.tenant, steps["a"].ID, 1), JobID: job, Pre: noCheckpoint}, postgres.Worker{ID: "w1", PID: 1}, ttl)
 			if err != nil || c == nil {
 				t.Fatalf("Claim() = %v, %v", c, err)
 			}

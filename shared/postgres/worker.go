@@ -14,7 +14,7 @@ import (
 // is taken for gone, and how long until it is forgotten.
 const (
 	BeatEvery     = 5 * time.Second
-	SilentAfter   = 3 * BeatEvery
+	silentAfter   = 3 * BeatEvery
 	forgetWorkers = time.Hour
 )
 
@@ -29,15 +29,13 @@ type WorkerInfo struct {
 	SlotsUsed   int // leases
 	SandboxTier int
 	Draining    bool
-	WaitsFor    string // what it needs and has not now, as "storage"; empty: nothing
-	Lost        bool   // a lease of it ran out since SeenAt
-	StartedAt   time.Time
-	SeenAt      time.Time
-	Silence     time.Duration // since SeenAt, or since the end of a later outage, by the database's clock
+	WaitsFor    string        // what it needs and has not now, as "storage"; empty: nothing
+	Lost        bool          // a lease of it ran out since it was heard of
+	Silence     time.Duration // since it was heard of, or since the end of a later outage, by the database's clock
 }
 
 // Silent reports whether the worker is taken for gone.
-func (w WorkerInfo) Silent() bool { return w.Lost || w.Silence >= SilentAfter }
+func (w WorkerInfo) Silent() bool { return w.Lost || w.Silence >= silentAfter }
 
 // BeatWorker notes that a worker is there, and answers which of its queues are paused.
 // The times of w, its leases and whether it is lost are the database's to know.
@@ -61,7 +59,7 @@ func (db *DB) LeaveWorker(ctx context.Context, id string) error {
 // without a word for an hour included.
 func (db *DB) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining, waits_for, lost,
-		started_at, seen_at, silence FROM nofx.workers($1)`, forgetWorkers)
+		silence FROM nofx.workers($1)`, forgetWorkers)
 }
 
 // holders completes steps that run by what is known of the workers that hold them.
@@ -77,7 +75,7 @@ func holders(ctx context.Context, tx pgx.Tx, steps []run.Step) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, "SELECT step_id, silent_since, waits_for FROM nofx.step_holders($1, $2)", ids, SilentAfter)
+	rows, err := tx.Query(ctx, "SELECT step_id, silent_since, waits_for FROM nofx.step_holders($1, $2)", ids, silentAfter)
 	if err != nil {
 		return err
 	}

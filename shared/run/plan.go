@@ -365,7 +365,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	case !KnownTool(s.Tool):
 		c.unknownTool++
 		c.add(at+"/tool", fmt.Sprintf("unknown tool %.80q", s.Tool)+suggestion(s.Tool, toolNames(), "the tools are "))
-	case !policy.Allows(s.Tool) && !c.unsure("/plan/policy", "tools_allowed"):
+	case !policy.allows(s.Tool) && !c.unsure("/plan/policy", "tools_allowed"):
 		c.add(at+"/tool", fmt.Sprintf("%q is not in the plan's tools_allowed", s.Tool))
 	default:
 		for _, f := range checkInputs(s.Tool, s.Inputs, true) {
@@ -407,8 +407,8 @@ func (c *checker) retry(at string, given *PlanRetry) *PlanRetry {
 	return &r
 }
 
-// Allows reports whether the policy lets a plan use tool. No list allows all.
-func (p *Policy) Allows(tool string) bool {
+// allows reports whether the policy lets a plan use tool. No list allows all.
+func (p *Policy) allows(tool string) bool {
 	if p == nil || p.ToolsAllowed == nil {
 		return true
 	}

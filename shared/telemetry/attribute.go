@@ -53,7 +53,7 @@ const (
 // scopeAttributes are the attributes common to all spans under ctx.
 func scopeAttributes(ctx context.Context) []attribute.KeyValue {
 	var kv []attribute.KeyValue
-	s := ScopeOf(ctx)
+	s := scopeOf(ctx)
 	for key, value := range map[attribute.Key]string{TenantIDKey: s.TenantID, RunIDKey: s.RunID, StepIDKey: s.StepID} {
 		if value != "" {
 			kv = append(kv, key.String(value))

@@ -20,7 +20,7 @@ type scopeKey struct{}
 // WithScope sets the fields of s that are not zero and keeps the others of ctx,
 // so that each layer adds what it learns: the tenant, then the run, then the step.
 func WithScope(ctx context.Context, s Scope) context.Context {
-	old := ScopeOf(ctx)
+	old := scopeOf(ctx)
 	if s.TenantID == "" {
 		s.TenantID = old.TenantID
 	}
@@ -36,8 +36,8 @@ func WithScope(ctx context.Context, s Scope) context.Context {
 	return context.WithValue(ctx, scopeKey{}, s)
 }
 
-// ScopeOf is what ctx is about, as far as it was said.
-func ScopeOf(ctx context.Context) Scope {
+// scopeOf returns what ctx is about, as far as it was said.
+func scopeOf(ctx context.Context) Scope {
 	s, _ := ctx.Value(scopeKey{}).(Scope)
 	return s
 }

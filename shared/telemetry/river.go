@@ -81,7 +81,7 @@ func (c *Carrier) InsertMany(ctx context.Context, jobs []*rivertype.JobInsertPar
 func inject(ctx context.Context, jobs []*rivertype.JobInsertParams) error {
 	carried := propagation.MapCarrier{}
 	w3c.Inject(ctx, carried)
-	if id := ScopeOf(ctx).RunID; id != "" {
+	if id := scopeOf(ctx).RunID; id != "" {
 		carried[metaRunID] = id
 	}
 	for _, j := range jobs {

@@ -62,7 +62,7 @@ func TestCarrierKeepsOneTraceThroughTheQueue(t *testing.T) {
 	}); err != nil {
 		t.Fatalf("Work = %v", err)
 	}
-	if got := ScopeOf(worked); got.RunID != "run_1" {
+	if got := scopeOf(worked); got.RunID != "run_1" {
 		t.Errorf("the worker's scope is %+v, want the run", got)
 	}
 

@@ -25,7 +25,7 @@ type handler struct{ slog.Handler }
 
 func (h *handler) Handle(ctx context.Context, rec slog.Record) error {
 	traceID, spanID := IDs(ctx)
-	s := ScopeOf(ctx)
+	s := scopeOf(ctx)
 	for _, f := range []struct{ key, value string }{
 		{"trace_id", traceID}, {"span_id", spanID},
 		{"tenant_id", s.TenantID}, {"run_id", s.RunID}, {"step_id", s.StepID},

@@ -17,6 +17,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 )
@@ -51,7 +52,7 @@ func (g *gateway) claim(step api.Step) *postgres.Claim {
 	if err := g.pg.Admin.QueryRow(ctx, "SELECT wake_seq FROM nofx.step WHERE id = $1", j.StepID).Scan(&j.WakeSeq); err != nil {
 		g.Fatal(err)
 	}
-	c, err := g.db.Claim(ctx, postgres.Wake{
+	c, err := pgtest.Claim(ctx, g.db, postgres.Wake{
 		Job: j, Span: span.SpanContext(), Pre: func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) { return nil, nil },
 	}, postgres.Worker{ID: "w1", PID: 7}, time.Minute)
 	if err != nil || c == nil {
@@ -62,7 +63,7 @@ func (g *gateway) claim(step api.Step) *postgres.Claim {
 
 func (g *gateway) finish(f postgres.Finish) {
 	g.Helper()
-	if _, err := g.db.FinishStep(postgres.WithActor(g.Context(), "worker:w1"), f, postgres.Worker{ID: "w1", PID: 7}, time.Minute); err != nil {
+	if _, err := pgtest.FinishStep(postgres.WithActor(g.Context(), "worker:w1"), g.db, f, postgres.Worker{ID: "w1", PID: 7}, time.Minute); err != nil {
 		g.Fatal(err)
 	}
 }

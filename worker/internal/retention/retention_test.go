@@ -96,7 +96,7 @@ func (b *bundle) ended(t *testing.T, tenant uuid.UUID, chunks int, age time.Dura
 		t.Fatal(err)
 	}
 	w := postgres.Worker{ID: "w", PID: 1}
-	c, err := b.db.Claim(b.ctx, postgres.Wake{Job: job.Step{TenantID: tenant, StepID: steps[0].ID, WakeSeq: 1}, Span: trace.SpanContextFromContext(b.ctx),
+	c, err := pgtest.Claim(b.ctx, b.db, postgres.Wake{Job: job.Step{TenantID: tenant, StepID: steps[0].ID, WakeSeq: 1}, Span: trace.SpanContextFromContext(b.ctx),
 		Pre: func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) { return nil, nil }}, w, time.Minute)
 	if err != nil || c == nil {
 		t.Fatalf("Claim = %v, %v", c, err)
@@ -113,7 +113,7 @@ func (b *bundle) ended(t *testing.T, tenant uuid.UUID, chunks int, age time.Dura
 		}
 		keys = append(keys, key)
 	}
-	if _, err := b.db.FinishStep(b.ctx, postgres.Finish{Claim: c, Outcome: "succeed", Span: trace.SpanContextFromContext(b.ctx)}, w, time.Minute); err != nil {
+	if _, err := pgtest.FinishStep(b.ctx, b.db, postgres.Finish{Claim: c, Outcome: "succeed", Span: trace.SpanContextFromContext(b.ctx)}, w, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	b.exec(t, "UPDATE nofx.run SET created_at = created_at - $2::interval, finished_at = finished_at - $2::interval WHERE id = $1", r.ID, age)

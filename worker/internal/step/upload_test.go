@@ -15,6 +15,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/postgres/pgtest"
 	"nofx.dev/shared/run"
 )
 
@@ -142,7 +143,7 @@ func TestVerifyUploadAfterAKilledWorker(t *testing.T) {
 // claimAs claims a ready step for another worker.
 func (b *bundle) claimAs(t *testing.T, s run.Step, worker string) *postgres.Claim {
 	t.Helper()
-	c, err := b.db.Claim(b.ctx, postgres.Wake{
+	c, err := pgtest.Claim(b.ctx, b.db, postgres.Wake{
 		Job: job.Step{TenantID: b.tenant, StepID: s.ID, WakeSeq: 1}, Span: trace.SpanContextFromContext(b.ctx),
 		Pre: func(*postgres.Claim, trace.SpanContext) (*postgres.Checkpoint, error) { return nil, nil },
 	}, postgres.Worker{ID: worker, PID: 1}, time.Minute)
