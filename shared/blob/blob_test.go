@@ -222,7 +222,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// proxy is the real server behind a handler that may answer in its place.
+// proxy returns the real server behind a handler that may answer in its place.
 func proxy(t *testing.T, before func(w http.ResponseWriter, r *http.Request) (answered bool)) (endpoint string) {
 	t.Helper()
 	target, err := url.Parse(server.Endpoint)

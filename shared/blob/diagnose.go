@@ -37,7 +37,7 @@ func (s *Store) Diagnose(ctx context.Context) error {
 	return fmt.Errorf("no S3 service answers at %s; see NOFX_S3_ENDPOINT", s.cfg.Endpoint)
 }
 
-// plainly says without addresses what kept a bucket from being found.
+// plainly returns without addresses what kept a bucket from being found.
 func plainly(err error) string {
 	answer, answered := errors.AsType[minio.ErrorResponse](err)
 	dns, unknown := errors.AsType[*net.DNSError](err)
@@ -58,7 +58,7 @@ func plainly(err error) string {
 	return "the connection failed; see NOFX_S3_ENDPOINT"
 }
 
-// refused says what an answer means.
+// refused returns the error that an answer means.
 func (s *Store) refused(answer minio.ErrorResponse) error {
 	switch answer.Code {
 	case minio.NoSuchBucket:

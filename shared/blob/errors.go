@@ -27,13 +27,13 @@ const longTry = time.Second
 
 var errStalled = errors.New("no byte moved within the time limit")
 
-// Gone is the error of an object that should be there and is not: fault.Gone
+// Gone returns the error of an object that should be there and is not: fault.Gone
 // with code object-gone. The cause names the object and goes to logs only.
 func Gone(cause error) error {
 	return fault.New(fault.Gone, codeGone, "the stored object is gone").Because(cause)
 }
 
-// Corrupt is the error of stored bytes that are not what was stored:
+// Corrupt returns the error of stored bytes that are not what was stored:
 // fault.Conflict with code object-corrupt. The cause goes to logs only.
 func Corrupt(cause error) error {
 	return fault.New(fault.Conflict, codeCorrupt, "the stored object is corrupt").Because(cause)

@@ -11,21 +11,21 @@ import (
 // never shared with another tenant: a dedupe hit would tell one what another
 // holds. Ids are written as 32 hex digits.
 
-// BlobKey is where content is kept as it is: t/<tenant>/blob/<aa>/<sha256>.
+// BlobKey returns the key of content that is kept as it is: t/<tenant>/blob/<aa>/<sha256>.
 func BlobKey(tenant uuid.UUID, sha256 [32]byte) string { return digestKey(tenant, "blob", sha256) }
 
-// PackKey is where small content of one checkpoint is kept together, addressed
+// PackKey returns the key of the small contents of one checkpoint together, addressed
 // by the digest of the whole pack: t/<tenant>/pack/<aa>/<sha256>.
 func PackKey(tenant uuid.UUID, sha256 [32]byte) string { return digestKey(tenant, "pack", sha256) }
 
-// LogKey is the n-th chunk of the log a step wrote under one fence. A log is not
+// LogKey returns the key of the n-th chunk of the log that a step wrote under one fence. A log is not
 // addressed by its content, so the fence keeps a worker that lost its lease from
 // overwriting its successor's.
 func LogKey(tenant, run, step uuid.UUID, fence int64, n int) string {
 	return fmt.Sprintf("t/%s/log/%s/%s/%d-%d", id(tenant), id(run), id(step), fence, n)
 }
 
-// UploadKey is where a client puts the bytes of an artifact that nobody has
+// UploadKey returns the key at which a client puts the bytes of an artifact that nobody has
 // verified yet: t/<tenant>/upload/<artifact>. What is verified is copied to its
 // BlobKey, which only our own code ever writes.
 func UploadKey(tenant, artifact uuid.UUID) string {

@@ -115,7 +115,7 @@ func (u *upload) send(ctx context.Context, request func(ctx context.Context, bod
 	})
 }
 
-// patience is how long a storage may be silent that was sent so many bytes: they may
+// patience returns how long a storage may be silent that was sent so many bytes: they may
 // be on their way for long after the last was taken from us.
 func (s *Store) patience(size int) time.Duration {
 	return s.stall/3 + time.Duration(float64(s.stall)*2/3*float64(size)/partSize)

@@ -58,7 +58,7 @@ func (s *Store) sign(ctx context.Context, method, key, query string, headers map
 	return signed.URL.String(), nil
 }
 
-// disposition is an attachment header with two names: an ASCII one every client
+// disposition returns an attachment header with two names: an ASCII one every client
 // understands, and the exact one as RFC 5987 has it. Both are the last element
 // of filename without control characters.
 func disposition(filename string) string {

@@ -107,7 +107,7 @@ func Load[T any](environ []string) (cfg T, unknown []string, err error) {
 	return cfg, unknown, problems.err()
 }
 
-// Wrong is all that keeps a process from starting, a line each, or nil: errs, and
+// Wrong returns all that keeps a process from starting, a line each, or nil: errs, and
 // beside them the unknown variables of [Load], of which one may be meant for what is
 // missing.
 func Wrong(unknown []string, errs ...error) error {
@@ -125,7 +125,7 @@ func Wrong(unknown []string, errs ...error) error {
 	return err
 }
 
-// nearest is the setting that name is likely to be meant for, or "".
+// nearest returns the setting that name is likely to be meant for, or "".
 func nearest(name string) (near string) {
 	names := slices.Clone(Names)
 	for _, s := range Settings[Common]() {
@@ -189,7 +189,7 @@ func (p *problems) parse(err error, fields []Setting) {
 	}
 }
 
-// kind is what values of a type are called.
+// kind returns what values of a type are called.
 func kind(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
@@ -204,7 +204,7 @@ func kind(t reflect.Type) string {
 	return "a whole number"
 }
 
-// wrong is the message that something is wrong with the setting, with an example.
+// wrong returns the message that something is wrong with the setting, with an example.
 func (s Setting) wrong(what string) string {
 	if example := cmp.Or(s.example, s.Default); example != "" {
 		what += "; for example " + example
@@ -212,7 +212,7 @@ func (s Setting) wrong(what string) string {
 	return s.Name + " " + what
 }
 
-// unmet is the message that a value does not meet the setting's tag want, or "".
+// unmet returns the message that a value does not meet the setting's tag want, or "".
 func (s Setting) unmet(value string) string {
 	if s.want == "" || value == "" {
 		return ""
@@ -241,7 +241,7 @@ func (s Setting) unmet(value string) string {
 	return ""
 }
 
-// amount is a number or a duration, as a number.
+// amount returns a number or a duration, as a number.
 func amount(text string) float64 {
 	if d, err := time.ParseDuration(text); err == nil {
 		return float64(d)
@@ -250,7 +250,7 @@ func amount(text string) float64 {
 	return n
 }
 
-// Lookup is a getenv over environ, which has the form of os.Environ.
+// Lookup returns a getenv over environ, which has the form of os.Environ.
 func Lookup(environ []string) func(name string) string {
 	vars := env.ToMap(environ)
 	return func(name string) string { return vars[name] }
@@ -269,7 +269,7 @@ type Setting struct {
 	example string
 }
 
-// Settings are the variables of T in the order of its fields.
+// Settings returns the variables of T in the order of its fields.
 func Settings[T any]() []Setting { return settings(reflect.TypeFor[T]()) }
 
 func settings(t reflect.Type) (all []Setting) {
@@ -289,7 +289,7 @@ func settings(t reflect.Type) (all []Setting) {
 	return all
 }
 
-// Table is the settings of T as rows of a Markdown table: name, default, meaning.
+// Table returns the settings of T as rows of a Markdown table: name, default, meaning.
 func Table[T any]() string {
 	var b strings.Builder
 	for _, s := range Settings[T]() {

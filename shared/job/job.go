@@ -35,7 +35,7 @@ type Step struct {
 // Kind names the job in River's tables.
 func (Step) Kind() string { return "step" }
 
-// InsertOpts are River's part: its attempts cover infrastructure only, since
+// InsertOpts returns the options for River: its attempts cover infrastructure only, since
 // retries belong to the step.
 func (Step) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{

@@ -24,7 +24,7 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-// Signals are two contexts: ctx ends with the first SIGINT or SIGTERM, which
+// Signals returns two contexts: ctx ends with the first SIGINT or SIGTERM, which
 // asks the process to drain, and hurry with the second, which skips the waiting.
 func Signals() (ctx, hurry context.Context) {
 	signals := make(chan os.Signal, 2)
@@ -105,7 +105,7 @@ func Listen(setting, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// Version is of this build: a release, or the commit that it was built from.
+// Version returns the version of this build: a release, or the commit that it was built from.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

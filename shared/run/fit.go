@@ -36,7 +36,7 @@ func readWhole[T int | int32 | int64](d *jsontext.Decoder, v *T) error {
 	return json.Unmarshal(whole(raw), v)
 }
 
-// whole is a JSON number without fraction and exponent if it is a whole one, else as it
+// whole returns a JSON number without fraction and exponent if it is a whole one, else as it
 // is. Very long ones are left as they are.
 func whole(raw jsontext.Value) jsontext.Value {
 	s := string(raw)
@@ -72,7 +72,7 @@ func Fit(raw []byte, v any) []fault.Field {
 	return misfits
 }
 
-// fit is Fit for members of that noun, and reports whether v has got anything.
+// fit does what [Fit] does, for members of that noun, and reports whether v has got anything.
 func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 	err := json.Unmarshal(raw, v, Strict)
 	to := reflect.ValueOf(v).Elem()
@@ -214,7 +214,7 @@ func (f *fitting) list(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) 
 	return out
 }
 
-// unknown says where a member belongs that a struct does not have, or which it has.
+// unknown returns where a member belongs that a struct does not have, or which it has.
 func (f *fitting) unknown(t reflect.Type, name string) string {
 	if _, ok := memberOf(reflect.TypeFor[PlanStep](), name); ok && f.noun == "input" {
 		return `; it belongs to the step, beside "inputs"`
@@ -241,7 +241,7 @@ var toolInputs = []reflect.Type{
 	reflect.TypeFor[SignalInputs](), reflect.TypeFor[CodegenInputs](), reflect.TypeFor[GateInputs](), reflect.TypeFor[ManualInputs](),
 }
 
-// members are the names of a struct's members, in order.
+// members returns the names of a struct's members, in order.
 func members(t reflect.Type) (names []string) {
 	for _, field := range reflect.VisibleFields(t) {
 		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && name != "-" {
@@ -251,7 +251,7 @@ func members(t reflect.Type) (names []string) {
 	return names
 }
 
-// memberOf is the field of a struct that its member of that name is read into.
+// memberOf returns the field of a struct that its member of that name is read into.
 func memberOf(t reflect.Type, name string) (field reflect.StructField, ok bool) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -349,7 +349,7 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 	return "something else"
 }
 
-// modeLike is the mode that is meant by a number: its digits, or its value.
+// modeLike returns the mode that is meant by a number: its digits, or its value.
 func modeLike(number string) string {
 	if n, err := strconv.ParseInt(number, 10, 32); err == nil && (n == 755 || n == 0o755) {
 		return "755"
@@ -373,7 +373,7 @@ func kindName(k jsontext.Kind) string {
 	return "null"
 }
 
-// suggestion is what follows on a name that is not known: the nearest there is, and
+// suggestion returns what follows on a name that is not known: the nearest there is, and
 // all of them behind what introduces them.
 func suggestion(name string, known []string, all string) string {
 	near := nearest(name, known)
@@ -390,7 +390,7 @@ func suggestion(name string, known []string, all string) string {
 	return s
 }
 
-// nearest is the name most like another one, or "" when none is like it.
+// nearest returns the name most like another one, or "" when none is like it.
 func nearest(name string, known []string) string {
 	best, least := "", max(1, len(name)/3)+1
 	if len(name) > 128 {
@@ -411,7 +411,7 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// distance is how many letters must be put in, taken out, changed, or exchanged with
+// distance returns how many letters must be put in, taken out, changed, or exchanged with
 // their neighbours to make b of a.
 func distance(a, b string) int {
 	s, t := []rune(a), []rune(b)

@@ -76,7 +76,7 @@ func tooMany(pattern string) bool {
 	return false
 }
 
-// badGlob says why p is no pattern of paths in a workspace, or "".
+// badGlob returns why p is no pattern of paths in a workspace, or "".
 func badGlob(p string) string {
 	switch {
 	case BadPath(p) != "":

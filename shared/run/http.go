@@ -94,7 +94,7 @@ func (c *checker) headers(headers map[string]string) {
 	}
 }
 
-// badURL says why s is no address to send a request to, or "". It never repeats
+// badURL returns why s is no address to send a request to, or "". It never repeats
 // it: an address may hold what is secret.
 func badURL(s string) string {
 	if n := utf8.RuneCountInString(s); n > maxURL {

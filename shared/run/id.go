@@ -27,7 +27,7 @@ const (
 // NewID makes a UUIDv7, so that rows of one kind sort by creation.
 func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
-// Format is the public form of id.
+// Format returns the public form of id.
 func (p Prefix) Format(id uuid.UUID) string { return string(p) + "_" + hex.EncodeToString(id[:]) }
 
 // Parse reads a public id of p's noun. Anything else, an id of another noun

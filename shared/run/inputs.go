@@ -25,7 +25,7 @@ func Inputs[T any](raw []byte) (T, error) {
 	return zero, e
 }
 
-// checkInputs says what is wrong with the inputs of a known tool. Templates in
+// checkInputs returns what is wrong with the inputs of a known tool. Templates in
 // them are to be resolved later if open says so; else they are plain text.
 func checkInputs(tool string, raw []byte, open bool) []fault.Field {
 	t, _ := ToolOf(tool)
@@ -250,7 +250,7 @@ func (c *checker) content(at string, f WriteFile) {
 	}
 }
 
-// BadPath says why s is no relative path of a workspace, or "".
+// BadPath returns why s is no relative path of a workspace, or "".
 func BadPath(s string) string {
 	switch {
 	case s == "":

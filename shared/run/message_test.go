@@ -13,7 +13,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// said are the faults of a plan as people see them: where, of which step, and what.
+// said returns the faults of a plan as people see them: where, of which step, and what.
 func said(err error) (list []string) {
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok {

@@ -137,7 +137,7 @@ func (p Plan) Normalise() (Plan, error) {
 	return p, nil
 }
 
-// Refusal is the error of a request that does not fit, of which p is the plan as far
+// Refusal returns the error of a request that does not fit, of which p is the plan as far
 // as it does: the misfits that [Fit] found, and all else that is wrong with the plan.
 func (p Plan) Refusal(code string, misfits []fault.Field) error {
 	c := checker{misfits: misfits}
@@ -190,7 +190,7 @@ func (c *checker) plan(p Plan) Plan {
 	return p
 }
 
-// Spec is the spec of step i of a normalised plan.
+// Spec returns the spec of step i of a normalised plan.
 func (p Plan) Spec(i int) Spec {
 	s := p.Steps[i]
 	spec := Spec{Inputs: s.Inputs, TimeoutS: *s.TimeoutS, Retry: Retry{*s.Retry.MaxAttempts, *s.Retry.InitialS}, Excludes: excludes(p.Workspace)}
@@ -200,7 +200,7 @@ func (p Plan) Spec(i int) Spec {
 	return spec
 }
 
-// Canonical is the plan in RFC 8785 form and its digest, sha256:<hex>.
+// Canonical returns the plan in RFC 8785 form and its digest, sha256:<hex>.
 func (p Plan) Canonical() (doc []byte, digest string, err error) {
 	raw, err := json.Marshal(p)
 	if err != nil {
@@ -265,7 +265,7 @@ func (c *checker) err() error {
 	return fault.OfFields(code, c.named(c.fields)...)
 }
 
-// named is fields with the names of the steps that they are of.
+// named returns fields with the names of the steps that they are of.
 func (c *checker) named(fields []fault.Field) []fault.Field {
 	for i, f := range fields {
 		rest, of := strings.CutPrefix(f.Pointer, "/plan/steps/")
@@ -299,7 +299,7 @@ func (c *checker) length(at, s string, n int, unit string, shortest, longest int
 	}
 }
 
-// BadText says why Postgres would refuse s for ever, or "".
+// BadText returns why Postgres would refuse s for ever, or "".
 func BadText(s string) string {
 	switch {
 	case strings.IndexByte(s, 0) >= 0:

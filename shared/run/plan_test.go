@@ -25,12 +25,12 @@ func parse(t testing.TB, doc string) run.Plan {
 	return p
 }
 
-// withSteps is a plan document around the JSON of its steps.
+// withSteps returns a plan document around the JSON of its steps.
 func withSteps(steps ...string) string {
 	return `{"goal":"g","steps":[` + strings.Join(steps, ",") + `]}`
 }
 
-// one is a plan of a single step with the given tool and inputs.
+// one returns a plan of a single step with the given tool and inputs.
 func one(tool, inputs string) string {
 	return withSteps(fmt.Sprintf(`{"name":"a","tool":%q,"inputs":%s}`, tool, inputs))
 }

@@ -8,7 +8,7 @@ import (
 
 const maxRef = 255 // characters
 
-// BadRef says why s names no branch, tag or commit, or "". It takes what
+// BadRef returns why s names no branch, tag or commit, or "". It takes what
 // git-check-ref-format takes, without what would be an option of git.
 func BadRef(s string) string {
 	switch i := strings.IndexFunc(s, func(c rune) bool { return strings.ContainsRune(`:~^?*[\`, c) }); {

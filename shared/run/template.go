@@ -65,7 +65,7 @@ func parts(s string) (list []part, problem string) {
 	return list, ""
 }
 
-// Resolve is the inputs of a step with each template replaced by the value it
+// Resolve returns the inputs of a step with each template replaced by the value it
 // stands for: a string as it is, anything else as JSON. What comes in that way is
 // no template again, nor is what $${{ leaves. outputs gives the outputs of a step, an object or nil; its
 // errors are returned. An output that is not there, or resolved inputs that break
@@ -163,7 +163,7 @@ func untemplated(tool, pointer string) bool {
 	return t.Text != "" && pointer == t.Text
 }
 
-// jsonBody is an object whose member json is what the body of an answer says. The
+// jsonBody returns an object whose member json is what the body of an answer says. The
 // problem says why there is none, or "".
 func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem string) {
 	text, err := written(body)
@@ -186,7 +186,7 @@ func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem strin
 	return jsontext.Value(`{"json":` + text + `}`), ""
 }
 
-// member is the value at key in an object: under that very name, else along its
+// member returns the value at key in an object: under that very name, else along its
 // dots. In a list the key begins with the place of an item, from 0.
 func member(of jsontext.Value, key string) (jsontext.Value, bool) {
 	switch of.Kind() {
@@ -227,7 +227,7 @@ func item(of jsontext.Value, key string) (jsontext.Value, bool) {
 	return items[i], true
 }
 
-// written is a value as it is put into a string.
+// written returns a value as it is put into a string.
 func written(v jsontext.Value) (string, error) {
 	if v.Kind() == '"' {
 		var s string
@@ -241,7 +241,7 @@ func written(v jsontext.Value) (string, error) {
 	return string(v), nil
 }
 
-// mapTexts is raw, a JSON value, with each string replaced by what f makes of it;
+// mapTexts returns raw, a JSON value, with each string replaced by what f makes of it;
 // names of members are left alone. pointer is the string's place.
 func mapTexts(raw []byte, f func(pointer, s string) (string, error)) ([]byte, error) {
 	var out bytes.Buffer
@@ -269,7 +269,7 @@ func mapTexts(raw []byte, f func(pointer, s string) (string, error)) ([]byte, er
 // reference is a template of a plan: where it stands and what it names.
 type reference struct{ at, step, key string }
 
-// references are the templates in the inputs of a step. What is malformed is
+// references returns the templates in the inputs of a step. What is malformed is
 // reported.
 func (c *checker) references(at string, s *PlanStep) (all []reference) {
 	if !KnownTool(s.Tool) || !bytes.Contains(s.Inputs, []byte(templateBegin)) && !bytes.Contains(s.Inputs, []byte(`\u`)) {
@@ -323,7 +323,7 @@ func (c *checker) resolvable(steps []PlanStep, index map[string]int, refs [][]re
 	}
 }
 
-// noOutput says why a step of tool never has an output of this key, or "".
+// noOutput returns why a step of tool never has an output of this key, or "".
 func noOutput(tool, key string) string {
 	first, _, deeper := strings.Cut(key, ".")
 	t, _ := ToolOf(tool)

@@ -14,7 +14,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// after is a plan of a bash step a, steps of other tools, and then b with the
+// after returns a plan of a bash step a, steps of other tools, and then b with the
 // inputs.
 func after(tool, inputs string) string {
 	return withSteps(`{"name":"a","tool":"bash","inputs":{"script":"true"},"depends_on":[]}`,

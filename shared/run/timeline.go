@@ -29,7 +29,7 @@ type Span struct {
 	End   *time.Time
 }
 
-// Took is how long an attempt ran, or has been running at now.
+// Took returns how long an attempt ran, or has been running at now.
 func (a TimedAttempt) Took(now time.Time) time.Duration {
 	if a.EndedAt != nil {
 		now = *a.EndedAt
@@ -37,7 +37,7 @@ func (a TimedAttempt) Took(now time.Time) time.Duration {
 	return max(0, now.Sub(a.StartedAt))
 }
 
-// Waited is how long the step was due and nobody worked on it: before each of its
+// Waited returns how long the step was due and nobody worked on it: before each of its
 // attempts and, if it is ready, until now.
 func (r TimelineRow) Waited(now time.Time) (d time.Duration) {
 	for _, a := range r.Attempts {
@@ -49,7 +49,7 @@ func (r TimelineRow) Waited(now time.Time) (d time.Duration) {
 	return d
 }
 
-// Ran is how long its attempts took, all together.
+// Ran returns how long its attempts took, all together.
 func (r TimelineRow) Ran(now time.Time) (d time.Duration) {
 	for _, a := range r.Attempts {
 		d += a.Took(now)

@@ -99,7 +99,7 @@ func KnownTool(name string) bool {
 	return ok && !t.internal
 }
 
-// toolNames are how people are told of the tools.
+// toolNames returns the names of the tools for people.
 func toolNames() (names []string) {
 	for _, t := range tools {
 		switch {
@@ -155,7 +155,7 @@ type VerifyInputs struct {
 	ArtifactID string `json:"artifact_id"`
 }
 
-// Bytes is the content to write of a file that names no artifact.
+// Bytes returns the content to write of a file that names no artifact.
 func (f WriteFile) Bytes() ([]byte, error) {
 	if f.ContentBase64 != nil {
 		return base64.StdEncoding.DecodeString(*f.ContentBase64)
@@ -185,7 +185,7 @@ type SignalInputs struct {
 	ExpiresS *int   `json:"expires_s,omitempty"` // 24 h by default
 }
 
-// Expires is how long a step waits for its signal.
+// Expires returns how long a step waits for its signal.
 func (s SignalInputs) Expires() time.Duration { return expires(s.ExpiresS) }
 
 func expires(seconds *int) time.Duration {
@@ -202,7 +202,7 @@ type ManualInputs struct {
 	Approvals *int   `json:"approvals,omitempty"` // 1 by default: so many people have to approve
 }
 
-// Expires is how long a manual step waits for its decision.
+// Expires returns how long a manual step waits for its decision.
 func (m ManualInputs) Expires() time.Duration { return expires(m.ExpiresS) }
 
 // GateInputs are the inputs of command gates. Without a command, the workspace's

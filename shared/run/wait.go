@@ -58,7 +58,7 @@ func (c *checker) waits(steps []PlanStep, index map[string]int, deadline float64
 
 func seconds(s float64) string { return strconv.FormatFloat(s, 'f', -1, 64) }
 
-// declaredWait is how long a step says that it waits, and by which input. A step that
+// declaredWait returns how long a step says that it waits, and by which input. A step that
 // does not say, or not properly, waits for 0 s.
 func declaredWait(s PlanStep) (input string, wait float64) {
 	if t, _ := ToolOf(s.Tool); t.wait != nil {
@@ -78,7 +78,7 @@ func declared[T any](expiry func(T) *int) func([]byte) (string, float64) {
 	}
 }
 
-// sleepWait is the wait that the inputs of tool sleep declare.
+// sleepWait returns the wait that the inputs of tool sleep declare.
 func sleepWait(raw []byte) (string, float64) {
 	if in, err := Inputs[SleepInputs](raw); err == nil && in.DurationS <= MaxWait.Seconds() {
 		return "duration_s", in.DurationS

@@ -17,7 +17,7 @@ const (
 	UploadWorkspace = "upload"
 )
 
-// workspace is w with its defaults. Each source has its own member and no other.
+// workspace returns w with its defaults. Each source has its own member and no other.
 func (c *checker) workspace(w *Workspace) *Workspace {
 	const at = "/plan/workspace"
 	if w == nil {
@@ -72,7 +72,7 @@ func (c *checker) artifact(at, id string) {
 	}
 }
 
-// fetch is the step that brings the workspace of p in, and false when it starts
+// fetch returns the step that brings the workspace of p in, and false when it starts
 // empty. A plan cannot have a step of its name, nor name its tool unpack.
 func (p Plan) fetch() (PlanStep, bool) {
 	if p.Workspace == nil || p.Workspace.Source == "" || p.Workspace.Source == EmptyWorkspace {
@@ -93,7 +93,7 @@ func (p Plan) fetch() (PlanStep, bool) {
 	return s, true
 }
 
-// Expanded is a normalised plan with all the steps that a run of it has: in front
+// Expanded returns a normalised plan with all the steps that a run of it has: in front
 // of its own the one that brings the workspace in, which those without
 // dependencies then wait for. So they all start from the same tree, and it is a
 // checkpoint like any other. Plans are stored as they are, not expanded; one that
@@ -119,7 +119,7 @@ type ArtifactRef struct {
 	ID      uuid.UUID
 }
 
-// Artifacts are the places of a normalised plan that name artifacts.
+// Artifacts returns the places of a normalised plan that name artifacts.
 func (p Plan) Artifacts() (refs []ArtifactRef) {
 	add := func(at, id string) {
 		if parsed, err := ArtifactID.Parse(id); err == nil {

@@ -50,7 +50,7 @@ const (
 	messagingOperationKey = attribute.Key("messaging.operation.type")
 )
 
-// scopeAttributes are the attributes common to all spans under ctx.
+// scopeAttributes returns the attributes common to all spans under ctx.
 func scopeAttributes(ctx context.Context) []attribute.KeyValue {
 	var kv []attribute.KeyValue
 	s := scopeOf(ctx)

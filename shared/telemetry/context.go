@@ -42,7 +42,7 @@ func scopeOf(ctx context.Context) Scope {
 	return s
 }
 
-// IDs are the trace and span id of ctx in lower-case hex, as rows store them, or
+// IDs returns the trace and span id of ctx in lower-case hex, as rows store them, or
 // "" when ctx has none.
 func IDs(ctx context.Context) (traceID, spanID string) {
 	sc := trace.SpanContextFromContext(ctx)
@@ -55,7 +55,7 @@ func IDs(ctx context.Context) (traceID, spanID string) {
 // w3c is the only propagator: no baggage crosses a border.
 var w3c propagation.TraceContext
 
-// Inject is the traceparent of ctx, flags included, or "" when it has none.
+// Inject returns the traceparent of ctx, flags included, or "" when it has none.
 func Inject(ctx context.Context) (traceparent string) {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)

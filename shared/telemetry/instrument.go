@@ -75,7 +75,7 @@ func newGuard(row Metric, overflow func()) *guard {
 	return g
 }
 
-// allow is values with what is not known replaced.
+// allow returns values with what is not known replaced.
 func (g *guard) allow(values []string) []string {
 	if len(values) != len(g.row.Labels) {
 		return values // the vector says what is wrong better than we could

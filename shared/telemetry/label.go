@@ -24,12 +24,12 @@ const other = "other"
 
 func oneOf(name string, values ...string) Label { return Label{Name: name, Values: values} }
 
-// free is a label whose values only code chooses, at most so many of them.
+// free returns a label whose values only code chooses, at most so many of them.
 func free(name string, most int) Label {
 	return Label{Name: name, fold: func(v string) (string, bool) { return v, true }, most: most}
 }
 
-// allow is the value to write for v, and whether it was known.
+// allow returns the value to write for v, and whether it was known.
 func (l Label) allow(v string) (string, bool) {
 	if slices.Contains(l.Values, v) {
 		return v, true

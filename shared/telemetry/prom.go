@@ -102,7 +102,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	return m
 }
 
-// revision is the commit that the binary was built from.
+// revision returns the commit that the binary was built from.
 func revision() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {

@@ -129,7 +129,7 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
-// families are ours among those of the registry.
+// families returns our metrics among those of the registry.
 func families(t *testing.T, reg *prometheus.Registry) map[string]*dto.MetricFamily {
 	all := gather(t, reg)
 	maps.DeleteFunc(all, func(name string, _ *dto.MetricFamily) bool {

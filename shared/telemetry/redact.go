@@ -84,7 +84,7 @@ func (r *Redactor) find(s string) (found []span) {
 	return found
 }
 
-// forms are the spellings of a value that we look for.
+// forms returns the spellings of a value that we look for.
 func forms(v string) []string {
 	quoted, _ := json.Marshal(v) // a string always marshals
 	all := []string{
@@ -140,7 +140,7 @@ func (r *Redactor) marked(s string) []span {
 	return found
 }
 
-// String is s with every secret masked. All are looked for in s itself, with and
+// String returns s with every secret masked. All are looked for in s itself, with and
 // without its marks, and not in what an earlier mask left, so that one cannot hide or
 // make another.
 func (r *Redactor) String(s string) string {

@@ -45,7 +45,7 @@ func (c *Carrier) IsPlugin() bool     { return true }
 
 func tracer() trace.Tracer { return otel.Tracer("nofx.dev/shared/telemetry") }
 
-// InsertMany is River's hook round an insert. A job that already has a
+// InsertMany wraps the insert of jobs, as middleware of River. A job that already has a
 // traceparent keeps it. Without a span in ctx nothing is written.
 func (c *Carrier) InsertMany(ctx context.Context, jobs []*rivertype.JobInsertParams, insert func(context.Context) ([]*rivertype.JobInsertResult, error)) (_ []*rivertype.JobInsertResult, err error) {
 	if trace.SpanContextFromContext(ctx).IsValid() && len(jobs) > 0 {
@@ -105,7 +105,7 @@ func inject(ctx context.Context, jobs []*rivertype.JobInsertParams) error {
 	return nil
 }
 
-// Work is River's hook round a job's work. Where the carrier is missing or, which
+// Work wraps the work of a job, as middleware of River. Where the carrier is missing or, which
 // is counted, malformed, ctx stays without a span: the worker then calls [Process]
 // under the run's root context, which it reads with the step.
 func (c *Carrier) Work(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) error {
@@ -184,7 +184,7 @@ func Process(ctx context.Context, job *rivertype.JobRow, work func(context.Conte
 
 type outcomeKey struct{}
 
-// SetOutcome says how a job ended where its error does not, such as "fenced" for
+// SetOutcome records how a job ended where its error does not tell, such as "fenced" for
 // one that was dropped and returns nil.
 func SetOutcome(ctx context.Context, outcome string) {
 	if o, ok := ctx.Value(outcomeKey{}).(*string); ok {

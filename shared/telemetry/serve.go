@@ -21,7 +21,7 @@ type Readiness struct {
 	Needs, Wants map[string]error
 }
 
-// Answer is the readiness as both processes answer it, with errors as text says.
+// Answer returns the readiness as both processes answer it, with errors as text says.
 func (r Readiness) Answer(text func(error) string) (code int, status string, checks map[string]string) {
 	code, status, checks = http.StatusOK, "ready", map[string]string{}
 	for name, err := range r.Wants {

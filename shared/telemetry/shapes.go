@@ -23,7 +23,8 @@ type shape struct {
 	harmless func(before, text string, hint int, m span) bool
 }
 
-// quotable is a value: quoted text, to its end when the quote is never closed, or one
+// quotable returns the expression of a value: quoted text, to its end when the quote is
+// never closed, or one
 // word that begins with none of the bytes of not.
 func quotable(not string) string {
 	return `\\*(?:"((?:[^"\\]|\\.)*)|'((?:[^'\\]|\\.)*)|([^\s"'&,;` + not + `][^\s"'&,;]*))`
@@ -44,7 +45,7 @@ var (
 // optionName is what stands before a hint that ends the long name of an option.
 var optionName = regexp.MustCompile(`(?:^|[^A-Za-z0-9-])-{1,2}(?:[A-Za-z0-9]+-)*$`)
 
-// named is the value that follows a key, or an option of that name.
+// named returns the place of the value that follows a key, or an option of that name.
 func named(before, text string, hint int) span {
 	m := assigned(before, text, hint)
 	if m.from == m.to && optionName.MatchString(before[max(0, len(before)-longestBefore):]+text[:hint-len(strings.TrimLeft(text[:hint], "-"))]) {
@@ -161,7 +162,7 @@ func given(option, value string) func(string, string, int) span {
 	}
 }
 
-// keys are the spellings of the names of secret keys.
+// keys returns the spellings of the names of secret keys.
 func keys() []string {
 	var all []string
 	for _, of := range []string{"api", "access", "private", "secret", "signing", "encryption", "account", "role"} {
@@ -172,7 +173,7 @@ func keys() []string {
 	return all
 }
 
-// digits are the hints that begin with start and a hexadecimal digit.
+// digits returns the hints that begin with start and a hexadecimal digit.
 func digits(start string) []string {
 	var all []string
 	for _, c := range "0123456789abcdef" {
@@ -206,7 +207,7 @@ func behind(pattern string) func(string, string, int) span {
 	}
 }
 
-// userinfo is what stands between :// and @. It ends at the last @ before the
+// userinfo returns the place of what stands between :// and @. It ends at the last @ before the
 // path; where it has a colon, at the last @ of the word, because a password with
 // a bare slash is what brings such a URL into an error message.
 func userinfo(before, text string, hint int) span {
@@ -232,7 +233,8 @@ func userinfo(before, text string, hint int) span {
 	return span{hint, hint + at}
 }
 
-// pemBlock is a block of PEM with its first and its last line, or all that there is
+// pemBlock returns the place of a block of PEM with its first and its last line, or of all
+// that there is
 // where the last line is missing.
 func pemBlock(_, text string, hint int) span {
 	at := pemLine(text, "-----BEGIN ")
@@ -270,7 +272,7 @@ var (
 	jwtPart  = regexp.MustCompile(`^[A-Za-z0-9_-]+`)
 )
 
-// jwt is three or five parts of base64. Where the first part is not followed by
+// jwt returns the place of three or five parts of base64. Where the first part is not followed by
 // others, nothing in it is a token either.
 func jwt(_, text string, _ int) span {
 	if m := jwtShape.FindStringIndex(text); m != nil {
@@ -310,7 +312,7 @@ var hints = func() *hintTable {
 	return t
 }()
 
-// hintSlot is where a hint is that begins with three lower-case bytes.
+// hintSlot returns the slot of a hint that begins with three lower-case bytes.
 func hintSlot(a, b, c byte) int {
 	return (int(a)<<7 ^ int(b)<<4 ^ int(c)) & (hintSlots - 1)
 }

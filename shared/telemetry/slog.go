@@ -79,7 +79,7 @@ func (r *Redactor) attr(a slog.Attr) slog.Attr {
 	return a
 }
 
-// plain is v as the maps, slices and texts that its JSON is made of, masked one by
+// plain returns v as the maps, slices and texts that its JSON is made of, masked one by
 // one. What has no JSON is not let through.
 func (r *Redactor) plain(v any) any {
 	text, err := json.Marshal(v)

@@ -125,7 +125,7 @@ func samplerFrom(env func(string) string) (sdktrace.Sampler, error) {
 	}
 }
 
-// resourceFrom is who the spans are from: the process's own words, overridden by
+// resourceFrom returns the resource of the spans: the process's own words, overridden by
 // OTEL_RESOURCE_ATTRIBUTES, overridden by OTEL_SERVICE_NAME.
 func resourceFrom(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	kv := []attribute.KeyValue{

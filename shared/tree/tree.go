@@ -24,18 +24,18 @@ import (
 // Digest is the SHA-256 of content.
 type Digest [sha256.Size]byte
 
-// Sum is the digest of b.
+// Sum returns the digest of b.
 func Sum(b []byte) Digest { return sha256.Sum256(b) }
 
 const digestPrefix = "sha256:"
 
-// String is the form of rows and documents: sha256:<64 hex digits>.
+// String returns the form of rows and documents: sha256:<64 hex digits>.
 func (d Digest) String() string { return digestPrefix + hex.EncodeToString(d[:]) }
 
-// MarshalText is [Digest.String].
+// MarshalText returns what [Digest.String] returns, as bytes.
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText is [ParseDigest].
+// UnmarshalText sets d as [ParseDigest] reads it.
 func (d *Digest) UnmarshalText(b []byte) (err error) {
 	*d, err = ParseDigest(string(b))
 	return err
@@ -80,7 +80,7 @@ const (
 	Directory  Mode = 0o040000
 )
 
-// String is the six octal digits of documents.
+// String returns the six octal digits of documents.
 func (m Mode) String() string { return fmt.Sprintf("%06o", uint32(m)) }
 
 // Entry is one name in a directory.

@@ -25,7 +25,7 @@ type Tree struct {
 	nodes  map[Digest][]Entry
 }
 
-// Tree is the workspace whose root directory has the digest.
+// Tree returns the workspace whose root directory has the digest.
 func (s *Source) Tree(tenant uuid.UUID, root Digest) *Tree {
 	return &Tree{src: s, tenant: tenant, root: root, nodes: map[Digest][]Entry{}}
 }
@@ -54,7 +54,7 @@ func (t *Tree) Lookup(ctx context.Context, p string) (Entry, error) {
 	return e, nil
 }
 
-// List is the entries of the directory at a path, sorted; of a file, itself.
+// List returns the entries of the directory at a path, sorted; of a file, itself.
 func (t *Tree) List(ctx context.Context, p string) ([]Entry, error) {
 	e, err := t.Lookup(ctx, p)
 	switch {
@@ -180,7 +180,7 @@ func (t *Tree) load(ctx context.Context, digests []Digest) error {
 	return nil
 }
 
-// find is where name is among sorted entries, or would be.
+// find returns where name is among sorted entries, or would be.
 func find(entries []Entry, name string) (int, bool) {
 	return slices.BinarySearchFunc(entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
 }

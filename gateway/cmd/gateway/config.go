@@ -27,10 +27,10 @@ type settings struct {
 	TotalStreams  int            `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" want:">=0" doc:"the same of all callers of one gateway"`
 }
 
-// settingsTable is the settings as rows of a Markdown table.
+// settingsTable returns the settings as rows of a Markdown table.
 func settingsTable() string { return config.Table[settings]() }
 
-// check says what is wrong with settings that are right each by itself.
+// check returns what is wrong with settings that are right each by itself.
 func (s settings) check() error {
 	host, port, err := net.SplitHostPort(s.HTTPAddr)
 	other, same, otherErr := net.SplitHostPort(s.MetricsAddr)
@@ -58,7 +58,7 @@ func (s settings) devKeys() bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// keyEnv is that of the keys made here.
+// keyEnv returns the environment of the keys made here.
 func (s settings) keyEnv() identity.KeyEnv {
 	if s.Env == "development" && s.devKeys() {
 		return identity.DevKey

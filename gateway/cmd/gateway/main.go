@@ -206,7 +206,7 @@ func openStore(ctx context.Context, p *process.Process, cfg settings, connected 
 	return db, nil
 }
 
-// queueStats is what the database says about work that has not ended.
+// queueStats returns what the database counts of work that has not ended.
 func queueStats(ctx context.Context, db *postgres.DB) (telemetry.QueueStats, error) {
 	stats := telemetry.QueueStats{Depth: map[string]map[string]int64{}, OldestAge: map[string]time.Duration{}, Runs: map[string]int64{}}
 	depths, err := db.QueueDepths(ctx)

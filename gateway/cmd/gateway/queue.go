@@ -75,7 +75,7 @@ func queue(ctx context.Context, args, environ []string, stdout, stderr io.Writer
 	})
 }
 
-// account is whom a pause is noted for: the user of this machine.
+// account returns the user of this machine, for whom a pause is noted.
 func account() string {
 	u, err := user.Current()
 	if err != nil {
@@ -147,7 +147,7 @@ func printQueues(ctx context.Context, db *postgres.DB, pauses []postgres.TenantP
 	return w.Flush()
 }
 
-// pause is since when a queue is paused, by whom and why. A reason may be a tenant's
+// pause returns since when a queue is paused, by whom and why. A reason may be a tenant's
 // text.
 func pause(at time.Time, by, reason string) string {
 	text := fmt.Sprintf("since %s by %s", at.UTC().Format(time.RFC3339), by)

@@ -327,7 +327,7 @@ func TestDownloadGoesOnFromItsPart(t *testing.T) {
 	}
 }
 
-// partOf is where what arrived of a download is kept.
+// partOf returns where what arrived of a download is kept.
 func partOf(file, content string) string { return file + "." + sumOf(content)[:16] + ".part" }
 
 // A file that only looks like the part of a download is somebody's: it stays.

@@ -103,7 +103,7 @@ func (b *board) draw() error {
 	return err
 }
 
-// lines is the board for a screen of this size.
+// lines returns the board for a screen of this size.
 func (b *board) lines(width, height int) []string {
 	now, r := b.a.now(), b.p.run
 	done := 0
@@ -138,7 +138,7 @@ func (b *board) lines(width, height int) []string {
 	return append(lines, foot...)
 }
 
-// foot is what stands below the steps: what the run waits for, what goes wrong, and
+// foot returns what stands below the steps: what the run waits for, what goes wrong, and
 // what there is to say about queues and the connection. Commands stay whole, to be
 // copied; of the rest so much is shown that the steps keep their place.
 func (b *board) foot(width, height int) (foot []string) {
@@ -168,7 +168,7 @@ func (b *board) foot(width, height int) (foot []string) {
 	return foot
 }
 
-// rows is how many rows of the screen lines take. Painted lines fit in one.
+// rows returns how many rows of the screen lines take. Painted lines fit in one.
 func rows(lines []string, width int) int {
 	n := 0
 	for _, line := range lines {

@@ -25,7 +25,7 @@ func cellsOf(r rune) int {
 	return narrowest.RuneWidth(r)
 }
 
-// cells is how many cells s takes in one row.
+// cells returns how many cells s takes in one row.
 func cells(s string) (n int) {
 	for _, r := range s {
 		n += cellsOf(r)
@@ -50,7 +50,7 @@ func shorten(s string, n int) string {
 // pad fills s with blanks to n cells.
 func pad(s string, n int) string { return s + strings.Repeat(" ", max(n-cells(s), 0)) }
 
-// rowsOf is how many rows of so many columns a line takes. A character of two cells
+// rowsOf returns how many rows of so many columns a line takes. A character of two cells
 // leaves the last cell of a row empty and begins the next.
 func rowsOf(line string, columns int) int {
 	n, used := 1, 0

@@ -18,7 +18,7 @@ import (
 
 const plan = `{"goal": "ship the fix", "steps": [{"name": "build", "tool": "bash", "inputs": {"script": "make"}}]}`
 
-// script is what the test gateway answers in TestCommands, but for streams.
+// script returns the answers of the test gateway in TestCommands, but for streams.
 func script() map[string]http.HandlerFunc {
 	d := detail()
 	decided := func(status api.GateStatus) http.HandlerFunc {

@@ -30,7 +30,7 @@ func (a *app) client() (*api.Client, error) {
 	return a.clientAs(caller{tries: maxTries}, answerTimeout)
 }
 
-// patientClient is client for requests that may all be repeated and whose answers
+// patientClient returns a client for requests that may all be repeated and whose answers
 // may take so long. It does not give up when a gateway restarts or a connection
 // breaks.
 func (a *app) patientClient(limit time.Duration) (*api.Client, error) {
@@ -46,7 +46,7 @@ func (a *app) clientAs(c caller, limit time.Duration) (*api.Client, error) {
 	return a.clientOf(c, limit)
 }
 
-// clientOf is a client that calls as c says.
+// clientOf returns a client that calls as c says.
 func (a *app) clientOf(c caller, limit time.Duration) (*api.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = limit
@@ -123,7 +123,7 @@ func (c *caller) unanswered(err error) error {
 	return fmt.Errorf("no answer from %s: %w", who, cause(err))
 }
 
-// cause is what went wrong below the HTTP client, which names method and URL.
+// cause returns what went wrong below the HTTP client, which names method and URL.
 func cause(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -154,7 +154,7 @@ func worthRepeating(resp *http.Response, err error, try int) (time.Duration, boo
 	return backoff, true
 }
 
-// jitter is a random part of d.
+// jitter returns a random part of d.
 func jitter(d time.Duration) time.Duration { return rand.N(d + 1) }
 
 // call reads a JSON answer: the value, and the bytes as they came. A refusal is

@@ -13,7 +13,7 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// TestRepeats says which requests go out again, and that they stay the same.
+// TestRepeats checks which requests go out again, and that they stay the same.
 func TestRepeats(t *testing.T) {
 	t.Parallel()
 	unavailable := func(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +160,7 @@ func TestLoginRefused(t *testing.T) {
 	}
 }
 
-// TestAddress is the order in which address and key are looked for.
+// TestAddress checks the order in which address and key are looked for.
 func TestAddress(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "key")

@@ -14,7 +14,7 @@ import (
 // and what of it is typed so far.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective)
 
-// asks is the completion of a command's arguments up to so many, by what the gateway
+// asks returns the completion of a command's arguments up to so many, by what the gateway
 // answers to find. Nobody waits long for it, and nothing is said when it fails.
 func (a *app) asks(most int, find func(ctx context.Context, c *api.Client, args []string, begun string) []cobra.Completion) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {

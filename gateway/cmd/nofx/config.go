@@ -26,7 +26,7 @@ func (a *app) configPath() (string, error) {
 	return filepath.Join(dir, "nofx", "config.json"), nil
 }
 
-// readConfig is the login, or an empty config when there is none. A file that
+// readConfig returns the login, or an empty config when there is none. A file that
 // others may read is refused, as its key is no secret any more.
 func (a *app) readConfig() (config, error) {
 	path, err := a.configPath()
@@ -85,7 +85,7 @@ func (a *app) writeConfig(c config) (path string, err error) {
 	return path, nil
 }
 
-// address is the gateway's, and the login it may come from.
+// address returns the gateway's address, and the login that it may come from.
 func (a *app) address() (string, config, error) {
 	login, err := a.readConfig()
 	if err != nil {
@@ -104,7 +104,7 @@ func (a *app) address() (string, config, error) {
 	return "", config{}, usagef("no gateway: log in (nofx login --url URL), or set NOFX_URL and NOFX_API_KEY")
 }
 
-// gateway is the address to speak to and the key to show there.
+// gateway returns the address to speak to and the key to show there.
 func (a *app) gateway() (address, key string, err error) {
 	address, login, err := a.address()
 	if err != nil {

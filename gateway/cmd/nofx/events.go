@@ -67,7 +67,7 @@ func runEvents(c *api.Client, run string, types []string) func(context.Context, 
 	}
 }
 
-// streamOf is a stream that tells about its connection on the error output.
+// streamOf returns a stream that tells about its connection on the error output.
 func (a *app) streamOf(open func(context.Context, string, api.RequestEditorFn) (*http.Response, error)) stream {
 	return stream{open: open, pause: a.pause, idle: streamIdle, note: a.note}
 }

@@ -149,7 +149,7 @@ func problem(w http.ResponseWriter, r *http.Request, status int, p api.Problem) 
 	_ = json.NewEncoder(w).Encode(p)
 }
 
-// answer is a handler that answers v as JSON.
+// answer returns a handler that answers v as JSON.
 func answer(status int, v any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Trace-Id", testTrace)
@@ -163,7 +163,7 @@ func answer(status int, v any) http.HandlerFunc {
 	}
 }
 
-// requests are those that reached the gateway, as "METHOD path?query".
+// requests returns the requests that reached the gateway, as "METHOD path?query".
 func (g *contractGateway) requests() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -208,7 +208,7 @@ func (c *cli) setenv(pairs ...string) {
 	c.getenv = func(name string) string { return env[name] }
 }
 
-// transcript is what a person sees of one command.
+// transcript returns what a person sees of one command.
 func (c *cli) transcript(ctx context.Context, args ...string) string {
 	code := execute(ctx, c.app, args)
 	return fmt.Sprintf("$ nofx %s\n%s-- stderr --\n%s-- exit %d --\n", strings.Join(args, " "), &c.out, &c.errOut, code)

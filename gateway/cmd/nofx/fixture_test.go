@@ -27,7 +27,7 @@ func step(n int, name, tool string, status api.StepStatus) api.Step {
 		Version: 3, MaxAttempts: 1, DependsOn: []string{}}
 }
 
-// detail is a run whose build is done, whose unit gate is running for the
+// detail returns a run whose build is done, whose unit gate is running for the
 // second time, and whose deployment waits for a person.
 func detail() api.RunDetail {
 	build := step(1, "build", "bash", api.StepStatusSucceeded)
@@ -48,7 +48,7 @@ func detail() api.RunDetail {
 	}
 }
 
-// timeline is when that run did what.
+// timeline returns the timeline of that run.
 func timeline() api.Timeline { return timelineOf(detail()) }
 
 func timelineOf(d api.RunDetail) api.Timeline {
@@ -88,14 +88,14 @@ func shipGate() api.Gate {
 		ExpiresAt: ptr(now.Add(24 * time.Hour)), ShownCheckpointID: ptr(id("ckpt", 1)), ShownDigest: ptr(digest(2))}
 }
 
-// expiredGate is one that nobody decided in time.
+// expiredGate returns a gate that nobody decided in time.
 func expiredGate() api.Gate {
 	g := shipGate()
 	g.ID, g.Status, g.DecidedBy, g.DecidedAt, g.ExpiresAt = id("gate", 4), api.GateStatusExpired, ptr("vm/5b57cacb"), ptr(ago(1)), ptr(ago(2))
 	return g
 }
 
-// waitingDetail is a run that waits in every way there is: for a person, a signal
+// waitingDetail returns a run that waits in every way there is: for a person, a signal
 // and a time, and for a worker while its queue is paused; and a step is tried again.
 func waitingDetail() api.RunDetail {
 	d := detail()
@@ -109,7 +109,7 @@ func waitingDetail() api.RunDetail {
 	return d
 }
 
-// failedDetail is the same run at its end: unit failed, the rest never ran.
+// failedDetail returns the same run at its end: unit failed, the rest never ran.
 func failedDetail() api.RunDetail {
 	d := detail()
 	d.Run.Status, d.Run.FinishedAt = api.RunStatusFailed, ptr(ago(10))
@@ -129,7 +129,7 @@ func failedDetail() api.RunDetail {
 
 func ptr[T any](v T) *T { return &v }
 
-// event is one event of the run; stepNo 0 is none.
+// event returns one event of the run; stepNo 0 is none.
 func event(seq int64, stepNo int, kind, data string) api.Event {
 	e := api.Event{ID: fmt.Sprintf("%s.%d", id("run", 1), seq), Seq: seq, Type: kind, RunID: id("run", 1), TenantID: id("ten", 1),
 		At: ago(40 - int(seq)), Actor: "worker-1", TraceID: testTrace, Schema: 1, Data: json.RawMessage(data)}
@@ -139,7 +139,7 @@ func event(seq int64, stepNo int, kind, data string) api.Event {
 	return e
 }
 
-// block is one frame of a stream.
+// block returns one frame of a stream.
 func block(id, event, data string) string {
 	var s strings.Builder
 	for _, line := range [][2]string{{"id", id}, {"event", event}, {"data", data}} {

@@ -136,7 +136,7 @@ const fourEyes = "Where the tenant wants four eyes, whoever started the run may 
 const gateNames = `GATE is the id of a gate, or RUN/NAME for the newest of a step, by the name of the
 step or of the gate: of a step ship with the tool manual:deploy, ship or deploy.`
 
-// gateID is the id of a gate named by its id or as RUN/NAME. Where the name is that
+// gateID returns the id of a gate named by its id or as RUN/NAME. Where the name is that
 // of a step and that of another step's gate, the step is meant.
 func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error) {
 	run, name, byName := strings.Cut(name, "/")
@@ -184,7 +184,7 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 	return "", fmt.Errorf("%w: run %s has no step and no gate %q%s", errNotFound, run, name, didYouMean(name, steps)+having(there))
 }
 
-// having says which steps have a gate.
+// having returns which steps have a gate.
 func having(gates []string) string {
 	if len(gates) == 0 {
 		return "; none of its steps has one"
@@ -192,7 +192,7 @@ func having(gates []string) string {
 	return "; those that have one: " + shorten(strings.Join(gates, ", "), 500)
 }
 
-// approvals tells who decided how on a manual gate.
+// approvals returns who decided how on a manual gate.
 func approvals(g api.Gate) string {
 	given := make([]string, len(g.Approvals))
 	for i, a := range g.Approvals {
@@ -201,7 +201,7 @@ func approvals(g api.Gate) string {
 	return strings.Join(given, ", ")
 }
 
-// decideCommand is one of the three decisions. All but approve want a reason.
+// decideCommand returns the command of one of the three decisions. All but approve want a reason.
 func (a *app) decideCommand(verb, short, rule string, decide func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error)) *cobra.Command {
 	var reason string
 	example := "  nofx gate " + verb + " gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --reason 'see the incident'"

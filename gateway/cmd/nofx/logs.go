@@ -79,7 +79,7 @@ shown instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is 
 	return c
 }
 
-// stepID is the id of a step named by its id or as RUN/NAME.
+// stepID returns the id of a step named by its id or as RUN/NAME.
 func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error) {
 	run, name, byName := strings.Cut(name, "/")
 	if !byName {
@@ -217,7 +217,7 @@ func (h *header) Write(p []byte) (int, error) {
 	return h.w.Write(p)
 }
 
-// noLog says why a step has no log, or an empty one.
+// noLog returns why a step has no log, or an empty one.
 func noLog(s api.Step) string {
 	line := "step " + clean(s.Name)
 	switch {

@@ -25,7 +25,7 @@ func main() {
 	os.Exit(code)
 }
 
-// surroundings are those of a real process.
+// surroundings returns the app of a real process.
 func surroundings() *app {
 	a := &app{
 		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
@@ -55,7 +55,7 @@ func surroundings() *app {
 	return a
 }
 
-// sized is the size of a terminal as it was asked for, or that of a common one: a
+// sized returns the size of a terminal as it was asked for, or that of a common one: a
 // terminal without anybody at its size, as behind some pipes, says 0×0.
 func sized(width, height int, err error) (int, int) {
 	if err != nil || width <= 0 || height <= 0 {

@@ -50,7 +50,7 @@ func columns(w io.Writer, rows [][]string) {
 	}
 }
 
-// fitted is table on a terminal that is wide enough for all but the last column,
+// fitted prints a table, on a terminal that is wide enough for all but the last column,
 // which is cut to what is left.
 func (a *app) fitted(w io.Writer, head []string, rows [][]string) {
 	if a.screen != nil {
@@ -90,7 +90,7 @@ func facts(w io.Writer, pairs ...string) {
 	columns(w, rows)
 }
 
-// nextPage tells how to see more.
+// nextPage prints how to see more.
 func nextPage(w io.Writer, cursor *string) {
 	if cursor != nil {
 		fmt.Fprintf(w, "more: --cursor %s\n", *cursor)
@@ -111,7 +111,7 @@ func clean(s string) string {
 	}, s)
 }
 
-// deref is what p points to, or the zero value.
+// deref returns what p points to, or the zero value.
 func deref[T any](p *T) (v T) {
 	if p != nil {
 		v = *p
@@ -119,7 +119,7 @@ func deref[T any](p *T) (v T) {
 	return v
 }
 
-// optional is a pointer to v, or nil for the zero value.
+// optional returns a pointer to v, or nil for the zero value.
 func optional[T comparable](v T) *T {
 	var zero T
 	if v == zero {
@@ -128,7 +128,7 @@ func optional[T comparable](v T) *T {
 	return &v
 }
 
-// clock is t for people: UTC, to the second.
+// clock returns t for people: UTC, to the second.
 func clock(t *time.Time) string {
 	if t == nil {
 		return ""
@@ -136,7 +136,7 @@ func clock(t *time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// span is d for people, to a tenth of a second while it is short.
+// span returns d for people, to a tenth of a second while it is short.
 func span(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -149,7 +149,7 @@ func span(d time.Duration) string {
 	return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
 }
 
-// size is n bytes for people.
+// size returns n bytes for people.
 func size(n int64) string {
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
@@ -169,7 +169,7 @@ func who(subject api.Subject, name *api.SubjectName) string {
 	return fmt.Sprintf("%s (%s)", *name, subject)
 }
 
-// verdict is what a gate came to, in a sentence.
+// verdict returns what a gate came to, in a sentence.
 func verdict(g api.Gate) string {
 	s := fmt.Sprintf("gate %s (%s of step %s) %s", g.ID, g.Name, g.StepName, g.Status)
 	if wanted := deref(g.Quorum); g.Status == api.GateStatusPending && wanted > 1 {

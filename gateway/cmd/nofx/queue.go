@@ -87,7 +87,7 @@ func queueNames(queues []api.Queue) []string {
 	return names
 }
 
-// setPausedCommand is pause or resume.
+// setPausedCommand returns the command pause or resume.
 func (a *app) setPausedCommand(verb, short, long, example, why string,
 	change func(*api.Client, context.Context, api.QueueName, api.Reason, ...api.RequestEditorFn) (*http.Response, error)) *cobra.Command {
 	var reason string

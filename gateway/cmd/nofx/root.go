@@ -121,7 +121,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 	return a.report(ctx, command, err)
 }
 
-// report says what went wrong and returns the exit code for it.
+// report prints what went wrong and returns the exit code for it.
 func (a *app) report(ctx context.Context, command *cobra.Command, err error) int {
 	var usage usageError
 	var problem *problemError
@@ -153,7 +153,7 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 	return exitFailed
 }
 
-// version is of this build: a release, or the commit that it was built from.
+// version returns the version of this build: a release, or the commit that it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -175,7 +175,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // errNotFound is the kind of what the tool itself did not find.
 var errNotFound = errors.New("not found")
 
-// group is a command that only holds others.
+// group returns a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short,
@@ -222,7 +222,7 @@ func oneOf[T ~string](c *cobra.Command, flag string, words ...T) {
 	}
 }
 
-// anyOf is oneOf for a flag that takes several words, separated by commas.
+// anyOf has a flag completed that takes several of the words, separated by commas.
 func anyOf[T ~string](c *cobra.Command, flag string, words ...T) {
 	if err := c.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		before := begun[:strings.LastIndex(begun, ",")+1]

@@ -88,7 +88,7 @@ the run joins that trace.`,
 	return c
 }
 
-// planRequest is the request for the plan in a file. The plan goes out as it is
+// planRequest returns the request for the plan in a file. The plan goes out as it is
 // written, so that the gateway sees, and names, every mistake in it.
 func (a *app) planRequest(file string) ([]byte, error) {
 	var raw []byte
@@ -142,13 +142,13 @@ func printPreview(w io.Writer, p api.RunPreview) {
 	table(w, []string{"LEVEL", "STEP", "TOOL", "NEEDS"}, rows)
 }
 
-// pageFlags are those of every list.
+// pageFlags adds the flags of every list.
 func pageFlags(c *cobra.Command, limit *int, cursor *string) {
 	c.Flags().IntVar(limit, "limit", 0, "at most so many (50 by default, 200 at most)")
 	c.Flags().StringVar(cursor, "cursor", "", "go on after an earlier page")
 }
 
-// lasted is the time from start to finish, or to now.
+// lasted returns the time from start to finish, or to now.
 func lasted(start, finish *time.Time, now time.Time) time.Duration {
 	if start == nil {
 		return 0
@@ -159,7 +159,7 @@ func lasted(start, finish *time.Time, now time.Time) time.Duration {
 	return now.Sub(*start)
 }
 
-// took is lasted for people, nothing of what has not begun.
+// took returns lasted for people, "" for what has not begun.
 func took(start, finish *time.Time, now time.Time) string {
 	if start == nil {
 		return ""
@@ -218,7 +218,7 @@ func (a *app) printSteps(w io.Writer, steps []api.Step) {
 	table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows)
 }
 
-// tries tells which attempt at a step is the newest, by the number that logs --attempt
+// tries returns which attempt at a step is the newest, by the number that logs --attempt
 // takes, and which would be the last as things stand.
 func tries(s api.Step) string {
 	return fmt.Sprintf("%d/%d", s.Attempts, s.Attempts+max(s.MaxAttempts-s.Attempt, 0))
@@ -247,7 +247,7 @@ code 0 when the run succeeded, 3 when it failed or was cancelled.`,
 	}
 }
 
-// self is how to call this tool again at the same gateway.
+// self returns how to call this tool again at the same gateway.
 func (a *app) self() string {
 	if a.url != "" {
 		return "nofx --url " + a.url

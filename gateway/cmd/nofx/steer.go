@@ -23,7 +23,7 @@ func named(_ context.Context, req *http.Request) error {
 	return nil
 }
 
-// runVerbCommand is a verb that takes a run and a reason and answers the run.
+// runVerbCommand returns the command of a verb that takes a run and a reason and answers the run.
 func runVerbCommand[P any](a *app, verb, short string, do verbOf[P]) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
@@ -133,7 +133,7 @@ func (a *app) runRerunCommand() *cobra.Command {
 	return c
 }
 
-// started tells of a new run and, if wanted, watches it.
+// started prints a new run and, if wanted, watches it.
 func (a *app) started(ctx context.Context, client *api.Client, run api.Run, raw []byte, watch bool) error {
 	if err := a.answer(raw, func(w io.Writer) {
 		fmt.Fprintf(w, "%s %s, trace %s\n", run.ID, run.Status, run.TraceID)

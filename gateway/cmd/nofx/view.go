@@ -41,7 +41,7 @@ func (v *jsonView) event(_ *progress, e api.Event, raw string) error {
 }
 func (v *jsonView) end(*progress) error { return nil }
 
-// note says something to people, on the error output.
+// note prints something for people, on the error output.
 func (a *app) note(format string, args ...any) {
 	a.noting.Lock()
 	defer a.noting.Unlock()
@@ -134,7 +134,7 @@ func (v *lineView) event(p *progress, e api.Event, _ string) error {
 	return v.hint(p)
 }
 
-// hint says once of all that waits how to go on.
+// hint prints how to go on, once for all that waits.
 func (v *lineView) hint(p *progress) error {
 	for _, h := range p.hints(v.self()) {
 		if v.told[h.of] {
@@ -155,7 +155,7 @@ func (v *lineView) end(p *progress) error {
 	return nil
 }
 
-// summary is the last word on a run.
+// summary returns the last lines about a run.
 func summary(p *progress, self string, now time.Time) []string {
 	r := p.run
 	line := fmt.Sprintf("%s %s after %s", r.ID, r.Status, span(lasted(r.StartedAt, r.FinishedAt, now)))

@@ -16,7 +16,7 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// watchedRun is a gateway with one run and its stream. The run is read in turn
+// watchedRun returns a gateway with one run and its stream. The run is read in turn
 // as reads say, from the second reading on; the last one stays.
 func watchedRun(t *testing.T, stream string, reads ...api.RunDetail) (*contractGateway, *cli) {
 	t.Helper()
@@ -56,7 +56,7 @@ func tailOf(log string) http.HandlerFunc {
 	}
 }
 
-// manyLines is a log whose end is worth seeing, and steers a terminal.
+// manyLines returns a log whose end is worth seeing, and steers a terminal.
 func manyLines() string {
 	var s strings.Builder
 	for n := range 5000 {
@@ -65,7 +65,7 @@ func manyLines() string {
 	return s.String() + "\x1b[2Jexit code 1 it is"
 }
 
-// story is what happens in the watched run: unit fails for good.
+// story returns what happens in the watched run: unit fails for good.
 func story() string {
 	var s strings.Builder
 	s.WriteString("retry: 100\n: hello\n\n" + block("", "stream.ready", `{"cursor":"7"}`))
@@ -365,7 +365,7 @@ func TestWatchEndedRunJSON(t *testing.T) {
 	}
 }
 
-// TestWatchStopped is Ctrl-C: the run goes on, and the tool says so.
+// TestWatchStopped ends a watch by Ctrl-C: the run goes on, and the tool says so.
 func TestWatchStopped(t *testing.T) {
 	t.Parallel()
 	_, c := watchedRun(t, eventBlock(event(8, 3, "step.waiting", `{"to":"waiting"}`)))
@@ -432,7 +432,7 @@ func TestWatchBoardWide(t *testing.T) {
 	}
 }
 
-// display is what a terminal shows of s: it knows up, return, clear below, and
+// display returns what a terminal shows of s: it knows up, return, clear below, and
 // wraps lines that are too long.
 func display(t *testing.T, s string, width int) string {
 	t.Helper()
@@ -470,7 +470,7 @@ func display(t *testing.T, s string, width int) string {
 	return strings.Join(rows, "\n") + "\n"
 }
 
-// unpainted is a line without its colours.
+// unpainted returns a line without its colours.
 func unpainted(line string) string {
 	for {
 		before, after, ok := strings.Cut(line, "\x1b[")

@@ -19,7 +19,7 @@ type hint struct {
 	lines []string
 }
 
-// decisionHint tells how to decide a gate, if it waits for a person, or how to go on
+// decisionHint returns how to decide a gate, if it waits for a person, or how to go on
 // without its verdict.
 func decisionHint(g api.Gate, self string) []string {
 	switch g.Status {
@@ -59,7 +59,7 @@ func waitHint(s api.Step, self string) []string {
 	return nil
 }
 
-// shellWord is s as one word of a command line.
+// shellWord returns s as one word of a command line.
 func shellWord(s string) string {
 	s = clean(s)
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
@@ -70,7 +70,7 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// hints are those of all that waits, in the order of the steps.
+// hints returns the hints for all that waits, in the order of the steps.
 func (p *progress) hints(self string) []hint {
 	decisions := map[api.StepID]hint{}
 	for _, g := range p.gates {
@@ -92,7 +92,7 @@ func (p *progress) hints(self string) []hint {
 	return all
 }
 
-// trouble tells why a step failed or is tried again, or is empty.
+// trouble returns why a step failed or is tried again, or "".
 func trouble(s api.Step) string {
 	line := ""
 	switch s.Status {
@@ -143,7 +143,7 @@ func (p *progress) troubles(self string) []string {
 	return lines
 }
 
-// unserved says why steps that are ready or run may be so for long. Whoever may not ask
+// unserved returns why steps that are ready or run may be so for long. Whoever may not ask
 // for the queues is told what the steps say alone.
 func (a *app) unserved(ctx context.Context, c *api.Client, steps []api.Step) []string {
 	if !slices.ContainsFunc(steps, underWay) {
@@ -156,7 +156,8 @@ func (a *app) unserved(ctx context.Context, c *api.Client, steps []api.Step) []s
 	return standstill(steps, page.Items, a.self())
 }
 
-// standstillOf is unserved of a run that is looked at again and again: it is read only
+// standstillOf returns what unserved returns, for a run that is looked at again and again:
+// it is read only
 // when something is wrong with a queue.
 func (a *app) standstillOf(ctx context.Context, c *api.Client, runID string) ([]string, error) {
 	page, _, err := call[api.QueuePage](c.ListQueues(ctx))
@@ -193,7 +194,7 @@ func underWay(s api.Step) bool {
 	return s.Status == api.StepStatusReady || s.Status == api.StepStatusRunning
 }
 
-// standstill says what keeps workers from steps that are ready, in the order of the
+// standstill returns what keeps workers from steps that are ready, in the order of the
 // queues, after what is wrong with those that run the others.
 func standstill(steps []api.Step, queues []api.Queue, self string) (lines []string) {
 	const most = 3 // of steps that run: what is wrong with many is the same
@@ -260,7 +261,7 @@ const (
 	tailBytes = 8 << 10
 )
 
-// tails are the last lines of the logs of steps that failed. A log that cannot be read
+// tails returns the last lines of the logs of steps that failed. A log that cannot be read
 // is left out: it is more than was asked for.
 func tails(ctx context.Context, c *api.Client, steps []api.Step) map[api.StepID][]string {
 	tails := map[api.StepID][]string{}
@@ -282,7 +283,7 @@ func tails(ctx context.Context, c *api.Client, steps []api.Step) map[api.StepID]
 	return tails
 }
 
-// lastLines are the last n lines of a text, which cannot steer a terminal and are not
+// lastLines returns the last n lines of a text, which cannot steer a terminal and are not
 // too long for one.
 func lastLines(text string, n int) []string {
 	text = strings.TrimRight(text, " \t\r\n")

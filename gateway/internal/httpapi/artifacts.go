@@ -141,7 +141,7 @@ func (s *Server) withUpload(ctx context.Context, p *identity.Principal, body []b
 	return encode(out), nil
 }
 
-// newArtifact is the artifact that in asks for, or all that is wrong with it.
+// newArtifact returns the artifact that in asks for, or all that is wrong with it.
 func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
 	var fields []fault.Field
 	bad := func(at, detail string) { fields = append(fields, fault.Field{Pointer: at, Detail: detail}) }

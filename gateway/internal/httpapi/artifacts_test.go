@@ -14,7 +14,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// announcement is the body that announces content as name.
+// announcement returns the body that announces content as name.
 func announcement(name, content string) string {
 	sum := sha256.Sum256([]byte(content))
 	return fmt.Sprintf(`{"name":%q,"size_bytes":%d,"sha256":%q,"media_type":"text/plain"}`, name, len(content), hex.EncodeToString(sum[:]))

@@ -90,7 +90,7 @@ func TestFourEyes(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/gates/"+gate.ID+"/approve", "", header{"Authorization": "Bearer " + other}), http.StatusOK, "")
 }
 
-// TestDecisionsAtOnce is fault 52: of an approval and a rejection one wins.
+// TestDecisionsAtOnce approves and rejects at once (fault 52): one wins.
 func TestDecisionsAtOnce(t *testing.T) {
 	g := newGateway(t)
 	g.gate(g.claim(g.create(plan(manual)).Steps[0]))

@@ -250,7 +250,7 @@ func (g *gateway) record(method, path, body, key string) *httptest.ResponseRecor
 	return w
 }
 
-// counted is the sum of a counter over its labels.
+// counted returns the sum of a counter over its labels.
 func counted(t *testing.T, registry *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
 	families, err := registry.Gather()
@@ -267,7 +267,7 @@ func counted(t *testing.T, registry *prometheus.Registry, name string) (sum floa
 	return sum
 }
 
-// TestParallelCreates is fault 24: many at once with one key make one run.
+// TestParallelCreates creates at once with one key (fault 24): one run comes of it.
 func TestParallelCreates(t *testing.T) {
 	g := newGateway(t)
 	const n = 100
@@ -302,7 +302,7 @@ func TestParallelCreates(t *testing.T) {
 	}
 }
 
-// TestLostAnswer is window W1: the run is committed, its answer is lost, and the
+// TestLostAnswer loses an answer after the run was committed (window W1), and the
 // repeated request gets it. It arms the process's failpoints, so it runs by itself.
 func TestLostAnswer(t *testing.T) {
 	g := newGatewayAlone(t)

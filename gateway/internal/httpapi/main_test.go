@@ -85,7 +85,7 @@ func newGateway(t *testing.T, change ...func(*Config)) *gateway {
 	return newGatewayAlone(t, change...)
 }
 
-// newGatewayAlone is newGateway for a test that is not parallel.
+// newGatewayAlone returns newGateway for a test that is not parallel.
 func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	t.Helper()
 	g := &gateway{T: t, pg: pgtest.New(t)}
@@ -243,7 +243,7 @@ var contractPaths = func() map[string]*regexp.Regexp {
 	return paths
 }()
 
-// operationOf is the contract's operation for a request, nil when there is none.
+// operationOf returns the contract's operation for a request, nil when there is none.
 func operationOf(method, path string) (template string, item *openapi3.PathItem, op *openapi3.Operation) {
 	if item := contract.Paths.Value(path); item != nil {
 		return path, item, item.GetOperation(method)

@@ -83,7 +83,7 @@ func (s *Server) getTrace(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.RunPage{Items: convert(runs, apiRun), NextCursor: next})
 }
 
-// labels are values name:value of a parameter that may be given several times.
+// labels returns values name:value of a parameter that may be given several times.
 func (q *query) labels(name string) map[string]string {
 	q.asked[name] = true
 	given := q.values[name]
@@ -101,7 +101,7 @@ func (q *query) labels(name string) map[string]string {
 	return labels
 }
 
-// word is "" or a value of so many characters at most.
+// word returns "" or a value of so many characters at most.
 func (q *query) word(name string, most int) string {
 	s, given := q.text(name)
 	if given && (s == "" || utf8.RuneCountInString(s) > most) {
@@ -110,7 +110,7 @@ func (q *query) word(name string, most int) string {
 	return s
 }
 
-// words are those of a text to search for.
+// words returns those of a text to search for.
 func (q *query) words(name string) []string {
 	words := strings.Fields(q.word(name, maxSearch))
 	if _, given := q.text(name); given && (len(words) == 0 || len(words) > maxWords) {

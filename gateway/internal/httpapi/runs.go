@@ -25,7 +25,7 @@ type planRequest struct {
 	Plan run.Plan `json:"plan"`
 }
 
-// readPlan is readJSON for a plan: what of the request does not fit is said together
+// readPlan returns readJSON for a plan: what of the request does not fit is said together
 // with all else that is wrong with the plan.
 func readPlan(c echo.Context) (in planRequest, body []byte, err error) {
 	in, body, err = readJSON[planRequest](c)
@@ -95,7 +95,7 @@ func (s *Server) startRun(ctx context.Context, r *http.Request, p *identity.Prin
 // defaultProject is the slug of the project of runs that name none.
 const defaultProject = "default"
 
-// projectOf is the project that the caller names. A slug that could be none is
+// projectOf returns the project that the caller names. A slug that could be none is
 // unknown like any other.
 func projectOf(r *http.Request) (string, error) {
 	given := r.Header.Values("X-Project-Id")
@@ -139,7 +139,7 @@ func (s *Server) previewRun(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, out)
 }
 
-// graph is the steps of a normalised plan by level: each needs only levels before
+// graph returns the steps of a normalised plan by level: each needs only levels before
 // its own.
 func graph(steps []run.PlanStep) api.PlanGraph {
 	g := api.PlanGraph{Levels: [][]string{}, Edges: []api.PlanEdge{}}

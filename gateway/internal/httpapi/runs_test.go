@@ -17,7 +17,7 @@ import (
 
 const oneStep = `{"plan":{"goal":"try","labels":{"team":"core"},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}}`
 
-// plan is the body of a create with steps given as JSON.
+// plan returns the body of a create with steps given as JSON.
 func plan(steps string) string { return `{"plan":{"goal":"try","steps":[` + steps + `]}}` }
 
 func TestCreateRun(t *testing.T) {

@@ -194,7 +194,7 @@ func (g *gateway) lock(table string) (unlock func()) {
 	return unlock
 }
 
-// blocked is how many connections wait for a lock.
+// blocked returns how many connections wait for a lock.
 func (g *gateway) blocked() (n int32) {
 	g.Helper()
 	err := g.pg.Admin.QueryRow(g.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n)

@@ -76,7 +76,7 @@ func TestTypedSecretsAreMasked(t *testing.T) {
 	}
 }
 
-// texts are the rows of a query of one text each.
+// texts returns the rows of a query of one text each.
 func (g *gateway) texts(query string) []string {
 	g.Helper()
 	rows, _ := g.pg.Admin.Query(g.Context(), query)

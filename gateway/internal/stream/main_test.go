@@ -133,7 +133,7 @@ func (b *bench) read(last string) *reader {
 	return b.readOf("", last)
 }
 
-// readOf is read for a project.
+// readOf returns read for a project.
 func (b *bench) readOf(project, last string) *reader {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)

@@ -77,13 +77,13 @@ func Run(ctx context.Context, cmd *exec.Cmd) error {
 	return ctx.Err()
 }
 
-// PID is the process id; it stays the same after the process has ended.
+// PID returns the process id; it stays the same after the process has ended.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended and was waited for.
+// Done returns a channel that is closed when the process has ended and was waited for.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err says how the process ended, nil for exit code 0. It waits for the end.
+// Err returns how the process ended, nil for exit code 0. It waits for the end.
 func (p *Process) Err() error {
 	<-p.done
 	return p.err

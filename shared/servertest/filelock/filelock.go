@@ -42,7 +42,7 @@ func Try(path string) (*os.File, error) {
 	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
-// Wait is [Try] again and again until the lock is free or ctx ends.
+// Wait repeats [Try] until the lock is free or ctx ends.
 func Wait(ctx context.Context, path string) (*os.File, error) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

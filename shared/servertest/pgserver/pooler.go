@@ -112,7 +112,7 @@ func (p *Pooler) Stop() {
 	})
 }
 
-// findPooler is the path of PgBouncer. Debian has it in a folder that is on the path
+// findPooler returns the path of PgBouncer. Debian has it in a folder that is on the path
 // of administrators alone.
 func findPooler() (string, error) {
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {

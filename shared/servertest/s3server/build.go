@@ -55,7 +55,7 @@ func build(ctx context.Context, progress func(string)) (string, error) {
 	return path, os.Rename(fresh, path)
 }
 
-// moduleDir is the folder versitygw beside this file. The compiler noted where
+// moduleDir returns the folder versitygw beside this file. The compiler noted where
 // that is, unless it was told to trim paths: then the go command knows.
 func moduleDir(ctx context.Context) (string, error) {
 	_, file, _, _ := runtime.Caller(0)
@@ -90,7 +90,7 @@ func buildKey(ctx context.Context, module string) (string, error) {
 	return fmt.Sprintf("%x", h.Sum(nil)[:12]), nil
 }
 
-// outside is the environment of the go command for a module that is in no
+// outside returns the environment of the go command for a module that is in no
 // workspace.
 func outside() []string { return append(os.Environ(), "GOWORK=off") }
 

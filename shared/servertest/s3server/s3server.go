@@ -105,7 +105,7 @@ func (s *Server) MakeBucket(ctx context.Context, name string) error {
 	return nil
 }
 
-// Done is closed when the server has ended.
+// Done returns a channel that is closed when the server has ended.
 func (s *Server) Done() <-chan struct{} { return s.proc.Done() }
 
 // Stop ends the server and waits for it; temporary objects are removed.
@@ -178,7 +178,7 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// environment is this process's without the settings that the server reads.
+// environment returns the environment of this process without the settings that the server reads.
 func environment() []string {
 	var env []string
 	for _, kv := range os.Environ() {
