@@ -139,7 +139,7 @@ type pkg struct {
 // tree are packages by path, what they depend on included.
 type tree map[string]pkg
 
-// ours are the packages of this repository, without the prefix, sorted.
+// ours returns the packages of this repository, without the prefix, sorted.
 func (t tree) ours() []string {
 	var all []string
 	for p := range t {
@@ -151,7 +151,7 @@ func (t tree) ours() []string {
 	return all
 }
 
-// imports are the direct imports of one of our packages that are not of the
+// imports returns the direct imports of one of our packages that are not of the
 // standard library, as the tables write them.
 func (t tree) imports(p string) []string {
 	var all []string
@@ -164,7 +164,7 @@ func (t tree) imports(p string) []string {
 	return all
 }
 
-// reach is all that one of our packages depends on, as a way from it to there.
+// reach returns all that one of our packages depends on, as a way from it to there.
 func (t tree) reach(p string) map[string][]string {
 	ways := map[string][]string{}
 	var walk func(string, []string)
@@ -193,7 +193,7 @@ func matchAny(patterns []string, p string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool { return match(pattern, p) })
 }
 
-// violations are the faults of a tree, one sentence each.
+// violations returns the faults of a tree, one sentence each.
 func violations(t tree) []string {
 	var faults []string
 	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }

@@ -31,12 +31,12 @@ const (
 
 const createRuns = "POST /api/runs"
 
-// goal is a good plan with another goal, written as it is.
+// goal returns a good plan with another goal, written as it is.
 func goal(raw string) string {
 	return `{"plan":{"goal":` + raw + `,"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}}`
 }
 
-// syntax is what cannot be read, or only with mistakes of its own.
+// syntax returns what cannot be read, or only with mistakes of its own.
 func syntax() []bad {
 	create := func(name, body string, status int, code api.ProblemCode, pointer string) bad {
 		return bad{name, createRuns, "", body, status, code, pointer}
@@ -117,7 +117,7 @@ func withTool(tool, inputs string) string {
 	return `{"plan":{"goal":"g","steps":[{"name":"a","tool":"` + tool + `","inputs":` + inputs + `}]}}`
 }
 
-// steps is a plan of steps "name" or "name:needs,needs".
+// steps returns a plan of steps "name" or "name:needs,needs".
 func steps(specs ...string) string {
 	list := make([]string, len(specs))
 	for i, spec := range specs {
@@ -267,7 +267,7 @@ func plans() (all []bad) {
 	return all
 }
 
-// uploads are announcements of artifacts that cannot be.
+// uploads returns announcements of artifacts that cannot be.
 func uploads(mine things) (all []bad) {
 	sum := strings.Repeat("0123456789abcdef", 4)
 	add := func(name, body string, status int, code api.ProblemCode, pointer string) {
@@ -334,7 +334,7 @@ func routes() (all []bad) {
 	return all
 }
 
-// parameters are those of queries.
+// parameters returns requests with bad parameters.
 func parameters(mine things) (all []bad) {
 	run, ck := "/api/runs/"+mine.run, "/api/runs/"+mine.run+"/checkpoints/"+mine.checkpoint
 	for request, pointer := range map[string]string{
@@ -387,7 +387,7 @@ func parameters(mine things) (all []bad) {
 	return all
 }
 
-// ids are of another noun, of nobody, or none at all.
+// ids returns requests with ids of another noun, of nobody, or none at all.
 func ids(mine, theirs things) (all []bad) {
 	hex := strings.Repeat("0", 31) + "1"
 	for _, id := range []string{
@@ -408,7 +408,7 @@ func ids(mine, theirs things) (all []bad) {
 	return append(all, bad{"key of another noun", "DELETE /api/api-keys/" + mine.run, "", "", 404, notFound, ""})
 }
 
-// states are requests that come too late, or for what cannot be.
+// states returns requests that come too late, or for what cannot be.
 func states(mine things) []bad {
 	run, gate, pending := "/api/runs/"+mine.run, "/api/gates/"+mine.gate, "/api/gates/"+mine.pending
 	return []bad{
@@ -438,7 +438,7 @@ func states(mine things) []bad {
 	}
 }
 
-// keyed are requests without the right key.
+// keyed returns requests without the right key.
 func keyed(keys map[string]string, viewer, service string) (all []bad) {
 	all = []bad{
 		{"no key", "GET /api/runs", "Authorization:", "", 401, anonymous, ""},

@@ -166,7 +166,7 @@ func (s *system) keyOf(t *testing.T, request map[string]any) api.CreatedAPIKey {
 	return decode[api.CreatedAPIKey](t, s.do(t, http.StatusCreated, http.MethodPost, "/api/api-keys", request))
 }
 
-// badKeys are keys that were good once, and some that never were.
+// badKeys returns keys that were good once, and some that never were.
 func (s *system) badKeys(t *testing.T) map[string]string {
 	t.Helper()
 	revoked, expired := s.keyOf(t, map[string]any{"name": "revoked", "role": "admin"}), s.keyOf(t, map[string]any{"name": "expired", "role": "admin"})

@@ -77,7 +77,7 @@ func (c *client) ask(ctx context.Context, method, path string, body any, headers
 	return answer{resp.StatusCode, resp.Header, raw}, err
 }
 
-// do is ask with the status that the test wants.
+// do asks, and fails the test unless the answer has the status that it wants.
 func (c *client) do(t *testing.T, want int, method, path string, body any, headers ...string) answer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -92,7 +92,7 @@ func (c *client) do(t *testing.T, want int, method, path string, body any, heade
 	return a
 }
 
-// decode is the answer as T.
+// decode returns the answer as T.
 func decode[T any](t *testing.T, a answer) (v T) {
 	t.Helper()
 	if err := json.Unmarshal(a.body, &v); err != nil {
@@ -142,7 +142,7 @@ func bash(name, script string, dependsOn ...string) step {
 	return step{Name: name, Tool: "bash", Inputs: map[string]any{"script": script}, DependsOn: dependsOn}
 }
 
-// plan is the body of POST /api/runs.
+// plan returns the body of POST /api/runs.
 func plan(steps ...step) map[string]any {
 	return map[string]any{"plan": map[string]any{"goal": "prove it", "steps": steps}}
 }
@@ -188,7 +188,7 @@ func (c *client) awaitStep(t *testing.T, id, name string, want api.StepStatus) (
 	return s
 }
 
-// named is a step of the run by its name.
+// named returns the step of that name.
 func named(t *testing.T, d api.RunDetail, name string) api.Step {
 	t.Helper()
 	for _, s := range d.Steps {
@@ -200,7 +200,7 @@ func named(t *testing.T, d api.RunDetail, name string) api.Step {
 	return api.Step{}
 }
 
-// gateOf is the newest gate of a step.
+// gateOf returns the newest gate of a step.
 func gateOf(t *testing.T, d api.RunDetail, stepID string) (newest api.Gate) {
 	t.Helper()
 	for _, g := range d.Gates {
@@ -224,7 +224,7 @@ func (c *client) log(t *testing.T, stepID string) string {
 	return string(c.do(t, http.StatusOK, http.MethodGet, "/api/steps/"+stepID+"/logs", nil).body)
 }
 
-// members is a JSON object.
+// members returns the members of a JSON object.
 func members(t *testing.T, raw json.RawMessage) (m map[string]any) {
 	t.Helper()
 	if err := json.Unmarshal(raw, &m); err != nil {

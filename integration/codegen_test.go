@@ -17,7 +17,7 @@ import (
 	"nofx.dev/integration/harness"
 )
 
-// module are the steps before and after code is generated: a Go module whose gate is
+// module returns the steps before and after code is generated: a Go module whose gate is
 // its own, and that gate.
 func module(t *testing.T, instruction string) []step {
 	t.Helper()

@@ -10,7 +10,7 @@ import (
 	postgres "github.com/jackc/pgx/v5"
 )
 
-// list is the one column of a query. It works at the end of a test too.
+// list returns the one column of a query. It works at the end of a test too.
 func list[T any](t *testing.T, s *system, query string, args ...any) (all []T) {
 	t.Helper()
 	return column[T](t, s.db, query, args...)
@@ -35,7 +35,7 @@ func column[T any](t *testing.T, q querier, query string, args ...any) (all []T)
 	return all
 }
 
-// one is the one value of a query.
+// one returns the one value of a query.
 func one[T any](t *testing.T, s *system, query string, args ...any) T {
 	t.Helper()
 	all := list[T](t, s, query, args...)
@@ -45,10 +45,10 @@ func one[T any](t *testing.T, s *system, query string, args ...any) T {
 	return all[0]
 }
 
-// uuidOf is a public id as the database has it.
+// uuidOf returns a public id as the database has it.
 func uuidOf(id string) string { return id[strings.IndexByte(id, '_')+1:] }
 
-// contents is a digest of everything in the database that a request could change,
+// contents returns a digest of everything in the database that a request could change,
 // table by table; when a key was used is left out, and what workers say of themselves.
 func (s *system) contents(t *testing.T) map[string]string {
 	t.Helper()

@@ -77,7 +77,7 @@ func (l *ledger) environment() map[string]string {
 	return map[string]string{"NOFX_WORKER_CONCURRENCY": "1", "NOFX_EGRESS_ALLOW": l.Listener.Addr().String()}
 }
 
-// request is the n'th: what a step sends, and the digest of it that is recorded.
+// request returns the n'th request: what a step sends, and the digest of it that is recorded.
 func (l *ledger) request(n int) (st step, digest string) {
 	in := map[string]any{
 		"method": "POST", "url": l.URL + "/charges", "headers": map[string]string{"Content-Type": "application/json"},

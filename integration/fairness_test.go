@@ -91,7 +91,7 @@ func TestFairness(t *testing.T) {
 	}
 }
 
-// parallel is a plan of steps that do not wait for each other, but for the second.
+// parallel returns a plan of steps that do not wait for each other, but for the second.
 func parallel(n int, script string) []step {
 	list := chain(n, script)
 	list[1].DependsOn = []string{list[0].Name}

@@ -66,7 +66,7 @@ func fragile(t *testing.T, n int, cfg harness.Config) (*system, *faults) {
 	return s, f
 }
 
-// proxy is a proxy before the server of an address.
+// proxy returns a proxy before the server of an address.
 func proxy(t *testing.T, address string) *harness.Proxy {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -80,7 +80,7 @@ func proxy(t *testing.T, address string) *harness.Proxy {
 	return p
 }
 
-// env is the environment of a worker that reaches the servers through the proxies.
+// env returns the environment of a worker that reaches the servers through the proxies.
 func (f *faults) env() map[string]string {
 	through := func(address string, p *harness.Proxy) string {
 		u, err := url.Parse(address)
@@ -96,7 +96,7 @@ func (f *faults) env() map[string]string {
 	}
 }
 
-// postmaster is the first process of the database's server.
+// postmaster returns the first process of the database's server.
 func postmaster(t *testing.T, s *system) int {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(one[string](t, s, "SHOW data_directory"), "postmaster.pid"))
@@ -111,7 +111,7 @@ func postmaster(t *testing.T, s *system) int {
 	return pid
 }
 
-// serverAt is the process that was told to serve the host and port of an address.
+// serverAt returns the process that was told to serve the host and port of an address.
 func serverAt(t *testing.T, address string) int {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -130,7 +130,7 @@ func serverAt(t *testing.T, address string) int {
 	return pid
 }
 
-// children are the processes that pid started and that have not been waited for.
+// children returns the processes that pid started and that have not been waited for.
 func children(pid int) (all []int) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
@@ -230,7 +230,7 @@ type faultKind struct {
 	do    func(ctx context.Context, t *testing.T, f *faults, rnd *rand.Rand)
 }
 
-// between is a random duration.
+// between returns a random duration.
 func between(rnd *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(rnd.Int64N(int64(most-least)+1))
 }

@@ -99,7 +99,7 @@ func failedThenWaived(t *testing.T, s *system) {
 	}
 }
 
-// checkpointOf is the one checkpoint of a kind that a step wrote.
+// checkpointOf returns the one checkpoint of a kind that a step wrote.
 func checkpointOf(t *testing.T, s *system, run, step string, kind api.CheckpointKind) api.Checkpoint {
 	t.Helper()
 	for _, ck := range items[api.Checkpoint](t, s.client, "/api/runs/"+run+"/checkpoints", "50") {

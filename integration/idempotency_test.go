@@ -34,7 +34,7 @@ func (c *client) patient(ctx context.Context, key string, body any, headers ...s
 	}
 }
 
-// createAgain is patient, and fails the test when there is no answer.
+// createAgain asks until there is an answer, and fails the test when there is none.
 func (c *client) createAgain(t *testing.T, key string, body any, headers ...string) answer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -143,7 +143,7 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
-// TestGatewayDiesBeforeItsAnswer is fault 6: the run was committed, the client
+// TestGatewayDiesBeforeItsAnswer kills a gateway between commit and answer (fault 6): the client
 // heard nothing and asks again.
 func TestGatewayDiesBeforeItsAnswer(t *testing.T) {
 	t.Parallel()

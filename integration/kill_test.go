@@ -225,7 +225,7 @@ func wanted() map[string]int {
 	return all
 }
 
-// percentile is the nearest rank of sorted values.
+// percentile returns the nearest rank of sorted values.
 func percentile(sorted []time.Duration, p float64) time.Duration {
 	return sorted[int(math.Ceil(p*float64(len(sorted))))-1]
 }

@@ -99,7 +99,7 @@ func up(t *testing.T, cfg harness.Config) *system {
 	return s
 }
 
-// with is a and b; b wins.
+// with returns a and b; b wins.
 func with(a, b map[string]string) map[string]string {
 	all := maps.Clone(a)
 	maps.Copy(all, b)

@@ -37,7 +37,7 @@ func TestReadmeSettings(t *testing.T) {
 	}
 }
 
-// settingsTable is one table of both processes' settings: what both have first.
+// settingsTable returns one table of both processes' settings: what both have first.
 func settingsTable(t *testing.T) string {
 	gateway, worker := settingRows(t, programs.Gateway), settingRows(t, programs.Worker)
 	var b strings.Builder

@@ -220,7 +220,7 @@ func checkTrace(t *testing.T, s *system, traces *receiver, d api.RunDetail) {
 	}
 }
 
-// orphans are spans whose parent is missing.
+// orphans returns spans whose parent is missing.
 func orphans(byID map[string]span) (names []string) {
 	for _, sp := range byID {
 		if _, ok := byID[sp.parent]; !ok && sp.parent != callerSpan {

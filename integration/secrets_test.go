@@ -160,7 +160,7 @@ func newFinder(pieces [][]byte) finder {
 	return f
 }
 
-// in is what of the texts is in content, or "".
+// in returns what of the texts is in content, or "".
 func (f finder) in(content []byte) string {
 	for i := 0; i+piece <= len(content); i++ {
 		if f[[piece]byte(content[i:i+piece])] {

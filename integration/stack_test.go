@@ -112,7 +112,7 @@ func readEnv(t *testing.T, path string) map[string]string {
 	return vars
 }
 
-// ofStack are the processes that were started with something below dir.
+// ofStack returns the processes that were started with something below dir.
 func ofStack(t *testing.T, dir string) (pids []string) {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")

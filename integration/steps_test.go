@@ -139,7 +139,7 @@ func templates(t *testing.T, s *system) {
 	}
 }
 
-// stubborn is a tree that will not go: it ignores TERM, has sessions of its own
+// stubborn returns a tree that will not go: it ignores TERM, has sessions of its own
 // and orphans. mark is in the environment of all of it.
 func stubborn(mark string) step {
 	st := bash("stubborn", `
@@ -151,7 +151,7 @@ func stubborn(mark string) step {
 	return st
 }
 
-// marked are the living processes with mark in their environment.
+// marked returns the living processes with mark in their environment.
 func marked(t *testing.T, mark string) (pids []string) {
 	t.Helper()
 	environs, err := filepath.Glob("/proc/[0-9]*/environ")

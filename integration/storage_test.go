@@ -32,7 +32,7 @@ func (s *storage) open(t *testing.T) *s3client.Client {
 	return c
 }
 
-// keys is every object of the bucket with its time of writing.
+// keys returns every object of the bucket with its time of writing.
 func (s *storage) keys(t *testing.T) map[string]time.Time {
 	t.Helper()
 	all := map[string]time.Time{}

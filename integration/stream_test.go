@@ -52,7 +52,7 @@ func (c *client) follow(t *testing.T, path, lastEventID string, fn func(api.Fram
 	}
 }
 
-// stream is all frames until the server ends the stream.
+// stream returns all frames until the server ends the stream.
 func (c *client) stream(t *testing.T, path, lastEventID string) (frames []api.Frame) {
 	t.Helper()
 	c.follow(t, path, lastEventID, func(f api.Frame) bool {
@@ -78,7 +78,7 @@ func (c *client) events(t *testing.T, run, limit string) (all []api.Event) {
 	}
 }
 
-// ofType are the events of one type.
+// ofType returns the events of one type.
 func ofType(events []api.Event, typ string) (some []api.Event) {
 	for _, e := range events {
 		if e.Type == typ {
@@ -145,7 +145,7 @@ func download(t *testing.T, signed string) []byte {
 	return content
 }
 
-// unpack is the content of one frame of a pack.
+// unpack returns the content of one frame of a pack.
 func unpack(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	d, err := zstd.NewReader(bytes.NewReader(raw))
@@ -160,7 +160,7 @@ func unpack(t *testing.T, raw []byte) []byte {
 	return content
 }
 
-// logFrame is the data of a frame of a followed log.
+// logFrame returns the data of a frame of a followed log.
 func logFrame(t *testing.T, f api.Frame) (v api.LogFrame) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(f.Data), &v); err != nil || f.ID != fmt.Sprint(v.Offset+int64(len(v.Text))) {

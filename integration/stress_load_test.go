@@ -119,7 +119,7 @@ func (l *stress) again(ctx context.Context) (left int) {
 	return len(l.open)
 }
 
-// script is a step of bash that carries the mark.
+// script returns a step of bash that carries the mark.
 func (l *stress) script(name, text string, dependsOn ...string) step {
 	st := bash(name, text, dependsOn...)
 	st.Inputs["env"] = map[string]string{"MARK": l.mark}
@@ -128,7 +128,7 @@ func (l *stress) script(name, text string, dependsOn ...string) step {
 
 func pick[T any](rnd *rand.Rand, of ...T) T { return of[rnd.IntN(len(of))] }
 
-// randomPlan is a plan of every kind of step that needs no service outside. It is
+// randomPlan returns a plan of every kind of step that needs no service outside. It is
 // sound: what fails of it is what it says will fail.
 func (l *stress) randomPlan(rnd *rand.Rand) map[string]any {
 	steps := make([]step, 2+rnd.IntN(8))

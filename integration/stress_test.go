@@ -225,7 +225,7 @@ func (l *stress) nothingLeft(t *testing.T) {
 	l.s.hold(t, invariantsAtRest)
 }
 
-// slotsInUse are the workers that say that they run steps.
+// slotsInUse returns the workers that say that they run steps.
 func (l *stress) slotsInUse(t *testing.T) string {
 	t.Helper()
 	var busy []string

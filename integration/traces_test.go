@@ -81,14 +81,14 @@ func spanOf(s *tracepb.Span, service string) span {
 	return out
 }
 
-// all is what arrived so far.
+// all returns what arrived so far.
 func (r *receiver) all() []span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]span(nil), r.spans...)
 }
 
-// attributes is those of a span or a resource as texts.
+// attributes returns the attributes of a span or a resource as texts.
 func attributes(get func() []*commonpb.KeyValue) map[string]string {
 	all := map[string]string{}
 	for _, kv := range get() {

@@ -37,7 +37,7 @@ func (s *system) post(t *testing.T, path string, body any) {
 	s.do(t, http.StatusOK, http.MethodPost, path, body)
 }
 
-// held is a step that runs until somebody makes the file release.
+// held returns a step that runs until somebody makes the file release.
 func held(t *testing.T, name string) (s step, begun, release string) {
 	dir := t.TempDir()
 	begun, release = filepath.Join(dir, "begun"), filepath.Join(dir, "release")

@@ -14,7 +14,7 @@ import (
 	"nofx.dev/integration/harness"
 )
 
-// folders are the directories below root.
+// folders returns the directories below root.
 func folders(t *testing.T, root string) []string {
 	t.Helper()
 	var list []string

@@ -60,7 +60,7 @@ func sameRoot(t *testing.T, s *system, d api.RunDetail, fetch string, roots ...s
 	}
 }
 
-// both are two steps that begin a run, and a third after them.
+// both returns two steps that begin a run, and a third after them.
 func both(script string) []step {
 	left, right := bash("left", script+"; echo left > left"), bash("right", script+"; echo right > right")
 	left.DependsOn, right.DependsOn = []string{}, []string{}

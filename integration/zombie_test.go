@@ -122,7 +122,7 @@ func stopped(t *testing.T, pid int) bool {
 	return len(fields) > 0 && fields[0] == "T"
 }
 
-// statOf is what /proc says of a process, from its state on.
+// statOf returns what /proc says of a process, from its state on.
 func statOf(pid int) ([]string, error) {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -159,7 +159,7 @@ func metric(t *testing.T, url, name string) float64 {
 	return v
 }
 
-// metricIfAny is metric for one that is not there before its first event.
+// metricIfAny returns what metric does, or 0 for one that is not there before its first event.
 func metricIfAny(t *testing.T, url, name string) (v float64, ok bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -18,7 +18,7 @@ type Address struct {
 	Admin   bool // an administrator's, not nofx_app's
 }
 
-// Explain says in words what err, met with the database at a, means for whoever set a,
+// Explain returns in words what err, met with the database at a, means for whoever set a,
 // and what to do about it. It shows neither the address nor what a driver says, except
 // of errors that it does not know: those come back as they are.
 func (a Address) Explain(err error) error {
@@ -81,7 +81,7 @@ func (a Address) words(err error, cfg *pgx.ConnConfig, example string) string {
 	return ""
 }
 
-// unreachable says why there was no connection to the server at where.
+// unreachable returns why there was no connection to the server at where.
 func unreachable(err error, where string) string {
 	dns, unknown := errors.AsType[*net.DNSError](err)
 	switch {

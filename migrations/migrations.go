@@ -80,7 +80,7 @@ func Up(ctx context.Context, url string) (applied []string, err error) {
 	return applied, nil
 }
 
-// Latest is the version of the tables that Up reaches.
+// Latest returns the version of the tables that Up reaches.
 func Latest() int { return len(tables()) }
 
 // functionsVersion is the version under which nofx.schema_migration has the functions.
@@ -95,7 +95,7 @@ type migration struct {
 	texts   []string
 }
 
-// sum tells one text of a migration from another.
+// sum returns a text by which one text of a migration is known from another.
 func (m migration) sum() string {
 	h := sha256.New()
 	for _, text := range m.texts {
@@ -104,7 +104,7 @@ func (m migration) sum() string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// tables are the migrations of tables/ in order. A misnamed file is a mistake of the
+// tables returns the migrations of tables/ in order. A misnamed file is a mistake of the
 // build.
 func tables() (all []migration) {
 	names, texts := read("tables")
@@ -118,7 +118,7 @@ func tables() (all []migration) {
 	return all
 }
 
-// functions is what functions/ has, all of which is applied together.
+// functions returns what functions/ has, all of which is applied together.
 func functions() migration {
 	_, texts := read("functions")
 	return migration{version: functionsVersion, name: "functions", role: "nofx_system", texts: texts}

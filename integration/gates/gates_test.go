@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakes is a folder with tools that end with a code, whatever they are asked.
+// fakes returns a folder with tools that end with a code, whatever they are asked.
 func fakes(t *testing.T, codes map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -25,7 +25,7 @@ func fakes(t *testing.T, codes map[string]string) string {
 	return dir
 }
 
-// gate is how `gate NAME` ends when its tools are those of a folder.
+// gate returns how `gate NAME` ends when its tools are those of a folder.
 func gate(t *testing.T, tools, name string) (int, string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "./gate", name)

@@ -31,7 +31,7 @@ var told = []string{
 	"NOFX_GATEWAY_METRICS_URL", "NOFX_WORKER_METRICS_URLS", "NOFX_ADMIN_DATABASE_URL", "NOFX_DATA_DIR",
 }
 
-// inherited is what the processes get of an environment.
+// inherited returns what the processes get of an environment.
 func inherited(environ []string) map[string]string {
 	env := map[string]string{}
 	for _, kv := range environ {
@@ -44,7 +44,7 @@ func inherited(environ []string) map[string]string {
 	return env
 }
 
-// environ is env as a process takes it.
+// environ returns env as a process takes it.
 func environ(env map[string]string) []string {
 	list := make([]string, 0, len(env))
 	for name, value := range env {
@@ -54,7 +54,7 @@ func environ(env map[string]string) []string {
 	return list
 }
 
-// freeAddresses are two loopback addresses nobody listens on. They lie below the
+// freeAddresses returns two loopback addresses nobody listens on. They lie below the
 // ports that the system gives to outgoing connections, so that a process that is
 // restarted finds its own again.
 func freeAddresses() (a, b string, err error) {
@@ -89,7 +89,7 @@ func output(ctx context.Context, env map[string]string, program string, args ...
 	return out.String(), nil
 }
 
-// runLogged is output written to a log.
+// runLogged returns output written to a log.
 func runLogged(ctx context.Context, log string, env map[string]string, program string, args ...string) error {
 	out, err := output(ctx, env, program, args...)
 	if err != nil {

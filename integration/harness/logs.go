@@ -52,7 +52,7 @@ func (p *Process) watchLog() {
 	}
 }
 
-// warning is what a person should see of a log line: a warning, an error, or
+// warning returns what a person should see of a log line: a warning, an error, or
 // what is no log line at all, such as a panic. It is "" for anything else.
 func warning(line []byte) string {
 	line = bytes.TrimSpace(line)
@@ -67,7 +67,7 @@ func warning(line []byte) string {
 	return string(line)
 }
 
-// lastLines is the end of a log, for an error message.
+// lastLines returns the end of a log, for an error message.
 func lastLines(path string) string {
 	f, err := os.Open(path)
 	if err != nil {

@@ -79,13 +79,13 @@ func startProcess(spec process) *Process {
 	return p
 }
 
-// Name is "gateway", or "worker-" and a number.
+// Name returns "gateway", or "worker-" and a number.
 func (p *Process) Name() string { return p.spec.name }
 
-// MetricsURL is where the process shows its metrics.
+// MetricsURL returns where the process shows its metrics.
 func (p *Process) MetricsURL() string { return p.spec.metrics }
 
-// PID is the id of the process that runs now, 0 when none does.
+// PID returns the id of the process that runs now, 0 when none does.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,7 +112,7 @@ func (p *Process) Kill(sig syscall.Signal) error {
 	return p.current.Signal(sig)
 }
 
-// AutoRestart says whether the process is started again when it dies. Turned on
+// AutoRestart sets whether the process is started again when it dies. Turned on
 // while it is dead, it is started.
 func (p *Process) AutoRestart(on bool) {
 	p.mu.Lock()

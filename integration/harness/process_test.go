@@ -85,7 +85,7 @@ func fake(addr, dir string, warn func(string, string)) process {
 	}
 }
 
-// started is a fake that is ready.
+// started returns a fake that is ready.
 func started(t *testing.T, edit func(*process)) *Process {
 	t.Helper()
 	addr, _, err := freeAddresses()

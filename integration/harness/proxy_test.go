@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// proxied is a proxy before a server that echoes.
+// proxied returns a proxy before a server that echoes.
 func proxied(t *testing.T) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,7 +48,7 @@ func dialed(t *testing.T, p *Proxy) net.Conn {
 	return c
 }
 
-// echo says text and reads it back within d.
+// echo sends text and reads it back within d.
 func echo(c net.Conn, text string, d time.Duration) error {
 	if _, err := c.Write([]byte(text)); err != nil {
 		return err

@@ -88,7 +88,7 @@ func (s *Servers) log(name string) (io.Writer, error) {
 	return f, err
 }
 
-// URL is an administrator's connection string for a database of the server, for
+// URL returns an administrator's connection string for a database of the server, for
 // whoever wants one that is no stack's.
 func (s *Servers) URL(database string) string { return s.pg.URL(database) }
 
@@ -192,7 +192,7 @@ func appPassword(admin string) (string, error) {
 	return fmt.Sprintf("%x", mac.Sum(nil)), nil
 }
 
-// as is dsn for another role.
+// as returns dsn for another role.
 func as(dsn, role, password string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || u.Scheme == "" { // the keyword form, where the last one wins

@@ -157,7 +157,7 @@ func (s *Stack) store(ctx context.Context) error {
 	return s3.MakeBucket(ctx, s.S3.Bucket)
 }
 
-// environment is that of a process, the later maps winning: defaults, which our
+// environment returns the environment of a process, the later maps winning: defaults, which our
 // own environment may change, what every process is told, and what this one is.
 // Of that our own environment changes nothing: see [Stack.unheeded].
 func (s *Stack) environment(defaults map[string]string, told ...map[string]string) map[string]string {
@@ -173,7 +173,7 @@ func (s *Stack) environment(defaults map[string]string, told ...map[string]strin
 	return env
 }
 
-// unheeded are the variables of an environment that say what a stack chooses itself:
+// unheeded returns the variables of an environment that say what a stack chooses itself:
 // where its processes listen and where their data is. DATABASE_URL is the server's.
 func (s *Stack) unheeded(environ []string) (names []string) {
 	chosen := s.stores()
@@ -197,7 +197,7 @@ var (
 	workerDefaults = map[string]string{"NOFX_DRAIN_GRACE": "5s", "NOFX_STEP_ENV": "PATH=" + os.Getenv("PATH")}
 )
 
-// stores are where data is, as a process is told.
+// stores returns where data is, as a process is told.
 func (s *Stack) stores() map[string]string {
 	return map[string]string{
 		"DATABASE_URL":             s.DatabaseURL,
@@ -266,14 +266,14 @@ func (s *Stack) AddWorker(ctx context.Context, extra map[string]string) (*Proces
 	return w, s.renewEnvFile()
 }
 
-// Workers are the workers started so far, in that order.
+// Workers returns the workers started so far, in that order.
 func (s *Stack) Workers() []*Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*Process(nil), s.workers...)
 }
 
-// Log is the path of a process's log: "gateway", "worker-1", "migrate".
+// Log returns the path of a process's log: "gateway", "worker-1", "migrate".
 func (s *Stack) Log(process string) string { return filepath.Join(s.Dir, "logs", process+".log") }
 
 // Stop ends gateway and workers together and waits for them, then drops what

@@ -56,7 +56,7 @@ func gatewayStandIn(ctx context.Context, args []string) error {
 	}))
 }
 
-// standIns are programs that start this test binary in a role.
+// standIns returns programs that start this test binary in a role.
 func standIns(t *testing.T) Binaries {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func standIns(t *testing.T) Binaries {
 	return Binaries{Gateway: program("gateway"), Worker: program("server"), Migrate: program("migrate")}
 }
 
-// sourced is what a shell knows after it has read an environment file.
+// sourced returns what a shell knows after it has read an environment file.
 func sourced(t *testing.T, path string) map[string]string {
 	t.Helper()
 	out, err := exec.Command("env", "-i", "PATH="+os.Getenv("PATH"), "sh", "-c", `set -a; . "$0"; env`, path).Output()

@@ -37,7 +37,7 @@ func (db *DB) Artifacts(ctx context.Context, tenant, runID uuid.UUID, after *uui
 	return list, err
 }
 
-// Artifact is one artifact whose bytes can be read, or fault.NotFound.
+// Artifact returns one artifact whose bytes can be read, or fault.NotFound.
 func (db *DB) Artifact(ctx context.Context, tenant, id uuid.UUID) (run.Artifact, error) {
 	a, err := db.Upload(ctx, tenant, id)
 	if err == nil && a.State != run.Ready {
@@ -46,7 +46,7 @@ func (db *DB) Artifact(ctx context.Context, tenant, id uuid.UUID) (run.Artifact,
 	return a, err
 }
 
-// Upload is one artifact, ready or not, or fault.NotFound.
+// Upload returns one artifact, ready or not, or fault.NotFound.
 func (db *DB) Upload(ctx context.Context, tenant, id uuid.UUID) (a run.Artifact, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		a, err = oneArtifact(ctx, tx, tenant, id)
@@ -120,7 +120,7 @@ func (db *DB) ForgetObjects(ctx context.Context, list []Garbage) error {
 	return err
 }
 
-// checkArtifacts is fault.Invalid with a field for each artifact that a plan names
+// checkArtifacts returns fault.Invalid with a field for each artifact that a plan names
 // and that is not there, or whose bytes were not verified yet.
 func checkArtifacts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan) error {
 	refs := p.Artifacts()
@@ -162,7 +162,7 @@ func checkArtifacts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan
 	return e
 }
 
-// CheckArtifacts is fault.Invalid when p names artifacts that cannot be read;
+// CheckArtifacts returns fault.Invalid when p names artifacts that cannot be read;
 // CreateRun asks the same.
 func (db *DB) CheckArtifacts(ctx context.Context, tenant uuid.UUID, p run.Plan) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error { return checkArtifacts(ctx, tx, tenant, p) })

@@ -110,7 +110,7 @@ func BenchmarkRun(b *testing.B) {
 	b.ReportMetric(float64(finish.Microseconds())/float64(3*b.N), "finish-µs")
 }
 
-// cpu is the processor time that a backend has used.
+// cpu returns the processor time that a backend has used.
 func cpu(b *testing.B, pid int) time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -197,7 +197,7 @@ func (s *store) history(t testing.TB, n int) {
 	s.exec(t, "VACUUM ANALYZE")
 }
 
-// BenchmarkRetention is what looking for expired runs costs behind 100,000 runs
+// BenchmarkRetention measures what looking for expired runs costs behind 100,000 runs
 // that ended: while none has expired, while all have, and when all are pruned but
 // nothing was vacuumed since; and what it costs to prune a batch of 200 rows.
 func BenchmarkRetention(b *testing.B) {

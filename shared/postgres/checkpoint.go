@@ -45,12 +45,12 @@ func (c *Checkpoint) document() map[string]any {
 	return doc
 }
 
-// item is c as nofx.record_checkpoints reads it.
+// item returns c as nofx.record_checkpoints reads it.
 func (c *Checkpoint) item(of *Claim, span trace.SpanContext) map[string]any {
 	return map[string]any{"run_id": of.RunID, "step_id": of.StepID, "fence": of.Fence, "traceparent": spanParent(span), "checkpoint": c.document()}
 }
 
-// parent is c as a checkpoint that a step starts from.
+// parent returns c as a checkpoint that a step starts from.
 func (c *Checkpoint) parent() Parent {
 	return Parent{ID: c.ID, Digest: c.Digest, Generation: c.Generation, TreeDigest: c.TreeDigest, StateDigest: c.StateDigest, State: c.State}
 }
@@ -218,7 +218,7 @@ func (db *DB) Checkpoints(ctx context.Context, tenant, runID uuid.UUID, after in
 	return list, err
 }
 
-// Checkpoint is one checkpoint of a run with its manifest, or fault.NotFound.
+// Checkpoint returns one checkpoint of a run with its manifest, or fault.NotFound.
 func (db *DB) Checkpoint(ctx context.Context, tenant, runID, id uuid.UUID) (c run.Checkpoint, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		var manifest []byte

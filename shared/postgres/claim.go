@@ -150,7 +150,7 @@ func (r *claimRow) fields() []any {
 		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waiver, &r.parents, &r.signal}
 }
 
-// claim is the row as a claim, whose parents are to be filled in, or nil.
+// claim returns the row as a claim, whose parents are to be filled in, or nil.
 func (r *claimRow) claim(tenant uuid.UUID) *Claim {
 	if r.stepID == nil {
 		return nil

@@ -25,7 +25,7 @@ import (
 // Address explains errors of a database to whoever named it.
 type Address migrations.Address
 
-// Explain is that of [migrations.Address], which also names the setting where [DB.Ready]
+// Explain returns what [migrations.Address] explains, and names the setting where [DB.Ready]
 // finds something wrong.
 func (a Address) Explain(err error) error {
 	explained := migrations.Address(a).Explain(err)
@@ -121,7 +121,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 // Close waits for the connections in use and closes all.
 func (db *DB) Close() { db.pool.Close() }
 
-// Pool is for a worker's own River client.
+// Pool returns the connections, for a worker's own River client.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
 // Ready reports whether the database can be worked with: reachable, writable,
@@ -158,7 +158,7 @@ type (
 	txKey    struct{}
 )
 
-// WithActor says who acts in the transactions begun under ctx; events and
+// WithActor returns ctx with who acts in the transactions begun under it; events and
 // decisions name it.
 func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
@@ -182,7 +182,7 @@ func (db *DB) tx(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) e
 	return db.in(ctx, tenant, "", fn)
 }
 
-// snapshot is tx for reads that must show one moment.
+// snapshot runs fn in a transaction for reads that must show one moment.
 func (db *DB) snapshot(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
 	return db.in(ctx, tenant, " ISOLATION LEVEL REPEATABLE READ READ ONLY", fn)
 }
@@ -294,7 +294,7 @@ func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn
 	return nil, nil, err
 }
 
-// traceparent is ctx's span in W3C form, or "" outside any.
+// traceparent returns ctx's span in W3C form, or "" outside any.
 func traceparent(ctx context.Context) string { return spanParent(trace.SpanContextFromContext(ctx)) }
 
 func spanParent(sc trace.SpanContext) string {
@@ -304,7 +304,7 @@ func spanParent(sc trace.SpanContext) string {
 	return "00-" + sc.TraceID().String() + "-" + sc.SpanID().String() + "-" + sc.TraceFlags().String()
 }
 
-// document is v as a JSON argument: text, because a transaction pooler's mode
+// document returns v as a JSON argument: text, because a transaction pooler's mode
 // would send bytes as bytea.
 func document(v any) (string, error) {
 	doc, err := json.Marshal(v)

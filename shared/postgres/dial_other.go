@@ -4,5 +4,5 @@ package postgres
 
 import "syscall"
 
-// limitUnacknowledged is for Linux only, where workers run.
+// limitUnacknowledged does nothing: the limit is for Linux only, where workers run.
 func limitUnacknowledged(_, _ string, _ syscall.RawConn) error { return nil }

@@ -11,7 +11,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// digestOf is a digest that begins like c.
+// digestOf returns a digest that begins like c.
 func digestOf(c string) string { return "sha256:" + strings.Repeat(c, 64) }
 
 func (s *store) begin(t testing.TB, c *postgres.Claim, name, digest string) postgres.Effect {

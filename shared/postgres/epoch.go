@@ -26,7 +26,7 @@ type epoch struct {
 
 func (s feedState) current() int32 { return s.epochs[len(s.epochs)-1].id }
 
-// head is behind all transactions that have ended.
+// head returns the cursor behind all transactions that have ended.
 func (s feedState) head() FeedCursor { return FeedCursor{Epoch: s.current(), XID: s.horizon} }
 
 // resume returns the place of a cursor in the feed as it is now.
@@ -131,7 +131,7 @@ func expired(oldest FeedCursor) error {
 	return gap("expired", oldest, "events behind this cursor were deleted when their retention passed")
 }
 
-// gap is fault.Gone (cursor-expired).
+// gap returns the error fault.Gone (cursor-expired).
 func gap(reason string, from FeedCursor, detail string) error {
 	return fault.New(fault.Gone, "cursor-expired", "%s", detail).Because(Gap{reason, from})
 }

@@ -69,7 +69,7 @@ func mapError(err error) error {
 	return err
 }
 
-// leaseLapsed is the error of who holds a lease that has run out and that nobody has
+// leaseLapsed returns the error for a caller whose lease has run out and that nobody has
 // taken away: after the next renewal it goes on.
 func leaseLapsed() *fault.Error {
 	return fault.New(fault.Unavailable, "lease-lapsed", "the lease has run out and is to be renewed first")
@@ -81,7 +81,7 @@ func unavailable(err error) error {
 	return e
 }
 
-// plainly says without addresses what keeps the database from being worked with.
+// plainly returns without addresses what keeps the database from being worked with.
 func plainly(err error) string {
 	dns, unknown := errors.AsType[*net.DNSError](err)
 	pg, answered := errors.AsType[*pgconn.PgError](err)

@@ -10,7 +10,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// eventColumns are those of scanEvent, of an event e and its step s. Only a feed has
+// eventColumns returns the columns of scanEvent, of an event e and its step s. Only a feed has
 // to know projects.
 func eventColumns(project string) string {
 	return `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
@@ -74,7 +74,7 @@ type RunRef struct {
 	Run    uuid.UUID
 }
 
-// EventHeads is the newest seq of each of the runs that exist.
+// EventHeads returns the newest seq of each of the runs that exist.
 func (db *DB) EventHeads(ctx context.Context, refs []RunRef) (map[uuid.UUID]int64, error) {
 	tenants := make([]uuid.UUID, len(refs))
 	runs := make([]uuid.UUID, len(refs))

@@ -17,7 +17,7 @@ var Dialer = dialer
 // MapError gives tests the faults that errors of the driver become.
 var MapError = mapError
 
-// Explain is the statement that lists the first slice of f's runs, for tests to
+// Explain returns the statement that lists the first slice of f's runs, for tests to
 // see its plan. A project is not looked up.
 func (f RunFilter) Explain(tenant uuid.UUID) (sql string, args []any) {
 	var project *uuid.UUID

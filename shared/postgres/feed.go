@@ -155,7 +155,7 @@ func (s *feedScan) next(ctx context.Context, tx pgx.Tx, after FeedCursor, limit 
 	return pgx.CollectRows(rows, scanEvent)
 }
 
-// end is where the slice that next has read ends, nil when it was not full.
+// end returns where the slice that next has read ends, nil when it was not full.
 func (s *feedScan) end(ctx context.Context, tx pgx.Tx) (*FeedCursor, error) {
 	if s.slice == "" {
 		return nil, nil

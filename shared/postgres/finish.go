@@ -167,7 +167,7 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 	})
 }
 
-// item is f as nofx.finish_steps reads it.
+// item returns f as nofx.finish_steps reads it.
 func (f Finish) item() map[string]any {
 	item := map[string]any{
 		"run_id": f.Claim.RunID, "step_id": f.Claim.StepID, "fence": f.Claim.Fence, "traceparent": spanParent(f.Span), "outcome": f.Outcome,

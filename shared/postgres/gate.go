@@ -12,7 +12,7 @@ import (
 // gateColumns are those of scanGate.
 var gateColumns = gateColumnsWith("true")
 
-// gateColumnsWith are gateColumns with the evidence of those gates alone for which
+// gateColumnsWith returns gateColumns with the evidence of those gates alone for which
 // a condition holds.
 func gateColumnsWith(shown string) string {
 	return `g.id, g.run_id, g.step_id,
@@ -32,7 +32,7 @@ func scanGate(row pgx.CollectableRow) (g run.Gate, err error) {
 	return g, err
 }
 
-// Gate is one gate, or fault.NotFound.
+// Gate returns one gate, or fault.NotFound.
 func (db *DB) Gate(ctx context.Context, tenant, id uuid.UUID) (g run.Gate, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		g, err = oneGate(ctx, tx, tenant, id)

@@ -19,7 +19,7 @@ func (s *store) decide(id uuid.UUID, event string) (run.Gate, error) {
 	return s.DecideGate(s.ctx, s.tenant, id, postgres.Decision{Event: event, Reason: "because"})
 }
 
-// waiting is a run whose step m waits for its gate, with b after it.
+// waiting returns a run whose step m waits for its gate, with b after it.
 func (s *store) waiting(t testing.TB) (run.Run, map[string]run.Step, uuid.UUID) {
 	t.Helper()
 	r, steps := s.create(t, "m:", "b: m")

@@ -97,7 +97,7 @@ type scene struct {
 	lapsed          bool // its lease has run out, so that a heartbeat renews it
 }
 
-// scenes are runs in which each machine has something to do.
+// scenes returns runs in which each machine has something to do.
 func (s *store) scenes(t *testing.T) map[string]scene {
 	t.Helper()
 	claimed := func() (run.Run, *postgres.Claim) {
@@ -119,7 +119,7 @@ func (s *store) scenes(t *testing.T) map[string]scene {
 	return all
 }
 
-// calls are statements that call a function as somebody would who wants a state
+// calls returns statements that call a function as somebody would who wants a state
 // changed: arguments by their names, each event and kind that there is.
 func (sc scene) calls(name string, params, types []string) (calls []string) {
 	id := func(id uuid.UUID) string {
@@ -182,7 +182,7 @@ func (sc scene) calls(name string, params, types []string) (calls []string) {
 	return calls
 }
 
-// eventsOf are the events of the machine that a function moves.
+// eventsOf returns the events of the machine that a function moves.
 func eventsOf(function string) (events []string) {
 	of := run.RunMachine
 	for _, m := range run.Machines {

@@ -61,7 +61,7 @@ func (db *DB) Ancestors(ctx context.Context, tenant, checkpoint uuid.UUID) (list
 	return list, err
 }
 
-// Traceparent is the root context of a step's run, or fault.NotFound.
+// Traceparent returns the root context of a step's run, or fault.NotFound.
 func (db *DB) Traceparent(ctx context.Context, tenant, stepID uuid.UUID) (parent string, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `SELECT r.traceparent FROM nofx.step s JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id

@@ -115,7 +115,7 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, f
 	return l, err
 }
 
-// noAttempt says which attempts there are in place of one that there is not.
+// noAttempt returns an error that names the attempts there are in place of one that is not there.
 func noAttempt(ctx context.Context, tx pgx.Tx, tenant, stepID uuid.UUID, fence int64) error {
 	const most = 20
 	rows, err := tx.Query(ctx, `SELECT fence::text FROM nofx.attempt WHERE tenant_id = $1 AND step_id = $2 ORDER BY fence DESC LIMIT $3`, tenant, stepID, most+1)
@@ -137,7 +137,7 @@ func noAttempt(ctx context.Context, tx pgx.Tx, tenant, stepID uuid.UUID, fence i
 	return fault.New(fault.NotFound, "not-found", "the step has no attempt of the fence %d; %s", fence, there)
 }
 
-// logGone tells whether a log without chunks had some before its run was pruned up
+// logGone reports whether a log without chunks had some before its run was pruned up
 // to that seq. An attempt of later, when the run was tried again, has all its events,
 // and of those that tell of chunks none.
 func logGone(ctx context.Context, tx pgx.Tx, tenant, runID, stepID uuid.UUID, fence, pruned int64) (gone bool, err error) {

@@ -12,7 +12,7 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// packed is a checkpoint that brings a pack of n blobs; off tells packs apart.
+// packed returns a checkpoint that brings a pack of n blobs; off tells packs apart.
 func packed(key string, n int, off int64) *postgres.Checkpoint {
 	pack := tree.Sum([]byte(key))
 	ck := checkpoint(run.PreCheckpoint)

@@ -45,7 +45,7 @@ func setupWith(t testing.TB, c postgres.Config) *store {
 	return &store{Database: d, DB: d.Open(t, c), tenant: d.Tenant(t), ctx: traced(postgres.WithActor(t.Context(), "tester"))}
 }
 
-// traced is ctx inside a new span of a new trace.
+// traced returns ctx inside a new span of a new trace.
 func traced(ctx context.Context) context.Context {
 	id, span := uuid.New(), uuid.New()
 	return trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
@@ -101,7 +101,7 @@ func wakeUp(tenant, step uuid.UUID, seq int64) job.Step {
 	return job.Step{TenantID: tenant, StepID: step, WakeSeq: seq}
 }
 
-// wakeSeq is the step's present wake_seq.
+// wakeSeq returns the step's present wake_seq.
 func (s *store) wakeSeq(t testing.TB, step uuid.UUID) int64 {
 	t.Helper()
 	return one[int64](t, s, "SELECT wake_seq FROM nofx.step WHERE id = $1", step)
@@ -131,7 +131,7 @@ func (s *store) claim(t testing.TB, step uuid.UUID) *postgres.Claim {
 	return c
 }
 
-// outcome is a finish with what each outcome wants.
+// outcome returns a finish with what each outcome wants.
 func outcome(c *postgres.Claim, event string) postgres.Finish {
 	f := postgres.Finish{Claim: c, Outcome: event}
 	switch event {
@@ -185,7 +185,7 @@ func (s *store) do(t testing.TB, step uuid.UUID, event string) postgres.Finish {
 	return s.finish(t, s.claim(t, step), event)
 }
 
-// due is everything that is due.
+// due returns everything that is due.
 func (s *store) due(ctx context.Context, r postgres.SweepRules) (list []postgres.Due, err error) {
 	r.Gap = cmp.Or(r.Gap, time.Hour)
 	for _, kind := range postgres.DueKinds {
@@ -234,7 +234,7 @@ func (s *store) exec(t testing.TB, sql string, args ...any) {
 	}
 }
 
-// one is the single value that a query of the administrator gives.
+// one returns the single value that a query of the administrator gives.
 func one[T any](t testing.TB, s *store, sql string, args ...any) T {
 	t.Helper()
 	list := all[T](t, s, sql, args...)
@@ -244,7 +244,7 @@ func one[T any](t testing.TB, s *store, sql string, args ...any) T {
 	return list[0]
 }
 
-// all are the values of the first column that a query gives.
+// all returns the values of the first column that a query gives.
 func all[T any](t testing.TB, s *store, sql string, args ...any) []T {
 	t.Helper()
 	rows, err := s.Admin.Query(s.ctx, sql, args...)
@@ -258,7 +258,7 @@ func all[T any](t testing.TB, s *store, sql string, args ...any) []T {
 	return list
 }
 
-// states are the states of a run and, by name, of its steps.
+// states returns the states of a run and, by name, of its steps.
 func (s *store) states(t testing.TB, id uuid.UUID) string {
 	t.Helper()
 	d, err := s.RunDetail(s.ctx, s.tenant, id)

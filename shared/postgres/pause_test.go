@@ -37,7 +37,7 @@ func (s *store) resume(t testing.TB) {
 	}
 }
 
-// stepQueue is what the tenant has in the queue step.
+// stepQueue returns what the tenant has in the queue step.
 func (s *store) stepQueue(t testing.TB) postgres.TenantQueue {
 	t.Helper()
 	list, err := s.TenantQueues(s.ctx, s.tenant)

@@ -261,7 +261,7 @@ func (s *store) sweeps(t *testing.T) func() int {
 	}
 }
 
-// blocksHit is how many blocks an EXPLAIN (ANALYZE, BUFFERS) says were read.
+// blocksHit returns how many blocks an EXPLAIN (ANALYZE, BUFFERS) says were read.
 func blocksHit(t *testing.T, plan string) (n int) {
 	t.Helper()
 	found := regexp.MustCompile(`shared hit=(\d+)`).FindStringSubmatch(plan)

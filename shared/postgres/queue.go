@@ -152,7 +152,7 @@ func metadata(ctx context.Context, runID uuid.UUID, parent string) ([]byte, erro
 	return json.Marshal(m)
 }
 
-// inTrace is ctx when its span belongs to the trace of parent, else ctx with
+// inTrace returns ctx when its span belongs to the trace of parent, else ctx with
 // parent as its remote span.
 func inTrace(ctx context.Context, parent string) context.Context {
 	remote := propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent})

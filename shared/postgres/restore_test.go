@@ -55,7 +55,7 @@ func (f *feedReader) wantAll(t *testing.T, s *store, who string) {
 	}
 }
 
-// restored is s after its database was dumped and restored elsewhere.
+// restored returns s after its database was dumped and restored elsewhere.
 func (s *store) restored(t *testing.T) *store {
 	t.Helper()
 	d := s.Database.Restore(t)

@@ -35,7 +35,7 @@ func (s *store) age(t testing.TB, days int, runs ...uuid.UUID) {
 	s.exec(t, "UPDATE nofx.run SET created_at = created_at - make_interval(days => $2), finished_at = finished_at - make_interval(days => $2) WHERE id = ANY ($1)", runs, days)
 }
 
-// expired are the runs that have expired, found in looks of so many.
+// expired returns the runs that have expired, found in looks of so many.
 func (s *store) expired(t testing.TB, looks, limit int) (found []uuid.UUID) {
 	t.Helper()
 	var at postgres.RunRef

@@ -82,7 +82,7 @@ func (db *DB) insertRun(ctx context.Context, tx pgx.Tx, d *draftRun) error {
 	return db.enqueue(ctx, tx, d.run.TenantID, d.run.ID, d.run.Traceparent, ready, readySteps)
 }
 
-// nouns are the run and its steps as they are before the database has them.
+// nouns returns the run and its steps as they are before the database has them.
 func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Step, error) {
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
@@ -119,7 +119,7 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 	return r, steps, nil
 }
 
-// rows are the arguments of nofx.create_run.
+// rows returns the arguments of nofx.create_run.
 func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err error) {
 	doc := map[string]any{
 		"id": r.ID, "project": r.Project, "goal": r.Goal, "labels": r.Labels,
@@ -188,7 +188,7 @@ func missing(err error, noun string) error {
 	return err
 }
 
-// Run is one run, or fault.NotFound.
+// Run returns one run, or fault.NotFound.
 func (db *DB) Run(ctx context.Context, tenant, id uuid.UUID) (r run.Run, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		r, err = oneRun(ctx, tx, tenant, id)
@@ -207,7 +207,7 @@ type RunDetail struct {
 	Gates []run.Gate
 }
 
-// RunDetail is one run with all that a page shows, or fault.NotFound.
+// RunDetail returns one run with all that a page shows, or fault.NotFound.
 func (db *DB) RunDetail(ctx context.Context, tenant, id uuid.UUID) (d RunDetail, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		d, err = runDetail(ctx, tx, tenant, id)

@@ -100,7 +100,7 @@ const (
 	sliceOfSearch = "SELECT t.run_id AS id, t.project_id, t.tools, t.labels, t.words, t.reason FROM nofx.run_search t WHERE t.tenant_id = $1 AND t.run_id < $2"
 )
 
-// slice is the newest ids of the index that tells most: by signature, by state, by
+// slice returns the newest ids of the index that tells most: by signature, by state, by
 // what is searched, or all.
 func (f RunFilter) slice(q *query) string {
 	since := uuid.Nil
@@ -124,7 +124,7 @@ func (f RunFilter) slice(q *query) string {
 	return sliceOfRuns + " AND r.id >= " + from + newest
 }
 
-// search are the conditions on a row of run_search.
+// search returns the conditions on a row of run_search.
 func (f RunFilter) search(q *query, row string, project *uuid.UUID) string {
 	var sql strings.Builder
 	and := func(format string, args ...any) { fmt.Fprintf(&sql, " AND "+format, args...) }
@@ -147,7 +147,7 @@ func (f RunFilter) search(q *query, row string, project *uuid.UUID) string {
 	return sql.String()
 }
 
-// self are the conditions on the row of the run.
+// self returns the conditions on the row of the run.
 func (f RunFilter) self(q *query) (sql string) {
 	if f.Kind != "" {
 		sql += " AND r.kind = " + q.arg(f.Kind)
@@ -168,7 +168,7 @@ func (f RunFilter) self(q *query) (sql string) {
 	return sql
 }
 
-// idFrom is the least id that is made at t.
+// idFrom returns the least id that is made at t.
 func idFrom(t time.Time) (id uuid.UUID) {
 	binary.BigEndian.PutUint64(id[:], uint64(max(0, t.UnixMilli()))<<16)
 	return id

@@ -54,7 +54,7 @@ func (s *store) past(t testing.TB, n int) {
 	s.exec(t, "VACUUM ANALYZE")
 }
 
-// found are all runs that a filter selects, read page by page.
+// found returns all runs that a filter selects, read page by page.
 func (s *store) found(t testing.TB, f postgres.RunFilter) (list []run.Run) {
 	t.Helper()
 	for {

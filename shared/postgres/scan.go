@@ -61,7 +61,7 @@ func (s *scan) end(ctx context.Context, tx pgx.Tx) (end *uuid.UUID, err error) {
 	return end, err
 }
 
-// projectID is the id of a tenant's project, nil without a slug, and whether there is
+// projectID returns the id of a tenant's project, nil without a slug, and whether there is
 // such a project.
 func projectID(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, slug string) (id *uuid.UUID, known bool, err error) {
 	if slug == "" {

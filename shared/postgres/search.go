@@ -70,7 +70,7 @@ func take(ctx context.Context, slots chan<- struct{}) bool {
 	}
 }
 
-// refused is busy, unless the caller itself gave up.
+// refused returns busy, unless the caller itself gave up.
 func refused(ctx context.Context, busy *fault.Error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -54,7 +54,7 @@ func isForgetful(err error) bool {
 	return ok && (pg.Code == "42P05" || pg.Code == "26000")
 }
 
-// forgetful is the error of a database that does not keep prepared statements.
+// forgetful returns the error of a database that does not keep prepared statements.
 func forgetful(err error) error {
 	return fault.New(fault.Unavailable, "unavailable", "the database is reached through a transaction pooler, which prepared statements do not survive: set NOFX_DATABASE_POOLED=true").Because(err)
 }

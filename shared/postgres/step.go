@@ -17,7 +17,7 @@ const maxShown = 1 << 20
 // stepColumns are those of scanStep.
 var stepColumns = stepColumnsWith("true")
 
-// stepColumnsWith are stepColumns with the outputs of those steps alone for which
+// stepColumnsWith returns stepColumns with the outputs of those steps alone for which
 // a condition holds.
 func stepColumnsWith(shown string) string {
 	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence, s.attempt, s.max_attempts,
@@ -76,7 +76,7 @@ func (db *DB) CountSteps(ctx context.Context, tenant, id uuid.UUID) (n int, err 
 	return n, err
 }
 
-// Step is one step with its attempts in order, or fault.NotFound.
+// Step returns one step with its attempts in order, or fault.NotFound.
 func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attempts []run.Attempt, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+stepColumns+" WHERE s.tenant_id = $1 AND s.id = $2", tenant, id)
@@ -113,7 +113,7 @@ func (db *DB) StepTool(ctx context.Context, tenant, id uuid.UUID) (tool string, 
 	return tool, err
 }
 
-// StepOutputs are the outputs of a step of a run by its name: an object, or nil
+// StepOutputs returns the outputs of a step of a run by its name: an object, or nil
 // where it has none. fault.NotFound for an unknown step.
 func (db *DB) StepOutputs(ctx context.Context, tenant, runID uuid.UUID, name string) (outputs json.RawMessage, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {

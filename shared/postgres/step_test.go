@@ -21,7 +21,7 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// image is every row of every tenant table, so that two of them can be compared.
+// image returns every row of every tenant table, so that two of them can be compared.
 func (s *store) image(t testing.TB) map[string]string {
 	t.Helper()
 	rows := map[string]string{}

@@ -13,7 +13,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// verification is work that computes what key says.
+// verification returns work that computes what key says.
 func verification(t testing.TB, key string) postgres.Work {
 	t.Helper()
 	p, err := run.SystemPlan(run.ToolVerify, "verify", run.VerifyInputs{ArtifactID: run.ArtifactID.Format(uuid.Max)})

@@ -17,7 +17,7 @@ func attemptFields(a *run.Attempt) []any {
 	return []any{&a.Fence, &a.Owner, &a.OwnerPID, &a.StartedAt, &a.EndedAt, &a.Accepted, &a.Outcome, &a.ExitCode, &a.Usage, &a.TraceID, &a.SpanID}
 }
 
-// Timeline is a run with all that its steps did, of one moment, or
+// Timeline returns a run with all that its steps did, of one moment, or
 // fault.NotFound. It asks four questions, however many steps there are.
 func (db *DB) Timeline(ctx context.Context, tenant, runID uuid.UUID) (t run.Timeline, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {

@@ -59,7 +59,7 @@ func TestMachinesMirrorDatabase(t *testing.T) {
 	}
 }
 
-// transitions are those of all machines.
+// transitions returns the transitions of all machines.
 func transitions() (all []machine.Transition) {
 	for _, m := range run.Machines {
 		all = append(all, m.Transitions()...)
@@ -134,7 +134,7 @@ func (s *store) in(ctx context.Context, role, sql string, args ...any) (tag pgco
 	return tag, err
 }
 
-// allEvents are those that some machine knows, and one that none does.
+// allEvents returns the events that some machine knows, and one that none does.
 func allEvents() []string {
 	events := []string{"bogus"}
 	for _, tr := range transitions() {

@@ -35,7 +35,7 @@ func begin(ctx context.Context, conn *pgx.Conn, tenant uuid.UUID, mode string) *
 // error is then that of this one.
 func (t *transaction) queue(sql string, args ...any) { t.queued.Queue(sql, args...) }
 
-// queue is [transaction.queue] for the methods of the store, whose transactions
+// queue calls [transaction.queue] for the methods of the store, whose transactions
 // come as pgx.Tx.
 func queue(tx pgx.Tx, sql string, args ...any) { tx.(*transaction).queue(sql, args...) }
 
@@ -92,7 +92,7 @@ func (t *transaction) Query(ctx context.Context, sql string, args ...any) (pgx.R
 	return &batchRows{Rows: rows, results: results}, nil
 }
 
-// QueryRow is Query for the first row.
+// QueryRow runs a query and returns its first row.
 func (t *transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	rows, err := t.Query(ctx, sql, args...)
 	return &firstRow{rows, err}

@@ -18,7 +18,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// inState is a run, and its step a, brought to a state by what leads there.
+// inState returns a run, and its step a, brought to a state by what leads there.
 func (s *store) inState(t testing.TB, state string) (run.Run, map[string]run.Step) {
 	t.Helper()
 	must := func(_ run.Run, err error) {
@@ -333,7 +333,7 @@ func TestRetryGrantsAnew(t *testing.T) {
 	s.wantSound(t)
 }
 
-// left is how long r has until its deadline.
+// left returns how long r has until its deadline.
 func left(r run.Run) time.Duration {
 	if r.Deadline == nil {
 		return 0

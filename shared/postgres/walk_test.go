@@ -34,7 +34,7 @@ type walk struct {
 	acts, fenced, conflicts atomic.Int64
 }
 
-// dag is a random graph of n steps, edges from earlier to later ones.
+// dag returns a random graph of n steps, edges from earlier to later ones.
 func dag(r *rand.Rand, n int) []string {
 	lines := make([]string, n)
 	for i := range lines {

@@ -170,7 +170,7 @@ func (c *chain) submit(ctx context.Context, steps int) error {
 	})
 }
 
-// submitBare is submit with a job row written as any other row: what Postgres
+// submitBare does what submit does, with a job row written as any other row: what Postgres
 // alone allows. Nobody is told of the job.
 func (c *chain) submitBare(ctx context.Context, steps int) error {
 	return c.insert(ctx, steps, func(tx pgx.Tx, first chainStep) error {

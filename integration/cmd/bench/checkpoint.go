@@ -32,7 +32,7 @@ function rewrite(d, f,    path, line, n) {
 	change = `BEGIN { srand(seed); for (d = 0; d < 100; d++) rewrite(d, int(rand() * 100)) }`
 )
 
-// script is what step i of the run does to the workspace.
+// script returns what step i of the run does to the workspace.
 func script(i int) string {
 	awk := func(program string) string { return fmt.Sprintf("awk -v seed=%d '%s'", i, program+rewrite) }
 	if i == 0 {
@@ -110,7 +110,7 @@ func (b *bench) ourCheckpoints(ctx context.Context) ([]float64, error) {
 	return all, settle(ctx, b.nofx)
 }
 
-// written is how many seconds the worker has spent on post checkpoints, and how
+// written returns how many seconds the worker has spent on post checkpoints, and how
 // many it wrote.
 func (b *bench) written(ctx context.Context) (seconds, count float64, err error) {
 	all, err := scrape(ctx, b.stack.Workers()[0])

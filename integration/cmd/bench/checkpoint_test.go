@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// files are the hashes of what is in a folder.
+// files returns the hashes of what is in a folder.
 func files(t *testing.T, dir string) map[string][32]byte {
 	t.Helper()
 	all, root := map[string][32]byte{}, os.DirFS(dir)

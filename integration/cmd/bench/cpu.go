@@ -65,7 +65,7 @@ func newMeter(ctx context.Context, of *side) (*meter, error) {
 // usage is milliseconds of CPU by name of a group.
 type usage map[string]float64
 
-// used is what each group has used since its processes began, as all tells, and
+// used returns what each group has used since its processes began, as all tells, and
 // the sessions of Postgres beside them. What a process used that has ended is in
 // its parent's count, so nothing of a tree is missed; a session that has ended is.
 func (m *meter) used(all table, sessions []int) usage {
@@ -86,7 +86,7 @@ func (m *meter) used(all table, sessions []int) usage {
 	return used
 }
 
-// per is what each group used since before, for each of n pieces of
+// per returns what each group used since before, for each of n pieces of
 // work.
 func (u usage) per(before usage, n int) usage {
 	each := usage{}
@@ -129,7 +129,7 @@ type stat struct {
 
 type table map[int]stat
 
-// tree is what pid and all its descendants have used, in milliseconds.
+// tree returns what pid and all its descendants have used, in milliseconds.
 func (t table) tree(pid int) float64 {
 	s, ok := t[pid]
 	if !ok {

@@ -84,7 +84,7 @@ func newHistory(ctx context.Context, admin string, most int) (_ *history, err er
 	return h, nil
 }
 
-// copies are two statements for a table: one puts the original rows aside, the
+// copies returns two statements for a table: one puts the original rows aside, the
 // other inserts copies $1 to $2 of them. Ids are UUIDv7, so the first 12 digits of
 // a copy's are its time, and the others, the original's, tell ids of a run apart.
 func copies(table string, names, types []string, oldest int64) (keep, insert string) {
@@ -172,7 +172,7 @@ func (h *history) each(ctx context.Context, format string) error {
 	return nil
 }
 
-// bytes is how large the database is.
+// bytes returns how large the database is.
 func (h *history) bytes(ctx context.Context) (n int64, err error) {
 	err = h.conn.QueryRow(ctx, `SELECT pg_database_size(current_database())`).Scan(&n)
 	return n, err

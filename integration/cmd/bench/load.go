@@ -102,7 +102,7 @@ func settle(ctx context.Context, s system) error {
 // warmUp is how long a load goes on before it counts.
 const warmUp = 1500 * time.Millisecond
 
-// throughput is how many runs a second end while n are in flight, counted over
+// throughput returns how many runs a second end while n are in flight, counted over
 // window.
 func throughput(ctx context.Context, s system, n, steps int, window time.Duration) (perSecond float64, err error) {
 	loading, stop := context.WithCancel(ctx)

@@ -84,7 +84,7 @@ func (m machine) String() string {
 		m.Cores, m.CPU, m.MemoryMiB, m.OS, m.Load, m.FsyncMS, m.Commit, m.Go, m.Postgres, m.Git, pairs(m.Settings), pairs(m.Limits))
 }
 
-// fsync is how many milliseconds a page takes to the disk that dir is on: a
+// fsync returns how many milliseconds a page takes to the disk that dir is on: a
 // commit takes no less.
 func fsync(dir string) (float64, error) {
 	f, err := os.Create(filepath.Join(dir, "fsync"))
@@ -107,7 +107,7 @@ func fsync(dir string) (float64, error) {
 	return median(took), nil
 }
 
-// field is the value of the first line `name : value` of a file, or "".
+// field returns the value of the first line `name : value` of a file, or "".
 func field(path, name string) string {
 	raw, _ := os.ReadFile(path)
 	lines := bufio.NewScanner(bytes.NewReader(raw))
@@ -119,14 +119,14 @@ func field(path, name string) string {
 	return ""
 }
 
-// first is the first word of a file, or "".
+// first returns the first word of a file, or "".
 func first(path string) string {
 	raw, _ := os.ReadFile(path)
 	word, _, _ := strings.Cut(string(raw), " ")
 	return word
 }
 
-// output is what a program prints, or "" when it cannot be asked.
+// output returns what a program prints, or "" when it cannot be asked.
 func output(ctx context.Context, name string, args ...string) string {
 	out, _ := exec.CommandContext(ctx, name, args...).Output()
 	return strings.TrimSpace(string(out))

@@ -36,7 +36,7 @@ func (b *bench) memory(ctx context.Context) error {
 	return nil
 }
 
-// resident is a process's resident memory in MiB.
+// resident returns a process's resident memory in MiB.
 func resident(ctx context.Context, p *harness.Process) (float64, error) {
 	all, err := scrape(ctx, p)
 	if err != nil {

@@ -70,7 +70,7 @@ func (n *nofx) authorize(_ context.Context, r *http.Request) error {
 	return nil
 }
 
-// noop is a plan of steps that do nothing, one after the other.
+// noop returns a plan of steps that do nothing, one after the other.
 func noop(steps int) map[string]any {
 	list := make([]any, steps)
 	for i := range list {
@@ -117,7 +117,7 @@ func (n *nofx) live(ctx context.Context) (live int, err error) {
 	return live, err
 }
 
-// failure tells why a run failed.
+// failure returns why a run failed.
 func (n *nofx) failure(ctx context.Context) error {
 	var reason string
 	err := n.db.QueryRow(ctx, `SELECT coalesce(reason, state) FROM nofx.run WHERE state IN ('failed', 'cancelled') LIMIT 1`).Scan(&reason)
@@ -169,7 +169,7 @@ func (n *nofx) sessions(ctx context.Context) ([]int, error) {
 	return sessions(ctx, n.db, "application_name <> 'bench'")
 }
 
-// sessions are the pids of those sessions of clients in db's database that a
+// sessions returns the pids of those sessions of clients in db's database that a
 // condition is true for. Autovacuum comes when it likes, also in a rest.
 func sessions(ctx context.Context, db querier, where string) ([]int, error) {
 	rows, err := db.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND `+where)

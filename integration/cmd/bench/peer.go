@@ -122,7 +122,7 @@ func startPeer(program, url string) (*peer, error) {
 	return p, nil
 }
 
-// name is what reports call it; there need not be one.
+// name returns what reports call it; there need not be one.
 func (p *peer) name() string {
 	if p == nil {
 		return ""
@@ -159,7 +159,7 @@ func (p *peer) measure(ctx context.Context, what string, perSecond int, window t
 	return r, nil
 }
 
-// failure tells why the program has ended.
+// failure returns why the program has ended.
 func (p *peer) failure(ctx context.Context, err error) error {
 	p.proc.Stop(syscall.SIGTERM, time.Second)
 	if cause := context.Cause(ctx); cause != nil {
@@ -183,7 +183,7 @@ func (p *peer) close() {
 	p.drop()
 }
 
-// sessions are the pids of its database's sessions.
+// sessions returns the pids of its database's sessions.
 func (p *peer) sessions(ctx context.Context) ([]int, error) {
 	conn, err := pgx.Connect(ctx, p.url)
 	if err != nil {

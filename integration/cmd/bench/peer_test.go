@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// scripted is a peer whose program is a shell script.
+// scripted returns a peer whose program is a shell script.
 func scripted(t *testing.T, script string) *peer {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "peer")

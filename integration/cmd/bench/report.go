@@ -81,7 +81,7 @@ func (r *report) add(f figure) {
 
 func (f figure) moreIsBetter() bool { return f.Unit == "runs/s" }
 
-// goals says which of the goals are reached.
+// goals returns which of the goals are reached.
 func (f figure) goals() string {
 	var all []string
 	for _, g := range []struct {
@@ -168,7 +168,7 @@ func (r *report) printBenchmarks(out io.Writer) error {
 	return nil
 }
 
-// benchmarkValue is v in the units that benchstat knows.
+// benchmarkValue returns v in the units that benchstat knows.
 func benchmarkValue(v float64, unit string) string {
 	switch unit {
 	case "ms":

@@ -70,7 +70,7 @@ func (t *turn) round(ctx context.Context, window time.Duration) error {
 	return err
 }
 
-// round is how long one is.
+// round returns how long a round is.
 func (b *bench) round() time.Duration { return b.window / time.Duration(b.rounds) }
 
 // starts measures how long a run waits on a fleet that has nothing to do.

@@ -54,7 +54,7 @@ func (b *bench) scale(ctx context.Context) error {
 	return nil
 }
 
-// sizes are how many finished runs are looked at, up to most.
+// sizes returns how many finished runs are looked at, up to most.
 func sizes(most int) (all []int) {
 	for _, n := range []int{1000, 100_000, 1_000_000, 10_000_000} {
 		if n < most {

@@ -139,7 +139,7 @@ func (b *bench) look(ctx context.Context, w *watch) error {
 	return nil
 }
 
-// holdings are what a process holds.
+// holdings returns what a process holds.
 func holdings(ctx context.Context, p *harness.Process) (list []reading, err error) {
 	all, err := scrape(ctx, p)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// quantile is the smallest of values that at least the fraction q of them does
+// quantile returns the smallest of values that at least the fraction q of them does
 // not exceed (nearest rank), so it is always one that was measured. It is NaN
 // when there are none.
 func quantile(values []float64, q float64) float64 {

@@ -25,7 +25,7 @@ func newTrend(what, unit string, at, samples []float64) trend {
 	}
 }
 
-// slope is that of the straight line which least squares lay through points; 0
+// slope returns the slope of the straight line which least squares lay through points; 0
 // when they tell of none.
 func slope(x, y []float64) float64 {
 	mean := func(values []float64) (sum float64) {

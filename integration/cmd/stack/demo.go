@@ -52,7 +52,7 @@ func demo(ctx context.Context, s *harness.Stack, o options, login bool, t *termi
 	return d.follow(ctx)
 }
 
-// plan is the JSON a client posts.
+// plan returns the JSON a client posts.
 func plan(root string, env map[string]string) map[string]any {
 	source := (&url.URL{Scheme: "file", Path: root}).String()
 	return map[string]any{
@@ -70,7 +70,7 @@ func plan(root string, env map[string]string) map[string]any {
 	}
 }
 
-// goEnvironment is what the go command needs in a step, whose environment is
+// goEnvironment returns what the go command needs in a step, whose environment is
 // empty and whose home is dropped: this user's caches make it fast, and with
 // them filled it asks nobody for modules.
 func goEnvironment(ctx context.Context) (map[string]string, error) {
@@ -224,7 +224,7 @@ func (d *demonstration) show(ctx context.Context, e api.Event) error {
 	return nil
 }
 
-// reason is what an event says of why.
+// reason returns the reason that an event gives.
 func reason(e api.Event) string {
 	var data struct{ Reason string }
 	if json.Unmarshal(e.Data, &data) != nil {
@@ -247,7 +247,7 @@ func (d *demonstration) line(at time.Time, name, state, note string) {
 		d.term.paint(color, fmt.Sprintf("%-13s", state)), note)
 }
 
-// tool is the beginning of a command for the command line tool.
+// tool returns the beginning of a command for the command line tool.
 func (d *demonstration) tool() string {
 	if d.login {
 		return d.nofx + " "
@@ -255,7 +255,7 @@ func (d *demonstration) tool() string {
 	return fmt.Sprintf("NOFX_URL=%s NOFX_API_KEY=%s %s ", d.stack.URL, d.stack.APIKey, d.nofx)
 }
 
-// ask tells how to decide what the run waits for.
+// ask returns how to decide what the run waits for.
 func (d *demonstration) ask(ctx context.Context) error {
 	resp, err := d.client.GetRunWithResponse(ctx, d.run)
 	if err != nil {

@@ -83,7 +83,7 @@ func within(t *testing.T, limit time.Duration, what string, cond func() bool) {
 	}
 }
 
-// state is the letter of /proc/PID/stat, "" for no process.
+// state returns the letter of /proc/PID/stat, "" for no process.
 func state(pid int) string {
 	s, _ := stat(pid)
 	return s
@@ -100,7 +100,7 @@ func stat(pid int) (state string, parent int) {
 	return fields[0], parent
 }
 
-// descendants are the processes below pid, with their command lines.
+// descendants returns the processes below pid, with their command lines.
 func descendants(pid int) map[int]string {
 	entries, _ := os.ReadDir("/proc")
 	parents := map[int]int{}

@@ -18,7 +18,7 @@ type login struct {
 	APIKey string `json:"api_key"`
 }
 
-// keepLogin tells the command line tool where this stack is and returns the path
+// keepLogin writes where this stack is for the command line tool and returns the path
 // of its configuration. A login to another deployment is left as it is, and the
 // path is empty then.
 func keepLogin(address, key string) (string, error) {

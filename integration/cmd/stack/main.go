@@ -133,7 +133,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	return o, err
 }
 
-// stateDir is nofx/stack in the user's state folder.
+// stateDir returns nofx/stack in the user's state folder.
 func stateDir() (string, error) {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) {

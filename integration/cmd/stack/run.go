@@ -113,7 +113,7 @@ func here(raw []byte, root string) ([]byte, error) {
 	return json.Marshal(body)
 }
 
-// stepEnvironment is what plans may let into their steps, as NOFX_STEP_ENV wants
+// stepEnvironment returns what plans may let into their steps, as NOFX_STEP_ENV wants
 // it: what the go command needs, a folder for tools that steps install, where their
 // databases and caches are, and what the user has set, which wins.
 func stepEnvironment(ctx context.Context) (string, error) {
@@ -144,7 +144,7 @@ type verdict struct {
 	log                          string // id of the step whose log is the output, if it is not known
 }
 
-// verdicts are those of the only run of a stack, in the order of its steps.
+// verdicts returns the verdicts of the only run of a stack, in the order of its steps.
 func verdicts(ctx context.Context, s *harness.Stack) ([]verdict, error) {
 	client, err := api.NewClientWithResponses(s.URL, api.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		r.Header.Set("Authorization", "Bearer "+s.APIKey)

@@ -39,7 +39,7 @@ const (
 	red    = "31"
 )
 
-// paint is text in a colour where there are colours.
+// paint returns text in a colour where there are colours.
 func (t *terminal) paint(color, text string) string {
 	if !t.color || color == "" {
 		return text
@@ -53,7 +53,7 @@ func (t *terminal) printf(format string, args ...any) {
 	fmt.Fprintf(t.out, format, args...)
 }
 
-// progress says what is being done, and when that began.
+// progress prints what is being done, and when that began.
 func (t *terminal) progress(what string) {
 	t.printf("%s %s\n", t.paint(dim, fmt.Sprintf("%6.1fs", time.Since(t.began).Seconds())), what)
 }
@@ -69,7 +69,7 @@ func (t *terminal) warn(process, line string) {
 	t.printf("%s %s\n", t.paint(color, who+":"), what)
 }
 
-// plain is a JSON log line of a process as a person reads it: whose it is, the run's if
+// plain returns a JSON log line of a process as a person reads it: whose it is, the run's if
 // it is about one, and the message with its attributes. Control characters are shown,
 // not obeyed.
 func plain(process, line string) (who, what string) {
@@ -111,7 +111,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// summary says where everything is.
+// summary prints where everything is.
 func (t *terminal) summary(s *harness.Stack, o options, login string, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

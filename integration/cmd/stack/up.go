@@ -95,7 +95,7 @@ func allow(root string) string {
 	return strings.TrimPrefix(os.Getenv("NOFX_GIT_ALLOW")+",file:"+root, ",")
 }
 
-// repository is the root of the checkout we were started in.
+// repository returns the root of the checkout we were started in.
 func repository(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {

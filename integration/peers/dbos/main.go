@@ -153,7 +153,7 @@ func (p *peer) close() {
 	}
 }
 
-// work is the workflow: steps in order, each recorded by the library.
+// work returns the workflow: steps in order, each recorded by the library.
 func (p *peer) work(ctx dbos.Context, goal string) (string, error) {
 	for range steps {
 		if _, err := dbos.RunAsStep(ctx, func(context.Context) (string, error) {
@@ -303,7 +303,7 @@ func (p *peer) flood(ctx context.Context, n int, r *result) error {
 	return nil
 }
 
-// rate is how many a second ended while as many as may be were in flight: not
+// rate returns how many a second ended while as many as may be were in flight: not
 // as they began, nor when the last were left.
 func rate(ends []time.Time) float64 {
 	slices.SortFunc(ends, time.Time.Compare)
@@ -311,7 +311,7 @@ func rate(ends []time.Time) float64 {
 	return float64(last-first) / ends[last].Sub(ends[first]).Seconds()
 }
 
-// quantile is by nearest rank, of sorted values.
+// quantile returns the quantile by nearest rank, of sorted values.
 func quantile(sorted []float64, q float64) float64 {
 	rank := int(math.Ceil(q * float64(len(sorted))))
 	return sorted[min(max(rank, 1), len(sorted))-1]
@@ -319,7 +319,7 @@ func quantile(sorted []float64, q float64) float64 {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// cpu is what this process has used.
+// cpu returns what this process has used.
 func cpu() (time.Duration, error) {
 	var u syscall.Rusage
 	err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)

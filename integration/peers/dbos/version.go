@@ -2,7 +2,7 @@ package main
 
 import "runtime/debug"
 
-// version is of the library, as it was built in.
+// version returns the version of the library, as it was built in.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -47,7 +47,7 @@ func main() {
 	}
 }
 
-// version is of this build: a release, or the commit that it was built from.
+// version returns the version of this build: a release, or the commit that it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -158,10 +158,10 @@ func Create(t testing.TB, migrated bool) string {
 	return name
 }
 
-// URL is an administrator's address of a database of the server.
+// URL returns an administrator's address of a database of the server.
 func URL(database string) string { return current.server.URL(database) }
 
-// As is the address dsn with another role's name and password.
+// As returns the address dsn with another role's name and password.
 func As(t testing.TB, dsn, role, password string) string {
 	t.Helper()
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
@@ -171,7 +171,7 @@ func As(t testing.TB, dsn, role, password string) string {
 	return dsn + " user=" + role + " password=" + password // the keyword form, where the last one wins
 }
 
-// Open is the store on d as gateway and worker open it; c says how. An empty
+// Open returns the store on d as gateway and worker open it; c says how. An empty
 // c.URL is d.AppURL. It is closed when the test ends.
 func (d *Database) Open(t testing.TB, c postgres.Config) *postgres.DB {
 	t.Helper()
