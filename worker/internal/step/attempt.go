@@ -20,6 +20,7 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/sieve"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
@@ -31,9 +32,34 @@ var errDraining = errors.New("the worker is shutting down")
 
 func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/step") }
 
+// parts are what the attempts of a worker work with.
+type parts struct {
+	db        *postgres.DB
+	blobs     *blob.Store
+	snapshots *snapshot.Store
+	source    *tree.Source
+	spaces    *workspaces
+	tools     *tool.Box
+	redactor  *telemetry.Redactor
+	metrics   *telemetry.Metrics
+	log       *slog.Logger
+
+	claims   *group[postgres.Wake, postgres.Claimed]
+	finishes *group[postgres.Finish, postgres.Finished]
+	held     *heldRuns
+	slots    *slots
+	keeper   *keeper
+	storage  *storage
+	beacon   *beacon
+	drain    *drain
+
+	version string        // of the build; on checkpoints
+	budget  time.Duration // for a step to get over failures of the infrastructure
+}
+
 // attempt is one try at a step, from its claim to its finish.
 type attempt struct {
-	*Worker
+	parts
 	job   *river.Job[job.Step]
 	began time.Time // when the job did, or the one that was going on with this step
 	claim *postgres.Claim
@@ -50,13 +76,12 @@ type attempt struct {
 func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	w.metrics.WorkerSlots.Add(1, j.Queue, "used")
 	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
-	w.used[j.Queue].Add(1)
-	defer w.used[j.Queue].Add(-1)
+	defer w.slots.take(j.Queue)()
 	if ok, err := w.admit(ctx, j); !ok {
 		return err
 	}
 	sent := time.Now()
-	a := &attempt{Worker: w, job: j, began: sent}
+	a := &attempt{parts: w.parts, job: j, began: sent}
 	runID := runOf(j)
 	claimed, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{
 		Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin, Held: w.held.has(runID)})
@@ -94,7 +119,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 		TenantID: run.TenantID.Format(claim.TenantID), RunID: run.RunID.Format(claim.RunID),
 		StepID: run.StepID.Format(claim.StepID), Attempt: claim.Attempt,
 	})
-	a.observeClaim(ctx, claim)
+	a.observeClaim(ctx)
 
 	ctx, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
@@ -122,14 +147,15 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 	return next, sent, nil
 }
 
-func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
+func (a *attempt) observeClaim(ctx context.Context) {
+	c := a.claim
 	which := "first"
 	if c.Attempt > 1 || c.LostLeases > 0 || c.FailingSince != nil {
 		which = "retry"
 	}
-	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), rowOf(c.Tool).Queue, job.Step{}.Kind(), which)
+	a.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), rowOf(c.Tool).Queue, job.Step{}.Kind(), which)
 	if c.LostAt != nil {
-		w.metrics.Recovery.Observe(ctx, c.ClaimedAt.Sub(*c.LostAt).Seconds())
+		a.metrics.Recovery.Observe(ctx, c.ClaimedAt.Sub(*c.LostAt).Seconds())
 	}
 	trace.SpanFromContext(ctx).SetAttributes(
 		telemetry.AttemptKey.Int(c.Attempt), telemetry.FenceKey.Int64(c.Fence),
@@ -332,7 +358,7 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 	f.Span = span.SpanContext()
 	isRefusal := false // f says that the outcome was refused
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		next = &attempt{Worker: a.Worker, job: a.job, began: a.began}
+		next = &attempt{parts: a.parts, job: a.job, began: a.began}
 		f.Chain = nil
 		f.Reason = a.redactor.String(sieve.Clean(f.Reason)) // which may quote what the step did
 		if f.Outcome == "succeed" && a.mayGoOn() {
@@ -388,9 +414,8 @@ const turn = 100 * time.Millisecond
 // ever.
 func (a *attempt) mayGoOn() bool {
 	spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
-	full := a.used[a.job.Queue].Load() >= int64(a.concurrency)
 	return !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil &&
-		(!full || time.Since(a.began) < turn)
+		(!a.slots.full(a.job.Queue) || time.Since(a.began) < turn)
 }
 
 // finished notes what a recorded finish came to, and returns next if it was

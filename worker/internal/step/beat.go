@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -13,9 +14,11 @@ import (
 // hears which of its queues are paused. River heeds that by itself for what comes as a
 // job; steps taken by a chain have none.
 type beacon struct {
-	*Worker
-	host string
-	tier int
+	db      *postgres.DB
+	self    postgres.WorkerInfo // but for what changes
+	storage *storage
+	drain   *drain
+	log     *slog.Logger
 
 	mu     sync.Mutex
 	paused []string
@@ -35,7 +38,7 @@ func (b *beacon) run(ctx context.Context, draining <-chan struct{}) {
 		case <-ctx.Done():
 			leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			if err := b.keeper.db.LeaveWorker(leave, b.id); err != nil {
+			if err := b.db.LeaveWorker(leave, b.self.ID); err != nil {
 				b.log.WarnContext(leave, "worker could not take leave", "error", err)
 			}
 			return
@@ -47,10 +50,9 @@ func (b *beacon) run(ctx context.Context, draining <-chan struct{}) {
 func (b *beacon) beat(ctx context.Context) {
 	beatCtx, cancel := context.WithTimeout(ctx, postgres.BeatEvery)
 	defer cancel()
-	paused, err := b.keeper.db.BeatWorker(beatCtx, postgres.WorkerInfo{
-		ID: b.id, PID: b.pid, Host: b.host, Version: b.version, Queues: b.queues, SandboxTier: b.tier,
-		SlotsMax: b.concurrency * len(b.queues), Draining: b.drain.begun.Load(), WaitsFor: b.storage.waitsFor(),
-	})
+	self := b.self
+	self.Draining, self.WaitsFor = b.drain.begun.Load(), b.storage.waitsFor()
+	paused, err := b.db.BeatWorker(beatCtx, self)
 	if err != nil {
 		if ctx.Err() == nil {
 			b.log.WarnContext(ctx, "worker could not say that it is there", "error", err)

@@ -62,33 +62,12 @@ type Config struct {
 
 // Worker runs steps until it is told to stop.
 type Worker struct {
-	id, version string
-	pid         int
-	ttl         time.Duration
-	grace       time.Duration
-	budget      time.Duration
-	concurrency int
-
-	db        *postgres.DB
-	blobs     *blob.Store
-	snapshots *snapshot.Store
-	source    *tree.Source
-	spaces    *workspaces
-	tools     *tool.Box
-	redactor  *telemetry.Redactor
-	metrics   *telemetry.Metrics
-	log       *slog.Logger
-
-	claims   *group[postgres.Wake, postgres.Claimed]
-	finishes *group[postgres.Finish, postgres.Finished]
-	held     heldRuns
-	used     map[string]*atomic.Int64 // slots, by queue
-
-	storage *storage
-	keeper  *keeper
+	parts
+	id      string
+	pid     int
+	ttl     time.Duration
+	grace   time.Duration
 	sweeper *sweeper
-	beacon  *beacon
-	drain   drain
 	river   *postgres.QueueClient
 	queues  []string
 }
@@ -97,17 +76,27 @@ type Worker struct {
 func New(cfg Config) (*Worker, error) {
 	index := index{cfg.Work}
 	w := &Worker{
-		id: cfg.ID, version: cfg.Version, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, budget: cfg.Budget, concurrency: cfg.Concurrency,
-		db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log,
-		snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: index}),
-		source:    &tree.Source{Blobs: cfg.Blobs, Locator: index},
-		storage:   newStorage(cfg.Blobs, cfg.Log),
-		keeper:    newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
-		sweeper:   newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
-		queues:    cfg.Queues,
+		id: cfg.ID, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, queues: cfg.Queues,
+		sweeper: newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
+		parts: parts{
+			db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, version: cfg.Version, budget: cfg.Budget,
+			redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log,
+			snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: index}),
+			source:    &tree.Source{Blobs: cfg.Blobs, Locator: index},
+			storage:   newStorage(cfg.Blobs, cfg.Log),
+			keeper:    newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
+			held:      &heldRuns{},
+			slots:     newSlots(cfg.Queues, cfg.Concurrency),
+			drain:     newDrain(),
+		},
 	}
-	w.beacon = &beacon{Worker: w, host: cfg.Host, tier: cfg.Tier}
-	w.drain.told = make(chan struct{})
+	w.beacon = &beacon{
+		db: cfg.Heartbeat, log: cfg.Log, storage: w.storage, drain: w.drain,
+		self: postgres.WorkerInfo{
+			ID: cfg.ID, PID: cfg.PID, Host: cfg.Host, Version: cfg.Version, Queues: cfg.Queues, SandboxTier: cfg.Tier,
+			SlotsMax: cfg.Concurrency * len(cfg.Queues),
+		},
+	}
 	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
 	w.claims = newGroup(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
 		return w.db.ClaimSteps(ctx, list, self, w.ttl)
@@ -120,9 +109,7 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
-	w.used = make(map[string]*atomic.Int64, len(cfg.Queues))
 	for _, q := range cfg.Queues {
-		w.used[q] = new(atomic.Int64)
 		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency}
 		if q == run.ReviewQueue {
 			queue.FetchPollInterval = 500 * time.Millisecond // a model takes seconds anyway
@@ -197,12 +184,12 @@ func (w *Worker) Run(ctx, hurry context.Context) error {
 	w.beacon.beat(ctx) // to know what is paused before anything is taken
 	keeping.Go(func() { w.beacon.run(background, w.drain.told) })
 	for _, q := range w.queues {
-		w.metrics.WorkerSlots.Set(float64(w.concurrency), q, "max")
+		w.metrics.WorkerSlots.Set(float64(w.slots.max), q, "max")
 	}
 	if err := w.river.Start(background); err != nil {
 		return fmt.Errorf("start River: %w", err)
 	}
-	w.log.InfoContext(ctx, "worker takes steps", "worker_id", w.id, "queues", w.queues, "concurrency", w.concurrency)
+	w.log.InfoContext(ctx, "worker takes steps", "worker_id", w.id, "queues", w.queues, "concurrency", w.slots.max)
 	<-ctx.Done()
 	err := w.stop(background, hurry)
 	if removeErr := w.spaces.close(); err == nil {
@@ -253,6 +240,10 @@ type drain struct {
 	running map[int]context.CancelCauseFunc
 }
 
+func newDrain() *drain {
+	return &drain{told: make(chan struct{}), running: map[int]context.CancelCauseFunc{}}
+}
+
 // begin is called once.
 func (d *drain) begin() {
 	d.begun.Store(true)
@@ -266,9 +257,6 @@ func (d *drain) watch(interrupt context.CancelCauseFunc) (forget func()) {
 	defer d.mu.Unlock()
 	if d.hurry {
 		interrupt(errDraining)
-	}
-	if d.running == nil {
-		d.running = map[int]context.CancelCauseFunc{}
 	}
 	id := d.next
 	d.next++
