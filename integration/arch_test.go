@@ -57,7 +57,8 @@ var mayImport = []rule{
 	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/egress", []string{"shared/fault"}},
-	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
+	{"worker/internal/merge", []string{"shared/tree", "shared/fault"}},
+	{"worker/internal/snapshot", slices.Concat([]string{"worker/internal/merge", "shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
 	{"worker/internal/workdir", []string{"worker/internal/snapshot", "migrations/filelock"}},
 	{"worker/internal/llm/...", slices.Concat([]string{"worker/internal/llm", "worker/internal/edit", "shared/fault", "shared/telemetry", "github.com/santhosh-tekuri/jsonschema/v6"}, otelAPI, pure)},
 	{"worker/internal/edit", slices.Concat([]string{"worker/internal/llm", "shared/fault", "shared/run"}, pure)},
@@ -117,6 +118,8 @@ var mayNotReach = []rule{
 	{"gateway/...", []string{"worker/..."}},
 	{"worker/...", []string{"gateway/..."}},
 	{"shared/...", []string{"gateway/...", "worker/..."}},
+	// A merge is computed, whoever asks for it and wherever it is stored.
+	{"worker/internal/merge", []string{"shared/postgres/..."}},
 	// What speaks to a model has neither the database nor a way to run code.
 	{"worker/internal/llm/...", []string{"shared/postgres/...", "shared/blob/...", "worker/internal/sandbox", "worker/internal/tool"}},
 }
@@ -300,6 +303,7 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 		{"gateway/internal/httpapi", ours + "shared/postgres/pgtest", "shared/postgres/pgtest is only for []"},
 		{"worker/internal/tool", "github.com/labstack/echo/v4", "github.com/labstack/echo/... is only for"},
 		{"worker/internal/tool", ours + "gateway/api", "worker/internal/tool may not depend on gateway/api"},
+		{"worker/internal/merge", ours + "shared/blob", "worker/internal/merge imports shared/blob: the row of worker/internal/merge allows"},
 		{"worker/internal/snapshot", ours + "shared/postgres", "worker/internal/snapshot imports shared/postgres: the row of worker/internal/snapshot allows"},
 		{"worker/internal/step", "github.com/minio/minio-go/v7/pkg/credentials", "github.com/minio/... is only for"},
 		{"worker/internal/edit", ours + "shared/postgres", "worker/internal/llm/rules may not depend on shared/postgres, and does: worker/internal/llm/rules → worker/internal/edit → shared/postgres"},

@@ -8,10 +8,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// CommonTree is the tree of the nearest checkpoint that all of the given ones
-// descend from, itself included, or "" when they share none.
-func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (digest string, err error) {
+// CommonAncestor returns the nearest checkpoint that all of the given ones descend from,
+// itself included, or nil when they share none.
+func (db *DB) CommonAncestor(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (p *Parent, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		p = &Parent{}
 		err := tx.QueryRow(ctx, `
 			WITH RECURSIVE ancestor (of, id) AS (
 				SELECT c, c FROM unnest($2::uuid[]) AS c
@@ -19,16 +20,17 @@ func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uu
 				SELECT a.of, p.parent_id FROM ancestor a
 				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
 			)
-			SELECT c.tree_digest FROM nofx.checkpoint c
+			SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline FROM nofx.checkpoint c
 			JOIN (SELECT id FROM ancestor GROUP BY id HAVING count(*) = cardinality($2)) shared USING (id)
-			WHERE c.tenant_id = $1 ORDER BY c.generation DESC LIMIT 1`, tenant, checkpoints).Scan(&digest)
+			WHERE c.tenant_id = $1 ORDER BY c.generation DESC, c.id LIMIT 1`, tenant, checkpoints).
+			Scan(&p.ID, &p.Digest, &p.Generation, &p.TreeDigest, &p.StateDigest, &p.State)
 		if errors.Is(err, pgx.ErrNoRows) {
-			digest = ""
+			p = nil
 			return nil
 		}
 		return err
 	})
-	return digest, err
+	return p, err
 }
 
 // Ancestor is a checkpoint that another one descends from.

@@ -5,7 +5,7 @@
 // as a tree digest, and hashes only what its cache does not know; Save uploads
 // what storage does not have yet, small content together in one pack; Restore
 // makes the directory equal to a stored tree and fetches only what differs. Join
-// folds the trees of several dependencies into one. The form of trees, and how
+// stores what package merge makes of several trees. The form of trees, and how
 // they are read, is in nofx.dev/shared/tree.
 //
 // Bytes first, row second: Save and Join return the rows that the transaction

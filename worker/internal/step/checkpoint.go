@@ -17,6 +17,7 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/merge"
 	"nofx.dev/worker/internal/snapshot"
 )
 
@@ -39,8 +40,9 @@ type content struct {
 }
 
 // begin makes the pre checkpoint of a step whose dependencies all left the same
-// tree, which needs no storage: it is called inside the claim's transaction.
-// Otherwise it returns nil, and join does it.
+// tree, and states that need no base to be merged, which takes neither storage nor the
+// database: it is called inside the claim's transaction. Otherwise it returns nil, and
+// join does it.
 func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Checkpoint, error) {
 	a.claim, a.start = c, start{tree: tree.Empty}
 	docs := make([][]byte, len(c.Parents))
@@ -50,15 +52,17 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 		}
 		docs[i] = p.State
 	}
+	doc, ok, err := merge.Union(docs...)
+	if err != nil || !ok {
+		return nil, err
+	}
+	if a.start.state, err = decodeState(doc); err != nil {
+		return nil, err
+	}
 	if len(c.Parents) > 0 {
-		var err error
 		if a.start.tree, err = tree.ParseDigest(c.Parents[0].TreeDigest); err != nil {
 			return nil, err
 		}
-	}
-	var err error
-	if a.start.state, err = foldStates(docs); err != nil {
-		return nil, err
 	}
 	ck, contents, err := a.checkpoint(trace.ContextWithSpanContext(context.Background(), span), content{kind: run.PreCheckpoint, parents: c.Parents, state: a.start.state, tree: a.start.tree})
 	if err != nil || contents != nil {
@@ -68,14 +72,16 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 	return ck, nil
 }
 
-// join makes the pre checkpoint of a step whose dependencies left different
-// trees, or states too large for their rows. Conflicts mean that the trees do
-// not fit together.
-func (a *attempt) join(ctx context.Context) ([]snapshot.Conflict, error) {
+// join makes the pre checkpoint of a step whose dependencies left different trees or
+// states, or states too large for their rows. Conflicts mean that they do not fit
+// together.
+func (a *attempt) join(ctx context.Context) ([]merge.Conflict, error) {
 	parents := a.claim.Parents
+	ids := make([]uuid.UUID, len(parents))
 	docs := make([][]byte, len(parents))
 	trees := make([]tree.Digest, len(parents))
 	for i, p := range parents {
+		ids[i] = p.ID
 		var err error
 		if docs[i], err = a.stateDocument(ctx, p); err != nil {
 			return nil, err
@@ -84,13 +90,23 @@ func (a *attempt) join(ctx context.Context) ([]snapshot.Conflict, error) {
 			return nil, err
 		}
 	}
-	var err error
-	if a.start.state, err = foldStates(docs); err != nil {
+	baseDoc, baseTree, err := a.base(ctx, ids)
+	if err != nil {
 		return nil, err
 	}
-	joined, err := a.joinTrees(ctx, parents, trees)
-	if err != nil || len(joined.Conflicts) > 0 {
-		return joined.Conflicts, err
+	doc, conflicts, err := merge.States(baseDoc, docs...)
+	if err != nil {
+		return nil, err
+	}
+	joined, err := a.snapshots.Join(ctx, a.claim.TenantID, baseTree, trees...)
+	if err != nil {
+		return nil, err
+	}
+	if conflicts = append(joined.Conflicts, conflicts...); len(conflicts) > 0 {
+		return conflicts, nil
+	}
+	if a.start.state, err = decodeState(doc); err != nil {
+		return nil, err
 	}
 	a.start.tree = joined.Tree
 	ck, err := a.store(ctx, content{kind: run.PreCheckpoint, parents: parents, state: a.start.state, tree: joined.Tree, saved: joined.Saved})
@@ -104,24 +120,19 @@ func (a *attempt) join(ctx context.Context) ([]snapshot.Conflict, error) {
 	return nil, nil
 }
 
-// joinTrees folds the trees over the nearest checkpoint that all parents come
-// from, or over the empty tree.
-func (a *attempt) joinTrees(ctx context.Context, parents []postgres.Parent, trees []tree.Digest) (snapshot.Joined, error) {
-	ids := make([]uuid.UUID, len(parents))
-	for i, p := range parents {
-		ids[i] = p.ID
+// base returns the state and the tree of the nearest checkpoint that all of the given
+// ones come from, or no state and the empty tree.
+func (a *attempt) base(ctx context.Context, of []uuid.UUID) ([]byte, tree.Digest, error) {
+	common, err := a.db.CommonAncestor(ctx, a.claim.TenantID, of)
+	if err != nil || common == nil {
+		return nil, tree.Empty, err
 	}
-	base := tree.Empty
-	digest, err := a.db.CommonTree(ctx, a.claim.TenantID, ids)
+	doc, err := a.stateDocument(ctx, *common)
 	if err != nil {
-		return snapshot.Joined{}, err
+		return nil, tree.Digest{}, err
 	}
-	if digest != "" {
-		if base, err = tree.ParseDigest(digest); err != nil {
-			return snapshot.Joined{}, err
-		}
-	}
-	return a.snapshots.Join(ctx, a.claim.TenantID, base, trees...)
+	d, err := tree.ParseDigest(common.TreeDigest)
+	return doc, d, err
 }
 
 func (a *attempt) stateDocument(ctx context.Context, p postgres.Parent) ([]byte, error) {

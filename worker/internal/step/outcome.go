@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
-	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/merge"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -140,14 +141,26 @@ func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 	return f, nil
 }
 
-// conflict fails a step whose dependencies left workspaces that do not fit.
-func (a *attempt) conflict(conflicts []snapshot.Conflict) (postgres.Finish, error) {
+// conflict fails a step whose dependencies left workspaces or states that do not fit.
+func (a *attempt) conflict(conflicts []merge.Conflict) (postgres.Finish, error) {
 	outputs, err := json.Marshal(a.redactor.Members(map[string]any{"conflicts": tool.Fit(conflicts[:min(len(conflicts), 200)]), "total": len(conflicts)}))
 	if err != nil {
 		return postgres.Finish{}, fault.New(fault.Invalid, "workspace-conflict", "conflicts as JSON").Because(err)
 	}
 	return postgres.Finish{
 		Claim: a.claim, Outcome: "fail", FailureClass: run.ClassWorkspaceConflict, Outputs: outputs,
-		Reason: fmt.Sprintf("its dependencies changed %d paths differently, first %s", len(conflicts), conflicts[0].Path),
+		Reason: fmt.Sprintf("its dependencies changed %d %s differently, first %s", len(conflicts), placesOf(conflicts), conflicts[0].At()),
 	}, nil
+}
+
+// placesOf returns the noun for the places of conflicts.
+func placesOf(conflicts []merge.Conflict) string {
+	isPath := func(c merge.Conflict) bool { return c.Path != "" }
+	switch {
+	case !slices.ContainsFunc(conflicts, isPath):
+		return "keys of the state"
+	case slices.ContainsFunc(conflicts, func(c merge.Conflict) bool { return !isPath(c) }):
+		return "paths and keys of the state"
+	}
+	return "paths"
 }

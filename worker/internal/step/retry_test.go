@@ -9,7 +9,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
-	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/merge"
 )
 
 func TestRetry(t *testing.T) {
@@ -105,7 +105,7 @@ func TestClassOf(t *testing.T) {
 // Conflicts over long paths fit what a step may put out.
 func TestConflictsFit(t *testing.T) {
 	t.Parallel()
-	list := make([]snapshot.Conflict, 200)
+	list := make([]merge.Conflict, 200)
 	for i := range list {
 		list[i].Path = strings.Repeat("long/", 200)
 	}

@@ -1,7 +1,6 @@
 package step
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,21 +9,13 @@ import (
 	"nofx.dev/worker/internal/snapshot"
 )
 
-// foldStates is the union of what several checkpoints know. A step that two of
-// them know is the same in both, since neither runs again below the other.
-func foldStates(docs [][]byte) (snapshot.State, error) {
-	all := snapshot.State{Steps: map[string]snapshot.StepState{}, Vars: map[string]json.RawMessage{}}
-	for _, doc := range docs {
-		var one snapshot.State
-		dec := json.NewDecoder(bytes.NewReader(doc))
-		dec.UseNumber()
-		if err := dec.Decode(&one); err != nil {
-			return snapshot.State{}, fmt.Errorf("state document: %w", err)
-		}
-		maps.Copy(all.Steps, one.Steps)
-		maps.Copy(all.Vars, one.Vars)
+// decodeState returns the state of a document.
+func decodeState(doc []byte) (snapshot.State, error) {
+	st := snapshot.State{Steps: map[string]snapshot.StepState{}, Vars: map[string]json.RawMessage{}}
+	if err := json.Unmarshal(doc, &st); err != nil {
+		return snapshot.State{}, fmt.Errorf("state document: %w", err)
 	}
-	return all, nil
+	return st, nil
 }
 
 // stateWith is the state that the attempt started from, with its own step added.

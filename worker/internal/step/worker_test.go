@@ -295,6 +295,84 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// State is joined as files are: of a key that two steps changed differently neither value
+// is taken.
+func TestJoinOfStates(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.worker(t, nil)
+	for name, tt := range map[string]struct {
+		base, left, right string // variables
+		files             bool   // the steps change files, too
+		want              string // variables, or the pointer of the conflict
+		state             run.State
+	}{
+		"different keys":               {`"k":1`, `"k":1,"l":1`, `"k":1,"r":1`, false, `{"k":1,"l":1,"r":1}`, run.Succeeded},
+		"the same change":              {`"k":1`, `"k":2`, `"k":2`, false, `{"k":2}`, run.Succeeded},
+		"one side's change":            {`"k":1`, `"k":2`, `"k":1`, false, `{"k":2}`, run.Succeeded},
+		"the other side's change":      {`"k":1`, `"k":1`, `"k":2`, false, `{"k":2}`, run.Succeeded},
+		"the other side's deletion":    {`"k":1`, `"k":1`, ``, false, `{}`, run.Succeeded},
+		"one side's change, and files": {`"k":1`, `"k":2`, `"k":1`, true, `{"k":2}`, run.Succeeded},
+		"different changes":            {`"k":1`, `"k":2`, `"k":3`, false, `/vars/k`, run.Failed},
+		"different changes, and files": {`"k":1`, `"k":2`, `"k":3`, true, `/vars/k`, run.Failed},
+		"a change and a deletion":      {`"k":1`, `"k":2`, ``, false, `/vars/k`, run.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := func(file string) string {
+				if tt.files {
+					return "echo x > " + file
+				}
+				return "true"
+			}
+			r := b.create(t, script("base", "true"), script("left", text("l"), "base"), script("right", text("r"), "base"),
+				step("go", run.ToolSignal, map[string]any{"key": name}, "left"), script("both", "true", "go", "right"))
+			b.until(t, r.ID, run.Waiting)
+			for of, vars := range map[string]string{"base": tt.base, "left": tt.left, "right": tt.right} {
+				b.setVars(t, r.ID, of, vars)
+			}
+			if _, _, err := b.db.SendSignal(b.ctx, b.tenant, name, json.RawMessage(`{}`)); err != nil {
+				t.Fatalf("SendSignal() = %v", err)
+			}
+			d := b.until(t, r.ID, tt.state)
+			if tt.state == run.Succeeded {
+				if got := b.vars(t, *d.Run.HeadCheckpointID); got != tt.want {
+					t.Errorf("variables = %s, want %s", got, tt.want)
+				}
+				return
+			}
+			if s := d.Steps[4]; s.FailureClass != run.ClassWorkspaceConflict || !strings.Contains(string(s.Outputs), `"`+tt.want+`"`) || !strings.Contains(s.Reason, tt.want) {
+				t.Errorf("step both = %s (%s), outputs %s, want workspace_conflict over %s", s.FailureClass, s.Reason, s.Outputs, tt.want)
+			}
+		})
+	}
+}
+
+// setVars gives the state that a step left the variables. No step sets any so far.
+func (b *bundle) setVars(t *testing.T, runID uuid.UUID, step, vars string) {
+	t.Helper()
+	tag, err := b.Admin.Exec(b.ctx, `UPDATE nofx.checkpoint c
+		SET state_inline = convert_to(replace(convert_from(state_inline, 'UTF8'), '"vars":{}', '"vars":{' || $3 || '}'), 'UTF8')
+		FROM nofx.step s WHERE s.tenant_id = c.tenant_id AND s.id = c.step_id AND s.run_id = $1 AND s.name = $2 AND c.kind = 'post'`, runID, step, vars)
+	if err != nil || tag.RowsAffected() != 1 {
+		t.Fatalf("set the variables of %s: %s, %v, want one checkpoint changed", step, tag, err)
+	}
+}
+
+// vars returns the variables of a checkpoint's state.
+func (b *bundle) vars(t *testing.T, checkpoint uuid.UUID) string {
+	t.Helper()
+	var raw []byte
+	if err := b.Admin.QueryRow(b.ctx, "SELECT state_inline FROM nofx.checkpoint WHERE id = $1", checkpoint).Scan(&raw); err != nil {
+		t.Fatal(err)
+	}
+	var state struct{ Vars json.RawMessage }
+	if err := json.Unmarshal(raw, &state); err != nil {
+		t.Fatalf("state %s: %v", raw, err)
+	}
+	return string(state.Vars)
+}
+
 func TestGateApprovalAndWaiver(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
