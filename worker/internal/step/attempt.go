@@ -21,10 +21,12 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/batch"
 	"nofx.dev/worker/internal/sieve"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
 	"nofx.dev/worker/internal/tool"
+	"nofx.dev/worker/internal/workspace"
 )
 
 // errDraining ends a tool when the worker goes down.
@@ -38,14 +40,14 @@ type parts struct {
 	blobs     *blob.Store
 	snapshots *snapshot.Store
 	source    *tree.Source
-	spaces    *workspaces
+	spaces    *workspace.Pool
 	tools     *tool.Box
 	redactor  *telemetry.Redactor
 	metrics   *telemetry.Metrics
 	log       *slog.Logger
 
-	claims   *group[postgres.Wake, postgres.Claimed]
-	finishes *group[postgres.Finish, postgres.Finished]
+	claims   *batch.Batcher[postgres.Wake, postgres.Claimed]
+	finishes *batch.Batcher[postgres.Finish, postgres.Finished]
 	held     *heldRuns
 	slots    *slots
 	keeper   *keeper
@@ -64,8 +66,8 @@ type attempt struct {
 	began time.Time // when the job did, or the one that was going on with this step
 	claim *postgres.Claim
 	start start
-	space *workspace     // nil for tools that see no files
-	saved *snapshot.Scan // what of it the finish records
+	space *workspace.Space // nil for tools that see no files
+	saved *snapshot.Scan   // what of it the finish records
 
 	failedAt time.Time // when the infrastructure failed it first; zero: it did not
 }
@@ -83,7 +85,7 @@ func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 	sent := time.Now()
 	a := &attempt{parts: w.parts, job: j, began: sent}
 	runID := runOf(j)
-	claimed, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{
+	claimed, err := w.claims.Call(ctx, j.Args.TenantID, postgres.Wake{
 		Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin, Held: w.held.has(runID)})
 	if err == nil {
 		w.held.note(runID, claimed.Err)
@@ -106,7 +108,7 @@ func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
 }
 
 func (w *Worker) evict(ctx context.Context) {
-	if err := w.spaces.evict(); err != nil {
+	if err := w.spaces.Evict(); err != nil {
 		w.log.WarnContext(ctx, "workspace clean-up", "error", err)
 	}
 }
@@ -306,7 +308,7 @@ func (a *attempt) waived() (map[string]any, error) {
 func (a *attempt) restore(ctx context.Context) (err error) {
 	ctx, span := tracer().Start(ctx, "checkpoint.restore")
 	defer span.End()
-	if a.space, err = a.spaces.take(a.claim.TenantID, a.claim.RunID); err != nil {
+	if a.space, err = a.spaces.Take(a.claim.TenantID, a.claim.RunID); err != nil {
 		return err
 	}
 	return a.space.Restore(ctx, a.start.tree)
@@ -314,7 +316,7 @@ func (a *attempt) restore(ctx context.Context) (err error) {
 
 func (a *attempt) giveBack() {
 	if a.space != nil {
-		a.spaces.give(a.claim.RunID, a.space)
+		a.spaces.Give(a.claim.RunID, a.space)
 	}
 }
 
@@ -338,8 +340,8 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 		}
 	}
 	if a.space != nil {
-		call.Workspace, call.Scratch = a.space.path, a.space.scratch
-		defer a.space.clear()
+		call.Workspace, call.Scratch = a.space.Path, a.space.Scratch
+		defer a.space.Clear()
 	}
 	call.Log = log
 	return a.tools.Run(toolCtx, call)
@@ -368,7 +370,7 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 		if err = a.keeper.fresh(ctx, a.claim); err == nil {
 			sent = time.Now()
 			f.Held = a.held.has(a.claim.RunID)
-			if done, err = a.finishes.call(ctx, a.claim.TenantID, *f); err == nil {
+			if done, err = a.finishes.Call(ctx, a.claim.TenantID, *f); err == nil {
 				err = done.Err
 				a.held.note(a.claim.RunID, err)
 			}
@@ -413,7 +415,7 @@ const turn = 100 * time.Millisecond
 // slots of the queue are taken, so that a long run does not keep one from others for
 // ever.
 func (a *attempt) mayGoOn() bool {
-	spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
+	spoiled := a.space != nil && a.space.Spoiled() // it is removed once the job has ended
 	return !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil &&
 		(!a.slots.full(a.job.Queue) || time.Since(a.began) < turn)
 }

@@ -20,8 +20,10 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/batch"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/tool"
+	"nofx.dev/worker/internal/workspace"
 )
 
 // How long finished jobs are kept: those of a busy day would be millions of rows.
@@ -98,14 +100,14 @@ func New(cfg Config) (*Worker, error) {
 		},
 	}
 	self := postgres.Worker{ID: cfg.ID, PID: cfg.PID}
-	w.claims = newGroup(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
+	w.claims = batch.New(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
 		return w.db.ClaimSteps(ctx, list, self, w.ttl)
-	})
-	w.finishes = newGroup(func(ctx context.Context, list []postgres.Finish) ([]postgres.Finished, error) {
+	}, postgres.Silent)
+	w.finishes = batch.New(func(ctx context.Context, list []postgres.Finish) ([]postgres.Finished, error) {
 		return w.db.FinishSteps(ctx, list, self, w.ttl)
-	})
+	}, postgres.Silent)
 	var err error
-	if w.spaces, err = newWorkspaces(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency, cfg.Log); err != nil {
+	if w.spaces, err = workspace.Open(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency, cfg.Log); err != nil {
 		return nil, err
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
@@ -192,7 +194,7 @@ func (w *Worker) Run(ctx, hurry context.Context) error {
 	w.log.InfoContext(ctx, "worker takes steps", "worker_id", w.id, "queues", w.queues, "concurrency", w.slots.max)
 	<-ctx.Done()
 	err := w.stop(background, hurry)
-	if removeErr := w.spaces.close(); err == nil {
+	if removeErr := w.spaces.Close(); err == nil {
 		err = removeErr
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -561,4 +562,20 @@ func (b *bundle) one(t *testing.T, query string) (n int) {
 		t.Fatalf("%s: %v", query, err)
 	}
 	return n
+}
+
+// A step that has ended takes no room beside its workspace.
+func TestScratchEndsWithItsStep(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	dir := t.TempDir()
+	b.worker(t, func(c *Config) { c.WorkspaceDir = dir })
+	b.until(t, b.create(t, script("fill", `echo x > "$HOME/x"; echo y > "$TMPDIR/y"`)).ID, run.Succeeded)
+	spaces, err := filepath.Glob(filepath.Join(dir, "worker-*", "*", "scratch"))
+	if err != nil || len(spaces) != 1 {
+		t.Fatalf("the worker has scratch directories %v (%v), want one", spaces, err)
+	}
+	if left, err := os.ReadDir(spaces[0]); err != nil || len(left) != 0 {
+		t.Errorf("after the step its scratch directory has %v, %v, want nothing", left, err)
+	}
 }

@@ -1,4 +1,4 @@
-package step
+package batch
 
 import (
 	"context"
@@ -16,9 +16,11 @@ import (
 	"nofx.dev/shared/fault"
 )
 
+func isSilent(err error) bool { return errors.Is(err, fault.Unavailable) }
+
 // What spoils a transaction for one is tried for each; what the database's silence
 // spoils is not, as each would wait for all before it.
-func TestGroupFails(t *testing.T) {
+func TestFailures(t *testing.T) {
 	t.Parallel()
 	silence := fault.New(fault.Unavailable, "unavailable", "no answer")
 	for name, c := range map[string]struct {
@@ -30,19 +32,19 @@ func TestGroupFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			calls := 0
-			g := newGroup(func(_ context.Context, asks []int) ([]int, error) {
-				calls++
+			count := 0
+			b := New(func(_ context.Context, asks []int) ([]int, error) {
+				count++
 				return asks, c.err
-			})
-			batch := []*grouped[int, int]{{ask: 1}, {ask: 2}, {ask: 3}}
-			g.run(t.Context(), batch)
-			if calls != c.want {
-				t.Errorf("do was called %d times, want %d", calls, c.want)
+			}, isSilent)
+			calls := []*call[int, int]{{ask: 1}, {ask: 2}, {ask: 3}}
+			b.run(t.Context(), calls)
+			if count != c.want {
+				t.Errorf("do was called %d times, want %d", count, c.want)
 			}
-			for _, b := range batch {
-				if !errors.Is(b.err, c.err) {
-					t.Errorf("call(%d) = %v, want %v", b.ask, b.err, c.err)
+			for _, one := range calls {
+				if !errors.Is(one.err, c.err) {
+					t.Errorf("Call(%d) = %v, want %v", one.ask, one.err, c.err)
 				}
 			}
 		})
@@ -51,7 +53,7 @@ func TestGroupFails(t *testing.T) {
 
 // Calls that come while their tenant is served go together, after it. Another
 // tenant's go beside, and so do those of a tenant whose transaction is late.
-func TestGroupGathers(t *testing.T) {
+func TestGathers(t *testing.T) {
 	t.Parallel()
 	one, other := uuid.New(), uuid.New()
 	for name, c := range map[string]struct {
@@ -66,17 +68,17 @@ func TestGroupGathers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			began, end := make(chan []int, 3), make(chan struct{})
-			g := newGroup(func(_ context.Context, asks []int) ([]int, error) {
+			b := New(func(_ context.Context, asks []int) ([]int, error) {
 				began <- slices.Clone(asks)
 				<-end
 				return asks, nil
-			})
-			g.patience = c.patience
+			}, isSilent)
+			b.patience = c.patience
 			var calls sync.WaitGroup
 			call := func(tenant uuid.UUID, ask int) {
 				calls.Go(func() {
-					if got, err := g.call(t.Context(), tenant, ask); got != ask || err != nil {
-						t.Errorf("call(%d) = %d, %v", ask, got, err)
+					if got, err := b.Call(t.Context(), tenant, ask); got != ask || err != nil {
+						t.Errorf("Call(%d) = %d, %v", ask, got, err)
 					}
 				})
 			}
@@ -91,9 +93,9 @@ func TestGroupGathers(t *testing.T) {
 			} else {
 				call(c.second, 3)
 				waiting := func() int {
-					g.mu.Lock()
-					defer g.mu.Unlock()
-					return len(g.waiting)
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					return len(b.waiting)
 				}
 				for waiting() < 2 {
 					runtime.Gosched()
@@ -112,10 +114,10 @@ func TestGroupGathers(t *testing.T) {
 			}
 			end <- struct{}{}
 			calls.Wait()
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			if g.running() != 0 || len(g.waiting) != 0 {
-				t.Errorf("%d lanes are busy and %d calls wait, want none", g.running(), len(g.waiting))
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.running() != 0 || len(b.waiting) != 0 {
+				t.Errorf("%d lanes are busy and %d calls wait, want none", b.running(), len(b.waiting))
 			}
 		})
 	}
@@ -123,7 +125,7 @@ func TestGroupGathers(t *testing.T) {
 
 // However late the transactions of a tenant are, it has its share of the lanes: the
 // others are for the other tenants.
-func TestGroupShares(t *testing.T) {
+func TestShares(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		greedy, modest := uuid.New(), uuid.New()
@@ -136,23 +138,23 @@ func TestGroupShares(t *testing.T) {
 			running += n
 			most = max(most, running)
 		}
-		g := newGroup(func(_ context.Context, asks []uuid.UUID) ([]uuid.UUID, error) {
+		b := New(func(_ context.Context, asks []uuid.UUID) ([]uuid.UUID, error) {
 			if asks[0] == greedy {
 				count(1)
 				<-locked
 				count(-1)
 			}
 			return asks, nil
-		})
+		}, isSilent)
 		var calls sync.WaitGroup
 		for range 10 {
-			calls.Go(func() { g.call(t.Context(), greedy, greedy) }) //nolint:errcheck // it has none
-			time.Sleep(2 * g.patience)
+			calls.Go(func() { b.Call(t.Context(), greedy, greedy) }) //nolint:errcheck // it has none
+			time.Sleep(2 * b.patience)
 		}
 		began := time.Now()
 		for range 10 {
-			if got, err := g.call(t.Context(), modest, modest); got != modest || err != nil {
-				t.Errorf("call() of another tenant = %v, %v", got, err)
+			if got, err := b.Call(t.Context(), modest, modest); got != modest || err != nil {
+				t.Errorf("Call() of another tenant = %v, %v", got, err)
 			}
 		}
 		if waited := time.Since(began); waited > 0 {
@@ -160,31 +162,31 @@ func TestGroupShares(t *testing.T) {
 		}
 		close(locked)
 		calls.Wait()
-		if most != g.share || most >= g.lanes {
-			t.Errorf("one tenant had %d of %d lanes, want its share of %d", most, g.lanes, g.share)
+		if most != b.share || most >= b.lanes {
+			t.Errorf("one tenant had %d of %d lanes, want its share of %d", most, b.lanes, b.share)
 		}
 	})
 }
 
-// A call that comes alone does not wait for company. After a transaction of several
+// A call that comes alone does not wait for others. After a transaction of several
 // calls the next few do, for those that come within linger and no longer, and not
 // while another tenant waits for their lane.
-func TestGroupLingers(t *testing.T) {
+func TestLingers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const took = 5 * time.Millisecond // each transaction
 		var lock sync.Mutex
 		var got []string
 		start := time.Now()
-		g := newGroup(func(_ context.Context, asks []string) ([]string, error) {
+		b := New(func(_ context.Context, asks []string) ([]string, error) {
 			slices.Sort(asks)
 			lock.Lock()
 			got = append(got, fmt.Sprintf("%v %v", time.Since(start), asks))
 			lock.Unlock()
 			time.Sleep(took)
 			return asks, nil
-		})
-		g.lanes, g.few = 1, 2
+		}, isSilent)
+		b.lanes, b.few = 1, 2
 		tenant, other := uuid.New(), uuid.New()
 		var calls sync.WaitGroup
 		for ask, at := range map[string]time.Duration{
@@ -201,8 +203,8 @@ func TestGroupLingers(t *testing.T) {
 				if ask == "other" {
 					of = other
 				}
-				if answer, err := g.call(t.Context(), of, ask); answer != ask || err != nil {
-					t.Errorf("call(%s) = %s, %v", ask, answer, err)
+				if answer, err := b.Call(t.Context(), of, ask); answer != ask || err != nil {
+					t.Errorf("Call(%s) = %s, %v", ask, answer, err)
 				}
 			})
 		}
@@ -211,8 +213,8 @@ func TestGroupLingers(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("transactions at %v, want %v", got, want)
 		}
-		if len(g.served)+len(g.crowded)+len(g.waiting)+len(g.busy) != 0 {
-			t.Errorf("it keeps %d served, %d crowded and %d busy tenants and %d calls, want none", len(g.served), len(g.crowded), len(g.busy), len(g.waiting))
+		if len(b.served)+len(b.crowded)+len(b.waiting)+len(b.busy) != 0 {
+			t.Errorf("it keeps %d served, %d crowded and %d busy tenants and %d calls, want none", len(b.served), len(b.crowded), len(b.busy), len(b.waiting))
 		}
 	})
 }

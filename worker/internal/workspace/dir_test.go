@@ -1,4 +1,4 @@
-package workdir
+package workspace
 
 import (
 	"errors"
@@ -13,11 +13,11 @@ import (
 	"nofx.dev/worker/internal/usertest"
 )
 
-func mustOpen(t *testing.T, parent string) *Dir {
+func mustOpen(t *testing.T, parent string) *ownDir {
 	t.Helper()
-	d, err := Open(parent)
+	d, err := openDir(parent)
 	if err != nil {
-		t.Fatalf("Open(%q) = %v, want a directory", parent, err)
+		t.Fatalf("openDir(%q) = %v, want a directory", parent, err)
 	}
 	return d
 }
@@ -41,10 +41,10 @@ func names(t *testing.T, dir string) []string {
 }
 
 // of are the names that a directory has in its parent.
-func of(dirs ...*Dir) []string {
+func of(dirs ...*ownDir) []string {
 	list := []string{}
 	for _, d := range dirs {
-		list = append(list, filepath.Base(d.Path), filepath.Base(d.Path)+suffix)
+		list = append(list, filepath.Base(d.path), filepath.Base(d.path)+suffix)
 	}
 	slices.Sort(list)
 	return list
@@ -57,7 +57,7 @@ func TestOpenBesideOthers(t *testing.T) {
 	usertest.Plain(t, func(dir string) {
 		parent := filepath.Join(dir, "a", "b")
 		dead, alive := mustOpen(t, parent), mustOpen(t, parent)
-		cache := filepath.Join(dead.Path, "1", "workspace", "cache")
+		cache := filepath.Join(dead.path, "1", "workspace", "cache")
 		if err := errors.Join(os.MkdirAll(filepath.Join(cache, "mod"), 0o700), os.Chmod(cache, 0o555)); err != nil {
 			t.Fatal(err)
 		}
@@ -68,15 +68,15 @@ func TestOpenBesideOthers(t *testing.T) {
 		}
 		dead.lock.Close() // as the end of its process does
 		last := mustOpen(t, parent)
-		if err := last.RemoveDead(); err != nil {
-			t.Errorf("RemoveDead() = %v, want nil", err)
+		if err := last.removeDead(); err != nil {
+			t.Errorf("removeDead() = %v, want nil", err)
 		}
 		want := append(of(alive, last), "notes", "worker-notes")
 		slices.Sort(want)
 		if got := names(t, parent); !slices.Equal(got, want) {
-			t.Errorf("after a worker died and RemoveDead() there are %v, want %v", got, want)
+			t.Errorf("after a worker died and removeDead() there are %v, want %v", got, want)
 		}
-		if err := errors.Join(alive.Close(), last.Close()); err != nil {
+		if err := errors.Join(alive.close(), last.close()); err != nil {
 			t.Errorf("Close() = %v, want nil", err)
 		}
 		if got := names(t, parent); !slices.Equal(got, []string{"notes", "worker-notes"}) {
@@ -90,23 +90,23 @@ func TestRemoveDeadTriesAgain(t *testing.T) {
 	t.Parallel()
 	usertest.Plain(t, func(dir string) {
 		stuck, other, live := mustOpen(t, dir), mustOpen(t, dir), mustOpen(t, dir)
-		if err := os.Chmod(stuck.Path+suffix, 0); err != nil {
+		if err := os.Chmod(stuck.path+suffix, 0); err != nil {
 			t.Fatal(err)
 		}
 		stuck.lock.Close()
 		other.lock.Close()
-		if err := live.RemoveDead(); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), stuck.Path) {
-			t.Errorf("RemoveDead() = %v, want that %s may not be removed", err, stuck.Path)
+		if err := live.removeDead(); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), stuck.path) {
+			t.Errorf("removeDead() = %v, want that %s may not be removed", err, stuck.path)
 		}
 		want := of(stuck, live)
 		if got := names(t, dir); !slices.Equal(got, want) {
-			t.Errorf("after RemoveDead() there are %v, want %v", got, want)
+			t.Errorf("after removeDead() there are %v, want %v", got, want)
 		}
-		if err := os.Chmod(stuck.Path+suffix, 0o600); err != nil {
+		if err := os.Chmod(stuck.path+suffix, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := live.RemoveDead(); err != nil || !slices.Equal(names(t, dir), of(live)) {
-			t.Errorf("RemoveDead() = %v and leaves %v, want %v", err, names(t, dir), of(live))
+		if err := live.removeDead(); err != nil || !slices.Equal(names(t, dir), of(live)) {
+			t.Errorf("removeDead() = %v and leaves %v, want %v", err, names(t, dir), of(live))
 		}
 	})
 }
@@ -119,20 +119,20 @@ func TestOpenAtOnce(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for i := range 20 {
-				d, err := Open(parent)
+				d, err := openDir(parent)
 				if err != nil {
-					t.Errorf("Open() = %v, want a directory", err)
+					t.Errorf("openDir() = %v, want a directory", err)
 					return
 				}
-				if err := d.RemoveDead(); err != nil {
-					t.Errorf("RemoveDead() = %v, want nil", err)
+				if err := d.removeDead(); err != nil {
+					t.Errorf("removeDead() = %v, want nil", err)
 				}
-				if _, err := os.Stat(d.Path); err != nil {
+				if _, err := os.Stat(d.path); err != nil {
 					t.Errorf("the directory of a worker that lives: %v", err)
 				}
 				if i%2 == 0 {
 					d.lock.Close() // dies
-				} else if err := d.Close(); err != nil {
+				} else if err := d.close(); err != nil {
 					t.Errorf("Close() = %v, want nil", err)
 				}
 			}
@@ -140,8 +140,8 @@ func TestOpenAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	last := mustOpen(t, parent)
-	if err := last.RemoveDead(); err != nil || !slices.Equal(names(t, parent), of(last)) {
-		t.Errorf("RemoveDead() = %v and leaves %v, want %v", err, names(t, parent), of(last))
+	if err := last.removeDead(); err != nil || !slices.Equal(names(t, parent), of(last)) {
+		t.Errorf("removeDead() = %v and leaves %v, want %v", err, names(t, parent), of(last))
 	}
 }
 
@@ -220,14 +220,14 @@ func TestOpenLooksAtTheParent(t *testing.T) {
 				path := filepath.Join(tmp, "spaces")
 				tt.make(t, path)
 				before, _ := os.ReadDir(path)
-				d, err := Open(path)
+				d, err := openDir(path)
 				if tt.want == "" {
 					if err != nil {
-						t.Errorf("Open(%s) = %v, want a directory", name, err)
+						t.Errorf("openDir(%s) = %v, want a directory", name, err)
 						return
 					}
-					if err := errors.Join(d.RemoveDead(), d.Close()); err != nil {
-						t.Errorf("RemoveDead() and Close() = %v, want nil", err)
+					if err := errors.Join(d.removeDead(), d.close()); err != nil {
+						t.Errorf("removeDead() and Close() = %v, want nil", err)
 					}
 					if n := len(names(t, path)); n != len(before) {
 						t.Errorf("%d entries stay, want the %d that were there", n, len(before))
@@ -235,10 +235,10 @@ func TestOpenLooksAtTheParent(t *testing.T) {
 					return
 				}
 				if err == nil || !strings.Contains(err.Error(), "NOFX_WORKSPACE_DIR: ") || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), tt.want) {
-					t.Errorf("Open(%s) = %v, want NOFX_WORKSPACE_DIR, %s and %q", name, err, path, tt.want)
+					t.Errorf("openDir(%s) = %v, want NOFX_WORKSPACE_DIR, %s and %q", name, err, path, tt.want)
 				}
 				if after, _ := os.ReadDir(path); len(after) != len(before) {
-					t.Errorf("Open(%s) leaves %v, want %v", name, after, before)
+					t.Errorf("openDir(%s) leaves %v, want %v", name, after, before)
 				}
 			})
 		})

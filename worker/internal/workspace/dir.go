@@ -1,13 +1,4 @@
-// Package workdir gives each worker a directory of its own for its workspaces.
-//
-// Workers of one machine share a parent: the directory that NOFX_WORKSPACE_DIR names,
-// which may be the mount point of a volume, or one of their user below the system's
-// temporary directory. A marker in it says that workers may delete there; without one
-// it must be empty, so that a wrong path costs nobody a file.
-//
-// A worker holds a lock beside its directory as long as it lives. Where a worker was
-// killed the lock is free, and the next worker that starts removes what it left.
-package workdir
+package workspace
 
 import (
 	"crypto/rand"
@@ -31,24 +22,24 @@ const (
 	suffix = ".lock"   // of the lock beside each
 )
 
-// Dir is the directory of this worker.
-type Dir struct {
-	Path   string // absolute
+// ownDir is the directory of this worker.
+type ownDir struct {
+	path   string // absolute
 	parent string
 	lock   *os.File
 }
 
-// Open makes a directory for this worker in parent, which is made unless it is there.
+// openDir makes a directory for this worker in parent, which is made unless it is there.
 // An empty parent is the default one.
-func Open(parent string) (*Dir, error) {
-	d, err := open(parent)
+func openDir(parent string) (*ownDir, error) {
+	d, err := makeDir(parent)
 	if err != nil {
 		return nil, fmt.Errorf("NOFX_WORKSPACE_DIR: %w", err)
 	}
 	return d, nil
 }
 
-func open(parent string) (*Dir, error) {
+func makeDir(parent string) (*ownDir, error) {
 	if parent == "" {
 		parent = filepath.Join(os.TempDir(), fmt.Sprintf("nofx-worker-%d", os.Geteuid()))
 		if err := private(parent); err != nil {
@@ -65,14 +56,14 @@ func open(parent string) (*Dir, error) {
 	if err := mark(parent); err != nil {
 		return nil, err
 	}
-	d := &Dir{Path: filepath.Join(parent, prefix+rand.Text()), parent: parent}
+	d := &ownDir{path: filepath.Join(parent, prefix+rand.Text()), parent: parent}
 	// The lock is taken before the directory is made, so that a directory whose lock is
 	// free is always one of a dead worker.
-	if d.lock, err = filelock.Try(d.Path + suffix); err != nil {
+	if d.lock, err = filelock.Try(d.path + suffix); err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(d.Path, 0o700); err != nil {
-		return nil, errors.Join(err, d.Close())
+	if err := os.Mkdir(d.path, 0o700); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
 }
@@ -122,9 +113,9 @@ func mark(dir string) error {
 	return os.WriteFile(path, []byte(note), 0o600)
 }
 
-// RemoveDead removes the directories of workers that have died. The error names those
+// removeDead removes the directories of workers that have died. The error names those
 // that could not be removed; the next start tries again.
-func (d *Dir) RemoveDead() error {
+func (d *ownDir) removeDead() error {
 	entries, err := os.ReadDir(d.parent)
 	for _, e := range entries {
 		path := filepath.Join(d.parent, e.Name())
@@ -139,21 +130,21 @@ func (d *Dir) RemoveDead() error {
 			continue // its worker lives, or another removes it
 		}
 		if lockErr == nil {
-			lockErr = (&Dir{Path: path, lock: lock}).Close()
+			lockErr = (&ownDir{path: path, lock: lock}).close()
 		}
 		err = errors.Join(err, lockErr)
 	}
 	return err
 }
 
-// Close removes the directory with all that is in it and gives the lock back. If it
+// close removes the directory with all that is in it and gives the lock back. If it
 // cannot be removed, the next worker that starts tries again.
-func (d *Dir) Close() error {
+func (d *ownDir) close() error {
 	defer d.lock.Close()
-	if err := snapshot.RemoveAll(d.Path); err != nil {
+	if err := snapshot.RemoveAll(d.path); err != nil {
 		return err
 	}
-	if err := os.Remove(d.Path + suffix); !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(d.path + suffix); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
