@@ -60,6 +60,7 @@ var mayImport = []rule{
 	{"worker/internal/merge", []string{"shared/tree", "shared/fault"}},
 	{"worker/internal/snapshot", slices.Concat([]string{"worker/internal/merge", "shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
 	{"worker/internal/batch", []string{"github.com/google/uuid"}},
+	{"worker/internal/checkpoint", slices.Concat([]string{"worker/internal/merge", "worker/internal/snapshot", "shared/postgres", "shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/telemetry"}, otelAPI, pure)},
 	{"worker/internal/workspace", []string{"worker/internal/snapshot", "migrations/filelock", "github.com/google/uuid"}},
 	{"worker/internal/llm/...", slices.Concat([]string{"worker/internal/llm", "worker/internal/edit", "shared/fault", "shared/telemetry", "github.com/santhosh-tekuri/jsonschema/v6"}, otelAPI, pure)},
 	{"worker/internal/edit", slices.Concat([]string{"worker/internal/llm", "shared/fault", "shared/run"}, pure)},

@@ -25,13 +25,7 @@ var design = limits{
 	depth:   64,
 }
 
-// The largest documents of a checkpoint.
-const (
-	stateLimit    = 16 << 20
-	manifestLimit = 256 << 10
-)
-
-// beyond is the error of a limit that was passed: fault.Invalid with code
+// beyond returns the error of a limit that was passed: fault.Invalid with code
 // workspace-limit, and the limit's name and number in Meta.
 func beyond(name string, limit int64, format string, args ...any) error {
 	return fault.New(fault.Invalid, "workspace-limit", format, args...).With("limit", name).With("max", limit)

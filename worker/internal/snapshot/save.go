@@ -32,7 +32,7 @@ type content struct {
 }
 
 // Save uploads what of scan is not in storage yet, and of docs, the documents
-// that come with it (see [Document]). scan may be nil. An unchanged workspace
+// that come with it. scan may be nil. An unchanged workspace
 // uploads nothing and returns no rows. A file that is no longer what was scanned
 // is fault.Conflict (content-changed), and no row names what was stored of it.
 func (w *Workspace) Save(ctx context.Context, scan *Scan, docs ...[]byte) (Saved, error) {

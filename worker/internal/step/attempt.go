@@ -20,8 +20,8 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
-	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/batch"
+	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/sieve"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
@@ -36,15 +36,14 @@ func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/step")
 
 // parts are what the attempts of a worker work with.
 type parts struct {
-	db        *postgres.DB
-	blobs     *blob.Store
-	snapshots *snapshot.Store
-	source    *tree.Source
-	spaces    *workspace.Pool
-	tools     *tool.Box
-	redactor  *telemetry.Redactor
-	metrics   *telemetry.Metrics
-	log       *slog.Logger
+	db          *postgres.DB
+	blobs       *blob.Store
+	checkpoints *checkpoint.Store
+	spaces      *workspace.Pool
+	tools       *tool.Box
+	redactor    *telemetry.Redactor
+	metrics     *telemetry.Metrics
+	log         *slog.Logger
 
 	claims   *batch.Batcher[postgres.Wake, postgres.Claimed]
 	finishes *batch.Batcher[postgres.Finish, postgres.Finished]
@@ -55,8 +54,7 @@ type parts struct {
 	beacon   *beacon
 	drain    *drain
 
-	version string        // of the build; on checkpoints
-	budget  time.Duration // for a step to get over failures of the infrastructure
+	budget time.Duration // for a step to get over failures of the infrastructure
 }
 
 // attempt is one try at a step, from its claim to its finish.
@@ -65,9 +63,10 @@ type attempt struct {
 	job   *river.Job[job.Step]
 	began time.Time // when the job did, or the one that was going on with this step
 	claim *postgres.Claim
-	start start
-	space *workspace.Space // nil for tools that see no files
-	saved *snapshot.Scan   // what of it the finish records
+	maker *checkpoint.Maker
+	start *checkpoint.Start // nil while it is for join to make
+	space *workspace.Space  // nil for tools that see no files
+	saved *snapshot.Scan    // what of it the finish records
 
 	failedAt time.Time // when the infrastructure failed it first; zero: it did not
 }
@@ -223,7 +222,7 @@ func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 // save that is repeated. Beside an error of the tool it holds what the tool consumed.
 func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error) {
 	c := a.claim
-	if !a.start.ready {
+	if a.start == nil {
 		if conflicts, err := a.join(ctx); err != nil {
 			return postgres.Finish{}, a.corrupt(ctx, err)
 		} else if conflicts != nil {
@@ -311,7 +310,7 @@ func (a *attempt) restore(ctx context.Context) (err error) {
 	if a.space, err = a.spaces.Take(a.claim.TenantID, a.claim.RunID); err != nil {
 		return err
 	}
-	return a.space.Restore(ctx, a.start.tree)
+	return a.space.Restore(ctx, a.start.Tree)
 }
 
 func (a *attempt) giveBack() {

@@ -10,9 +10,36 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/merge"
 	"nofx.dev/worker/internal/tool"
 )
+
+// save stores what is in the workspace and makes its checkpoint.
+func (a *attempt) save(ctx context.Context, kind run.CheckpointKind, st checkpoint.State) (*postgres.Checkpoint, error) {
+	ck, scan, err := a.maker.Save(ctx, a.start, kind, st, a.space.Workspace)
+	if err == nil {
+		a.saved = scan
+	}
+	return ck, err
+}
+
+// sameTree makes a checkpoint that leaves the workspace as the step found it.
+func (a *attempt) sameTree(ctx context.Context, kind run.CheckpointKind, st checkpoint.State, g *postgres.NewGate) (*postgres.Checkpoint, error) {
+	var gate *checkpoint.GateRef
+	if g != nil {
+		gate = &checkpoint.GateRef{ID: run.GateID.Format(g.ID), Verdict: string(run.Pending)}
+		if v, ok := verdicts[g.Event]; ok {
+			gate.Verdict = string(v)
+		}
+	}
+	return a.maker.SameTree(ctx, a.start, kind, st, gate)
+}
+
+// stateWith returns the state that the attempt started from, with its own step added.
+func (a *attempt) stateWith(s run.State, outputs json.RawMessage) checkpoint.State {
+	return a.start.State.With(a.claim.Name, checkpoint.StepState{State: string(s), Outputs: outputs, Attempt: a.claim.Attempt})
+}
 
 // succeeded saves the workspace as the step's post checkpoint. A gate that
 // passed gets its row and, like every step that leaves no files, keeps the tree
@@ -91,7 +118,7 @@ func (a *attempt) gate(event, reason string, evidence map[string]any) (*postgres
 	digest, err := a.inputDigest()
 	return &postgres.NewGate{
 		ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.GateFamily), Kind: run.CommandGate,
-		InputDigest: digest, ShownCheckpoint: a.start.checkpoint.ID, ShownDigest: a.start.checkpoint.Digest,
+		InputDigest: digest, ShownCheckpoint: a.start.Checkpoint.ID, ShownDigest: a.start.Checkpoint.Digest,
 		Evidence: evidence, Event: event, Reason: reason,
 	}, err
 }

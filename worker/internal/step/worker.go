@@ -19,9 +19,8 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
-	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/batch"
-	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/tool"
 	"nofx.dev/worker/internal/workspace"
 )
@@ -76,20 +75,18 @@ type Worker struct {
 
 // New makes a Worker. Nothing runs before [Worker.Run].
 func New(cfg Config) (*Worker, error) {
-	index := index{cfg.Work}
 	w := &Worker{
 		id: cfg.ID, pid: cfg.PID, ttl: cfg.LeaseTTL, grace: cfg.DrainGrace, queues: cfg.Queues,
 		sweeper: newSweeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
 		parts: parts{
-			db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, version: cfg.Version, budget: cfg.Budget,
+			db: cfg.Work, blobs: cfg.Blobs, tools: cfg.Tools, budget: cfg.Budget,
 			redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log,
-			snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: index}),
-			source:    &tree.Source{Blobs: cfg.Blobs, Locator: index},
-			storage:   newStorage(cfg.Blobs, cfg.Log),
-			keeper:    newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
-			held:      &heldRuns{},
-			slots:     newSlots(cfg.Queues, cfg.Concurrency),
-			drain:     newDrain(),
+			checkpoints: checkpoint.New(checkpoint.Config{DB: cfg.Work, Blobs: cfg.Blobs, Metrics: cfg.Metrics, Version: cfg.Version}),
+			storage:     newStorage(cfg.Blobs, cfg.Log),
+			keeper:      newKeeper(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
+			held:        &heldRuns{},
+			slots:       newSlots(cfg.Queues, cfg.Concurrency),
+			drain:       newDrain(),
 		},
 	}
 	w.beacon = &beacon{
@@ -107,7 +104,7 @@ func New(cfg Config) (*Worker, error) {
 		return w.db.FinishSteps(ctx, list, self, w.ttl)
 	}, postgres.Silent)
 	var err error
-	if w.spaces, err = workspace.Open(w.snapshots, cfg.WorkspaceDir, 2*cfg.Concurrency, cfg.Log); err != nil {
+	if w.spaces, err = workspace.Open(w.checkpoints.Snapshots(), cfg.WorkspaceDir, 2*cfg.Concurrency, cfg.Log); err != nil {
 		return nil, err
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))

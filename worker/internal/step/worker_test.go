@@ -27,6 +27,7 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -210,7 +211,7 @@ func (b *bundle) file(t *testing.T, d postgres.RunDetail, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := &tree.Source{Blobs: b.blobs, Locator: index{b.db}}
+	source := &tree.Source{Blobs: b.blobs, Locator: checkpoint.Index{DB: b.db}}
 	r, _, err := source.Tree(b.tenant, root).Open(b.ctx, path)
 	if err != nil {
 		t.Fatalf("Open(%s) = %v", path, err)

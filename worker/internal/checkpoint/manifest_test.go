@@ -1,4 +1,4 @@
-package snapshot
+package checkpoint
 
 import (
 	"encoding/json"
