@@ -156,7 +156,7 @@ func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, 
 // interrupt checkpoint is there to look at.
 func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 	f := postgres.Finish{Claim: a.claim, Outcome: "interrupted", Reason: errDraining.Error()}
-	if a.space == nil || rowOf(a.claim.Tool).Files != run.ChangesFiles || a.storage.away() != nil {
+	if a.space == nil || rowOf(a.claim.Tool).Files != run.ChangesFiles || a.storage.Away() != nil {
 		return f, nil
 	}
 	ck, err := a.save(ctx, run.InterruptCheckpoint, a.stateWith(run.Running, nil))
@@ -190,4 +190,19 @@ func placesOf(conflicts []merge.Conflict) string {
 		return "paths and keys of the state"
 	}
 	return "paths"
+}
+
+// outputsOf returns a result's outputs as the step's row keeps them.
+func outputsOf(r tool.Result) (json.RawMessage, error) {
+	if r.Outputs == nil {
+		return nil, nil
+	}
+	raw, err := json.Marshal(r.Outputs)
+	if err != nil {
+		return nil, fmt.Errorf("outputs as JSON: %w", err)
+	}
+	if len(raw) > run.MaxOutputBytes {
+		return nil, fault.New(fault.Invalid, "too-large", "outputs of %d bytes; at most %d", len(raw), run.MaxOutputBytes)
+	}
+	return raw, nil
 }

@@ -25,7 +25,7 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 	a.claim = c
 	a.maker = a.checkpoints.For(checkpoint.Author{
 		TenantID: c.TenantID, RunID: c.RunID, PlanDigest: c.PlanDigest, Step: c.Name, Fence: c.Fence, Excludes: c.Spec.Excludes,
-		Fresh: func(ctx context.Context) error { return a.keeper.fresh(ctx, c) },
+		Fresh: func(ctx context.Context) error { return a.leases.Fresh(ctx, c) },
 	})
 	var err error
 	a.start, err = a.maker.Pre(trace.ContextWithSpanContext(context.Background(), span), c.Parents)

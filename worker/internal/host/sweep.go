@@ -1,11 +1,10 @@
-package step
+package host
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"nofx.dev/shared/failpoint"
@@ -13,13 +12,15 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/lease"
+	"nofx.dev/worker/internal/pause"
+	"nofx.dev/worker/internal/step"
 )
 
 // Settings of a sweep (EXECUTION.md, Leases and fences).
 const (
 	sweepEvery   = time.Second
 	sweepRows    = 200
-	lostAfter    = 5 * time.Second
 	promoteAfter = time.Minute
 )
 
@@ -29,30 +30,28 @@ const (
 // Every worker has one; they share the work by SKIP LOCKED and need no leader.
 type sweeper struct {
 	db      *postgres.DB
+	actor   string // of what it moves
 	rules   postgres.SweepRules
 	place   postgres.SweepPlace // of the look for lost wake-ups
 	log     *slog.Logger
 	metrics *telemetry.Metrics
 }
 
-func newSweeper(db *postgres.DB, ttl time.Duration, log *slog.Logger, m *telemetry.Metrics) *sweeper {
+func newSweeper(db *postgres.DB, actor string, ttl time.Duration, log *slog.Logger, m *telemetry.Metrics) *sweeper {
 	return &sweeper{
-		db: db, log: log, metrics: m,
-		rules: postgres.SweepRules{LeaseRules: leaseRules(ttl), Lost: lostAfter, Limit: sweepRows},
+		db: db, actor: actor, log: log, metrics: m,
+		rules: postgres.SweepRules{LeaseRules: lease.Rules(ttl), Lost: step.LostAfter, Limit: sweepRows},
 	}
 }
 
 // run sweeps until ctx ends, every second ± 20 %.
 func (s *sweeper) run(ctx context.Context) {
+	ctx = postgres.WithActor(ctx, s.actor)
 	for {
 		if err := s.pass(ctx); err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "sweep", "error", err)
 		}
-		wait := time.NewTimer(time.Duration(float64(sweepEvery) * (0.8 + 0.4*rand.Float64())))
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if pause.For(ctx, pause.Jitter(sweepEvery, 0.2)) != nil {
 			return
 		}
 	}

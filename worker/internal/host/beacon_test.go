@@ -1,4 +1,4 @@
-package step
+package host_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/host/hosttest"
 )
 
 // A worker is listed while it lives, with the steps it runs, says when it drains,
@@ -19,13 +21,13 @@ import (
 func TestWorkerIsListed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	w, stop := b.worker(t, func(c *Config) { c.Host, c.Tier, c.DrainGrace = "here", 2, time.Minute })
+	w, stop := b.Worker(t, func(c *host.Config) { c.Host, c.Tier, c.DrainGrace = "here", 2, time.Minute })
 	listed := func(ok func(postgres.WorkerInfo) bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
+		ctx, cancel := context.WithTimeout(b.Ctx, 2*time.Minute)
 		defer cancel()
 		for tick := time.NewTicker(20 * time.Millisecond); ; {
-			list, err := b.db.Workers(ctx)
+			list, err := b.DB.Workers(ctx)
 			if err != nil {
 				t.Fatalf("Workers() = %v, the last was %+v", err, list)
 			}
@@ -40,11 +42,11 @@ func TestWorkerIsListed(t *testing.T) {
 		}
 	}
 	listed(func(i postgres.WorkerInfo) bool {
-		return i.ID == w.id && i.PID == os.Getpid() && i.Host == "here" && i.Version == "test" && i.SandboxTier == 2 && i.SlotsMax == 4 && !i.Draining
+		return i.ID == w.ID() && i.PID == os.Getpid() && i.Host == "here" && i.Version == "test" && i.SandboxTier == 2 && i.SlotsMax == 4 && !i.Draining
 	})
 	release := filepath.Join(t.TempDir(), "release")
-	r := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"))
-	b.until(t, r.ID, run.Running)
+	r := b.Create(t, hosttest.Script("one", "until [ -e "+release+" ]; do sleep 0.02; done"))
+	b.Until(t, r.ID, run.Running)
 	listed(func(i postgres.WorkerInfo) bool { return i.SlotsUsed == 1 })
 	stopping := make(chan struct{})
 	go func() {
@@ -56,7 +58,7 @@ func TestWorkerIsListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-stopping
-	if list, err := b.db.Workers(b.ctx); err != nil || len(list) != 0 {
+	if list, err := b.DB.Workers(b.Ctx); err != nil || len(list) != 0 {
 		t.Errorf("Workers() after it stopped = %+v, %v, want none", list, err)
 	}
 }
@@ -70,25 +72,25 @@ func TestWorkerWaitsForStorage(t *testing.T) {
 			t.Parallel()
 			b, o := setup(t), newOutage(t)
 			o.hangs = hang
-			b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+			b.Worker(t, func(c *host.Config) { c.Blobs = o.blobs })
 			waits := func(want string) {
 				t.Helper()
 				eventually(t, fmt.Sprintf("the worker waits for %q", want), func() bool {
-					list, err := b.db.Workers(b.ctx)
+					list, err := b.DB.Workers(b.Ctx)
 					return err == nil && len(list) == 1 && list[0].WaitsFor == want
 				})
 			}
 			waits("")
 			o.begin(0, everything)
 			waits("storage")
-			r := b.create(t, script("build", "echo content > out.txt"))
+			r := b.Create(t, hosttest.Script("build", "echo content > out.txt"))
 			eventually(t, "the step says what its worker waits for", func() bool {
-				d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
+				d, err := b.DB.RunDetail(b.Ctx, b.TenantID, r.ID)
 				return err == nil && d.Steps[0].WorkerWaitsFor == "storage"
 			})
 			waits("storage")
 			o.end()
-			b.until(t, r.ID, run.Succeeded)
+			b.Until(t, r.ID, run.Succeeded)
 			waits("")
 		})
 	}
@@ -98,19 +100,19 @@ func TestWorkerWaitsForStorage(t *testing.T) {
 func TestPausedQueue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	w, _ := b.worker(t, nil)
-	events, unsubscribe := w.river.Subscribe(river.EventKindQueuePaused, river.EventKindQueueResumed)
+	w, _ := b.Worker(t, nil)
+	events, unsubscribe := w.River().Subscribe(river.EventKindQueuePaused, river.EventKindQueueResumed)
 	defer unsubscribe()
 	release := filepath.Join(t.TempDir(), "release")
-	r := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"), script("two", "true"))
-	b.until(t, r.ID, run.Running)
+	r := b.Create(t, hosttest.Script("one", "until [ -e "+release+" ]; do sleep 0.02; done"), hosttest.Script("two", "true"))
+	b.Until(t, r.ID, run.Running)
 	change := func(paused bool) {
 		t.Helper()
 		var err error
 		if admin := b.Open(t, postgres.Config{URL: b.AdminURL}); paused {
-			err = admin.PauseQueueForAll(b.ctx, "step", "moving")
+			err = admin.PauseQueueForAll(b.Ctx, "step", "moving")
 		} else {
-			err = admin.ResumeQueueForAll(b.ctx, "step")
+			err = admin.ResumeQueueForAll(b.Ctx, "step")
 		}
 		if err != nil {
 			t.Fatalf("Pause- or ResumeQueueForAll(step) = %v, want nil", err)
@@ -120,17 +122,17 @@ func TestPausedQueue(t *testing.T) {
 		case <-time.After(2 * time.Minute):
 			t.Fatalf("a change of the queue to paused = %v never reached the worker", paused)
 		}
-		w.beacon.beat(b.ctx)
+		w.Beat(b.Ctx)
 	}
 	change(true)
-	other := b.create(t, script("alone", "true"))
+	other := b.Create(t, hosttest.Script("alone", "true"))
 	if err := os.WriteFile(release, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(b.Ctx, 2*time.Minute)
 	defer cancel()
 	for {
-		d, err := b.db.RunDetail(ctx, b.tenant, r.ID)
+		d, err := b.DB.RunDetail(ctx, b.TenantID, r.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,12 +143,12 @@ func TestPausedQueue(t *testing.T) {
 			break
 		}
 	}
-	if d, err := b.db.RunDetail(ctx, b.tenant, other.ID); err != nil || d.Run.State != run.Queued {
+	if d, err := b.DB.RunDetail(ctx, b.TenantID, other.ID); err != nil || d.Run.State != run.Queued {
 		t.Errorf("a run that came meanwhile is %s, %v, want it queued", d.Run.State, err)
 	}
 	change(false)
-	b.until(t, r.ID, run.Succeeded)
-	b.until(t, other.ID, run.Succeeded)
+	b.Until(t, r.ID, run.Succeeded)
+	b.Until(t, other.ID, run.Succeeded)
 }
 
 // A tenant's pause keeps workers from its steps, and from nobody else's; those that
@@ -155,12 +157,12 @@ func TestTenantPausesQueue(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	other := *b
-	other.tenant = b.Tenant(t)
-	b.worker(t, nil)
+	other.TenantID = b.Tenant(t)
+	b.Worker(t, nil)
 	release := filepath.Join(t.TempDir(), "release")
-	first := b.create(t, script("one", "until [ -e "+release+" ]; do sleep 0.02; done"), script("two", "true"))
-	b.until(t, first.ID, run.Running)
-	if err := b.db.PauseQueue(b.ctx, b.tenant, run.StepQueue, "moving"); err != nil {
+	first := b.Create(t, hosttest.Script("one", "until [ -e "+release+" ]; do sleep 0.02; done"), hosttest.Script("two", "true"))
+	b.Until(t, first.ID, run.Running)
+	if err := b.DB.PauseQueue(b.Ctx, b.TenantID, run.StepQueue, "moving"); err != nil {
 		t.Fatalf("PauseQueue() = %v, want nil", err)
 	}
 	if err := os.WriteFile(release, nil, 0o600); err != nil {
@@ -168,26 +170,26 @@ func TestTenantPausesQueue(t *testing.T) {
 	}
 	var wide []run.PlanStep
 	for i := range 250 {
-		step := script(fmt.Sprint("s", i), "")
+		step := hosttest.Script(fmt.Sprint("s", i), "")
 		step.Tool, step.Inputs, step.DependsOn = run.ToolSleep, []byte(`{"duration_s":0.001}`), []string{}
 		wide = append(wide, step)
 	}
-	second := b.create(t, wide...)
-	other.until(t, other.create(t, script("one", "true"), script("two", "true")).ID, run.Succeeded)
+	second := b.Create(t, wide...)
+	other.Until(t, other.Create(t, hosttest.Script("one", "true"), hosttest.Script("two", "true")).ID, run.Succeeded)
 	// Once all of them are parked, no wake-up is left but those that a resume gives.
-	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(b.Ctx, 2*time.Minute)
 	defer cancel()
 	for parked := 0; parked < 251; {
 		if err := b.Admin.QueryRow(ctx, "SELECT count(*) FROM nofx.step WHERE due_at = 'infinity'").Scan(&parked); err != nil {
 			t.Fatalf("%d steps are parked, %v, want 251", parked, err)
 		}
 	}
-	if d, err := b.db.RunDetail(ctx, b.tenant, second.ID); err != nil || d.Run.State != run.Queued {
+	if d, err := b.DB.RunDetail(ctx, b.TenantID, second.ID); err != nil || d.Run.State != run.Queued {
 		t.Errorf("a run that came meanwhile is %s, %v, want it queued", d.Run.State, err)
 	}
-	if err := b.db.ResumeQueue(b.ctx, b.tenant, run.StepQueue); err != nil {
+	if err := b.DB.ResumeQueue(b.Ctx, b.TenantID, run.StepQueue); err != nil {
 		t.Fatalf("ResumeQueue() = %v, want nil", err)
 	}
-	b.until(t, first.ID, run.Succeeded)
-	b.until(t, second.ID, run.Succeeded)
+	b.Until(t, first.ID, run.Succeeded)
+	b.Until(t, second.ID, run.Succeeded)
 }

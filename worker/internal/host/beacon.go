@@ -1,4 +1,4 @@
-package step
+package host
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"nofx.dev/shared/postgres"
+	"nofx.dev/worker/internal/step"
+	"nofx.dev/worker/internal/storage"
 )
 
 // beacon tells the deployment that this worker is there and what it waits for, and
@@ -16,8 +18,8 @@ import (
 type beacon struct {
 	db      *postgres.DB
 	self    postgres.WorkerInfo // but for what changes
-	storage *storage
-	drain   *drain
+	storage *storage.Watch
+	steps   *step.Runner
 	log     *slog.Logger
 
 	mu     sync.Mutex
@@ -26,13 +28,14 @@ type beacon struct {
 
 // run speaks every few seconds until ctx ends, once more when the worker begins to
 // drain or to wait, or has waited, and takes leave.
-func (b *beacon) run(ctx context.Context, draining <-chan struct{}) {
+func (b *beacon) run(ctx context.Context) {
+	draining := b.steps.Draining()
 	every := time.NewTicker(postgres.BeatEvery)
 	defer every.Stop()
 	for {
 		select {
 		case <-every.C:
-		case <-b.storage.turned:
+		case <-b.storage.Turned():
 		case <-draining:
 			draining = nil
 		case <-ctx.Done():
@@ -51,7 +54,12 @@ func (b *beacon) beat(ctx context.Context) {
 	beatCtx, cancel := context.WithTimeout(ctx, postgres.BeatEvery)
 	defer cancel()
 	self := b.self
-	self.Draining, self.WaitsFor = b.drain.begun.Load(), b.storage.waitsFor()
+	self.WaitsFor = b.storage.WaitsFor()
+	select {
+	case <-b.steps.Draining():
+		self.Draining = true
+	default:
+	}
 	paused, err := b.db.BeatWorker(beatCtx, self)
 	if err != nil {
 		if ctx.Err() == nil {

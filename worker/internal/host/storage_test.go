@@ -1,4 +1,4 @@
-package step
+package host_test
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/host/hosttest"
 )
 
 // outage is the real storage behind a proxy that can refuse to answer, or never do.
@@ -32,7 +34,7 @@ type outage struct {
 
 func newOutage(t *testing.T) *outage {
 	t.Helper()
-	target, err := url.Parse(storageServer.Endpoint)
+	target, err := url.Parse(hosttest.StorageEndpoint())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +54,7 @@ func newOutage(t *testing.T) *outage {
 		forward.ServeHTTP(w, r)
 	}))
 	t.Cleanup(srv.Close)
-	o.blobs = openBlobs(t, srv.URL)
+	o.blobs = hosttest.OpenBlobs(t, srv.URL)
 	return o
 }
 
@@ -99,7 +101,7 @@ func wait(t *testing.T, what string, c <-chan struct{}) {
 func counting(t *testing.T, name, text string, needs ...string) (run.PlanStep, func() int) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	return script(name, "echo ran >> "+path+"\n"+text, needs...), func() int {
+	return hosttest.Script(name, "echo ran >> "+path+"\n"+text, needs...), func() int {
 		b, _ := os.ReadFile(path)
 		return strings.Count(string(b), "\n")
 	}
@@ -126,19 +128,19 @@ func TestF18_SaveIsRepeatedWhileStorageIsAway(t *testing.T) {
 			if err := json.Unmarshal(s.Inputs, &in); err != nil {
 				t.Fatal(err)
 			}
-			return step("unit", "gate:unit", map[string]any{"command": in.Script}), n
+			return hosttest.Step("unit", "gate:unit", map[string]any{"command": in.Script}), n
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b, o := setup(t), newOutage(t)
 			seen := o.begin(11, tt.refuses)
-			b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+			b.Worker(t, func(c *host.Config) { c.Blobs = o.blobs })
 			s, executions := tt.step(t)
-			r := b.create(t, s)
+			r := b.Create(t, s)
 			wait(t, "eleven refused requests", seen)
 			o.end()
-			d := b.until(t, r.ID, run.Succeeded)
+			d := b.Until(t, r.ID, run.Succeeded)
 			if n := executions(); n != 1 || d.Steps[0].Attempt != 1 {
 				t.Errorf("executions = %d in %d attempts, want 1 in 1", n, d.Steps[0].Attempt)
 			}
@@ -151,12 +153,12 @@ func TestDrainGivesBackWhatStorageDoesNotTake(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	seen := o.begin(6, everything)
-	_, stop := b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+	_, stop := b.Worker(t, func(c *host.Config) { c.Blobs = o.blobs })
 	s, _ := counting(t, "build", "echo content > out.txt")
-	r := b.create(t, s)
+	r := b.Create(t, s)
 	wait(t, "six refused requests", seen)
 	stop()
-	d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
+	d, err := b.DB.RunDetail(b.Ctx, b.TenantID, r.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,15 +172,15 @@ func TestCancelEndsARepeatedSave(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	seen := o.begin(6, everything)
-	w, stop := b.worker(t, func(c *Config) { c.Blobs = o.blobs })
+	w, stop := b.Worker(t, func(c *host.Config) { c.Blobs = o.blobs })
 	s, _ := counting(t, "build", "echo content > out.txt")
-	r := b.create(t, s)
+	r := b.Create(t, s)
 	wait(t, "six refused requests", seen)
-	if _, err := b.db.CancelRun(b.ctx, b.tenant, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
+	if _, err := b.DB.CancelRun(b.Ctx, b.TenantID, r.ID, postgres.Verb{Reason: "enough"}); err != nil {
 		t.Fatalf("CancelRun() = %v", err)
 	}
-	b.until(t, r.ID, run.Cancelled)
-	eventually(t, "no lease is held", func() bool { return len(w.keeper.leases()) == 0 })
+	b.Until(t, r.ID, run.Cancelled)
+	eventually(t, "no lease is held", func() bool { return w.Leases().Count() == 0 })
 	stop()
 }
 
@@ -188,24 +190,24 @@ func TestNoStepBeginsWhileStorageIsAway(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	seen := o.begin(6, everything)
-	w, _ := b.worker(t, func(c *Config) { c.Blobs, c.ID = o.blobs, "cut-off" })
+	w, _ := b.Worker(t, func(c *host.Config) { c.Blobs, c.ID = o.blobs, "cut-off" })
 	first, firstRan := counting(t, "first", "echo content > out.txt")
-	held := b.create(t, first)
+	held := b.Create(t, first)
 	wait(t, "six refused requests", seen)
-	eventually(t, "the worker sees that storage is away", func() bool { return w.storage.away() != nil })
+	eventually(t, "the worker sees that storage is away", func() bool { return w.Storage().Away() != nil })
 
 	second, secondRan := counting(t, "second", "echo other > out.txt")
-	other := b.create(t, second)
-	nap := b.create(t, run.PlanStep{Name: "nap", Tool: run.ToolSleep, Inputs: json.RawMessage(`{"duration_s":3600}`)})
-	b.until(t, nap.ID, run.Waiting)
-	b.worker(t, func(c *Config) { c.ID = "connected" })
-	d := b.until(t, other.ID, run.Succeeded)
-	_, attempts, err := b.db.Step(b.ctx, b.tenant, d.Steps[0].ID)
+	other := b.Create(t, second)
+	nap := b.Create(t, run.PlanStep{Name: "nap", Tool: run.ToolSleep, Inputs: json.RawMessage(`{"duration_s":3600}`)})
+	b.Until(t, nap.ID, run.Waiting)
+	b.Worker(t, func(c *host.Config) { c.ID = "connected" })
+	d := b.Until(t, other.ID, run.Succeeded)
+	_, attempts, err := b.DB.Step(b.Ctx, b.TenantID, d.Steps[0].ID)
 	if err != nil || len(attempts) != 1 || attempts[0].Owner != "connected" {
 		t.Errorf("attempts = %+v, %v, want one by the worker whose storage answers", attempts, err)
 	}
 	o.end()
-	b.until(t, held.ID, run.Succeeded)
+	b.Until(t, held.ID, run.Succeeded)
 	if firstRan() != 1 || secondRan() != 1 {
 		t.Errorf("executions = %d and %d, want 1 and 1", firstRan(), secondRan())
 	}
@@ -216,24 +218,24 @@ func TestStepsBeginWhenStorageIsBack(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	seen := o.begin(6, everything)
-	w, _ := b.worker(t, func(c *Config) { c.Blobs = o.blobs })
-	held := b.create(t, script("first", "echo content > out.txt"))
+	w, _ := b.Worker(t, func(c *host.Config) { c.Blobs = o.blobs })
+	held := b.Create(t, hosttest.Script("first", "echo content > out.txt"))
 	wait(t, "six refused requests", seen)
-	eventually(t, "the worker sees that storage is away", func() bool { return w.storage.away() != nil })
+	eventually(t, "the worker sees that storage is away", func() bool { return w.Storage().Away() != nil })
 	var later []run.Run
 	for range 6 { // more than the worker has slots
-		later = append(later, b.create(t, script("one", "echo 1 > 1"), script("two", "cat 1 > 2")))
+		later = append(later, b.Create(t, hosttest.Script("one", "echo 1 > 1"), hosttest.Script("two", "cat 1 > 2")))
 	}
 	probed := o.begin(3, everything)
 	wait(t, "three refused probes", probed)
 	for _, r := range later {
-		if d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID); err != nil || d.Steps[0].State != run.Ready {
+		if d, err := b.DB.RunDetail(b.Ctx, b.TenantID, r.ID); err != nil || d.Steps[0].State != run.Ready {
 			t.Errorf("step of a run created meanwhile = %s, %v, want ready", d.Steps[0].State, err)
 		}
 	}
 	o.end()
 	for _, r := range append(later, held) {
-		b.until(t, r.ID, run.Succeeded)
+		b.Until(t, r.ID, run.Succeeded)
 	}
 }
 
@@ -242,12 +244,12 @@ func TestLogOutlastsAnOutage(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	seen := o.begin(45, everything) // for longer than a log may hold up a step
-	b.worker(t, func(c *Config) { c.Blobs = o.blobs })
-	r := b.create(t, script("build", "echo the reason; exit 3"))
+	b.Worker(t, func(c *host.Config) { c.Blobs = o.blobs })
+	r := b.Create(t, hosttest.Script("build", "echo the reason; exit 3"))
 	wait(t, "forty-five refused requests", seen)
 	o.end()
-	d := b.until(t, r.ID, run.Failed)
-	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[0].ID, nil, 0, 10)
+	d := b.Until(t, r.ID, run.Failed)
+	log, err := b.DB.Log(b.Ctx, b.TenantID, d.Steps[0].ID, nil, 0, 10)
 	if err != nil || log.Size != int64(len("the reason\n")) || d.Steps[0].FailureClass != run.ClassTool {
 		t.Errorf("Log() = %+v, %v of a step %s, want its line, of one whose tool failed", log, err, d.Steps[0].FailureClass)
 	}
@@ -258,10 +260,10 @@ func TestLostLogIsMarked(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	o.begin(0, func(r *http.Request) bool { return uploads(r) && strings.Contains(r.URL.Path, "/log") })
-	b.worker(t, func(c *Config) { c.Blobs, c.Budget = o.blobs, time.Second })
-	r := b.create(t, script("build", "echo the reason; exit 3"))
-	d := b.until(t, r.ID, run.Failed)
-	log, err := b.db.Log(b.ctx, b.tenant, d.Steps[0].ID, nil, 0, 10)
+	b.Worker(t, func(c *host.Config) { c.Blobs, c.Budget = o.blobs, time.Second })
+	r := b.Create(t, hosttest.Script("build", "echo the reason; exit 3"))
+	d := b.Until(t, r.ID, run.Failed)
+	log, err := b.DB.Log(b.Ctx, b.TenantID, d.Steps[0].ID, nil, 0, 10)
 	const want = "\n[nofx] the last 11 bytes of output are missing here: storage did not take them\n"
 	if err != nil || len(log.Chunks) != 1 || log.Chunks[0].Mark != want || log.Size != int64(len(want)) {
 		t.Errorf("Log() = %+v, %v, want the mark %q alone", log, err, want)
@@ -273,9 +275,9 @@ func TestInfrastructureBudgetEnds(t *testing.T) {
 	t.Parallel()
 	b, o := setup(t), newOutage(t)
 	o.begin(0, everything)
-	b.worker(t, func(c *Config) { c.Blobs, c.Budget = o.blobs, time.Second })
+	b.Worker(t, func(c *host.Config) { c.Blobs, c.Budget = o.blobs, time.Second })
 	s, executions := counting(t, "build", "echo content > out.txt")
-	d := b.until(t, b.create(t, s).ID, run.Failed)
+	d := b.Until(t, b.Create(t, s).ID, run.Failed)
 	if s := d.Steps[0]; s.FailureClass != run.ClassExhausted || !strings.Contains(s.Reason, "storage") || executions() != 1 {
 		t.Errorf("step = %s (%s) after %d executions, want exhausted after 1", s.FailureClass, s.Reason, executions())
 	}

@@ -1,4 +1,4 @@
-package step
+package host_test
 
 import (
 	"io"
