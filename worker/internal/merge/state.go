@@ -231,7 +231,7 @@ func stepsOf(doc map[string]any) func(yield func(map[string]any) bool) {
 	}
 }
 
-// marshal is json.Marshal without its escapes for HTML.
+// marshal does what json.Marshal does, without its escapes for HTML.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

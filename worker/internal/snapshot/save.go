@@ -115,7 +115,7 @@ func (s *Saved) add(o Object, blobs ...Blob) {
 	s.Bytes += o.Bytes
 }
 
-// missing is what of wanted has to be uploaded, each digest once.
+// missing returns what of wanted has to be uploaded, each digest once.
 func (s *Store) missing(ctx context.Context, tenant uuid.UUID, wanted []content) ([]content, error) {
 	seen := make(map[tree.Digest]bool, len(wanted))
 	wanted = slices.DeleteFunc(wanted, func(c content) bool {
@@ -165,7 +165,7 @@ func (c *content) open(dir *os.Root) (io.ReadCloser, error) {
 	}
 }
 
-// read is the whole of small content.
+// read returns the whole of small content.
 func (c *content) read(dir *os.Root) ([]byte, error) {
 	r, err := c.open(dir)
 	if err != nil {

@@ -105,7 +105,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 	return next, sent, nil
 }
 
-// try does the step's work and says how the attempt ends. ctx ends with the
+// try does the step's work and returns how the attempt ends. ctx ends with the
 // lease, toolCtx also when the worker drains. The error is that the attempt does
 // not count any more; every other failure is an outcome.
 func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
@@ -138,7 +138,7 @@ func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
 	return f, nil
 }
 
-// failed is the outcome of an error that no tool made: of the database, of
+// failed returns the outcome of an error that no tool made: of the database, of
 // storage, of this machine. Its details are for the log.
 func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 	var after time.Duration
@@ -300,8 +300,8 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 	return a.tools.Run(toolCtx, call)
 }
 
-// rowOf is the row of a tool; of one that this worker does not know it is empty, and
-// its step fails.
+// rowOf returns the row of a tool. That of a tool which this worker does not know is
+// empty, and its step fails.
 func rowOf(name string) run.Tool {
 	row, _ := run.ToolOf(name)
 	return row

@@ -60,7 +60,7 @@ func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt
 	}
 }
 
-// unrecordable is the failure in the place of an outcome that the database refuses for
+// unrecordable returns the failure in the place of an outcome that the database refuses for
 // good. Nothing of the outcome is in it but what the attempt consumed.
 func (a *attempt) unrecordable(f postgres.Finish, refusal error) postgres.Finish {
 	why := "the database refused it"

@@ -112,7 +112,7 @@ func gateReason(r tool.Result) string {
 	return "the gate did not pass"
 }
 
-// gate is the next round of a command gate with its verdict. What was shown is
+// gate returns the next round of a command gate with its verdict. What was shown is
 // the checkpoint that the step started from, unless the caller knows better.
 func (a *attempt) gate(event, reason string, evidence map[string]any) (*postgres.NewGate, error) {
 	digest, err := a.inputDigest()

@@ -60,7 +60,7 @@ func (a *attempt) report(ctx context.Context, f postgres.Finish, err error, took
 	a.log.InfoContext(ctx, "step attempt", append(args, "outcome", outcome)...)
 }
 
-// reportLost is the report of an attempt that nobody recorded: its lease went,
+// reportLost does what report does for an attempt that nobody recorded: its lease went,
 // or the database took nothing from it for as long as the lease could hold.
 func (a *attempt) reportLost(ctx context.Context, err error, took time.Duration, args []any) {
 	outcome, level := "cancelled", slog.LevelWarn

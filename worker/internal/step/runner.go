@@ -74,7 +74,7 @@ func (r *Runner) Draining() <-chan struct{} { return r.drain.told }
 // Interrupt ends the tools that still run, and their steps are given back.
 func (r *Runner) Interrupt() { r.drain.interrupt() }
 
-// Wake is where River's job arrives. Its carrier, when it can be read, has put
+// Wake runs the step of one of River's jobs. Its carrier, when it can be read, has put
 // the job's span into ctx; otherwise the run's root context is the parent.
 func (r *Runner) Wake(ctx context.Context, j *river.Job[job.Step]) error {
 	ctx, stop := withoutDeadline(ctx)

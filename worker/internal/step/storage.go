@@ -76,7 +76,7 @@ func (a *attempt) awaitStorage(ctx context.Context, least, most time.Duration) {
 	}
 }
 
-// budgetLeft is how long this attempt may go on in spite of failures of the
+// budgetLeft returns how long this attempt may go on in spite of failures of the
 // infrastructure, of which there was one just now. Time counts from the first failure
 // of the step on; what its tool took is not failure.
 func (a *attempt) budgetLeft() time.Duration {
