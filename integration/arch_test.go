@@ -58,7 +58,7 @@ var mayImport = []rule{
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/egress", []string{"shared/fault"}},
 	{"worker/internal/merge", []string{"shared/tree", "shared/fault"}},
-	{"worker/internal/snapshot", slices.Concat([]string{"worker/internal/merge", "shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
+	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
 	{"worker/internal/pause", nil},
 	{"worker/internal/batch", []string{"github.com/google/uuid"}},
 	{"worker/internal/lease", []string{"worker/internal/pause", "shared/postgres", "shared/telemetry", "shared/fault", "github.com/google/uuid"}},

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -16,18 +17,13 @@ type Damage struct {
 	Ancestor   *uuid.UUID // the nearest one whose tree is whole; nil: there is none
 }
 
-// Damaged returns those of several checkpoints, and of the one that all of them come
+// Damaged returns those of several checkpoints, and of the nearest that all of them come
 // from, which lack bytes in storage as far as is known. The error is that some could not
 // be looked at, or no ancestor looked for; what was found is returned beside it.
 func (s *Store) Damaged(ctx context.Context, tenant uuid.UUID, checkpoints []postgres.Parent) ([]Damage, error) {
-	var failed error
-	if base, err := s.base(ctx, tenant, checkpoints); err != nil {
-		failed = err
-	} else if base != nil {
-		checkpoints = append(checkpoints[:len(checkpoints):len(checkpoints)], *base)
-	}
+	bases, failed := s.bases(ctx, tenant, checkpoints)
 	var list []Damage
-	for _, p := range checkpoints {
+	for _, p := range slices.Concat(checkpoints, bases) {
 		if s.isIntact(ctx, tenant, p) {
 			continue
 		}

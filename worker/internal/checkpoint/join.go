@@ -62,47 +62,81 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 // states, or states too large for their rows. Conflicts mean that they do not fit
 // together; then there is no start. Its row is the caller's to insert.
 func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
-	docs := make([][]byte, len(parents))
-	trees := make([]tree.Digest, len(parents))
-	for i, p := range parents {
-		var err error
-		if docs[i], trees[i], err = m.content(ctx, p); err != nil {
-			return nil, nil, err
-		}
+	nodes := func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+		return m.snapshots.Nodes(ctx, m.TenantID, digests)
 	}
-	var baseDoc []byte
-	baseTree := tree.Empty
-	base, err := m.base(ctx, m.TenantID, parents)
-	if err == nil && base != nil {
-		baseDoc, baseTree, err = m.content(ctx, *base)
+	u, err := m.unite(ctx, nodes, parents)
+	if err != nil {
+		return nil, nil, fmt.Errorf("join %d checkpoints: %w", len(parents), err)
 	}
+	if len(u.conflicts) > 0 {
+		return nil, u.conflicts, nil
+	}
+	start := &Start{Tree: u.tree.Tree}
+	if start.State, err = DecodeState(u.state); err != nil {
+		return nil, nil, err
+	}
+	saved, err := m.snapshots.SaveNodes(ctx, m.TenantID, u.tree.Nodes)
 	if err != nil {
 		return nil, nil, err
 	}
-	doc, conflicts, err := merge.States(baseDoc, docs...)
-	if err != nil {
-		return nil, nil, err
-	}
-	joined, err := m.snapshots.Join(ctx, m.TenantID, baseTree, trees...)
-	if err != nil {
-		return nil, nil, err
-	}
-	if conflicts = append(joined.Conflicts, conflicts...); len(conflicts) > 0 {
-		return nil, conflicts, nil
-	}
-	start := &Start{Tree: joined.Tree}
-	if start.State, err = DecodeState(doc); err != nil {
-		return nil, nil, err
-	}
-	start.Checkpoint, err = m.Make(ctx, Content{Kind: run.PreCheckpoint, Parents: parents, State: start.State, Tree: joined.Tree, Saved: joined.Saved})
+	start.Checkpoint, err = m.Make(ctx, Content{Kind: run.PreCheckpoint, Parents: parents, State: start.State, Tree: start.Tree, Saved: saved})
 	if err != nil {
 		return nil, nil, err
 	}
 	return start, nil, nil
 }
 
-// base returns the nearest checkpoint that several ones come from, or nil.
-func (s *Store) base(ctx context.Context, tenant uuid.UUID, of []postgres.Parent) (*postgres.Parent, error) {
+// union is what several checkpoints come to together. With conflicts it is nothing.
+type union struct {
+	state     []byte
+	tree      merge.Merged
+	conflicts []merge.Conflict
+}
+
+// unite merges the states and the trees of checkpoints over the nearest one that all of
+// them come from. Where there are several nearest ones, what they left came together
+// before: the base is what these come to together, and not one of them, since then all
+// that the others left would look like a change of every side. Where they do not fit
+// together, the first of them is the base.
+func (m *Maker) unite(ctx context.Context, nodes merge.Nodes, checkpoints []postgres.Parent) (union, error) {
+	bases, err := m.bases(ctx, m.TenantID, checkpoints)
+	if err != nil {
+		return union{}, err
+	}
+	base := union{tree: merge.Merged{Tree: tree.Empty}}
+	if len(bases) > 1 {
+		if base, err = m.unite(ctx, nodes, bases); err != nil {
+			return union{}, err
+		}
+		nodes = base.tree.Over(nodes)
+	}
+	if len(bases) == 1 || len(base.conflicts) > 0 {
+		if base.state, base.tree.Tree, err = m.content(ctx, bases[0]); err != nil {
+			return union{}, err
+		}
+	}
+	states := make([][]byte, len(checkpoints))
+	trees := make([]tree.Digest, len(checkpoints))
+	for i, p := range checkpoints {
+		if states[i], trees[i], err = m.content(ctx, p); err != nil {
+			return union{}, err
+		}
+	}
+	var u union
+	var keys []merge.Conflict
+	if u.state, keys, err = merge.States(base.state, states...); err != nil {
+		return union{}, err
+	}
+	if u.tree, err = merge.Trees(ctx, nodes, base.tree.Tree, trees...); err != nil {
+		return union{}, err
+	}
+	u.conflicts = append(u.tree.Conflicts, keys...)
+	return u, nil
+}
+
+// bases returns the nearest checkpoints that several ones come from.
+func (s *Store) bases(ctx context.Context, tenant uuid.UUID, of []postgres.Parent) ([]postgres.Parent, error) {
 	if len(of) < 2 {
 		return nil, nil
 	}
@@ -110,7 +144,7 @@ func (s *Store) base(ctx context.Context, tenant uuid.UUID, of []postgres.Parent
 	for i, p := range of {
 		ids[i] = p.ID
 	}
-	return s.db.CommonAncestor(ctx, tenant, ids)
+	return s.db.CommonAncestors(ctx, tenant, ids)
 }
 
 // content returns the state document and the tree of a checkpoint.

@@ -24,6 +24,37 @@ type Merged struct {
 	Conflicts []Conflict // by path, of the first side that has any with those before it
 }
 
+// Over returns a reader of the directories that the merge made and of those that nodes
+// reads, so that a tree which is not stored can be the base of another merge.
+func (m Merged) Over(nodes Nodes) Nodes {
+	made := make(map[tree.Digest][]byte, len(m.Nodes))
+	for _, node := range m.Nodes {
+		made[tree.Sum(node)] = node
+	}
+	return func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+		found := map[tree.Digest][]tree.Entry{}
+		var others []tree.Digest
+		for _, d := range digests {
+			node, ok := made[d]
+			if !ok {
+				others = append(others, d)
+				continue
+			}
+			entries, err := tree.Decode(node)
+			if err != nil {
+				return nil, err
+			}
+			found[d] = entries
+		}
+		if len(others) == 0 {
+			return found, nil
+		}
+		read, err := nodes(ctx, others)
+		maps.Copy(found, read)
+		return found, err
+	}
+}
+
 // Trees merges trees, in their order, into one, path by path. No lines are merged.
 // base is the tree that all of them come from.
 //

@@ -93,17 +93,9 @@ func (f files) build(nodes map[tree.Digest][]tree.Entry) tree.Digest {
 	return dirAt("")
 }
 
-// mergeFiles merges in memory; the result is the flat files of the merged tree, and the
-// directories of all.
-func mergeFiles(t fataler, base files, sides ...files) (result map[string]tree.Entry, digest tree.Digest, conflicts []Conflict) {
-	t.Helper()
-	nodes := map[tree.Digest][]tree.Entry{}
-	b := base.build(nodes)
-	var digests []tree.Digest
-	for _, side := range sides {
-		digests = append(digests, side.build(nodes))
-	}
-	read := func(_ context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+// stored returns a reader of nodes.
+func stored(nodes map[tree.Digest][]tree.Entry) Nodes {
+	return func(_ context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 		found := map[tree.Digest][]tree.Entry{}
 		for _, d := range digests {
 			entries, ok := nodes[d]
@@ -114,7 +106,19 @@ func mergeFiles(t fataler, base files, sides ...files) (result map[string]tree.E
 		}
 		return found, nil
 	}
-	merged, err := Trees(context.Background(), read, b, digests...)
+}
+
+// mergeFiles merges in memory; the result is the flat files of the merged tree, and the
+// directories of all.
+func mergeFiles(t fataler, base files, sides ...files) (result map[string]tree.Entry, digest tree.Digest, conflicts []Conflict) {
+	t.Helper()
+	nodes := map[tree.Digest][]tree.Entry{}
+	b := base.build(nodes)
+	var digests []tree.Digest
+	for _, side := range sides {
+		digests = append(digests, side.build(nodes))
+	}
+	merged, err := Trees(context.Background(), stored(nodes), b, digests...)
 	if err != nil {
 		t.Fatalf("Trees() = %v", err)
 	}
@@ -313,6 +317,28 @@ func agrees(b, o, t, got map[string]tree.Entry, conflicts []Conflict) error {
 		}
 	}
 	return nil
+}
+
+// What was merged is the base of another merge without being stored.
+func TestTreesOverAMerge(t *testing.T) {
+	t.Parallel()
+	nodes := map[tree.Digest][]tree.Entry{}
+	build := func(f files) tree.Digest { return f.build(nodes) }
+	one, two := build(files{"d/one": "1"}), build(files{"d/two": "2"})
+	together, err := Trees(t.Context(), stored(nodes), tree.Empty, one, two)
+	if err != nil || len(together.Nodes) != 2 {
+		t.Fatalf("Trees(one, two) = %+v, %v, want two new directories", together, err)
+	}
+	left, right := build(files{"d/one": "left", "d/two": "left"}), build(files{"d/one": "1", "d/two": "2", "d/right": "r"})
+	got, err := Trees(t.Context(), together.Over(stored(nodes)), together.Tree, left, right)
+	if want := build(files{"d/one": "left", "d/two": "left", "d/right": "r"}); err != nil || got.Tree != want || len(got.Conflicts) > 0 {
+		t.Errorf("Trees(left, right) over what was merged = %+v, %v, want what both changed", got, err)
+	}
+	for name, base := range map[string]tree.Digest{"one": one, "two": two} {
+		if got, err := Trees(t.Context(), stored(nodes), base, left, right); err != nil || len(got.Conflicts) != 1 {
+			t.Errorf("Trees(left, right) over %s alone = %+v, %v, want a conflict: the test looks at nothing", name, got, err)
+		}
+	}
 }
 
 func TestTreesWithTooManyConflicts(t *testing.T) {

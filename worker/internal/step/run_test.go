@@ -88,6 +88,27 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// What several steps left may come together more than once: a step that changes it
+// afterwards is the only one that did.
+func TestJoinOfJoins(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Worker(t, nil)
+	for name, last := range map[string]string{"of the same depth": "two", "of different depth": "three"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := b.Create(t, hosttest.Script("one", "echo 1 > one"), hosttest.Script("two", "echo 2 > two"), hosttest.Script("three", "true", "two"),
+				hosttest.Script("left", "echo l >> one; echo l >> two", "one", last), hosttest.Script("right", "echo r > right", "one", last),
+				hosttest.Script("again", "true", "left", "right"), hosttest.Script("beside", "true", "left", "right"),
+				hosttest.Script("both", "cat one two right > all", "again", "beside"))
+			d := b.Until(t, r.ID, run.Succeeded)
+			if got, want := b.File(t, d, "all"), "1\nl\n2\nl\nr\n"; got != want {
+				t.Errorf("all = %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // State is joined as files are: of a key that two steps changed differently neither value
 // is taken.
 func TestJoinOfStates(t *testing.T) {
