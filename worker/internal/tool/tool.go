@@ -10,9 +10,10 @@
 // when they leave it (package sieve).
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// unpack.go (workspace:unpack), git.go with submodule.go and lfs.go (git:checkout),
-// http.go (http), codegen.go (codegen), wait.go (sleep, signal, manual:*). What code of
-// a step sees of the world is in env.go; how it is run, in the sandbox package.
+// unpack.go with untar.go and unzip.go (workspace:unpack), git.go with submodule.go and
+// lfs.go (git:checkout), http.go (http), codegen.go (codegen), wait.go (sleep, signal,
+// manual:*). What code of a step sees of the world is in env.go; how it is run, in the
+// sandbox package.
 package tool
 
 import (
