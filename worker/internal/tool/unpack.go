@@ -303,7 +303,7 @@ func (u *unpacker) mkdir(name string) error {
 	return made(name, u.root.MkdirAll(name, 0o755))
 }
 
-// made says it plainly where a name is in use.
+// made returns err, in plain words where it is that a name is in use.
 func made(name string, err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%q is there twice", name)
