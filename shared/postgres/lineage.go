@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -10,27 +9,35 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// CommonTree returns the tree of the nearest checkpoint that all of the given ones
-// descend from, itself included, or the empty tree when they share none.
-func (db *DB) CommonTree(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (root tree.Digest, err error) {
+// CommonAncestors returns the nearest checkpoints that all of the given ones descend
+// from, themselves included: those from which no other such one descends. There may be
+// none, or several where what they left came together more than once.
+func (db *DB) CommonAncestors(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (list []Parent, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, `
+		rows, err := tx.Query(ctx, `
 			WITH RECURSIVE ancestor (of, id) AS (
 				SELECT c, c FROM unnest($2::uuid[]) AS c
 				UNION
 				SELECT a.of, p.parent_id FROM ancestor a
 				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
+			), shared AS (
+				SELECT id FROM ancestor GROUP BY id HAVING count(*) = cardinality($2)
+			), nearest AS (
+				SELECT id FROM shared
+				EXCEPT
+				SELECT p.parent_id FROM shared s
+				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = s.id
 			)
-			SELECT c.tree_digest FROM nofx.checkpoint c
-			JOIN (SELECT id FROM ancestor GROUP BY id HAVING count(*) = cardinality($2)) shared USING (id)
-			WHERE c.tenant_id = $1 ORDER BY c.generation DESC LIMIT 1`, tenant, checkpoints).Scan(&root)
-		if errors.Is(err, pgx.ErrNoRows) {
-			root = tree.Empty
-			return nil
+			SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline
+			FROM nearest JOIN nofx.checkpoint c ON c.tenant_id = $1 AND c.id = nearest.id
+			ORDER BY c.generation DESC, c.id`, tenant, checkpoints)
+		if err != nil {
+			return err
 		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Parent])
 		return err
 	})
-	return root, err
+	return list, err
 }
 
 // Ancestor is a checkpoint that another one descends from.

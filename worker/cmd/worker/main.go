@@ -27,9 +27,8 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
-	"nofx.dev/worker/internal/retention"
+	"nofx.dev/worker/internal/host"
 	"nofx.dev/worker/internal/sandbox"
-	"nofx.dev/worker/internal/step"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -121,10 +120,6 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 			return telemetry.Readiness{Needs: map[string]error{"process": process, "database": pools.work.Ready(check), "storage": blobs.Ping(check)}}
 		})
 	})
-	group.Go(func() error {
-		retention.New(retention.Config{DB: pools.work, Blobs: blobs, Metrics: p.Metrics, Log: p.Log}).Run(ctx)
-		return nil
-	})
 	err = w.Run(ctx, hurry)
 	stopServing()
 	if serveErr := group.Wait(); err == nil {
@@ -134,7 +129,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 }
 
 // newWorker makes the worker.
-func newWorker(ctx context.Context, p *process.Process, cfg settings, parts parts, db *pools, blobs *blob.Store) (*step.Worker, error) {
+func newWorker(ctx context.Context, p *process.Process, cfg settings, parts parts, db *pools, blobs *blob.Store) (*host.Host, error) {
 	if db.listensNot != nil {
 		p.Log.WarnContext(ctx, "polling instead of listening", "error", db.listensNot)
 		p.Metrics.ListenerUp.Set(0)
@@ -153,9 +148,9 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 	if why := tools.CodeRefused(); why != "" && slices.Contains(cfg.Queues, run.StepQueue) {
 		p.Log.WarnContext(ctx, "this worker fails every step that runs code", "reason", why)
 	}
-	host, _, _ := strings.Cut(p.ID, "/")
-	return step.New(step.Config{
-		ID: p.ID, PID: os.Getpid(), Host: host, Version: p.Version, Tier: sandbox.Tier(),
+	machine, _, _ := strings.Cut(p.ID, "/")
+	return host.New(host.Config{
+		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools:    tools,
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,

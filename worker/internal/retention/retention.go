@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/pause"
 )
 
 // How much one pass does, and how often there is one. A transaction deletes at
@@ -65,16 +65,11 @@ func (c *Cleaner) Run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			c.Log.WarnContext(ctx, "retention", "error", err)
 		}
-		pause := idle
+		wait := idle
 		if more && err == nil {
-			pause = busy
+			wait = busy
 		}
-		// Jitter, so that workers do not meet at the same rows.
-		timer := time.NewTimer(time.Duration(float64(pause) * (0.8 + 0.4*rand.Float64())))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if pause.For(ctx, pause.Jitter(wait, 0.2)) != nil { // else workers would meet at the same rows
 			return
 		}
 	}

@@ -10,28 +10,20 @@ import (
 // limits is what a workspace may be. Beyond one the step fails, with the number
 // named.
 type limits struct {
-	entries  int   // files, links and directories
-	bytes    int64 // of all files
-	file     int64 // bytes of one file
-	path     int   // bytes of a path
-	depth    int   // directories above a file
-	conflict int   // of one join
+	entries int   // files, links and directories
+	bytes   int64 // of all files
+	file    int64 // bytes of one file
+	path    int   // bytes of a path
+	depth   int   // directories above a file
 }
 
 var design = limits{
-	entries:  200_000,
-	bytes:    4 << 30,
-	file:     1 << 30,
-	path:     1024,
-	depth:    64,
-	conflict: 10_000,
+	entries: 200_000,
+	bytes:   4 << 30,
+	file:    1 << 30,
+	path:    1024,
+	depth:   64,
 }
-
-// The largest documents of a checkpoint.
-const (
-	stateLimit    = 16 << 20
-	manifestLimit = 256 << 10
-)
 
 // beyond returns the error of a limit that was passed, with its number in the detail:
 // fault.Invalid with code workspace-limit.

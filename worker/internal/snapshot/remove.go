@@ -22,7 +22,7 @@ func RemoveAll(path string) error {
 	return removeAll(root, filepath.Base(path))
 }
 
-// removeAll is RemoveAll within root, which no link leads out of.
+// removeAll does what RemoveAll does within root, which no link leads out of.
 func removeAll(root *os.Root, p string) error {
 	err := root.RemoveAll(p)
 	if !errors.Is(err, fs.ErrPermission) {

@@ -32,7 +32,7 @@ type content struct {
 }
 
 // Save uploads what of scan is not in storage yet, and of docs, the documents
-// that come with it (see [Document]). scan may be nil. An unchanged workspace
+// that come with it. scan may be nil. An unchanged workspace
 // uploads nothing and returns no rows. A file that is no longer what was scanned
 // is fault.Conflict (content-changed), and no row names what was stored of it.
 func (w *Workspace) Save(ctx context.Context, scan *Scan, docs ...[]byte) (Saved, error) {
@@ -115,7 +115,7 @@ func (s *Saved) add(o tree.Object, blobs ...tree.Blob) {
 	s.Bytes += o.Bytes
 }
 
-// missing is what of wanted has to be uploaded, each digest once.
+// missing returns what of wanted has to be uploaded, each digest once.
 func (s *Store) missing(ctx context.Context, tenant uuid.UUID, wanted []content) ([]content, error) {
 	seen := make(map[tree.Digest]bool, len(wanted))
 	wanted = slices.DeleteFunc(wanted, func(c content) bool {
@@ -165,7 +165,7 @@ func (c *content) open(dir *os.Root) (io.ReadCloser, error) {
 	}
 }
 
-// read is the whole of small content.
+// read returns the whole of small content.
 func (c *content) read(dir *os.Root) ([]byte, error) {
 	r, err := c.open(dir)
 	if err != nil {

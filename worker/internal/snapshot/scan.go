@@ -54,7 +54,7 @@ func (m Modes) String() string {
 	return first(len(m), func(i int) string { return fmt.Sprintf("%q %o (was %o)", m[i].Path, m[i].Restored, m[i].Was) })
 }
 
-// first is a list of n things that names three of them.
+// first returns a text about n things that names three of them.
 func first(n int, name func(i int) string) string {
 	const most = 3
 	var all []string
@@ -289,7 +289,7 @@ func (s *scanner) hashFile(root *os.Root, u unhashed, buf []byte) error {
 	return err
 }
 
-// skip says why something is not part of the tree, or nothing.
+// skip returns why something is not part of the tree, or nothing.
 func (s *scanner) skip(at, name string, raw *unix.Stat_t) string {
 	if name == tree.Reserved {
 		return "reserved"

@@ -4,11 +4,11 @@
 // A [Workspace] is one run's directory on this worker. Scan says what it holds,
 // as a tree digest, and hashes only what its cache does not know; Save uploads
 // what storage does not have yet, small content together in one pack; Restore
-// makes the directory equal to a stored tree and fetches only what differs. Join
-// folds the trees of several dependencies into one. The form of trees, and how
-// they are read, is in nofx.dev/shared/tree.
+// makes the directory equal to a stored tree and fetches only what differs. Nodes and
+// SaveNodes are for merges of stored trees. The form of trees, and how they are read, is
+// in nofx.dev/shared/tree.
 //
-// Bytes first, row second: Save and Join return the rows that the transaction
+// Bytes first, row second: Save and SaveNodes return the rows that the transaction
 // which finishes the step has to insert, and write none themselves. A crash
 // before it leaves objects without a row, which the collector finds, and never a
 // row without its object.
@@ -81,7 +81,7 @@ type Workspace struct {
 	stored *dir // a tree whose rows are committed
 }
 
-// Workspace is the workspace of a tenant's run in the directory at path, which
+// Workspace returns the workspace of a tenant's run in the directory at path, which
 // Restore makes if need be.
 func (s *Store) Workspace(tenant uuid.UUID, path string) *Workspace {
 	return &Workspace{store: s, tenant: tenant, path: path, now: time.Now}
@@ -122,7 +122,7 @@ func (d *dir) seal(was *dir) {
 	d.digest, d.size = tree.Sum(node), int64(len(node))
 }
 
-// find is the index of name in d, which may be nil.
+// find returns the index of name in d, which may be nil.
 func (d *dir) find(name string) (int, bool) {
 	if d == nil {
 		return 0, false
@@ -130,7 +130,7 @@ func (d *dir) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(d.entries, name, func(e tree.Entry, name string) int { return strings.Compare(e.Name, name) })
 }
 
-// sub is the directory of that name in d, or nil.
+// sub returns the directory of that name in d, or nil.
 func (d *dir) sub(name string) *dir {
 	if i, ok := d.find(name); ok {
 		return d.dirs[i]

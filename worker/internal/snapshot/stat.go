@@ -33,7 +33,7 @@ func (st stat) sameAs(other stat) bool {
 	return st == other
 }
 
-// modeOf is zero for what no tree holds.
+// modeOf returns the mode in a tree, or zero for what no tree holds.
 func modeOf(raw *unix.Stat_t) tree.Mode {
 	switch kind := raw.Mode & unix.S_IFMT; {
 	case kind == unix.S_IFDIR:
@@ -49,7 +49,7 @@ func modeOf(raw *unix.Stat_t) tree.Mode {
 	}
 }
 
-// permOf is how a restored file or directory is made.
+// permOf returns the permissions that a restored file or directory is made with.
 func permOf(m tree.Mode) os.FileMode {
 	if m == tree.File {
 		return 0o644

@@ -20,70 +20,53 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
-	"nofx.dev/worker/internal/sieve"
+	"nofx.dev/worker/internal/batch"
+	"nofx.dev/worker/internal/checkpoint"
+	"nofx.dev/worker/internal/lease"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
+	"nofx.dev/worker/internal/storage"
 	"nofx.dev/worker/internal/tool"
+	"nofx.dev/worker/internal/workspace"
 )
-
-// errDraining ends a tool when the worker goes down.
-var errDraining = errors.New("the worker is shutting down")
 
 func tracer() trace.Tracer { return otel.Tracer("nofx.dev/worker/internal/step") }
 
+// parts are what the attempts of a Runner work with.
+type parts struct {
+	db          *postgres.DB
+	blobs       *blob.Store
+	checkpoints *checkpoint.Store
+	spaces      *workspace.Pool
+	tools       *tool.Box
+	redactor    *telemetry.Redactor
+	metrics     *telemetry.Metrics
+	log         *slog.Logger
+
+	claims   *batch.Batcher[postgres.Wake, postgres.Claimed]
+	finishes *batch.Batcher[postgres.Finish, postgres.Finished]
+	held     *heldRuns
+	slots    *slots
+	leases   *lease.Keeper
+	storage  *storage.Watch
+	open     func(queue string) bool // whether steps may be taken from it
+	drain    *drain
+
+	budget time.Duration // for a step to get over failures of the infrastructure
+}
+
 // attempt is one try at a step, from its claim to its finish.
 type attempt struct {
-	*Worker
+	parts
 	job   *river.Job[job.Step]
 	began time.Time // when the job did, or the one that was going on with this step
 	claim *postgres.Claim
-	start start
-	space *workspace     // nil for tools that see no files
-	saved *snapshot.Scan // what of it the finish records
+	maker *checkpoint.Maker
+	start *checkpoint.Start // nil while it is for join to make
+	space *workspace.Space  // nil for tools that see no files
+	saved *snapshot.Scan    // what of it the finish records
 
 	failedAt time.Time // when the infrastructure failed it first; zero: it did not
-}
-
-// work runs the attempt that j wakes for, and then steps of the same run that
-// its finish takes along. A stale wake-up is no error: the step has moved on, and
-// the job has done its duty.
-func (w *Worker) work(ctx context.Context, j *river.Job[job.Step]) error {
-	w.metrics.WorkerSlots.Add(1, j.Queue, "used")
-	defer w.metrics.WorkerSlots.Add(-1, j.Queue, "used")
-	w.used[j.Queue].Add(1)
-	defer w.used[j.Queue].Add(-1)
-	if ok, err := w.admit(ctx, j); !ok {
-		return err
-	}
-	sent := time.Now()
-	a := &attempt{Worker: w, job: j, began: sent}
-	runID := runOf(j)
-	claimed, err := w.claims.call(ctx, j.Args.TenantID, postgres.Wake{
-		Job: j.Args, JobID: j.ID, Span: trace.SpanContextFromContext(ctx), Pre: a.begin, Held: w.held.has(runID)})
-	if err == nil {
-		w.held.note(runID, claimed.Err)
-	}
-	switch {
-	case err != nil:
-		return err
-	case claimed.Err != nil:
-		return river.JobSnooze(snooze(j)) // the wake-up stays good, and its slot is for others
-	case claimed.Claim == nil:
-		return nil
-	}
-	defer w.evict(ctx)
-	for a != nil {
-		if a, sent, err = a.run(ctx, sent); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *Worker) evict(ctx context.Context) {
-	if err := w.spaces.evict(); err != nil {
-		w.log.WarnContext(ctx, "workspace clean-up", "error", err)
-	}
 }
 
 // run takes the claimed attempt to its end. It returns the attempt at a successor
@@ -94,12 +77,12 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 		TenantID: run.TenantID.Format(claim.TenantID), RunID: run.RunID.Format(claim.RunID),
 		StepID: run.StepID.Format(claim.StepID), Attempt: claim.Attempt,
 	})
-	a.observeClaim(ctx, claim)
+	a.observeClaim(ctx)
 
 	ctx, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
-	lease := a.keeper.hold(claim, sent, lose)
-	defer a.keeper.release(lease)
+	held := a.leases.Hold(claim, sent, lose)
+	defer a.leases.Release(held)
 	toolCtx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	defer a.drain.watch(interrupt)()
@@ -110,7 +93,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 	began := time.Now()
 	defer a.giveBack()
 	var f postgres.Finish
-	err := lease.alone(ctx)
+	err := held.Alone(ctx)
 	if err == nil {
 		f, err = a.try(ctx, toolCtx)
 	}
@@ -122,21 +105,7 @@ func (a *attempt) run(ctx context.Context, sent time.Time) (*attempt, time.Time,
 	return next, sent, nil
 }
 
-func (w *Worker) observeClaim(ctx context.Context, c *postgres.Claim) {
-	which := "first"
-	if c.Attempt > 1 || c.LostLeases > 0 || c.FailingSince != nil {
-		which = "retry"
-	}
-	w.metrics.QueueWait.Observe(ctx, max(0, c.ClaimedAt.Sub(c.ReadyAt).Seconds()), rowOf(c.Tool).Queue, job.Step{}.Kind(), which)
-	if c.LostAt != nil {
-		w.metrics.Recovery.Observe(ctx, c.ClaimedAt.Sub(*c.LostAt).Seconds())
-	}
-	trace.SpanFromContext(ctx).SetAttributes(
-		telemetry.AttemptKey.Int(c.Attempt), telemetry.FenceKey.Int64(c.Fence),
-		telemetry.RunIDKey.String(run.RunID.Format(c.RunID)), telemetry.StepIDKey.String(run.StepID.Format(c.StepID)))
-}
-
-// try does the step's work and says how the attempt ends. ctx ends with the
+// try does the step's work and returns how the attempt ends. ctx ends with the
 // lease, toolCtx also when the worker drains. The error is that the attempt does
 // not count any more; every other failure is an outcome.
 func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
@@ -169,7 +138,7 @@ func (a *attempt) try(ctx, toolCtx context.Context) (postgres.Finish, error) {
 	return f, nil
 }
 
-// failed is the outcome of an error that no tool made: of the database, of
+// failed returns the outcome of an error that no tool made: of the database, of
 // storage, of this machine. Its details are for the log.
 func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 	var after time.Duration
@@ -186,34 +155,19 @@ func (a *attempt) failed(ctx context.Context, err error) postgres.Finish {
 	if lost { // storage answers, and what it has lost does not come back
 		return postgres.Finish{Claim: a.claim, Outcome: "fail", FailureClass: run.ClassInfrastructure, Reason: code + ": " + reason}
 	}
-	a.storage.note(err)
+	a.storage.Note(err)
 	return a.retry(classOf(err), reason, after)
 }
 
-// outcome brings the workspace in, puts earlier outputs into the inputs, runs the
-// tool and saves what it left. The log is ended after that: it has the time of a
-// save that is repeated. Beside an error of the tool it holds what the tool consumed.
+// outcome prepares the attempt, runs the tool and saves what it left. The log is ended
+// after that: it has the time of a save that is repeated. Beside an error of the tool it
+// holds what the tool consumed.
 func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error) {
 	c := a.claim
-	if !a.start.ready {
-		if conflicts, err := a.join(ctx); err != nil {
-			return postgres.Finish{}, a.corrupt(ctx, err)
-		} else if conflicts != nil {
-			return a.conflict(conflicts)
-		}
-	}
-	if err := a.resolve(ctx); err != nil {
+	if ended, err := a.prepare(ctx); err != nil {
 		return postgres.Finish{}, a.corrupt(ctx, err)
-	}
-	if outputs, err := a.waived(); err != nil {
-		return postgres.Finish{}, err
-	} else if outputs != nil {
-		return a.succeeded(ctx, tool.Result{Outputs: outputs})
-	}
-	if rowOf(c.Tool).Files != run.NoFiles {
-		if err := a.restore(ctx); err != nil {
-			return postgres.Finish{}, a.corrupt(ctx, err)
-		}
+	} else if ended != nil {
+		return *ended, nil
 	}
 	var log *steplog.Writer
 	if !rowOf(c.Tool).Waits {
@@ -243,6 +197,33 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 		tellLost(log, a.saved)
 	}
 	return f, err
+}
+
+// prepare makes the checkpoint that the step starts from, unless it came with the claim,
+// puts earlier outputs into the inputs and brings the workspace in. It returns a finish
+// where the step ends without its tool.
+func (a *attempt) prepare(ctx context.Context) (*postgres.Finish, error) {
+	if a.start == nil {
+		if conflicts, err := a.join(ctx); err != nil {
+			return nil, err
+		} else if conflicts != nil {
+			f, err := a.conflict(conflicts)
+			return &f, err
+		}
+	}
+	if err := a.resolve(ctx); err != nil {
+		return nil, err
+	}
+	if outputs, err := a.waived(); err != nil {
+		return nil, err
+	} else if outputs != nil {
+		f, err := a.succeeded(ctx, tool.Result{Outputs: outputs})
+		return &f, err
+	}
+	if rowOf(a.claim.Tool).Files == run.NoFiles {
+		return nil, nil
+	}
+	return nil, a.restore(ctx)
 }
 
 // tellLost tells in a step's log what of its workspace later steps do not find.
@@ -280,15 +261,15 @@ func (a *attempt) waived() (map[string]any, error) {
 func (a *attempt) restore(ctx context.Context) (err error) {
 	ctx, span := tracer().Start(ctx, "checkpoint.restore")
 	defer span.End()
-	if a.space, err = a.spaces.take(a.claim.TenantID, a.claim.RunID); err != nil {
+	if a.space, err = a.spaces.Take(a.claim.TenantID, a.claim.RunID); err != nil {
 		return err
 	}
-	return a.space.Restore(ctx, a.start.tree)
+	return a.space.Restore(ctx, a.start.Tree)
 }
 
 func (a *attempt) giveBack() {
 	if a.space != nil {
-		a.spaces.give(a.claim.RunID, a.space)
+		a.spaces.Give(a.claim.RunID, a.space)
 	}
 }
 
@@ -312,178 +293,16 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 		}
 	}
 	if a.space != nil {
-		call.Workspace, call.Scratch = a.space.path, a.space.scratch
-		defer a.space.clear()
+		call.Workspace, call.Scratch = a.space.Path, a.space.Scratch
+		defer a.space.Clear()
 	}
 	call.Log = log
 	return a.tools.Run(toolCtx, call)
 }
 
-// finish records the outcome. While the database does not answer it tries again
-// for as long as the lease may hold; an attempt that was recorded without our
-// learning of it is not recorded twice. An outcome that the database refuses for good
-// becomes a failure that says so. If the job may go on, the same transaction takes a
-// successor that became ready: that is the next attempt, and sent is when its lease
-// was asked for.
-func (a *attempt) finish(ctx context.Context, f *postgres.Finish) (next *attempt, sent time.Time, err error) {
-	job := trace.SpanContextFromContext(ctx) // the attempts of one job are all under its span
-	ctx, span := tracer().Start(ctx, "finish")
-	defer span.End()
-	f.Span = span.SpanContext()
-	isRefusal := false // f says that the outcome was refused
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		next = &attempt{Worker: a.Worker, job: a.job, began: a.began}
-		f.Chain = nil
-		f.Reason = a.redactor.String(sieve.Clean(f.Reason)) // which may quote what the step did
-		if f.Outcome == "succeed" && a.mayGoOn() {
-			f.Chain = &postgres.Chain{Queue: a.job.Queue, JobID: a.job.ID, Span: job, Pre: next.begin}
-		}
-		var done postgres.Finished
-		if err = a.keeper.fresh(ctx, a.claim); err == nil {
-			sent = time.Now()
-			f.Held = a.held.has(a.claim.RunID)
-			if done, err = a.finishes.call(ctx, a.claim.TenantID, *f); err == nil {
-				err = done.Err
-				a.held.note(a.claim.RunID, err)
-			}
-		}
-		if err == nil {
-			return a.finished(ctx, done, next), sent, failpoint.Hit("after_commit")
-		}
-		refused := !errors.Is(err, fault.Unavailable)
-		if refused && (isRefusal || errors.Is(err, fault.Fenced) || ctx.Err() != nil) {
-			return nil, sent, err
-		}
-		a.log.WarnContext(ctx, "finish is tried again", "refused", refused, "error", err)
-		if refused {
-			*f, isRefusal = a.unrecordable(*f, err), true
-		}
-		if err := pauseFor(ctx, pause); err != nil {
-			return nil, sent, err
-		}
-	}
-}
-
-// unrecordable is the failure in the place of an outcome that the database refuses for
-// good. Nothing of the outcome is in it but what the attempt consumed.
-func (a *attempt) unrecordable(f postgres.Finish, refusal error) postgres.Finish {
-	why := "the database refused it"
-	if e, ok := errors.AsType[*fault.Error](refusal); ok {
-		why = e.Detail
-	}
-	a.saved = nil
-	return postgres.Finish{
-		Claim: a.claim, Span: f.Span, Outcome: "fail", FailureClass: run.ClassInvalid, Reason: "what it came to cannot be recorded: " + why,
-		ExitCode: f.ExitCode, Usage: f.Usage,
-	}
-}
-
-// turn is how long a job may go on with further steps while others may be waiting
-// for its slot.
-const turn = 100 * time.Millisecond
-
-// mayGoOn reports whether the job may take a further step: not while the worker
-// drains, the queue is paused or storage is away, nor when it has had its turn and all
-// slots of the queue are taken, so that a long run does not keep one from others for
-// ever.
-func (a *attempt) mayGoOn() bool {
-	spoiled := a.space != nil && a.space.spoiled != nil // it is removed once the job has ended
-	full := a.used[a.job.Queue].Load() >= int64(a.concurrency)
-	return !spoiled && !a.drain.begun.Load() && a.beacon.open(a.job.Queue) && a.storage.away() == nil &&
-		(!full || time.Since(a.began) < turn)
-}
-
-// finished notes what a recorded finish came to, and returns next if it was
-// claimed.
-func (a *attempt) finished(ctx context.Context, done postgres.Finished, next *attempt) *attempt {
-	if a.saved != nil {
-		a.space.Committed(a.saved)
-	}
-	if done.Ended != "" && !rowOf(a.claim.Tool).System {
-		a.metrics.RunsFinished.Inc(string(done.Ended))
-		a.metrics.RunDuration.Observe(ctx, done.After.Seconds(), string(done.Ended))
-	}
-	if done.Next == nil {
-		return nil
-	}
-	next.claim = done.Next
-	return next
-}
-
-func pauseFor(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// outcomes are the label values for the outcomes of attempts.
-var outcomes = map[string]string{
-	"succeed": "succeeded", "fail": "failed", "retry": "retrying", "wait": "waiting", "interrupted": "interrupted",
-}
-
-// report writes the one log line of an attempt and its metrics.
-func (a *attempt) report(ctx context.Context, f postgres.Finish, err error, took time.Duration) {
-	args := []any{"step", a.claim.Name, "tool", a.claim.Tool, "ms", took.Milliseconds()}
-	if err != nil {
-		a.reportLost(ctx, err, took, args)
-		return
-	}
-	outcome := outcomes[f.Outcome]
-	if f.Outcome == "succeed" || f.Outcome == "fail" {
-		a.metrics.StepsFinished.Inc(a.claim.Tool, outcome)
-	}
-	if f.FailureClass == run.ClassTimeout {
-		outcome = "timeout"
-	}
-	a.metrics.StepDuration.Observe(ctx, took.Seconds(), a.claim.Tool, outcome)
-	if f.Gate != nil && f.Gate.Event != "" {
-		a.metrics.GateVerdicts.Inc(f.Gate.Name, string(verdicts[f.Gate.Event]))
-	}
-	if f.Reason != "" {
-		args = append(args, "reason", f.Reason)
-	}
-	a.log.InfoContext(ctx, "step attempt", append(args, "outcome", outcome)...)
-}
-
-// reportLost is the report of an attempt that nobody recorded: its lease went,
-// or the database took nothing from it for as long as the lease could hold.
-func (a *attempt) reportLost(ctx context.Context, err error, took time.Duration, args []any) {
-	outcome, level := "cancelled", slog.LevelWarn
-	if errors.Is(err, fault.Fenced) {
-		// A person who cancels does this; of a lease that expired the sweeper warns.
-		outcome, level = "fenced", slog.LevelInfo
-		a.metrics.FencedWrites.Inc()
-		telemetry.SetOutcome(ctx, "fenced")
-	}
-	a.metrics.StepDuration.Observe(ctx, took.Seconds(), a.claim.Tool, outcome)
-	a.log.Log(ctx, level, "step attempt", append(args, "outcome", outcome, "kind", fault.KindOf(err), "error", err)...)
-}
-
-var verdicts = map[string]run.State{"pass": run.Passed, "fail": run.Failed, "error": run.Error}
-
-// rowOf is the row of a tool; of one that this worker does not know it is empty, and
-// its step fails.
+// rowOf returns the row of a tool. That of a tool which this worker does not know is
+// empty, and its step fails.
 func rowOf(name string) run.Tool {
 	row, _ := run.ToolOf(name)
 	return row
-}
-
-// outputsOf is a result's outputs as the step's row keeps them.
-func outputsOf(r tool.Result) (json.RawMessage, error) {
-	if r.Outputs == nil {
-		return nil, nil
-	}
-	raw, err := json.Marshal(r.Outputs)
-	if err != nil {
-		return nil, fmt.Errorf("outputs as JSON: %w", err)
-	}
-	if len(raw) > run.MaxOutputBytes {
-		return nil, fault.New(fault.Invalid, "too-large", "outputs of %d bytes; at most %d", len(raw), run.MaxOutputBytes)
-	}
-	return raw, nil
 }

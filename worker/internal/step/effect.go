@@ -9,6 +9,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/worker/internal/pause"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -27,7 +28,7 @@ func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawM
 	if err != nil || begun.Result != nil {
 		return begun.Result, err
 	}
-	if err := a.keeper.fresh(toolCtx, a.claim); err != nil {
+	if err := a.leases.Fresh(toolCtx, a.claim); err != nil {
 		return nil, err
 	}
 	if err := failpoint.Hit(failpoint.BeforeEffect); err != nil {
@@ -48,13 +49,13 @@ func (a *attempt) effect(ctx, toolCtx context.Context, e tool.Effect) (json.RawM
 // repeat tries again while the database does not answer, or the lease is to be
 // renewed first, for as long as ctx lasts. The log says so.
 func (a *attempt) repeat(ctx context.Context, again string, do func() error) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for backoff := 50 * time.Millisecond; ; backoff = min(2*backoff, time.Second) {
 		err := do()
 		if !errors.Is(err, fault.Unavailable) {
 			return err
 		}
 		a.log.WarnContext(ctx, again, "error", err)
-		if err := pauseFor(ctx, pause); err != nil {
+		if err := pause.For(ctx, backoff); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
-package step
+package step_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +13,8 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/host/hosttest"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -55,12 +56,7 @@ func (b *bundle) callers(t *testing.T, o *outside) {
 	}
 	client := egress.NewClient(egress.Config{Allow: allow})
 	t.Cleanup(client.CloseIdleConnections)
-	b.worker(t, func(c *Config) { c.Tools = tool.New(tool.Config{Development: true, HTTP: client}) })
-}
-
-func step(name, tool string, inputs any, needs ...string) run.PlanStep {
-	raw, _ := json.Marshal(inputs)
-	return run.PlanStep{Name: name, Tool: tool, Inputs: raw, DependsOn: needs, TimeoutS: new(60)}
+	b.Worker(t, func(c *host.Config) { c.Tools = tool.New(tool.Config{Development: true, HTTP: client}) })
 }
 
 // A request that failed is sent again under the same key, and recorded when it
@@ -78,17 +74,17 @@ func TestRequestKeepsItsKey(t *testing.T) {
 		_, _ = io.WriteString(w, "paid")
 	})
 	b.callers(t, o)
-	call := step("pay", "http", map[string]any{"method": "POST", "url": o.URL + "/pay", "body": "7 EUR"})
+	call := hosttest.Step("pay", "http", map[string]any{"method": "POST", "url": o.URL + "/pay", "body": "7 EUR"})
 	call.Retry = &run.PlanRetry{MaxAttempts: new(5), InitialS: new(0.01)}
-	r := b.create(t, call)
-	d := b.until(t, r.ID, run.Succeeded)
+	r := b.Create(t, call)
+	d := b.Until(t, r.ID, run.Succeeded)
 	want := "POST /pay " + run.RunID.Format(r.ID) + "/pay 7 EUR"
 	if sent := o.requests(); !slices.Equal(sent, []string{want, want, want}) {
 		t.Errorf("requests = %q, want %q three times", sent, want)
 	}
 	var state, digest string
 	var fence int64
-	if err := b.Admin.QueryRow(b.ctx, "SELECT state, request_digest, fence FROM nofx.step_effect WHERE key = $1", run.RunID.Format(r.ID)+"/pay").Scan(&state, &digest, &fence); err != nil || state != "done" || fence != 3 {
+	if err := b.Admin.QueryRow(b.Ctx, "SELECT state, request_digest, fence FROM nofx.step_effect WHERE key = $1", run.RunID.Format(r.ID)+"/pay").Scan(&state, &digest, &fence); err != nil || state != "done" || fence != 3 {
 		t.Errorf("effect = %s of fence %d, %v, want done by 3", state, fence, err)
 	}
 	if !strings.Contains(string(d.Steps[0].Outputs), `"body": "paid"`) || d.Steps[0].Attempt != 3 {
@@ -103,24 +99,24 @@ func TestTemplates(t *testing.T) {
 	b := setup(t)
 	o := newOutside(t, func(w http.ResponseWriter, n int) { w.Header().Set("X-Id", "id 7") })
 	b.callers(t, o)
-	r := b.create(t,
-		script("build", `echo version=1.2 >> $NOFX_OUTPUT; echo "large=$(printf 'x%.0s' {1..6000})" >> $NOFX_OUTPUT; printf 'evil=$(touch evil); $%s steps.build.outputs.version }}\n' '{{' >> $NOFX_OUTPUT`),
-		step("call", "http", map[string]any{"method": "PUT", "url": o.URL + "/${{ steps.build.outputs.version }}", "body": "v${{ steps.build.outputs.version }} ${{steps.build.outputs.exit_code}}"}, "build"),
-		step("write", run.ToolWorkspaceWrite, map[string]any{"files": []any{map[string]any{"path": "${{ steps.build.outputs.version }}/large", "content": "${{ steps.build.outputs.large }}"}}}, "call"),
-		step("ask", "manual:ship", map[string]any{"message": "Ship ${{ steps.build.outputs.version }} as ${{ steps.call.outputs.headers.x-id }} with password=hunter2?"}, "write"),
-		step("ship", run.ToolBash, map[string]any{
+	r := b.Create(t,
+		hosttest.Script("build", `echo version=1.2 >> $NOFX_OUTPUT; echo "large=$(printf 'x%.0s' {1..6000})" >> $NOFX_OUTPUT; printf 'evil=$(touch evil); $%s steps.build.outputs.version }}\n' '{{' >> $NOFX_OUTPUT`),
+		hosttest.Step("call", "http", map[string]any{"method": "PUT", "url": o.URL + "/${{ steps.build.outputs.version }}", "body": "v${{ steps.build.outputs.version }} ${{steps.build.outputs.exit_code}}"}, "build"),
+		hosttest.Step("write", run.ToolWorkspaceWrite, map[string]any{"files": []any{map[string]any{"path": "${{ steps.build.outputs.version }}/large", "content": "${{ steps.build.outputs.large }}"}}}, "call"),
+		hosttest.Step("ask", "manual:ship", map[string]any{"message": "Ship ${{ steps.build.outputs.version }} as ${{ steps.call.outputs.headers.x-id }} with password=hunter2?"}, "write"),
+		hosttest.Step("ship", run.ToolBash, map[string]any{
 			"script": `echo "$DECISION|$REASON|$STATUS|$EVIL" > out; wc -c < 1.2/large >> out; ls >> out`,
 			"env":    map[string]any{"DECISION": "${{ steps.ask.outputs.decision }}", "REASON": "${{ steps.ask.outputs.reason }}", "STATUS": "${{ steps.call.outputs.status }}", "EVIL": "${{ steps.build.outputs.evil }}"},
 		}, "ask"))
-	d := b.until(t, r.ID, run.Waiting)
+	d := b.Until(t, r.ID, run.Waiting)
 	if got, want := d.Gates[0].Message, "Ship 1.2 as id 7 with password=***"; got != want {
 		t.Errorf("message = %q, want %q", got, want)
 	}
-	if _, err := b.db.DecideGate(b.ctx, b.tenant, d.Gates[0].ID, postgres.Decision{Event: "approve"}); err != nil {
+	if _, err := b.DB.DecideGate(b.Ctx, b.TenantID, d.Gates[0].ID, postgres.Decision{Event: "approve"}); err != nil {
 		t.Fatalf("DecideGate(approve) = %v", err)
 	}
-	d = b.until(t, r.ID, run.Succeeded)
-	if got, want := b.file(t, d, "out"), "approve||200|$(touch evil); ${{ steps.build.outputs.version }}\n6000\n1.2\nout\n"; got != want {
+	d = b.Until(t, r.ID, run.Succeeded)
+	if got, want := b.File(t, d, "out"), "approve||200|$(touch evil); ${{ steps.build.outputs.version }}\n6000\n1.2\nout\n"; got != want {
 		t.Errorf("out = %q, want %q", got, want)
 	}
 	if sent, want := o.requests(), "PUT /1.2 "+run.RunID.Format(r.ID)+"/call v1.2 0"; len(sent) != 1 || sent[0] != want {
@@ -133,16 +129,16 @@ func TestTemplates(t *testing.T) {
 func TestTemplatesFail(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.worker(t, nil)
+	b.Worker(t, nil)
 	for reason, last := range map[string]run.PlanStep{
-		`inputs/env/V: step one has no output "gone"`: step("two", run.ToolBash, map[string]any{"script": "true", "env": map[string]any{"V": "${{ steps.one.outputs.gone }}"}}),
-		`inputs/files/0/path: has an empty, . or .. element`: step("two", run.ToolWorkspaceWrite, map[string]any{"files": []any{
+		`inputs/env/V: step one has no output "gone"`: hosttest.Step("two", run.ToolBash, map[string]any{"script": "true", "env": map[string]any{"V": "${{ steps.one.outputs.gone }}"}}),
+		`inputs/files/0/path: has an empty, . or .. element`: hosttest.Step("two", run.ToolWorkspaceWrite, map[string]any{"files": []any{
 			map[string]any{"path": "${{ steps.one.outputs.path }}", "content": ""}}}),
-		`inputs/url: has a host that is neither a name nor an address`: step("two", run.ToolHTTP, map[string]any{"url": "http://${{ steps.one.outputs.host }}/"}),
+		`inputs/url: has a host that is neither a name nor an address`: hosttest.Step("two", run.ToolHTTP, map[string]any{"url": "http://${{ steps.one.outputs.host }}/"}),
 	} {
 		last.Retry = &run.PlanRetry{MaxAttempts: new(3)}
-		r := b.create(t, script("one", `echo path=../x >> $NOFX_OUTPUT; echo host=127.1 >> $NOFX_OUTPUT`), last)
-		d := b.until(t, r.ID, run.Failed)
+		r := b.Create(t, hosttest.Script("one", `echo path=../x >> $NOFX_OUTPUT; echo host=127.1 >> $NOFX_OUTPUT`), last)
+		d := b.Until(t, r.ID, run.Failed)
 		if s := d.Steps[1]; s.FailureClass != run.ClassInvalid || s.Reason != reason || s.Attempt != 1 {
 			t.Errorf("step = %s %q after %d attempts, want invalid %q after 1", s.FailureClass, s.Reason, s.Attempt, reason)
 		}
@@ -153,12 +149,12 @@ func TestTemplatesFail(t *testing.T) {
 func TestInputDigestIsOfResolvedInputs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.worker(t, nil)
+	b.Worker(t, nil)
 	digests := map[string]string{}
 	for i, value := range []string{"a", "b", "a"} {
-		r := b.create(t, script("one", fmt.Sprintf("echo v=%s >> $NOFX_OUTPUT", value)),
-			step("unit", "gate:unit", map[string]any{"command": `test -n "$V"`, "env": map[string]any{"V": "${{ steps.one.outputs.v }}"}}))
-		g := b.until(t, r.ID, run.Succeeded).Gates[0]
+		r := b.Create(t, hosttest.Script("one", fmt.Sprintf("echo v=%s >> $NOFX_OUTPUT", value)),
+			hosttest.Step("unit", "gate:unit", map[string]any{"command": `test -n "$V"`, "env": map[string]any{"V": "${{ steps.one.outputs.v }}"}}))
+		g := b.Until(t, r.ID, run.Succeeded).Gates[0]
 		if before, ok := digests[value]; ok && before != g.InputDigest {
 			t.Errorf("run %d: digest = %s, want %s as before", i, g.InputDigest, before)
 		}

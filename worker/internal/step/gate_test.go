@@ -1,4 +1,4 @@
-package step
+package step_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/host/hosttest"
 )
 
 // triedGate is a gate that may be tried several times. Its command adds a line to the
@@ -17,7 +18,7 @@ import (
 func triedGate(t *testing.T, command string, attempts int, initialS float64) (gate run.PlanStep, tries string) {
 	t.Helper()
 	tries = filepath.Join(t.TempDir(), "tries")
-	gate = step("unit", "gate:unit", run.GateInputs{Command: `echo x >> "$TRIES"; ` + command, Env: map[string]string{"TRIES": tries}})
+	gate = hosttest.Step("unit", "gate:unit", run.GateInputs{Command: `echo x >> "$TRIES"; ` + command, Env: map[string]string{"TRIES": tries}})
 	gate.Retry = &run.PlanRetry{MaxAttempts: &attempts, InitialS: &initialS}
 	return gate, tries
 }
@@ -35,7 +36,7 @@ func lines(t *testing.T, file string) int {
 func TestGateIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.worker(t, nil)
+	b.Worker(t, nil)
 	for name, tt := range map[string]struct {
 		command string
 		want    []run.State // of the rounds
@@ -54,7 +55,7 @@ func TestGateIsTriedAgain(t *testing.T) {
 			if tt.class != "" {
 				state = run.Failed
 			}
-			d := b.until(t, b.create(t, gate).ID, state)
+			d := b.Until(t, b.Create(t, gate).ID, state)
 			if s := d.Steps[0]; s.FailureClass != tt.class || s.Attempt != len(tt.want) {
 				t.Errorf("step = %q after %d attempts, want %q after %d", s.FailureClass, s.Attempt, tt.class, len(tt.want))
 			}
@@ -68,7 +69,7 @@ func TestGateIsTriedAgain(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
 				t.Errorf("rounds = %v, want %v", got, tt.want)
 			}
-			artifacts, err := b.db.Artifacts(b.ctx, b.tenant, d.Run.ID, nil, 10)
+			artifacts, err := b.DB.Artifacts(b.Ctx, b.TenantID, d.Run.ID, nil, 10)
 			if err != nil || len(artifacts) != len(tt.want) {
 				t.Errorf("Artifacts() = %d, %v, want the evidence of %d rounds", len(artifacts), err, len(tt.want))
 			}
@@ -80,16 +81,16 @@ func TestGateIsTriedAgain(t *testing.T) {
 func TestGateOfAFailedRunIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.worker(t, nil)
+	b.Worker(t, nil)
 	gate, tries := triedGate(t, `until [ -e "$TRIES.go" ]; do sleep 0.05; done; exit 3`, 3, 0.01)
 	gate.DependsOn = []string{}
-	other := script("other", `until [ -s "`+tries+`" ]; do sleep 0.05; done; exit 1`)
-	r := b.create(t, gate, other)
-	b.wait(t, "the other step to fail", "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'failed')")
+	other := hosttest.Script("other", `until [ -s "`+tries+`" ]; do sleep 0.05; done; exit 1`)
+	r := b.Create(t, gate, other)
+	b.Wait(t, "the other step to fail", "SELECT EXISTS (SELECT FROM nofx.step WHERE state = 'failed')")
 	if err := os.WriteFile(tries+".go", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d := b.until(t, r.ID, run.Failed)
+	d := b.Until(t, r.ID, run.Failed)
 	if s := d.Steps[0]; s.State != run.Failed || s.FailureClass != run.ClassGateFailed || len(d.Gates) != 1 || d.Gates[0].State != run.Failed || lines(t, tries) != 1 {
 		t.Errorf("gate's step = %s %s with %d rounds after %d tries, want failed, gate_failed, with one", s.State, s.FailureClass, len(d.Gates), lines(t, tries))
 	}
@@ -114,22 +115,22 @@ func TestWaiverBetweenAttempts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
-			b.worker(t, nil)
+			b.Worker(t, nil)
 			gate, tries := triedGate(t, tt.command, tt.attempts, tt.initialS)
-			r := b.create(t, gate)
-			b.wait(t, "the time to waive the gate", tt.until)
-			d, err := b.db.RunDetail(b.ctx, b.tenant, r.ID)
+			r := b.Create(t, gate)
+			b.Wait(t, "the time to waive the gate", tt.until)
+			d, err := b.DB.RunDetail(b.Ctx, b.TenantID, r.ID)
 			if err != nil || len(d.Gates) != 1 || d.Gates[0].State != run.Failed {
 				t.Fatalf("RunDetail() = %+v, %v, want a gate that failed", d.Gates, err)
 			}
-			if _, err := b.db.DecideGate(b.ctx, b.tenant, d.Gates[0].ID, postgres.Decision{Event: "waive", Reason: "known"}); err != nil {
+			if _, err := b.DB.DecideGate(b.Ctx, b.TenantID, d.Gates[0].ID, postgres.Decision{Event: "waive", Reason: "known"}); err != nil {
 				t.Fatalf("DecideGate(waive) = %v", err)
 			}
 			waived := time.Now()
 			if err := os.WriteFile(tries+".go", nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			d = b.until(t, r.ID, run.Succeeded)
+			d = b.Until(t, r.ID, run.Succeeded)
 			if s := d.Steps[0]; !strings.Contains(string(s.Outputs), "waived") {
 				t.Errorf("outputs %s later = %s, want the verdict waived", time.Since(waived), s.Outputs)
 			}

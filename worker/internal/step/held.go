@@ -54,11 +54,14 @@ func runOf(j *river.Job[job.Step]) uuid.UUID {
 	return id
 }
 
+// LostAfter is how long a ready step may have no wake-up until a sweep gives it one.
+const LostAfter = 5 * time.Second
+
 // The shortest and the longest time that a wake-up for a held run is put off.
 // The sweeper must not take it for lost meanwhile.
 const (
 	minSnooze = 100 * time.Millisecond
-	maxSnooze = lostAfter - time.Second
+	maxSnooze = LostAfter - time.Second
 )
 
 // snooze returns how long to put off the wake-up for a held run: each time twice

@@ -1,4 +1,4 @@
-package step
+package step_test
 
 import (
 	"bytes"
@@ -13,18 +13,19 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/host/hosttest"
 )
 
 // damage changes a byte of an object, or deletes it.
 func (b *bundle) damage(t *testing.T, key string, flip bool) {
 	t.Helper()
 	if !flip {
-		if err := b.blobs.Delete(b.ctx, key); err != nil {
+		if err := b.Blobs.Delete(b.Ctx, key); err != nil {
 			t.Fatalf("Delete(%s) = %v", key, err)
 		}
 		return
 	}
-	r, err := b.blobs.Open(b.ctx, key, 0, -1)
+	r, err := b.Blobs.Open(b.Ctx, key, 0, -1)
 	if err != nil {
 		t.Fatalf("Open(%s) = %v", key, err)
 	}
@@ -34,7 +35,7 @@ func (b *bundle) damage(t *testing.T, key string, flip bool) {
 		t.Fatal(err)
 	}
 	raw[len(raw)/3] ^= 1
-	if err := b.blobs.Put(b.ctx, key, bytes.NewReader(raw), int64(len(raw)), blob.PutOptions{}); err != nil {
+	if err := b.Blobs.Put(b.Ctx, key, bytes.NewReader(raw), int64(len(raw)), blob.PutOptions{}); err != nil {
 		t.Fatalf("Put(%s) = %v", key, err)
 	}
 }
@@ -43,20 +44,20 @@ func (b *bundle) damage(t *testing.T, key string, flip bool) {
 // first one stored; between them is what meanwhile does.
 func (b *bundle) relay(t *testing.T, meanwhile func(), want run.State) postgres.RunDetail {
 	t.Helper()
-	_, stop := b.worker(t, nil)
-	r := b.create(t,
-		script("write", "mkdir d && echo small > d/small.txt && head -c 300000 /dev/zero > large"),
+	_, stop := b.Worker(t, nil)
+	r := b.Create(t,
+		hosttest.Script("write", "mkdir d && echo small > d/small.txt && head -c 300000 /dev/zero > large"),
 		run.PlanStep{Name: "go", Tool: run.ToolSignal, Inputs: json.RawMessage(`{"key":"go"}`), DependsOn: []string{"write"}},
-		script("read", "cat d/small.txt && wc -c large", "go"))
-	b.until(t, r.ID, run.Waiting)
+		hosttest.Script("read", "cat d/small.txt && wc -c large", "go"))
+	b.Until(t, r.ID, run.Waiting)
 	stop()
 	meanwhile()
-	_, stop = b.worker(t, nil)
+	_, stop = b.Worker(t, nil)
 	defer stop()
-	if _, _, err := b.db.SendSignal(b.ctx, b.tenant, "go", json.RawMessage(`{}`)); err != nil {
+	if _, _, err := b.DB.SendSignal(b.Ctx, b.TenantID, "go", json.RawMessage(`{}`)); err != nil {
 		t.Fatalf("SendSignal() = %v", err)
 	}
-	return b.until(t, r.ID, want)
+	return b.Until(t, r.ID, want)
 }
 
 // Bytes that storage has lost fail the step that needs them, with their code and an
@@ -91,7 +92,7 @@ func TestF21_F22_LostBytesAreStoredAnew(t *testing.T) {
 			}
 			for range 2 {
 				d := b.relay(t, func() {}, run.Succeeded)
-				if got := b.file(t, d, "d/small.txt"); got != "small\n" {
+				if got := b.File(t, d, "d/small.txt"); got != "small\n" {
 					t.Errorf("d/small.txt = %q, want %q", got, "small\n")
 				}
 			}
@@ -102,7 +103,7 @@ func TestF21_F22_LostBytesAreStoredAnew(t *testing.T) {
 // keys are those of the stored objects of a kind.
 func (b *bundle) keys(t *testing.T, kind string) []string {
 	t.Helper()
-	rows, err := b.Admin.Query(b.ctx, "SELECT key FROM nofx.object WHERE kind = $1", kind)
+	rows, err := b.Admin.Query(b.Ctx, "SELECT key FROM nofx.object WHERE kind = $1", kind)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func (b *bundle) keys(t *testing.T, kind string) []string {
 // corrupt is the data of a run's events checkpoint.corrupt.
 func (b *bundle) corrupt(t *testing.T, id uuid.UUID) (data []string) {
 	t.Helper()
-	list, err := b.db.Events(b.ctx, b.tenant, id, 0, []string{"checkpoint.corrupt"}, 500)
+	list, err := b.DB.Events(b.Ctx, b.TenantID, id, 0, []string{"checkpoint.corrupt"}, 500)
 	if err != nil {
 		t.Fatalf("Events() = %v", err)
 	}
@@ -130,20 +131,20 @@ func (b *bundle) corrupt(t *testing.T, id uuid.UUID) (data []string) {
 func TestF22_JoinOfLostBytes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	b.worker(t, nil)
-	r := b.create(t,
-		script("left", "echo l > left.txt"),
+	b.Worker(t, nil)
+	r := b.Create(t,
+		hosttest.Script("left", "echo l > left.txt"),
 		run.PlanStep{Name: "go", Tool: run.ToolSignal, Inputs: json.RawMessage(`{"key":"go"}`), DependsOn: []string{"left"}},
-		script("right", "echo r > right.txt"),
-		script("both", "cat left.txt right.txt", "go", "right"))
-	b.until(t, r.ID, run.Waiting)
+		hosttest.Script("right", "echo r > right.txt"),
+		hosttest.Script("both", "cat left.txt right.txt", "go", "right"))
+	b.Until(t, r.ID, run.Waiting)
 	for _, key := range b.keys(t, "pack") {
 		b.damage(t, key, false)
 	}
-	if _, _, err := b.db.SendSignal(b.ctx, b.tenant, "go", json.RawMessage(`{}`)); err != nil {
+	if _, _, err := b.DB.SendSignal(b.Ctx, b.TenantID, "go", json.RawMessage(`{}`)); err != nil {
 		t.Fatalf("SendSignal() = %v", err)
 	}
-	d := b.until(t, r.ID, run.Failed)
+	d := b.Until(t, r.ID, run.Failed)
 	if s := d.Steps[3]; !strings.HasPrefix(s.Reason, "object-gone: ") || len(b.corrupt(t, r.ID)) != 2 {
 		t.Errorf("step = %s with events %s, want object-gone and one for each parent", s.Reason, b.corrupt(t, r.ID))
 	}

@@ -4,14 +4,42 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
-	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/checkpoint"
+	"nofx.dev/worker/internal/merge"
 	"nofx.dev/worker/internal/tool"
 )
+
+// save stores what is in the workspace and makes its checkpoint.
+func (a *attempt) save(ctx context.Context, kind run.CheckpointKind, st checkpoint.State) (*postgres.Checkpoint, error) {
+	ck, scan, err := a.maker.Save(ctx, a.start, kind, st, a.space.Workspace)
+	if err == nil {
+		a.saved = scan
+	}
+	return ck, err
+}
+
+// sameTree makes a checkpoint that leaves the workspace as the step found it.
+func (a *attempt) sameTree(ctx context.Context, kind run.CheckpointKind, st checkpoint.State, g *postgres.NewGate) (*postgres.Checkpoint, error) {
+	var gate *checkpoint.GateRef
+	if g != nil {
+		gate = &checkpoint.GateRef{ID: run.GateID.Format(g.ID), Verdict: string(run.Pending)}
+		if v, ok := verdicts[g.Event]; ok {
+			gate.Verdict = string(v)
+		}
+	}
+	return a.maker.SameTree(ctx, a.start, kind, st, gate)
+}
+
+// stateWith returns the state that the attempt started from, with its own step added.
+func (a *attempt) stateWith(s run.State, outputs json.RawMessage) checkpoint.State {
+	return a.start.State.With(a.claim.Name, checkpoint.StepState{State: string(s), Outputs: outputs, Attempt: a.claim.Attempt})
+}
 
 // succeeded saves the workspace as the step's post checkpoint. A gate that
 // passed gets its row and, like every step that leaves no files, keeps the tree
@@ -87,13 +115,13 @@ func gateReason(r tool.Result) string {
 	return "the gate did not pass"
 }
 
-// gate is the next round of a command gate with its verdict. What was shown is
+// gate returns the next round of a command gate with its verdict. What was shown is
 // the checkpoint that the step started from, unless the caller knows better.
 func (a *attempt) gate(event, reason string, evidence map[string]any) (*postgres.NewGate, error) {
 	digest, err := a.inputDigest()
 	return &postgres.NewGate{
 		ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.GateFamily), Kind: run.CommandGate,
-		InputDigest: digest, ShownCheckpoint: a.start.checkpoint.ID, ShownDigest: a.start.checkpoint.Digest,
+		InputDigest: digest, ShownCheckpoint: a.start.Checkpoint.ID, ShownDigest: a.start.Checkpoint.Digest,
 		Evidence: evidence, Event: event, Reason: reason,
 	}, err
 }
@@ -131,7 +159,7 @@ func (a *attempt) waiting(ctx context.Context, r tool.Result) (postgres.Finish, 
 // interrupt checkpoint is there to look at.
 func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 	f := postgres.Finish{Claim: a.claim, Outcome: "interrupted", Reason: errDraining.Error()}
-	if a.space == nil || rowOf(a.claim.Tool).Files != run.ChangesFiles || a.storage.away() != nil {
+	if a.space == nil || rowOf(a.claim.Tool).Files != run.ChangesFiles || a.storage.Away() != nil {
 		return f, nil
 	}
 	ck, err := a.save(ctx, run.InterruptCheckpoint, a.stateWith(run.Running, nil))
@@ -143,14 +171,41 @@ func (a *attempt) interrupted(ctx context.Context) (postgres.Finish, error) {
 	return f, nil
 }
 
-// conflict fails a step whose dependencies left workspaces that do not fit.
-func (a *attempt) conflict(conflicts []snapshot.Conflict) (postgres.Finish, error) {
+// conflict fails a step whose dependencies left workspaces or states that do not fit.
+func (a *attempt) conflict(conflicts []merge.Conflict) (postgres.Finish, error) {
 	outputs, err := json.Marshal(a.redactor.Members(map[string]any{"conflicts": tool.Fit(conflicts[:min(len(conflicts), 200)]), "total": len(conflicts)}))
 	if err != nil {
 		return postgres.Finish{}, fault.New(fault.Invalid, "workspace-conflict", "conflicts as JSON").Because(err)
 	}
 	return postgres.Finish{
 		Claim: a.claim, Outcome: "fail", FailureClass: run.ClassWorkspaceConflict, Outputs: outputs,
-		Reason: fmt.Sprintf("its dependencies changed %d paths differently, first %s", len(conflicts), conflicts[0].Path),
+		Reason: fmt.Sprintf("its dependencies changed %d %s differently, first %s", len(conflicts), placesOf(conflicts), conflicts[0].At()),
 	}, nil
+}
+
+// placesOf returns the noun for the places of conflicts.
+func placesOf(conflicts []merge.Conflict) string {
+	isPath := func(c merge.Conflict) bool { return c.Path != "" }
+	switch {
+	case !slices.ContainsFunc(conflicts, isPath):
+		return "keys of the state"
+	case slices.ContainsFunc(conflicts, func(c merge.Conflict) bool { return !isPath(c) }):
+		return "paths and keys of the state"
+	}
+	return "paths"
+}
+
+// outputsOf returns a result's outputs as the step's row keeps them.
+func outputsOf(r tool.Result) (json.RawMessage, error) {
+	if r.Outputs == nil {
+		return nil, nil
+	}
+	raw, err := json.Marshal(r.Outputs)
+	if err != nil {
+		return nil, fmt.Errorf("outputs as JSON: %w", err)
+	}
+	if len(raw) > run.MaxOutputBytes {
+		return nil, fault.New(fault.Invalid, "too-large", "outputs of %d bytes; at most %d", len(raw), run.MaxOutputBytes)
+	}
+	return raw, nil
 }

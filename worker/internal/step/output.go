@@ -14,6 +14,7 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/pause"
 	"nofx.dev/worker/internal/steplog"
 )
 
@@ -24,11 +25,11 @@ func (a *attempt) openLog(ctx context.Context) *steplog.Writer {
 	return steplog.Open(ctx, steplog.Config{
 		Key: func(n int) string { return blob.LogKey(c.TenantID, c.RunID, c.StepID, c.Fence, n) },
 		Put: func(ctx context.Context, key string, data []byte) error {
-			if err := a.keeper.fresh(ctx, c); err != nil {
+			if err := a.leases.Fresh(ctx, c); err != nil {
 				return err
 			}
 			err := a.blobs.Put(ctx, key, bytes.NewReader(data), int64(len(data)), blob.PutOptions{ContentType: "text/plain; charset=utf-8"})
-			a.storage.note(err)
+			a.storage.Note(err)
 			return err
 		},
 		Record: func(ctx context.Context, l steplog.Chunk) error {
@@ -50,7 +51,7 @@ func (a *attempt) closeLog(ctx, toolCtx context.Context, log *steplog.Writer) {
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		defer cancel()
-		for pauseFor(patience, logClose) == nil && a.storage.away() != nil {
+		for pause.For(patience, logClose) == nil && a.storage.Away() != nil {
 			a.awaitStorage(toolCtx, 0, a.budgetLeft())
 			if toolCtx.Err() != nil || a.budgetLeft() <= 0 {
 				return
@@ -97,7 +98,7 @@ func (a *attempt) evidence(ctx context.Context, f *postgres.Finish) error {
 	if err != nil {
 		return fmt.Errorf("evidence as JSON: %w", err)
 	}
-	if err := a.keeper.fresh(ctx, a.claim); err != nil {
+	if err := a.leases.Fresh(ctx, a.claim); err != nil {
 		return err
 	}
 	sum := sha256.Sum256(doc)

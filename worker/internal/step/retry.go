@@ -41,20 +41,20 @@ func (a *attempt) retry(class run.FailureClass, reason string, retryAfter time.D
 	return f
 }
 
-// pauseAfter is full jitter on what doubles the time for which the infrastructure
+// pauseAfter returns full jitter on what doubles the time for which the infrastructure
 // has failed already: from initial on, at most five minutes.
 func pauseAfter(initialS float64, failing time.Duration) time.Duration {
 	ceiling := min(initialS+failing.Seconds(), maxBackoff.Seconds())
 	return time.Duration(rand.Float64() * ceiling * float64(time.Second))
 }
 
-// backoff is full jitter on initial × 2^(attempt-1), at most five minutes.
+// backoff returns full jitter on initial × 2^(attempt-1), at most five minutes.
 func backoff(initialS float64, attempt int) time.Duration {
 	ceiling := min(initialS*math.Pow(2, float64(attempt-1)), maxBackoff.Seconds())
 	return time.Duration(rand.Float64() * ceiling * float64(time.Second))
 }
 
-// classOf is the failure class of an error that no tool classified.
+// classOf returns the failure class of an error that no tool classified.
 func classOf(err error) run.FailureClass {
 	switch fault.KindOf(err) {
 	case fault.Invalid, fault.NotFound, fault.Gone:

@@ -9,7 +9,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
-	"nofx.dev/worker/internal/snapshot"
+	"nofx.dev/worker/internal/merge"
 )
 
 func TestRetry(t *testing.T) {
@@ -50,7 +50,7 @@ func TestRetry(t *testing.T) {
 				c.ClaimedAt = time.Now()
 				c.FailingSince = new(c.ClaimedAt.Add(-tt.failing))
 			}
-			a := &attempt{Worker: &Worker{budget: 15 * time.Minute}, claim: c}
+			a := &attempt{parts: parts{budget: 15 * time.Minute}, claim: c}
 			f := a.retry(tt.class, "why", tt.retryAfter)
 			if f.Outcome != tt.outcome || f.FailureClass != tt.wantClass {
 				t.Errorf("retry(%s, attempt %d of %d) = %s %s, want %s %s", tt.class, tt.attempt, tt.maxAttempts, f.Outcome, f.FailureClass, tt.outcome, tt.wantClass)
@@ -81,7 +81,7 @@ func TestPauseAfterIsBounded(t *testing.T) {
 			t.Fatalf("pauseAfter(2, %s) = %s, want within 0 and %s", failing, d, min(failing+2*time.Second, maxBackoff))
 		}
 	}
-	a := &attempt{Worker: &Worker{budget: time.Minute}, claim: &postgres.Claim{}}
+	a := &attempt{parts: parts{budget: time.Minute}, claim: &postgres.Claim{}}
 	if f := a.retry(run.ClassInfrastructure, "why", time.Hour); f.Outcome != "retry" || f.Delay > time.Minute {
 		t.Errorf("retry(after an hour, budget of a minute) = %s in %s, want retry within the minute", f.Outcome, f.Delay)
 	}
@@ -105,11 +105,11 @@ func TestClassOf(t *testing.T) {
 // Conflicts over long paths fit what a step may put out.
 func TestConflictsFit(t *testing.T) {
 	t.Parallel()
-	list := make([]snapshot.Conflict, 200)
+	list := make([]merge.Conflict, 200)
 	for i := range list {
 		list[i].Path = strings.Repeat("long/", 200)
 	}
-	f, err := (&attempt{Worker: &Worker{}}).conflict(list)
+	f, err := (&attempt{}).conflict(list)
 	if err != nil || len(f.Outputs) > run.MaxOutputBytes || !strings.Contains(string(f.Outputs), `"total":200`) {
 		t.Errorf("conflict() = outputs of %d bytes, %v, want at most %d and the total", len(f.Outputs), err, run.MaxOutputBytes)
 	}

@@ -1,4 +1,4 @@
-package step
+package step_test
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/host/hosttest"
 )
 
 // A run of many steps does not keep others waiting to its end: on a worker of one
@@ -19,19 +21,19 @@ func TestTurns(t *testing.T) {
 			b := setup(t)
 			steps := make([]run.PlanStep, 100)
 			for i := range steps {
-				steps[i] = script(fmt.Sprint("s", i), "sleep 0.2")
+				steps[i] = hosttest.Script(fmt.Sprint("s", i), "sleep 0.2")
 			}
 			steps[1].DependsOn = needs // where one says what it needs, the others need nothing
-			long := b.create(t, steps...)
-			b.worker(t, func(c *Config) { c.Concurrency = 1 })
-			b.until(t, long.ID, run.Running)
+			long := b.Create(t, steps...)
+			b.Worker(t, func(c *host.Config) { c.Concurrency = 1 })
+			b.Until(t, long.ID, run.Running)
 			other := *b
-			other.tenant = b.Tenant(t)
-			other.until(t, other.create(t, script("a", "true")).ID, run.Succeeded)
-			if d, err := b.db.RunDetail(b.ctx, b.tenant, long.ID); err != nil || d.Run.State != run.Running {
+			other.TenantID = b.Tenant(t)
+			other.Until(t, other.Create(t, hosttest.Script("a", "true")).ID, run.Succeeded)
+			if d, err := b.DB.RunDetail(b.Ctx, b.TenantID, long.ID); err != nil || d.Run.State != run.Running {
 				t.Errorf("the longer run is %s, %v, when the other one has ended; want it running", d.Run.State, err)
 			}
-			if _, err := b.db.CancelRun(b.ctx, b.tenant, long.ID, postgres.Verb{Reason: "the test is over"}); err != nil {
+			if _, err := b.DB.CancelRun(b.Ctx, b.TenantID, long.ID, postgres.Verb{Reason: "the test is over"}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -32,7 +32,7 @@ func (u clientUploads) Keep(ctx context.Context, a run.Artifact, content io.Read
 	if err := u.blobs.Put(ctx, key, blob.Verify(content, sum, a.Size), a.Size, blob.PutOptions{SHA256: &sum}); err != nil {
 		return err
 	}
-	if err := u.keeper.fresh(ctx, u.claim); err != nil {
+	if err := u.leases.Fresh(ctx, u.claim); err != nil {
 		return err
 	}
 	return u.db.CompleteUpload(ctx, u.claim, a.ID, key)

@@ -141,7 +141,7 @@ func (w *Writer) keep(text []byte) {
 	}
 }
 
-// cutRune is the beginning of text, at most n bytes of whole characters.
+// cutRune returns the beginning of text, at most n bytes of whole characters.
 func cutRune(text []byte, n int) []byte {
 	for n > 0 && n < len(text) && !utf8.RuneStart(text[n]) {
 		n--

@@ -78,7 +78,7 @@ const (
 // notRun is bash's complaint about a program that it could not run.
 var notRun = regexp.MustCompile(`(?m): line \d+: (.+): (?:command not found|[Pp]ermission denied|[Nn]o such file or directory|cannot execute.*)$`)
 
-// notRunOf is the program that bash could not run and so ended, if the output tells.
+// notRunOf returns the program that bash could not run and so ended, if the output tells.
 func notRunOf(e sandbox.Exit, output string) string {
 	if e.Signal != 0 || e.Code != notFound && e.Code != notExecutable {
 		return ""
@@ -90,7 +90,7 @@ func notRunOf(e sandbox.Exit, output string) string {
 	return found[len(found)-1][1]
 }
 
-// howEnded says how a program ended; missing is what of it could not be run, if known.
+// howEnded returns how a program ended; missing is the part of it that could not be run, if known.
 func howEnded(what string, e sandbox.Exit, missing string) string {
 	if e.Signal != 0 {
 		return fmt.Sprintf("%s was ended by signal %d (%v)", what, int(e.Signal), e.Signal)

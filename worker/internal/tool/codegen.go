@@ -96,7 +96,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 	}
 }
 
-// codegenRequest is what the model is asked. The instruction is the plan's; files
+// codegenRequest returns what the model is asked. The instruction is the plan's; files
 // and their names are nobody's word.
 func (b *Box) codegenRequest(instruction string, files edit.Collection) llm.Request {
 	r := llm.Request{System: codegenSystem, Schema: edit.Schema, MaxTokens: answerTokens}
@@ -114,7 +114,7 @@ func (b *Box) codegenRequest(instruction string, files edit.Collection) llm.Requ
 	return r
 }
 
-// accept is the changes that an answer comes to. What its author could do better is
+// accept returns the changes that an answer comes to. What its author could do better is
 // an *edit.Invalid, all else a *Failure.
 func accept(root *os.Root, resp llm.Response, files edit.Collection) (edit.Answer, []edit.Change, error) {
 	switch resp.Stop {
@@ -134,7 +134,7 @@ func accept(root *os.Root, resp llm.Response, files edit.Collection) (edit.Answe
 	return answer, changes, err
 }
 
-// because is why our own rules refused; a model's reasons are for the log alone.
+// because returns why our own rules refused; a model's reasons are for the log alone.
 func because(resp llm.Response) string {
 	if resp.Model == rules.Name && resp.Text != "" {
 		return ": " + resp.Text
@@ -161,7 +161,7 @@ func (r Result) changed(c Call, root *os.Root, a edit.Answer, changes []edit.Cha
 	return r, nil
 }
 
-// noModel is why a model gave no answer. What may be over soon is tried again with
+// noModel returns why a model gave no answer. What may be over soon is tried again with
 // the step; a worker whose key is refused, or who may not ask, is a matter of policy.
 func noModel(ctx context.Context, err error) error {
 	e, ok := errors.AsType[*fault.Error](err)
@@ -181,7 +181,7 @@ func noModel(ctx context.Context, err error) error {
 	return f
 }
 
-// unread is why the workspace could not be read.
+// unread returns why the workspace could not be read.
 func unread(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ended(ctx)

@@ -21,7 +21,7 @@ const (
 	markFile   = "mark"
 )
 
-// environment is all that code of the step gets (API.md, Tools): the names every
+// environment returns all that code of the step gets (API.md, Tools): the names every
 // step has, what the plan allows of NOFX_STEP_ENV, and the step's own, the later
 // winning; nothing overrides what the worker alone knows.
 func (b *Box) environment(c Call, own map[string]string) []string {

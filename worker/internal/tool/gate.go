@@ -105,7 +105,7 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 	return b.judgeReport(r, root, *in.Report, begun, exit), nil
 }
 
-// judge is the verdict of a command's end.
+// judge returns the verdict of a command's end.
 func judge(exit sandbox.Exit) run.State {
 	switch {
 	case exit.Signal != 0 || exit.Code == notFound || exit.Code == notExecutable:

@@ -35,7 +35,7 @@ type gatesFile struct {
 	Gates  map[string]run.GateInputs `json:"gates"`
 }
 
-// ownGate is in with the command of the workspace's own gate of that name, and with
+// ownGate returns the inputs with the command of the workspace's own gate of that name, and with
 // its report and environment where in has none. Errors are for people.
 func ownGate(root *os.Root, name string, in run.GateInputs) (run.GateInputs, error) {
 	raw, err := readRegular(root, edit.GatesFile, maxGatesFile)
@@ -125,7 +125,7 @@ func changed(f *os.File) (time.Time, error) {
 	return time.Unix(raw.Ctim.Unix()), err
 }
 
-// judgeReport is the verdict of a command that has begun at some time and ended by
+// judgeReport returns the verdict of a command that has begun at some time and ended by
 // itself, and its report.
 func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, begun time.Time, exit sandbox.Exit) Result {
 	found, err := b.readReports(root, in, begun)

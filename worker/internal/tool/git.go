@@ -127,7 +127,7 @@ func (g *git) checkout(ctx context.Context, in run.CheckoutInputs) (commit strin
 	return commit, err
 }
 
-// orSeveral is what else is possible where part of a hash names no commit.
+// orSeveral returns what else is possible where part of a hash names no commit.
 func orSeveral(hash string) string {
 	const sha1, sha256 = 40, 64
 	if len(hash) == sha1 || len(hash) == sha256 {
@@ -166,7 +166,7 @@ func (g *git) fetch(ctx context.Context, in run.CheckoutInputs) (wanted string, 
 	return ref, err
 }
 
-// run is one git command: its stdout, or why it did not succeed.
+// run runs git once and returns its stdout, or why it did not succeed.
 func (g *git) run(ctx context.Context, log io.Writer, args ...string) (string, error) {
 	var out bytes.Buffer
 	complaint := sieve.NewTail(maxOutput, g.box.cfg.Redactor.String)

@@ -86,7 +86,7 @@ func (b *Box) http(ctx context.Context, c Call, in run.HTTPInputs) (Result, erro
 	return r, nil
 }
 
-// requestDigest is that of the request in RFC 8785 form: method, url, headers, body.
+// requestDigest returns the digest of the request in RFC 8785 form: method, url, headers, body.
 func requestDigest(in run.HTTPInputs) (string, error) {
 	in.ExpectStatus = nil
 	raw, err := json.Marshal(in)
@@ -137,7 +137,7 @@ func (b *Box) send(ctx context.Context, c Call, in run.HTTPInputs, key string) (
 	return json.Marshal(a)
 }
 
-// client is the guarded client, to which also a redirect is an answer when the plan
+// client returns the guarded client, to which also a redirect is an answer when the plan
 // expects its status.
 func (b *Box) client(in run.HTTPInputs) *http.Client {
 	client := *b.cfg.HTTP
@@ -150,7 +150,7 @@ func (b *Box) client(in run.HTTPInputs) *http.Client {
 	return &client
 }
 
-// said is a line of the log: what was asked and answered, of the address no more than
+// said returns a line of the log: what was asked and answered, of the address no more than
 // its path.
 func (b *Box) said(resp *http.Response) string {
 	r := resp.Request
@@ -161,7 +161,7 @@ func status(resp *http.Response) string {
 	return strings.TrimSpace(strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode))
 }
 
-// unexpected is the rest of a reason: why a redirect was not followed, and what was
+// unexpected returns the rest of a reason: why a redirect was not followed, and what was
 // expected.
 func (b *Box) unexpected(in run.HTTPInputs, resp *http.Response) (more string) {
 	if why := egress.Unfollowed(resp); why != "" {
@@ -204,7 +204,7 @@ func newRequest(ctx context.Context, in run.HTTPInputs, key string) (*http.Reque
 	return req, nil
 }
 
-// unanswered is the failure of a request without a whole answer.
+// unanswered returns the failure of a request without a whole answer.
 func (b *Box) unanswered(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		return ended(ctx)
@@ -271,7 +271,7 @@ func decoder(h http.Header) *encoding.Decoder {
 	return &encoding.Decoder{Transformer: unicode.BOMOverride(charset.NewDecoder())}
 }
 
-// fitting is the longest beginning of s that is at most n bytes as JSON.
+// fitting returns the longest beginning of s that is at most n bytes as JSON.
 func fitting(s string, n int) string {
 	for i, r := range s {
 		if n -= encodedRune(r); n < 0 {
@@ -288,7 +288,7 @@ func encodedLen(s string) (n int) {
 	return n
 }
 
-// encodedRune is how many bytes encoding/json makes of r at the most.
+// encodedRune returns how many bytes encoding/json makes of r at the most.
 func encodedRune(r rune) int {
 	switch {
 	case r < ' ' || r == '<' || r == '>' || r == '&' || r == '\u2028' || r == '\u2029':
@@ -299,7 +299,7 @@ func encodedRune(r rune) int {
 	return utf8.RuneLen(r)
 }
 
-// retryAfter is how long the server asks to be left alone: a number of seconds or
+// retryAfter returns how long the server asks to be left alone: a number of seconds or
 // a time, by the server's clock if it tells, else by now.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")

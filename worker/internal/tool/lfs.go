@@ -40,7 +40,7 @@ var (
 	pointerLines   = regexp.MustCompile(`(?m)^oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})$`)
 )
 
-// pointers are the files of the checkout that Git LFS has elsewhere.
+// pointers returns the files of the checkout that Git LFS has elsewhere.
 func (g *git) pointers(ctx context.Context) (all []pointer, err error) {
 	list, err := g.run(ctx, g.call.Log, "ls-files", "-z", "--", ":(attr:filter=lfs)")
 	if err != nil || list == "" {

@@ -97,14 +97,14 @@ func parseOutputs(text string) (map[string]any, error) {
 	return values, nil
 }
 
-// trimLineEnd is s without the end of its last line.
+// trimLineEnd returns s without the end of its last line.
 func trimLineEnd(s string) string { return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r") }
 
 // maxListBytes is how much of a step's outputs a list may take as JSON: enough is
 // left for what stands beside it.
 const maxListBytes = run.MaxOutputBytes * 3 / 4
 
-// Fit is the beginning of a list of outputs that is short enough to be one of them.
+// Fit returns the beginning of a list of outputs that is short enough to be one of them.
 // Where it may be cut, its length is another output.
 func Fit[T any](list []T) []T {
 	size := 0

@@ -62,7 +62,7 @@ func reports(root *os.Root, pattern string) (all []alternative, err error) {
 	return all, f.folder(".", start)
 }
 
-// elements are the parts of a pattern between its slashes.
+// elements returns the parts of a pattern between its slashes.
 func elements(glob string) (list []string) {
 	class, begin := false, 0
 	for i := 0; i < len(glob); i++ {

@@ -99,7 +99,7 @@ func within(folder, path string) bool {
 	return ok && (rest == "" || rest[0] == os.PathSeparator || strings.HasSuffix(folder, "/"))
 }
 
-// config is all of git's configuration during a checkout.
+// config returns all of git's configuration during a checkout.
 func (r repository) config() string {
 	var c strings.Builder
 	c.WriteString(`[core]

@@ -73,7 +73,7 @@ func (g *git) submodule(ctx context.Context, in run.CheckoutInputs, m submodule)
 	return sub.complete(ctx, in)
 }
 
-// besides is the address of a submodule: one that begins with ./ or ../ is relative to
+// besides returns the address of a submodule: one that begins with ./ or ../ is relative to
 // that of the repository which names it.
 func besides(repository, address string) string {
 	u, err := url.Parse(repository)
@@ -90,7 +90,7 @@ type submodule struct{ path, commit, url string }
 
 const gitlink = "160000"
 
-// submodules are those that the checkout names and says an address of.
+// submodules returns those that the checkout names with an address.
 func (g *git) submodules(ctx context.Context) (all []submodule, err error) {
 	if _, err := os.Lstat(filepath.Join(g.dir, ".gitmodules")); err != nil {
 		return nil, nil

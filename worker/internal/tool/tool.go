@@ -10,10 +10,10 @@
 // when they leave it (package sieve).
 //
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
-// unpack.go (workspace:unpack), git.go with submodule.go and lfs.go (git:checkout),
-// http.go (http), codegen.go (codegen), wait.go (sleep, signal, manual:*), sysverify.go
-// (sys:verify). What code of
-// a step sees of the world is in env.go; how it is run, in the sandbox package.
+// unpack.go with untar.go and unzip.go (workspace:unpack), git.go with submodule.go and
+// lfs.go (git:checkout), http.go (http), codegen.go (codegen), wait.go (sleep, signal,
+// manual:*), sysverify.go (sys:verify). What code of a step sees of the world is in
+// env.go; how it is run, in the sandbox package.
 package tool
 
 import (
@@ -140,7 +140,7 @@ func New(cfg Config) *Box {
 	return &Box{cfg}
 }
 
-// CodeRefused says why tools that run code of plans are refused here, and which setting
+// CodeRefused returns why tools that run code of plans are refused here, and which setting
 // of the worker lets them; "" where they run.
 func (b *Box) CodeRefused() string {
 	if sandbox.Tier() > 0 || b.cfg.Development {
@@ -258,7 +258,7 @@ func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, e
 	return exit, failure(run.ClassInfrastructure, "%s could not be run: %w", command.Argv[0], err)
 }
 
-// outcome is how a program's end is told on its span.
+// outcome returns how a program's end is told on its span.
 func outcome(exit sandbox.Exit, err error) string {
 	switch {
 	case exit.Killed:
@@ -269,7 +269,7 @@ func outcome(exit sandbox.Exit, err error) string {
 	return "ok"
 }
 
-// ended is what the end of ctx means: its time limit is a failure of the step.
+// ended returns what the end of ctx means: its time limit is a failure of the step.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, context.DeadlineExceeded) {
@@ -278,7 +278,7 @@ func ended(ctx context.Context) error {
 	return cause
 }
 
-// broken is an error of this machine's files: a full disk is the worker's
+// broken returns an error of this machine's files: a full disk is the worker's
 // trouble, everything else that of the paths it was given.
 func broken(what string, err error) *Failure {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE} {
@@ -289,12 +289,12 @@ func broken(what string, err error) *Failure {
 	return failure(run.ClassInvalid, "%s: %w", what, err)
 }
 
-// usage is what a program consumed.
+// usage returns what a program consumed.
 func usage(e sandbox.Exit) run.Usage {
 	return run.Usage{CPUMillis: e.CPU.Milliseconds(), MaxRSSBytes: e.MaxRSS}
 }
 
-// exitCode is that of e, for a signal 128 more than its number, as shells say it.
+// exitCode returns the exit code of e. For a signal it is the number plus 128, as in shells.
 func exitCode(e sandbox.Exit) *int {
 	code := e.Code
 	if e.Signal != 0 {

@@ -1,12 +1,8 @@
 package tool
 
 import (
-	"archive/tar"
-	"archive/zip"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -153,94 +149,6 @@ func (u *unpacker) makeLinks() error {
 	return nil
 }
 
-func (u *unpacker) tar(r io.Reader) error {
-	z, err := gzip.NewReader(r)
-	if err != nil {
-		return err
-	}
-	archive := tar.NewReader(&bounded{r: z, most: u.most() + int64(u.limits.files)*tarHeader})
-	for u.ctx.Err() == nil {
-		h, err := archive.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		switch h.Typeflag {
-		case tar.TypeXGlobalHeader, tarLabel: // of git archive and of tar -V: about no file
-		case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
-			err = u.file(h.Name, h.Size, h.FileInfo().Mode(), archive)
-		case tar.TypeDir:
-			err = u.dir(h.Name)
-		case tar.TypeSymlink:
-			err = u.link(h.Name, h.Linkname)
-		case tar.TypeLink:
-			err = u.hardLink(h.Name, h.Linkname)
-		default:
-			err = fmt.Errorf("%q is no file, directory or symbolic link", clipName(h.Name))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return context.Cause(u.ctx)
-}
-
-func (u *unpacker) zip(r io.ReaderAt, size int64) error {
-	list := &zipList{r: r, entries: u.limits.files, bytes: u.limits.list}
-	archive, err := zip.NewReader(list, size)
-	if list.err != nil {
-		return list.err
-	}
-	if err != nil {
-		return err
-	}
-	list.read = true
-	for _, f := range archive.File {
-		if err := u.zipEntry(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// zipName is the name of an entry with slashes. Old tools of Windows separate by
-// backslashes, against the format (APPNOTE.TXT 4.4.17.1); a name with both is theirs
-// only if it says that it was made there.
-func zipName(f *zip.File) string {
-	const fat, ntfs, vfat = 0, 10, 14
-	if made := f.CreatorVersion >> 8; made == fat || made == ntfs || made == vfat || !strings.Contains(f.Name, "/") {
-		return strings.ReplaceAll(f.Name, `\`, "/")
-	}
-	return f.Name
-}
-
-func (u *unpacker) zipEntry(f *zip.File) error {
-	mode, name := f.Mode(), zipName(f)
-	switch {
-	case strings.HasSuffix(name, "/") || mode.IsDir():
-		return u.dir(name)
-	case !mode.IsRegular() && mode.Type() != fs.ModeSymlink:
-		return fmt.Errorf("%q is no file, directory or symbolic link", clipName(name))
-	case f.UncompressedSize64 > uint64(u.limits.file):
-		return fmt.Errorf("%q is larger than %d bytes", clipName(name), u.limits.file)
-	}
-	r, err := f.Open()
-	if err != nil {
-		return fmt.Errorf("%q: %w", clipName(name), err)
-	}
-	defer r.Close()
-	if mode.Type() == fs.ModeSymlink {
-		target, err := io.ReadAll(io.LimitReader(r, maxLink+1))
-		if err != nil {
-			return fmt.Errorf("%q: %w", clipName(name), err)
-		}
-		return u.link(name, string(target))
-	}
-	return u.file(name, int64(f.UncompressedSize64), mode, r)
-}
-
 // file makes one file of exactly size bytes.
 func (u *unpacker) file(raw string, size int64, mode fs.FileMode, r io.Reader) error {
 	name, err := u.entry(raw)
@@ -273,7 +181,7 @@ func (u *unpacker) file(raw string, size int64, mode fs.FileMode, r io.Reader) e
 	return nil
 }
 
-// most is how many bytes may be unpacked: a small archive that swells is a bomb.
+// most returns how many bytes may be unpacked: a small archive that swells is a bomb.
 func (u *unpacker) most() int64 {
 	return min(u.limits.bytes, max(u.limits.free, u.limits.ratio*u.packed))
 }
@@ -310,7 +218,7 @@ func (u *unpacker) link(raw, target string) error {
 	return nil
 }
 
-// climbsLate tells whether a .. of target stands behind the name of something. If
+// climbsLate reports whether a .. of target stands behind the name of something. If
 // that is a link too, the .. goes up from wherever it leads to.
 func climbsLate(target string) bool {
 	named := false
@@ -345,7 +253,7 @@ func (u *unpacker) hardLink(raw, target string) error {
 	return u.file(raw, info.Size(), info.Mode(), f)
 }
 
-// entry counts an entry and is its name in the workspace; "" is the workspace.
+// entry counts an entry and returns its name in the workspace; "" is the workspace.
 func (u *unpacker) entry(raw string) (string, error) {
 	if u.ctx.Err() != nil {
 		return "", context.Cause(u.ctx)
@@ -356,7 +264,7 @@ func (u *unpacker) entry(raw string) (string, error) {
 	return u.name(raw)
 }
 
-// name is what raw names in the workspace, if it may.
+// name returns what raw names in the workspace, if it may.
 func (u *unpacker) name(raw string) (string, error) {
 	name := strings.TrimSuffix(strings.TrimPrefix(raw, "./"), "/")
 	if name == "" || name == "." {
@@ -395,7 +303,7 @@ func (u *unpacker) mkdir(name string) error {
 	return made(name, u.root.MkdirAll(name, 0o755))
 }
 
-// made says it plainly where a name is in use.
+// made returns err, in plain words where it is that a name is in use.
 func made(name string, err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%q is there twice", name)
@@ -409,76 +317,6 @@ func clipName(s string) string {
 		s = s[:most] + "…"
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
-}
-
-// zipList reads a zip for as long as its list of entries is read, which archive/zip
-// does to the end, whatever number of entries the file names. err says which limit
-// the list is beyond.
-type zipList struct {
-	r       io.ReaderAt
-	entries int
-	bytes   int64
-	read    bool // what comes now are contents
-	err     error
-
-	next int64 // where this reading goes on
-	n    int64
-	seen int
-	tail []byte // of a header that began
-}
-
-// What begins an entry of the list, and the record that says how many there are of
-// a large one (APPNOTE.TXT 4.3.12 and 4.3.14).
-var (
-	zipHeader = []byte("PK\x01\x02")
-	zip64End  = []byte("PK\x06\x06")
-)
-
-func (l *zipList) ReadAt(p []byte, off int64) (int, error) {
-	n, err := l.r.ReadAt(p, off)
-	if l.read {
-		return n, err
-	}
-	if off != l.next {
-		l.n, l.seen, l.tail = 0, 0, nil
-	}
-	l.next = off + int64(n)
-	l.n += int64(n)
-	text := append(l.tail, p[:n]...)
-	l.seen += bytes.Count(text, zipHeader)
-	l.tail = append([]byte{}, text[max(0, len(text)-len(zipHeader)+1):]...)
-	// archive/zip makes room for as many as are announced before it reads any.
-	announced := len(p) >= 40 && bytes.HasPrefix(p, zip64End) && binary.LittleEndian.Uint64(p[32:]) > uint64(l.entries)
-	switch {
-	case l.seen > l.entries || announced:
-		l.err = fmt.Errorf("it has more than %d entries", l.entries)
-	case l.n > l.bytes:
-		l.err = fmt.Errorf("its list of entries is longer than %d bytes", l.bytes)
-	default:
-		return n, err
-	}
-	return 0, l.err
-}
-
-// tarLabel is the kind of the entry with which GNU tar labels a volume.
-const tarLabel = 'V'
-
-// tarHeader is what a tar adds to a file at the most, padding and a long name
-// included.
-const tarHeader = 4 << 10
-
-// bounded is a stream that may not become longer than most bytes.
-type bounded struct {
-	r       io.Reader
-	n, most int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	if b.n += int64(n); b.n > b.most {
-		return n, fmt.Errorf("it unpacks to more than %d bytes", b.most)
-	}
-	return n, err
 }
 
 type counted struct {

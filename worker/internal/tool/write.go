@@ -42,7 +42,7 @@ func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, er
 	return Result{Outputs: map[string]any{"files": Fit(paths), "total": len(paths)}}, nil
 }
 
-// fetching is why an artifact could not be read: what the storage says of it is
+// fetching returns why an artifact could not be read: what the storage says of it is
 // the worker's to judge.
 func fetching(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {

@@ -1,0 +1,247 @@
+package merge
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"nofx.dev/shared/fault"
+)
+
+// States merges state documents, in their order, into one: key by key and, where both
+// sides have objects, within them. A key that is missing, one that is null and one of
+// another type differ, and so do numbers of the same value with different digits;
+// arrays are merged as a whole. base is the document that all of them come from; one of
+// no bytes is empty.
+//
+// With conflicts there is no document; they are those of the first side that has any
+// with the sides before it, by pointer. More than 10,000 of them are fault.Conflict
+// (too-many-conflicts).
+func States(base []byte, sides ...[]byte) (doc []byte, conflicts []Conflict, err error) {
+	b := map[string]any{}
+	if len(base) > 0 {
+		if b, err = decode(base); err != nil {
+			return nil, nil, err
+		}
+	}
+	result := any(b)
+	m := &states{}
+	for i, side := range sides {
+		s, err := decode(side)
+		if err != nil {
+			return nil, nil, err
+		}
+		if i == 0 {
+			result = s
+			continue
+		}
+		result = m.value("", b, result, s)
+		if len(m.conflicts) > mostConflicts {
+			return nil, nil, tooMany("keys")
+		}
+		if len(m.conflicts) > 0 {
+			slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Pointer, b.Pointer) })
+			return nil, m.conflicts, nil
+		}
+	}
+	doc, err = encode(result.(map[string]any)) // with no conflict it is one, as every side is
+	return doc, nil, err
+}
+
+// Union merges state documents without their base, and reports whether it could: the
+// steps that several of them know must be the same in these, and everything else the
+// same in all. Nothing takes a step out of a state, so that one which is not in all of
+// them was added to the others.
+func Union(sides ...[]byte) (doc []byte, ok bool, err error) {
+	if len(sides) == 1 {
+		return sides[0], true, nil
+	}
+	all := map[string]json.RawMessage{}
+	steps := map[string]json.RawMessage{}
+	for i, side := range sides {
+		var parts, own map[string]json.RawMessage
+		if err := json.Unmarshal(side, &parts); err != nil {
+			return nil, false, fmt.Errorf("state document: %w", err)
+		}
+		if raw, ok := parts["steps"]; ok {
+			if err := json.Unmarshal(raw, &own); err != nil {
+				return nil, false, fmt.Errorf("steps of a state document: %w", err)
+			}
+		}
+		delete(parts, "steps")
+		if i == 0 {
+			all = parts
+		} else if !maps.EqualFunc(all, parts, sameBytes) {
+			return nil, false, nil
+		}
+		for name, step := range own {
+			if known, ok := steps[name]; ok && !bytes.Equal(known, step) {
+				return nil, false, nil
+			}
+			steps[name] = step
+		}
+	}
+	raw, err := marshal(steps)
+	if err != nil {
+		return nil, false, fmt.Errorf("encode state document: %w", err)
+	}
+	all["steps"] = raw
+	doc, err = marshal(all)
+	return doc, err == nil, err
+}
+
+func sameBytes(a, b json.RawMessage) bool { return bytes.Equal(a, b) }
+
+// states is one merge of two documents on its way.
+type states struct{ conflicts []Conflict }
+
+// absent stands for the value of a key that an object does not have.
+type absent struct{}
+
+// value merges what two sides have at a pointer.
+func (m *states) value(at string, base, ours, theirs any) any {
+	switch {
+	case reflect.DeepEqual(ours, theirs), reflect.DeepEqual(base, theirs):
+		return ours
+	case reflect.DeepEqual(base, ours):
+		return theirs
+	}
+	o, ourObject := ours.(map[string]any)
+	t, theirObject := theirs.(map[string]any)
+	b, wasObject := base.(map[string]any)
+	if ourObject && theirObject && (wasObject || base == absent{}) {
+		return m.object(at, b, o, t)
+	}
+	kind := Content
+	switch {
+	case ours == absent{} || theirs == absent{}:
+		kind = Deleted
+	case typeOf(ours) != typeOf(theirs):
+		kind = Type
+	case base == absent{}:
+		kind = Added
+	}
+	m.conflicts = append(m.conflicts, Conflict{Pointer: at, Kind: kind})
+	return ours
+}
+
+func (m *states) object(at string, base, ours, theirs map[string]any) any {
+	keys := map[string]bool{}
+	for _, side := range []map[string]any{base, ours, theirs} {
+		for k := range side {
+			keys[k] = true
+		}
+	}
+	result := map[string]any{}
+	for k := range keys {
+		if v := m.value(at+"/"+escape.Replace(k), member(base, k), member(ours, k), member(theirs, k)); v != (absent{}) {
+			result[k] = v
+		}
+	}
+	return result
+}
+
+// escape writes a key as a part of a JSON pointer (RFC 6901).
+var escape = strings.NewReplacer("~", "~0", "/", "~1")
+
+func member(object map[string]any, key string) any {
+	if v, ok := object[key]; ok {
+		return v
+	}
+	return absent{}
+}
+
+// typeOf returns the JSON type of a value. Outputs by reference are an object.
+func typeOf(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "boolean"
+	case json.Number:
+		return "number"
+	case string:
+		return "string"
+	case []any:
+		return "array"
+	}
+	return "object"
+}
+
+// reference is the digest of outputs that are not in the document. While documents are
+// merged it stands in the place of the outputs, so that both forms are one value.
+type reference struct{ digest any }
+
+const outputs, outputsRef = "outputs", "outputs_ref"
+
+// decode reads a document.
+func decode(doc []byte) (map[string]any, error) {
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	var object map[string]any
+	err := dec.Decode(&object)
+	if err == nil && object == nil {
+		err = errors.New("null")
+	}
+	if _, more := dec.Token(); err == nil && more != io.EOF {
+		err = errors.New("more than one value")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state document: %w", err)
+	}
+	for step := range stepsOf(object) {
+		if digest, ok := step[outputsRef]; ok {
+			delete(step, outputsRef)
+			step[outputs] = reference{digest}
+		}
+	}
+	return object, nil
+}
+
+// encode writes a document with its keys sorted, no spaces and its numbers as they were.
+func encode(object map[string]any) ([]byte, error) {
+	for step := range stepsOf(object) {
+		if ref, ok := step[outputs].(reference); ok {
+			delete(step, outputs)
+			step[outputsRef] = ref.digest
+		}
+	}
+	doc, err := marshal(object)
+	if err != nil {
+		return nil, fmt.Errorf("encode state document: %w", err)
+	}
+	return doc, nil
+}
+
+// stepsOf goes through the records of a document's steps.
+func stepsOf(doc map[string]any) func(yield func(map[string]any) bool) {
+	return func(yield func(map[string]any) bool) {
+		all, _ := doc["steps"].(map[string]any)
+		for _, s := range all {
+			if step, ok := s.(map[string]any); ok && !yield(step) {
+				return
+			}
+		}
+	}
+}
+
+// marshal does what json.Marshal does, without its escapes for HTML.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func tooMany(what string) error {
+	return fault.New(fault.Conflict, "too-many-conflicts", "more than %d %s conflict", mostConflicts, what)
+}
