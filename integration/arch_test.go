@@ -17,8 +17,9 @@ import (
 	"testing"
 )
 
-// Who may import what (ARCHITECTURE.md). The rules are about code that ships: the
-// files of tests are not looked at. A pattern is an import path, or one that ends
+// Who may import what (ARCHITECTURE.md). The rules are about code that ships; of the
+// files of tests those of integration alone are looked at, which see the system from
+// outside. A pattern is an import path, or one that ends
 // in /..., which is that path and all below it.
 //
 // Ours is nofx.dev/; the tables leave it out.
@@ -140,9 +141,23 @@ var mayNotReach = []rule{
 	{"worker/cmd/...", []string{"worker/internal/host/hosttest"}},
 	// A merge is computed, whoever asks for it and wherever it is stored.
 	{"worker/internal/merge", []string{"shared/postgres/..."}},
+	// A tool reaches what is stored through its Call alone.
+	{"worker/internal/tool", []string{"shared/postgres/...", "shared/blob/...", "shared/tree"}},
+	// What judges a report has nothing that could change the verdict.
+	{"worker/internal/report", []string{"shared/postgres/...", "shared/blob/...", "worker/internal/llm/...", "worker/internal/sandbox", "worker/internal/egress"}},
 	// What speaks to a model has neither the database nor a way to run code.
 	{"worker/internal/llm/...", []string{"shared/postgres/...", "shared/blob/...", "worker/internal/sandbox", "worker/internal/tool"}},
 }
+
+// withoutIO are packages that compute and do nothing else: what they are given is all
+// that they know.
+var withoutIO = []string{
+	"shared/fault", "shared/machine", "shared/run", "shared/job",
+	"worker/internal/report", "worker/internal/sieve", "worker/internal/llm/rules",
+}
+
+// doesIO are the packages of the standard library that read, write or connect.
+var doesIO = []string{"os/...", "net", "net/http/...", "net/rpc/...", "net/smtp", "syscall", "database/sql/...", "log/...", "io/ioutil", "plugin"}
 
 // nameless are names that say nothing about what a package is for.
 var nameless = []string{"util", "utils", "common", "helper", "helpers", "type", "types", "misc", "lib", "base"}
@@ -152,6 +167,8 @@ type pkg struct {
 	ImportPath string
 	Standard   bool
 	Imports    []string
+
+	TestImports, XTestImports []string
 }
 
 // tree are packages by path, what they depend on included.
@@ -169,11 +186,11 @@ func (t tree) ours() []string {
 	return all
 }
 
-// imports returns the direct imports of one of our packages that are not of the
-// standard library, as the tables write them.
-func (t tree) imports(p string) []string {
+// ofModules returns those of imports that are not of the standard library, as the tables
+// write them.
+func (t tree) ofModules(imports []string) []string {
 	var all []string
-	for _, imp := range t[ours+p].Imports {
+	for _, imp := range imports {
 		// Neither C nor what is vendored into the standard library is a module.
 		if domain, _, _ := strings.Cut(imp, "/"); !t[imp].Standard && strings.Contains(domain, ".") {
 			all = append(all, strings.TrimPrefix(imp, ours))
@@ -227,7 +244,7 @@ func violations(t tree) []string {
 			continue
 		}
 		used[mayImport[row].pkg] = true
-		for _, imp := range t.imports(p) {
+		for _, imp := range t.ofModules(t[ours+p].Imports) {
 			if !matchAny(mayImport[row].what, imp) {
 				add("%s imports %s: the row of %s allows %v", p, imp, mayImport[row].pkg, mayImport[row].what)
 			}
@@ -236,6 +253,28 @@ func violations(t tree) []string {
 					add("%s imports %s: %s is only for %v", p, imp, only.what, only.where)
 				}
 			}
+		}
+		if match("integration/...", p) {
+			for _, imp := range t.ofModules(slices.Concat(t[ours+p].TestImports, t[ours+p].XTestImports)) {
+				if !matchAny(mayImport[row].what, imp) {
+					add("a test of %s imports %s: the row of %s allows %v", p, imp, mayImport[row].pkg, mayImport[row].what)
+				}
+			}
+		}
+		for _, imp := range t[ours+p].Imports {
+			if slices.Contains(withoutIO, p) && matchAny(doesIO, imp) {
+				add("%s imports %s: it does no input and output", p, imp)
+			}
+		}
+	}
+	for _, p := range withoutIO {
+		if !slices.Contains(packages, p) {
+			add("%s: there is no such package, so its name in withoutIO is stale", p)
+		}
+	}
+	for _, not := range mayNotReach {
+		if !slices.ContainsFunc(packages, func(p string) bool { return match(not.pkg, p) }) {
+			add("%s: there is no such package, so its row of mayNotReach is stale", not.pkg)
 		}
 	}
 	for _, row := range mayImport {
@@ -275,7 +314,7 @@ func violations(t tree) []string {
 // load asks the go command for all packages of the workspace and what they need.
 func load(t *testing.T) tree {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Standard,Imports", "work")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Standard,Imports,TestImports,XTestImports", "work")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -338,6 +377,16 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 		{"worker/internal/step", ours + "shared/servertest/filelock", "shared/servertest/filelock is only for"},
 		{"integration/harness", ours + "shared/postgres", "integration/harness may not depend on shared/postgres"},
 		{"integration/harness", ours + "worker/internal/step", "integration/harness may not depend on worker/internal/step"},
+		{"shared/run", "os", "shared/run imports os: it does no input and output"},
+		{"shared/machine", "database/sql", "shared/machine imports database/sql: it does no input and output"},
+		{"shared/fault", "net/http", "shared/fault imports net/http: it does no input and output"},
+		{"shared/job", "syscall", "shared/job imports syscall: it does no input and output"},
+		{"worker/internal/report", "os/exec", "worker/internal/report imports os/exec: it does no input and output"},
+		{"worker/internal/sieve", "log/slog", "worker/internal/sieve imports log/slog: it does no input and output"},
+		{"worker/internal/llm/rules", "net", "worker/internal/llm/rules imports net: it does no input and output"},
+		{"worker/internal/tool", ours + "shared/postgres", "worker/internal/tool may not depend on shared/postgres"},
+		{"worker/internal/edit", ours + "shared/blob", "worker/internal/tool may not depend on shared/blob, and does: worker/internal/tool → worker/internal/edit → shared/blob"},
+		{"worker/internal/report", ours + "worker/internal/llm/rules", "worker/internal/report may not depend on worker/internal/llm/rules"},
 		{"migrations", ours + "shared/fault", "migrations imports shared/fault"},
 		{"shared/alone", "github.com/google/uuid", "shared/alone: no row of mayImport is about it"},
 		{"shared/alone", "fmt", "shared/alone is not needed by the gateway"},
@@ -361,11 +410,25 @@ func TestTheCheckerSeesViolations(t *testing.T) {
 		}
 	}
 
-	gone := maps.Clone(all)
-	delete(gone, ours+"shared/tree")
-	if want := "shared/tree: there is no such package"; !slices.ContainsFunc(violations(gone), func(fault string) bool { return strings.HasPrefix(fault, want) }) {
-		t.Errorf("a row without its package is not found")
+	holds := func(broken tree, want string) {
+		t.Helper()
+		if !slices.ContainsFunc(violations(broken), func(fault string) bool { return strings.HasPrefix(fault, want) }) {
+			t.Errorf("violations have none that begins with %q", want)
+		}
 	}
+	gone := maps.Clone(all)
+	for _, p := range []string{"shared/tree", "worker/internal/sieve", "worker/internal/tool"} {
+		delete(gone, ours+p)
+	}
+	holds(gone, "shared/tree: there is no such package, so its row of mayImport is stale")
+	holds(gone, "worker/internal/sieve: there is no such package, so its name in withoutIO is stale")
+	holds(gone, "worker/internal/tool: there is no such package, so its row of mayNotReach is stale")
+
+	inside := maps.Clone(all)
+	p := inside[ours+"integration"]
+	p.XTestImports = append(slices.Clone(p.XTestImports), ours+"shared/postgres")
+	inside[ours+"integration"] = p
+	holds(inside, "a test of integration imports shared/postgres")
 }
 
 // ownClient is code that reaches out by itself.

@@ -1,5 +1,6 @@
 // Package blob is the object storage both processes read and write, over
-// anything that speaks S3. It is the only package that knows the S3 client.
+// anything that speaks S3. Of what ships, it is the only package that knows the
+// S3 client.
 //
 // A [Store] is one bucket. Keys come from the builders in keys.go and hold ids
 // and digests only, so the same key always means the same bytes: nothing here
