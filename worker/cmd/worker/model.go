@@ -33,7 +33,7 @@ type modelSettings struct {
 	Record    string   `env:"NOFX_LLM_RECORD" doc:"folder where answers are recorded for replay"`
 }
 
-// client is the client that the settings ask for, or nil.
+// client returns the client that the settings ask for, or nil.
 func (s modelSettings) client(m *telemetry.Metrics) (*llm.Client, error) {
 	if s.Provider == "" {
 		return nil, nil

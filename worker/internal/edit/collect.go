@@ -82,7 +82,7 @@ func Collect(ctx context.Context, root *os.Root, patterns []string, redact func(
 	return c, err
 }
 
-// reserved are folders that no answer may touch and nobody is shown.
+// reserved returns the folders that no answer may touch and nobody is shown.
 func reserved(name string) bool { return strings.EqualFold(name, ".git") || name == ".nofx" }
 
 // Open opens a regular file that is reached through no symlink. One that is not there
@@ -113,7 +113,7 @@ func Open(root *os.Root, p string) (*os.File, error) {
 	return f, nil
 }
 
-// read is the text of a file, or nil if it is none. A text of more than limit bytes
+// read returns the text of a file, or nil if it is not text. A text of more than limit bytes
 // is fault.Invalid.
 func read(root *os.Root, p string, limit int64) ([]byte, error) {
 	f, err := Open(root, p)
@@ -148,7 +148,7 @@ func Reach(root *os.Root, p string) error {
 	return fmt.Errorf("%s %s", link, cmp.Or(symlink(root, link), "is no folder"))
 }
 
-// symlink says where the symlink p leads, or "" if p is none.
+// symlink returns where the symlink p leads, or "" if p is not one.
 func symlink(root *os.Root, p string) string {
 	target, err := root.Readlink(p)
 	switch {

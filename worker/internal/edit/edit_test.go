@@ -159,7 +159,7 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
-// tree is what is in a folder: modes and texts by path.
+// tree returns what is in a folder: modes and texts by path.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}

@@ -24,7 +24,7 @@ type Change struct {
 	mode    fs.FileMode
 }
 
-// Prepare is the changes that an answer comes to, or an *Invalid with all that is
+// Prepare returns the changes that an answer comes to, or an *Invalid with all that is
 // wrong: paths outside of the workspace or below a link, files twice, a search text
 // that is not there exactly once, a whole new content for a file that was not shown,
 // or shown with parts of it masked.
@@ -61,7 +61,7 @@ type preparer struct {
 	wrong Invalid
 }
 
-// file is one change, or the problem with it. An error is this machine's.
+// file returns one change, or the problem with it. An error is this machine's.
 func (p *preparer) file(f File) (c Change, problem string, err error) {
 	if problem := badPath(f.Path); problem != "" {
 		return c, problem, nil
@@ -158,7 +158,7 @@ func replace(text string, edits []Replacement) (_, problem string) {
 
 const lf, crlf = "\n", "\r\n"
 
-// find says where in text the search text is, what comes there, and whether it is
+// find returns where in text the search text is, what comes there, and whether it is
 // there n = 0, 1 or more times. A line is the same whether it ends with LF or CRLF,
 // or is the last and has no end; what comes ends its lines as those do in whose place
 // it comes. A search text with a CRLF that is in the file means just that.
@@ -208,7 +208,7 @@ func findOnce(text, part string) (at, n int) {
 	return at, 1
 }
 
-// offset is the place in text that is at byte n of it with LF for each CRLF.
+// offset returns the place in text that is at byte n of it with LF for each CRLF.
 func offset(text string, n int) int {
 	at := 0
 	for ; n > 0; n-- {

@@ -50,7 +50,7 @@ func ParseAllow(entries []string) (Allow, error) {
 	return allow, nil
 }
 
-// place is host and port in the one spelling that places are compared in.
+// place returns host and port in the one spelling that places are compared in.
 func place(host, port string) string {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if a, err := netip.ParseAddr(host); err == nil {
@@ -115,8 +115,8 @@ func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error
 	return g.checked.DialContext(ctx, network, addr)
 }
 
-// refuseInside is called with the very address that a connection is about to be
-// made to, when nothing can change it any more.
+// refuseInside refuses an address inside. It gets the very address that a connection is
+// about to be made to, when nothing can change it any more.
 func refuseInside(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil || !public(to.Addr()) {
@@ -143,7 +143,7 @@ func redirect(next *http.Request, before []*http.Request) error {
 	return nil
 }
 
-// Unfollowed says why a client does not follow the redirect that an answer is, or ""
+// Unfollowed returns why a client does not follow the redirect that an answer is, or ""
 // when it does and for what is no redirect. What it says shows of the other address
 // no more than scheme, host and port.
 //
@@ -176,7 +176,7 @@ func Unfollowed(resp *http.Response) string {
 	return ""
 }
 
-// Followed are the redirects that led to an answer, in their order.
+// Followed returns the redirects that led to an answer, in their order.
 func Followed(resp *http.Response) (all []*http.Response) {
 	for r := resp.Request.Response; r != nil; r = r.Request.Response {
 		all = append(all, r)

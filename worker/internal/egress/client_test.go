@@ -138,7 +138,7 @@ func (n *names) answer(host string, kind dnsmessage.Type) (netip.Addr, bool) {
 	return a, true
 }
 
-// target is a server on loopback that counts who reaches it.
+// target returns a server on loopback that counts who reaches it.
 func target(t *testing.T, handler http.HandlerFunc) (host, port string, hits *atomic.Int64) {
 	t.Helper()
 	hits = &atomic.Int64{}

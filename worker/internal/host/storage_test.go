@@ -97,7 +97,7 @@ func wait(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
-// counting is a step that notes each execution in a file outside its workspace.
+// counting returns a step that notes each execution in a file outside its workspace.
 func counting(t *testing.T, name, text string, needs ...string) (run.PlanStep, func() int) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

@@ -17,7 +17,7 @@ type Budget struct {
 	left  int64
 }
 
-// NewBudget is a budget of so many tokens, input and output together.
+// NewBudget returns a budget of so many tokens, input and output together.
 func NewBudget(tokens int64) *Budget { return &Budget{limit: tokens, left: tokens} }
 
 // reserve takes input tokens and as many of answer as are left. settle gives back
@@ -39,7 +39,7 @@ func (b *Budget) reserve(input int64, answer int) (granted int, settle func(used
 	}, nil
 }
 
-// estimate is about how many tokens a text is. It errs upwards: code has three
+// estimate returns about how many tokens a text has. It errs upwards: code has three
 // bytes or more to the token.
 func estimate(texts ...string) int64 {
 	n := 0

@@ -52,10 +52,10 @@ func NewClient(cfg Config) *Client {
 	return &Client{cfg}
 }
 
-// Provider is who answers.
+// Provider returns the name of the provider that answers.
 func (c *Client) Provider() string { return c.cfg.Provider }
 
-// Model is the model of that name, or the default for "", within a budget. Its
+// Model returns the model of that name, or the default for "", within a budget. Its
 // Complete tries three times where the provider is busy, down or silent, and then
 // the fallback as often. One that is not offered is fault.Forbidden.
 func (c *Client) Model(name string, b *Budget) (Model, error) {
@@ -180,7 +180,7 @@ func (c *Client) observe(ctx context.Context, span trace.Span, model string, res
 	c.cfg.Metrics.LLMCost.Add(u.CostUSD, c.cfg.Provider, model)
 }
 
-// outcomeOf is how a try is told on its span and in metrics.
+// outcomeOf returns the outcome of a try for its span and for metrics.
 func outcomeOf(ctx context.Context, resp Response, err error) string {
 	switch {
 	case err != nil && ctx.Err() != nil:

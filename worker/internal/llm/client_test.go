@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// ours are the spans of the test whose context it is.
+// ours returns the spans of the test whose context it is.
 func ours(ctx context.Context) (list []sdktrace.ReadOnlySpan) {
 	for _, s := range spans.Ended() {
 		if s.SpanContext().TraceID() == trace.SpanContextFromContext(ctx).TraceID() && strings.HasPrefix(s.Name(), "chat ") {

@@ -61,12 +61,12 @@ type Usage struct {
 	CostUSD float64 `json:"cost_usd,omitempty"` // 0 where no price is known
 }
 
-// Add is the sum of two.
+// Add returns the sum of two.
 func (u Usage) Add(v Usage) Usage {
 	return Usage{u.Input + v.Input, u.Output + v.Output, u.Cached + v.Cached, u.CostUSD + v.CostUSD}
 }
 
-// Prompt is the request as text. Untrusted parts stand between lines with a random
+// Prompt returns the request as text. Untrusted parts stand between lines with a random
 // word that is new in each call, and the system text says what that means.
 func (r Request) Prompt() (system, user string) {
 	word := rand.Text()

@@ -62,13 +62,13 @@ func Post(ctx context.Context, client *http.Client, url string, header http.Head
 	return nil
 }
 
-// Malformed is the error of an answer that is not what the provider's API says.
+// Malformed returns the error of an answer that is not what the provider's API says.
 func Malformed(format string, args ...any) error {
 	return fault.New(fault.Unavailable, "malformed", "the provider's answer cannot be used: %s", fmt.Sprintf(format, args...))
 }
 
-// unreachable is a request that got no answer. A refusal of our own client is no
-// matter of trying again.
+// unreachable returns the error of a request that got no answer. After a refusal of our
+// own client, trying again cannot help.
 func unreachable(err error) error {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e
@@ -76,7 +76,7 @@ func unreachable(err error) error {
 	return fault.New(fault.Unavailable, "unavailable", "the provider cannot be reached").Because(withoutURL(err))
 }
 
-// withoutURL is err without the address, which may hold more than a host.
+// withoutURL returns err without the address, which may hold more than a host.
 func withoutURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
@@ -88,7 +88,7 @@ func withoutURL(err error) error {
 // with a prompt or a key in it.
 var word = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 
-// refused is an answer that is none.
+// refused returns the error of an answer other than a success.
 func refused(resp *http.Response, content []byte) error {
 	var doc struct {
 		Error struct {

@@ -39,7 +39,7 @@ func MustSchema(name, doc string) *Schema {
 // maxMistakes is how many of an answer's mistakes are told.
 const maxMistakes = 10
 
-// Check says what of text is not as the schema wants it: one JSON value in UTF-8
+// Check returns how text differs from what the schema wants: one JSON value in UTF-8
 // without repeated names, and then where it differs, by JSON pointers.
 func (s *Schema) Check(text string) error {
 	raw := jsontext.Value(text)

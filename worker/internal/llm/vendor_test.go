@@ -126,7 +126,7 @@ func doc(format, text, stop string) string {
 	return fmt.Sprintf(format, quoted, `"`+stop+`"`)
 }
 
-// strictSchema says what of a schema both vendors refuse: objects whose properties are
+// strictSchema returns what both vendors refuse in a schema: objects whose properties are
 // not all required or that allow others, and keywords beyond their part of JSON Schema.
 func strictSchema(v any, at string) string {
 	s, ok := v.(map[string]any)
@@ -240,7 +240,7 @@ func fail(status int, kind string) http.HandlerFunc {
 	}
 }
 
-// later is fail with a time to wait.
+// later does what fail does, with a time to wait.
 func later(status int, after string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", after)
@@ -261,5 +261,5 @@ func cut(doc string) http.HandlerFunc {
 	}
 }
 
-// huge is an answer of 10 MB.
+// huge returns an answer of 10 MB.
 func huge(v vendor) http.HandlerFunc { return say(v.answer(strings.Repeat("x", 10<<20), llm.End)) }

@@ -180,7 +180,7 @@ func changed(v any) *rapid.Generator[any] {
 	})
 }
 
-// sideOf is changed for a document, whose two parts stay.
+// sideOf does what changed does, for a document, whose two parts stay.
 func sideOf(base any) *rapid.Generator[any] {
 	return rapid.Custom(func(t *rapid.T) any {
 		b := base.(map[string]any)

@@ -27,7 +27,7 @@ type fataler interface {
 // content, or content; a path that ends in a slash is a directory.
 type files map[string]string
 
-// withParents is f with the directories its paths imply.
+// withParents returns f with the directories its paths imply.
 func (f files) withParents() files {
 	all := maps.Clone(f)
 	for p := range f {

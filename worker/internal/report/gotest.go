@@ -203,7 +203,7 @@ func (g *gotests) event(e event) error {
 	return nil
 }
 
-// build is an event of what is built for packages.
+// build takes an event of what is built for packages.
 func (g *gotests) build(e event) error {
 	b := g.builds[e.ImportPath]
 	if b == nil {
@@ -224,7 +224,7 @@ func (g *gotests) build(e event) error {
 	return nil
 }
 
-// whole is an event of a package as a whole.
+// whole takes an event of a package as a whole.
 func (g *gotests) whole(p *gopackage, e event) {
 	switch e.Action {
 	case "output":
@@ -253,7 +253,7 @@ func (g *gotests) whole(p *gopackage, e event) {
 	p.tests, p.output = nil, nil
 }
 
-// test is an event of a test.
+// test takes an event of a test.
 func (g *gotests) test(p *gopackage, e event) error {
 	t := p.tests[e.Test]
 	if t == nil {
@@ -357,7 +357,7 @@ func (g *gotests) passedNow(p *gopackage, e event) bool {
 
 func fullName(pkg, test string) string { return strings.TrimSuffix(pkg+"."+test, ".") }
 
-// above is the nearest test that has name as a subtest, whose own part of the name
+// above returns the nearest test that has name as a subtest, whose own part of the name
 // may have slashes, or nil.
 func (p *gopackage) above(name string) *gotestcase {
 	for i := strings.LastIndexByte(name, '/'); i > 0; i = strings.LastIndexByte(name[:i], '/') {

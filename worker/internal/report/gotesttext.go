@@ -35,7 +35,7 @@ var (
 	object = regexp.MustCompile(objectPattern(3))
 )
 
-// objectPattern is a pattern of objects in which objects and lists lie as deep as that.
+// objectPattern returns a pattern of objects in which objects and lists lie as deep as that.
 func objectPattern(deep int) string {
 	const text, plain = `"(?:[^"\\]|\\.)*"`, `[^\s"{}\[\],]+`
 	value, object := text+"|"+plain, ""
@@ -49,7 +49,7 @@ func objectPattern(deep int) string {
 // maxInLine is how many objects are looked for in a line: each may take its length.
 const maxInLine = 1000
 
-// text is a line that is no event.
+// text takes a line that is not an event.
 func (g *gotests) text(line []byte) error {
 	line = control.ReplaceAll(line, nil)
 	events, err := failuresIn(line)
@@ -140,7 +140,7 @@ var (
 	noise = regexp.MustCompile(`(?m)^\s*(?:=== |--- |FAIL$|PASS$|exit status |FAIL\t).*\n?`)
 )
 
-// place is where in the code an output says that something is wrong, and what. Where
+// place returns where in the code an output says that something is wrong, and what. Where
 // it does not say, the message is all of it.
 func place(output string) (file string, line int, message string) {
 	if m := said.FindStringSubmatch(output); m != nil {
@@ -150,7 +150,7 @@ func place(output string) (file string, line int, message string) {
 	return "", 0, noise.ReplaceAllString(output, "")
 }
 
-// readLine is the next line that is not empty. With one that has no line feed behind it
+// readLine returns the next line that is not empty. With one that has no line feed behind it
 // the error is io.ErrUnexpectedEOF.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte

@@ -92,7 +92,7 @@ type test struct {
 // wrong are the elements by which a test says that it went wrong, the worst first.
 var wrong = [...][2]string{{"failure", "error"}, {"rerunFailure", "rerunError"}, {"flakyFailure", "flakyError"}}
 
-// named is the usual name of an element, where some runners have another for it.
+// named returns the usual name of an element, where some runners have another for it.
 func named(e xml.StartElement) string {
 	switch name := strings.ToLower(e.Name.Local); name {
 	case "fail", "failed", "failure":
@@ -390,7 +390,7 @@ func attr(e xml.StartElement, name string) string {
 	return ""
 }
 
-// countOf is the highest of the numbers that an element has by some names, the first of
+// countOf returns the highest of the numbers that an element has by some names, the first of
 // which is for numbers alone, and whether there is one.
 func countOf(e xml.StartElement, names ...string) (highest int, is bool, err error) {
 	for i, name := range names {
@@ -416,7 +416,7 @@ const maxCount = 10_000_000
 // thousands are parts of a number as some locales write them.
 var thousands = regexp.MustCompile(`,(\d{3})\b`)
 
-// count is a number among an element's attributes, 0 without it.
+// count returns a number among an element's attributes, 0 without it.
 func count(e xml.StartElement, name string) (int, error) {
 	text := attr(e, name)
 	if text == "" {
@@ -429,7 +429,7 @@ func count(e xml.StartElement, name string) (int, error) {
 	return n, nil
 }
 
-// malformed is an error of a decoder.
+// malformed returns the error of a document that the decoder refuses.
 func malformed(what string, err error) error {
 	return fmt.Errorf("not %s to its end: %w", what, err)
 }

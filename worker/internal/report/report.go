@@ -76,7 +76,7 @@ type reading struct {
 	mask func(string) string
 }
 
-// Says is the report in a few words, for a gate that asked for it as in does.
+// Says returns the report in a few words, for a gate that asked for it as in does.
 func (rep Report) Says(in run.GateReport) string {
 	if rep.Findings != nil {
 		n := 0
@@ -96,7 +96,7 @@ func (rep Report) Says(in run.GateReport) string {
 	return text
 }
 
-// failLevel is the level from which on findings fail a gate.
+// failLevel returns the level from which on findings fail a gate.
 func failLevel(in run.GateReport) string { return cmp.Or(in.FailOn, run.FailLevels[0]) }
 
 // Add adds another report of the same format to rep.
@@ -170,7 +170,7 @@ func (rep *Report) keep(i Item) {
 	}
 }
 
-// rank is lower the worse an item is.
+// rank returns a number that is lower the worse an item is.
 func (i Item) rank() int {
 	if i.Flaky {
 		return len(levels)

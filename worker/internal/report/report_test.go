@@ -111,7 +111,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// findings are those of SARIF's levels, of which none is of level none.
+// findings returns the findings of SARIF's levels, of which none is of level none.
 func findings(errors, warnings, notes int) map[string]int {
 	return map[string]int{"error": errors, "warning": warnings, "note": notes, "none": 0}
 }
@@ -180,7 +180,7 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// members are n members of a JSON object.
+// members returns n members of a JSON object.
 func members(n int) string {
 	list := make([]string, n)
 	for i := range list {
@@ -189,7 +189,7 @@ func members(n int) string {
 	return strings.Join(list, ",")
 }
 
-// corpus are the reports of a format.
+// corpus returns the reports of a format.
 func corpus(t testing.TB, format string) (all [][]byte) {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*." + format)

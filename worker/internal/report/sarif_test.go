@@ -11,7 +11,7 @@ import (
 	"nofx.dev/worker/internal/report"
 )
 
-// oneRun is a SARIF log of one run with one result.
+// oneRun returns a SARIF log of one run with one result.
 func oneRun(tool, more, result string) string {
 	return fmt.Sprintf(`{"version":"2.1.0","runs":[{"tool":%s,%s"results":[%s]}]}`, tool, more, result)
 }

@@ -258,7 +258,7 @@ func readSARIF(r io.Reader) (log sarifLog, err error) {
 	return log, nil
 }
 
-// plain is a decoding error without the value that it is about.
+// plain returns a decoding error without the value that it is about.
 func plain(err error) error {
 	for _, known := range []error{errTooMany, errNoArray, errNoObject} {
 		if errors.Is(err, known) {

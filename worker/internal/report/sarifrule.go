@@ -78,7 +78,7 @@ func (s *sarifRules) overridesOf(in sarifInvocation) overrides {
 	return o
 }
 
-// worstOf is what any of the invocations may have made of a rule. One that says nothing
+// worstOf returns what any of the invocations may have made of a rule. One that says nothing
 // of it left it as it is.
 func worstOf(all []overrides) overrides {
 	worst := overrides{map[*sarifRule]string{}, map[string]string{}}

@@ -41,7 +41,7 @@ func xmlText(r io.Reader) *bufio.Reader {
 	return text
 }
 
-// charset is how a document that begins like this is decoded if it has no byte order
+// charset returns how a document that begins like this is decoded if it has no byte order
 // mark. A document whose declaration can be read byte by byte is not in UTF-16,
 // whatever it declares; one in an unknown charset is read as UTF-8.
 func charset(start []byte) transform.Transformer {

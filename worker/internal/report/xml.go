@@ -70,7 +70,7 @@ const maxReference = 32
 
 var reference = regexp.MustCompile(`^#(?:([0-9]+)|x([0-9A-Fa-f]+));`)
 
-// next is the next byte of the source, where a reference to a character that is not
+// next returns the next byte of the source, where a reference to a character that is not
 // allowed has been replaced.
 func (d *xmlTokens) next() (byte, error) {
 	if d.pending != "" {

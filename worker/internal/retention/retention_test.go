@@ -191,7 +191,7 @@ func TestPass(t *testing.T) {
 	}
 }
 
-// counted is events_pruned_total.
+// counted returns the value of events_pruned_total.
 func (b *bundle) counted(t *testing.T) int {
 	t.Helper()
 	families, err := b.registry.Gather()

@@ -29,7 +29,7 @@ const patience = time.Second
 
 var errHelperLost = errors.New("the process that watched over the command was lost")
 
-// Harden is called once, when the worker starts. Without it a step of the same
+// Harden is to be called once, when the worker starts. Without it a step of the same
 // user reads the worker's memory and environment through /proc. It also makes the
 // worker the heir of a tree whose helper was killed.
 func Harden() error {

@@ -24,7 +24,7 @@ func init() {
 	}
 }
 
-// help is all of the helper: it reads a spec, runs it, and ends when it has no
+// help does all that the helper does: it reads a spec, runs it, and ends when it has no
 // child left.
 func help(control, said *os.File) int {
 	command, err := decodeSpec(control)

@@ -62,7 +62,7 @@ func Exec(ctx context.Context, c Command) (Exit, error) {
 	return exit, err
 }
 
-// Tier is what isolates step code in this process: 0, see the package comment.
+// Tier returns what isolates step code in this process: 0, see the package comment.
 func Tier() int { return 0 }
 
 // atOnce reports whether the tree of a context that ended gets no grace.

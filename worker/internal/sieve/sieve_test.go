@@ -71,7 +71,7 @@ func TestSecretsAreFoundInEndlessLines(t *testing.T) {
 	}
 }
 
-// sieved is text as logged when it comes n bytes at a time.
+// sieved returns text as logged when it comes n bytes at a time.
 func sieved(text string, n int) string {
 	s := New(mask)
 	var got strings.Builder

@@ -141,7 +141,7 @@ func (f files) write(t fataler, dir string) {
 	}
 }
 
-// readFiles is the workspace in dir, with every directory and exact permissions
+// readFiles returns the workspace in dir, with every directory and exact permissions
 // where they are not what a restore makes.
 func readFiles(t fataler, dir string) files {
 	t.Helper()
@@ -179,7 +179,7 @@ func readFiles(t fataler, dir string) files {
 	return got
 }
 
-// withParents is f with the directories its paths imply.
+// withParents returns f with the directories its paths imply.
 func (f files) withParents() files {
 	all := maps.Clone(f)
 	for p := range f {

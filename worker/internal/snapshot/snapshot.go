@@ -87,7 +87,7 @@ func (s *Store) Workspace(tenant uuid.UUID, path string) *Workspace {
 	return &Workspace{store: s, tenant: tenant, path: path, now: time.Now}
 }
 
-// Committed tells that the rows of scan's Save are in the database. It spares
+// Committed notes that the rows of scan's Save are in the database. It spares
 // later saves the question for what scan holds; without it they ask again.
 func (w *Workspace) Committed(scan *Scan) { w.stored = scan.root }
 

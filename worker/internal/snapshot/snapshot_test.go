@@ -49,7 +49,7 @@ func workspaces() *rapid.Generator[files] {
 	})
 }
 
-// tempDir is removed when the property has been checked once.
+// tempDir returns a folder that is removed when the property has been checked once.
 func tempDir(t *rapid.T) string {
 	dir, err := os.MkdirTemp("", "nofx-snapshot-*")
 	if err != nil {

@@ -226,7 +226,7 @@ func (a *attempt) prepare(ctx context.Context) (*postgres.Finish, error) {
 	return nil, a.restore(ctx)
 }
 
-// tellLost tells in a step's log what of its workspace later steps do not find.
+// tellLost writes to a step's log what of its workspace later steps do not find.
 func tellLost(log io.Writer, saved *snapshot.Scan) {
 	if lost := saved.Lost(); lost != "" {
 		fmt.Fprintf(log, "[nofx] not kept for later steps: %s\n", lost)

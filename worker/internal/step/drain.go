@@ -25,7 +25,7 @@ func newDrain() *drain {
 	return &drain{told: make(chan struct{}), running: map[int]context.CancelCauseFunc{}}
 }
 
-// begin is called once.
+// begin begins the drain. It is to be called once.
 func (d *drain) begin() {
 	d.begun.Store(true)
 	close(d.told)

@@ -13,7 +13,7 @@ import (
 	"nofx.dev/worker/internal/host/hosttest"
 )
 
-// triedGate is a gate that may be tried several times. Its command adds a line to the
+// triedGate returns a gate that may be tried several times. Its command adds a line to the
 // file $TRIES first.
 func triedGate(t *testing.T, command string, attempts int, initialS float64) (gate run.PlanStep, tries string) {
 	t.Helper()

@@ -100,7 +100,7 @@ func TestF21_F22_LostBytesAreStoredAnew(t *testing.T) {
 	}
 }
 
-// keys are those of the stored objects of a kind.
+// keys returns the keys of the stored objects of a kind.
 func (b *bundle) keys(t *testing.T, kind string) []string {
 	t.Helper()
 	rows, err := b.Admin.Query(b.Ctx, "SELECT key FROM nofx.object WHERE kind = $1", kind)
@@ -114,7 +114,7 @@ func (b *bundle) keys(t *testing.T, kind string) []string {
 	return keys
 }
 
-// corrupt is the data of a run's events checkpoint.corrupt.
+// corrupt returns the data of a run's events checkpoint.corrupt.
 func (b *bundle) corrupt(t *testing.T, id uuid.UUID) (data []string) {
 	t.Helper()
 	list, err := b.DB.Events(b.Ctx, b.TenantID, id, 0, []string{"checkpoint.corrupt"}, 500)

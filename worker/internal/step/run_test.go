@@ -343,7 +343,7 @@ func TestRefusedFinish(t *testing.T) {
 	}
 }
 
-// one is the number that a query of the administrator gives.
+// one returns the number that a query of the administrator gives.
 func (b *bundle) one(t *testing.T, query string) (n int) {
 	t.Helper()
 	if err := b.Admin.QueryRow(b.Ctx, query).Scan(&n); err != nil {

@@ -43,7 +43,7 @@ func (s *scripted) Complete(ctx context.Context, r llm.Request) (llm.Response, e
 	return answer.(llm.Response), nil
 }
 
-// prompt is all text of the n-th request.
+// prompt returns all text of the n-th request.
 func (s *scripted) prompt(n int) string {
 	system, user := s.asked[n].Prompt()
 	return system + user
@@ -61,7 +61,7 @@ func writes(path, text string) edit.File {
 	return edit.File{Path: path, Action: edit.Write, Content: &text}
 }
 
-// boxOf is a box whose codegen asks m, on a worker that runs no code.
+// boxOf returns a box whose codegen asks m, on a worker that runs no code.
 func boxOf(m llm.Model) *Box {
 	return New(Config{
 		Models: llm.NewClient(llm.Config{

@@ -20,7 +20,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// newCall is a call of tool in folders of its own.
+// newCall returns a call of tool in folders of its own.
 func newCall(t *testing.T, tool string, inputs any) (Call, *buffer) {
 	t.Helper()
 	raw, err := json.Marshal(inputs)

@@ -96,7 +96,7 @@ var forms = map[string]func(testing.TB, ...entry) []byte{"tar.gz": tarGz, "zip":
 
 const someArtifact = "art_00000000000000000000000000000001"
 
-// having is a call whose artifacts all hold content.
+// having returns a call whose artifacts all hold content.
 func having(t *testing.T, tool string, inputs any, content []byte) Call {
 	t.Helper()
 	c, _ := newCall(t, tool, inputs)
@@ -116,7 +116,7 @@ func unpacking(t *testing.T, archive []byte) (Call, error) {
 	return c, err
 }
 
-// treeOf is what lies below a folder: names, and modes with contents or targets.
+// treeOf returns what lies below a folder: names, and modes with contents or targets.
 func treeOf(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -238,7 +238,7 @@ func TestUnpackKinds(t *testing.T) {
 	}
 }
 
-// sparseTar is a tar.gz with a file of size bytes in the old form of GNU tar -S: data
+// sparseTar returns a tar.gz with a file of size bytes in the old form of GNU tar -S: data
 // at an offset, and nothing else.
 func sparseTar(name, data string, at, size int) []byte {
 	h := make([]byte, 512)

@@ -22,7 +22,7 @@ func mustOpen(t *testing.T, parent string) *ownDir {
 	return d
 }
 
-// names are those in dir, but for the marker, which must be there.
+// names returns the names in dir, but for the marker, which must be there.
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -40,7 +40,7 @@ func names(t *testing.T, dir string) []string {
 	return slices.Delete(list, at, at+1)
 }
 
-// of are the names that a directory has in its parent.
+// of returns the names that a directory has in its parent.
 func of(dirs ...*ownDir) []string {
 	list := []string{}
 	for _, d := range dirs {

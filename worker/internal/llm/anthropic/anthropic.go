@@ -28,7 +28,7 @@ type Config struct {
 
 type model struct{ cfg Config }
 
-// New is a model of Anthropic's.
+// New returns a model of Anthropic's.
 func New(cfg Config) llm.Model {
 	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
 	return model{cfg}

@@ -27,7 +27,7 @@ type Config struct {
 
 type model struct{ cfg Config }
 
-// New is a model of an OpenAI-compatible server.
+// New returns a model of an OpenAI-compatible server.
 func New(cfg Config) llm.Model {
 	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
 	return model{cfg}

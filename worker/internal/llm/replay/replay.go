@@ -20,13 +20,13 @@ import (
 
 type recorded struct{ dir, name string }
 
-// New is the model of that name as it was recorded in dir.
+// New returns the model of that name as it was recorded in dir.
 func New(dir, name string) llm.Model { return recorded{dir, name} }
 
 func (m recorded) Name() string { return m.name }
 
-// Complete is fault.NotFound (not-recorded) for a request without a recording, and
-// fault.Invalid for a recording that is broken.
+// Complete returns the recorded answer, fault.NotFound (not-recorded) for a request
+// without a recording, and fault.Invalid for a recording that is broken.
 func (m recorded) Complete(_ context.Context, r llm.Request) (llm.Response, error) {
 	digest, err := r.Digest(m.name)
 	if err != nil {
@@ -51,7 +51,7 @@ type recorder struct {
 	dir string
 }
 
-// Record is m, its answers being written to dir.
+// Record returns m, with its answers written to dir.
 func Record(m llm.Model, dir string) llm.Model { return recorder{m, dir} }
 
 func (m recorder) Complete(ctx context.Context, r llm.Request) (llm.Response, error) {

@@ -43,7 +43,7 @@ const Name = "rules"
 
 type model struct{}
 
-// New is the model.
+// New returns the model.
 func New() llm.Model { return model{} }
 
 func (model) Name() string { return Name }
@@ -93,7 +93,7 @@ var (
 	remove = regexp.MustCompile(`(?:^|\s)delete(?:\s|$)`)
 )
 
-// blocks are those of a text. One that is not closed is none.
+// blocks returns the blocks of a text. A block that is not closed does not count.
 func blocks(text string) (all []block) {
 	var open string
 	var b block
@@ -123,7 +123,7 @@ func blocks(text string) (all []block) {
 
 var marks = regexp.MustCompile(`(?ms)^<{7} SEARCH\r?\n(.*?)^={7}\r?\n(.*?)^>{7} REPLACE\r?$`)
 
-// file is the change that a block is. What lies beside the marks of a block with
+// file returns the change that a block is. What lies beside the marks of a block with
 // some is passed over.
 func (b block) file() edit.File {
 	if b.delete {
