@@ -286,8 +286,11 @@ func violations(t tree) []string {
 	for _, p := range packages {
 		ways := t.reach(p)
 		for _, not := range mayNotReach {
+			if !match(not.pkg, p) {
+				continue
+			}
 			for _, to := range slices.Sorted(maps.Keys(ways)) {
-				if match(not.pkg, p) && matchAny(not.what, to) {
+				if matchAny(not.what, to) {
 					add("%s may not depend on %s, and does: %s", p, to, strings.Join(ways[to], " → "))
 				}
 			}
