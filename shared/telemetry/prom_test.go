@@ -375,6 +375,7 @@ func TestQueueGauges(t *testing.T) {
 		"nofx_queue_stats_up": 1, "nofx_queue_oldest_available_age_seconds": 90,
 		"depth step available": 3, "depth step pending": 0, "depth step retryable": 0, "depth step running": 0, "depth step scheduled": 0,
 		"depth review available": 0, "depth review pending": 0, "depth review retryable": 0, "depth review running": 0, "depth review scheduled": 0,
+		"depth maintenance available": 0, "depth maintenance pending": 0, "depth maintenance retryable": 0, "depth maintenance running": 0, "depth maintenance scheduled": 0,
 		"runs queued": 0, "runs running": 0, "runs waiting": 2, "runs paused": 0,
 	}
 	down := map[string]float64{"nofx_queue_stats_up": 0}
