@@ -19,6 +19,17 @@ func (s *Store) Open(ctx context.Context, key string, off, length int64) (io.Rea
 	if length == 0 {
 		return io.NopCloser(eof{}), nil // a range cannot say "nothing"
 	}
+	r, _, err := s.open(ctx, key, off, length)
+	return r, err
+}
+
+// OpenTagged reads all of the object at key, as Open does, and returns the ETag of the
+// content that is read, whatever takes its place meanwhile.
+func (s *Store) OpenTagged(ctx context.Context, key string) (r io.ReadCloser, etag string, err error) {
+	return s.open(ctx, key, 0, -1)
+}
+
+func (s *Store) open(ctx context.Context, key string, off, length int64) (r io.ReadCloser, etag string, err error) {
 	var opts minio.GetObjectOptions
 	switch {
 	case length > 0:
@@ -28,7 +39,7 @@ func (s *Store) Open(ctx context.Context, key string, off, length int64) (io.Rea
 	}
 	call, w := watch(ctx, s.stall)
 	d := &download{ctx: ctx, key: key, watch: w}
-	err := s.try(ctx, "open", key, func() error {
+	err = s.try(ctx, "open", key, func() error {
 		w.arm()
 		defer w.rest()
 		body, info, _, err := s.core.GetObject(call, s.cfg.Bucket, key, opts)
@@ -39,14 +50,14 @@ func (s *Store) Open(ctx context.Context, key string, off, length int64) (io.Rea
 			body.Close()
 			return Corrupt(fmt.Errorf("open %s: %d bytes at %d instead of %d", key, info.Size, off, length))
 		}
-		d.body = body
+		d.body, etag = body, info.ETag
 		return nil
 	})
 	if err != nil {
 		w.stop()
-		return nil, err
+		return nil, "", err
 	}
-	return d, nil
+	return d, etag, nil
 }
 
 type eof struct{}

@@ -153,6 +153,7 @@ type UnpackInputs struct {
 // VerifyInputs are the inputs of the tool that verifies an upload.
 type VerifyInputs struct {
 	ArtifactID string `json:"artifact_id"`
+	ETag       string `json:"etag"` // of what was put when it was asked for
 }
 
 // Bytes returns the content to write of a file that names no artifact.

@@ -233,7 +233,7 @@ func (s *Server) verifyUpload(req *http.Request, p *identity.Principal, a run.Ar
 		return run.Run{}, err
 	}
 	id := run.ArtifactID.Format(a.ID)
-	plan, err := run.SystemPlan(run.ToolVerify, "verify artifact "+id, run.VerifyInputs{ArtifactID: id})
+	plan, err := run.SystemPlan(run.ToolVerify, "verify artifact "+id, run.VerifyInputs{ArtifactID: id, ETag: put.ETag})
 	if err != nil {
 		return run.Run{}, err
 	}

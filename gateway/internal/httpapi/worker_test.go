@@ -91,11 +91,14 @@ func (g *gateway) verify(runID string, failure run.FailureClass) {
 	if err != nil {
 		g.Fatal(err)
 	}
-	r, err := g.blobs.Open(g.Context(), a.Key, 0, -1)
+	r, etag, err := g.blobs.OpenTagged(g.Context(), a.Key)
 	if err != nil {
 		g.Fatal(err)
 	}
 	defer r.Close()
+	if in.ETag != etag {
+		g.Errorf("the run verifies content %q, want %q, which was put", in.ETag, etag)
+	}
 	content, err := io.ReadAll(r)
 	if err != nil {
 		g.Fatal(err)

@@ -12,17 +12,17 @@ import (
 type clientUploads struct{ *attempt }
 
 // Open implements [tool.Uploads].
-func (u clientUploads) Open(ctx context.Context, id string) (run.Artifact, io.ReadCloser, error) {
+func (u clientUploads) Open(ctx context.Context, id string) (a run.Artifact, content io.ReadCloser, etag string, err error) {
 	parsed, err := run.ArtifactID.Parse(id)
 	if err != nil {
-		return run.Artifact{}, nil, err
+		return run.Artifact{}, nil, "", err
 	}
-	a, err := u.db.Upload(ctx, u.claim.TenantID, parsed)
+	a, err = u.db.Upload(ctx, u.claim.TenantID, parsed)
 	if err != nil || a.State != run.Pending {
-		return a, nil, err
+		return a, nil, "", err
 	}
-	content, err := u.blobs.Open(ctx, a.Key, 0, -1)
-	return a, content, err
+	content, etag, err = u.blobs.OpenTagged(ctx, a.Key)
+	return a, content, etag, err
 }
 
 // Keep implements [tool.Uploads].

@@ -22,9 +22,11 @@ import (
 )
 
 // announce makes an artifact of content, of which put is at its URL, unless that is "",
-// and returns it with the run that is to verify it.
-func announce(t *testing.T, b *hosttest.Bundle, content, put string) (run.Artifact, run.Run) {
+// and returns it with the run that is to verify that. What is put after that takes its
+// place before anybody looks.
+func announce(t *testing.T, b *hosttest.Bundle, content, put string, after ...string) (run.Artifact, run.Run) {
 	t.Helper()
+	in := run.VerifyInputs{}
 	sum := sha256.Sum256([]byte(content))
 	a := run.Artifact{ID: run.NewID(), Name: "x", MediaType: "text/plain", Size: int64(len(content)), SHA256: sum[:]}
 	a.Key = blob.UploadKey(b.TenantID, a.ID)
@@ -32,12 +34,23 @@ func announce(t *testing.T, b *hosttest.Bundle, content, put string) (run.Artifa
 	if err != nil {
 		t.Fatalf("CreateUpload() = %v", err)
 	}
-	if put != "" {
-		if err := b.Blobs.Put(b.Ctx, a.Key, strings.NewReader(put), int64(len(put)), blob.PutOptions{}); err != nil {
+	for i, bytes := range append([]string{put}, after...) {
+		if bytes == "" {
+			break
+		}
+		if err := b.Blobs.Put(b.Ctx, a.Key, strings.NewReader(bytes), int64(len(bytes)), blob.PutOptions{}); err != nil {
 			t.Fatalf("Put() = %v", err)
 		}
+		if i == 0 {
+			info, err := b.Blobs.Stat(b.Ctx, a.Key)
+			if err != nil {
+				t.Fatalf("Stat() = %v", err)
+			}
+			in.ETag = info.ETag
+		}
 	}
-	p, err := run.SystemPlan(run.ToolVerify, "verify", run.VerifyInputs{ArtifactID: run.ArtifactID.Format(a.ID)})
+	in.ArtifactID = run.ArtifactID.Format(a.ID)
+	p, err := run.SystemPlan(run.ToolVerify, "verify", in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +111,32 @@ func TestVerifyUpload(t *testing.T) {
 			defer rc.Close()
 			if content, err := io.ReadAll(rc); err != nil || !bytes.Equal(content, []byte(tt.content)) {
 				t.Errorf("content = %d bytes, %v, want %d", len(content), err, len(tt.content))
+			}
+		})
+	}
+}
+
+// What was put in the place of other bytes and is not right says nothing of those, so
+// that they may be put once more; what is right may be kept.
+func TestVerifyUploadPutAgain(t *testing.T) {
+	t.Parallel()
+	b := hosttest.Setup(t)
+	b.Worker(t, serveMaintenance)
+	for name, tt := range map[string]struct {
+		put, after string
+		want       run.State
+	}{
+		"wrong after right": {"hello", "HELLO", run.Failed},
+		"wrong after wrong": {"hellO", "HELLO", run.Failed},
+		"right after wrong": {"HELLO", "hello", run.Succeeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, r := announce(t, b, "hello", tt.put, tt.after)
+			d := b.Until(t, r.ID, tt.want)
+			s := d.Steps[0]
+			if tt.want == run.Failed && (d.Run.FailureClass == run.ClassInvalid || !strings.Contains(s.Reason, "other bytes were put after")) {
+				t.Errorf("run = %s, %q, want it not invalid, since other bytes were put after", d.Run.FailureClass, s.Reason)
 			}
 		})
 	}
