@@ -43,6 +43,25 @@ func stateOf(err error, text func(error) string) string {
 	return text(err)
 }
 
+// Check asks for things, all at once, so that one which does not answer takes no time
+// from the others, and returns what is wrong, or nil, with each, by name.
+func Check(ctx context.Context, ask map[string]func(context.Context) error) map[string]error {
+	type state struct {
+		name string
+		err  error
+	}
+	states := make(chan state)
+	for name, look := range ask {
+		go func() { states <- state{name, look(ctx)} }()
+	}
+	found := make(map[string]error, len(ask))
+	for range ask {
+		s := <-states
+		found[s.name] = s.err
+	}
+	return found
+}
+
 // Serve answers on ln until ctx is done, then lets requests finish for a second.
 // It is a port of its own, never the API's:
 //

@@ -10,9 +10,37 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// What does not answer is not what the others are said to be.
+func TestCheckAsksAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	asked := map[string]chan struct{}{"database": make(chan struct{}), "storage": make(chan struct{})}
+	after := func(name, other string, err error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			close(asked[name])
+			select {
+			case <-asked[other]:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	silent := errors.New("it does not answer")
+	got := Check(ctx, map[string]func(context.Context) error{
+		"database": after("database", "storage", silent),
+		"storage":  after("storage", "database", nil),
+	})
+	if len(got) != 2 || got["database"] != silent || got["storage"] != nil {
+		t.Errorf("Check() = %v, want the database silent and storage well", got)
+	}
+}
 
 func TestServe(t *testing.T) {
 	t.Parallel()

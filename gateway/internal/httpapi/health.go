@@ -68,14 +68,11 @@ func (h *healthCache) get(ctx context.Context, look func(context.Context) health
 	return h.state
 }
 
-func (s *Server) look(ctx context.Context) (h health) {
+func (s *Server) look(ctx context.Context) health {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- s.Blobs.Ping(ctx) }()
-	h.database = s.Store.Ready(ctx)
-	h.storage = <-done
-	return h
+	found := telemetry.Check(ctx, map[string]func(context.Context) error{"database": s.Store.Ready, "storage": s.Blobs.Ping})
+	return health{database: found["database"], storage: found["storage"]}
 }
 
 // getContract answers the contract that this gateway keeps.

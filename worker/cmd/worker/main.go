@@ -113,11 +113,12 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	var group errgroup.Group
 	group.Go(func() error {
 		return telemetry.Serve(serving, listener, p.Registry, func(check context.Context) telemetry.Readiness {
-			var process error
+			needs := telemetry.Check(check, map[string]func(context.Context) error{"database": pools.work.Ready, "storage": blobs.Ping})
+			needs["process"] = nil
 			if ctx.Err() != nil {
-				process = errors.New("it is shutting down")
+				needs["process"] = errors.New("it is shutting down")
 			}
-			return telemetry.Readiness{Needs: map[string]error{"process": process, "database": pools.work.Ready(check), "storage": blobs.Ping(check)}}
+			return telemetry.Readiness{Needs: needs}
 		})
 	})
 	err = w.Run(ctx, hurry)
