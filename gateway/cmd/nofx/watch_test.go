@@ -344,6 +344,35 @@ func TestWaitsFor(t *testing.T) {
 	}
 }
 
+// Who sees that dependencies left what does not fit together sees where.
+func TestTroublesOfConflict(t *testing.T) {
+	t.Parallel()
+	s := step(1, "join", "bash", api.StepStatusFailed)
+	s.FailureClass, s.Reason = ptr(api.FailureClassWorkspaceConflict), ptr("its dependencies changed 12 paths and keys of the state differently, first a\x1b[31m")
+	var list []map[string]string
+	for i := range 11 {
+		list = append(list, map[string]string{"path": fmt.Sprintf("f%d", i), "kind": "content"})
+	}
+	list[0] = map[string]string{"path": "a\x1b[31m", "kind": "deleted"}
+	list[1] = map[string]string{"pointer": "/vars/k", "kind": "added"}
+	outputs, err := json.Marshal(map[string]any{"conflicts": list, "total": 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Outputs = outputs
+	d := detail()
+	d.Steps = []api.Step{s}
+	got := strings.Join(newProgress(d).troubles("nofx"), "\n")
+	for _, want := range []string{"\n  deleted  a", "\n  added  /vars/k\n", "\n  content  f9\n", "\n  and 2 more: nofx run show --json " + id("run", 1)} {
+		if !strings.Contains(got, want) {
+			t.Errorf("troubles() lacks %q:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "\x1b") || strings.Contains(got, "f10") {
+		t.Errorf("troubles() = %q, want ten places, and no escapes", got)
+	}
+}
+
 // TestWatchEndedRun needs no stream.
 func TestWatchEndedRun(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -112,6 +113,27 @@ func trouble(s api.Step) string {
 	return line
 }
 
+// conflicts returns lines with the first places that the dependencies of a step changed
+// differently, if that is why it failed.
+func conflicts(s api.Step, self string) (lines []string) {
+	const most = 10
+	var out struct {
+		Conflicts []struct{ Path, Pointer, Kind string }
+		Total     int
+	}
+	if deref(s.FailureClass) != api.FailureClassWorkspaceConflict || json.Unmarshal(s.Outputs, &out) != nil {
+		return nil
+	}
+	shown := out.Conflicts[:min(len(out.Conflicts), most)]
+	for _, c := range shown {
+		lines = append(lines, fmt.Sprintf("  %s  %s", clean(c.Kind), clean(c.Path+c.Pointer)))
+	}
+	if more := out.Total - len(shown); more > 0 && len(shown) > 0 {
+		lines = append(lines, fmt.Sprintf("  and %d more: %s run show --json %s", more, self, s.RunID))
+	}
+	return lines
+}
+
 // troubles tell which steps failed or are tried again, why, how their logs end where
 // that is known, and where to read on.
 func (p *progress) troubles(self string) []string {
@@ -128,6 +150,7 @@ func (p *progress) troubles(self string) []string {
 			continue
 		}
 		lines = append(lines, line)
+		lines = append(lines, conflicts(s, self)...)
 		for _, said := range p.tails[s.ID] {
 			lines = append(lines, "  | "+said)
 		}
