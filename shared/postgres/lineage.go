@@ -40,6 +40,27 @@ func (db *DB) CommonAncestors(ctx context.Context, tenant uuid.UUID, checkpoints
 	return list, err
 }
 
+// NewestCheckpoints returns those of the given checkpoints that no other of them
+// descends from.
+func (db *DB) NewestCheckpoints(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (list []uuid.UUID, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			WITH RECURSIVE ancestor (id) AS (
+				SELECT p.parent_id FROM nofx.checkpoint_parent p WHERE p.tenant_id = $1 AND p.checkpoint_id = ANY ($2)
+				UNION
+				SELECT p.parent_id FROM ancestor a
+				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
+			)
+			SELECT unnest($2::uuid[]) EXCEPT SELECT id FROM ancestor`, tenant, checkpoints)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		return err
+	})
+	return list, err
+}
+
 // Ancestor is a checkpoint that another one descends from.
 type Ancestor struct {
 	ID         uuid.UUID

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -63,7 +64,11 @@ func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []
 	nodes := func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 		return m.snapshots.Nodes(ctx, m.TenantID, digests)
 	}
-	u, err := m.unite(ctx, nodes, parents)
+	newest, err := m.newest(ctx, m.TenantID, parents)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := m.unite(ctx, nodes, newest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("join %d checkpoints: %w", len(parents), err)
 	}
@@ -133,16 +138,34 @@ func (m *Maker) unite(ctx context.Context, nodes merge.Nodes, checkpoints []post
 	return u, nil
 }
 
+// newest returns those of several checkpoints that no other of them comes from: beside
+// one, what it came from is no change of its own. Of two the older is their base, which
+// says the same.
+func (s *Store) newest(ctx context.Context, tenant uuid.UUID, of []postgres.Parent) ([]postgres.Parent, error) {
+	if len(of) < 3 {
+		return of, nil
+	}
+	ids, err := s.db.NewestCheckpoints(ctx, tenant, idsOf(of))
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(of), func(p postgres.Parent) bool { return !slices.Contains(ids, p.ID) }), nil
+}
+
 // bases returns the nearest checkpoints that several ones come from.
 func (s *Store) bases(ctx context.Context, tenant uuid.UUID, of []postgres.Parent) ([]postgres.Parent, error) {
 	if len(of) < 2 {
 		return nil, nil
 	}
-	ids := make([]uuid.UUID, len(of))
-	for i, p := range of {
+	return s.db.CommonAncestors(ctx, tenant, idsOf(of))
+}
+
+func idsOf(checkpoints []postgres.Parent) []uuid.UUID {
+	ids := make([]uuid.UUID, len(checkpoints))
+	for i, p := range checkpoints {
 		ids[i] = p.ID
 	}
-	return s.db.CommonAncestors(ctx, tenant, ids)
+	return ids
 }
 
 // content returns the state document and the tree of a checkpoint.

@@ -109,6 +109,30 @@ func TestJoinOfJoins(t *testing.T) {
 	}
 }
 
+// A step may name what it depends on through others, too: what those made of it since is
+// no other change.
+func TestJoinWithWhatItCameOf(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Worker(t, nil)
+	for name, needs := range map[string][]string{
+		"two":                {"old", "new"},
+		"three in a line":    {"base", "old", "new"},
+		"the newest first":   {"new", "old", "base"},
+		"with one beside it": {"old", "beside", "new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := b.Create(t, hosttest.Script("base", "echo base > f"), hosttest.Script("beside", "echo > g", "base"), hosttest.Script("old", "echo old > f", "base"),
+				hosttest.Script("new", "echo new > f", "old"), hosttest.Script("all", "cp f all", needs...))
+			d := b.Until(t, r.ID, run.Succeeded)
+			if got, want := b.File(t, d, "all"), "new\n"; got != want {
+				t.Errorf("all = %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // State is joined as files are: of a key that two steps changed differently neither value
 // is taken.
 func TestJoinOfStates(t *testing.T) {
