@@ -708,7 +708,7 @@ type APIKeyRequest struct {
 	// ExpiresAt Never by default
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
-	// Name Neither begins with `key:`, as subjects do, nor begins or ends with a blank. Of the live keys of a tenant no two have names that differ in capitals alone.
+	// Name Neither begins with `key:`, as subjects do, nor begins or ends with white space. Of the live keys of a tenant no two have names that differ in capitals alone.
 	Name   string             `json:"name"`
 	Role   *APIKeyRequestRole `json:"role,omitempty"`
 	Scopes []Scope            `json:"scopes,omitempty"`
@@ -2261,7 +2261,7 @@ type ClientInterface interface {
 	// Corresponds with GET /api/api-keys (the `ListAPIKeys` operationId).
 	ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateAPIKeyWithBody Make an API key; its secret is shown this once
+	// CreateAPIKeyWithBody Make an API key; its secret is shown only once
 	//
 	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
@@ -2270,7 +2270,7 @@ type ClientInterface interface {
 	// Corresponds with POST /api/api-keys (the `CreateAPIKey` operationId).
 	CreateAPIKeyWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateAPIKey Make an API key; its secret is shown this once
+	// CreateAPIKey Make an API key; its secret is shown only once
 	//
 	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
@@ -2762,7 +2762,7 @@ func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, req
 	return c.Client.Do(req)
 }
 
-// CreateAPIKeyWithBody Make an API key; its secret is shown this once
+// CreateAPIKeyWithBody Make an API key; its secret is shown only once
 //
 // No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
@@ -2781,7 +2781,7 @@ func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, b
 	return c.Client.Do(req)
 }
 
-// CreateAPIKey Make an API key; its secret is shown this once
+// CreateAPIKey Make an API key; its secret is shown only once
 //
 // No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
@@ -6824,7 +6824,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/api-keys (the `ListAPIKeys` operationId).
 	ListAPIKeysWithResponse(ctx context.Context, params *ListAPIKeysParams, reqEditors ...RequestEditorFn) (*ListAPIKeysResponse, error)
 
-	// CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown this once
+	// CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown only once
 	//
 	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
@@ -6833,7 +6833,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/api-keys (the `CreateAPIKey` operationId).
 	CreateAPIKeyWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAPIKeyResponse, error)
 
-	// CreateAPIKeyWithResponse Make an API key; its secret is shown this once
+	// CreateAPIKeyWithResponse Make an API key; its secret is shown only once
 	//
 	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 	//
@@ -8920,7 +8920,7 @@ func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, param
 	return ParseListAPIKeysResponse(rsp)
 }
 
-// CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown this once
+// CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown only once
 //
 // No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //
@@ -8935,7 +8935,7 @@ func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Conte
 	return ParseCreateAPIKeyResponse(rsp)
 }
 
-// CreateAPIKeyWithResponse Make an API key; its secret is shown this once
+// CreateAPIKeyWithResponse Make an API key; its secret is shown only once
 //
 // No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
 //

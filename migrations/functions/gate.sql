@@ -159,7 +159,7 @@ BEGIN
         SELECT FROM run r JOIN tenant t ON t.tenant_id = r.tenant_id
         WHERE r.tenant_id = g.tenant_id AND r.id = g.run_id AND r.created_by = v_actor
             AND (t.settings->>'four_eyes')::boolean) THEN
-        RAISE EXCEPTION 'the author of a run may not let it pass' USING ERRCODE = 'NX009';
+        RAISE EXCEPTION 'the author of a run may not approve or waive its gates' USING ERRCODE = 'NX009';
     END IF;
     PERFORM edge('gate', g.id, g.state, p_event, p_reason);
     INSERT INTO approval AS a (tenant_id, gate_id, subject, decision, reason)

@@ -45,7 +45,7 @@ func plainly(err error) string {
 	case answered && answer.Code == minio.NoSuchBucket:
 		return "there is no such bucket; see NOFX_S3_BUCKET"
 	case answered && answer.StatusCode == http.StatusForbidden:
-		return "it refuses the access key, or the bucket to it; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET"
+		return "it refuses the access key, or access to the bucket; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET"
 	case answered && answer.StatusCode > 0:
 		return fmt.Sprintf("it answers with the status %d", answer.StatusCode)
 	case unknown && dns.IsNotFound:
@@ -66,7 +66,7 @@ func (s *Store) refused(answer minio.ErrorResponse) error {
 	case "InvalidAccessKeyId", "XAdminUserNotFound":
 		return fmt.Errorf("the S3 service at %s does not know the access key; see NOFX_S3_ACCESS_KEY", s.cfg.Endpoint)
 	case "SignatureDoesNotMatch":
-		return errors.New("the secret key is not that of the access key; see NOFX_S3_SECRET_KEY")
+		return errors.New("the secret key does not belong to the access key; see NOFX_S3_SECRET_KEY")
 	case "RequestTimeTooSkewed":
 		return fmt.Errorf("the clocks of this machine and of the S3 service at %s differ too much", s.cfg.Endpoint)
 	case "AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "InvalidRegion":
@@ -74,7 +74,7 @@ func (s *Store) refused(answer minio.ErrorResponse) error {
 		if answer.Region != "" && answer.Region != s.cfg.Region {
 			region = ", which is " + answer.Region
 		}
-		return fmt.Errorf("the bucket %s is not in the region %s; set NOFX_S3_REGION to the one of the service%s", s.cfg.Bucket, s.cfg.Region, region)
+		return fmt.Errorf("the bucket %s is not in the region %s; set NOFX_S3_REGION to the region of the service%s", s.cfg.Bucket, s.cfg.Region, region)
 	case minio.AccessDenied:
 		return fmt.Errorf("the access key may not use the bucket %s; allow it to list, read, write and delete there, or see NOFX_S3_BUCKET", s.cfg.Bucket)
 	}

@@ -19,11 +19,11 @@ func TestPingSaysWhatIsWrong(t *testing.T) {
 	ill := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
 	t.Cleanup(ill.Close)
 	for want, edit := range map[string]func(*Config){
-		"there is no such bucket; see NOFX_S3_BUCKET":                                                                   func(c *Config) { c.Bucket = "elsewhere" },
-		"it refuses the access key, or the bucket to it; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET": func(c *Config) { c.SecretKey = "guessed" },
-		"nothing answers there; see NOFX_S3_ENDPOINT":                                                                   func(c *Config) { c.Endpoint = "http://127.0.0.1:1" },
-		"it does not answer in time":                                                                                    func(c *Config) { c.Endpoint = hangs.URL },
-		"it answers with the status 502":                                                                                func(c *Config) { c.Endpoint = ill.URL },
+		"there is no such bucket; see NOFX_S3_BUCKET": func(c *Config) { c.Bucket = "elsewhere" },
+		"it refuses the access key, or access to the bucket; see NOFX_S3_ACCESS_KEY, NOFX_S3_SECRET_KEY and NOFX_S3_BUCKET": func(c *Config) { c.SecretKey = "guessed" },
+		"nothing answers there; see NOFX_S3_ENDPOINT": func(c *Config) { c.Endpoint = "http://127.0.0.1:1" },
+		"it does not answer in time":                  func(c *Config) { c.Endpoint = hangs.URL },
+		"it answers with the status 502":              func(c *Config) { c.Endpoint = ill.URL },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), pingTimeout) // as that of who asks for readiness
 		err := open(t, edit).Ping(ctx)

@@ -89,7 +89,7 @@ func (s *Store) try(ctx context.Context, doing, key string, request func() error
 		err := failed(ctx, doing, key, request())
 		late := errors.Is(err, errStalled) || errors.Is(err, context.DeadlineExceeded)
 		if took := time.Since(began); errors.Is(err, fault.Unavailable) && (late || took > longTry) {
-			s.log.WarnContext(ctx, "storage lets a request wait", "host", s.core.EndpointURL().Host, "doing", doing, "key", key, "try", n, "ms", took.Milliseconds())
+			s.log.WarnContext(ctx, "storage is slow to answer", "host", s.core.EndpointURL().Host, "doing", doing, "key", key, "try", n, "ms", took.Milliseconds())
 		}
 		if n == attempts || late || !errors.Is(err, fault.Unavailable) {
 			return err

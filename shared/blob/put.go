@@ -174,7 +174,7 @@ func (u *upload) next() (body []byte, digest string, err error) {
 			return nil, "", fmt.Errorf("put %s: read the content: %w", u.key, err)
 		}
 		if want := u.opts.SHA256; want != nil && [32]byte(u.whole.Sum(nil)) != *want {
-			return nil, "", changed("the digest is another")
+			return nil, "", changed("the digest is different")
 		}
 	}
 	sum := sha256.Sum256(body)

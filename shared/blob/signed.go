@@ -42,7 +42,7 @@ func (s *Store) SignedPut(ctx context.Context, key string, size int64, ttl time.
 // sign makes the URL of one request with these headers, within the longest life.
 func (s *Store) sign(ctx context.Context, method, key, query string, headers map[string]string, ttl time.Duration) (string, error) {
 	if ttl < time.Second || ttl > MaxSignedTTL {
-		return "", fmt.Errorf("sign %s: a life of %s is outside 1s to %s", key, ttl, MaxSignedTTL)
+		return "", fmt.Errorf("sign %s: a lifetime of %s is outside 1s to %s", key, ttl, MaxSignedTTL)
 	}
 	u := *s.public
 	u.Path = s.cfg.PathPrefix + "/" + s.cfg.Bucket + "/" + key

@@ -32,12 +32,12 @@ import (
 // S3 is the object storage that both processes use.
 type S3 struct {
 	Endpoint       string `env:"NOFX_S3_ENDPOINT,required,notEmpty" want:"origin" example:"http://s3:9000" doc:"base URL of the S3 service"`
-	PublicEndpoint string `env:"NOFX_S3_PUBLIC_ENDPOINT" want:"origin" example:"https://files.example.com" doc:"base URL that signed URLs carry, when clients reach the service by another name"`
+	PublicEndpoint string `env:"NOFX_S3_PUBLIC_ENDPOINT" want:"origin" example:"https://files.example.com" doc:"base URL of signed URLs, if clients reach the service by another name"`
 	Bucket         string `env:"NOFX_S3_BUCKET" envDefault:"nofx" doc:"bucket, private"`
 	Region         string `env:"NOFX_S3_REGION" envDefault:"us-east-1" doc:"region"`
 	AccessKey      string `env:"NOFX_S3_ACCESS_KEY,required,notEmpty" secret:"true" doc:"access key"`
 	SecretKey      string `env:"NOFX_S3_SECRET_KEY,required,notEmpty" secret:"true" doc:"secret key"`
-	PathPrefix     string `env:"NOFX_S3_PATH_PREFIX" doc:"path before the bucket, as /storage/v1/s3"`
+	PathPrefix     string `env:"NOFX_S3_PATH_PREFIX" doc:"path before the bucket, such as /storage/v1/s3"`
 }
 
 // Common are the settings of every process.
@@ -116,7 +116,7 @@ func Wrong(unknown []string, errs ...error) error {
 		return nil
 	}
 	for _, name := range unknown {
-		line := name + " is no setting"
+		line := name + " is not a setting"
 		if near := nearest(name); near != "" {
 			line += "; did you mean " + near + "?"
 		}

@@ -103,7 +103,7 @@ func TestWrongValues(t *testing.T) {
 	}
 }
 
-// All that is wrong is said at once, with the variables that nothing reads: one of them
+// All that is wrong is said at once, with the unknown variables are ignored: one of them
 // may be meant for what is missing.
 func TestAllThatIsWrong(t *testing.T) {
 	t.Parallel()
@@ -117,8 +117,8 @@ NOFX_LEASE_TTL is not a duration; for example 5s
 NOFX_ENV is not development or production
 NOFX_WORKER_CONCURRENCY is less than 1; for example 16
 two settings do not fit
-NOFX_COLOUR_OF_THE_SKY is no setting
-NOFX_S3_ENDPONT is no setting; did you mean NOFX_S3_ENDPOINT?`
+NOFX_COLOUR_OF_THE_SKY is not a setting
+NOFX_S3_ENDPONT is not a setting; did you mean NOFX_S3_ENDPOINT?`
 	if got != want {
 		t.Errorf("Wrong() = %s\nwant %s", got, want)
 	}

@@ -35,7 +35,7 @@ type Stale struct {
 
 // OfStale returns the Conflict of a change to a stale version.
 func OfStale(s Stale) *Error {
-	e := New(Conflict, "stale-version", "it has changed since: version %d now", s.Version)
+	e := New(Conflict, "stale-version", "it has changed in the meantime; its version is now %d", s.Version)
 	e.Stale = &s
 	return e
 }

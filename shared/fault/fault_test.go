@@ -55,7 +55,7 @@ func TestFacts(t *testing.T) {
 		{refused, "cancel is not possible while the run is succeeded", true, false},
 		{fmt.Errorf("cancel run: %w", fault.OfTransition(transition).Because(io.EOF)), "cancel run: cancel is not possible while the run is succeeded: EOF", true, false},
 		{fault.OfTransition(fault.Transition{Machine: "step", From: "ready"}), "this is not possible while the step is ready", true, false},
-		{fmt.Errorf("cancel run: %w", changed), "cancel run: it has changed since: version 7 now", false, true},
+		{fmt.Errorf("cancel run: %w", changed), "cancel run: it has changed in the meantime; its version is now 7", false, true},
 		{fault.New(fault.Conflict, "illegal-transition", "no"), "no", false, false},
 		{fault.Conflict, "conflict", false, false},
 		{io.EOF, "EOF", false, false},

@@ -144,11 +144,11 @@ func (db *DB) Ready(ctx context.Context) error {
 	case err != nil:
 		return fault.New(fault.Unavailable, "unavailable", "the database is not available: %s", plainly(err)).Because(err)
 	case super || bypass:
-		return fault.New(fault.Unavailable, "unavailable", "role %s passes row level security by; log in as nofx_app", user)
+		return fault.New(fault.Unavailable, "unavailable", "role %s bypasses row level security; log in as nofx_app", user)
 	case readOnly:
 		return fault.New(fault.Unavailable, "unavailable", "the database is read-only")
 	case version < migrations.Latest():
-		return fault.New(fault.Unavailable, "unavailable", "the database is at migration %d, this release wants %d; run migrate", version, migrations.Latest())
+		return fault.New(fault.Unavailable, "unavailable", "the database is at migration %d, this release needs %d; run migrate", version, migrations.Latest())
 	}
 	return nil
 }

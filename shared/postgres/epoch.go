@@ -40,7 +40,7 @@ func (s feedState) resume(c FeedCursor) (FeedCursor, error) {
 	}
 	i := slices.IndexFunc(s.epochs, func(e epoch) bool { return e.id == c.Epoch })
 	if i < 0 {
-		return c, gap("epoch", s.head(), "this cursor is of another database, or of a state that this one was restored from or to; start without it")
+		return c, gap("epoch", s.head(), "this cursor belongs to another database, or to a state that this database lost when it was restored; start without a cursor")
 	}
 	if next := i + 1; next < len(s.epochs) && c.XID >= s.epochs[next].first {
 		c = FeedCursor{XID: s.epochs[next].first} // what was between them did not come with the dump
@@ -48,7 +48,7 @@ func (s feedState) resume(c FeedCursor) (FeedCursor, error) {
 	c.Epoch = s.current()
 	switch {
 	case c.XID > max(s.horizon, oldest.XID): // what was deleted may be newer than the horizon
-		return c, gap("ahead", s.head(), "nothing lies behind this cursor any more; start without it")
+		return c, gap("ahead", s.head(), "no event follows this cursor, because its position no longer exists; start without a cursor")
 	case c.XID < oldest.XID:
 		return c, expired(oldest)
 	}
@@ -128,7 +128,7 @@ func OldestKept(err error) (FeedCursor, bool) {
 
 // expired returns the error of a cursor behind which events were deleted.
 func expired(oldest FeedCursor) error {
-	return gap("expired", oldest, "events behind this cursor were deleted when their retention passed")
+	return gap("expired", oldest, "events after this cursor were deleted at the end of their retention")
 }
 
 // gap returns the error fault.Gone (cursor-expired).

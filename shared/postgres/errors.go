@@ -24,7 +24,7 @@ func mapError(err error) error {
 		return err
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fault.New(fault.NotFound, "not-found", "no such thing").Because(err)
+		return fault.New(fault.NotFound, "not-found", "not found").Because(err)
 	}
 	if connectionLost(err) {
 		return unavailable(err)
@@ -56,7 +56,7 @@ func mapError(err error) error {
 	case "NX010":
 		return leaseLapsed().Because(err)
 	case "NX009":
-		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not let it pass").Because(err)
+		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not approve or waive its gates").Because(err)
 	}
 	if strings.HasPrefix(pg.Code, "22") || pg.Code == "23514" {
 		// A value that no column takes, such as a NUL or what is over a limit:
@@ -72,11 +72,11 @@ func mapError(err error) error {
 // leaseLapsed returns the error for a caller whose lease has run out and that nobody has
 // taken away: after the next renewal it goes on.
 func leaseLapsed() *fault.Error {
-	return fault.New(fault.Unavailable, "lease-lapsed", "the lease has run out and is to be renewed first")
+	return fault.New(fault.Unavailable, "lease-lapsed", "the lease has expired and must be renewed first")
 }
 
 func unavailable(err error) error {
-	e := fault.New(fault.Unavailable, "unavailable", "the database does not answer as it should").Because(err)
+	e := fault.New(fault.Unavailable, "unavailable", "the database is not available").Because(err)
 	e.RetryAfter = 2 * time.Second
 	return e
 }
@@ -103,13 +103,13 @@ func plainly(err error) string {
 	case "42P01", "3F000", "42883":
 		return "it is not migrated; run migrate"
 	case "42501":
-		return "the role may not work with it; log in as nofx_app"
+		return "the role has no rights in it; log in as nofx_app"
 	case "53300":
 		return "it has no connection left for the role"
 	case "57P01", "57P02", "57P03":
 		return "it is starting up or shutting down"
 	}
-	return "it refuses what it is asked (SQLSTATE " + pg.Code + ")"
+	return "it refuses a statement (SQLSTATE " + pg.Code + ")"
 }
 
 // Silent reports whether err is that the database did not answer at all, or let nobody

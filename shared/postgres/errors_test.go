@@ -34,15 +34,15 @@ func TestMapError(t *testing.T) {
 		}},
 		{"NX002", "", &fault.Error{Kind: fault.Invalid, Code: "reason-required", Detail: "a reason is required"}},
 		{"NX003", `{"version":9007199254740993,"state":"running"}`, &fault.Error{
-			Kind: fault.Conflict, Code: "stale-version", Detail: "it has changed since: version 9007199254740993 now",
+			Kind: fault.Conflict, Code: "stale-version", Detail: "it has changed in the meantime; its version is now 9007199254740993",
 			Stale: &fault.Stale{Version: 9007199254740993},
 		}},
 		{"NX004", `{"fence":1,"current":2}`, &fault.Error{Kind: fault.Fenced, Code: "fenced", Detail: "the lease is lost"}},
 		{"NX005", `{"noun":"gate"}`, &fault.Error{Kind: fault.NotFound, Code: "not-found", Detail: "no such gate"}},
 		{"NX005", "prose", &fault.Error{Kind: fault.NotFound, Code: "not-found", Detail: "no such thing"}},
 		{"NX006", "", nil},
-		{"NX009", "", &fault.Error{Kind: fault.Forbidden, Code: "four-eyes", Detail: "the author of a run may not let it pass"}},
-		{"NX010", "", &fault.Error{Kind: fault.Unavailable, Code: "lease-lapsed", Detail: "the lease has run out and is to be renewed first"}},
+		{"NX009", "", &fault.Error{Kind: fault.Forbidden, Code: "four-eyes", Detail: "the author of a run may not approve or waive its gates"}},
+		{"NX010", "", &fault.Error{Kind: fault.Unavailable, Code: "lease-lapsed", Detail: "the lease has expired and must be renewed first"}},
 		{"23514", "Failing row contains (1).", &fault.Error{Kind: fault.Invalid, Code: "invalid-field", Detail: "the database cannot store a value of this"}},
 		{"42601", `{"machine":"run"}`, nil},
 	} {

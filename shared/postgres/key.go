@@ -76,7 +76,7 @@ func (db *DB) CreateAPIKey(ctx context.Context, tenant uuid.UUID, k APIKey, secr
 			VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9)`,
 			tenant, k.ID, k.Name, k.Prefix, secretSHA256, k.Role, k.Scopes, k.CreatedBy, k.ExpiresAt)
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.ConstraintName == "api_key_live_name" {
-			return fault.New(fault.Conflict, "name-taken", "there is a live API key named %q, capitals apart; revoke it first, or take another name", k.Name).Because(err)
+			return fault.New(fault.Conflict, "name-taken", "a live API key is already named %q (upper and lower case count as equal); revoke it first, or choose another name", k.Name).Because(err)
 		}
 		return err
 	})

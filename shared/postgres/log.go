@@ -98,7 +98,7 @@ func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, f
 				}
 			}
 			if gone {
-				return fault.New(fault.Gone, "object-gone", "the log was deleted when the run's retention passed")
+				return fault.New(fault.Gone, "object-gone", "the log was deleted at the end of the run's retention")
 			}
 		}
 		rows, err := tx.Query(ctx, `SELECT n, start, bytes, lines, coalesce(key, ''), sha256, coalesce(mark, '') FROM nofx.log_chunk
@@ -134,7 +134,7 @@ func noAttempt(ctx context.Context, tx pgx.Tx, tenant, stepID uuid.UUID, fence i
 		}
 		there = "it has " + strings.Join(fences, ", ")
 	}
-	return fault.New(fault.NotFound, "not-found", "the step has no attempt of the fence %d; %s", fence, there)
+	return fault.New(fault.NotFound, "not-found", "the step has no attempt with the fence %d; %s", fence, there)
 }
 
 // logGone reports whether a log without chunks had some before its run was pruned up

@@ -30,7 +30,7 @@ type TenantQueue struct {
 	PausedBy     string
 	PausedByName string // of an API key
 	Reason       string
-	PausedForAll bool // by whoever runs the installation
+	PausedForAll bool // by the operator of the installation
 	Ready        int64
 	Retrying     int64
 	More         bool // Ready and Retrying are together more than was counted

@@ -73,7 +73,7 @@ func TestReadySaysWhatIsWrong(t *testing.T) {
 		"no database":  {elsewhere.String(), "the database is not available: there is no such database; see DATABASE_URL", "DATABASE_URL: there is no database elsewhere at "},
 		"no server":    {nowhere.String(), "the database is not available: nothing answers there; see DATABASE_URL", "DATABASE_URL: nothing answers at 127.0.0.1:1"},
 		"no such role": {guessed.String(), "the database is not available: it refuses the role or its password; see DATABASE_URL", "DATABASE_URL: the server at "},
-		"too mighty":   {d.AdminURL, "role postgres passes row level security by; log in as nofx_app", "DATABASE_URL: role postgres passes row level security by; log in as nofx_app"},
+		"too mighty":   {d.AdminURL, "role postgres bypasses row level security; log in as nofx_app", "DATABASE_URL: role postgres bypasses row level security; log in as nofx_app"},
 	} {
 		err := d.Open(t, postgres.Config{URL: tt.url}).Ready(t.Context())
 		e, ok := errors.AsType[*fault.Error](err)

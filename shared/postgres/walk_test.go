@@ -55,7 +55,7 @@ func (w *walk) act(r *rand.Rand) error {
 	w.acts.Add(1)
 	err := w.one(r)
 	switch {
-	case errors.Is(err, fault.Fenced), fault.KindOf(err) == fault.Unavailable && strings.Contains(err.Error(), "run out"):
+	case errors.Is(err, fault.Fenced), fault.KindOf(err) == fault.Unavailable && strings.Contains(err.Error(), "the lease has expired"):
 		w.fenced.Add(1)
 	case errors.Is(err, fault.Conflict):
 		w.conflicts.Add(1)

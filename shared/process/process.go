@@ -56,7 +56,7 @@ type Process struct {
 func Start(ctx context.Context, service string, c config.Common, environ, unknown []string, stderr io.Writer, secrets ...string) (p *Process, flush func(), err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.Log)); err != nil {
-		return nil, nil, fmt.Errorf("NOFX_LOG_LEVEL is none of debug, info, warn and error")
+		return nil, nil, fmt.Errorf("NOFX_LOG_LEVEL must be debug, info, warn or error")
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -69,7 +69,7 @@ func Start(ctx context.Context, service string, c config.Common, environ, unknow
 	p.Log = telemetry.NewLogger(stderr, level, p.Redactor)
 	p.Metrics = telemetry.NewMetrics(p.Registry, p.Version)
 	if len(unknown) > 0 {
-		p.Log.WarnContext(ctx, "variables that nothing reads", "names", unknown)
+		p.Log.WarnContext(ctx, "unknown variables are ignored", "names", unknown)
 	}
 	getenv := config.Lookup(environ)
 	if err := failpoint.Init(getenv, p.Log, func(name string) { p.Metrics.FailpointHits.Inc(name) }); err != nil {
@@ -83,7 +83,7 @@ func Start(ctx context.Context, service string, c config.Common, environ, unknow
 	}
 	return p, func() {
 		if err := shutdown(context.WithoutCancel(ctx)); err != nil {
-			p.Log.Warn("flush of traces", "error", err)
+			p.Log.Warn("flush traces", "error", err)
 		}
 	}, nil
 }

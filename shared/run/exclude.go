@@ -27,11 +27,11 @@ func ParseExclude(pattern string) (e Exclude, problem string) {
 	e = Exclude{pattern: text, anchored: rooted || strings.Contains(text, "/"), dirs: dirs}
 	switch {
 	case text == "":
-		return e, "names nothing"
+		return e, "must name a file or folder"
 	case BadText(text) != "":
 		return e, BadText(text)
 	case text[0] == '!':
-		return e, `brings nothing back; the name of a file that begins so is written \!`
+		return e, `cannot bring files back; for a name that begins with !, write \!`
 	case !doublestar.ValidatePattern(text):
 		return e, "is not a pattern"
 	case tooMany(text):

@@ -52,8 +52,8 @@ func TestExclude(t *testing.T) {
 		check(tt.keeps, false)
 	}
 	for pattern, says := range map[string]string{
-		"": "names nothing", "/": "names nothing", "[": "is not a pattern", "a/[": "is not a pattern", "a[]": "is not a pattern", "{a": "is not a pattern", `a\`: "is not a pattern",
-		"a//b": "element", "./a": "element", "../a": "element", "a/..": "element", "//a": "element", "!keep": "brings nothing back",
+		"": "must name a file or folder", "/": "must name a file or folder", "[": "is not a pattern", "a/[": "is not a pattern", "a[]": "is not a pattern", "{a": "is not a pattern", `a\`: "is not a pattern",
+		"a//b": "element", "./a": "element", "../a": "element", "a/..": "element", "//a": "element", "!keep": "cannot bring files back",
 		strings.Repeat("{a,b}", 11): "alternatives", "\x00": "NUL",
 	} {
 		if _, problem := run.ParseExclude(pattern); !strings.Contains(problem, says) {

@@ -217,7 +217,7 @@ func (f *fitting) list(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) 
 // unknown returns where a member belongs that a struct does not have, or which it has.
 func (f *fitting) unknown(t reflect.Type, name string) string {
 	if _, ok := memberOf(reflect.TypeFor[PlanStep](), name); ok && f.noun == "input" {
-		return `; it belongs to the step, beside "inputs"`
+		return `; it belongs in the step, next to "inputs"`
 	}
 	if t == reflect.TypeFor[PlanStep]() && slices.ContainsFunc(toolInputs, func(of reflect.Type) bool {
 		_, ok := memberOf(of, name)
@@ -296,7 +296,7 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 	}
 	as := func(noun string, example []byte) string {
 		if len(example) > 0 && len(example) <= 40 && json.Unmarshal(example, reflect.New(t).Interface()) == nil {
-			return noun + ", as " + string(example)
+			return noun + ", for example " + string(example)
 		}
 		return noun
 	}
@@ -307,12 +307,12 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 	}
 	example := examples[t]
 	if t == reflect.TypeFor[time.Time]() {
-		return `a time, as "2026-01-31T12:00:00Z"`
+		return `a time, for example "2026-01-31T12:00:00Z"`
 	}
 	switch t.Kind() {
 	case reflect.String:
 		if t == reflect.TypeFor[FileMode]() {
-			return `a string, as "` + modeLike(string(raw)) + `"`
+			return `a string, for example "` + modeLike(string(raw)) + `"`
 		}
 		if scalar {
 			return as("a string", slices.Concat([]byte(`"`), raw, []byte(`"`)))
@@ -327,7 +327,7 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 	case reflect.Slice:
 		noun := "a list of " + map[reflect.Kind]string{reflect.String: "strings", reflect.Int: "whole numbers", reflect.Int64: "whole numbers", reflect.Struct: "objects"}[t.Elem().Kind()]
 		if own := examples[t.Elem()]; own != "" {
-			return noun + ", as [" + own + "]"
+			return noun + ", for example [" + own + "]"
 		}
 		if scalar {
 			return as(noun, slices.Concat([]byte("["), raw, []byte("]")))
@@ -335,12 +335,12 @@ func expected(t reflect.Type, raw jsontext.Value) string {
 		return noun
 	case reflect.Map:
 		if example != "" {
-			return "an object of strings, as " + example
+			return "an object of strings, for example " + example
 		}
 		return "an object"
 	case reflect.Struct:
 		if example != "" {
-			return "an object, as " + example
+			return "an object, for example " + example
 		}
 		if names := members(t); len(names) > 0 && !ownDecoder(t) {
 			return "an object with " + strings.Join(names, ", ")

@@ -46,7 +46,7 @@ func (c *checker) http(in HTTPInputs) {
 		method = "GET"
 	}
 	if !c.open(method) && !slices.Contains(httpMethods, method) {
-		c.add("/method", "is one of "+strings.Join(httpMethods, ", "))
+		c.add("/method", "must be one of "+strings.Join(httpMethods, ", "))
 	}
 	if !c.open(in.URL) {
 		if detail := badURL(in.URL); detail != "" {
@@ -61,11 +61,11 @@ func (c *checker) http(in HTTPInputs) {
 		c.size("/body", *in.Body, 0, 256<<10)
 	}
 	if in.ExpectStatus != nil && (len(in.ExpectStatus) == 0 || len(in.ExpectStatus) > 50) {
-		c.add("/expect_status", "names 1 to 50 statuses")
+		c.add("/expect_status", "must have 1 to 50 statuses")
 	}
 	for i, status := range in.ExpectStatus {
 		if status < 200 || status > 599 {
-			c.add("/expect_status/"+strconv.Itoa(i), "is between 200 and 599")
+			c.add("/expect_status/"+strconv.Itoa(i), "must be between 200 and 599")
 		}
 	}
 }
@@ -79,7 +79,7 @@ func (c *checker) headers(headers map[string]string) {
 		at, lower := "/headers/"+pointerToken(name), strings.ToLower(name)
 		switch {
 		case !headerName.MatchString(name):
-			c.add(at, "a header's name has 1 to 128 characters, of A to Z, a to z, 0 to 9 and !#$%&'*+-.^_`|~")
+			c.add(at, "a header's name must have 1 to 128 characters, of A to Z, a to z, 0 to 9 and !#$%&'*+-.^_`|~")
 		case slices.Contains(ownHeaders, lower):
 			c.add(at, "is set by the worker")
 		case seen[lower]:
@@ -105,15 +105,15 @@ func badURL(s string) string {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.ContainsFunc(s, blank) {
-		return "is an absolute http:// or https:// address"
+		return "must be an absolute http:// or https:// address"
 	}
 	switch host := strings.TrimSuffix(u.Hostname(), "."); {
 	case u.User != nil || strings.Contains(u.Host, "@"):
-		return "holds a user or password; give them as a header"
+		return "contains a user or password; send them in a header"
 	case u.Fragment != "" || strings.HasSuffix(s, "#"):
 		return "has a fragment, which is not sent"
 	case !goodPort(u):
-		return "has no port between 1 and 65535"
+		return "must have a port between 1 and 65535"
 	case badHost(host):
 		return "has a host that is neither a name nor an address"
 	}

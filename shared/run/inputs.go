@@ -57,7 +57,7 @@ func (c *checker) write(in WriteInputs) {
 
 func (c *checker) sleep(in SleepInputs) {
 	if in.DurationS < 0 || in.DurationS > MaxWait.Seconds() {
-		c.add("/duration_s", fmt.Sprintf("is between 0 and %d", int(MaxWait.Seconds())))
+		c.add("/duration_s", fmt.Sprintf("must be between 0 and %d", int(MaxWait.Seconds())))
 	}
 }
 
@@ -73,7 +73,7 @@ func PlainGate(in GateInputs) (GateInputs, []fault.Field) {
 	var c checker
 	plain := func(at, s string) string {
 		if strings.Contains(strings.ReplaceAll(s, plainBegin, ""), templateBegin) {
-			c.add(at, "has a template, and none is filled in here; "+plainBegin+" stands for a plain "+templateBegin)
+			c.add(at, "contains a template, but templates are not expanded here; "+plainBegin+" stands for a plain "+templateBegin)
 		}
 		return strings.ReplaceAll(s, plainBegin, templateBegin)
 	}
@@ -105,7 +105,7 @@ func (c *checker) gate(in GateInputs) {
 	if in.Report != nil {
 		c.report(*in.Report)
 		if in.Report.Format == "gotest" && in.Report.Flaky == FlakyPasses && failsFast(in) {
-			c.add("/report/flaky", `"pass" does not go with -failfast: the tests after the first failure do not run, and no rerun makes up for them`)
+			c.add("/report/flaky", `"pass" cannot be combined with -failfast: the tests after the first failure do not run, and a rerun does not replace them`)
 		}
 	}
 }
@@ -133,14 +133,14 @@ func (c *checker) report(r GateReport) {
 	case r.Format == "sarif" && (r.Flaky != "" || r.AllowEmpty):
 		c.add(at, "flaky and allow_empty are for reports of tests; SARIF has findings")
 	case r.Format != "sarif" && r.FailOn != "":
-		c.add(at+"/fail_on", "is for sarif; tests have no level")
+		c.add(at+"/fail_on", "is only for sarif; tests have no level")
 	}
 }
 
 // oneOf checks a value that is one of a few.
 func (c *checker) oneOf(at, s string, values ...string) {
 	if !c.open(s) && !slices.Contains(values, s) {
-		c.add(at, "is one of "+strings.Join(values, ", "))
+		c.add(at, "must be one of "+strings.Join(values, ", "))
 	}
 }
 
@@ -153,7 +153,7 @@ var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 func (c *checker) codegen(in CodegenInputs) {
 	c.size("/instruction", in.Instruction, 1, MaxInstructionBytes)
 	if c.templates && ofSteps.MatchString(strings.ReplaceAll(in.Instruction, plainBegin, "")) {
-		c.add("/instruction", "templates are not expanded here, since what a step put out is no instruction; write it to a file and let paths show that")
+		c.add("/instruction", "templates are not expanded here, since a step's output must not become an instruction; write it to a file and name the file in paths")
 	}
 	if len(in.Paths) > MaxCodegenPaths {
 		c.add("/paths", fmt.Sprintf("%d patterns; at most %d", len(in.Paths), MaxCodegenPaths))
@@ -162,10 +162,10 @@ func (c *checker) codegen(in CodegenInputs) {
 		c.glob("/paths/"+strconv.Itoa(i), p)
 	}
 	if in.Model != "" && !c.open(in.Model) && !modelName.MatchString(in.Model) {
-		c.add("/model", "a model's name has 1 to 128 characters, of A to Z, a to z, 0 to 9 and ._:/@-, and begins with a letter or digit")
+		c.add("/model", "a model's name must have 1 to 128 characters, of A to Z, a to z, 0 to 9 and ._:/@-, and begins with a letter or digit")
 	}
 	if in.MaxTokens != nil && (*in.MaxTokens < 1 || *in.MaxTokens > MaxCodegenTokens) {
-		c.add("/max_tokens", fmt.Sprintf("is between 1 and %d", MaxCodegenTokens))
+		c.add("/max_tokens", fmt.Sprintf("must be between 1 and %d", MaxCodegenTokens))
 	}
 }
 
@@ -229,7 +229,7 @@ func (c *checker) file(at string, f WriteFile) {
 		if given == 0 && c.unsure(at, "content", "content_base64", "artifact_id") {
 			break
 		}
-		c.add(at, "exactly one of content, content_base64 and artifact_id is given")
+		c.add(at, "must have exactly one of content, content_base64 and artifact_id")
 	case f.ArtifactID != "":
 		if !c.open(f.ArtifactID) {
 			c.artifact(at+"/artifact_id", f.ArtifactID)
@@ -238,7 +238,7 @@ func (c *checker) file(at string, f WriteFile) {
 		c.content(at, f)
 	}
 	if f.Mode != "" && !c.open(string(f.Mode)) && f.Mode != "644" && f.Mode != "755" {
-		c.add(at+"/mode", `is "644" or "755"`)
+		c.add(at+"/mode", `must be "644" or "755"`)
 	}
 }
 
@@ -285,16 +285,16 @@ func (c *checker) checkout(in CheckoutInputs) {
 		}
 	}
 	if in.Depth != nil && *in.Depth < 0 {
-		c.add("/depth", "is 0 or more")
+		c.add("/depth", "must be 0 or more")
 	}
 }
 
 func (c *checker) repository(at, url, ref string) {
 	if !c.open(url) && (!gitURL.MatchString(url) || utf8.RuneCountInString(url) > maxURL || BadText(url) != "") {
-		c.add(at+"/url", fmt.Sprintf("is an https:// or file:// address of at most %d characters", maxURL))
+		c.add(at+"/url", fmt.Sprintf("must be an https:// or file:// address of at most %d characters", maxURL))
 	}
 	if detail := BadRef(ref); ref != "" && detail != "" && !c.open(ref) {
-		c.add(at+"/ref", detail+"; it is a branch, a tag or a commit")
+		c.add(at+"/ref", detail+"; give a branch, a tag or a commit")
 	}
 }
 
@@ -302,12 +302,12 @@ func (c *checker) manual(in ManualInputs) {
 	c.text("/message", in.Message, 1, 4096)
 	c.wait(in.ExpiresS)
 	if in.Approvals != nil && (*in.Approvals < 1 || *in.Approvals > MaxApprovals) {
-		c.add("/approvals", fmt.Sprintf("is between 1 and %d", MaxApprovals))
+		c.add("/approvals", fmt.Sprintf("must be between 1 and %d", MaxApprovals))
 	}
 }
 
 func (c *checker) wait(expiresS *int) {
 	if expiresS != nil && (*expiresS < 1 || *expiresS > int(MaxWait.Seconds())) {
-		c.add("/expires_s", fmt.Sprintf("is between 1 and %d", int(MaxWait.Seconds())))
+		c.add("/expires_s", fmt.Sprintf("must be between 1 and %d", int(MaxWait.Seconds())))
 	}
 }

@@ -119,7 +119,7 @@ var (
 // The forms of names in words.
 const (
 	nameForm    = "of a to z, 0 to 9, '_', '.' and '-', and begins with a letter or digit"
-	envNameForm = "has 1 to 128 characters, of A to Z, a to z, 0 to 9 and '_', and begins with no digit"
+	envNameForm = "must have 1 to 128 characters, of A to Z, a to z, 0 to 9 and '_', and does not begin with a digit"
 )
 
 // ValidEnvName reports whether name can be that of a variable of a step.
@@ -317,7 +317,7 @@ func (c *checker) labels(labels map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(labels)) {
 		at := "/plan/labels/" + pointerToken(name)
 		if !labelName.MatchString(name) {
-			c.add(at, "a label's name has 1 to 63 characters, "+nameForm)
+			c.add(at, "a label's name must have 1 to 63 characters, "+nameForm)
 		}
 		c.text(at, labels[name], 0, MaxLabel)
 	}
@@ -356,7 +356,7 @@ func (c *checker) policy(p *Policy) {
 
 func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 	if !stepName.MatchString(s.Name) {
-		c.add(at+"/name", "a step's name has 1 to 64 characters, "+nameForm)
+		c.add(at+"/name", "a step's name must have 1 to 64 characters, "+nameForm)
 	}
 	if len(s.Inputs) == 0 || string(s.Inputs) == "null" {
 		s.Inputs = json.RawMessage(`{}`)
@@ -376,7 +376,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 		s.TimeoutS = new(int(DefaultStepTimeout.Seconds()))
 	}
 	if *s.TimeoutS < 1 || *s.TimeoutS > int(MaxStepTimeout.Seconds()) {
-		c.add(at+"/timeout_s", fmt.Sprintf("is between 1 and %d", int(MaxStepTimeout.Seconds())))
+		c.add(at+"/timeout_s", fmt.Sprintf("must be between 1 and %d", int(MaxStepTimeout.Seconds())))
 	}
 	s.Retry = c.retry(at+"/retry", s.Retry)
 }
@@ -396,13 +396,13 @@ func (c *checker) retry(at string, given *PlanRetry) *PlanRetry {
 		r.Backoff = "exponential"
 	}
 	if *r.MaxAttempts < 1 || *r.MaxAttempts > 100 {
-		c.add(at+"/max_attempts", "is between 1 and 100")
+		c.add(at+"/max_attempts", "must be between 1 and 100")
 	}
 	if r.Backoff != "exponential" {
-		c.add(at+"/backoff", "is \"exponential\"")
+		c.add(at+"/backoff", "must be \"exponential\"")
 	}
 	if !(*r.InitialS >= 0.01 && *r.InitialS <= 300) {
-		c.add(at+"/initial_s", "is between 0.01 and 300")
+		c.add(at+"/initial_s", "must be between 0.01 and 300")
 	}
 	return &r
 }

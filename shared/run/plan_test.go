@@ -96,12 +96,12 @@ func TestWaitsEndBeforeTheDeadline(t *testing.T) {
 		"approval in time":  {`"deadline_s":604800,`, []string{wait("a", "manual:ok", `"message":"?"`, 6*day, ""), nap("b", 6*day, `"a"`)}, nil},
 		"signal":            {`"deadline_s":600,`, []string{nap("n", 60, ""), wait("a", "signal", `"key":"k"`, 540, `"n"`)}, map[string]string{"/plan/steps/1/inputs/expires_s": "a wait of 540 s, 60 s after"}},
 		"undeclared":        {`"deadline_s":60,`, []string{`{"name":"a","tool":"manual:ok","inputs":{"message":"?"}}`, `{"name":"b","tool":"signal","inputs":{"key":"k"}}`}, nil},
-		"too short":         {`"deadline_s":59,`, []string{nap("a", 1, "")}, map[string]string{"/plan/deadline_s": "is between 60 and 7776000"}},
-		"too long":          {`"deadline_s":7776001,`, []string{nap("a", 1, "")}, map[string]string{"/plan/deadline_s": "is between 60 and 7776000"}},
+		"too short":         {`"deadline_s":59,`, []string{nap("a", 1, "")}, map[string]string{"/plan/deadline_s": "must be between 60 and 7776000"}},
+		"too long":          {`"deadline_s":7776001,`, []string{nap("a", 1, "")}, map[string]string{"/plan/deadline_s": "must be between 60 and 7776000"}},
 		"shortest":          {`"deadline_s":60,`, []string{nap("a", 59, "")}, nil},
 		"longest":           {`"deadline_s":7776000,`, []string{nap("a", 30*day, "")}, nil},
 		"in a cycle":        {"", []string{nap("a", 8*day, `"b"`), nap("b", 8*day, `"a"`)}, map[string]string{"/plan/steps/0/depends_on": "wait for each other"}},
-		"beyond any wait":   {"", []string{nap("a", 31*day, "")}, map[string]string{"/plan/steps/0/inputs/duration_s": "is between 0 and 2592000"}},
+		"beyond any wait":   {"", []string{nap("a", 31*day, "")}, map[string]string{"/plan/steps/0/inputs/duration_s": "must be between 0 and 2592000"}},
 		"what is no number": {"", []string{`{"name":"a","tool":"sleep","inputs":{"duration_s":"x"}}`}, map[string]string{"/plan/steps/0/inputs/duration_s": "a string"}},
 	} {
 		doc := `{"goal":"g",` + tt.deadline + `"steps":[` + strings.Join(tt.steps, ",") + `]}`

@@ -25,15 +25,15 @@ func BadRef(s string) string {
 	case strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }):
 		return "has a control character"
 	case i >= 0:
-		return fmt.Sprintf("has %q, which no branch or tag has", s[i:i+1])
+		return fmt.Sprintf("has %q, which the name of a branch or tag cannot have", s[i:i+1])
 	case s == "@":
-		return "is @ alone; without a ref, HEAD is taken"
+		return "is only @; leave the ref out for HEAD"
 	case strings.HasSuffix(s, "."):
 		return "ends with ."
 	}
 	for _, part := range []string{"..", "@{"} {
 		if strings.Contains(s, part) {
-			return fmt.Sprintf("has %q, which no branch or tag has", part)
+			return fmt.Sprintf("has %q, which the name of a branch or tag cannot have", part)
 		}
 	}
 	for part := range strings.SplitSeq(s, "/") {

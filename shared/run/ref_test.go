@@ -21,7 +21,7 @@ func TestBadRef(t *testing.T) {
 	}
 	for ref, says := range map[string]string{
 		"": "is required", "-x": "begins with -", "--upload-pack=id": "begins with -", "a:b": `has ":"`, "a b": "has a space", "a\tb": "control character", "a\x7f": "control character",
-		"a~1": `has "~"`, "a^": `has "^"`, "a?": `has "?"`, "a*": `has "*"`, "a[b": `has "["`, `a\b`: `has "\\"`, "a..b": `has ".."`, "a@{1}": `has "@{"`, "@": "is @ alone",
+		"a~1": `has "~"`, "a^": `has "^"`, "a?": `has "?"`, "a*": `has "*"`, "a[b": `has "["`, `a\b`: `has "\\"`, "a..b": `has ".."`, "a@{1}": `has "@{"`, "@": "is only @",
 		"/a": "empty part", "a/": "empty part", "a//b": "empty part", ".a": "begins with .", "a/.b": "begins with .", "a.lock": "ends with .lock", "a.lock/b": "ends with .lock", "a.": "ends with .",
 		"a\x00": "NUL", "a\xff": "UTF-8", strings.Repeat("ß", 256): "255 characters",
 	} {

@@ -53,11 +53,11 @@ func parts(s string) (list []part, problem string) {
 		}
 		inner, after, closed := strings.Cut(rest, templateEnd)
 		if !closed {
-			return nil, "has a template without its end: " + templateShape
+			return nil, "contains a template that does not end: " + templateShape
 		}
 		m := templateForm.FindStringSubmatch(inner)
 		if m == nil {
-			return nil, fmt.Sprintf("has a template %.80q; it is %s", templateBegin+inner+templateEnd, templateShape)
+			return nil, fmt.Sprintf("contains the template %.80q; a template has the form %s", templateBegin+inner+templateEnd, templateShape)
 		}
 		list = append(list, part{step: m[1], key: m[2]})
 		s = after
@@ -136,7 +136,7 @@ func Resolve(tool string, inputs []byte, outputs func(step string) ([]byte, erro
 				}
 			}
 			if size += len(text); size > maxResolvedBytes {
-				return "", invalidInput(pointer, fmt.Sprintf("with the outputs it names the inputs are longer than %d bytes", maxResolvedBytes))
+				return "", invalidInput(pointer, fmt.Sprintf("with the values of their templates, the inputs are longer than %d bytes", maxResolvedBytes))
 			}
 			b.WriteString(text)
 		}
@@ -168,7 +168,7 @@ func untemplated(tool, pointer string) bool {
 func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem string) {
 	text, err := written(body)
 	if _, cut := member(answer, "truncated"); cut {
-		return nil, "is not all there"
+		return nil, "is not complete"
 	}
 	if err == nil {
 		err = json.Unmarshal([]byte(text), new(jsontext.Value))
@@ -179,9 +179,9 @@ func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem strin
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return nil, fmt.Sprintf("has the member %.80s twice", syntax.JSONPointer)
 	case syntax != nil && halfPair(jsontext.Value(text)):
-		return nil, fmt.Sprintf("has half a surrogate pair at %.80s", syntax.JSONPointer)
+		return nil, fmt.Sprintf("contains half a surrogate pair at %.80s", syntax.JSONPointer)
 	default:
-		return nil, "is no JSON"
+		return nil, "is not JSON"
 	}
 	return jsontext.Value(`{"json":` + text + `}`), ""
 }
@@ -311,7 +311,7 @@ func (c *checker) resolvable(steps []PlanStep, index map[string]int, refs [][]re
 			case !ok:
 				c.noStep(r.at, r.step)
 			case j == i:
-				c.add(r.at, "a step's own outputs are not known to it")
+				c.add(r.at, "a step cannot use its own outputs")
 			case acyclic && before[i].Bit(j) == 0:
 				c.add(r.at, fmt.Sprintf("step %q does not come before %q; name it in depends_on", r.step, steps[i].Name))
 			default:
@@ -332,7 +332,7 @@ func noOutput(tool, key string) string {
 	case !fixed, single && !deeper, slices.Contains(has, first+"."):
 		return ""
 	case single && tool == ToolHTTP && first == "body":
-		return fmt.Sprintf("has no output %q: body is text; a JSON answer is read as json%s", key, strings.TrimPrefix(key, first))
+		return fmt.Sprintf("has no output %q: body is text; read a JSON response as json%s", key, strings.TrimPrefix(key, first))
 	}
 	names := strings.ReplaceAll(strings.Join(has, " "), ".", "")
 	return fmt.Sprintf("has no output %q; the outputs of %s are [%s]", key, tool, names)

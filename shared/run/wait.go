@@ -11,7 +11,7 @@ func (c *checker) deadline(given *int) *int {
 		return new(int(RunDeadline.Seconds()))
 	}
 	if !goodDeadline(*given) {
-		c.add("/plan/deadline_s", fmt.Sprintf("is between %d and %d", int(MinRunDeadline.Seconds()), int(MaxRunDeadline.Seconds())))
+		c.add("/plan/deadline_s", fmt.Sprintf("must be between %d and %d", int(MinRunDeadline.Seconds()), int(MaxRunDeadline.Seconds())))
 	}
 	return given
 }

@@ -36,7 +36,7 @@ func (c *checker) workspace(w *Workspace) *Workspace {
 		}
 		c.repository(at+"/git", full.Git.URL, full.Git.Ref)
 		if strings.Contains(full.Git.URL+full.Git.Ref, templateBegin) {
-			c.add(at+"/git", "templates are not expanded here, since no step comes before")
+			c.add(at+"/git", "templates are not expanded here, since no step runs before this")
 		}
 	case UploadWorkspace:
 		if full.ArtifactID == "" {
@@ -45,17 +45,17 @@ func (c *checker) workspace(w *Workspace) *Workspace {
 		}
 		c.artifact(at+"/artifact_id", full.ArtifactID)
 	default:
-		c.add(at+"/source", `is "empty", "git" or "upload"`)
+		c.add(at+"/source", `must be "empty", "git" or "upload"`)
 		return &full
 	}
 	if c.unsure(at, "source") {
 		full.Git, full.ArtifactID = nil, "" // nobody knows whether they belong here
 	}
 	if full.Git != nil && full.Source != GitWorkspace {
-		c.add(at+"/git", fmt.Sprintf("is for source %q", GitWorkspace))
+		c.add(at+"/git", fmt.Sprintf("is only for source %q", GitWorkspace))
 	}
 	if full.ArtifactID != "" && full.Source != UploadWorkspace {
-		c.add(at+"/artifact_id", fmt.Sprintf("is for source %q", UploadWorkspace))
+		c.add(at+"/artifact_id", fmt.Sprintf("is only for source %q", UploadWorkspace))
 	}
 	c.list(at+"/excludes", full.Excludes)
 	for i, pattern := range full.Excludes {

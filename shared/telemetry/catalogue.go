@@ -35,33 +35,33 @@ var (
 // Catalogue is every metric of both processes (OBSERVABILITY.md §2). Instruments
 // are made from it and from nothing else.
 var Catalogue = []Metric{
-	{Name: "queue_wait_seconds", Type: HistogramType, Help: "From due to claimed: due is the later of scheduled and readied.", Labels: []Label{queueLabel, kindLabel, attemptLabel}, Buckets: waitBuckets, Exemplars: true},
+	{Name: "queue_wait_seconds", Type: HistogramType, Help: "Time from due to claimed. A job is due at the later of its scheduled time and its ready time.", Labels: []Label{queueLabel, kindLabel, attemptLabel}, Buckets: waitBuckets, Exemplars: true},
 	{Name: "queue_inserted_total", Type: CounterType, Help: "Jobs enqueued.", Labels: []Label{queueLabel, kindLabel, oneOf("result", "inserted", "duplicate")}},
-	{Name: "queue_finished_total", Type: CounterType, Help: "Jobs worked, by how they ended.", Labels: []Label{queueLabel, kindLabel, oneOf("outcome", jobOutcomes...)}},
-	{Name: "queue_carriers_rejected_total", Type: CounterType, Help: "Jobs whose trace carrier could not be parsed; the run's root stands in."},
-	{Name: "queue_depth", Type: GaugeType, Help: "Jobs not finished. Every gateway reports the same rows: take the max.", Labels: []Label{queueLabel, oneOf("state", jobStates...)}, Scraped: true},
+	{Name: "queue_finished_total", Type: CounterType, Help: "Jobs worked, by outcome.", Labels: []Label{queueLabel, kindLabel, oneOf("outcome", jobOutcomes...)}},
+	{Name: "queue_carriers_rejected_total", Type: CounterType, Help: "Jobs whose trace carrier could not be parsed; they continue the root span of the run."},
+	{Name: "queue_depth", Type: GaugeType, Help: "Jobs not finished. Every gateway reports the same values: take the maximum.", Labels: []Label{queueLabel, oneOf("state", jobStates...)}, Scraped: true},
 	{Name: "queue_oldest_available_age_seconds", Type: GaugeType, Help: "Age of the oldest job that could be worked now, since it was due.", Labels: []Label{queueLabel}, Scraped: true},
 	{Name: "queue_stats_up", Type: GaugeType, Help: "1 while the database answers for queue and run gauges; they are absent while it does not.", Scraped: true},
 
-	{Name: "worker_slots", Type: GaugeType, Help: "Steps a worker may run at once, and runs.", Labels: []Label{queueLabel, oneOf("state", "max", "used")}},
-	{Name: "lease_lost_total", Type: CounterType, Help: "Leases a worker found taken from it.", Labels: []Label{kindLabel}},
-	{Name: "lease_renewals_total", Type: CounterType, Help: "Renewals asked for, per lease.", Labels: []Label{oneOf("result", "ok", "late", "lost")}},
+	{Name: "worker_slots", Type: GaugeType, Help: "Steps that a worker may run at once, and steps that it runs.", Labels: []Label{queueLabel, oneOf("state", "max", "used")}},
+	{Name: "lease_lost_total", Type: CounterType, Help: "Leases that a worker lost to another worker.", Labels: []Label{kindLabel}},
+	{Name: "lease_renewals_total", Type: CounterType, Help: "Requested renewals of leases, each lease counted.", Labels: []Label{oneOf("result", "ok", "late", "lost")}},
 	{Name: "fenced_writes_total", Type: CounterType, Help: "Writes refused because their lease was lost."},
-	{Name: "recovery_seconds", Type: HistogramType, Help: "From a lease's expiry to the step's next claim.", Buckets: lagBuckets},
+	{Name: "recovery_seconds", Type: HistogramType, Help: "Time from the expiry of a lease to the step's next claim.", Buckets: lagBuckets},
 
-	{Name: "runs", Type: GaugeType, Help: "Runs that have not ended. Every gateway reports the same rows: take the max.", Labels: []Label{oneOf("status", liveRunStates...)}, Scraped: true},
+	{Name: "runs", Type: GaugeType, Help: "Runs that have not ended. Every gateway reports the same values: take the maximum.", Labels: []Label{oneOf("status", liveRunStates...)}, Scraped: true},
 	{Name: "runs_finished_total", Type: CounterType, Help: "Runs that ended.", Labels: []Label{oneOf("status", finalRunStates...)}},
-	{Name: "run_duration_seconds", Type: HistogramType, Help: "From created to ended.", Labels: []Label{oneOf("status", finalRunStates...)}, Buckets: ageBuckets, Exemplars: true},
-	{Name: "step_duration_seconds", Type: HistogramType, Help: "Time of the tool in one attempt.", Labels: []Label{toolLabel, oneOf("outcome", attemptOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
+	{Name: "run_duration_seconds", Type: HistogramType, Help: "Time from creation to end.", Labels: []Label{oneOf("status", finalRunStates...)}, Buckets: ageBuckets, Exemplars: true},
+	{Name: "step_duration_seconds", Type: HistogramType, Help: "Time that the tool ran in one attempt.", Labels: []Label{toolLabel, oneOf("outcome", attemptOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
 	{Name: "steps_finished_total", Type: CounterType, Help: "Steps that ended.", Labels: []Label{toolLabel, oneOf("state", finalStepStates...)}},
 	{Name: "state_transition_rejections_total", Type: CounterType, Help: "Transitions the database refused.", Labels: []Label{oneOf("entity", machines...), oneOf("from", allStates...), oneOf("event", allTransitions...)}},
 
 	{Name: "checkpoint_bytes", Type: HistogramType, Help: "New bytes stored for a checkpoint.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: byteBuckets},
-	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "From scanning the workspace to all objects stored.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
+	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "Time from scanning the workspace to storing the last object.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
 	{Name: "gate_verdicts_total", Type: CounterType, Help: "Gates decided.", Labels: []Label{gateLabel, oneOf("verdict", "passed", "failed", "waived", "expired", "error")}},
 
 	{Name: "llm_request_duration_seconds", Type: HistogramType, Help: "One try at a model, answered or not.", Labels: []Label{providerLabel, modelLabel, oneOf("outcome", llmOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
-	{Name: "llm_tokens_total", Type: CounterType, Help: "Tokens used; cached ones are input too.", Labels: []Label{providerLabel, modelLabel, oneOf("direction", "input", "output", "cached")}},
+	{Name: "llm_tokens_total", Type: CounterType, Help: "Tokens used; cached tokens count as input, too.", Labels: []Label{providerLabel, modelLabel, oneOf("direction", "input", "output", "cached")}},
 	{Name: "llm_cost_usd_total", Type: CounterType, Help: "What models cost, as far as their prices are configured.", Labels: []Label{providerLabel, modelLabel}},
 
 	{Name: "http_request_duration_seconds", Type: HistogramType, Help: "Requests of the API; streams are left out.", Labels: []Label{methodLabel, routeLabel, codeLabel}, Buckets: httpBuckets, Exemplars: true},
@@ -77,5 +77,5 @@ var Catalogue = []Metric{
 	{Name: "otel_spans_dropped_total", Type: CounterType, Help: "Spans that were not exported.", Labels: []Label{oneOf("reason", "queue_full", "export_failed", "shutdown")}},
 	{Name: "otel_export_errors_total", Type: CounterType, Help: "Batches of spans that the receiver did not take."},
 	{Name: "metrics_label_overflow_total", Type: CounterType, Help: "Label values that the catalogue does not know, written as other.", Labels: []Label{free("metric", 100)}},
-	{Name: "build_info", Type: GaugeType, Help: "1, labelled with what is running.", Labels: []Label{free("version", 1), free("revision", 1), free("go", 1)}},
+	{Name: "build_info", Type: GaugeType, Help: "Always 1; its labels describe the running program.", Labels: []Label{free("version", 1), free("revision", 1), free("go", 1)}},
 }

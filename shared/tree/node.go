@@ -110,7 +110,7 @@ func uvarint(s string) (v uint64, rest string, err error) {
 			continue
 		}
 		if c == 0 && i > 0 {
-			return 0, "", errors.New("number longer than it need be")
+			return 0, "", errors.New("number is not in its shortest form")
 		}
 		return v, s[i+1:], nil
 	}

@@ -205,7 +205,7 @@ func (s *Source) locate(ctx context.Context, tenant uuid.UUID, digests []Digest)
 		for _, d := range known {
 			loc, ok := found[d]
 			if !ok && NeedsObject(d) {
-				return nil, blob.Gone(fmt.Errorf("nobody knows where %s is", d))
+				return nil, blob.Gone(fmt.Errorf("no location is known for %s", d))
 			}
 			it := item{d, loc}
 			if !it.sane() {

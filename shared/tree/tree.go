@@ -48,12 +48,12 @@ func (d *Digest) Scan(column any) error {
 		return d.UnmarshalText([]byte(c))
 	case []byte:
 		if len(c) != len(d) {
-			return fmt.Errorf("%d bytes are no digest", len(c))
+			return fmt.Errorf("%d bytes are not a digest", len(c))
 		}
 		copy(d[:], c)
 		return nil
 	default:
-		return fmt.Errorf("a column of type %T is no digest", column)
+		return fmt.Errorf("a column of type %T is not a digest", column)
 	}
 }
 

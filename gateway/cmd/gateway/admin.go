@@ -17,9 +17,9 @@ import (
 // adminSettings are what `gateway tenant` and `gateway queue` read from their
 // environment.
 type adminSettings struct {
-	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE" doc:"database, as an administrator"`
+	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE" doc:"database, with an administrator's login"`
 	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler"`
-	Env         string `env:"NOFX_ENV" envDefault:"production" want:"development|production" doc:"keys are of env dev with development, else live"`
+	Env         string `env:"NOFX_ENV" envDefault:"production" want:"development|production" doc:"new keys have env dev in development, otherwise live"`
 }
 
 // errUsage ends a command that was not understood, once its usage was shown.
@@ -52,9 +52,9 @@ func administer(ctx context.Context, environ []string, do func(context.Context, 
 func misused(stderr io.Writer, command string, args []string, usage string) error {
 	switch {
 	case len(args) == 0:
-		fmt.Fprintf(stderr, "%s: say what to do\n\n%s", command, usage)
+		fmt.Fprintf(stderr, "%s: name a command\n\n%s", command, usage)
 	default:
-		fmt.Fprintf(stderr, "%s: %q is not understood\n\n%s", command, strings.Join(args, " "), usage)
+		fmt.Fprintf(stderr, "%s: unknown command %q\n\n%s", command, strings.Join(args, " "), usage)
 	}
 	return errUsage
 }

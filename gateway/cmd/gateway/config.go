@@ -16,15 +16,15 @@ type settings struct {
 	config.Common
 	HTTPAddr      string         `env:"NOFX_HTTP_ADDR" envDefault:":8080" doc:"where the API is served"`
 	MetricsAddr   string         `env:"NOFX_METRICS_ADDR" envDefault:":9464" doc:"where metrics are served; never the API's port"`
-	PublicURL     string         `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com" doc:"base URL by which clients reach the API; keys of env dev are taken only where it is loopback, or unset with NOFX_ENV=development"`
-	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" example:"10.0.0.0/8" doc:"networks of the proxies before the gateway, as 10.0.0.0/8, separated by commas; their X-Forwarded-For says who calls, so that one caller's wrong keys are not counted against all"`
-	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" want:">=1" doc:"connections to the database at most"`
-	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" want:">=0s" doc:"from failing readiness to refusing requests after SIGTERM, for load balancers"`
-	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" want:">=0" doc:"requests per second of one API key, in bursts of twice as many but of one at least; one that creates, cancels, resumes or retries counts as one more for every 10 steps of the run; 0: no limit"`
-	TenantRate    float64        `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" want:">=0" doc:"the same of all keys of a tenant"`
-	Streams       int            `env:"NOFX_LIMIT_STREAMS" envDefault:"50" want:">=0" doc:"streams of one API key at once; 0: no limit"`
-	TenantStreams int            `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" want:">=0" doc:"the same of all keys of a tenant"`
-	TotalStreams  int            `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" want:">=0" doc:"the same of all callers of one gateway"`
+	PublicURL     string         `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com" doc:"base URL at which clients reach the API; keys of env dev are accepted only if it is a loopback address, or is unset with NOFX_ENV=development"`
+	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" example:"10.0.0.0/8" doc:"networks of the proxies in front of the gateway, such as 10.0.0.0/8, separated by commas; their X-Forwarded-For gives the caller's address, so that one caller's wrong keys are not counted against all callers"`
+	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" want:">=1" doc:"maximum number of connections to the database"`
+	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" want:">=0s" doc:"time between failing readiness and refusing requests after SIGTERM, for load balancers"`
+	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" want:">=0" doc:"requests per second of one API key; bursts may have twice as many, and at least one; a request that creates, cancels, resumes or retries a run counts one more for every 10 steps of the run; 0: no limit"`
+	TenantRate    float64        `env:"NOFX_LIMIT_TENANT_RATE" envDefault:"1000" want:">=0" doc:"the same for all keys of a tenant"`
+	Streams       int            `env:"NOFX_LIMIT_STREAMS" envDefault:"50" want:">=0" doc:"open streams of one API key; 0: no limit"`
+	TenantStreams int            `env:"NOFX_LIMIT_TENANT_STREAMS" envDefault:"1000" want:">=0" doc:"the same for all keys of a tenant"`
+	TotalStreams  int            `env:"NOFX_LIMIT_TOTAL_STREAMS" envDefault:"20000" want:">=0" doc:"the same for all callers of one gateway"`
 }
 
 // settingsTable returns the settings as rows of a Markdown table.
@@ -39,7 +39,7 @@ func (s settings) check() error {
 	}
 	everywhere := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
 	if host == other || everywhere(host) || everywhere(other) {
-		return errors.New("NOFX_HTTP_ADDR and NOFX_METRICS_ADDR name one port; give the metrics another, for example :9464")
+		return errors.New("NOFX_HTTP_ADDR and NOFX_METRICS_ADDR use the same port; give the metrics another, for example :9464")
 	}
 	return nil
 }

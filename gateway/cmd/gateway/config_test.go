@@ -61,8 +61,8 @@ func TestCheck(t *testing.T) {
 func TestAllThatIsWrong(t *testing.T) {
 	t.Parallel()
 	err := command(t.Context(), t.Context(), nil, []string{"NOFX_S3_ENDPONT=http://s3", "NOFX_ENV=prod", "NOFX_METRICS_ADDR=:8080"}, io.Discard, io.Discard)
-	for _, want := range []string{"DATABASE_URL is not set", "NOFX_S3_ENDPOINT is not set", "NOFX_ENV is not development", "name one port",
-		"NOFX_S3_ENDPONT is no setting; did you mean NOFX_S3_ENDPOINT?"} {
+	for _, want := range []string{"DATABASE_URL is not set", "NOFX_S3_ENDPOINT is not set", "NOFX_ENV is not development", "use the same port",
+		"NOFX_S3_ENDPONT is not a setting; did you mean NOFX_S3_ENDPOINT?"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("serve = %v\nwant %q in it", err, want)
 		}
@@ -81,9 +81,9 @@ func TestTable(t *testing.T) {
 		}
 	}
 	for line, want := range map[string]string{
-		"bogus": `gateway: "bogus" is not understood`, "config all": `gateway: "config all" is not understood`,
-		"queue stop step": `gateway queue: "stop step" is not understood`, "queue": "gateway queue: say what to do",
-		"tenant make acme": `gateway tenant: "make acme" is not understood`,
+		"bogus": `gateway: unknown command "bogus"`, "config all": `gateway: unknown command "config all"`,
+		"queue stop step": `gateway queue: unknown command "stop step"`, "queue": "gateway queue: name a command",
+		"tenant make acme": `gateway tenant: unknown command "make acme"`,
 	} {
 		out.Reset()
 		err := command(t.Context(), t.Context(), strings.Fields(line), nil, &out, &out)

@@ -38,7 +38,7 @@ import (
 // finishTimeout is how long requests may take to finish after SIGTERM.
 const finishTimeout = 20 * time.Second
 
-const usage = `gateway serves the HTTP API of NOFX, until SIGTERM. Its settings are variables of its
+const usage = `gateway serves the HTTP API of NOFX until it gets SIGTERM. Its settings come from the
 environment.
 
 usage:
@@ -51,8 +51,8 @@ usage:
                               as a Markdown table
   gateway --version           prints the version of this build
 
-gateway tenant and gateway queue take DATABASE_URL as an administrator's; --help
-after them says more.
+gateway tenant and gateway queue need DATABASE_URL with an administrator's login;
+their --help has details.
 `
 
 func main() {

@@ -149,7 +149,7 @@ func TestServe(t *testing.T) {
 	go func() { served <- command(ctx, context.Background(), nil, environ, io.Discard, log) }()
 	line := log.line(t, "serving")
 	base, metrics := "http://"+line["addr"].(string), "http://"+line["metrics_addr"].(string)
-	if unknown := log.line(t, "variables that nothing reads"); fmt.Sprint(unknown["names"]) != "[NOFX_MISSPELT]" {
+	if unknown := log.line(t, "unknown variables are ignored"); fmt.Sprint(unknown["names"]) != "[NOFX_MISSPELT]" {
 		t.Errorf("unknown variables = %v, want the misspelt one", unknown["names"])
 	}
 
@@ -268,7 +268,7 @@ func TestRefusesInWords(t *testing.T) {
 		"DATABASE_URL is not the address of a database, for example": {"DATABASE_URL=guessed"},
 		"NOFX_METRICS_ADDR is not an address to listen on":           {"DATABASE_URL=" + pg.AppURL, "NOFX_METRICS_ADDR=9464"},
 		"NOFX_HTTP_ADDR: another process listens on 127.0.0.1:":      {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=" + taken.Addr().String()},
-		"NOFX_HTTP_ADDR and NOFX_METRICS_ADDR name one port":         {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=:9464", "NOFX_METRICS_ADDR=127.0.0.1:9464"},
+		"NOFX_HTTP_ADDR and NOFX_METRICS_ADDR use the same port":     {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=:9464", "NOFX_METRICS_ADDR=127.0.0.1:9464"},
 	} {
 		got := start(t, environ...)
 		if !strings.Contains(got, want) || strings.Contains(got, "SQLSTATE") || strings.Contains(got, "guessed") || strings.Contains(got, "\n") {

@@ -21,13 +21,13 @@ const queueUsage = `usage: gateway queue list
        gateway queue resume QUEUE
 
 Shows the queues of the installation, what tenants have paused, and the workers; pauses
-a queue for all tenants, and resumes it. Steps that run go on to their end; a pause
-takes effect within some seconds. DATABASE_URL is an administrator's. A tenant pauses a
-queue for itself with ` + "`nofx queue pause`" + `, and that stays when the installation's
-pause ends.
+a queue for all tenants, and resumes it. Running steps continue to their end; a pause
+takes effect within seconds. DATABASE_URL must have an administrator's login. A tenant
+pauses a queue for itself with ` + "`nofx queue pause`" + `; such a pause remains when the
+pause for all tenants ends.
 
-  --reason TEXT  why, shown by list; of a queue that is paused already it replaces the
-                 reason before
+  --reason TEXT  the reason, shown by list; if the queue is already paused, it replaces
+                 the earlier reason
 `
 
 // queue runs `gateway queue`.

@@ -17,12 +17,13 @@ import (
 const tenantUsage = `usage: gateway tenant list
        gateway tenant create SLUG [--key] [--name NAME]
 
-Lists the tenants, or makes one with its project "default" and prints an API key of
-role admin, the only time it is shown. DATABASE_URL is an administrator's, since the
-role of the gateway may not make tenants.
+Lists the tenants, or makes one with a project "default" and prints an API key with the
+role admin. The key is shown only once. DATABASE_URL must have an administrator's login,
+since the gateway's own role may not make tenants.
 
-  --key        the tenant exists: give it a further admin key, for who lost theirs
-  --name NAME  name of the key, which no live key of the tenant has; by default
+  --key        makes another admin key for a tenant that exists, for example because
+               the first key was lost
+  --name NAME  name of the key; no live key of the tenant may have it. The default is
                "admin", or with --key "admin-" and the end of the key's id
 `
 
@@ -57,9 +58,9 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 	case verb != "create" || slug == "" || flags.NArg() > 0:
 		return misused(stderr, "gateway tenant", args, tenantUsage)
 	case !httpapi.ValidSlug(slug):
-		return fmt.Errorf("%q is no slug: lower-case letters, digits and dashes, at most 63", slug)
+		return fmt.Errorf("%q is not a slug: lower-case letters, digits and dashes, at most 63", slug)
 	case utf8.RuneCountInString(*name) > keyNameMost:
-		return fmt.Errorf("--name is the name of a key, of at most %d characters", keyNameMost)
+		return fmt.Errorf("--name must be the name of a key, of at most %d characters", keyNameMost)
 	}
 	return administer(ctx, environ, func(ctx context.Context, cfg adminSettings, db *postgres.DB) error {
 		return createTenant(postgres.WithActor(ctx, "gateway tenant create"), cfg, db, slug, *name, *further, stdout)
@@ -75,7 +76,7 @@ func createTenant(ctx context.Context, cfg adminSettings, db *postgres.DB, slug,
 		return err
 	}
 	if !created && !further {
-		return fmt.Errorf("tenant %s exists; --key gives it a further admin key", slug)
+		return fmt.Errorf("tenant %s exists; --key makes another admin key for it", slug)
 	}
 	env := identity.LiveKey
 	if cfg.Env == "development" {

@@ -31,8 +31,8 @@ func (a *app) artifactUploadCommand() *cobra.Command {
 	var name, media string
 	c := &cobra.Command{
 		Use:   "upload FILE",
-		Short: "Upload a file, for plans to name by its id",
-		Long: `Upload a file. The bytes go straight to the storage; then a worker verifies them.
+		Short: "Upload a file that plans can name by its id",
+		Long: `Upload a file. The bytes go directly to storage; then a worker verifies them.
 A plan names the artifact as its workspace (an archive, tar.gz or zip) or in the files
 of a workspace:write.`,
 		Example: `  git archive --format tar.gz HEAD > tree.tar.gz && nofx artifact upload tree.tar.gz`,
@@ -54,17 +54,17 @@ of a workspace:write.`,
 			return a.complete(cmd.Context(), client, id)
 		},
 	}
-	c.Flags().StringVar(&name, "name", "", "name for those who download it (that of FILE by default)")
-	c.Flags().StringVar(&media, "media-type", "", "media type (by the name's ending by default)")
+	c.Flags().StringVar(&name, "name", "", "name of the artifact (default: the name of FILE)")
+	c.Flags().StringVar(&media, "media-type", "", "media type (default: from the ending of the name)")
 	return c
 }
 
 func (a *app) artifactCompleteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "complete ARTIFACT",
-		Short: "Have an upload verified that broke off after its bytes were there",
-		Long: `Have a worker verify the bytes of an upload, as "upload" does at its end. Where that
-broke off nothing is uploaded anew.`,
+		Short: "Verify an upload that was interrupted after its bytes had arrived",
+		Long: `Have a worker verify the bytes of an upload, as "upload" does at its end. Use this when
+"upload" was interrupted; nothing is uploaded again.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.patientClient(answerTimeout)
@@ -82,7 +82,7 @@ func (a *app) complete(ctx context.Context, client *api.Client, id string) error
 	done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id, nil))
 	for told := false; err == nil && done.VerifyRunID != nil; told = true {
 		if !told {
-			fmt.Fprintf(a.errOut, "a worker verifies it; to look: %s run show %s\n", a.self(), *done.VerifyRunID)
+			fmt.Fprintf(a.errOut, "a worker is verifying it; see %s run show %s\n", a.self(), *done.VerifyRunID)
 		}
 		if err := a.pause(ctx, time.Second); err != nil {
 			return err
@@ -95,7 +95,7 @@ func (a *app) complete(ctx context.Context, client *api.Client, id string) error
 	var p *problemError
 	refused := errors.As(err, &p) && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict)
 	if asItCame := p != nil && a.json; !refused && !asItCame { // the answer names the artifact too
-		fmt.Fprintf(a.errOut, "what was uploaded is kept, but not verified yet; to go on: %s artifact complete %s\n", a.self(), id)
+		fmt.Fprintf(a.errOut, "the uploaded bytes are stored but not verified yet; to continue: %s artifact complete %s\n", a.self(), id)
 	}
 	return err
 }
@@ -272,7 +272,7 @@ func localName(name string) (string, error) {
 	default:
 		return name, nil
 	}
-	return "", usagef("the artifact's name %q is not taken for a file; name one with -o", name)
+	return "", usagef("the artifact's name %q is not allowed as a file name; give another with -o", name)
 }
 
 // device are the names that Windows has for devices, whatever their ending.
@@ -289,7 +289,7 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	case err == nil && sum == f.Sha256:
 		return nil
 	case err == nil:
-		return usagef("%s is there already and is another file; name one with -o", file)
+		return usagef("%s exists with other content; give another name with -o", file)
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
@@ -310,7 +310,7 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 		return err
 	}
 	if sum != f.Sha256 {
-		return errors.Join(fmt.Errorf("what arrived is %d bytes with the SHA-256 %s, not %s: it was dropped", n, sum, f.Sha256), os.Remove(part))
+		return errors.Join(fmt.Errorf("the download has %d bytes and the SHA-256 %s, not %s; it was discarded", n, sum, f.Sha256), os.Remove(part))
 	}
 	if err := out.Close(); err != nil {
 		return err
@@ -330,7 +330,7 @@ func openPart(part string) (*os.File, error) {
 		return nil, err
 	}
 	if !was.Mode().IsRegular() {
-		return nil, usagef("%s is in the way and is not a regular file; remove it, or name another file with -o", part)
+		return nil, usagef("%s exists and is not a regular file; remove it, or give another name with -o", part)
 	}
 	if f, err = os.OpenFile(part, os.O_RDWR, 0); err != nil {
 		return nil, err
@@ -341,7 +341,7 @@ func openPart(part string) (*os.File, error) {
 	case !os.SameFile(was, is):
 		err = fmt.Errorf("%s changed while it was opened", part)
 	case links(is) > 1:
-		err = usagef("%s is in the way and has another name, too; remove it, or name another file with -o", part)
+		err = usagef("%s exists and has a second name (a hard link); remove it, or give another name with -o", part)
 	}
 	if err != nil {
 		f.Close()
@@ -406,7 +406,7 @@ func digestOfFile(file string) (sum string, n int64, err error) {
 		return "", 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return "", 0, usagef("%s is there already and is not a regular file; name another with -o", file)
+		return "", 0, usagef("%s exists and is not a regular file; give another name with -o", file)
 	}
 	f, err := os.Open(file)
 	if err != nil {

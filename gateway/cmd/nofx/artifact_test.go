@@ -152,7 +152,7 @@ func TestArtifactUploadIsVerified(t *testing.T) {
 			if got := execute(t.Context(), c.app, append([]string{"artifact", "upload", file}, tt.flags...)); got != tt.exit || int(tries.Load()) != tt.tries {
 				t.Errorf("artifact upload = exit %d after %d tries, want %d after %d: %s", got, tries.Load(), tt.exit, tt.tries, &c.errOut)
 			}
-			if got := strings.Contains(c.errOut.String(), "to go on: nofx artifact complete "+made.ID); got != tt.told {
+			if got := strings.Contains(c.errOut.String(), "to continue: nofx artifact complete "+made.ID); got != tt.told {
 				t.Errorf("artifact upload tells how to go on = %v, want %v: %s", got, tt.told, &c.errOut)
 			}
 			if len(b.requests) != 1 {
@@ -249,7 +249,7 @@ func TestStorageHangs(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 				defer cancel()
 				code := execute(ctx, c.app, append([]string{"artifact"}, args...))
-				want := args[0] + ": the storage at " + strings.TrimPrefix(hangs.URL, "http://") + " does not answer"
+				want := args[0] + ": the storage at " + strings.TrimPrefix(hangs.URL, "http://") + " does not respond"
 				if code != exitFailed || !strings.Contains(c.errOut.String(), want) || requests.Load() != 1 {
 					t.Errorf("%v = exit %d after %d requests, %q; want %d after 1, %q", args, code, requests.Load(), &c.errOut, exitFailed, want)
 				}
@@ -267,8 +267,8 @@ func TestArtifactDownloadVerifies(t *testing.T) {
 	if code := execute(t.Context(), c.app, []string{"artifact", "download", id("art", 1), "-o", file}); code != exitFailed {
 		t.Errorf("download of other bytes = exit %d, want %d", code, exitFailed)
 	}
-	if !strings.Contains(c.app.errOut.(*bytes.Buffer).String(), "it was dropped") {
-		t.Errorf("it says %s, want that it was dropped", c.app.errOut)
+	if !strings.Contains(c.app.errOut.(*bytes.Buffer).String(), "it was discarded") {
+		t.Errorf("it says %s, want that it was discarded", c.app.errOut)
 	}
 	if left, _ := filepath.Glob(file + "*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)

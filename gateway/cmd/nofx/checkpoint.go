@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) checkpointCommand() *cobra.Command {
-	return group("checkpoint", "Look into the snapshots of a run",
+	return group("checkpoint", "Look into the checkpoints of a run",
 		a.checkpointListCommand(), a.checkpointShowCommand(), a.checkpointFilesCommand(), a.checkpointCatCommand())
 }
 
@@ -130,9 +130,9 @@ func (a *app) checkpointCatCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cat RUN CHECKPOINT FILE",
 		Short: "Print one file of a checkpoint's workspace",
-		Long: `Print one file of a checkpoint's workspace. A file or a pipe gets its bytes, whatever
-they are. On a terminal, control characters other than colours are shown instead of
-obeyed, and bytes that are no UTF-8 as U+FFFD.`,
+		Long: `Print one file of a checkpoint's workspace. A file or a pipe gets the bytes unchanged. On a
+terminal, control characters other than colours are shown, not obeyed, and bytes that are
+not UTF-8 are shown as U+FFFD.`,
 		Args:              cobra.ExactArgs(3),
 		ValidArgsFunction: a.completeCheckpoint(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

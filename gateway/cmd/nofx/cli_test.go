@@ -274,7 +274,7 @@ func TestGateByStep(t *testing.T) {
 		"deploy":   {id("gate", 5), exitOK, ""},
 		"build":    {id("gate", 7), exitOK, ""},
 		"both":     {"", exitUsage, "name the step, unit or build"},
-		"announce": {"", exitNotFound, "those that have one: ship, unit, build"},
+		"announce": {"", exitNotFound, "steps with a gate: ship, unit, build"},
 		"nothing":  {"", exitNotFound, "no step and no gate \"nothing\""},
 	} {
 		answers := script()
@@ -393,8 +393,8 @@ func TestProblems(t *testing.T) {
 			Errors: []api.FieldError{{Pointer: "/plan/steps/0/tool", Step: ptr("build"), Detail: "unknown tool \"ba\x1bsh\""}, {Pointer: "/plan/goal", Detail: "is required"}}}, exitRefused},
 		"faults": {http.StatusUnprocessableEntity, api.Problem{Code: api.ProblemCodeInvalidPlan, Detail: `/plan/steps/0/tool (step build): unknown tool "bahs" (and 2 more)`,
 			Errors: []api.FieldError{{Pointer: "/plan/steps/0/tool", Step: ptr("build"), Detail: "unknown tool \"bahs\""}, {Pointer: "/plan/goal", Detail: "is required"}, {Pointer: "/plan/labels/A", Detail: "is required"}}}, exitRefused},
-		"parameter": {http.StatusBadRequest, api.Problem{Code: api.ProblemCodeBadParameter, Detail: "until is not after since",
-			Errors: []api.FieldError{{Pointer: "/until", Detail: "is not after since"}}}, exitRefused},
+		"parameter": {http.StatusBadRequest, api.Problem{Code: api.ProblemCodeBadParameter, Detail: "until must be after since",
+			Errors: []api.FieldError{{Pointer: "/until", Detail: "must be after since"}}}, exitRefused},
 		"forbidden": {http.StatusForbidden, api.Problem{Code: api.ProblemCodeForbidden, Detail: "wants an operator"}, exitRefused},
 		"missing":   {http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "no such project"}, exitNotFound},
 		"internal":  {http.StatusInternalServerError, api.Problem{Code: api.ProblemCodeInternal, Detail: "that is our mistake"}, exitFailed},
@@ -425,7 +425,7 @@ func TestNotAGateway(t *testing.T) {
 	if got := execute(t.Context(), c.app, []string{"whoami"}); got != exitFailed {
 		t.Errorf("whoami without a gateway = exit %d, want %d", got, exitFailed)
 	}
-	if got, want := c.errOut.String(), "no answer from the gateway at "+server.URL; !strings.Contains(got, want) {
+	if got, want := c.errOut.String(), "no response from the gateway at "+server.URL; !strings.Contains(got, want) {
 		t.Errorf("whoami without a gateway says %q, want %q in it", got, want)
 	}
 	if got, want := len(c.pauses), maxTries-1; got != want {

@@ -117,10 +117,10 @@ func (c *caller) unanswered(err error) error {
 			who = "the storage at " + at.Host
 		}
 		if u.Timeout() {
-			return fmt.Errorf("no answer from %s in time", who)
+			return fmt.Errorf("no response from %s in time", who)
 		}
 	}
-	return fmt.Errorf("no answer from %s: %w", who, cause(err))
+	return fmt.Errorf("no response from %s: %w", who, cause(err))
 }
 
 // cause returns what went wrong below the HTTP client, which names method and URL.
@@ -165,7 +165,7 @@ func call[T any](resp *http.Response, err error) (v T, raw []byte, _ error) {
 	}
 	defer resp.Body.Close()
 	if raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
-		return v, nil, fmt.Errorf("read the gateway's answer: %w", err)
+		return v, nil, fmt.Errorf("read the gateway's response: %w", err)
 	}
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		return v, nil, refusal(resp, raw)
@@ -174,7 +174,7 @@ func call[T any](resp *http.Response, err error) (v T, raw []byte, _ error) {
 		return v, nil, nil
 	}
 	if err := json.Unmarshal(raw, &v); err != nil {
-		return v, nil, fmt.Errorf("the answer is not what the contract says (%s): is this a NOFX gateway? %w",
+		return v, nil, fmt.Errorf("the response does not follow the API's contract (%s): is this a NOFX gateway? %w",
 			resp.Header.Get("Content-Type"), err)
 	}
 	return v, raw, nil
@@ -226,7 +226,7 @@ func (p *problemError) print(w io.Writer, asJSON bool) {
 		fmt.Fprintf(w, "  %s: %s\n", clean(at), clean(f.Detail))
 	}
 	if len(p.Allowed) > 0 {
-		fmt.Fprintf(w, "  it is %s; possible: %s\n", clean(deref(p.From)), clean(strings.Join(p.Allowed, ", ")))
+		fmt.Fprintf(w, "  its status is %s; possible: %s\n", clean(deref(p.From)), clean(strings.Join(p.Allowed, ", ")))
 	}
 	if g := p.Gate; g != nil {
 		fmt.Fprintf(w, "  %s\n", clean(verdict(*g)))

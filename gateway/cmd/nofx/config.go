@@ -64,11 +64,11 @@ func (a *app) writeConfig(c config) (path string, err error) {
 		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", fmt.Errorf("keep the login: %w", err)
+		return "", fmt.Errorf("store the login: %w", err)
 	}
 	draft, err := os.CreateTemp(filepath.Dir(path), "config-*") // 0600 from the start
 	if err != nil {
-		return "", fmt.Errorf("keep the login: %w", err)
+		return "", fmt.Errorf("store the login: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -77,10 +77,10 @@ func (a *app) writeConfig(c config) (path string, err error) {
 	}()
 	_, err = draft.Write(append(raw, '\n'))
 	if err = errors.Join(err, draft.Close()); err != nil {
-		return "", fmt.Errorf("keep the login: %w", err)
+		return "", fmt.Errorf("store the login: %w", err)
 	}
 	if err = os.Rename(draft.Name(), path); err != nil {
-		return "", fmt.Errorf("keep the login: %w", err)
+		return "", fmt.Errorf("store the login: %w", err)
 	}
 	return path, nil
 }
@@ -97,7 +97,7 @@ func (a *app) address() (string, config, error) {
 		}
 		u, err := url.Parse(address)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			return "", config{}, usagef("%q is no address of a gateway: want http(s)://host[:port]", address)
+			return "", config{}, usagef("%q is not the address of a gateway: want http(s)://host[:port]", address)
 		}
 		return strings.TrimRight(address, "/"), login, nil
 	}

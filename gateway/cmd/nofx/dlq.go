@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) dlqCommand() *cobra.Command {
-	return group("dlq", "See the steps that were given up, and requeue them", a.dlqListCommand(), a.dlqRequeueCommand())
+	return group("dlq", "List steps that failed for good, and requeue them", a.dlqListCommand(), a.dlqRequeueCommand())
 }
 
 // letterFlags choose among the dead letters.
@@ -29,7 +29,7 @@ func (a *app) dlqListCommand() *cobra.Command {
 	var limit int
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the steps that were given up, those of the newest runs first",
+		Short: "List the steps that failed for good, those of the newest runs first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -69,19 +69,19 @@ func (a *app) dlqRequeueCommand() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
 		Use:   "requeue STEP… | --all",
-		Short: "Run steps again that were given up, with what fell with them",
-		Long: `Run steps again that were given up, with what fell with them: the steps named,
-by id or as RUN/NAME, or with --all every one that the other flags choose, at
-most --limit of them.`,
+		Short: "Run steps again that failed for good",
+		Long: `Run steps again that failed for good, and the steps that were skipped because of
+them. Name steps by id or as RUN/NAME. Or choose steps with --all and the other
+flags, at most --limit of them.`,
 		Example: `  nofx dlq requeue run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/unit --reason 'disk is free again'
   nofx dlq requeue --all --tool http --limit 200`,
 		ValidArgsFunction: a.completeStep(200, false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
-				return usagef("name steps, or choose them by --all")
+				return usagef("name steps, or choose them with --all")
 			}
 			if !all && f != (letterFlags{}) {
-				return usagef("--tool, --class and --project choose among --all")
+				return usagef("--tool, --class and --project need --all")
 			}
 			client, err := a.client()
 			if err != nil {
@@ -114,9 +114,9 @@ most --limit of them.`,
 		},
 	}
 	f.register(c)
-	c.Flags().BoolVar(&all, "all", false, "every step that the other flags choose")
-	c.Flags().IntVar(&limit, "limit", 0, "with --all at most so many (50 by default, 200 at most)")
-	c.Flags().StringVar(&reason, "reason", "", "why, kept with the steps")
+	c.Flags().BoolVar(&all, "all", false, "requeue all steps that the other flags choose")
+	c.Flags().IntVar(&limit, "limit", 0, "with --all, the maximum number of steps (default 50, at most 200)")
+	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the steps")
 	return c
 }
 

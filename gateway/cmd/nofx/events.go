@@ -22,9 +22,10 @@ func (a *app) eventsCommand() *cobra.Command {
 	tail := &cobra.Command{
 		Use:   "tail [RUN]",
 		Short: "Print events as they happen, of one run or of all",
-		Long: `Print events as they happen, beginning with the oldest kept, or after --after.
-With RUN it ends with the run's terminal event, of a run that was retried or waived
-since then the last one; without, it follows all runs until it is stopped. With --json one event per line, as it came.`,
+		Long: `Print events as they happen, from the oldest that is stored, or after --after.
+With RUN it ends with the run's terminal event; if the run was retried or waived after
+it, with the last one. Without RUN it follows all runs until it is stopped. With --json
+it prints one event per line, unchanged.`,
 		Example: `  nofx events tail run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f
   nofx events tail --types 'gate.*,run.failed' --project default`,
 		Args:              cobra.MaximumNArgs(1),
@@ -35,7 +36,7 @@ since then the last one; without, it follows all runs until it is stopped. With 
 				return err
 			}
 			feed := &eventFeed{event: func(e api.Event, raw string) error { return a.printEvent(e, raw, len(args) == 0) }, gap: func(reason string) error {
-				fmt.Fprintf(a.errOut, "events are missing here (%s)\n", reason)
+				fmt.Fprintf(a.errOut, "events are missing at this point (%s)\n", reason)
 				return nil
 			}}
 			if len(args) == 0 {
@@ -44,11 +45,11 @@ since then the last one; without, it follows all runs until it is stopped. With 
 				}).follow(cmd.Context(), after, feed.handle)
 			}
 			if project != "" {
-				return usagef("--project is for the events of all runs")
+				return usagef("--project cannot be used with RUN")
 			}
 			feed.dense = len(types) == 0
 			if feed.seq, err = strconv.ParseInt("0"+after, 10, 64); err != nil {
-				return usagef("--after of a run is the seq of an event, not %q", after)
+				return usagef("with RUN, --after must be the seq of an event, not %q", after)
 			}
 			return a.streamOf(runEvents(c, args[0], types)).follow(cmd.Context(), after, feed.handle)
 		},

@@ -131,7 +131,7 @@ func refused(w http.ResponseWriter, r *http.Request, input *openapi3filter.Reque
 	var request *openapi3filter.RequestError
 	switch errors.As(err, &request); {
 	case request != nil && request.Parameter != nil && request.Parameter.In == "path":
-		problem(w, r, http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "no such thing"})
+		problem(w, r, http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "not found"})
 	case request != nil && request.Parameter != nil:
 		problem(w, r, http.StatusBadRequest, api.Problem{Code: api.ProblemCodeBadParameter, Detail: request.Parameter.Name + " is wrong",
 			Errors: []api.FieldError{{Pointer: "/" + request.Parameter.Name, Detail: "not what the contract allows"}}})

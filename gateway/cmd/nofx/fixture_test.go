@@ -96,7 +96,7 @@ func expiredGate() api.Gate {
 }
 
 // waitingDetail returns a run that waits in every way there is: for a person, a signal
-// and a time, and for a worker while its queue is paused; and a step is tried again.
+// and a time, and for a worker while its queue is paused; and a step will be retried.
 func waitingDetail() api.RunDetail {
 	d := detail()
 	d.Steps[1].Status, d.Steps[1].ReadyAt, d.Steps[1].Reason = api.StepStatusRetrying, ptr(now.Add(8*time.Second)), ptr("exit code 1")

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) gateCommand() *cobra.Command {
-	return group("gate", "See what waits for a decision, and decide",
+	return group("gate", "List, show and decide gates",
 		a.gateListCommand(), a.gateShowCommand(),
 		a.decideCommand("approve", "Let a manual gate pass", fourEyes, func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
 			return c.ApproveGate(ctx, gate, nil, api.Reason{Reason: optional(reason)})
@@ -24,7 +24,7 @@ func (a *app) gateCommand() *cobra.Command {
 		a.decideCommand("reject", "Let a manual gate fail", "", func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
 			return c.RejectGate(ctx, gate, nil, api.RequiredReason{Reason: reason})
 		}),
-		a.decideCommand("waive", "Go on without a gate's verdict, or in spite of it", fourEyes, func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
+		a.decideCommand("waive", "Let the run continue without a gate's verdict, or despite it", fourEyes, func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error) {
 			return c.WaiveGate(ctx, gate, nil, api.RequiredReason{Reason: reason})
 		}))
 }
@@ -34,7 +34,7 @@ func (a *app) gateListCommand() *cobra.Command {
 	var limit int
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the gates that wait, oldest first",
+		Short: "List the gates that wait for a decision, oldest first",
 		Example: `  nofx gate list
   nofx gate list --status failed --kind command --project web`,
 		Args: cobra.NoArgs,
@@ -79,7 +79,7 @@ func (a *app) gateListCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&status, "status", "pending", `only gates in this status, or "all"`)
 	c.Flags().StringVar(&kind, "kind", "", "only gates of this kind: command or manual")
-	c.Flags().StringVar(&name, "name", "", "only gates of this name, or whose step has it")
+	c.Flags().StringVar(&name, "name", "", "only gates with this name, or of a step with this name")
 	c.Flags().StringVar(&project, "project", "", "only gates of this project")
 	oneOf(c, "status", "all", api.GateStatusPending, api.GateStatusPassed, api.GateStatusFailed, api.GateStatusWaived,
 		api.GateStatusExpired, api.GateStatusError)
@@ -131,10 +131,10 @@ func (a *app) gateShowCommand() *cobra.Command {
 }
 
 // fourEyes is the rule of tenants that want it.
-const fourEyes = "Where the tenant wants four eyes, whoever started the run may not.\n"
+const fourEyes = "If the tenant's setting four_eyes is on, the author of the run may not do this.\n"
 
-const gateNames = `GATE is the id of a gate, or RUN/NAME for the newest of a step, by the name of the
-step or of the gate: of a step ship with the tool manual:deploy, ship or deploy.`
+const gateNames = `GATE is the id of a gate, or RUN/NAME for the newest gate of a step. NAME is the name of
+the step or of the gate: a step "ship" with the tool manual:deploy has both ship and deploy.`
 
 // gateID returns the id of a gate named by its id or as RUN/NAME. Where the name is that
 // of a step and that of another step's gate, the step is meant.
@@ -143,9 +143,9 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 	if !byName {
 		switch {
 		case strings.HasPrefix(run, "run_"):
-			return "", usagef("%s is a run: name the step of its gate as well, %s/NAME", run, run)
+			return "", usagef("%s is a run; name the step of its gate as well, %s/NAME", run, run)
 		case !strings.HasPrefix(run, "gate_"):
-			return "", usagef("%q is no id of a gate: name its run as well, RUN/%s (gate list shows those that wait)", run, run)
+			return "", usagef("%q is not the id of a gate; name its run as well, RUN/%s (gate list shows waiting gates)", run, run)
 		}
 		return run, nil
 	}
@@ -178,7 +178,7 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 	for _, s := range d.Steps {
 		steps = append(steps, s.Name)
 		if s.Name == name {
-			return "", fmt.Errorf("%w: step %q of run %s is %s and has no gate so far%s", errNotFound, name, run, s.Status, having(there))
+			return "", fmt.Errorf("%w: step %q of run %s is %s and has no gate yet%s", errNotFound, name, run, s.Status, having(there))
 		}
 	}
 	return "", fmt.Errorf("%w: run %s has no step and no gate %q%s", errNotFound, run, name, didYouMean(name, steps)+having(there))
@@ -187,9 +187,9 @@ func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error)
 // having returns which steps have a gate.
 func having(gates []string) string {
 	if len(gates) == 0 {
-		return "; none of its steps has one"
+		return "; none of its steps has a gate"
 	}
-	return "; those that have one: " + shorten(strings.Join(gates, ", "), 500)
+	return "; steps with a gate: " + shorten(strings.Join(gates, ", "), 500)
 }
 
 // approvals returns who decided how on a manual gate.
@@ -208,13 +208,13 @@ func (a *app) decideCommand(verb, short, rule string, decide func(ctx context.Co
 	c := &cobra.Command{
 		Use:               verb + " GATE",
 		Short:             short,
-		Long:              short + ". It takes the role supervisor.\n" + rule + "\n" + gateNames,
+		Long:              short + ". This needs the role supervisor.\n" + rule + "\n" + gateNames,
 		Example:           example,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeGate(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.TrimSpace(reason) == "" && verb != "approve" {
-				return usagef("say why: --reason '…'")
+				return usagef("give a reason: --reason '…'")
 			}
 			client, err := a.client()
 			if err != nil {
@@ -231,6 +231,6 @@ func (a *app) decideCommand(verb, short, rule string, decide func(ctx context.Co
 			return a.answer(raw, func(w io.Writer) { fmt.Fprintln(w, clean(verdict(answer.Gate))) })
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, kept with the decision")
+	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the decision")
 	return c
 }

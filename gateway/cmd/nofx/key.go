@@ -23,13 +23,16 @@ func (a *app) keyCreateCommand() *cobra.Command {
 	var expires time.Duration
 	c := &cobra.Command{
 		Use:   "create NAME",
-		Short: "Make an API key; its secret is shown this once",
-		Long: `Make an API key: of a role of people, or with scopes, for a machine, which never
-decides a gate. The secret is shown this once. It takes the role admin.
+		Short: "Make an API key; its secret is shown only once",
+		Long: `Make an API key: for a person with a role, or for a machine with scopes. Machines
+never decide gates. The secret is shown only once. This needs the role admin.
 
-A viewer reads; an operator starts, steers and retries runs, too, sends signals and
-uploads; a supervisor decides gates, too; an admin makes and revokes keys, and
-pauses queues, too. A scope is NOUN:read or NOUN:write, such as runs:write.`,
+Each role includes the ones before it:
+  viewer      reads
+  operator    starts, steers and retries runs, sends signals, uploads files
+  supervisor  decides gates
+  admin       makes and revokes keys, pauses queues
+A scope is NOUN:read or NOUN:write, such as runs:write.`,
 		Example: `  nofx key create alice --role supervisor
   nofx key create ci --scope runs:write,runs:read,events:read --expires 2160h`,
 		Args: cobra.ExactArgs(1),
@@ -50,19 +53,19 @@ pauses queues, too. A scope is NOUN:read or NOUN:write, such as runs:write.`,
 				return err
 			}
 			err = a.answer(raw, func(w io.Writer) {
-				fmt.Fprintf(a.errOut, "%s (%s), shown this once:\n", created.Key.ID, created.Key.Role)
+				fmt.Fprintf(a.errOut, "%s (%s); the secret is shown only once:\n", created.Key.ID, created.Key.Role)
 				fmt.Fprintln(w, created.Secret)
 			})
 			if err != nil {
-				err = fmt.Errorf("%s was created, but its secret is lost: %w\nto revoke it: %s key revoke %s", created.Key.ID, err, a.self(), created.Key.ID)
+				err = fmt.Errorf("%s was created, but its secret could not be printed: %w\nto revoke it: %s key revoke %s", created.Key.ID, err, a.self(), created.Key.ID)
 			}
 			return err
 		},
 	}
 	c.Flags().StringVar(&role, "role", "", "role of the key")
 	oneOf(c, "role", api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin)
-	c.Flags().StringSliceVar(&scopes, "scope", nil, "what a machine may, such as runs:write")
-	c.Flags().DurationVar(&expires, "expires", 0, "how long it is good for (for ever by default)")
+	c.Flags().StringSliceVar(&scopes, "scope", nil, "right of a machine, such as runs:write; may be repeated")
+	c.Flags().DurationVar(&expires, "expires", 0, "lifetime of the key (default: for ever)")
 	return c
 }
 
@@ -105,14 +108,14 @@ func (a *app) keyStatus(k api.APIKey) string {
 	case k.ExpiresAt.Before(a.now()):
 		return "expired"
 	}
-	return "good until " + clock(k.ExpiresAt)
+	return "valid until " + clock(k.ExpiresAt)
 }
 
 func (a *app) keyRevokeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke KEY",
 		Short: "Revoke an API key",
-		Long:  "Revoke an API key: KEY is its id, or the name of a live one.",
+		Long:  "Revoke an API key. KEY is the id or the name of a live key.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()

@@ -15,10 +15,10 @@ import (
 func (a *app) loginCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "login [--url URL]",
-		Short: "Keep a gateway's address and a key for it",
-		Long: `Keep a gateway's address and a key for it, in nofx/config.json of your
-configuration folder, readable by you alone. The key is read from the standard
-input, without showing it, and tried at the gateway before it is kept.`,
+		Short: "Store a gateway's address and a key for it",
+		Long: `Store a gateway's address and a key for it in nofx/config.json in your
+configuration folder, readable only by you. The key is read from standard input,
+is not shown, and is tried at the gateway before it is stored.`,
 		Example: `  nofx login --url https://nofx.example.com
   nofx login --url http://127.0.0.1:8080 < key.txt`,
 		Args: cobra.NoArgs,
@@ -45,7 +45,7 @@ input, without showing it, and tried at the gateway before it is kept.`,
 			}
 			return a.answer(raw, func(w io.Writer) {
 				p := me.Principal
-				fmt.Fprintf(w, "%s of %s at %s, kept in %s\n", clean(who(p.Subject, &p.Name)), clean(p.Tenant), address, path)
+				fmt.Fprintf(w, "%s of %s at %s, stored in %s\n", clean(who(p.Subject, &p.Name)), clean(p.Tenant), address, path)
 			})
 		},
 	}
@@ -64,7 +64,7 @@ func (a *app) readKey(address string) (string, error) {
 		return "", fmt.Errorf("read the key: %w", err)
 	}
 	if line = strings.TrimSpace(line); line == "" {
-		return "", usagef("no key on the standard input")
+		return "", usagef("no key on standard input")
 	}
 	return line, nil
 }
@@ -72,7 +72,7 @@ func (a *app) readKey(address string) (string, error) {
 func (a *app) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "whoami",
-		Short: "Show who you are to the gateway",
+		Short: "Show your identity at the gateway",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			address, key, err := a.gateway()

@@ -23,19 +23,18 @@ func (a *app) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs STEP|RUN",
 		Short: "Print the log of a step, or those of a run",
-		Long: `Print the log of a step: its latest attempt, or that of the number given by
---attempt, as --list and the TRY of run show count them. STEP is the id of a step, or
-RUN/NAME. Given a run, it prints the latest log of each of its steps, and why where
-there is none.
+		Long: `Print the log of a step: of its latest attempt, or of the attempt given by --attempt.
+--list and the column TRY of run show have the numbers of attempts. STEP is the id of a
+step, or RUN/NAME. Given a run, print the latest log of each step, or why there is none.
 
-With -f it prints the log as it grows, and goes on with the next attempt when one was
-lost or failed, until the step has ended: then the exit code is 3 when the step failed
-or was cancelled. With --attempt, too, it ends with that attempt.
+With -f, print the log as it grows, and continue with the next attempt if one was lost
+or failed, until the step has ended. The exit code is then 3 if the step failed or was
+cancelled. With -f and --attempt, end with that attempt.
 
-A log is kept as text in UTF-8: NUL, and bytes that are no UTF-8, have become U+FFFD,
-and secrets ***. What storage did not take is missing, and a line of [nofx] in its
-place says how much that is. On a terminal, control characters other than colours are
-shown instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is kept.`,
+A log is stored as UTF-8 text: NUL, and bytes that are not UTF-8, are replaced by
+U+FFFD, and secrets by ***. Where storage did not take bytes, a line that begins with
+[nofx] says how many are missing. On a terminal, control characters other than colours
+are shown, not obeyed: ^[ stands for ESC. A file or a pipe gets the text as it is stored.`,
 		Example: `  nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f
   nofx logs step_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --list`,
 		Args:              cobra.ExactArgs(1),
@@ -70,7 +69,7 @@ shown instead of obeyed, as ^[ for ESC; a file or a pipe gets the text as it is 
 			})
 		},
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing as the log grows")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "keep printing as the log grows")
 	c.Flags().IntVar(&attempt, "attempt", 0, "number of the attempt")
 	c.Flags().BoolVar(&list, "list", false, "list the attempts instead")
 	rawFlag(c, &raw)
@@ -85,9 +84,9 @@ func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error)
 	if !byName {
 		switch {
 		case strings.HasPrefix(run, "run_"):
-			return "", usagef("%s is a run: name its step as well, %s/NAME", run, run)
+			return "", usagef("%s is a run; name its step as well, %s/NAME", run, run)
 		case !strings.HasPrefix(run, "step_"):
-			return "", usagef("%q is no id of a step: name its run as well, RUN/%s", run, run)
+			return "", usagef("%q is not the id of a step; name its run as well, RUN/%s", run, run)
 		}
 		return run, nil
 	}
@@ -145,15 +144,15 @@ func attemptOf(ctx context.Context, c *api.Client, step api.StepID, number int) 
 	there := fmt.Sprintf("it has 1 to %d", len(d.Attempts))
 	switch len(d.Attempts) {
 	case 0:
-		there = "it has none so far"
+		there = "it has none yet"
 	case 1:
-		there = "it has attempt 1 alone"
+		there = "it has only attempt 1"
 	}
 	return nil, fmt.Errorf("%w: step %s has no attempt %d; %s", errNotFound, d.Step.Name, number, there)
 }
 
 func rawFlag(c *cobra.Command, raw *bool) {
-	c.Flags().BoolVar(raw, "raw", false, "obey control characters on a terminal, too")
+	c.Flags().BoolVar(raw, "raw", false, "do not escape control characters on a terminal")
 }
 
 // printLog copies the log as it is kept. Of one that is empty it says why.
@@ -228,11 +227,11 @@ func noLog(s api.Step) string {
 	case s.Tool == "sleep" || s.Tool == "signal" || strings.HasPrefix(s.Tool, "manual:"):
 		line += fmt.Sprintf(" is %s; a step of %s prints nothing", s.Status, clean(s.Tool))
 	case s.Attempts == 0:
-		line += fmt.Sprintf(" is %s and was not begun so far", s.Status)
+		line += fmt.Sprintf(" is %s and has not begun yet", s.Status)
 	case s.Status == api.StepStatusSucceeded:
 		line += " succeeded without printing anything"
 	default:
-		line += fmt.Sprintf(" is %s and has printed nothing so far%s", s.Status, why(s))
+		line += fmt.Sprintf(" is %s and has printed nothing yet%s", s.Status, why(s))
 	}
 	return line
 }
@@ -255,7 +254,7 @@ func copyBytes(w io.Writer, resp *http.Response) (int64, error) {
 	defer resp.Body.Close()
 	n, err := io.Copy(w, resp.Body)
 	if err != nil {
-		err = fmt.Errorf("copy the gateway's answer: %w", err)
+		err = fmt.Errorf("copy the gateway's response: %w", err)
 	}
 	return n, err
 }
@@ -290,7 +289,7 @@ func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step ap
 		}
 		if fence != nil {
 			if more := len(d.Attempts); at+1 < more {
-				a.note("it is the step's attempt %d now: %s logs %s -f", more, a.self(), step)
+				a.note("the step is now at attempt %d: %s logs %s -f", more, a.self(), step)
 			}
 			return nil
 		}
@@ -299,7 +298,7 @@ func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step ap
 		}
 		if at+1 < len(d.Attempts) {
 			next = &d.Attempts[at+1].Fence
-			a.note("attempt %d is with worker %s", at+2, clean(d.Attempts[at+1].WorkerID))
+			a.note("attempt %d runs on worker %s", at+2, clean(d.Attempts[at+1].WorkerID))
 			continue
 		}
 		switch d.Step.Status {
@@ -371,7 +370,7 @@ func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, ste
 		case after <= size:
 			return nil // printed before the connection was lost
 		case chunk.Offset != size:
-			return fmt.Errorf("%w: the log goes on at byte %d after byte %d", errBroken, chunk.Offset, size)
+			return fmt.Errorf("%w: the log continues at byte %d after byte %d", errBroken, chunk.Offset, size)
 		}
 		if a.json {
 			err = a.printJSON(f.Data)
@@ -388,9 +387,9 @@ func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, ste
 func endOf(t api.Attempt) string {
 	switch outcome := deref(t.Outcome); {
 	case outcome == "lease_expired" || outcome == "poison":
-		return fmt.Sprintf("ended with its worker, %s, which was not heard of any more", clean(t.WorkerID))
+		return fmt.Sprintf("was lost: worker %s no longer answered", clean(t.WorkerID))
 	case outcome == "interrupted":
-		return fmt.Sprintf("ended with its worker, %s, which was stopped", clean(t.WorkerID))
+		return fmt.Sprintf("was interrupted: worker %s was stopped", clean(t.WorkerID))
 	case t.ExitCode != nil:
 		return fmt.Sprintf("ended with exit code %d (%s)", *t.ExitCode, outcome)
 	default:
@@ -407,7 +406,7 @@ func why(s api.Step) (text string) {
 	switch reason := deref(s.Reason); reason {
 	case "":
 	case "upstream_failed":
-		text += ": a step that it needs did not succeed"
+		text += ": a step that it depends on did not succeed"
 	default:
 		text += ": " + clean(reason)
 	}

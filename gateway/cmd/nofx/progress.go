@@ -145,7 +145,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 		err = endErr
 	}
 	if ctx.Err() != nil {
-		fmt.Fprintf(a.errOut, "\nstopped watching; the run goes on: %s run watch %s\n", a.self(), p.run.ID)
+		fmt.Fprintf(a.errOut, "\nstopped watching; the run continues: %s run watch %s\n", a.self(), p.run.ID)
 		return ctx.Err()
 	}
 	if err == nil && p.run.Status != api.RunStatusSucceeded {

@@ -17,26 +17,27 @@ import (
 )
 
 func (a *app) queueCommand() *cobra.Command {
-	return group("queue", "See what of yours waits in the queues; pause and resume them",
+	return group("queue", "List queues and your waiting steps; pause and resume queues",
 		a.queueListCommand(),
-		a.setPausedCommand("pause", "Let workers take no more of your steps from a queue", `Let workers take no more of your tenant's steps from a queue, "step", or "review" of
-those that ask models. Steps that run go on to their end, and other tenants' steps
-are not affected. Of a queue that is paused already a reason replaces the one before.
-It takes the role admin.`, "the database is being moved", "why, shown by queue list", (*api.Client).PauseQueue),
-		a.setPausedCommand("resume", "Let workers take your steps from a paused queue again", `Let workers take your tenant's steps from a paused queue again. A pause of the whole
-installation goes on. It takes the role admin.`, "the database is moved", "why, for the gateway's log", (*api.Client).ResumeQueue))
+		a.setPausedCommand("pause", "Stop workers from taking your steps from a queue", `Stop workers from taking your tenant's steps from a queue: "step", or "review" for steps
+that ask models. Running steps continue to their end, and other tenants' steps are not
+affected. If the queue is already paused, the reason replaces the earlier one. This needs
+the role admin.`, "the database is being moved", "the reason, shown by queue list", (*api.Client).PauseQueue),
+		a.setPausedCommand("resume", "Let workers take your steps from a paused queue again", `Let workers take your tenant's steps from a paused queue again. A pause for all tenants
+remains. This needs the role admin.`, "the database is moved", "the reason, for the gateway's log", (*api.Client).ResumeQueue))
 }
 
 func (a *app) queueListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List the queues and what of yours waits in them",
-		Long: `List the queues, which all tenants share, and what your tenant has in each. READY
-is what a worker could take now, or could but for a pause, OLDEST for how long the
-first of it has been so, RETRYING what is to be tried again later; 10000+ is at
-least so many. PAUSED says whose pause keeps workers away: that of somebody of your
-tenant, which ends with "nofx queue resume", or that of whoever runs the
-installation, for all tenants, or both.`,
+		Short: "List the queues and your waiting steps",
+		Long: `List the queues, which all tenants share, and your tenant's steps in each:
+  READY     steps that a worker could take now, or could take without the pause
+  OLDEST    how long the oldest of them has been ready
+  RETRYING  steps that will be tried again later
+  PAUSED    the pause of your tenant, which "nofx queue resume" ends, the pause for all
+            tenants by the operator of the installation, or both
+10000+ means 10000 or more.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()
@@ -121,18 +122,19 @@ func (a *app) setPausedCommand(verb, short, long, example, why string,
 }
 
 func (a *app) workerCommand() *cobra.Command {
-	return group("worker", "See how many workers there are", a.workerListCommand())
+	return group("worker", "List workers", a.workerListCommand())
 }
 
 func (a *app) workerListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List how many workers there are, by what they are",
-		Long: `List how many workers there are, by what they are. They serve all tenants. Each says
-every five seconds that it is there; those that are silent have probably been
-lost, and are listed for an hour. One that "waits for storage" begins no step that needs it, and those it runs
-cannot be saved until storage answers again. SLOTS is how many steps they run at
-once; TIER is what isolates steps there: 0 is nothing.`,
+		Short: "List the workers, in groups of the same kind",
+		Long: `List the workers, in groups of the same kind. They serve all tenants. Each worker reports
+every five seconds. A worker that is silent has probably been lost; it is listed for an
+hour. A worker that "waits for storage" begins no steps that need storage, and the
+results of its running steps cannot be stored until storage answers again. SLOTS is the
+number of steps that the workers can run at once. TIER is how they isolate steps; 0 means
+not at all.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := a.client()

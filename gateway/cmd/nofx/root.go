@@ -27,24 +27,24 @@ const (
 	exitStopped  = 130
 )
 
-const about = `nofx starts runs of plans on a NOFX gateway, watches them, decides their gates
-and reads what they left behind.
+const about = `nofx starts runs of plans on a NOFX gateway, watches them, decides their gates,
+and shows their logs, checkpoints and artifacts.
 
-Where the gateway is, and the key for it, in this order:
-  address  --url, NOFX_URL, else the login
-  key      NOFX_API_KEY, the file named by NOFX_API_KEY_FILE, else the login
+The gateway's address and the key for it are taken from the first of:
+  address  --url, NOFX_URL, the login
+  key      NOFX_API_KEY, the file named by NOFX_API_KEY_FILE, the login
 The login is nofx/config.json in your configuration folder, written by
-"nofx login", and by "stack up" for the local stack. Its key is sent to its own
-address only.
+"nofx login", and by "stack up" for the local stack. Its key is sent only to its
+own address.
 
 Exit codes:
   0    done
-  1    something failed on the way: no connection, an error of the gateway, output
-       that could not be written
-  2    wrong usage: a flag, an argument, the configuration, a file that is no JSON
-  3    the watched run ended failed or cancelled
-  4    no such thing
-  5    the gateway refuses: key, role, plan, or not now
+  1    an error on the way: no connection, an error of the gateway, output that
+       could not be written
+  2    wrong usage: a flag, an argument, the configuration, a file that is not JSON
+  3    the watched run failed or was cancelled
+  4    not found
+  5    the gateway refused: key, role, plan, or not possible now
   130  stopped by Ctrl-C`
 
 const examples = `  nofx run create -f plan.json --watch
@@ -98,7 +98,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 		},
 	}
 	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the gateway")
-	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's answer as it came")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's response as JSON, unchanged")
 	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.signalCommand(), a.dlqCommand(), a.checkpointCommand(),
 		a.artifactCommand(), a.eventsCommand(), a.traceCommand(), a.queueCommand(), a.workerCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
 	root.SetArgs(args)

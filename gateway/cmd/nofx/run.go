@@ -20,8 +20,8 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	return group("run", "Start, list, watch and steer runs",
 		a.runCreateCommand(), a.runListCommand(), a.runShowCommand(), a.runTimelineCommand(), a.runWatchCommand(),
-		runVerbCommand(a, "pause", "Start no further step of a run until it is resumed", (*api.Client).PauseRun),
-		runVerbCommand(a, "resume", "Go on with a run that is paused, failed or cancelled", (*api.Client).ResumeRun),
+		runVerbCommand(a, "pause", "Start no more steps of a run until it is resumed", (*api.Client).PauseRun),
+		runVerbCommand(a, "resume", "Continue a run that is paused, failed or cancelled", (*api.Client).ResumeRun),
 		runVerbCommand(a, "cancel", "Cancel a run and every step of it that has not ended", (*api.Client).CancelRun),
 		a.runRetryCommand(), a.runRerunCommand())
 }
@@ -32,12 +32,11 @@ func (a *app) runCreateCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create -f PLAN",
 		Short: "Start a run of a plan",
-		Long: `Start a run of a plan: a JSON file, or - for the standard input.
+		Long: `Start a run of a plan: a JSON file, or - for standard input.
 
-The request carries an Idempotency-Key, made up for this call unless given. With
-one of your own (a commit, a build number) the same command may be repeated: the
-run is started once. A traceparent in the variable TRACEPARENT is passed on, and
-the run joins that trace.`,
+The request carries an Idempotency-Key: yours, or a new one for each call. With your own
+key (a commit, a build number) the command can be repeated, and the run is started only
+once. A traceparent in the variable TRACEPARENT is passed on; the run joins that trace.`,
 		Example: `  nofx run create -f plan.json --watch
   nofx run create -f plan.json --idempotency-key "$GIT_COMMIT" --json
   nofx run create -f plan.json --preview`,
@@ -45,7 +44,7 @@ the run joins that trace.`,
 			if len(args) == 0 {
 				return nil
 			}
-			return fmt.Errorf("the plan is named by -f: %s -f %s", cmd.CommandPath(), shellWord(args[0]))
+			return fmt.Errorf("name the plan with -f: %s -f %s", cmd.CommandPath(), shellWord(args[0]))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := a.planRequest(file)
@@ -78,12 +77,12 @@ the run joins that trace.`,
 			return a.started(cmd.Context(), client, created.Run, raw, watch)
 		},
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the plan, - for the standard input")
+	c.Flags().StringVarP(&file, "file", "f", "", "file with the plan, - for standard input")
 	c.Flags().BoolVar(&watch, "watch", false, "show its progress until it ends")
 	c.Flags().BoolVar(&preview, "preview", false, "only check the plan and show what would run")
 	c.Flags().StringVar(&project, "project", "", `project of the run ("default" by default)`)
-	c.Flags().StringVar(&correlation, "correlation-id", "", "your own name for it, kept on the run")
-	c.Flags().StringVar(&key, "idempotency-key", "", "names this start, so that it can be repeated")
+	c.Flags().StringVar(&correlation, "correlation-id", "", "your own id for the run, stored with it")
+	c.Flags().StringVar(&key, "idempotency-key", "", "key that makes the command repeatable: the run is started once")
 	c.MarkFlagsMutuallyExclusive("watch", "preview")
 	return c
 }
@@ -112,9 +111,9 @@ func (a *app) planRequest(file string) ([]byte, error) {
 			before := string(raw[:min(int(syntax.Offset), len(raw))])
 			line := strings.Count(before, "\n") + 1
 			column := len(before) - strings.LastIndex(before, "\n") - 1
-			return nil, usagef("the plan is no JSON: %s:%d:%d: %w", file, line, column, err)
+			return nil, usagef("the plan is not JSON: %s:%d:%d: %w", file, line, column, err)
 		}
-		return nil, usagef("the plan is no JSON: %s: %w", file, err)
+		return nil, usagef("the plan is not JSON: %s: %w", file, err)
 	}
 	var body map[string]json.RawMessage
 	if json.Unmarshal(raw, &body) == nil && body["plan"] != nil {
@@ -124,7 +123,7 @@ func (a *app) planRequest(file string) ([]byte, error) {
 }
 
 func printPreview(w io.Writer, p api.RunPreview) {
-	fmt.Fprintf(w, "the plan is good: %d steps, digest %s\n", len(p.Plan.Steps), p.PlanDigest)
+	fmt.Fprintf(w, "the plan is valid: %d steps, digest %s\n", len(p.Plan.Steps), p.PlanDigest)
 	tools := map[string]string{}
 	for _, s := range p.Plan.Steps {
 		tools[s.Name] = s.Tool
@@ -144,8 +143,8 @@ func printPreview(w io.Writer, p api.RunPreview) {
 
 // pageFlags adds the flags of every list.
 func pageFlags(c *cobra.Command, limit *int, cursor *string) {
-	c.Flags().IntVar(limit, "limit", 0, "at most so many (50 by default, 200 at most)")
-	c.Flags().StringVar(cursor, "cursor", "", "go on after an earlier page")
+	c.Flags().IntVar(limit, "limit", 0, "maximum number of items (default 50, at most 200)")
+	c.Flags().StringVar(cursor, "cursor", "", "cursor of an earlier page, to get the next one")
 }
 
 // lasted returns the time from start to finish, or to now.
@@ -228,13 +227,14 @@ func (a *app) runWatchCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch RUN",
 		Short: "Show a run's progress until it ends",
-		Long: `Show a run's progress until it ends: a table that is redrawn on a terminal, else
-one line per change, with --json one event per line, or of a run that has ended the
-run as run show has it. When the run waits for a person, it says how to decide. Every
-few seconds it looks whether workers go on with the run, and says so when none does:
-they are lost, wait for storage, or a queue is paused. TRY is the newest attempt at a
-step, as logs --attempt takes it, and the last that there would be. Ends with exit
-code 0 when the run succeeded, 3 when it failed or was cancelled.`,
+		Long: `Show a run's progress until it ends: on a terminal as a table that is redrawn, otherwise
+one line per change. With --json print one event per line, or the run, as run show does,
+if it has already ended.
+
+When the run waits for a person, the output says how to decide. When workers do not
+continue the run, it says why: they are lost or wait for storage, or a queue is paused.
+TRY is a step's newest attempt, a number for logs --attempt, and its maximum number of
+attempts. The exit code is 0 if the run succeeded, 3 if it failed or was cancelled.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeRun(),
 		RunE: func(cmd *cobra.Command, args []string) error {

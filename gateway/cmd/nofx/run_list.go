@@ -20,10 +20,10 @@ func (a *app) runListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List runs, newest first",
-		Long: `List runs, newest first. All filters that are given must match.
+		Long: `List runs, newest first. A run is listed if all given filters match.
 
-A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
-(2026-01-31T12:00:00Z); days begin in UTC.`,
+A time is a duration before now (90m, 24h, 7d), a day (2026-01-31, in UTC) or a moment
+(2026-01-31T12:00:00Z).`,
 		Example: `  nofx run list --status running,waiting --label team:core
   nofx run list --search 'exit code 2' --tool 'gate:*' --since 24h
   nofx run list --signature v1-0f1e2d3c4b5a6978
@@ -59,15 +59,15 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31) or a moment
 			}
 		},
 	}
-	c.Flags().StringSliceVar(&status, "status", nil, "only runs in one of these, separated by commas")
-	c.Flags().StringVar(&kind, "kind", "", "runs of plans (plan, the default), or work of the system on somebody's behalf (system)")
+	c.Flags().StringSliceVar(&status, "status", nil, "only runs with one of these statuses, separated by commas")
+	c.Flags().StringVar(&kind, "kind", "", `plan for runs of plans (default), system for work of the system`)
 	c.Flags().StringVar(&project, "project", "", "only runs of this project")
 	c.Flags().StringArrayVar(&params.Label, "label", nil, "only runs with this label, name:value; may be repeated")
 	c.Flags().StringVar(&tool, "tool", "", "only runs with a step of this tool, or of a family: gate:*")
 	c.Flags().StringVarP(&search, "search", "q", "", "only runs with all these words in goal, name or reason")
 	c.Flags().StringVar(&signature, "signature", "", "only runs that failed with this signature")
-	c.Flags().StringVar(&since, "since", "", "only runs created from then on")
-	c.Flags().StringVar(&until, "until", "", "only runs created before")
+	c.Flags().StringVar(&since, "since", "", "only runs created at this time or later")
+	c.Flags().StringVar(&until, "until", "", "only runs created before this time")
 	anyOf(c, "status", api.RunStatusQueued, api.RunStatusRunning, api.RunStatusWaiting, api.RunStatusPaused,
 		api.RunStatusSucceeded, api.RunStatusFailed, api.RunStatusCancelled)
 	oneOf(c, "kind", api.RunKindPlan, api.RunKindSystem)
@@ -99,7 +99,7 @@ func moment(flag, s string, now time.Time) (*time.Time, error) {
 			return &t, nil
 		}
 	}
-	return nil, usagef("--%s: %q is no time: a duration before now (24h, 7d), a day (2026-01-31) or a moment (2026-01-31T12:00:00Z)", flag, s)
+	return nil, usagef("--%s: %q is not a time: want a duration before now (24h, 7d), a day (2026-01-31) or a moment (2026-01-31T12:00:00Z)", flag, s)
 }
 
 func (a *app) printRuns(w io.Writer, page api.RunPage) {
@@ -120,7 +120,7 @@ func (a *app) printRuns(w io.Writer, page api.RunPage) {
 }
 
 func (a *app) traceCommand() *cobra.Command {
-	return group("trace", "Find what belongs to a trace", a.traceShowCommand())
+	return group("trace", "Find the runs of a trace", a.traceShowCommand())
 }
 
 func (a *app) traceShowCommand() *cobra.Command {
@@ -150,10 +150,10 @@ func (a *app) traceShowCommand() *cobra.Command {
 func (a *app) runTimelineCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "timeline RUN",
-		Short: "Draw when the steps of a run did what",
-		Long: `Draw when the steps of a run did what, from its creation to its end or to now. Above
-stands how long it has taken since it started, as in run list. WAIT is how long a
-step was due and no worker took it, RUN how long its attempts took together.`,
+		Short: "Draw the timeline of a run's steps",
+		Long: `Draw the timeline of a run's steps, from the run's creation to its end or to now. The first
+line has the time since the run started, as in run list. WAIT is how long a step was due
+before a worker took it; RUN is how long its attempts took together.`,
 		Example:           "  nofx run timeline run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeRun(),

@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) signalCommand() *cobra.Command {
-	return group("signal", "Tell steps that wait for it what they wait for", a.signalSendCommand())
+	return group("signal", "Send signals to waiting steps", a.signalSendCommand())
 }
 
 func (a *app) signalSendCommand() *cobra.Command {
@@ -20,16 +20,16 @@ func (a *app) signalSendCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "send KEY",
 		Short: "Send a signal to the step that waits for it",
-		Long: `Send a signal to the step of tool "signal" that waits under the key, of several
-the one that waited longest. Where none waits it is kept for 30 days, for the
-first that does.`,
+		Long: `Send a signal to the step of tool "signal" that waits for the key. If several wait, the one
+that has waited longest gets it. If none waits, the signal is stored for 30 days, for the
+first step that does.`,
 		Example: `  nofx signal send deploy/42 --payload '{"version": "1.2.3"}'`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body := api.SignalRequest{Key: args[0]}
 			if payload != "" {
 				if !json.Valid([]byte(payload)) {
-					return usagef("--payload is no JSON; a text wants quotes of its own: --payload '\"…\"'")
+					return usagef("--payload is not JSON; a string needs quotes of its own: --payload '\"…\"'")
 				}
 				body.Payload = json.RawMessage(payload)
 			}
@@ -45,15 +45,15 @@ first that does.`,
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				what := "kept until a step waits for it"
+				what := "stored until a step waits for it"
 				if sent.Signal.Taken {
-					what = "taken by the step that waited"
+					what = "taken by a waiting step"
 				}
 				fmt.Fprintf(w, "%s %s\n", sent.Signal.ID, what)
 			})
 		},
 	}
-	c.Flags().StringVar(&payload, "payload", "", "JSON to hand to the step; null by default")
-	c.Flags().StringVar(&key, "idempotency-key", "", "names this signal, so that it can be repeated")
+	c.Flags().StringVar(&payload, "payload", "", "JSON for the step (default null)")
+	c.Flags().StringVar(&key, "idempotency-key", "", "key that makes the command repeatable: the signal is sent once")
 	return c
 }

@@ -20,7 +20,7 @@ type stalledError struct {
 }
 
 func (s *stalledError) Error() string {
-	return fmt.Sprintf("the storage at %s does not answer: no byte went through for %v", s.host, s.after)
+	return fmt.Sprintf("the storage at %s does not respond: no byte was transferred for %v", s.host, s.after)
 }
 
 // exchange sends a request to the object storage. Each byte of the request that is

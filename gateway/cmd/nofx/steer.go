@@ -43,7 +43,7 @@ func runVerbCommand[P any](a *app, verb, short string, do verbOf[P]) *cobra.Comm
 			return a.answer(raw, func(w io.Writer) { fmt.Fprintf(w, "%s %s\n", answer.Run.ID, answer.Run.Status) })
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, kept with the run")
+	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the run")
 	return c
 }
 
@@ -52,12 +52,13 @@ func (a *app) runRetryCommand() *cobra.Command {
 	var alone, watch bool
 	c := &cobra.Command{
 		Use:   "retry RUN|STEP",
-		Short: "Run again what failed in a run, or one step of it",
-		Long: `Run again what failed. Given a run that failed or was cancelled, its failed
-steps run again and what was skipped or cancelled gets its turn; what succeeded
-is kept. Given a step, by its id or as RUN/NAME, that step runs again with what
-fell with it, or with --alone by itself: a run that then has left steps out ends
-failed.`,
+		Short: "Retry a run, or one step of it",
+		Long: `Retry a run that failed or was cancelled, or one step of it.
+
+Given a run, its failed steps run again, and its skipped and cancelled steps get their
+turn; the results of other steps are kept. Given a step, by its id or as RUN/NAME, the step
+runs again, and the steps that were skipped because of it get their turn. With --alone only
+the step runs again; if the run then still has skipped steps, it ends as failed.`,
 		Example: `  nofx run retry run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --watch
   nofx run retry run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/unit --reason 'flaky test'`,
 		Args:              cobra.ExactArgs(1),
@@ -71,7 +72,7 @@ failed.`,
 			var raw []byte
 			if strings.HasPrefix(args[0], "run_") && !strings.Contains(args[0], "/") {
 				if alone {
-					return usagef("--alone is for one step")
+					return usagef("--alone needs a step")
 				}
 				var answer api.RunAnswer
 				answer, raw, err = call[api.RunAnswer](client.RetryRun(cmd.Context(), args[0], nil, api.Reason{Reason: optional(reason)}, named))
@@ -88,8 +89,8 @@ failed.`,
 			return a.watch(cmd.Context(), client, run.ID)
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, kept with the run")
-	c.Flags().BoolVar(&alone, "alone", false, "nothing but the step itself")
+	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the run")
+	c.Flags().BoolVar(&alone, "alone", false, "run only the step itself again")
 	c.Flags().BoolVar(&watch, "watch", false, "show its progress until it ends")
 	return c
 }
@@ -129,7 +130,7 @@ func (a *app) runRerunCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&watch, "watch", false, "show its progress until it ends")
-	c.Flags().StringVar(&key, "idempotency-key", "", "names this start, so that it can be repeated")
+	c.Flags().StringVar(&key, "idempotency-key", "", "key that makes the command repeatable: the run is started once")
 	return c
 }
 

@@ -24,11 +24,11 @@ const (
 // with that error.
 var (
 	errDone   = errors.New("the stream is complete")
-	errAgain  = errors.New("the gateway asks to come back")
+	errAgain  = errors.New("the gateway asks to reconnect")
 	errBroken = errors.New("the stream is not in order")
 )
 
-var errIdle = errors.New("nothing came any more")
+var errIdle = errors.New("the connection went silent")
 
 // stream is an event stream that is opened again where it stopped.
 type stream struct {
@@ -106,7 +106,7 @@ func (s stream) once(ctx context.Context, last *string, handle func(*api.Frame) 
 		return 0, 0, err
 	}
 	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != api.EventStream {
-		return 0, 0, fmt.Errorf("the gateway answered %q instead of a stream", got)
+		return 0, 0, fmt.Errorf("the gateway sent %q instead of a stream", got)
 	}
 	alarm := time.AfterFunc(s.idle, func() { cancel(errIdle) }) // a dead peer sends no FIN
 	defer alarm.Stop()
@@ -212,7 +212,7 @@ func (d *eventFeed) control(f *api.Frame, c api.StreamControl) error {
 	case api.StreamControlReasonFinal:
 		return errDone
 	case api.StreamControlReasonRevoked:
-		return errors.New("the gateway ended the stream: the key may not read it any more")
+		return errors.New("the gateway ended the stream: the key may no longer read it")
 	}
 	if c.ResumeAfter != nil {
 		f.ID = *c.ResumeAfter

@@ -81,12 +81,12 @@ func TestEventsTail(t *testing.T) {
 			"1 2 3", []string{"", "2"}, exitOK, ""},
 		"only its place moves": {[]string{log(1, 1) + block("9", "", ""), final}, []string{"--types", "gate.*"}, "1", []string{"", "9"}, exitOK, ""},
 		"gone for good": {[]string{log(1, 1), block("", "stream.gap", `{"reason":"expired","requested":"1","oldest":"8"}`) + log(8, 9) + final}, nil,
-			"1 8 9", []string{"", "1"}, exitOK, "events are missing here (expired)"},
+			"1 8 9", []string{"", "1"}, exitOK, "events are missing at this point (expired)"},
 		"closed after the end": {[]string{log(1, 2)}, nil, "1 2", []string{"", "2"}, exitOK, ""},
 		"bad gateway meanwhile": {[]string{log(1, 1), "503", "break", log(2, 2) + final}, nil,
 			"1 2", []string{"", "1", "1", "1"}, exitOK, "not now"},
 		"revoked meanwhile": {[]string{log(1, 1), "401"}, nil, "1", []string{"", "1"}, exitRefused, `"detail":"revoked"`},
-		"told to leave":     {[]string{log(1, 1) + block("", "stream.end", `{"reason":"revoked"}`)}, nil, "1", []string{""}, exitFailed, "may not read it any more"},
+		"told to leave":     {[]string{log(1, 1) + block("", "stream.end", `{"reason":"revoked"}`)}, nil, "1", []string{""}, exitFailed, "may no longer read it"},
 		"never there":       {[]string{"503"}, nil, "", []string{""}, exitFailed, "not now"},
 		"gives up": {append([]string{log(1, 1)}, slices.Repeat([]string{"503"}, 20)...), nil,
 			"1", append([]string{""}, slices.Repeat([]string{"1"}, maxFailures-1)...), exitFailed, "not now"},
@@ -250,16 +250,16 @@ func TestLogsFollowGoesOn(t *testing.T) {
 	}{
 		"it did it": {nil, []reading{{succeeded, []api.Attempt{attempt(2, "vm/b", "succeed")}}}, "log 2\n", exitOK, ""},
 		"worker is lost": {nil, []reading{{running, []api.Attempt{attempt(2, "vm/b", "lease_expired"), attempt(7, "vm/c", "")}}, {succeeded, []api.Attempt{attempt(2, "vm/b", "lease_expired"), done}}},
-			"log 2\nlog 7\n", exitOK, "attempt 1 ended with its worker, vm/b, which was not heard of any more\nattempt 2 is with worker vm/c\n"},
+			"log 2\nlog 7\n", exitOK, "attempt 1 was lost: worker vm/b no longer answered\nattempt 2 runs on worker vm/c\n"},
 		"worker stops": {nil, []reading{{ready, []api.Attempt{attempt(2, "vm/b", "interrupted")}}, {ready, []api.Attempt{attempt(2, "vm/b", "interrupted")}}, {succeeded, []api.Attempt{attempt(2, "vm/b", "interrupted"), done}}},
-			"log 2\nlog 7\n", exitOK, "attempt 1 ended with its worker, vm/b, which was stopped\nthe step is ready\nattempt 2 is with worker vm/c\n"},
+			"log 2\nlog 7\n", exitOK, "attempt 1 was interrupted: worker vm/b was stopped\nthe step is ready\nattempt 2 runs on worker vm/c\n"},
 		"tried again": {nil, []reading{{retrying, []api.Attempt{failed}}, {succeeded, []api.Attempt{failed, done}}},
-			"log 2\nlog 7\n", exitOK, "attempt 1 ended with exit code 1 (retry)\nthe step is retrying, the next attempt is due at " + clock(ptr(now.Add(8*time.Second))) + "\nattempt 2 is with worker vm/c\n"},
+			"log 2\nlog 7\n", exitOK, "attempt 1 ended with exit code 1 (retry)\nthe step is retrying, the next attempt is due at " + clock(ptr(now.Add(8*time.Second))) + "\nattempt 2 runs on worker vm/c\n"},
 		"failed": {nil, []reading{{api.StepStatusFailed, []api.Attempt{attempt(2, "vm/b", "fail")}}}, "log 2\n", exitRun, "attempt 1 ended (fail)\nthe step is failed: out of luck\n"},
 		"cancelled while it waits": {nil, []reading{{ready, []api.Attempt{attempt(2, "vm/b", "interrupted")}}, {api.StepStatusCancelled, []api.Attempt{attempt(2, "vm/b", "interrupted")}}},
-			"log 2\n", exitRun, "attempt 1 ended with its worker, vm/b, which was stopped\nthe step is ready\nthe step is cancelled: out of luck\n"},
+			"log 2\n", exitRun, "attempt 1 was interrupted: worker vm/b was stopped\nthe step is ready\nthe step is cancelled: out of luck\n"},
 		"one attempt": {[]string{"--attempt", "1"}, []reading{{running, []api.Attempt{attempt(2, "vm/b", "lease_expired"), attempt(7, "vm/c", "")}}},
-			"log 2\n", exitOK, "attempt 1 ended with its worker, vm/b, which was not heard of any more\nit is the step's attempt 2 now: nofx logs " + id("step", 1) + " -f\n"},
+			"log 2\n", exitOK, "attempt 1 was lost: worker vm/b no longer answered\nthe step is now at attempt 2: nofx logs " + id("step", 1) + " -f\n"},
 		"no such attempt": {[]string{"--attempt", "3"}, []reading{{running, []api.Attempt{failed, done}}}, "", exitNotFound, "error: not found: step build has no attempt 3; it has 1 to 2\n"},
 		"skipped":         {nil, []reading{{api.StepStatusSkipped, nil}}, "", exitOK, "step build was skipped: out of luck\n"},
 	} {
@@ -333,8 +333,8 @@ func TestLogsOfARun(t *testing.T) {
 	all := c.transcript(t.Context(), "logs", id("run", 1))
 	golden(t, "logs-of-a-run", all)
 	for name, want := range map[string]string{
-		"announce": "step announce was skipped: a step that it needs did not succeed\n", "refused": "step refused failed without printing anything (policy): tool bash is not allowed\n",
-		"ship": "step ship was cancelled\n", "nap": "step nap is waiting; a step of sleep prints nothing\n", "later": "step later is pending and was not begun so far\n",
+		"announce": "step announce was skipped: a step that it depends on did not succeed\n", "refused": "step refused failed without printing anything (policy): tool bash is not allowed\n",
+		"ship": "step ship was cancelled\n", "nap": "step nap is waiting; a step of sleep prints nothing\n", "later": "step later is pending and has not begun yet\n",
 	} {
 		c := newCLI(t, server.URL)
 		if got := execute(t.Context(), c.app, []string{"logs", id("run", 1) + "/" + name}); got != exitOK || c.errOut.String() != want {

@@ -84,7 +84,7 @@ func (a *app) lookOn(ctx context.Context, note func(format string, args ...any),
 			err := do(ctx)
 			if was := away; ctx.Err() == nil {
 				if away = unavailable(err); away && !was {
-					note("the gateway does not answer as it should: %s; trying again", clean(err.Error()))
+					note("the gateway is not available: %s; trying again", clean(err.Error()))
 				} else if was && !away {
 					note("the gateway answers again")
 				}

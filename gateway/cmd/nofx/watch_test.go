@@ -124,11 +124,11 @@ func TestWatchUnserved(t *testing.T) {
 		queue api.Queue
 		want  string
 	}{
-		{"paused for all", api.Queue{Name: "step", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, "queue step is paused for all tenants, by whoever runs the installation: 2 of your steps wait in it\n"},
+		{"paused for all", api.Queue{Name: "step", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, "queue step is paused for all tenants, by the operator of the installation: 2 of your steps wait in it\n"},
 		{"no worker", api.Queue{Name: "step", Depth: api.QueueDepth{Ready: 2}}, "no worker serves queue step: 2 of your steps wait in it\n"},
 		{"paused", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}, Paused: true, PausedAt: ptr(ago(60))},
-			"queue step is paused since " + clock(ptr(ago(60))) + ": 1 of your steps waits in it; to go on: nofx queue resume step\n"},
-		{"all wait", api.Queue{Name: "step", Workers: 2, WorkersWaiting: 2, Depth: api.QueueDepth{Ready: 1}}, "every worker of queue step waits for something, as storage (nofx worker list): 1 of your steps waits in it\n"},
+			"queue step has been paused since " + clock(ptr(ago(60))) + ": 1 of your steps waits in it; to continue: nofx queue resume step\n"},
+		{"all wait", api.Queue{Name: "step", Workers: 2, WorkersWaiting: 2, Depth: api.QueueDepth{Ready: 1}}, "every worker of queue step waits for something, such as storage (nofx worker list): 1 of your steps waits in it\n"},
 		{"one of two waits", api.Queue{Name: "step", Workers: 2, WorkersWaiting: 1, Depth: api.QueueDepth{Ready: 1}}, ""},
 		{"another queue", api.Queue{Name: "review", PausedForAll: true, Depth: api.QueueDepth{Ready: 2}}, ""},
 		{"busy", api.Queue{Name: "step", Workers: 1, Depth: api.QueueDepth{Ready: 1}}, ""},
@@ -164,7 +164,7 @@ func TestGatewayAwayWhileFollowing(t *testing.T) {
 		want   string
 	}{
 		"unavailable": {http.StatusServiceUnavailable, api.ProblemCodeUnavailable,
-			"the gateway does not answer as it should: the database is away (unavailable, trace " + testTrace + "); trying again\nthe gateway answers again\n"},
+			"the gateway is not available: the database is away (unavailable, trace " + testTrace + "); trying again\nthe gateway answers again\n"},
 		"not allowed": {http.StatusForbidden, api.ProblemCodeForbidden, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -226,8 +226,8 @@ func TestWorkerOfAStep(t *testing.T) {
 		workers int
 		want    string
 	}{
-		"the only worker is lost": {silent, 0, "unit: its worker is silent since " + clock(ptr(ago(8))) + "; no worker serves queue step\n"},
-		"a worker is lost":        {silent, 1, "unit: its worker is silent since " + clock(ptr(ago(8))) + "; another, if there is one, takes the step over\n"},
+		"the only worker is lost": {silent, 0, "unit: its worker has been silent since " + clock(ptr(ago(8))) + "; no worker serves queue step\n"},
+		"a worker is lost":        {silent, 1, "unit: its worker has been silent since " + clock(ptr(ago(8))) + "; another worker, if there is one, takes over the step\n"},
 		"storage is away":         {waits, 1, "unit: its worker waits for storage\n"},
 		"all is well":             {func(*api.Step) {}, 1, ""},
 	} {
@@ -336,7 +336,7 @@ func TestWaitsFor(t *testing.T) {
 	for _, width := range []int{120, 60} {
 		b := &board{a: c.app, p: *newProgress(d)}
 		all := strings.Join(b.lines(width, 40), "\n")
-		for _, want := range []string{"nofx gate approve " + id("gate", 1), "news waits for the signal it's live", `nofx signal send 'it'\''s live'`, "nap waits until 2026-03-04 05:07:07Z", "unit is tried again at 2026-03-04 05:06:15Z: exit code 1"} {
+		for _, want := range []string{"nofx gate approve " + id("gate", 1), "news waits for the signal it's live", `nofx signal send 'it'\''s live'`, "nap waits until 2026-03-04 05:07:07Z", "unit will be retried at 2026-03-04 05:06:15Z: exit code 1"} {
 			if !strings.Contains(all, want) {
 				t.Errorf("the board of %d columns lacks %q:\n%s", width, want, all)
 			}
@@ -406,7 +406,7 @@ func TestWatchStopped(t *testing.T) {
 	if got := execute(ctx, c.app, []string{"run", "watch", id("run", 1)}); got != exitStopped {
 		t.Errorf("run watch, stopped = exit %d, want %d", got, exitStopped)
 	}
-	if got, want := c.errOut.String(), "the run goes on: nofx run watch "+id("run", 1); !strings.Contains(got, want) {
+	if got, want := c.errOut.String(), "the run continues: nofx run watch "+id("run", 1); !strings.Contains(got, want) {
 		t.Errorf("run watch, stopped, says %q, want %q in it", got, want)
 	}
 }

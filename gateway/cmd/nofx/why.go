@@ -25,7 +25,7 @@ type hint struct {
 func decisionHint(g api.Gate, self string) []string {
 	switch g.Status {
 	case api.GateStatusExpired, api.GateStatusFailed, api.GateStatusError:
-		return []string{"to let the run go on all the same:", fmt.Sprintf("  %s gate waive %s --reason '…'", self, g.ID)}
+		return []string{"to let the run continue all the same:", fmt.Sprintf("  %s gate waive %s --reason '…'", self, g.ID)}
 	}
 	if g.Status != api.GateStatusPending || g.Kind != api.GateKindManual {
 		return nil
@@ -93,14 +93,14 @@ func (p *progress) hints(self string) []hint {
 	return all
 }
 
-// trouble returns why a step failed or is tried again, or "".
+// trouble returns why a step failed or will be retried, or "".
 func trouble(s api.Step) string {
 	line := ""
 	switch s.Status {
 	case api.StepStatusFailed:
 		line = fmt.Sprintf("%s failed (%s)", clean(s.Name), deref(s.FailureClass))
 	case api.StepStatusRetrying:
-		line = clean(s.Name) + " is tried again"
+		line = clean(s.Name) + " will be retried"
 		if s.ReadyAt != nil {
 			line += " at " + clock(s.ReadyAt)
 		}
@@ -199,7 +199,7 @@ func (p *progress) again(self string) []string {
 	if p.run.Status != api.RunStatusFailed && p.run.Status != api.RunStatusCancelled {
 		return nil
 	}
-	lines := []string{"to run again what did not succeed, and keep the rest:", fmt.Sprintf("  %s run retry %s", self, p.run.ID)}
+	lines := []string{"to retry the run, keeping steps that succeeded:", fmt.Sprintf("  %s run retry %s", self, p.run.ID)}
 	var failed []api.Step
 	for _, s := range p.steps {
 		if s.Status == api.StepStatusFailed {
@@ -207,7 +207,7 @@ func (p *progress) again(self string) []string {
 		}
 	}
 	if len(failed) > 1 {
-		lines = append(lines, "or one of the steps that failed, with what fell with it:", fmt.Sprintf("  %s run retry %s/%s", self, p.run.ID, clean(failed[0].Name)))
+		lines = append(lines, "or to retry one failed step, and the steps skipped because of it:", fmt.Sprintf("  %s run retry %s/%s", self, p.run.ID, clean(failed[0].Name)))
 	}
 	return lines
 }
@@ -231,11 +231,11 @@ func standstill(steps []api.Step, queues []api.Queue, self string) (lines []stri
 		q, known := of[s.Queue]
 		switch {
 		case s.WorkerSilentSince != nil:
-			line := fmt.Sprintf("%s: its worker is silent since %s; ", clean(s.Name), clock(s.WorkerSilentSince))
+			line := fmt.Sprintf("%s: its worker has been silent since %s; ", clean(s.Name), clock(s.WorkerSilentSince))
 			if known && q.Workers == 0 {
 				line += "no worker serves queue " + q.Name
 			} else {
-				line += "another, if there is one, takes the step over"
+				line += "another worker, if there is one, takes over the step"
 			}
 			lines = append(lines, line)
 		case s.WorkerWaitsFor != nil:
@@ -243,7 +243,7 @@ func standstill(steps []api.Step, queues []api.Queue, self string) (lines []stri
 		}
 	}
 	if more := len(lines) - most; more > 0 {
-		lines = append(lines[:most], fmt.Sprintf("and so with %d more", more))
+		lines = append(lines[:most], fmt.Sprintf("the same for %d more", more))
 	}
 	for _, q := range queues {
 		if !ready[q.Name] || q.Depth.Ready == 0 {
@@ -254,24 +254,24 @@ func standstill(steps []api.Step, queues []api.Queue, self string) (lines []stri
 			wait = "1 of your steps waits in it"
 		}
 		if q.Paused {
-			line := fmt.Sprintf("queue %s is paused since %s", q.Name, clock(q.PausedAt))
+			line := fmt.Sprintf("queue %s has been paused since %s", q.Name, clock(q.PausedAt))
 			if by := cmp.Or(deref(q.PausedByName), deref(q.PausedBy)); by != "" {
 				line += " by " + clean(by)
 			}
 			if q.Reason != nil {
 				line += " (" + clean(*q.Reason) + ")"
 			}
-			lines = append(lines, fmt.Sprintf("%s: %s; to go on: %s queue resume %s", line, wait, self, q.Name))
+			lines = append(lines, fmt.Sprintf("%s: %s; to continue: %s queue resume %s", line, wait, self, q.Name))
 		}
 		if q.PausedForAll {
-			lines = append(lines, fmt.Sprintf("queue %s is paused for all tenants, by whoever runs the installation: %s", q.Name, wait))
+			lines = append(lines, fmt.Sprintf("queue %s is paused for all tenants, by the operator of the installation: %s", q.Name, wait))
 		}
 		switch {
 		case q.Paused || q.PausedForAll:
 		case q.Workers == 0:
 			lines = append(lines, fmt.Sprintf("no worker serves queue %s: %s", q.Name, wait))
 		case q.WorkersWaiting == q.Workers:
-			lines = append(lines, fmt.Sprintf("every worker of queue %s waits for something, as storage (%s worker list): %s", q.Name, self, wait))
+			lines = append(lines, fmt.Sprintf("every worker of queue %s waits for something, such as storage (%s worker list): %s", q.Name, self, wait))
 		}
 	}
 	return lines

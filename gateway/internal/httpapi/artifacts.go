@@ -149,17 +149,17 @@ func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
 		bad("/name", detail)
 	}
 	if in.SizeBytes < 1 || in.SizeBytes > run.MaxArtifactBytes {
-		bad("/size_bytes", fmt.Sprintf("is between 1 and %d", int64(run.MaxArtifactBytes)))
+		bad("/size_bytes", fmt.Sprintf("must be between 1 and %d", int64(run.MaxArtifactBytes)))
 	}
 	sum, err := hex.DecodeString(in.Sha256)
 	if err != nil || len(sum) != 32 || hex.EncodeToString(sum) != in.Sha256 {
-		bad("/sha256", "is 64 hex digits in lower case")
+		bad("/sha256", "must be 64 hex digits in lower case")
 	}
 	media := "application/octet-stream"
 	if in.MediaType != nil {
 		media = *in.MediaType
 		if _, _, err := mime.ParseMediaType(media); err != nil || len(media) > 255 || !strings.Contains(media, "/") {
-			bad("/media_type", "is a media type such as text/plain")
+			bad("/media_type", "must be a media type such as text/plain")
 		}
 	}
 	if len(fields) > 0 {
@@ -219,7 +219,7 @@ func (s *Server) completeArtifact(c echo.Context, p *identity.Principal) error {
 	case r.FailureClass == run.ClassInvalid:
 		return fault.New(fault.Conflict, "object-corrupt", "%s", r.Reason)
 	}
-	return fault.New(fault.Conflict, "verify-failed", "run %s, which was to verify the artifact, is %s: %s; to complete it again verifies it anew", runID, r.State, r.Reason)
+	return fault.New(fault.Conflict, "verify-failed", "run %s, which verifies the artifact, is %s: %s; complete the artifact again to verify it again", runID, r.State, r.Reason)
 }
 
 // verifyUpload returns the system run that verifies what was put for a. There is one
@@ -227,7 +227,7 @@ func (s *Server) completeArtifact(c echo.Context, p *identity.Principal) error {
 func (s *Server) verifyUpload(req *http.Request, p *identity.Principal, a run.Artifact) (run.Run, error) {
 	put, err := s.Blobs.Stat(req.Context(), a.Key)
 	if errors.Is(err, fault.Gone) {
-		return run.Run{}, fault.New(fault.Conflict, "upload-incomplete", "nothing was put at the artifact's URL yet").Because(err)
+		return run.Run{}, fault.New(fault.Conflict, "upload-incomplete", "nothing was uploaded to the artifact's URL yet").Because(err)
 	}
 	if err != nil {
 		return run.Run{}, err

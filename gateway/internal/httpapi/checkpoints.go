@@ -193,7 +193,7 @@ func (s *Server) listCheckpointFiles(c echo.Context, p *identity.Principal) erro
 		return err
 	}
 	if folder.Mode != tree.Directory {
-		return fault.New(fault.NotFound, "not-found", "%q is no folder", dir)
+		return fault.New(fault.NotFound, "not-found", "%q is not a folder", dir)
 	}
 	entries, err := t.List(ctx, dir)
 	if err != nil {

@@ -85,7 +85,7 @@ func (s *Server) insteadOfRetry(ctx context.Context, tenant, id uuid.UUID, err e
 	if r.State == run.Failed && r.Deadline != nil && r.FinishedAt != nil && !r.FinishedAt.Before(*r.Deadline) {
 		why = "the run's deadline has passed"
 	}
-	e.Detail += ": " + why + "; retry the run, which has its deadline_s anew"
+	e.Detail += ": " + why + "; retry the run, which then gets its whole deadline_s again"
 	return e
 }
 
@@ -181,7 +181,7 @@ func requeueFilter(in api.Requeue) (f postgres.DeadLetterFilter, err error) {
 	if in.FailureClass != nil {
 		f.Class = run.FailureClass(*in.FailureClass)
 		if f.Class != run.ClassExhausted && f.Class != run.ClassPoisoned {
-			return f, fieldFault("invalid-field", "/failure_class", fmt.Sprintf("is one of %v", deadLetterClasses))
+			return f, fieldFault("invalid-field", "/failure_class", fmt.Sprintf("must be one of %v", deadLetterClasses))
 		}
 	}
 	if in.Project != nil {

@@ -21,8 +21,8 @@ const maxEvents = 500 // of a page
 var (
 	// A reader of types that do not exist would wait for ever.
 	eventTypes = shape{regexp.MustCompile(`^(` + strings.Join(run.EventNouns(), "|") + `)\.([a-z_]+|\*)$`),
-		"a list of types of events, separated by commas, each as run.succeeded or run.*, of " + strings.Join(run.EventNouns(), ", ")}
-	runIDs = shape{regexp.MustCompile(`^run_[0-9a-f]{32}$`), "a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f"}
+		"a list of event types, separated by commas, such as run.succeeded or run.*; the nouns are " + strings.Join(run.EventNouns(), ", ")}
+	runIDs = shape{regexp.MustCompile(`^run_[0-9a-f]{32}$`), "a list of run ids, separated by commas; an id is run_ and 32 digits of 0 to 9 and a to f"}
 )
 
 // listRunEvents answers the events of a run: a page, or a stream to a client that accepts
@@ -122,7 +122,7 @@ func (q *query) runs(name string) (ids []uuid.UUID) {
 }
 
 func cursorExpired() error {
-	return fault.New(fault.Gone, "cursor-expired", "nothing lies behind this cursor any more; start without it")
+	return fault.New(fault.Gone, "cursor-expired", "no event follows this cursor, because its position no longer exists; start without a cursor")
 }
 
 func formatSeq(c stream.Cursor) string { return stream.FormatSeq(c.Seq) }

@@ -91,7 +91,7 @@ func TestEventPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	for cursor, detail := range map[stream.Cursor]string{
-		{Epoch: head.Epoch, XID: 1 << 60}:    "nothing lies behind",
+		{Epoch: head.Epoch, XID: 1 << 60}:    "no event follows",
 		{Epoch: head.Epoch%1000 + 1, XID: 1}: "another database",
 	} {
 		r := g.get("/api/events?after=" + stream.FormatFeed(cursor))

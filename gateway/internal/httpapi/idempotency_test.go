@@ -94,7 +94,7 @@ func TestVerbsOnce(t *testing.T) {
 	} {
 		r := g.do(http.MethodPost, path, body, header{"Idempotency-Key": "k"})
 		g.want(r, http.StatusBadRequest, "bad-parameter")
-		if want := "Idempotency-Key: not taken by this operation"; !strings.Contains(string(r.body), want) {
+		if want := "Idempotency-Key: is not accepted by this operation"; !strings.Contains(string(r.body), want) {
 			t.Errorf("%s with a key = %s, want %q", path, r.body, want)
 		}
 	}

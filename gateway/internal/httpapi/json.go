@@ -64,11 +64,11 @@ func readOptionalJSON[T any](c echo.Context) (v T, err error) {
 func readBody(c echo.Context) ([]byte, error) {
 	r := c.Request()
 	if r.Header.Get("Content-Encoding") != "" {
-		return nil, fault.New(fault.Invalid, "unsupported-media-type", "a compressed body is not taken")
+		return nil, fault.New(fault.Invalid, "unsupported-media-type", "a compressed body is not accepted")
 	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != echo.MIMEApplicationJSON {
-		return nil, fault.New(fault.Invalid, "unsupported-media-type", "the body's Content-Type is application/json")
+		return nil, fault.New(fault.Invalid, "unsupported-media-type", "the body's Content-Type must be application/json")
 	}
 	tooLong := fault.New(fault.Invalid, "too-large", "the body is longer than %d bytes", maxBody)
 	if r.ContentLength > maxBody {

@@ -70,28 +70,28 @@ func checkKey(in api.APIKeyRequest, scopes []string) error {
 		bad("/name", detail)
 	}
 	if in.Name != strings.TrimSpace(in.Name) {
-		bad("/name", "begins or ends with a blank")
+		bad("/name", "must not begin or end with white space")
 	}
 	if strings.HasPrefix(strings.ToLower(in.Name), "key:") {
-		bad("/name", "begins with key:, as the subjects of keys do")
+		bad("/name", "must not begin with key:, which is reserved")
 	}
 	switch {
 	case (in.Role == nil) == (in.Scopes == nil):
-		bad("/role", "exactly one of role and scopes is given")
+		bad("/role", "give exactly one of role and scopes")
 	case in.Role != nil && !in.Role.Valid():
-		bad("/role", "is viewer, operator, supervisor or admin")
+		bad("/role", "must be viewer, operator, supervisor or admin")
 	case in.Scopes != nil && (len(in.Scopes) == 0 || len(in.Scopes) > 32):
-		bad("/scopes", "has 1 to 32 scopes")
+		bad("/scopes", "must have 1 to 32 scopes")
 	}
 	for i, scope := range in.Scopes {
 		if !slices.Contains(scopes, scope) {
-			bad("/scopes/"+strconv.Itoa(i), "is one of "+strings.Join(scopes, ", "))
+			bad("/scopes/"+strconv.Itoa(i), "must be one of "+strings.Join(scopes, ", "))
 		} else if slices.Contains(in.Scopes[:i], scope) {
 			bad("/scopes/"+strconv.Itoa(i), "is given twice")
 		}
 	}
 	if in.ExpiresAt != nil && !in.ExpiresAt.After(time.Now()) {
-		bad("/expires_at", "lies in the past")
+		bad("/expires_at", "is in the past")
 	}
 	if len(fields) == 0 {
 		return nil
@@ -107,12 +107,12 @@ func badName(name string, longest int) string {
 	seen := false
 	for _, r := range name {
 		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && !joins(r) {
-			return "has characters that are not seen, or that change how others are seen"
+			return "contains invisible characters, or characters that change how others are displayed"
 		}
 		seen = seen || !unicode.IsSpace(r) && !joins(r)
 	}
 	if !seen || utf8.RuneCountInString(name) > longest {
-		return fmt.Sprintf("has 1 to %d characters", longest)
+		return fmt.Sprintf("must have 1 to %d characters", longest)
 	}
 	return ""
 }

@@ -67,7 +67,7 @@ func codeOf(err error) string {
 // secrets that it quotes from the request are masked.
 func (s *Server) problem(r *http.Request, err error) api.Problem {
 	p := api.Problem{Status: http.StatusInternalServerError, Code: api.ProblemCodeInternal,
-		Detail: "something went wrong here; the trace id finds it in the logs", Instance: r.URL.EscapedPath()}
+		Detail: "an internal error occurred; the trace id finds it in the logs", Instance: r.URL.EscapedPath()}
 	p.TraceID, _ = telemetry.IDs(r.Context())
 	var route *echo.HTTPError
 	if e, ok := errors.AsType[*fault.Error](err); ok {
@@ -78,12 +78,12 @@ func (s *Server) problem(r *http.Request, err error) api.Problem {
 	} else if errors.As(err, &route) {
 		switch route.Code {
 		case http.StatusNotFound:
-			p.Status, p.Code, p.Detail = route.Code, api.ProblemCodeNotFound, "there is nothing at this path"
+			p.Status, p.Code, p.Detail = route.Code, api.ProblemCodeNotFound, "this path does not exist"
 		case http.StatusMethodNotAllowed:
-			p.Status, p.Code, p.Detail = route.Code, api.ProblemCodeMethodNotAllowed, r.Method+" is not possible here"
+			p.Status, p.Code, p.Detail = route.Code, api.ProblemCodeMethodNotAllowed, r.Method+" is not supported at this path"
 		}
 	} else if errors.Is(err, context.DeadlineExceeded) {
-		p.Status, p.Code, p.Detail = http.StatusServiceUnavailable, api.ProblemCodeUnavailable, "it took too long"
+		p.Status, p.Code, p.Detail = http.StatusServiceUnavailable, api.ProblemCodeUnavailable, "the request took too long"
 	}
 	p.Title = http.StatusText(p.Status)
 	p.Type = "urn:nofx:problem:" + string(p.Code)

@@ -25,7 +25,7 @@ type shape struct {
 }
 
 // slugShape is that of the contract's Slug.
-var slugShape = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`), "a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'"}
+var slugShape = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`), "a slug: 1 to 63 of a to z, 0 to 9 and '-', not beginning with '-'"}
 
 // query reads the query parameters of a request. Each method reads one and
 // collects what is wrong; err says all of it at the end, parameters that nobody
@@ -58,7 +58,7 @@ func (q *query) bad(name, detail string) {
 func (q *query) err() error {
 	for name := range q.values {
 		if !q.asked[name] {
-			q.bad(pointerToken(name), "is no parameter of this operation")
+			q.bad(pointerToken(name), "is not a parameter of this operation")
 		}
 	}
 	if len(q.fields) == 0 {
@@ -161,7 +161,7 @@ func (q *query) time(name string) *time.Time {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || t.Year() < 1970 || t.Year() > 9999 {
-		q.bad(name, "must be a time as 2026-01-31T12:00:00Z, its + written as %2B")
+		q.bad(name, "must be a time such as 2026-01-31T12:00:00Z, with + written as %2B")
 		return nil
 	}
 	return &t
@@ -203,7 +203,7 @@ func parseCursor(list, s string) (place string, err error) {
 }
 
 func badCursor() error {
-	return fault.New(fault.Invalid, "bad-cursor", "this is no cursor of this list")
+	return fault.New(fault.Invalid, "bad-cursor", "this is not a cursor of this list")
 }
 
 // place returns the place in a list that the cursor names, and whether there is one.
@@ -306,7 +306,7 @@ func ifMatch(c echo.Context) (*int64, error) {
 			return &v, nil
 		}
 	}
-	return nil, badParameter("If-Match", `one ETag as it was read: "v<version>"`)
+	return nil, badParameter("If-Match", `one ETag from an earlier response: "v<version>"`)
 }
 
 func setETag(c echo.Context, version int64) {

@@ -67,12 +67,12 @@ func TestIfMatch(t *testing.T) {
 func TestShapesInWords(t *testing.T) {
 	g := newGateway(t)
 	for query, want := range map[string]string{
-		"/api/events?types=run":      "types must be a list of types of events, separated by commas, each as run.succeeded or run.*, of approval, artifact, checkpoint, gate, run, step",
-		"/api/events?run=x":          "run must be a list of ids of runs, separated by commas, each run_ and 32 digits of 0 to 9 and a to f",
-		"/api/events?project=A":      "project must be a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'",
-		"/api/runs?tool=a:b:c":       "tool must be a tool, as bash or gate:unit, or all of a family, as gate:*",
+		"/api/events?types=run":      "types must be a list of event types, separated by commas, such as run.succeeded or run.*; the nouns are approval, artifact, checkpoint, gate, run, step",
+		"/api/events?run=x":          "run must be a list of run ids, separated by commas; an id is run_ and 32 digits of 0 to 9 and a to f",
+		"/api/events?project=A":      "project must be a slug: 1 to 63 of a to z, 0 to 9 and '-', not beginning with '-'",
+		"/api/runs?tool=a:b:c":       "tool must be a tool such as bash or gate:unit, or a family of tools such as gate:*",
 		"/api/gates?name=A":          "name must be the name of a gate: 1 to 64 of a to z, 0 to 9, '_', '.' and '-', the first a letter or digit",
-		"/api/dead-letters?project=": "project must be a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'",
+		"/api/dead-letters?project=": "project must be a slug: 1 to 63 of a to z, 0 to 9 and '-', not beginning with '-'",
 	} {
 		r := g.get(query)
 		g.want(r, http.StatusBadRequest, "bad-parameter")
@@ -82,7 +82,7 @@ func TestShapesInWords(t *testing.T) {
 	}
 	r := g.do(http.MethodPost, "/api/dead-letters/requeue", `{"project":"A"}`)
 	g.want(r, http.StatusUnprocessableEntity, "invalid-field")
-	if got, want := decodeAs[api.Problem](t, r).Detail, "/project: is a slug: 1 to 63 of a to z, 0 to 9 and '-', the first no '-'"; got != want {
+	if got, want := decodeAs[api.Problem](t, r).Detail, "/project: is a slug: 1 to 63 of a to z, 0 to 9 and '-', not beginning with '-'"; got != want {
 		t.Errorf("requeue of project A = %q, want %q", got, want)
 	}
 }

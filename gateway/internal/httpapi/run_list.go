@@ -30,7 +30,7 @@ const (
 )
 
 var (
-	toolShape    = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*(:([a-z0-9_.-]+|\*))?$`), "a tool, as bash or gate:unit, or all of a family, as gate:*"}
+	toolShape    = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]*(:([a-z0-9_.-]+|\*))?$`), "a tool such as bash or gate:unit, or a family of tools such as gate:*"}
 	traceIDShape = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
@@ -45,7 +45,7 @@ func (s *Server) listRuns(c echo.Context, p *identity.Principal) error {
 		Limit: q.limit(200), Before: q.afterID("runs"), Within: searchWithin,
 	}
 	if f.Since != nil && f.Until != nil && !f.Since.Before(*f.Until) {
-		q.bad("until", "is not after since")
+		q.bad("until", "must be after since")
 	}
 	if err := q.err(); err != nil {
 		return err

@@ -33,7 +33,7 @@ func readPlan(c echo.Context) (in planRequest, body []byte, err error) {
 	if _, ok := errors.AsType[unfit](err); ok {
 		err = in.Plan.Refusal(e.Code, e.Fields)
 	} else if codeOf(err) == "too-large" {
-		err = fault.New(e.Kind, e.Code, "the plan is longer than %d bytes: upload what is large in it (nofx artifact upload FILE, or POST /api/artifacts) and name it there by artifact_id, in the files of workspace:write or as the workspace", maxBody)
+		err = fault.New(e.Kind, e.Code, "the plan is longer than %d bytes: upload its large parts (nofx artifact upload FILE, or POST /api/artifacts) and name them in the plan by artifact_id, in the files of workspace:write or as the workspace", maxBody)
 	}
 	return in, body, err
 }

@@ -44,10 +44,10 @@ type Config struct {
 	KeyEnv   identity.KeyEnv // of the keys that are made here
 
 	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
-	TenantRate float64 // the same of all keys of a tenant
+	TenantRate float64 // the same for all keys of a tenant
 
 	Streams       int // open at once by one caller; 0: no limit
-	TenantStreams int // the same of all keys of a tenant
+	TenantStreams int // the same for all keys of a tenant
 	TotalStreams  int // the same of all callers
 }
 
@@ -136,7 +136,7 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.TenantID()))
 		}
 		if len(r.Header.Values("Idempotency-Key")) > 0 && !op.once && op.method != http.MethodGet {
-			return badParameter("Idempotency-Key", "not taken by this operation")
+			return badParameter("Idempotency-Key", "is not accepted by this operation")
 		}
 		if op.streams != nil && op.streams(r) {
 			infoOf(c).stream = true

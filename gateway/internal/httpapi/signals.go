@@ -50,7 +50,7 @@ func (s *Server) sendSignal(c echo.Context, p *identity.Principal) error {
 
 func (in signalRequest) check() error {
 	if n := utf8.RuneCountInString(in.Key); n < 1 || n > run.MaxSignalKey {
-		return fieldFault("invalid-field", "/key", fmt.Sprintf("has 1 to %d characters", run.MaxSignalKey))
+		return fieldFault("invalid-field", "/key", fmt.Sprintf("must have 1 to %d characters", run.MaxSignalKey))
 	}
 	if n := plainLen(in.Payload); n > run.MaxPayload {
 		return fieldFault("invalid-field", "/payload", fmt.Sprintf("%d bytes, with its numbers written out; at most %d", n, run.MaxPayload))

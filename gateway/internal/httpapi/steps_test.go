@@ -70,7 +70,7 @@ func TestLogs(t *testing.T) {
 	}
 	noAttempt("?attempt=1", "; it has none")
 	c := g.claim(created.Steps[0])
-	noAttempt("?attempt=7", "no attempt of the fence 7; it has 1")
+	noAttempt("?attempt=7", "no attempt with the fence 7; it has 1")
 	chunk := g.log(c, 0, 0, "one\ntwo\n")
 	g.log(c, 1, 8, "three\n")
 	const whole = "one\ntwo\nthree\n"

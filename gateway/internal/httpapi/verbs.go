@@ -115,7 +115,7 @@ func (s *Server) rerunRun(c echo.Context, p *identity.Principal) error {
 				return postgres.Answer{}, err
 			}
 			if before.Kind == run.SystemRun {
-				return postgres.Answer{}, fault.New(fault.Conflict, "system-run", "a system run is not run again by itself: ask again for what it did")
+				return postgres.Answer{}, fault.New(fault.Conflict, "system-run", "a system run cannot be run again; repeat the request that started it")
 			}
 			if !run.RunMachine.Terminal(before.State) {
 				return postgres.Answer{}, notOver(before)

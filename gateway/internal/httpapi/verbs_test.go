@@ -136,8 +136,8 @@ func TestRetryAfterTheDeadline(t *testing.T) {
 	}
 	cancelled := g.runIn(api.RunStatusCancelled)
 	for step, want := range map[string]string{
-		made.Steps[0].ID:                "retry is not possible while the step is cancelled: the run's deadline has passed; retry the run, which has its deadline_s anew",
-		cancelled.Steps[0].ID:           "retry is not possible while the step is cancelled: the run is cancelled; retry the run, which has its deadline_s anew",
+		made.Steps[0].ID:                "retry is not possible while the step is cancelled: the run's deadline has passed; retry the run, which then gets its whole deadline_s again",
+		cancelled.Steps[0].ID:           "retry is not possible while the step is cancelled: the run is cancelled; retry the run, which then gets its whole deadline_s again",
 		g.create(plan(two)).Steps[0].ID: "retry is not possible while the step is ready",
 	} {
 		for _, path := range []string{"/api/steps/" + step + "/retry", "/api/dead-letters/" + step + "/requeue"} {

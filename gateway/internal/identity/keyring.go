@@ -90,7 +90,7 @@ func (k *keyring) refuse(address string) error {
 func notValid() error { return unauthenticated("the API key is not valid") }
 
 func tooManyFailures(wait time.Duration) error {
-	e := fault.New(fault.RateLimited, "rate-limited", "too many keys that are not valid")
+	e := fault.New(fault.RateLimited, "rate-limited", "too many requests with invalid API keys")
 	e.RetryAfter = wait
 	return e
 }
@@ -140,7 +140,7 @@ func (k *keyring) current(ctx context.Context, p *Principal) (*Principal, error)
 		return nil, err
 	}
 	if key.Expired || key.Revoked {
-		return nil, unauthenticated("the API key is not valid any more")
+		return nil, unauthenticated("the API key is no longer valid")
 	}
 	now := *p
 	now.Role, now.Scopes = api.Role(key.Role), key.Scopes

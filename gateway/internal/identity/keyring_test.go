@@ -150,12 +150,12 @@ func TestAllow(t *testing.T) {
 	}{
 		{person(api.RoleOperator), api.RoleOperator, "runs:write", ""},
 		{person(api.RoleAdmin), api.RoleOperator, "", ""},
-		{person(api.RoleViewer), api.RoleOperator, "runs:write", "this needs the role operator; yours is viewer"},
-		{person(api.RoleAdmin), "", "", "this needs the role ; yours is admin"},
-		{person(""), api.RoleViewer, "", "this needs the role viewer; yours is "},
+		{person(api.RoleViewer), api.RoleOperator, "runs:write", "role operator is required; your role is viewer"},
+		{person(api.RoleAdmin), "", "", "role  is required; your role is admin"},
+		{person(""), api.RoleViewer, "", "role viewer is required; your role is "},
 		{service("runs:write"), api.RoleOperator, "runs:write", ""},
-		{service("runs:read"), api.RoleOperator, "runs:write", "this needs the scope runs:write, which your key does not have"},
-		{service("runs:read", ""), api.RoleViewer, "", "this is for people: keys with scopes may not do it"},
+		{service("runs:read"), api.RoleOperator, "runs:write", "scope runs:write is required; your key does not have it"},
+		{service("runs:read", ""), api.RoleViewer, "", "a person's key is required; keys with scopes cannot do this"},
 	} {
 		got := ""
 		err := tt.who.Allow(tt.least, tt.scope)

@@ -38,15 +38,15 @@ var roles = []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api
 func (p *Principal) Allow(least api.Role, scope string) error {
 	if p.Role == api.RoleService {
 		if scope == "" {
-			return fault.New(fault.Forbidden, "forbidden", "this is for people: keys with scopes may not do it")
+			return fault.New(fault.Forbidden, "forbidden", "a person's key is required; keys with scopes cannot do this")
 		}
 		if !slices.Contains(p.Scopes, scope) {
-			return fault.New(fault.Forbidden, "forbidden", "this needs the scope %s, which your key does not have", scope)
+			return fault.New(fault.Forbidden, "forbidden", "scope %s is required; your key does not have it", scope)
 		}
 		return nil
 	}
 	if have, need := slices.Index(roles, p.Role), slices.Index(roles, least); need < 0 || have < need {
-		return fault.New(fault.Forbidden, "forbidden", "this needs the role %s; yours is %s", least, p.Role)
+		return fault.New(fault.Forbidden, "forbidden", "role %s is required; your role is %s", least, p.Role)
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func ParseSeq(s string) (int64, error) {
 }
 
 func badCursor() error {
-	return fault.New(fault.Invalid, "bad-cursor", "this is no cursor of this list")
+	return fault.New(fault.Invalid, "bad-cursor", "this is not a cursor of this list")
 }
 
 func hexID(id uuid.UUID) string { return strings.ReplaceAll(id.String(), "-", "") }

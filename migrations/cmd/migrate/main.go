@@ -38,7 +38,7 @@ func main() {
 		fmt.Println("migrate version", version())
 		return
 	default:
-		fmt.Fprintf(os.Stderr, "migrate: %q is not understood\n\n%s", strings.Join(os.Args[1:], " "), usage)
+		fmt.Fprintf(os.Stderr, "migrate: unknown command %q\n\n%s", strings.Join(os.Args[1:], " "), usage)
 		os.Exit(2)
 	}
 	if err := run(ctx, os.Getenv, os.Stdout); err != nil {

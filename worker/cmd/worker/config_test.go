@@ -58,7 +58,7 @@ func TestAllThatIsWrong(t *testing.T) {
 		"NOFX_GIT_ALLOW=http://x/y", "NOFX_LLM_PROVIDER=openai", "NOFX_LLM_PRICES=m=cheap", "NOFX_WORKER_QUEUES=steps"}, &out)
 	for _, want := range []string{"DATABASE_URL is not set", "NOFX_S3_ENDPOINT is not set", "NOFX_S3_ACCESS_KEY is not set", "NOFX_LEASE_TTL is less than 1s",
 		"NOFX_STEP_ENV: line 1", "NOFX_EGRESS_ALLOW: ", "NOFX_GIT_ALLOW: ", "NOFX_LLM_MODEL: ", "NOFX_LLM_API_KEY: ", "NOFX_LLM_PRICES: ", `no queue "steps"`,
-		"NOFX_S3_ENDPONT is no setting; did you mean NOFX_S3_ENDPOINT?"} {
+		"NOFX_S3_ENDPONT is not a setting; did you mean NOFX_S3_ENDPOINT?"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("serve() = %v\nwant %q in it", err, want)
 		}
