@@ -684,14 +684,14 @@ type APIKey struct {
 	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
 	Name       string     `json:"name"`
 
-	// Prefix The part of the key that may be shown: `nofx_<env>_<id>`
+	// Prefix The public part of the key: `nofx_<env>_<id>`
 	Prefix    string     `json:"prefix"`
 	RevokedAt *time.Time `json:"revoked_at,omitempty"`
 
 	// Role `service` is a machine: it has scopes, and never decides a gate
 	Role Role `json:"role"`
 
-	// Scopes Of role service; else empty
+	// Scopes Scopes of a key of role service; otherwise empty
 	Scopes []Scope `json:"scopes"`
 }
 
@@ -703,12 +703,12 @@ type APIKeyPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// APIKeyRequest Either a role of people, or scopes, which make it a key of role `service`
+// APIKeyRequest Either a role for a person, or scopes, which make it a key of role `service`
 type APIKeyRequest struct {
 	// ExpiresAt Never by default
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
-	// Name Neither begins with `key:`, as subjects do, nor begins or ends with white space. Of the live keys of a tenant no two have names that differ in capitals alone.
+	// Name Must not begin with `key:`, as subjects do, nor begin or end with white space. Two live keys of a tenant cannot have names that differ only in upper and lower case.
 	Name   string             `json:"name"`
 	Role   *APIKeyRequestRole `json:"role,omitempty"`
 	Scopes []Scope            `json:"scopes,omitempty"`
@@ -721,10 +721,10 @@ type APIKeyRequestRole string
 type Approval struct {
 	At time.Time `json:"at"`
 
-	// By Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	// By Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
 	By Subject `json:"by"`
 
-	// ByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	// ByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 	ByName   *SubjectName     `json:"by_name,omitempty"`
 	Decision ApprovalDecision `json:"decision"`
 	Reason   *string          `json:"reason,omitempty"`
@@ -772,7 +772,7 @@ type ArtifactPage struct {
 type ArtifactRequest struct {
 	MediaType *string `json:"media_type,omitempty"`
 
-	// Name A file name for those who download it
+	// Name File name for downloads
 	Name string `json:"name"`
 
 	// Sha256 64 hex digits
@@ -780,9 +780,9 @@ type ArtifactRequest struct {
 	SizeBytes int64  `json:"size_bytes"`
 }
 
-// Attempt One try at a step by one worker, under one fence
+// Attempt One attempt at a step, by one worker with one fence
 type Attempt struct {
-	// Accepted Its result is the step's
+	// Accepted True if its result is the step's
 	Accepted bool       `json:"accepted"`
 	EndedAt  *time.Time `json:"ended_at,omitempty"`
 	ExitCode *int       `json:"exit_code,omitempty"`
@@ -794,7 +794,7 @@ type Attempt struct {
 	StartedAt time.Time `json:"started_at"`
 	TraceID   TraceID   `json:"trace_id"`
 
-	// Usage What an attempt consumed; a member is absent when unknown or 0
+	// Usage Resources used by an attempt; a member is absent when unknown or 0
 	Usage     Usage  `json:"usage"`
 	WorkerID  string `json:"worker_id"`
 	WorkerPid int    `json:"worker_pid"`
@@ -802,11 +802,11 @@ type Attempt struct {
 
 // Checkpoint defines model for Checkpoint.
 type Checkpoint struct {
-	// BytesNew Bytes it stored that nothing before it had
+	// BytesNew New bytes that were not stored before
 	BytesNew  int64     `json:"bytes_new"`
 	CreatedAt time.Time `json:"created_at"`
 
-	// Digest What the bytes hash to
+	// Digest Digest of the bytes
 	Digest  Digest         `json:"digest"`
 	Fence   *int64         `json:"fence,omitempty"`
 	Hold    bool           `json:"hold"`
@@ -819,11 +819,11 @@ type Checkpoint struct {
 	// Seq Order within the run
 	Seq int64 `json:"seq"`
 
-	// StateDigest What the bytes hash to
+	// StateDigest Digest of the bytes
 	StateDigest Digest  `json:"state_digest"`
 	StepID      *StepID `json:"step_id,omitempty"`
 
-	// TreeDigest What the bytes hash to
+	// TreeDigest Digest of the bytes
 	TreeDigest Digest `json:"tree_digest"`
 }
 
@@ -864,7 +864,7 @@ type CreatedAPIKey struct {
 type CreatedArtifact struct {
 	Artifact Artifact `json:"artifact"`
 
-	// Upload Where the bytes go, and how; good until `expires_at`, at most 15 minutes
+	// Upload URL and headers for the upload of the bytes; valid until `expires_at`, at most 15 minutes
 	Upload *Upload `json:"upload,omitempty"`
 }
 
@@ -885,15 +885,15 @@ type DeadLetterPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// Digest What the bytes hash to
+// Digest Digest of the bytes
 type Digest = string
 
-// Event One thing that happened to a run. Readers ignore types they do not know.
+// Event One thing that happened to a run. Readers must ignore types that they do not know.
 type Event struct {
 	// Actor A subject, or a worker
 	Actor string `json:"actor"`
 
-	// ActorName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	// ActorName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 	ActorName *SubjectName `json:"actor_name,omitempty"`
 	At        time.Time    `json:"at"`
 
@@ -907,7 +907,7 @@ type Event struct {
 	// Schema Version of the data of this type
 	Schema int `json:"schema"`
 
-	// Seq Dense in its run, from 1
+	// Seq Number within the run, from 1, without gaps
 	Seq      int64    `json:"seq"`
 	SpanID   *SpanID  `json:"span_id,omitempty"`
 	StepID   *StepID  `json:"step_id,omitempty"`
@@ -922,7 +922,7 @@ type Event struct {
 type EventPage struct {
 	Items []Event `json:"items"`
 
-	// NextCursor Where to go on, also when there is nothing yet
+	// NextCursor Cursor to continue from, also when there are no events yet
 	NextCursor string `json:"next_cursor"`
 }
 
@@ -933,16 +933,16 @@ type FailureClass string
 type FieldError struct {
 	Detail string `json:"detail"`
 
-	// Pointer RFC 6901 into the body; for a parameter its name behind a slash
+	// Pointer RFC 6901 pointer into the body; for a parameter its name after a slash
 	Pointer string `json:"pointer"`
 
-	// Step Name of the plan's step that it is of
+	// Step Name of the plan's step that has the error
 	Step *string `json:"step,omitempty"`
 }
 
 // File defines model for File.
 type File struct {
-	// Digest What the bytes hash to
+	// Digest Digest of the bytes
 	Digest Digest `json:"digest"`
 
 	// Mode File, executable, symbolic link, folder
@@ -980,7 +980,7 @@ type Gate struct {
 	// DecidedBy A subject; of a command gate the worker
 	DecidedBy *string `json:"decided_by,omitempty"`
 
-	// DecidedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	// DecidedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 	DecidedByName *SubjectName `json:"decided_by_name,omitempty"`
 
 	// Evidence An object whose members depend on the case
@@ -995,24 +995,24 @@ type Gate struct {
 	Kind    GateKind `json:"kind"`
 	Message *string  `json:"message,omitempty"`
 
-	// Name That of its tool: `unit` of `gate:unit`, `deploy` of `manual:deploy`
+	// Name From the tool: `unit` of `gate:unit`, `deploy` of `manual:deploy`
 	Name string `json:"name"`
 
-	// Quorum How many approvals a manual gate wants
+	// Quorum Number of approvals that a manual gate needs
 	Quorum *int    `json:"quorum,omitempty"`
 	Reason *string `json:"reason,omitempty"`
 
-	// Round Each attempt at a command gate opens another, and so does a retry of its step
+	// Round Each attempt at a command gate opens another round, and so does a retry of its step
 	Round             int           `json:"round"`
 	RunID             RunID         `json:"run_id"`
 	ShownCheckpointID *CheckpointID `json:"shown_checkpoint_id,omitempty"`
 
-	// ShownDigest What the bytes hash to
+	// ShownDigest Digest of the bytes
 	ShownDigest *Digest    `json:"shown_digest,omitempty"`
 	Status      GateStatus `json:"status"`
 	StepID      StepID     `json:"step_id"`
 
-	// StepName That of a step of the plan; with `~` one that the system added
+	// StepName Name of a step of the plan; a name with `~` is of a step that the system added
 	StepName RunStepName `json:"step_name"`
 	Version  int64       `json:"version"`
 }
@@ -1055,7 +1055,7 @@ type Labels map[string]string
 
 // LogEnd The data of a log stream's `end` frame
 type LogEnd struct {
-	// Fence That of the attempt; absent where the step ended without any
+	// Fence Fence of the attempt; absent if the step ended without an attempt
 	Fence *int64 `json:"fence,omitempty"`
 
 	// Offset Size of the log in bytes
@@ -1072,9 +1072,9 @@ type LogFrame struct {
 // Object An object whose members depend on the case
 type Object = json.RawMessage
 
-// Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked as a whole: 422 `invalid-plan` names all that is wrong.
+// Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked together: 422 `invalid-plan` lists all errors.
 type Plan struct {
-	// DeadlineS How long the run may take; it fails when that has passed. The time that it is paused does not count. A wait that a step declares and that cannot end before is 422.
+	// DeadlineS Time that the run may take; after it the run fails. Time in which the run is paused does not count. A plan with a wait that cannot end before the deadline is 422.
 	DeadlineS *int   `json:"deadline_s,omitempty"`
 	Goal      string `json:"goal"`
 	Labels    Labels `json:"labels,omitempty"`
@@ -1083,16 +1083,16 @@ type Plan struct {
 	Policy *Policy    `json:"policy,omitempty"`
 	Steps  []PlanStep `json:"steps"`
 
-	// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
+	// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). An extra step, `workspace~git` or `workspace~upload`, fetches them; the plan's steps without dependencies wait for it. The policy of the plan does not apply to it.
 	Workspace *Workspace `json:"workspace,omitempty"`
 }
 
 // PlanEdge defines model for PlanEdge.
 type PlanEdge struct {
-	// Needs That of a step of the plan; with `~` one that the system added
+	// Needs Name of a step of the plan; a name with `~` is of a step that the system added
 	Needs RunStepName `json:"needs"`
 
-	// Step That of a step of the plan; with `~` one that the system added
+	// Step Name of a step of the plan; a name with `~` is of a step that the system added
 	Step RunStepName `json:"step"`
 }
 
@@ -1100,7 +1100,7 @@ type PlanEdge struct {
 type PlanGraph struct {
 	Edges []PlanEdge `json:"edges"`
 
-	// Levels Names of steps; each level needs only levels before it
+	// Levels Names of steps; the steps of a level depend only on earlier levels
 	Levels [][]RunStepName `json:"levels"`
 }
 
@@ -1108,20 +1108,21 @@ type PlanGraph struct {
 type PlanStep struct {
 	DependsOn []StepName `json:"depends_on,omitempty"`
 
-	// Inputs What the tool asks for. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of a step
-	// that comes before: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT`
-	// under its key. Dots in a key lead into objects and, by number, into lists; of an `http` step whose body is
-	// JSON and not truncated, `json.items.0.id` reads it. Not in `script`, `command` and `instruction`, where a
-	// value could say anything: pass it to the first two by `env`. `$${{` stands for a plain `${{`.
-	// A `script` or `command` of nothing but blanks and comments is refused. An optional text that is empty, or that a template left so, is refused: its default is for what is left out.
+	// Inputs The inputs of the tool. In a string, `${{ steps.<name>.outputs.<key> }}` stands for an output of an earlier
+	// step: a string as it is, anything else as JSON, and what a script wrote to `$NOFX_OUTPUT` under its key.
+	// Dots in a key lead into objects and, by number, into lists; of an `http` step whose body is JSON and not
+	// truncated, `json.items.0.id` reads it. `script`, `command` and `instruction` take no templates, since a
+	// value could contain any code; pass it to the first two by `env`. `$${{` stands for a plain `${{`. A `script`
+	// or `command` with only white space and comments is refused. An optional text that is empty, or that a
+	// template made empty, is refused: leave the input out for its default.
 	//
 	// `http` follows a redirect, with all headers, as long as scheme, host and port stay the same; a request that
-	// is no GET or HEAD follows 303, 307 and 308 alone. Any other redirect, and one that `expect_status` names, is
-	// the answer. A retry begins anew with the first request, under the same Idempotency-Key.
+	// is not GET or HEAD follows only 303, 307 and 308. Any other redirect, and one that `expect_status` names, is
+	// the response. A retry starts again from the first request, with the same Idempotency-Key.
 	Inputs json.RawMessage `json:"inputs,omitempty"`
 	Name   StepName        `json:"name"`
 
-	// Retry Tries again what failed by its tool or its time limit, and gates that failed or were in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
+	// Retry Retries steps that failed by their tool or their time limit, and gates that failed or ended in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
@@ -1149,14 +1150,14 @@ type PolicyNetwork string
 type Principal struct {
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
-	// Name Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	// Name Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 	Name SubjectName `json:"name"`
 
 	// Role `service` is a machine: it has scopes, and never decides a gate
 	Role   Role    `json:"role"`
 	Scopes []Scope `json:"scopes"`
 
-	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
 	Subject Subject `json:"subject"`
 
 	// Tenant Slug
@@ -1164,9 +1165,9 @@ type Principal struct {
 	TenantID TenantID `json:"tenant_id"`
 }
 
-// Problem Why a request is refused. Secrets that it quotes are masked
+// Problem The reason why a request is refused. Quoted secrets are masked
 type Problem struct {
-	// Allowed illegal-transition: what may be asked instead
+	// Allowed illegal-transition: the events that are possible now
 	Allowed []string `json:"allowed,omitzero"`
 
 	// Code What went wrong, for machines; stable
@@ -1178,17 +1179,17 @@ type Problem struct {
 	// Errors What is wrong, and where
 	Errors []FieldError `json:"errors,omitempty"`
 
-	// Event illegal-transition: what was asked
+	// Event illegal-transition: the requested event
 	Event *string `json:"event,omitempty"`
 
-	// From illegal-transition: the status it is in
+	// From illegal-transition: the current status
 	From *string `json:"from,omitempty"`
 	Gate *Gate   `json:"gate,omitempty"`
 
 	// Instance The request's path
 	Instance string `json:"instance"`
 
-	// Oldest cursor-expired, when events were deleted: the cursor to go on from, behind which all is kept
+	// Oldest cursor-expired, when events were deleted: the cursor to continue from; all events after it are stored
 	Oldest *string `json:"oldest,omitempty"`
 
 	// Status The HTTP status
@@ -1197,7 +1198,7 @@ type Problem struct {
 	TraceID TraceID `json:"trace_id"`
 	Type    string  `json:"type"`
 
-	// Version stale-version: the version by now
+	// Version stale-version: the current version
 	Version *int64 `json:"version,omitempty"`
 }
 
@@ -1206,7 +1207,7 @@ type ProblemCode string
 
 // Queue A queue, and what the tenant has in it
 type Queue struct {
-	// Depth The tenant's steps. Of those that are ready or to be retried, 10,000 are counted at most: with `more`, there are at least so many, and the oldest is at least so old.
+	// Depth The tenant's steps. At most 10,000 steps that are ready or waiting for a retry are counted; with `more`, there are at least as many, and the oldest is at least as old.
 	Depth QueueDepth `json:"depth"`
 	Name  QueueName  `json:"name"`
 
@@ -1217,22 +1218,22 @@ type Queue struct {
 	Paused   bool       `json:"paused"`
 	PausedAt *time.Time `json:"paused_at,omitempty"`
 
-	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
 	PausedBy *Subject `json:"paused_by,omitempty"`
 
-	// PausedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	// PausedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 	PausedByName *SubjectName `json:"paused_by_name,omitempty"`
 
-	// PausedForAll By whoever runs the installation
+	// PausedForAll Paused by the operator of the installation
 	PausedForAll bool `json:"paused_for_all"`
 
 	// Reason Why it is paused
 	Reason *string `json:"reason,omitempty"`
 
-	// Workers That serve it, for all tenants
+	// Workers Number of workers that serve the queue, for all tenants
 	Workers int `json:"workers"`
 
-	// WorkersWaiting Those of them that wait for something, as storage, and begin no step that needs it
+	// WorkersWaiting Number of these that wait for something, such as storage, and begin no step that needs it
 	WorkersWaiting int `json:"workers_waiting"`
 }
 
@@ -1242,18 +1243,18 @@ type QueueAnswer struct {
 	Queue Queue `json:"queue"`
 }
 
-// QueueDepth The tenant's steps. Of those that are ready or to be retried, 10,000 are counted at most: with `more`, there are at least so many, and the oldest is at least so old.
+// QueueDepth The tenant's steps. At most 10,000 steps that are ready or waiting for a retry are counted; with `more`, there are at least as many, and the oldest is at least as old.
 type QueueDepth struct {
-	// More There may be more that are ready or to be retried
+	// More True if more steps may be ready or waiting for a retry
 	More bool `json:"more"`
 
-	// Ready That a worker could take, or could but for a pause
+	// Ready Steps that a worker could take, or could take without the pause
 	Ready int64 `json:"ready"`
 
-	// Retrying To be tried again later
+	// Retrying Steps that will be tried again later
 	Retrying int64 `json:"retrying"`
 
-	// Running That a worker has
+	// Running Steps that a worker runs
 	Running int64 `json:"running"`
 }
 
@@ -1270,7 +1271,7 @@ type QueuePage struct {
 
 // Readiness defines model for Readiness.
 type Readiness struct {
-	// Checks What was checked, by name: `ok`, or what is wrong
+	// Checks Result of each check, by name: `ok`, or what is wrong
 	Checks map[string]string `json:"checks"`
 	Status ReadinessStatus   `json:"status"`
 }
@@ -1302,7 +1303,7 @@ type RequiredReason struct {
 	Reason string `json:"reason"`
 }
 
-// Retry Tries again what failed by its tool or its time limit, and gates that failed or were in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
+// Retry Retries steps that failed by their tool or their time limit, and gates that failed or ended in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
 type Retry struct {
 	Backoff     *RetryBackoff `json:"backoff,omitempty"`
 	InitialS    *float64      `json:"initial_s,omitempty"`
@@ -1320,13 +1321,13 @@ type Run struct {
 	CorrelationID *string   `json:"correlation_id,omitempty"`
 	CreatedAt     time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
 	CreatedBy Subject `json:"created_by"`
 
-	// CreatedByName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+	// CreatedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 	CreatedByName *SubjectName `json:"created_by_name,omitempty"`
 
-	// Deadline When it fails if it has not ended. Absent while it is paused, since its clock stands still: what was left is left when the run goes on
+	// Deadline Time at which the run fails if it has not ended. Absent while it is paused, since the clock is stopped; the remaining time counts from its resumption
 	Deadline         *time.Time    `json:"deadline,omitempty"`
 	FailureClass     *FailureClass `json:"failure_class,omitempty"`
 	FailureSignature *string       `json:"failure_signature,omitempty"`
@@ -1335,7 +1336,7 @@ type Run struct {
 	HeadCheckpointID *CheckpointID `json:"head_checkpoint_id,omitempty"`
 	ID               RunID         `json:"id"`
 
-	// Kind A plan of a client, or work of this system on somebody's behalf
+	// Kind A plan of a client, or work of this system for a caller
 	Kind               RunKind        `json:"kind"`
 	Labels             Labels         `json:"labels"`
 	Leaves             []CheckpointID `json:"leaves,omitempty"`
@@ -1343,7 +1344,7 @@ type Run struct {
 	ParentCheckpointID *CheckpointID  `json:"parent_checkpoint_id,omitempty"`
 	ParentRunID        *RunID         `json:"parent_run_id,omitempty"`
 
-	// PlanDigest What the bytes hash to
+	// PlanDigest Digest of the bytes
 	PlanDigest   Digest     `json:"plan_digest"`
 	Project      Slug       `json:"project"`
 	Reason       *string    `json:"reason,omitempty"`
@@ -1367,14 +1368,14 @@ type RunDetail struct {
 	Run   Run    `json:"run"`
 	Steps []Step `json:"steps"`
 
-	// StreamCursor The seq of the newest event in this answer
+	// StreamCursor The seq of the newest event in this response
 	StreamCursor string `json:"stream_cursor"`
 }
 
 // RunID defines model for RunID.
 type RunID = string
 
-// RunKind A plan of a client, or work of this system on somebody's behalf
+// RunKind A plan of a client, or work of this system for a caller
 type RunKind string
 
 // RunPage defines model for RunPage.
@@ -1389,23 +1390,23 @@ type RunPage struct {
 type RunPreview struct {
 	Graph PlanGraph `json:"graph"`
 
-	// Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked as a whole: 422 `invalid-plan` names all that is wrong.
+	// Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked together: 422 `invalid-plan` lists all errors.
 	Plan Plan `json:"plan"`
 
-	// PlanDigest What the bytes hash to
+	// PlanDigest Digest of the bytes
 	PlanDigest Digest `json:"plan_digest"`
 }
 
 // RunRequest defines model for RunRequest.
 type RunRequest struct {
-	// Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked as a whole: 422 `invalid-plan` names all that is wrong.
+	// Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked together: 422 `invalid-plan` lists all errors.
 	Plan Plan `json:"plan"`
 }
 
 // RunStatus defines model for RunStatus.
 type RunStatus string
 
-// RunStepName That of a step of the plan; with `~` one that the system added
+// RunStepName Name of a step of the plan; a name with `~` is of a step that the system added
 type RunStepName = string
 
 // SHA256 64 hex digits
@@ -1430,7 +1431,7 @@ type SignalAnswer struct {
 
 // SignalRequest defines model for SignalRequest.
 type SignalRequest struct {
-	// Key What a step waits for
+	// Key Key that a step waits for
 	Key string `json:"key"`
 
 	// Payload Any JSON, at most 16 KiB with its numbers written out; null by default
@@ -1445,21 +1446,21 @@ type SpanID = string
 
 // Step defines model for Step.
 type Step struct {
-	// Attempt Attempts begun; one that storage or a worker failed does not count
+	// Attempt Number of attempts; an attempt that storage or a worker failed does not count
 	Attempt int `json:"attempt"`
 
-	// Attempts All attempts at it so far, whatever became of them: the newest is the one of this number
+	// Attempts Number of all attempts, whatever their outcome; it is the number of the newest
 	Attempts     int           `json:"attempts"`
 	DependsOn    []RunStepName `json:"depends_on"`
 	FailureClass *FailureClass `json:"failure_class,omitempty"`
 	FinishedAt   *time.Time    `json:"finished_at,omitempty"`
 	ID           StepID        `json:"id"`
 
-	// Idx Its place in the run, from 0: the step that brings the workspace in, if there is one, then those of the plan
+	// Idx Position in the run, from 0: the step that fetches the workspace, if there is one, then the steps of the plan
 	Idx         int `json:"idx"`
 	MaxAttempts int `json:"max_attempts"`
 
-	// Name That of a step of the plan; with `~` one that the system added
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
 	Name RunStepName `json:"name"`
 
 	// Outputs An object whose members depend on the case
@@ -1469,26 +1470,26 @@ type Step struct {
 	OutputsOmitted *bool     `json:"outputs_omitted,omitempty"`
 	Queue          QueueName `json:"queue"`
 
-	// ReadyAt When it became ready; while it is `retrying`, when it is tried again
+	// ReadyAt Time at which the step became ready, or while it is `retrying`, of the next attempt
 	ReadyAt      *time.Time `json:"ready_at,omitempty"`
 	Reason       *string    `json:"reason,omitempty"`
 	RestoredFrom *StepID    `json:"restored_from,omitempty"`
 	RunID        RunID      `json:"run_id"`
 
-	// SignalKey Of a step that waits for a signal the key to send it under
+	// SignalKey Key of the signal that the step waits for
 	SignalKey *string    `json:"signal_key,omitempty"`
 	StartedAt *time.Time `json:"started_at,omitempty"`
 	Status    StepStatus `json:"status"`
 	Tool      string     `json:"tool"`
 	Version   int64      `json:"version"`
 
-	// WaitUntil Until when it waits
+	// WaitUntil End of the wait
 	WaitUntil *time.Time `json:"wait_until,omitempty"`
 
-	// WorkerSilentSince While it runs, since when nothing was heard of the worker that runs it: its lease has run out, or it is `silent`. Another worker takes the step over
+	// WorkerSilentSince While the step runs, the time since when its worker has not reported: the lease has expired, or the worker is `silent`. Another worker takes over the step
 	WorkerSilentSince *time.Time `json:"worker_silent_since,omitempty"`
 
-	// WorkerWaitsFor While it runs, what its worker needs and has not now, as `storage`; absent: nothing
+	// WorkerWaitsFor While the step runs, what its worker waits for, such as `storage`; absent if nothing
 	WorkerWaitsFor *string `json:"worker_waits_for,omitempty"`
 }
 
@@ -1520,7 +1521,7 @@ type StepPage struct {
 
 // StepRetry defines model for StepRetry.
 type StepRetry struct {
-	// Cascade Whether what fell with the step gets its turn too
+	// Cascade Whether dependent steps that were left out get their turn as well
 	Cascade *bool   `json:"cascade,omitempty"`
 	Reason  *string `json:"reason,omitempty"`
 }
@@ -1546,14 +1547,14 @@ type StoredObject struct {
 // StoredObjectKind Many small blobs, or one large one
 type StoredObjectKind string
 
-// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, reason `epoch` or `ahead`, and then the stream goes on live; or `expired`, and then it goes on after `oldest`) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
+// StreamControl The data of `stream.ready` (cursor, resumed), `stream.gap` (requested, reason: after `epoch` or `ahead` the stream continues live, after `expired` it continues after `oldest`) and `stream.end` (reason `max_age`, `shutdown`, `slow_consumer`, `final` or `revoked`; resume_after)
 type StreamControl struct {
 	Cursor    *string              `json:"cursor,omitempty"`
 	Oldest    *string              `json:"oldest,omitempty"`
 	Reason    *StreamControlReason `json:"reason,omitempty"`
 	Requested *string              `json:"requested,omitempty"`
 
-	// ResumeAfter The cursor to come back with
+	// ResumeAfter The cursor to reconnect with
 	ResumeAfter *string `json:"resume_after,omitempty"`
 	Resumed     *bool   `json:"resumed,omitempty"`
 }
@@ -1561,10 +1562,10 @@ type StreamControl struct {
 // StreamControlReason defines model for StreamControl.Reason.
 type StreamControlReason string
 
-// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never used again for somebody else.
+// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
 type Subject = string
 
-// SubjectName Name of the subject, for people: that of its API key, which another key may bear once this one is revoked or expired
+// SubjectName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
 type SubjectName = string
 
 // TenantID defines model for TenantID.
@@ -1572,7 +1573,7 @@ type TenantID = string
 
 // Timeline defines model for Timeline.
 type Timeline struct {
-	// At The moment that all of it shows, by the clock of its times
+	// At The moment that the timeline shows, by the clock of its times
 	At    time.Time      `json:"at"`
 	Items []TimelineItem `json:"items"`
 	Run   Run            `json:"run"`
@@ -1580,11 +1581,11 @@ type Timeline struct {
 
 // TimelineAttempt defines model for TimelineAttempt.
 type TimelineAttempt struct {
-	// Attempt One try at a step by one worker, under one fence
+	// Attempt One attempt at a step, by one worker with one fence
 	Attempt Attempt `json:"attempt"`
 	RunMs   int64   `json:"run_ms"`
 
-	// WaitMs How long the step had been due when it began
+	// WaitMs Time that the step had been due when the attempt began
 	WaitMs int64 `json:"wait_ms"`
 }
 
@@ -1593,14 +1594,14 @@ type TimelineItem struct {
 	// Attempts By fence, oldest first
 	Attempts []TimelineAttempt `json:"attempts"`
 
-	// RunMs How long its attempts took together
+	// RunMs Time of all attempts together
 	RunMs int64 `json:"run_ms"`
 
-	// Spans Its statuses from `ready` on, in order: bars to draw; deleted with the events when the retention of the run has passed
+	// Spans Statuses of the step from `ready` on, in order, as bars to draw; deleted with the events at the end of the run's retention
 	Spans []TimelineSpan `json:"spans"`
 	Step  Step           `json:"step"`
 
-	// WaitMs How long it was due and nobody worked on it
+	// WaitMs Time that the step was due before a worker took it
 	WaitMs int64 `json:"wait_ms"`
 }
 
@@ -1615,11 +1616,11 @@ type TimelineSpan struct {
 // TraceID defines model for TraceID.
 type TraceID = string
 
-// Upload Where the bytes go, and how; good until `expires_at`, at most 15 minutes
+// Upload URL and headers for the upload of the bytes; valid until `expires_at`, at most 15 minutes
 type Upload struct {
 	ExpiresAt time.Time `json:"expires_at"`
 
-	// Headers To be sent as they are; they belong to the signature
+	// Headers Headers to send unchanged; they are signed
 	Headers map[string]string `json:"headers"`
 	Method  UploadMethod      `json:"method"`
 	URL     string            `json:"url"`
@@ -1628,17 +1629,17 @@ type Upload struct {
 // UploadMethod defines model for Upload.Method.
 type UploadMethod string
 
-// Usage What an attempt consumed; a member is absent when unknown or 0
+// Usage Resources used by an attempt; a member is absent when unknown or 0
 type Usage struct {
-	// BytesNew Checkpoint bytes nothing before it had
+	// BytesNew New checkpoint bytes that were not stored before
 	BytesNew     *int64 `json:"bytes_new,omitempty"`
 	CachedTokens *int64 `json:"cached_tokens,omitempty"`
 
-	// CostUsd Where the deployment knows the model's prices
+	// CostUsd Present if the deployment knows the model's prices
 	CostUsd *float64 `json:"cost_usd,omitempty"`
 	CPUMs   *int64   `json:"cpu_ms,omitempty"`
 
-	// InputTokens Of models; those read from a cache included
+	// InputTokens Tokens of models, including those read from a cache
 	InputTokens  *int64 `json:"input_tokens,omitempty"`
 	MaxRssBytes  *int64 `json:"max_rss_bytes,omitempty"`
 	OutputTokens *int64 `json:"output_tokens,omitempty"`
@@ -1658,38 +1659,38 @@ type WorkerPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// WorkerStatus `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost. Those 15 seconds begin anew when an outage ends in which no worker could speak
+// WorkerStatus `silent`: the worker has not reported for 15 seconds, or since it lost a step because the lease expired; so it is probably lost. The 15 seconds start again after an outage in which no worker could report
 type WorkerStatus string
 
 // Workers Workers that are alike
 type Workers struct {
 	Queues []QueueName `json:"queues"`
 
-	// SandboxTier What isolates steps there; 0 is nothing
+	// SandboxTier How steps are isolated; 0 means not at all
 	SandboxTier int `json:"sandbox_tier"`
 
-	// SlotsMax Steps that they run at once at most
+	// SlotsMax Maximum number of steps that they run at once
 	SlotsMax int `json:"slots_max"`
 
-	// Status `silent`: not heard of for 15 seconds, or since a step was taken from it because its lease ran out; so probably lost. Those 15 seconds begin anew when an outage ends in which no worker could speak
+	// Status `silent`: the worker has not reported for 15 seconds, or since it lost a step because the lease expired; so it is probably lost. The 15 seconds start again after an outage in which no worker could report
 	Status  WorkerStatus `json:"status"`
 	Version string       `json:"version"`
 
-	// WaitsFor What they need and have not now, as `storage`; absent: nothing
+	// WaitsFor What the workers wait for, such as `storage`; absent if nothing
 	WaitsFor *string `json:"waits_for,omitempty"`
 
 	// Workers How many
 	Workers int `json:"workers"`
 }
 
-// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). A run brings them in by a step of its own, `workspace~git` or `workspace~upload`, for which the plan's steps without dependencies wait; the policy of the plan is not about it.
+// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). An extra step, `workspace~git` or `workspace~upload`, fetches them; the plan's steps without dependencies wait for it. The policy of the plan does not apply to it.
 type Workspace struct {
 	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
 
-	// Excludes Patterns of what is kept out of checkpoints, so that later steps do not find it. `**` stands for any folders; slashes mean what they mean in a .gitignore: without one in front or within, a pattern holds for names at any depth, and one behind is for folders alone.
+	// Excludes Patterns of files that are kept out of checkpoints, and so out of later steps. `**` stands for any folders. Slashes mean what they mean in a .gitignore: a pattern without a slash at its beginning or inside matches names at any depth, and a pattern with a slash at its end matches only folders.
 	Excludes []string `json:"excludes,omitempty"`
 
-	// Git Of source `git`; as the inputs of a `git:checkout`
+	// Git For source `git`; like the inputs of a `git:checkout`
 	Git    *WorkspaceGit    `json:"git,omitempty"`
 	Source *WorkspaceSource `json:"source,omitempty"`
 }
@@ -1697,7 +1698,7 @@ type Workspace struct {
 // WorkspaceSource defines model for Workspace.Source.
 type WorkspaceSource string
 
-// WorkspaceGit Of source `git`; as the inputs of a `git:checkout`
+// WorkspaceGit For source `git`; like the inputs of a `git:checkout`
 type WorkspaceGit struct {
 	// Lfs Fetches the files of Git LFS, from hosts that the deployment allows
 	Lfs *bool `json:"lfs,omitempty"`
@@ -1705,7 +1706,7 @@ type WorkspaceGit struct {
 	// Ref A branch, a tag or a commit; HEAD by default
 	Ref *string `json:"ref,omitempty"`
 
-	// Submodules Fetches submodules, and theirs, from hosts that the deployment allows
+	// Submodules Fetches submodules, recursively, from hosts that the deployment allows
 	Submodules *bool `json:"submodules,omitempty"`
 
 	// URL https, or file where the deployment allows it
@@ -1769,46 +1770,46 @@ type TraceIDPath = TraceID
 // Traceparent defines model for Traceparent.
 type Traceparent = string
 
-// BadRequest Why a request is refused. Secrets that it quotes are masked
+// BadRequest The reason why a request is refused. Quoted secrets are masked
 type BadRequest = Problem
 
-// Conflict Why a request is refused. Secrets that it quotes are masked
+// Conflict The reason why a request is refused. Quoted secrets are masked
 type Conflict = Problem
 
 // CreatedRunResponse defines model for CreatedRun.
 type CreatedRunResponse = CreatedRun
 
-// Failure Why a request is refused. Secrets that it quotes are masked
+// Failure The reason why a request is refused. Quoted secrets are masked
 type Failure = Problem
 
-// Forbidden Why a request is refused. Secrets that it quotes are masked
+// Forbidden The reason why a request is refused. Quoted secrets are masked
 type Forbidden = Problem
 
 // GateResult defines model for GateResult.
 type GateResult = GateAnswer
 
-// Gone Why a request is refused. Secrets that it quotes are masked
+// Gone The reason why a request is refused. Quoted secrets are masked
 type Gone = Problem
 
-// Invalid Why a request is refused. Secrets that it quotes are masked
+// Invalid The reason why a request is refused. Quoted secrets are masked
 type Invalid = Problem
 
-// NotFound Why a request is refused. Secrets that it quotes are masked
+// NotFound The reason why a request is refused. Quoted secrets are masked
 type NotFound = Problem
 
 // QueueResult defines model for QueueResult.
 type QueueResult = QueueAnswer
 
-// RangeNotSatisfiable Why a request is refused. Secrets that it quotes are masked
+// RangeNotSatisfiable The reason why a request is refused. Quoted secrets are masked
 type RangeNotSatisfiable = Problem
 
 // RunResult defines model for RunResult.
 type RunResult = RunAnswer
 
-// Stale Why a request is refused. Secrets that it quotes are masked
+// Stale The reason why a request is refused. Quoted secrets are masked
 type Stale = Problem
 
-// Unavailable Why a request is refused. Secrets that it quotes are masked
+// Unavailable The reason why a request is refused. Quoted secrets are masked
 type Unavailable = Problem
 
 // Nothing defines model for Nothing.
@@ -1825,13 +1826,13 @@ type ListAPIKeysParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // CreateArtifactParams defines parameters for CreateArtifact.
 type CreateArtifactParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -1846,7 +1847,7 @@ type GetArtifactParamsRedirect string
 
 // CompleteArtifactParams defines parameters for CompleteArtifact.
 type CompleteArtifactParams struct {
-	// WaitS How many seconds to wait for the verification at most.
+	// WaitS Maximum number of seconds to wait for the verification.
 	WaitS *int `form:"wait_s,omitempty" json:"wait_s,omitempty"`
 }
 
@@ -1855,7 +1856,7 @@ type ListDeadLettersParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor       *Cursor          `form:"cursor,omitempty" json:"cursor,omitempty"`
 	Tool         *string          `form:"tool,omitempty" json:"tool,omitempty"`
 	FailureClass *DeadLetterClass `form:"failure_class,omitempty" json:"failure_class,omitempty"`
@@ -1866,19 +1867,19 @@ type ListDeadLettersParams struct {
 
 // RequeueDeadLetterParams defines parameters for RequeueDeadLetter.
 type RequeueDeadLetterParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// After A cursor of an earlier page or frame; without it, the oldest event kept. Before that: 410 `cursor-expired` with `oldest`, and a stream tells `stream.gap`. So it is, without `oldest`, with a cursor of another database, or of a state that this one was restored from or to.
+	// After A cursor of an earlier page or frame; without it, the page starts with the oldest stored event. A cursor before that gets 410 `cursor-expired` with `oldest`, or `stream.gap` in a stream. A cursor that belongs to another database, or to another restored copy of this one, gets the same without `oldest`.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
 	// Run Only these runs.
 	Run []RunID `form:"run,omitempty" json:"run,omitempty"`
 
-	// Types Only these types: `step.succeeded`, or a family: `gate.*`. Events are of runs, steps, gates, approvals, checkpoints and artifacts; a queue that is paused has none.
+	// Types Only these types: `step.succeeded`, or a family: `gate.*`. There are events of runs, steps, gates, approvals, checkpoints and artifacts, but not of queues.
 	Types EventTypes `form:"types,omitempty" json:"types,omitempty"`
 
 	// Project Slug of a project; all by default.
@@ -1887,7 +1888,7 @@ type ListEventsParams struct {
 	// Limit Events per page; a stream has no limit.
 	Limit *EventLimit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// LastEventID Where a stream goes on; wins over `after`.
+	// LastEventID Position from which a stream continues; takes precedence over `after`.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
@@ -1896,7 +1897,7 @@ type ListGatesParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor     `form:"cursor,omitempty" json:"cursor,omitempty"`
 	Status *GateStatus `form:"status,omitempty" json:"status,omitempty"`
 	Kind   *GateKind   `form:"kind,omitempty" json:"kind,omitempty"`
@@ -1910,19 +1911,19 @@ type ListGatesParams struct {
 
 // ApproveGateParams defines parameters for ApproveGate.
 type ApproveGateParams struct {
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // RejectGateParams defines parameters for RejectGate.
 type RejectGateParams struct {
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // WaiveGateParams defines parameters for WaiveGate.
 type WaiveGateParams struct {
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -1931,7 +1932,7 @@ type ListRunsParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// Status Any of these.
@@ -1943,10 +1944,10 @@ type ListRunsParams struct {
 	// Label A label as `name:value`; given several times, all must match.
 	Label []string `form:"label,omitempty" json:"label,omitempty"`
 
-	// Kind Runs of plans, which is the default, or system runs, the work that this system does on somebody's behalf.
+	// Kind Runs of plans (default), or system runs, which do work of this system for a caller.
 	Kind *RunKind `form:"kind,omitempty" json:"kind,omitempty"`
 
-	// Tool A tool that a step of the plan uses, or a family of them as `gate:*`.
+	// Tool A tool that a step of the plan uses, or a family such as `gate:*`.
 	Tool *string `form:"tool,omitempty" json:"tool,omitempty"`
 
 	// Since Created at this time or later.
@@ -1958,19 +1959,19 @@ type ListRunsParams struct {
 	// Signature The `failure_signature`, whole.
 	Signature *string `form:"signature,omitempty" json:"signature,omitempty"`
 
-	// Q Words, all of which stand somewhere in goal, name or reason, as parts of words too and in any case.
+	// Q Words that must all occur in goal, name or reason, also as parts of words; upper and lower case are equal.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
 // CreateRunParams defines parameters for CreateRun.
 type CreateRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
 	// XProjectID Slug of the project; `default` by default.
 	XProjectID *ProjectHeader `json:"X-Project-Id,omitempty"`
 
-	// XCorrelationID The caller's own name for what it is doing; kept on the run and echoed.
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
 	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
 
 	// Traceparent W3C trace context; the run joins the caller's trace.
@@ -1982,16 +1983,16 @@ type ListArtifactsParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // CancelRunParams defines parameters for CancelRun.
 type CancelRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -2000,7 +2001,7 @@ type ListCheckpointsParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -2017,23 +2018,23 @@ type ListCheckpointFilesParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListRunEventsParams defines parameters for ListRunEvents.
 type ListRunEventsParams struct {
-	// After The seq after which to start; `next_cursor` and `stream_cursor` go here. Without it a page starts with the oldest event kept. Behind events that were deleted when the run's retention passed, or when none is kept: 410 `cursor-expired` with `oldest`, and a stream tells `stream.gap`.
+	// After The seq after which to start; `next_cursor` and `stream_cursor` are values for it. Without it a page starts with the oldest stored event. If the events after it were deleted at the end of the run's retention, or none is stored, the response is 410 `cursor-expired` with `oldest`, or `stream.gap` in a stream.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
-	// Types Only these types: `step.succeeded`, or a family: `gate.*`. Events are of runs, steps, gates, approvals, checkpoints and artifacts; a queue that is paused has none.
+	// Types Only these types: `step.succeeded`, or a family: `gate.*`. There are events of runs, steps, gates, approvals, checkpoints and artifacts, but not of queues.
 	Types EventTypes `form:"types,omitempty" json:"types,omitempty"`
 
 	// Limit Events per page; a stream has no limit.
 	Limit *EventLimit               `form:"limit,omitempty" json:"limit,omitempty"`
 	Until *ListRunEventsParamsUntil `form:"until,omitempty" json:"until,omitempty"`
 
-	// LastEventID Where a stream goes on; wins over `after`.
+	// LastEventID Position from which a stream continues; takes precedence over `after`.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
@@ -2042,10 +2043,10 @@ type ListRunEventsParamsUntil string
 
 // PauseRunParams defines parameters for PauseRun.
 type PauseRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -2054,10 +2055,10 @@ type RerunRunJSONBody = map[string]interface{}
 
 // RerunRunParams defines parameters for RerunRun.
 type RerunRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// XCorrelationID The caller's own name for what it is doing; kept on the run and echoed.
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
 	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
 
 	// Traceparent W3C trace context; the run joins the caller's trace.
@@ -2066,19 +2067,19 @@ type RerunRunParams struct {
 
 // ResumeRunParams defines parameters for ResumeRun.
 type ResumeRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // RetryRunParams defines parameters for RetryRun.
 type RetryRunParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch The ETag that was read; another version by now is 412 `stale-version`.
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
@@ -2087,13 +2088,13 @@ type ListStepsParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // SendSignalParams defines parameters for SendSignal.
 type SendSignalParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -2106,7 +2107,7 @@ type GetStepLogsParams struct {
 	// Range One range of bytes: `bytes=a-b`, `bytes=a-` or `bytes=-n`.
 	Range *string `json:"Range,omitempty"`
 
-	// LastEventID Where a stream goes on; wins over `after`.
+	// LastEventID Position from which a stream continues; takes precedence over `after`.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
@@ -2115,7 +2116,7 @@ type GetStepLogsParamsFollow string
 
 // RetryStepParams defines parameters for RetryStep.
 type RetryStepParams struct {
-	// IdempotencyKey Names the request for 24 hours. Same key and request: the stored answer. Other request: 422 `idempotency-key-reused`. Still in flight: 409 `idempotency-in-flight`. Of refusals only those of the request's own text are stored; any other may pass later, under the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
@@ -2124,7 +2125,7 @@ type GetTraceParams struct {
 	// Limit Items per page.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Cursor The `next_cursor` of the page before; with the same filters.
+	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
@@ -2263,7 +2264,7 @@ type ClientInterface interface {
 
 	// CreateAPIKeyWithBody Make an API key; its secret is shown only once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+	// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2272,7 +2273,7 @@ type ClientInterface interface {
 
 	// CreateAPIKey Make an API key; its secret is shown only once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+	// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2286,22 +2287,24 @@ type ClientInterface interface {
 	// Corresponds with DELETE /api/api-keys/{key_id} (the `RevokeAPIKey` operationId).
 	RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateArtifactWithBody Announce an artifact and get a signed URL to put its bytes at
+	// CreateArtifactWithBody Announce an artifact and get a signed URL for its bytes
 	//
 	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+	// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+	// complete.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
 	CreateArtifactWithBody(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CreateArtifact Announce an artifact and get a signed URL to put its bytes at
+	// CreateArtifact Announce an artifact and get a signed URL for its bytes
 	//
 	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+	// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+	// complete.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2313,46 +2316,46 @@ type ClientInterface interface {
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
+	// CompleteArtifact Verify the bytes of an artifact, which makes it readable
 	//
-	// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
+	// A worker verifies the uploaded bytes in a system run, and the request waits for it. 202 means that the run has not ended; repeat the request until it has. 409 `upload-incomplete`: no bytes have been uploaded. 409 `object-corrupt`: the bytes are not the announced ones; upload them again. 409 `verify-failed`: the run failed or was cancelled; repeat the request to start another. Completing a complete artifact changes nothing.
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListDeadLetters Steps that were given up, those of the newest runs first
+	// ListDeadLetters Steps that failed for good, those of the newest runs first
 	//
-	// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
+	// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
 	//
 	// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
 	ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RequeueDeadLettersWithBody Requeue the dead letters that match, at most so many
+	// RequeueDeadLettersWithBody Requeue matching dead letters, up to a limit
 	//
-	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
 	RequeueDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RequeueDeadLetters Requeue the dead letters that match, at most so many
+	// RequeueDeadLetters Requeue matching dead letters, up to a limit
 	//
-	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
 	RequeueDeadLetters(ctx context.Context, body RequeueDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RequeueDeadLetterWithBody Retry a step that was given up, and what fell with it
+	// RequeueDeadLetterWithBody Retry a step that failed for good, and its dependent steps
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 	RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// RequeueDeadLetter Retry a step that was given up, and what fell with it
+	// RequeueDeadLetter Retry a step that failed for good, and its dependent steps
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2371,14 +2374,14 @@ type ClientInterface interface {
 
 	// ListEvents Events of all runs of the tenant, as a page or as a stream
 	//
-	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
+	// Like the events of one run, but the cursor is opaque, and it is the `id` of each frame. Events of one run are in the order of `seq`. A search that finds little among very many events is answered in parts: a page may then have fewer items than requested, even none, and a `Link` means that there may be more right away. Cursors stay valid when the database is dumped and restored.
 	//
 	// Corresponds with GET /api/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListGates Gates of all runs, oldest first; with `status=pending` the inbox
 	//
-	// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+	// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 	//
 	// Corresponds with GET /api/gates (the `ListGates` operationId).
 	ListGates(ctx context.Context, params *ListGatesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2390,7 +2393,7 @@ type ClientInterface interface {
 
 	// ApproveGateWithBody Let a manual gate pass
 	//
-	// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+	// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2399,7 +2402,7 @@ type ClientInterface interface {
 
 	// ApproveGate Let a manual gate pass
 	//
-	// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+	// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2420,18 +2423,18 @@ type ClientInterface interface {
 	// Corresponds with POST /api/gates/{gate_id}/reject (the `RejectGate` operationId).
 	RejectGate(ctx context.Context, gateID GateIDParameter, params *RejectGateParams, body RejectGateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// WaiveGateWithBody Go on without the verdict, or in spite of it; the waiver stays on record
+	// WaiveGateWithBody Continue without a gate's verdict, or despite it; the waiver is recorded
 	//
-	// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+	// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 	WaiveGateWithBody(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// WaiveGate Go on without the verdict, or in spite of it; the waiver stays on record
+	// WaiveGate Continue without a gate's verdict, or despite it; the waiver is recorded
 	//
-	// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+	// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2443,25 +2446,25 @@ type ClientInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContract(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListQueues What of the tenant waits in each queue, and how many workers serve it
+	// ListQueues Queues with the tenant's steps in each and the number of workers
 	//
-	// All tenants share the queues and the workers; what others have in them is not shown.
+	// All tenants share the queues and the workers; steps of other tenants are not shown.
 	//
 	// Corresponds with GET /api/queues (the `ListQueues` operationId).
 	ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PauseQueueWithBody Let workers take no more steps of the tenant from a queue
+	// PauseQueueWithBody Stop workers from taking the tenant's steps from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+	// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
 	PauseQueueWithBody(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// PauseQueue Let workers take no more steps of the tenant from a queue
+	// PauseQueue Stop workers from taking the tenant's steps from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+	// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2470,7 +2473,7 @@ type ClientInterface interface {
 
 	// ResumeQueueWithBody Let workers take the tenant's steps from a paused queue again
 	//
-	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+	// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2479,7 +2482,7 @@ type ClientInterface interface {
 
 	// ResumeQueue Let workers take the tenant's steps from a paused queue again
 	//
-	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+	// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2488,14 +2491,14 @@ type ClientInterface interface {
 
 	// ListRuns Runs of the tenant, newest first
 	//
-	// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+	// All given filters must match. A search that finds little among very many runs is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 	//
 	// Corresponds with GET /api/runs (the `ListRuns` operationId).
 	ListRuns(ctx context.Context, params *ListRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateRunWithBody Start a run of a plan
 	//
-	// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+	// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2504,7 +2507,7 @@ type ClientInterface interface {
 
 	// CreateRun Start a run of a plan
 	//
-	// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+	// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2527,7 +2530,7 @@ type ClientInterface interface {
 
 	// GetRun A run with its steps and gates, and where its event stream stands
 	//
-	// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
+	// `stream_cursor` belongs to the same snapshot: clients that follow the events after it miss nothing. The response has at most 1 MiB of the steps' outputs, those of the first steps, and at most 1 MiB of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` mark the others.
 	//
 	// Corresponds with GET /api/runs/{run_id} (the `GetRun` operationId).
 	GetRun(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2563,7 +2566,7 @@ type ClientInterface interface {
 
 	// GetCheckpointFile The bytes of one file of a checkpoint's workspace
 	//
-	// Up to 1 MiB the bytes themselves, checked against their digest; a larger file is an object of its own and answered by 303 to a signed URL. A symbolic link is never followed: its text is the answer.
+	// A file of up to 1 MiB is returned directly, verified by its digest; for a larger file the response is 303 to a signed URL. A symbolic link is never followed: the response is its text.
 	//
 	// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/file (the `GetCheckpointFile` operationId).
 	GetCheckpointFile(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *GetCheckpointFileParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2575,18 +2578,18 @@ type ClientInterface interface {
 
 	// ListRunEvents Events of a run, as a page or as a stream
 	//
-	// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
+	// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; and also the
 	// control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
-	// The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-	// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
-	// is 204. A page that came back empty names in `next_cursor` where to go on.
+	// The server ends a stream after some minutes; reconnect with `Last-Event-ID`. With `until=final` the stream ends
+	// after the run's terminal event (the last one, if the run was retried or waived after an earlier one), and a
+	// reconnect after that is 204. An empty page has in `next_cursor` the position to continue from.
 	//
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PauseRunWithBody Pause a run
 	//
-	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	// Running steps may end, and waits continue; no other step starts until the run is resumed.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2595,7 +2598,7 @@ type ClientInterface interface {
 
 	// PauseRun Pause a run
 	//
-	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	// Running steps may end, and waits continue; no other step starts until the run is resumed.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2618,7 +2621,7 @@ type ClientInterface interface {
 
 	// ResumeRunWithBody Resume a run
 	//
-	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2627,7 +2630,7 @@ type ClientInterface interface {
 
 	// ResumeRun Resume a run
 	//
-	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2636,7 +2639,7 @@ type ClientInterface interface {
 
 	// RetryRunWithBody Retry a run that failed or was cancelled
 	//
-	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2645,7 +2648,7 @@ type ClientInterface interface {
 
 	// RetryRun Retry a run that failed or was cancelled
 	//
-	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2657,16 +2660,16 @@ type ClientInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListSteps(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetTimeline When the steps of a run did what, ready to draw
+	// GetTimeline Timeline of a run's steps
 	//
-	// All of one moment, `at`; whatever has no end in the answer lasts until then.
+	// All items show the same moment, `at`; items without an end last until then.
 	//
 	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
 	GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SendSignalWithBody Send a signal to the step that waits for it
 	//
-	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2675,7 +2678,7 @@ type ClientInterface interface {
 
 	// SendSignal Send a signal to the step that waits for it
 	//
-	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2689,17 +2692,18 @@ type ClientInterface interface {
 
 	// GetStepLogs The log of one attempt, whole, in part, or as it grows
 	//
-	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
-	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
-	// has ended. `Range` is honoured for one range, and only without `follow`.
+	// Without `attempt`, the latest attempt. A step that was never started has an empty log; a client that follows it
+	// waits. A log that was deleted at the end of the run's retention is 410 `object-gone`. With `follow=1` the
+	// response is a stream of `event: log` frames (`id`: the byte offset after it, `data`: LogFrame) from the start or
+	// from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt has ended. `Range` is
+	// honoured for one range, and only without `follow`.
 	//
 	// Corresponds with GET /api/steps/{step_id}/logs (the `GetStepLogs` operationId).
 	GetStepLogs(ctx context.Context, stepID StepIDParameter, params *GetStepLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RetryStepWithBody Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+	// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2708,7 +2712,7 @@ type ClientInterface interface {
 
 	// RetryStep Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+	// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2717,7 +2721,7 @@ type ClientInterface interface {
 
 	// GetTrace The runs that belong to a trace, newest first
 	//
-	// A trace without any is 404, whether it exists elsewhere or not.
+	// A trace without runs is 404, whether it exists elsewhere or not.
 	//
 	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 	GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2727,9 +2731,9 @@ type ClientInterface interface {
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListWorkers How many workers there are, by what they are
+	// ListWorkers Workers in groups of the same kind
 	//
-	// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
+	// Workers serve all tenants; single processes are not shown. Each worker reports every 5 seconds. A worker that stops in order disappears at once; a worker that was lost is `silent` and is counted for an hour.
 	//
 	// Corresponds with GET /api/workers (the `ListWorkers` operationId).
 	ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2741,7 +2745,7 @@ type ClientInterface interface {
 
 	// Readyz Whether the gateway can serve
 	//
-	// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
+	// Returns the state of each thing that the gateway needs, `ok` or what is wrong: `process` (not shutting down), `database` and `storage`. Without its database a gateway serves nothing: 503. Without storage most operations work: 200. Workers return the same shape on the port of their metrics.
 	//
 	// Corresponds with GET /readyz (the `Readyz` operationId).
 	Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2764,7 +2768,7 @@ func (c *Client) ListAPIKeys(ctx context.Context, params *ListAPIKeysParams, req
 
 // CreateAPIKeyWithBody Make an API key; its secret is shown only once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2783,7 +2787,7 @@ func (c *Client) CreateAPIKeyWithBody(ctx context.Context, contentType string, b
 
 // CreateAPIKey Make an API key; its secret is shown only once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2817,11 +2821,12 @@ func (c *Client) RevokeAPIKey(ctx context.Context, keyID KeyIDParameter, reqEdit
 	return c.Client.Do(req)
 }
 
-// CreateArtifactWithBody Announce an artifact and get a signed URL to put its bytes at
+// CreateArtifactWithBody Announce an artifact and get a signed URL for its bytes
 //
 // `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+// complete.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2838,11 +2843,12 @@ func (c *Client) CreateArtifactWithBody(ctx context.Context, params *CreateArtif
 	return c.Client.Do(req)
 }
 
-// CreateArtifact Announce an artifact and get a signed URL to put its bytes at
+// CreateArtifact Announce an artifact and get a signed URL for its bytes
 //
 // `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+// complete.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2874,9 +2880,9 @@ func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter
 	return c.Client.Do(req)
 }
 
-// CompleteArtifact Have the bytes of an artifact verified, which makes it readable
+// CompleteArtifact Verify the bytes of an artifact, which makes it readable
 //
-// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
+// A worker verifies the uploaded bytes in a system run, and the request waits for it. 202 means that the run has not ended; repeat the request until it has. 409 `upload-incomplete`: no bytes have been uploaded. 409 `object-corrupt`: the bytes are not the announced ones; upload them again. 409 `verify-failed`: the run failed or was cancelled; repeat the request to start another. Completing a complete artifact changes nothing.
 //
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2891,9 +2897,9 @@ func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDPara
 	return c.Client.Do(req)
 }
 
-// ListDeadLetters Steps that were given up, those of the newest runs first
+// ListDeadLetters Steps that failed for good, those of the newest runs first
 //
-// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
+// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
 //
 // Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
 func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2908,9 +2914,9 @@ func (c *Client) ListDeadLetters(ctx context.Context, params *ListDeadLettersPar
 	return c.Client.Do(req)
 }
 
-// RequeueDeadLettersWithBody Requeue the dead letters that match, at most so many
+// RequeueDeadLettersWithBody Requeue matching dead letters, up to a limit
 //
-// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2927,9 +2933,9 @@ func (c *Client) RequeueDeadLettersWithBody(ctx context.Context, contentType str
 	return c.Client.Do(req)
 }
 
-// RequeueDeadLetters Requeue the dead letters that match, at most so many
+// RequeueDeadLetters Requeue matching dead letters, up to a limit
 //
-// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2946,7 +2952,7 @@ func (c *Client) RequeueDeadLetters(ctx context.Context, body RequeueDeadLetters
 	return c.Client.Do(req)
 }
 
-// RequeueDeadLetterWithBody Retry a step that was given up, and what fell with it
+// RequeueDeadLetterWithBody Retry a step that failed for good, and its dependent steps
 //
 // Takes any type of body and a specified content type.
 //
@@ -2963,7 +2969,7 @@ func (c *Client) RequeueDeadLetterWithBody(ctx context.Context, stepID StepIDPar
 	return c.Client.Do(req)
 }
 
-// RequeueDeadLetter Retry a step that was given up, and what fell with it
+// RequeueDeadLetter Retry a step that failed for good, and its dependent steps
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3012,7 +3018,7 @@ func (c *Client) GetDocsAsset(ctx context.Context, asset string, reqEditors ...R
 
 // ListEvents Events of all runs of the tenant, as a page or as a stream
 //
-// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
+// Like the events of one run, but the cursor is opaque, and it is the `id` of each frame. Events of one run are in the order of `seq`. A search that finds little among very many events is answered in parts: a page may then have fewer items than requested, even none, and a `Link` means that there may be more right away. Cursors stay valid when the database is dumped and restored.
 //
 // Corresponds with GET /api/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3029,7 +3035,7 @@ func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEd
 
 // ListGates Gates of all runs, oldest first; with `status=pending` the inbox
 //
-// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 //
 // Corresponds with GET /api/gates (the `ListGates` operationId).
 func (c *Client) ListGates(ctx context.Context, params *ListGatesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3061,7 +3067,7 @@ func (c *Client) GetGate(ctx context.Context, gateID GateIDParameter, reqEditors
 
 // ApproveGateWithBody Let a manual gate pass
 //
-// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3080,7 +3086,7 @@ func (c *Client) ApproveGateWithBody(ctx context.Context, gateID GateIDParameter
 
 // ApproveGate Let a manual gate pass
 //
-// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3131,9 +3137,9 @@ func (c *Client) RejectGate(ctx context.Context, gateID GateIDParameter, params 
 	return c.Client.Do(req)
 }
 
-// WaiveGateWithBody Go on without the verdict, or in spite of it; the waiver stays on record
+// WaiveGateWithBody Continue without a gate's verdict, or despite it; the waiver is recorded
 //
-// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3150,9 +3156,9 @@ func (c *Client) WaiveGateWithBody(ctx context.Context, gateID GateIDParameter, 
 	return c.Client.Do(req)
 }
 
-// WaiveGate Go on without the verdict, or in spite of it; the waiver stays on record
+// WaiveGate Continue without a gate's verdict, or despite it; the waiver is recorded
 //
-// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3184,9 +3190,9 @@ func (c *Client) GetContract(ctx context.Context, reqEditors ...RequestEditorFn)
 	return c.Client.Do(req)
 }
 
-// ListQueues What of the tenant waits in each queue, and how many workers serve it
+// ListQueues Queues with the tenant's steps in each and the number of workers
 //
-// All tenants share the queues and the workers; what others have in them is not shown.
+// All tenants share the queues and the workers; steps of other tenants are not shown.
 //
 // Corresponds with GET /api/queues (the `ListQueues` operationId).
 func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3201,9 +3207,9 @@ func (c *Client) ListQueues(ctx context.Context, reqEditors ...RequestEditorFn) 
 	return c.Client.Do(req)
 }
 
-// PauseQueueWithBody Let workers take no more steps of the tenant from a queue
+// PauseQueueWithBody Stop workers from taking the tenant's steps from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3220,9 +3226,9 @@ func (c *Client) PauseQueueWithBody(ctx context.Context, queueName QueueNamePara
 	return c.Client.Do(req)
 }
 
-// PauseQueue Let workers take no more steps of the tenant from a queue
+// PauseQueue Stop workers from taking the tenant's steps from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3241,7 +3247,7 @@ func (c *Client) PauseQueue(ctx context.Context, queueName QueueNameParameter, b
 
 // ResumeQueueWithBody Let workers take the tenant's steps from a paused queue again
 //
-// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3260,7 +3266,7 @@ func (c *Client) ResumeQueueWithBody(ctx context.Context, queueName QueueNamePar
 
 // ResumeQueue Let workers take the tenant's steps from a paused queue again
 //
-// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3279,7 +3285,7 @@ func (c *Client) ResumeQueue(ctx context.Context, queueName QueueNameParameter, 
 
 // ListRuns Runs of the tenant, newest first
 //
-// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+// All given filters must match. A search that finds little among very many runs is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 //
 // Corresponds with GET /api/runs (the `ListRuns` operationId).
 func (c *Client) ListRuns(ctx context.Context, params *ListRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3296,7 +3302,7 @@ func (c *Client) ListRuns(ctx context.Context, params *ListRunsParams, reqEditor
 
 // CreateRunWithBody Start a run of a plan
 //
-// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3315,7 +3321,7 @@ func (c *Client) CreateRunWithBody(ctx context.Context, params *CreateRunParams,
 
 // CreateRun Start a run of a plan
 //
-// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3368,7 +3374,7 @@ func (c *Client) PreviewRun(ctx context.Context, body PreviewRunJSONRequestBody,
 
 // GetRun A run with its steps and gates, and where its event stream stands
 //
-// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
+// `stream_cursor` belongs to the same snapshot: clients that follow the events after it miss nothing. The response has at most 1 MiB of the steps' outputs, those of the first steps, and at most 1 MiB of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` mark the others.
 //
 // Corresponds with GET /api/runs/{run_id} (the `GetRun` operationId).
 func (c *Client) GetRun(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3464,7 +3470,7 @@ func (c *Client) GetCheckpoint(ctx context.Context, runID RunIDParameter, checkp
 
 // GetCheckpointFile The bytes of one file of a checkpoint's workspace
 //
-// Up to 1 MiB the bytes themselves, checked against their digest; a larger file is an object of its own and answered by 303 to a signed URL. A symbolic link is never followed: its text is the answer.
+// A file of up to 1 MiB is returned directly, verified by its digest; for a larger file the response is 303 to a signed URL. A symbolic link is never followed: the response is its text.
 //
 // Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/file (the `GetCheckpointFile` operationId).
 func (c *Client) GetCheckpointFile(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *GetCheckpointFileParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3496,11 +3502,11 @@ func (c *Client) ListCheckpointFiles(ctx context.Context, runID RunIDParameter, 
 
 // ListRunEvents Events of a run, as a page or as a stream
 //
-// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
+// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; and also the
 // control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
-// The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
-// is 204. A page that came back empty names in `next_cursor` where to go on.
+// The server ends a stream after some minutes; reconnect with `Last-Event-ID`. With `until=final` the stream ends
+// after the run's terminal event (the last one, if the run was retried or waived after an earlier one), and a
+// reconnect after that is 204. An empty page has in `next_cursor` the position to continue from.
 //
 // Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3517,7 +3523,7 @@ func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params
 
 // PauseRunWithBody Pause a run
 //
-// Steps that run may end, and waits go on; no step is started until the run is resumed.
+// Running steps may end, and waits continue; no other step starts until the run is resumed.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3536,7 +3542,7 @@ func (c *Client) PauseRunWithBody(ctx context.Context, runID RunIDParameter, par
 
 // PauseRun Pause a run
 //
-// Steps that run may end, and waits go on; no step is started until the run is resumed.
+// Running steps may end, and waits continue; no other step starts until the run is resumed.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3589,7 +3595,7 @@ func (c *Client) RerunRun(ctx context.Context, runID RunIDParameter, params *Rer
 
 // ResumeRunWithBody Resume a run
 //
-// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3608,7 +3614,7 @@ func (c *Client) ResumeRunWithBody(ctx context.Context, runID RunIDParameter, pa
 
 // ResumeRun Resume a run
 //
-// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3627,7 +3633,7 @@ func (c *Client) ResumeRun(ctx context.Context, runID RunIDParameter, params *Re
 
 // RetryRunWithBody Retry a run that failed or was cancelled
 //
-// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3646,7 +3652,7 @@ func (c *Client) RetryRunWithBody(ctx context.Context, runID RunIDParameter, par
 
 // RetryRun Retry a run that failed or was cancelled
 //
-// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3678,9 +3684,9 @@ func (c *Client) ListSteps(ctx context.Context, runID RunIDParameter, params *Li
 	return c.Client.Do(req)
 }
 
-// GetTimeline When the steps of a run did what, ready to draw
+// GetTimeline Timeline of a run's steps
 //
-// All of one moment, `at`; whatever has no end in the answer lasts until then.
+// All items show the same moment, `at`; items without an end last until then.
 //
 // Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
 func (c *Client) GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3697,7 +3703,7 @@ func (c *Client) GetTimeline(ctx context.Context, runID RunIDParameter, reqEdito
 
 // SendSignalWithBody Send a signal to the step that waits for it
 //
-// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3716,7 +3722,7 @@ func (c *Client) SendSignalWithBody(ctx context.Context, params *SendSignalParam
 
 // SendSignal Send a signal to the step that waits for it
 //
-// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3750,10 +3756,11 @@ func (c *Client) GetStep(ctx context.Context, stepID StepIDParameter, reqEditors
 
 // GetStepLogs The log of one attempt, whole, in part, or as it grows
 //
-// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
-// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
-// has ended. `Range` is honoured for one range, and only without `follow`.
+// Without `attempt`, the latest attempt. A step that was never started has an empty log; a client that follows it
+// waits. A log that was deleted at the end of the run's retention is 410 `object-gone`. With `follow=1` the
+// response is a stream of `event: log` frames (`id`: the byte offset after it, `data`: LogFrame) from the start or
+// from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt has ended. `Range` is
+// honoured for one range, and only without `follow`.
 //
 // Corresponds with GET /api/steps/{step_id}/logs (the `GetStepLogs` operationId).
 func (c *Client) GetStepLogs(ctx context.Context, stepID StepIDParameter, params *GetStepLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3770,7 +3777,7 @@ func (c *Client) GetStepLogs(ctx context.Context, stepID StepIDParameter, params
 
 // RetryStepWithBody Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3789,7 +3796,7 @@ func (c *Client) RetryStepWithBody(ctx context.Context, stepID StepIDParameter, 
 
 // RetryStep Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3808,7 +3815,7 @@ func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, params *
 
 // GetTrace The runs that belong to a trace, newest first
 //
-// A trace without any is 404, whether it exists elsewhere or not.
+// A trace without runs is 404, whether it exists elsewhere or not.
 //
 // Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 func (c *Client) GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3838,9 +3845,9 @@ func (c *Client) Whoami(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
-// ListWorkers How many workers there are, by what they are
+// ListWorkers Workers in groups of the same kind
 //
-// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
+// Workers serve all tenants; single processes are not shown. Each worker reports every 5 seconds. A worker that stops in order disappears at once; a worker that was lost is `silent` and is counted for an hour.
 //
 // Corresponds with GET /api/workers (the `ListWorkers` operationId).
 func (c *Client) ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3872,7 +3879,7 @@ func (c *Client) Healthz(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 
 // Readyz Whether the gateway can serve
 //
-// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
+// Returns the state of each thing that the gateway needs, `ok` or what is wrong: `process` (not shutting down), `database` and `storage`. Without its database a gateway serves nothing: 503. Without storage most operations work: 200. Workers return the same shape on the port of their metrics.
 //
 // Corresponds with GET /readyz (the `Readyz` operationId).
 func (c *Client) Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6826,7 +6833,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown only once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+	// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6835,7 +6842,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateAPIKeyWithResponse Make an API key; its secret is shown only once
 	//
-	// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+	// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6851,22 +6858,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /api/api-keys/{key_id} (the `RevokeAPIKey` operationId).
 	RevokeAPIKeyWithResponse(ctx context.Context, keyID KeyIDParameter, reqEditors ...RequestEditorFn) (*RevokeAPIKeyResponse, error)
 
-	// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL to put its bytes at
+	// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL for its bytes
 	//
 	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+	// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+	// complete.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/artifacts (the `CreateArtifact` operationId).
 	CreateArtifactWithBodyWithResponse(ctx context.Context, params *CreateArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateArtifactResponse, error)
 
-	// CreateArtifactWithResponse Announce an artifact and get a signed URL to put its bytes at
+	// CreateArtifactWithResponse Announce an artifact and get a signed URL for its bytes
 	//
 	// `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-	// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-	// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+	// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+	// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+	// complete.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6880,50 +6889,50 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/artifacts/{artifact_id} (the `GetArtifact` operationId).
 	GetArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *GetArtifactParams, reqEditors ...RequestEditorFn) (*GetArtifactResponse, error)
 
-	// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
+	// CompleteArtifactWithResponse Verify the bytes of an artifact, which makes it readable
 	//
-	// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
+	// A worker verifies the uploaded bytes in a system run, and the request waits for it. 202 means that the run has not ended; repeat the request until it has. 409 `upload-incomplete`: no bytes have been uploaded. 409 `object-corrupt`: the bytes are not the announced ones; upload them again. 409 `verify-failed`: the run failed or was cancelled; repeat the request to start another. Completing a complete artifact changes nothing.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
-	// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
+	// ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 	//
-	// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
+	// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/dead-letters (the `ListDeadLetters` operationId).
 	ListDeadLettersWithResponse(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*ListDeadLettersResponse, error)
 
-	// RequeueDeadLettersWithBodyWithResponse Requeue the dead letters that match, at most so many
+	// RequeueDeadLettersWithBodyWithResponse Requeue matching dead letters, up to a limit
 	//
-	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
 	RequeueDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLettersResponse, error)
 
-	// RequeueDeadLettersWithResponse Requeue the dead letters that match, at most so many
+	// RequeueDeadLettersWithResponse Requeue matching dead letters, up to a limit
 	//
-	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+	// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/dead-letters/requeue (the `RequeueDeadLetters` operationId).
 	RequeueDeadLettersWithResponse(ctx context.Context, body RequeueDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*RequeueDeadLettersResponse, error)
 
-	// RequeueDeadLetterWithBodyWithResponse Retry a step that was given up, and what fell with it
+	// RequeueDeadLetterWithBodyWithResponse Retry a step that failed for good, and its dependent steps
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/dead-letters/{step_id}/requeue (the `RequeueDeadLetter` operationId).
 	RequeueDeadLetterWithBodyWithResponse(ctx context.Context, stepID StepIDParameter, params *RequeueDeadLetterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequeueDeadLetterResponse, error)
 
-	// RequeueDeadLetterWithResponse Retry a step that was given up, and what fell with it
+	// RequeueDeadLetterWithResponse Retry a step that failed for good, and its dependent steps
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6946,7 +6955,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 	//
-	// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
+	// Like the events of one run, but the cursor is opaque, and it is the `id` of each frame. Events of one run are in the order of `seq`. A search that finds little among very many events is answered in parts: a page may then have fewer items than requested, even none, and a `Link` means that there may be more right away. Cursors stay valid when the database is dumped and restored.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6955,7 +6964,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
 	//
-	// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+	// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6971,7 +6980,7 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveGateWithBodyWithResponse Let a manual gate pass
 	//
-	// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+	// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6980,7 +6989,7 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveGateWithResponse Let a manual gate pass
 	//
-	// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+	// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7001,18 +7010,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/gates/{gate_id}/reject (the `RejectGate` operationId).
 	RejectGateWithResponse(ctx context.Context, gateID GateIDParameter, params *RejectGateParams, body RejectGateJSONRequestBody, reqEditors ...RequestEditorFn) (*RejectGateResponse, error)
 
-	// WaiveGateWithBodyWithResponse Go on without the verdict, or in spite of it; the waiver stays on record
+	// WaiveGateWithBodyWithResponse Continue without a gate's verdict, or despite it; the waiver is recorded
 	//
-	// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+	// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 	WaiveGateWithBodyWithResponse(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WaiveGateResponse, error)
 
-	// WaiveGateWithResponse Go on without the verdict, or in spite of it; the waiver stays on record
+	// WaiveGateWithResponse Continue without a gate's verdict, or despite it; the waiver is recorded
 	//
-	// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+	// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7026,27 +7035,27 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
 	GetContractWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetContractResponse, error)
 
-	// ListQueuesWithResponse What of the tenant waits in each queue, and how many workers serve it
+	// ListQueuesWithResponse Queues with the tenant's steps in each and the number of workers
 	//
-	// All tenants share the queues and the workers; what others have in them is not shown.
+	// All tenants share the queues and the workers; steps of other tenants are not shown.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/queues (the `ListQueues` operationId).
 	ListQueuesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListQueuesResponse, error)
 
-	// PauseQueueWithBodyWithResponse Let workers take no more steps of the tenant from a queue
+	// PauseQueueWithBodyWithResponse Stop workers from taking the tenant's steps from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+	// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/queues/{queue_name}/pause (the `PauseQueue` operationId).
 	PauseQueueWithBodyWithResponse(ctx context.Context, queueName QueueNameParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseQueueResponse, error)
 
-	// PauseQueueWithResponse Let workers take no more steps of the tenant from a queue
+	// PauseQueueWithResponse Stop workers from taking the tenant's steps from a queue
 	//
-	// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+	// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7055,7 +7064,7 @@ type ClientWithResponsesInterface interface {
 
 	// ResumeQueueWithBodyWithResponse Let workers take the tenant's steps from a paused queue again
 	//
-	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+	// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7064,7 +7073,7 @@ type ClientWithResponsesInterface interface {
 
 	// ResumeQueueWithResponse Let workers take the tenant's steps from a paused queue again
 	//
-	// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+	// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7073,7 +7082,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListRunsWithResponse Runs of the tenant, newest first
 	//
-	// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+	// All given filters must match. A search that finds little among very many runs is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7082,7 +7091,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateRunWithBodyWithResponse Start a run of a plan
 	//
-	// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+	// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7091,7 +7100,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateRunWithResponse Start a run of a plan
 	//
-	// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+	// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7114,7 +7123,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetRunWithResponse A run with its steps and gates, and where its event stream stands
 	//
-	// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
+	// `stream_cursor` belongs to the same snapshot: clients that follow the events after it miss nothing. The response has at most 1 MiB of the steps' outputs, those of the first steps, and at most 1 MiB of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` mark the others.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7158,7 +7167,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetCheckpointFileWithResponse The bytes of one file of a checkpoint's workspace
 	//
-	// Up to 1 MiB the bytes themselves, checked against their digest; a larger file is an object of its own and answered by 303 to a signed URL. A symbolic link is never followed: its text is the answer.
+	// A file of up to 1 MiB is returned directly, verified by its digest; for a larger file the response is 303 to a signed URL. A symbolic link is never followed: the response is its text.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7174,11 +7183,11 @@ type ClientWithResponsesInterface interface {
 
 	// ListRunEventsWithResponse Events of a run, as a page or as a stream
 	//
-	// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
+	// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; and also the
 	// control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
-	// The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-	// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
-	// is 204. A page that came back empty names in `next_cursor` where to go on.
+	// The server ends a stream after some minutes; reconnect with `Last-Event-ID`. With `until=final` the stream ends
+	// after the run's terminal event (the last one, if the run was retried or waived after an earlier one), and a
+	// reconnect after that is 204. An empty page has in `next_cursor` the position to continue from.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7187,7 +7196,7 @@ type ClientWithResponsesInterface interface {
 
 	// PauseRunWithBodyWithResponse Pause a run
 	//
-	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	// Running steps may end, and waits continue; no other step starts until the run is resumed.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7196,7 +7205,7 @@ type ClientWithResponsesInterface interface {
 
 	// PauseRunWithResponse Pause a run
 	//
-	// Steps that run may end, and waits go on; no step is started until the run is resumed.
+	// Running steps may end, and waits continue; no other step starts until the run is resumed.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7219,7 +7228,7 @@ type ClientWithResponsesInterface interface {
 
 	// ResumeRunWithBodyWithResponse Resume a run
 	//
-	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7228,7 +7237,7 @@ type ClientWithResponsesInterface interface {
 
 	// ResumeRunWithResponse Resume a run
 	//
-	// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+	// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7237,7 +7246,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryRunWithBodyWithResponse Retry a run that failed or was cancelled
 	//
-	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7246,7 +7255,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryRunWithResponse Retry a run that failed or was cancelled
 	//
-	// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+	// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7260,9 +7269,9 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/steps (the `ListSteps` operationId).
 	ListStepsWithResponse(ctx context.Context, runID RunIDParameter, params *ListStepsParams, reqEditors ...RequestEditorFn) (*ListStepsResponse, error)
 
-	// GetTimelineWithResponse When the steps of a run did what, ready to draw
+	// GetTimelineWithResponse Timeline of a run's steps
 	//
-	// All of one moment, `at`; whatever has no end in the answer lasts until then.
+	// All items show the same moment, `at`; items without an end last until then.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7271,7 +7280,7 @@ type ClientWithResponsesInterface interface {
 
 	// SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 	//
-	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7280,7 +7289,7 @@ type ClientWithResponsesInterface interface {
 
 	// SendSignalWithResponse Send a signal to the step that waits for it
 	//
-	// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+	// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7296,10 +7305,11 @@ type ClientWithResponsesInterface interface {
 
 	// GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 	//
-	// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-	// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
-	// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
-	// has ended. `Range` is honoured for one range, and only without `follow`.
+	// Without `attempt`, the latest attempt. A step that was never started has an empty log; a client that follows it
+	// waits. A log that was deleted at the end of the run's retention is 410 `object-gone`. With `follow=1` the
+	// response is a stream of `event: log` frames (`id`: the byte offset after it, `data`: LogFrame) from the start or
+	// from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt has ended. `Range` is
+	// honoured for one range, and only without `follow`.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7308,7 +7318,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryStepWithBodyWithResponse Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+	// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7317,7 +7327,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetryStepWithResponse Retry a step that failed
 	//
-	// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+	// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7326,7 +7336,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetTraceWithResponse The runs that belong to a trace, newest first
 	//
-	// A trace without any is 404, whether it exists elsewhere or not.
+	// A trace without runs is 404, whether it exists elsewhere or not.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7340,9 +7350,9 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
 	WhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*WhoamiResponse, error)
 
-	// ListWorkersWithResponse How many workers there are, by what they are
+	// ListWorkersWithResponse Workers in groups of the same kind
 	//
-	// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
+	// Workers serve all tenants; single processes are not shown. Each worker reports every 5 seconds. A worker that stops in order disappears at once; a worker that was lost is `silent` and is counted for an hour.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7358,7 +7368,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReadyzWithResponse Whether the gateway can serve
 	//
-	// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
+	// Returns the state of each thing that the gateway needs, `ok` or what is wrong: `process` (not shutting down), `database` and `storage`. Without its database a gateway serves nothing: 503. Without storage most operations work: 200. Workers return the same shape on the port of their metrics.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8922,7 +8932,7 @@ func (c *ClientWithResponses) ListAPIKeysWithResponse(ctx context.Context, param
 
 // CreateAPIKeyWithBodyWithResponse Make an API key; its secret is shown only once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8937,7 +8947,7 @@ func (c *ClientWithResponses) CreateAPIKeyWithBodyWithResponse(ctx context.Conte
 
 // CreateAPIKeyWithResponse Make an API key; its secret is shown only once
 //
-// No `Idempotency-Key` here, since a stored answer would keep the secret. Names of live keys are unique in their tenant: one that is taken is 409 `name-taken`. That of a revoked or expired key may be used again; an expired key is revoked then.
+// There is no `Idempotency-Key` here, since a stored response would contain the secret. Names of live keys are unique in their tenant; a name in use is 409 `name-taken`. The name of a revoked or expired key can be used again; an expired key is then revoked.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8965,11 +8975,12 @@ func (c *ClientWithResponses) RevokeAPIKeyWithResponse(ctx context.Context, keyI
 	return ParseRevokeAPIKeyResponse(rsp)
 }
 
-// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL to put its bytes at
+// CreateArtifactWithBodyWithResponse Announce an artifact and get a signed URL for its bytes
 //
 // `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+// complete.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8982,11 +8993,12 @@ func (c *ClientWithResponses) CreateArtifactWithBodyWithResponse(ctx context.Con
 	return ParseCreateArtifactResponse(rsp)
 }
 
-// CreateArtifactWithResponse Announce an artifact and get a signed URL to put its bytes at
+// CreateArtifactWithResponse Announce an artifact and get a signed URL for its bytes
 //
 // `PUT` exactly `size_bytes` bytes to `upload.url` with `upload.headers`, then complete the artifact; until then
-// it is not there for anybody. One that is not completed within a day is given up. A repeated request with the same
-// `Idempotency-Key` gets the same artifact with a fresh URL; without `upload` once it is complete.
+// it cannot be read or named by a plan. An artifact that is not completed within a day is abandoned. A repeated
+// request with the same `Idempotency-Key` gets the same artifact with a fresh URL, or without `upload` if it is
+// complete.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9012,9 +9024,9 @@ func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, artif
 	return ParseGetArtifactResponse(rsp)
 }
 
-// CompleteArtifactWithResponse Have the bytes of an artifact verified, which makes it readable
+// CompleteArtifactWithResponse Verify the bytes of an artifact, which makes it readable
 //
-// Has a worker read what was put, in a system run, and waits for it. 202 says that it is still under way: ask again, as often as need be, and hear what came of it. Nothing there yet is 409 `upload-incomplete`, other bytes than announced are 409 `object-corrupt`: put them again. A run that could not do its work or was cancelled is 409 `verify-failed`, and asking again begins another. Completing a complete artifact changes nothing.
+// A worker verifies the uploaded bytes in a system run, and the request waits for it. 202 means that the run has not ended; repeat the request until it has. 409 `upload-incomplete`: no bytes have been uploaded. 409 `object-corrupt`: the bytes are not the announced ones; upload them again. 409 `verify-failed`: the run failed or was cancelled; repeat the request to start another. Completing a complete artifact changes nothing.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9027,9 +9039,9 @@ func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, 
 	return ParseCompleteArtifactResponse(rsp)
 }
 
-// ListDeadLettersWithResponse Steps that were given up, those of the newest runs first
+// ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 //
-// Failed steps of class `exhausted`, all attempts or the time for failures of storage and workers used up, or `poisoned`, three leases lost.
+// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9042,9 +9054,9 @@ func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, p
 	return ParseListDeadLettersResponse(rsp)
 }
 
-// RequeueDeadLettersWithBodyWithResponse Requeue the dead letters that match, at most so many
+// RequeueDeadLettersWithBodyWithResponse Requeue matching dead letters, up to a limit
 //
-// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9057,9 +9069,9 @@ func (c *ClientWithResponses) RequeueDeadLettersWithBodyWithResponse(ctx context
 	return ParseRequeueDeadLettersResponse(rsp)
 }
 
-// RequeueDeadLettersWithResponse Requeue the dead letters that match, at most so many
+// RequeueDeadLettersWithResponse Requeue matching dead letters, up to a limit
 //
-// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; one that somebody else was quicker with is passed over. Repeat it until `requeued` is empty.
+// Each is retried as by `/api/dead-letters/{step_id}/requeue`, in a transaction of its own; a step that somebody else has just retried is left out. Repeat the request until `requeued` is empty.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9072,7 +9084,7 @@ func (c *ClientWithResponses) RequeueDeadLettersWithResponse(ctx context.Context
 	return ParseRequeueDeadLettersResponse(rsp)
 }
 
-// RequeueDeadLetterWithBodyWithResponse Retry a step that was given up, and what fell with it
+// RequeueDeadLetterWithBodyWithResponse Retry a step that failed for good, and its dependent steps
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9085,7 +9097,7 @@ func (c *ClientWithResponses) RequeueDeadLetterWithBodyWithResponse(ctx context.
 	return ParseRequeueDeadLetterResponse(rsp)
 }
 
-// RequeueDeadLetterWithResponse Retry a step that was given up, and what fell with it
+// RequeueDeadLetterWithResponse Retry a step that failed for good, and its dependent steps
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9126,7 +9138,7 @@ func (c *ClientWithResponses) GetDocsAssetWithResponse(ctx context.Context, asse
 
 // ListEventsWithResponse Events of all runs of the tenant, as a page or as a stream
 //
-// As the events of one run, but the cursor is opaque, and it is the `id` of each frame. Order within a run is that of `seq`. A search that finds little among very many events is answered in parts: a page may then hold fewer items than asked for, even none, and a `Link` says that there may be more at once. Cursors stay good when the database is dumped and restored.
+// Like the events of one run, but the cursor is opaque, and it is the `id` of each frame. Events of one run are in the order of `seq`. A search that finds little among very many events is answered in parts: a page may then have fewer items than requested, even none, and a `Link` means that there may be more right away. Cursors stay valid when the database is dumped and restored.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9141,7 +9153,7 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 
 // ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
 //
-// A search that finds little among very many gates is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9169,7 +9181,7 @@ func (c *ClientWithResponses) GetGateWithResponse(ctx context.Context, gateID Ga
 
 // ApproveGateWithBodyWithResponse Let a manual gate pass
 //
-// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9184,7 +9196,7 @@ func (c *ClientWithResponses) ApproveGateWithBodyWithResponse(ctx context.Contex
 
 // ApproveGateWithResponse Let a manual gate pass
 //
-// With four-eyes on, the author of the run may not (403 `four-eyes`). The approver is the caller.
+// If the tenant's setting `four_eyes` is on, the author of the run is refused (403 `four-eyes`). The approver is the caller.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9223,9 +9235,9 @@ func (c *ClientWithResponses) RejectGateWithResponse(ctx context.Context, gateID
 	return ParseRejectGateResponse(rsp)
 }
 
-// WaiveGateWithBodyWithResponse Go on without the verdict, or in spite of it; the waiver stays on record
+// WaiveGateWithBodyWithResponse Continue without a gate's verdict, or despite it; the waiver is recorded
 //
-// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9238,9 +9250,9 @@ func (c *ClientWithResponses) WaiveGateWithBodyWithResponse(ctx context.Context,
 	return ParseWaiveGateResponse(rsp)
 }
 
-// WaiveGateWithResponse Go on without the verdict, or in spite of it; the waiver stays on record
+// WaiveGateWithResponse Continue without a gate's verdict, or despite it; the waiver is recorded
 //
-// A pending gate's step succeeds. For one that failed, errored or expired, step and run are tried again, and the step succeeds without running its tool if its inputs are still the same.
+// The step of a pending gate succeeds. If the gate failed, ended in error or expired, step and run are retried, and the step succeeds without running its tool if its inputs are still the same.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9266,9 +9278,9 @@ func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, reqEd
 	return ParseGetContractResponse(rsp)
 }
 
-// ListQueuesWithResponse What of the tenant waits in each queue, and how many workers serve it
+// ListQueuesWithResponse Queues with the tenant's steps in each and the number of workers
 //
-// All tenants share the queues and the workers; what others have in them is not shown.
+// All tenants share the queues and the workers; steps of other tenants are not shown.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9281,9 +9293,9 @@ func (c *ClientWithResponses) ListQueuesWithResponse(ctx context.Context, reqEdi
 	return ParseListQueuesResponse(rsp)
 }
 
-// PauseQueueWithBodyWithResponse Let workers take no more steps of the tenant from a queue
+// PauseQueueWithBodyWithResponse Stop workers from taking the tenant's steps from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9296,9 +9308,9 @@ func (c *ClientWithResponses) PauseQueueWithBodyWithResponse(ctx context.Context
 	return ParsePauseQueueResponse(rsp)
 }
 
-// PauseQueueWithResponse Let workers take no more steps of the tenant from a queue
+// PauseQueueWithResponse Stop workers from taking the tenant's steps from a queue
 //
-// Those of other tenants are not affected. Steps that run go on to their end, and their successors wait. Deadlines of runs stand. A queue that is paused already stays so since then; a `reason` replaces the one before, and whose it is.
+// Steps of other tenants are not affected. Running steps continue to their end, and their successors wait. Deadlines of runs do not change. If the queue is already paused, it keeps the time of that pause; a `reason` replaces the earlier reason and its author.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9313,7 +9325,7 @@ func (c *ClientWithResponses) PauseQueueWithResponse(ctx context.Context, queueN
 
 // ResumeQueueWithBodyWithResponse Let workers take the tenant's steps from a paused queue again
 //
-// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9328,7 +9340,7 @@ func (c *ClientWithResponses) ResumeQueueWithBodyWithResponse(ctx context.Contex
 
 // ResumeQueueWithResponse Let workers take the tenant's steps from a paused queue again
 //
-// Some of those that waited go on at once. Of the rest each worker wakes up to a thousand per second.
+// Some of the waiting steps continue at once. Each worker wakes up to a thousand of the others per second.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9343,7 +9355,7 @@ func (c *ClientWithResponses) ResumeQueueWithResponse(ctx context.Context, queue
 
 // ListRunsWithResponse Runs of the tenant, newest first
 //
-// All filters that are given must match. A search that finds little among very many runs is answered in parts: a page may then hold fewer items than asked for, even none, and yet a `next_cursor` that goes on.
+// All given filters must match. A search that finds little among very many runs is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9358,7 +9370,7 @@ func (c *ClientWithResponses) ListRunsWithResponse(ctx context.Context, params *
 
 // CreateRunWithBodyWithResponse Start a run of a plan
 //
-// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9373,7 +9385,7 @@ func (c *ClientWithResponses) CreateRunWithBodyWithResponse(ctx context.Context,
 
 // CreateRunWithResponse Start a run of a plan
 //
-// Run, steps, first event and the stored answer are one transaction: a repeated request with the same `Idempotency-Key` gets the same answer with `Idempotent-Replayed: true`.
+// Run, steps, first event and the stored response are written in one transaction. A repeated request with the same `Idempotency-Key` gets the same response with `Idempotent-Replayed: true`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9414,7 +9426,7 @@ func (c *ClientWithResponses) PreviewRunWithResponse(ctx context.Context, body P
 
 // GetRunWithResponse A run with its steps and gates, and where its event stream stands
 //
-// `stream_cursor` is of the same snapshot: read, then follow the events after it, and nothing is missed. Of the steps' outputs it has 1 MiB, those of the first steps, and as much of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` tell where there is more.
+// `stream_cursor` belongs to the same snapshot: clients that follow the events after it miss nothing. The response has at most 1 MiB of the steps' outputs, those of the first steps, and at most 1 MiB of the gates' evidence, that of the newest; `outputs_omitted` and `evidence_omitted` mark the others.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9494,7 +9506,7 @@ func (c *ClientWithResponses) GetCheckpointWithResponse(ctx context.Context, run
 
 // GetCheckpointFileWithResponse The bytes of one file of a checkpoint's workspace
 //
-// Up to 1 MiB the bytes themselves, checked against their digest; a larger file is an object of its own and answered by 303 to a signed URL. A symbolic link is never followed: its text is the answer.
+// A file of up to 1 MiB is returned directly, verified by its digest; for a larger file the response is 303 to a signed URL. A symbolic link is never followed: the response is its text.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9522,11 +9534,11 @@ func (c *ClientWithResponses) ListCheckpointFilesWithResponse(ctx context.Contex
 
 // ListRunEventsWithResponse Events of a run, as a page or as a stream
 //
-// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; besides the
+// `Accept: text/event-stream` streams: `id: <seq>`, `event: <type>`, `data:` an Event on one line; and also the
 // control frames `stream.ready`, `stream.gap` and `stream.end`, which are never stored (`data`: StreamControl).
-// The server ends a stream itself after some minutes; reconnect with `Last-Event-ID`. With `until=final` it ends after
-// the run's terminal event, of a run that was retried or waived since then the last one, and a reconnect past that
-// is 204. A page that came back empty names in `next_cursor` where to go on.
+// The server ends a stream after some minutes; reconnect with `Last-Event-ID`. With `until=final` the stream ends
+// after the run's terminal event (the last one, if the run was retried or waived after an earlier one), and a
+// reconnect after that is 204. An empty page has in `next_cursor` the position to continue from.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9541,7 +9553,7 @@ func (c *ClientWithResponses) ListRunEventsWithResponse(ctx context.Context, run
 
 // PauseRunWithBodyWithResponse Pause a run
 //
-// Steps that run may end, and waits go on; no step is started until the run is resumed.
+// Running steps may end, and waits continue; no other step starts until the run is resumed.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9556,7 +9568,7 @@ func (c *ClientWithResponses) PauseRunWithBodyWithResponse(ctx context.Context, 
 
 // PauseRunWithResponse Pause a run
 //
-// Steps that run may end, and waits go on; no step is started until the run is resumed.
+// Running steps may end, and waits continue; no other step starts until the run is resumed.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9597,7 +9609,7 @@ func (c *ClientWithResponses) RerunRunWithResponse(ctx context.Context, runID Ru
 
 // ResumeRunWithBodyWithResponse Resume a run
 //
-// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9612,7 +9624,7 @@ func (c *ClientWithResponses) ResumeRunWithBodyWithResponse(ctx context.Context,
 
 // ResumeRunWithResponse Resume a run
 //
-// A paused run goes on where it stands. One that failed or was cancelled goes on from its last checkpoints, with everything that had not succeeded.
+// A paused run continues where it stands. A run that failed or was cancelled continues from its last checkpoints with all steps that had not succeeded.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9627,7 +9639,7 @@ func (c *ClientWithResponses) ResumeRunWithResponse(ctx context.Context, runID R
 
 // RetryRunWithBodyWithResponse Retry a run that failed or was cancelled
 //
-// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9642,7 +9654,7 @@ func (c *ClientWithResponses) RetryRunWithBodyWithResponse(ctx context.Context, 
 
 // RetryRunWithResponse Retry a run that failed or was cancelled
 //
-// Its failed steps run again, with all their attempts anew, and what was skipped or cancelled gets its turn. What succeeded is kept.
+// Failed steps run again, with their full number of attempts, and skipped and cancelled steps get their turn. Steps that succeeded are kept.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9668,9 +9680,9 @@ func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, runID R
 	return ParseListStepsResponse(rsp)
 }
 
-// GetTimelineWithResponse When the steps of a run did what, ready to draw
+// GetTimelineWithResponse Timeline of a run's steps
 //
-// All of one moment, `at`; whatever has no end in the answer lasts until then.
+// All items show the same moment, `at`; items without an end last until then.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9685,7 +9697,7 @@ func (c *ClientWithResponses) GetTimelineWithResponse(ctx context.Context, runID
 
 // SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 //
-// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9700,7 +9712,7 @@ func (c *ClientWithResponses) SendSignalWithBodyWithResponse(ctx context.Context
 
 // SendSignalWithResponse Send a signal to the step that waits for it
 //
-// Wakes the step of tool `signal` that waits under the key, of several the one that waited longest, and hands it the payload as output `payload`. Where none waits, the signal is kept for 30 days, for the first that does.
+// Wakes the step of tool `signal` that waits for the key and gives it the payload as output `payload`. If several wait, the one that has waited longest gets it. If none waits, the signal is stored for 30 days, for the first step that does.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9728,10 +9740,11 @@ func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, stepID St
 
 // GetStepLogsWithResponse The log of one attempt, whole, in part, or as it grows
 //
-// Without `attempt`, the latest attempt; a step that was never started has an empty log, and a follower of it
-// waits. A log that was deleted when the run's retention passed is 410 `object-gone`. With `follow=1` the answer is a stream of `event: log` frames (`id`: the byte offset after it, `data`:
-// LogFrame) from the start or from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt
-// has ended. `Range` is honoured for one range, and only without `follow`.
+// Without `attempt`, the latest attempt. A step that was never started has an empty log; a client that follows it
+// waits. A log that was deleted at the end of the run's retention is 410 `object-gone`. With `follow=1` the
+// response is a stream of `event: log` frames (`id`: the byte offset after it, `data`: LogFrame) from the start or
+// from `Last-Event-ID`, closed by one `event: end` (`data`: LogEnd) when the attempt has ended. `Range` is
+// honoured for one range, and only without `follow`.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9746,7 +9759,7 @@ func (c *ClientWithResponses) GetStepLogsWithResponse(ctx context.Context, stepI
 
 // RetryStepWithBodyWithResponse Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9761,7 +9774,7 @@ func (c *ClientWithResponses) RetryStepWithBodyWithResponse(ctx context.Context,
 
 // RetryStepWithResponse Retry a step that failed
 //
-// Its run goes on, if it had ended. With `cascade`, the default, what fell with the step gets its turn as well: the skipped and cancelled steps below it, and those that were left only because the run was failing; not a step that also waits for another one that failed. A run in which steps were left out ends failed. A step that succeeded is not retried. One that was cancelled with its run, as at the run's deadline, comes back when the run is retried, which has its `deadline_s` anew.
+// The run continues, if it had ended. With `cascade`, the default, dependent steps get their turn as well: skipped and cancelled steps below the step, and steps that were left out only because the run was failing, but not a step that also waits for another failed step. If steps remain left out, the run ends as failed. A step that succeeded is not retried. To retry a step that was cancelled with its run, for example at the run's deadline, retry the run, which then gets its whole `deadline_s` again.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9776,7 +9789,7 @@ func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID 
 
 // GetTraceWithResponse The runs that belong to a trace, newest first
 //
-// A trace without any is 404, whether it exists elsewhere or not.
+// A trace without runs is 404, whether it exists elsewhere or not.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9802,9 +9815,9 @@ func (c *ClientWithResponses) WhoamiWithResponse(ctx context.Context, reqEditors
 	return ParseWhoamiResponse(rsp)
 }
 
-// ListWorkersWithResponse How many workers there are, by what they are
+// ListWorkersWithResponse Workers in groups of the same kind
 //
-// They serve all tenants; which processes they are is for whoever runs them. Each says every 5 seconds that it is there. One that stops properly is gone at once, one that was lost is `silent` and is counted for an hour.
+// Workers serve all tenants; single processes are not shown. Each worker reports every 5 seconds. A worker that stops in order disappears at once; a worker that was lost is `silent` and is counted for an hour.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9832,7 +9845,7 @@ func (c *ClientWithResponses) HealthzWithResponse(ctx context.Context, reqEditor
 
 // ReadyzWithResponse Whether the gateway can serve
 //
-// Says of each thing that the gateway needs whether it is `ok`, or what is wrong: `process` (it is not shutting down), `database` and `storage`. Without its database a gateway serves nothing, 503. Without storage most of it works, 200. Workers answer in the same shape on the port of their metrics.
+// Returns the state of each thing that the gateway needs, `ok` or what is wrong: `process` (not shutting down), `database` and `storage`. Without its database a gateway serves nothing: 503. Without storage most operations work: 200. Workers return the same shape on the port of their metrics.
 //
 // Returns a wrapper object for the known response body format(s).
 //

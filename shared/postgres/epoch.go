@@ -40,7 +40,7 @@ func (s feedState) resume(c FeedCursor) (FeedCursor, error) {
 	}
 	i := slices.IndexFunc(s.epochs, func(e epoch) bool { return e.id == c.Epoch })
 	if i < 0 {
-		return c, gap("epoch", s.head(), "this cursor belongs to another database, or to a state that this database lost when it was restored; start without a cursor")
+		return c, gap("epoch", s.head(), "this cursor belongs to another database, or to another restored copy of this one; start without a cursor")
 	}
 	if next := i + 1; next < len(s.epochs) && c.XID >= s.epochs[next].first {
 		c = FeedCursor{XID: s.epochs[next].first} // what was between them did not come with the dump

@@ -61,7 +61,7 @@ var Catalogue = []Metric{
 	{Name: "gate_verdicts_total", Type: CounterType, Help: "Gates decided.", Labels: []Label{gateLabel, oneOf("verdict", "passed", "failed", "waived", "expired", "error")}},
 
 	{Name: "llm_request_duration_seconds", Type: HistogramType, Help: "One try at a model, answered or not.", Labels: []Label{providerLabel, modelLabel, oneOf("outcome", llmOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
-	{Name: "llm_tokens_total", Type: CounterType, Help: "Tokens used; cached tokens count as input, too.", Labels: []Label{providerLabel, modelLabel, oneOf("direction", "input", "output", "cached")}},
+	{Name: "llm_tokens_total", Type: CounterType, Help: "Tokens used; cached ones are input too.", Labels: []Label{providerLabel, modelLabel, oneOf("direction", "input", "output", "cached")}},
 	{Name: "llm_cost_usd_total", Type: CounterType, Help: "What models cost, as far as their prices are configured.", Labels: []Label{providerLabel, modelLabel}},
 
 	{Name: "http_request_duration_seconds", Type: HistogramType, Help: "Requests of the API; streams are left out.", Labels: []Label{methodLabel, routeLabel, codeLabel}, Buckets: httpBuckets, Exemplars: true},
