@@ -53,7 +53,7 @@ func catalogue(types ...EventType) []EventType {
 // EventTypes returns the event catalogue, by name.
 func EventTypes() []EventType { return slices.Clone(eventTypes) }
 
-// EventNouns returns what events are of: the first parts of their types.
+// EventNouns returns the nouns of events: the first parts of their types.
 func EventNouns() (nouns []string) {
 	for _, t := range eventTypes {
 		if noun, _, _ := strings.Cut(t.Name, "."); !slices.Contains(nouns, noun) {

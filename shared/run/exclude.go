@@ -7,20 +7,20 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// Exclude is a pattern of a workspace's excludes: what it matches is kept out of
-// checkpoints, directories with all that is in them.
+// Exclude is a pattern of a workspace's excludes. Files and directories that it matches are
+// kept out of checkpoints, directories with their whole content.
 //
-// It is one of doublestar, and its slashes mean what they mean in a .gitignore: one
-// behind leaves out directories only, and without one in front or within, the pattern
-// holds for names at any depth. A pattern that ends in /** leaves out what is in a
+// It is a doublestar pattern, with slashes as in a .gitignore: a pattern that ends with a
+// slash matches only directories, and a pattern without a slash at its beginning or inside
+// matches names at any depth. A pattern that ends in /** leaves out the content of a
 // directory, and keeps the directory.
 type Exclude struct {
 	pattern  string
-	anchored bool // the pattern is that of a path, not of a name
+	anchored bool // the pattern matches a path, not a name
 	dirs     bool
 }
 
-// ParseExclude reads a pattern. The problem says why it is none, or "".
+// ParseExclude reads a pattern. The problem says why the text is not a pattern, or is "".
 func ParseExclude(pattern string) (e Exclude, problem string) {
 	text, dirs := strings.CutSuffix(pattern, "/")
 	text, rooted := strings.CutPrefix(text, "/")

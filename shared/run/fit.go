@@ -19,8 +19,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// Strict is how JSON from outside is read: without members that nobody knows, and with
-// whole numbers in any spelling, since 60.0 and 6e1 are integers to JSON Schema.
+// Strict are the options for JSON from outside: unknown members are refused, and whole
+// numbers are read in any spelling, since 60.0 and 6e1 are integers in JSON Schema.
 var Strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(
 	json.UnmarshalFromFunc(readWhole[int]), json.UnmarshalFromFunc(readWhole[int32]), json.UnmarshalFromFunc(readWhole[int64]),
 )))
@@ -36,8 +36,8 @@ func readWhole[T int | int32 | int64](d *jsontext.Decoder, v *T) error {
 	return json.Unmarshal(whole(raw), v)
 }
 
-// whole returns a JSON number without fraction and exponent if it is a whole one, else as it
-// is. Very long ones are left as they are.
+// whole returns a JSON number without fraction and exponent if it is a whole number, and
+// otherwise unchanged. Very long numbers are not changed.
 func whole(raw jsontext.Value) jsontext.Value {
 	s := string(raw)
 	if len(s) > 100 || !strings.ContainsAny(s, ".eE") {
@@ -53,7 +53,7 @@ func whole(raw jsontext.Value) jsontext.Value {
 			return raw
 		}
 		return jsontext.Value("0")
-	case math.Abs(f) >= 1<<63: // out of range, and to be told so
+	case math.Abs(f) >= 1<<63: // out of range, which the decoder reports
 		return jsontext.Value(strconv.FormatFloat(f, 'f', -1, 64))
 	}
 	exact, ok := new(big.Rat).SetString(s)
@@ -63,16 +63,18 @@ func whole(raw jsontext.Value) jsontext.Value {
 	return jsontext.Value(exact.Num().String())
 }
 
-// Fit decodes a JSON document into v, a pointer, and returns what of it does not fit
-// there: members that v does not know, values of another kind, and empty texts for
-// members that have a default, each with what is expected, a hundred at most. v gets the rest, so that whoever reads it can say what else is wrong. Of
-// a document that is no JSON, or gives a member twice, it returns that alone.
+// Fit decodes a JSON document into v, a pointer, and returns the parts that do not fit:
+// members that v does not have, values of another kind, and empty texts for members that
+// have a default. Each comes with a text that says what is expected; there are at most a
+// hundred. v gets the rest, so that the caller can look for other errors. For a document
+// that is not JSON, or that gives a member twice, Fit returns only that error.
 func Fit(raw []byte, v any) []fault.Field {
 	misfits, _ := fit(raw, v, "field")
 	return misfits
 }
 
-// fit does what [Fit] does, for members of that noun, and reports whether v has got anything.
+// fit does the work of [Fit]. noun names the members in messages. read reports whether v
+// got any value.
 func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 	err := json.Unmarshal(raw, v, Strict)
 	to := reflect.ValueOf(v).Elem()
@@ -104,16 +106,17 @@ func fit(raw []byte, v any, noun string) (misfits []fault.Field, read bool) {
 	return []fault.Field{{Detail: "cannot be read"}}, false
 }
 
-// halfPair reports whether a document would be JSON but for half a surrogate pair in it.
+// halfPair reports whether half a surrogate pair is the only reason why a document is not
+// JSON.
 func halfPair(raw jsontext.Value) bool {
 	return utf8.Valid(raw) && raw.IsValid(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)) && !raw.IsValid(jsontext.AllowDuplicateNames(true))
 }
 
-// misfitsMost is how many misfits are collected: nobody reads more, and to describe
-// each costs.
+// misfitsMost is the maximum number of misfits: people do not read more, and each
+// description costs time.
 const misfitsMost = 100
 
-// fitting collects what does not fit.
+// fitting collects misfits.
 type fitting struct {
 	noun    string
 	misfits []fault.Field
@@ -127,8 +130,7 @@ func (f *fitting) add(at jsontext.Pointer, detail string) {
 	}
 }
 
-// value returns the part of a valid JSON value that fits a type, null where nothing
-// does.
+// value returns the part of a valid JSON value that fits a type, or null.
 func (f *fitting) value(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) jsontext.Value {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -155,7 +157,7 @@ func (f *fitting) value(at jsontext.Pointer, raw jsontext.Value, t reflect.Type)
 	return jsontext.Value("null")
 }
 
-// ownDecoder reports whether a type says itself how it is read, or is any JSON.
+// ownDecoder reports whether a type has its own decoder, or takes any JSON.
 func ownDecoder(t reflect.Type) bool {
 	_, v1 := reflect.New(t).Interface().(json.Unmarshaler)
 	_, v2 := reflect.New(t).Interface().(json.UnmarshalerFrom)
@@ -214,7 +216,8 @@ func (f *fitting) list(at jsontext.Pointer, raw jsontext.Value, t reflect.Type) 
 	return out
 }
 
-// unknown returns where a member belongs that a struct does not have, or which it has.
+// unknown returns a hint about a member that a struct does not have: the place where it
+// belongs, or the members that there are.
 func (f *fitting) unknown(t reflect.Type, name string) string {
 	if _, ok := memberOf(reflect.TypeFor[PlanStep](), name); ok && f.noun == "input" {
 		return `; it belongs in the step, next to "inputs"`
@@ -251,7 +254,7 @@ func members(t reflect.Type) (names []string) {
 	return names
 }
 
-// memberOf returns the field of a struct that its member of that name is read into.
+// memberOf returns the field of a struct that holds the JSON member of that name.
 func memberOf(t reflect.Type, name string) (field reflect.StructField, ok bool) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -288,8 +291,8 @@ var examples = map[reflect.Type]string{
 	reflect.TypeFor[map[string]string](): `{"NAME": "value"}`,
 }
 
-// expected describes a type to whoever wrote something else, with their own value as
-// it would fit where that can be told.
+// expected describes a type for a client that sent a value of another type, if possible
+// with the client's own value in the right form.
 func expected(t reflect.Type, raw jsontext.Value) string {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -373,8 +376,8 @@ func kindName(k jsontext.Kind) string {
 	return "null"
 }
 
-// suggestion returns what follows on a name that is not known: the nearest there is, and
-// all of them behind what introduces them.
+// suggestion returns a hint for an unknown name: the nearest known name, or all known names
+// after an introduction.
 func suggestion(name string, known []string, all string) string {
 	near := nearest(name, known)
 	if near == "" {
@@ -411,8 +414,8 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// distance returns how many letters must be put in, taken out, changed, or exchanged with
-// their neighbours to make b of a.
+// distance returns the number of letters to insert, delete, change or swap with their
+// neighbours that turn a into b.
 func distance(a, b string) int {
 	s, t := []rune(a), []rune(b)
 	rows := make([][]int, len(s)+1)

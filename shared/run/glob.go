@@ -11,14 +11,14 @@ import (
 // matched with every file.
 const maxAlternatives = 1000
 
-// Alternatives yields the patterns without braces that a valid one of doublestar's
-// stands for, in order: of {a,b}/*.xml these are a/*.xml and b/*.xml.
+// Alternatives yields, in order, the patterns without braces that a valid doublestar
+// pattern stands for: a/*.xml and b/*.xml for {a,b}/*.xml.
 func Alternatives(pattern string) iter.Seq[string] {
 	return func(yield func(string) bool) { expand("", pattern, yield) }
 }
 
-// expand yields the alternatives of pattern behind a text that has no braces, until
-// yield has enough.
+// expand yields the alternatives of pattern, each after a text without braces, until yield
+// returns false.
 func expand(before, pattern string, yield func(string) bool) bool {
 	begin, ends := braces(pattern)
 	if len(ends) == 0 {
@@ -63,7 +63,7 @@ func braces(pattern string) (begin int, ends []int) {
 	return 0, nil
 }
 
-// manyAlternatives is what is wrong with a pattern that has [tooMany] of them.
+// manyAlternatives is the message for a pattern that has [tooMany] alternatives.
 var manyAlternatives = fmt.Sprintf("its braces stand for more than %d alternatives", maxAlternatives)
 
 func tooMany(pattern string) bool {
@@ -76,7 +76,7 @@ func tooMany(pattern string) bool {
 	return false
 }
 
-// badGlob returns why p is no pattern of paths in a workspace, or "".
+// badGlob returns why p is not a pattern of paths in a workspace, or "".
 func badGlob(p string) string {
 	switch {
 	case BadPath(p) != "":

@@ -31,8 +31,7 @@ func (c *checker) dependencies(steps []PlanStep, index map[string]int) (acyclic 
 	if edges > MaxEdges {
 		c.add("/plan/steps", fmt.Sprintf("%d dependencies; a plan has at most %d", edges, MaxEdges))
 	}
-	// Of two steps of one name, or where a dependency cannot be read, nobody can tell
-	// what waits for what.
+	// If two steps have one name, or a dependency cannot be read, the order is unknown.
 	if !known || len(index) < len(steps) || c.misfitAt(ordering) {
 		return false
 	}
@@ -44,21 +43,21 @@ func (c *checker) dependencies(steps []PlanStep, index map[string]int) (acyclic 
 	return cycle == nil
 }
 
-// naming matches the places of a plan that say which steps there are, ordering those
-// that say what waits for what.
+// naming matches the places of a plan that name its steps; ordering matches the places that
+// order them.
 var (
 	naming   = regexp.MustCompile(`^(/plan(/steps(/\d+(/name)?)?)?)?$`)
 	ordering = regexp.MustCompile(`^(/plan(/steps(/\d+(/(name|depends_on(/\d+)?))?)?)?)?$`)
 )
 
-// suggestionsMost is how often the nearest of all steps is looked for.
+// suggestionsMost is the maximum number of searches for the nearest step name in one plan.
 const suggestionsMost = 10
 
 func (c *checker) misfitAt(place *regexp.Regexp) bool {
 	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool { return place.MatchString(m.Pointer) })
 }
 
-// noStep notes that no step has a name, as far as all names could be read.
+// noStep adds the error that no step has a name, unless some names could not be read.
 func (c *checker) noStep(at, name string) {
 	if c.unnamed {
 		return

@@ -33,7 +33,7 @@ func (in HTTPInputs) Expects(status int) bool {
 var (
 	httpMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 	headerName  = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")
-	// What the worker or the connection says.
+	// Headers that the worker or the connection sets.
 	ownHeaders = []string{
 		"connection", "content-length", "expect", "host", "idempotency-key", "keep-alive", "proxy-authorization", "proxy-connection",
 		"te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade",
@@ -94,8 +94,8 @@ func (c *checker) headers(headers map[string]string) {
 	}
 }
 
-// badURL returns why s is no address to send a request to, or "". It never repeats
-// it: an address may hold what is secret.
+// badURL returns why s is not an address for requests, or "". The text never quotes s,
+// since an address may contain a secret.
 func badURL(s string) string {
 	if n := utf8.RuneCountInString(s); n > maxURL {
 		return fmt.Sprintf("%d characters; at most %d", n, maxURL)
@@ -130,8 +130,8 @@ func goodPort(u *url.URL) bool {
 	return err == nil && n > 0
 }
 
-// badHost finds hosts that are numbers without being addresses, such as 127.1 and
-// 2130706433: what they mean depends on who reads them.
+// badHost finds hosts that are numbers but not addresses, such as 127.1 and 2130706433:
+// different programs read them differently.
 func badHost(host string) bool {
 	if strings.Contains(host, ":") {
 		a, err := netip.ParseAddr(host)

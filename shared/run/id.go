@@ -30,8 +30,8 @@ func NewID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 // Format returns the public form of id.
 func (p Prefix) Format(id uuid.UUID) string { return string(p) + "_" + hex.EncodeToString(id[:]) }
 
-// Parse reads a public id of p's noun. Anything else, an id of another noun
-// included, is fault.NotFound: to the caller there is no such thing.
+// Parse reads a public id of p's noun. Any other text, including an id of another noun, is
+// fault.NotFound: for the caller the thing does not exist.
 func (p Prefix) Parse(s string) (uuid.UUID, error) {
 	digits, ok := strings.CutPrefix(s, string(p)+"_")
 	var id uuid.UUID

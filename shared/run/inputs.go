@@ -12,8 +12,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// Inputs decodes the inputs of a step strictly: what does not fit, such as an unknown
-// or repeated member, is a fault.Invalid that names it.
+// Inputs decodes the inputs of a step strictly: an unknown or repeated member, or a value
+// of another type, is a fault.Invalid that names it.
 func Inputs[T any](raw []byte) (T, error) {
 	var v, zero T
 	misfits, _ := fit(raw, &v, "input")
@@ -25,14 +25,15 @@ func Inputs[T any](raw []byte) (T, error) {
 	return zero, e
 }
 
-// checkInputs returns what is wrong with the inputs of a known tool. Templates in
-// them are to be resolved later if open says so; else they are plain text.
+// checkInputs returns the errors in the inputs of a known tool. If open is true, templates
+// are resolved later; otherwise they are plain text.
 func checkInputs(tool string, raw []byte, open bool) []fault.Field {
 	t, _ := ToolOf(tool)
 	return t.inputs(&checker{templates: open}, raw)
 }
 
-// inputs makes a row's check of rules for what its inputs decode to.
+// inputs returns the check of a row of the tool table: it decodes the inputs and applies
+// the rules.
 func inputs[T any](rules func(*checker, T)) func(*checker, []byte) []fault.Field {
 	return func(c *checker, raw []byte) []fault.Field {
 		var in T
@@ -89,8 +90,8 @@ func PlainGate(in GateInputs) (GateInputs, []fault.Field) {
 	return in, c.fields
 }
 
-// CheckGate returns what is wrong with the inputs of a gate, those of its step and of
-// the workspace together.
+// CheckGate returns the errors in the inputs of a gate, merged from its step and the
+// workspace.
 func CheckGate(in GateInputs) []fault.Field {
 	var c checker
 	c.gate(in)
@@ -112,8 +113,7 @@ func (c *checker) gate(in GateInputs) {
 
 var failfast = regexp.MustCompile(`(?:^|[^\w-])--?(?:test\.)?failfast(?:=(?:1|[tT]|true|TRUE|True))?(?:$|[^\w=.-])`)
 
-// failsFast reports whether a gate's go test is told to stop at the first failure, as
-// far as that can be seen.
+// failsFast reports whether a gate's command visibly runs go test with -failfast.
 func failsFast(in GateInputs) bool {
 	return failfast.MatchString(in.Command) || slices.ContainsFunc(slices.Collect(maps.Values(in.Env)), failfast.MatchString)
 }
@@ -137,15 +137,15 @@ func (c *checker) report(r GateReport) {
 	}
 }
 
-// oneOf checks a value that is one of a few.
+// oneOf checks that a value is one of a list.
 func (c *checker) oneOf(at, s string, values ...string) {
 	if !c.open(s) && !slices.Contains(values, s) {
 		c.add(at, "must be one of "+strings.Join(values, ", "))
 	}
 }
 
-// ofSteps matches a template that is meant for us; an instruction may speak of
-// others, such as those of a forge's workflows.
+// ofSteps matches a template of this system; an instruction may contain other templates,
+// such as those of a forge's workflows.
 var ofSteps = regexp.MustCompile(`\$\{\{\s*steps\.`)
 
 var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
@@ -172,8 +172,8 @@ func (c *checker) codegen(in CodegenInputs) {
 // open reports whether s has a template, so that its value is not known yet.
 func (c *checker) open(s string) bool { return c.templates && strings.Contains(s, templateBegin) }
 
-// script refuses templates, since text spliced into a shell is an injection, and what
-// does nothing, since that succeeds whatever the code is like.
+// script refuses templates, since text inserted into a shell script is an injection, and
+// scripts that do nothing, since they succeed for any code.
 func (c *checker) script(at, s string) {
 	c.size(at, s, 1, 256<<10)
 	switch {
@@ -250,7 +250,7 @@ func (c *checker) content(at string, f WriteFile) {
 	}
 }
 
-// BadPath returns why s is no relative path of a workspace, or "".
+// BadPath returns why s is not a relative path in a workspace, or "".
 func BadPath(s string) string {
 	switch {
 	case s == "":

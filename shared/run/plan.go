@@ -35,7 +35,7 @@ const (
 
 	DefaultStepTimeout = 10 * time.Minute
 	MaxStepTimeout     = 24 * time.Hour
-	RunDeadline        = 7 * 24 * time.Hour // unless the plan says
+	RunDeadline        = 7 * 24 * time.Hour // unless the plan sets another
 	MinRunDeadline     = time.Minute
 	MaxRunDeadline     = 90 * 24 * time.Hour
 	MaxWait            = 30 * 24 * time.Hour
@@ -78,7 +78,7 @@ type PlanStep struct {
 	Retry     *PlanRetry      `json:"retry,omitempty"`
 }
 
-// PlanRetry is a plan's say on retries; what it leaves out is a default. See Retry.
+// PlanRetry are a plan's settings for retries; omitted ones have defaults. See Retry.
 type PlanRetry struct {
 	MaxAttempts *int     `json:"max_attempts,omitempty"`
 	Backoff     string   `json:"backoff,omitempty"` // exponential
@@ -100,8 +100,8 @@ type Policy struct {
 	Network      string   `json:"network,omitempty"` // none
 }
 
-// Spec is what a claim hands to the worker of a step: everything of the plan
-// that the step needs, so that nobody reads the plan again.
+// Spec is the part of the plan that a claim gives to the worker of a step: all that the
+// step needs, so that the worker does not read the plan.
 type Spec struct {
 	Inputs     json.RawMessage `json:"inputs"`
 	TimeoutS   int             `json:"timeout_s"`
@@ -122,7 +122,7 @@ const (
 	envNameForm = "must have 1 to 128 characters, of A to Z, a to z, 0 to 9 and '_', and does not begin with a digit"
 )
 
-// ValidEnvName reports whether name can be that of a variable of a step.
+// ValidEnvName reports whether a variable of a step can have this name.
 func ValidEnvName(name string) bool { return envName.MatchString(name) }
 
 // Normalise fills in every default and returns the plan as it will be stored,
@@ -137,11 +137,11 @@ func (p Plan) Normalise() (Plan, error) {
 	return p, nil
 }
 
-// Refusal returns the error of a request that does not fit, of which p is the plan as far
-// as it does: the misfits that [Fit] found, and all else that is wrong with the plan.
+// Refusal returns the error of a request with misfits. p is the part of the plan that fits.
+// The error lists the misfits that [Fit] found and all other errors of the plan.
 func (p Plan) Refusal(code string, misfits []fault.Field) error {
 	c := checker{misfits: misfits}
-	if len(misfits) < misfitsMost { // else there are more, from which anything may follow
+	if len(misfits) < misfitsMost { // otherwise there may be more misfits, and errors that follow from them
 		c.plan(p)
 	}
 	return fault.OfFields(code, c.named(slices.Concat(misfits, c.fields))...)
@@ -220,25 +220,25 @@ func excludes(w *Workspace) []string {
 	return w.Excludes
 }
 
-// checker collects what is wrong with a plan.
+// checker collects the errors of a plan.
 type checker struct {
 	fields      []fault.Field
-	misfits     []fault.Field // found before: what stands there is not known here
+	misfits     []fault.Field // found before; the values at these places are unknown
 	steps       []PlanStep
 	unnamed     bool // the names of some steps could not be read
-	suggested   int  // names of steps that were looked for among all
+	suggested   int  // number of searches for the nearest step name
 	unknownTool int
-	templates   bool // they stand for values that are not known yet
+	templates   bool // templates stand for values that are not known yet
 }
 
-// add notes a fault, unless it only follows from a misfit.
+// add adds an error, unless it only follows from a misfit.
 func (c *checker) add(pointer, detail string) {
 	if !c.unfit(pointer) {
 		c.fields = append(c.fields, fault.Field{Pointer: pointer, Detail: detail})
 	}
 }
 
-// unfit reports whether what a pointer names is, or is in, something that does not fit.
+// unfit reports whether a pointer names a misfit or something inside a misfit.
 func (c *checker) unfit(pointer string) bool {
 	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool {
 		rest, within := strings.CutPrefix(pointer, m.Pointer)
@@ -246,9 +246,9 @@ func (c *checker) unfit(pointer string) bool {
 	})
 }
 
-// unsure reports whether the object at a pointer may have other values than it seems: a
-// member of these names does not fit, or one has a name that is not known and may be one
-// of them misspelt. What depends on their values is then not to be said.
+// unsure reports whether the values of these members of the object at a pointer are
+// unknown: one of them does not fit, or an unknown member may be one of them misspelt.
+// Errors that depend on their values must then not be reported.
 func (c *checker) unsure(at string, members ...string) bool {
 	return slices.ContainsFunc(c.misfits, func(m fault.Field) bool {
 		place, within := strings.CutPrefix(m.Pointer, at+"/")
@@ -265,7 +265,7 @@ func (c *checker) err() error {
 	return fault.OfFields(code, c.named(c.fields)...)
 }
 
-// named returns fields with the names of the steps that they are of.
+// named returns the errors with the names of their steps filled in.
 func (c *checker) named(fields []fault.Field) []fault.Field {
 	for i, f := range fields {
 		rest, of := strings.CutPrefix(f.Pointer, "/plan/steps/")
@@ -277,8 +277,8 @@ func (c *checker) named(fields []fault.Field) []fault.Field {
 	return fields
 }
 
-// text checks what the contract limits by characters, and size what is limited by the
-// bytes that it takes.
+// text checks a text that the contract limits by characters, and size one that is limited
+// by bytes.
 func (c *checker) text(at, s string, shortest, longest int) {
 	c.length(at, s, utf8.RuneCountInString(s), "characters", shortest, longest)
 }
@@ -299,7 +299,7 @@ func (c *checker) length(at, s string, n int, unit string, shortest, longest int
 	}
 }
 
-// BadText returns why Postgres would refuse s for ever, or "".
+// BadText returns why Postgres would never accept s, or "".
 func BadText(s string) string {
 	switch {
 	case strings.IndexByte(s, 0) >= 0:
@@ -323,7 +323,7 @@ func (c *checker) labels(labels map[string]string) {
 	}
 }
 
-// list checks texts that are limited together.
+// list checks texts with a common limit.
 func (c *checker) list(at string, texts []string) {
 	bytes := 0
 	for i, s := range texts {

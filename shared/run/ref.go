@@ -8,8 +8,8 @@ import (
 
 const maxRef = 255 // characters
 
-// BadRef returns why s names no branch, tag or commit, or "". It takes what
-// git-check-ref-format takes, without what would be an option of git.
+// BadRef returns why s cannot name a branch, tag or commit, or "". It accepts the names
+// that git-check-ref-format accepts, except those that git would read as options.
 func BadRef(s string) string {
 	switch i := strings.IndexFunc(s, func(c rune) bool { return strings.ContainsRune(`:~^?*[\`, c) }); {
 	case s == "":

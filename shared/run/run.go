@@ -35,16 +35,16 @@ type Run struct {
 	CreatedAt        time.Time
 	StartedAt        *time.Time
 	FinishedAt       *time.Time
-	Deadline         *time.Time // nil while the run is paused: what was left is left when it goes on
+	Deadline         *time.Time // nil while the run is paused; the remaining time counts from its resumption
 }
 
-// Kind says whose work a run does.
+// Kind is the kind of work that a run does.
 type Kind string
 
 // The kinds of run.
 const (
 	PlanRun   Kind = "plan"   // a client's plan
-	SystemRun Kind = "system" // work of this system on somebody's behalf: one step of a tool sys:*
+	SystemRun Kind = "system" // work of this system for a caller: one step of a tool sys:*
 )
 
 // Step is one unit of work of a run.
@@ -65,15 +65,15 @@ type Step struct {
 	FailureClass   FailureClass
 	Reason         string
 	Outputs        json.RawMessage // an object, or nil
-	OutputsOmitted bool            // there are some, and only a read of this step alone brings them
+	OutputsOmitted bool            // there are outputs, but only a read of this single step returns them
 	ReadyAt        *time.Time
 	WaitUntil      *time.Time
 	SignalKey      string // while it waits for a signal
 	StartedAt      *time.Time
 	FinishedAt     *time.Time
 
-	// While it runs, of the worker that has it: since when nothing was heard of it, nil
-	// unless that is too long, and what it needs and has not now, as "storage".
+	// While the step runs, about its worker: the time since when it has been silent, nil
+	// unless that is too long, and the thing that it waits for, such as "storage".
 	WorkerSilentSince *time.Time
 	WorkerWaitsFor    string
 }
@@ -100,8 +100,8 @@ type Usage struct {
 	RunMillis    int64 `json:"run_ms,omitempty"`
 	BytesWritten int64 `json:"bytes_new,omitempty"` // new checkpoint bytes
 
-	// Of models: tokens, those read from a cache being part of the input, and what
-	// they cost where the deployment knows the prices.
+	// Of models: tokens, where tokens read from a cache count as input, and their cost if
+	// the deployment knows the prices.
 	InputTokens  int64   `json:"input_tokens,omitempty"`
 	OutputTokens int64   `json:"output_tokens,omitempty"`
 	CachedTokens int64   `json:"cached_tokens,omitempty"`
@@ -147,7 +147,7 @@ type Gate struct {
 	ShownCheckpointID *uuid.UUID
 	ShownDigest       string
 	Evidence          json.RawMessage // an object, or nil
-	EvidenceOmitted   bool            // there is some, and only a read of this gate alone brings it
+	EvidenceOmitted   bool            // there is evidence, but only a read of this single gate returns it
 	ExpiresAt         *time.Time
 	DecidedBy         string
 	DecidedByName     string // of an API key
@@ -167,7 +167,7 @@ type Approval struct {
 	At       time.Time `json:"at"`
 }
 
-// GateKind says who decides a gate.
+// GateKind says whether an exit code or people decide a gate.
 type GateKind string
 
 // The kinds of gate so far.
@@ -196,7 +196,7 @@ type Checkpoint struct {
 	CreatedAt   time.Time
 }
 
-// CheckpointKind says when a checkpoint was written (CHECKPOINTS.md, When).
+// CheckpointKind is the moment at which a checkpoint was written (CHECKPOINTS.md, When).
 type CheckpointKind string
 
 // The kinds written so far.

@@ -29,7 +29,8 @@ const (
 // The machines of EXECUTION.md, Transitions. A test compares them with the rows of the
 // database.
 
-// RunMachine is that of a run. Queued, running, waiting and paused runs are live.
+// RunMachine is the state machine of a run. Queued, running, waiting and paused runs are
+// live.
 var RunMachine = machine.New("run",
 	[]State{Queued, Running, Waiting, Paused, Succeeded, Failed, Cancelled},
 	[]State{Succeeded, Failed, Cancelled},
@@ -47,7 +48,7 @@ var RunMachine = machine.New("run",
 	machine.Edges{From: []State{Failed, Cancelled}, Event: "resume", To: Running, NeedsReason: true},
 )
 
-// StepMachine is that of a step.
+// StepMachine is the state machine of a step.
 var StepMachine = machine.New("step",
 	[]State{Pending, Ready, Running, Waiting, Retrying, Succeeded, Failed, Skipped, Cancelled},
 	[]State{Succeeded, Failed, Skipped, Cancelled},
@@ -73,7 +74,7 @@ var StepMachine = machine.New("step",
 	machine.Edges{From: []State{Skipped, Cancelled}, Event: "reopen", To: Pending, NeedsReason: true},
 )
 
-// GateMachine is that of a gate. A waiver may still follow a verdict.
+// GateMachine is the state machine of a gate. A waiver may still follow a verdict.
 var GateMachine = machine.New("gate",
 	[]State{Pending, Passed, Failed, Waived, Expired, Error},
 	[]State{Passed, Failed, Waived, Expired, Error},

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The limits of system runs: how often their step is tried, for how long, and how long
-// they may take with all that keeps them waiting.
+// The limits of system runs: attempts of their step, time of one attempt, and time of the
+// run with all waiting.
 const (
 	systemAttempts = 3
 	systemTimeout  = time.Hour

@@ -16,18 +16,18 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// A template is ${{ steps.<name>.outputs.<key> }} in a string of a step's inputs:
-// it stands for an output of a step that comes before. The gateway checks that
-// there is such a step ([Plan.Normalise]); the worker puts the value in its place
-// when the step has been claimed ([Resolve]). In any input $${{ stands for the text
-// ${{, and begins no template.
+// A template is ${{ steps.<name>.outputs.<key> }} in a string of a step's inputs. It stands
+// for an output of an earlier step. The gateway checks that there is such a step
+// ([Plan.Normalise]); the worker puts the value in its place when the step has been claimed
+// ([Resolve]). In any input $${{ stands for the text ${{, and begins no template.
 const (
 	templateBegin, templateEnd = "${{", "}}"
 	templateShape              = "${{ steps.<name>.outputs.<key> }}"
 	plainBegin                 = "$" + templateBegin
 )
 
-// maxResolvedBytes is how long the strings of a step's inputs may become.
+// maxResolvedBytes is the maximum length of the strings of a step's inputs with the values
+// of their templates.
 const maxResolvedBytes = 1 << 20
 
 // The name ends at the first .outputs. that can end it.
@@ -37,7 +37,7 @@ var templateForm = regexp.MustCompile(`^\s*steps\.([a-z0-9][a-z0-9_.-]{0,63}?)\.
 // template for that step's output.
 type part struct{ text, step, key string }
 
-// parts takes s apart. The problem says why that cannot be done, or "".
+// parts splits s into text and templates. The problem says why s cannot be split, or is "".
 func parts(s string) (list []part, problem string) {
 	for s != "" {
 		text, rest, found := strings.Cut(s, templateBegin)
@@ -65,12 +65,11 @@ func parts(s string) (list []part, problem string) {
 	return list, ""
 }
 
-// Resolve returns the inputs of a step with each template replaced by the value it
-// stands for: a string as it is, anything else as JSON. What comes in that way is
-// no template again, nor is what $${{ leaves. outputs gives the outputs of a step, an object or nil; its
-// errors are returned. An output that is not there, or resolved inputs that break
-// a rule of their tool, are fault.Invalid. Inputs without a template come back as
-// they are.
+// Resolve returns the inputs of a step with each template replaced by the value it stands
+// for: a string as it is, anything else as JSON. Inserted values, and the text that $${{
+// leaves, are not templates again. outputs gives the outputs of a step, an object or nil;
+// its errors are returned. A missing output, or resolved inputs that break a rule of their
+// tool, are fault.Invalid. Inputs without a template are returned unchanged.
 //
 // A key is looked for among the outputs, and then among what the step's code
 // wrote to $NOFX_OUTPUT, which is the output named outputs. Dots lead into
@@ -163,8 +162,8 @@ func untemplated(tool, pointer string) bool {
 	return t.Text != "" && pointer == t.Text
 }
 
-// jsonBody returns an object whose member json is what the body of an answer says. The
-// problem says why there is none, or "".
+// jsonBody returns an object whose member json is the decoded body of a response. The
+// problem says why the body cannot be decoded, or is "".
 func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem string) {
 	text, err := written(body)
 	if _, cut := member(answer, "truncated"); cut {
@@ -186,8 +185,9 @@ func jsonBody(answer, body jsontext.Value) (object jsontext.Value, problem strin
 	return jsontext.Value(`{"json":` + text + `}`), ""
 }
 
-// member returns the value at key in an object: under that very name, else along its
-// dots. In a list the key begins with the place of an item, from 0.
+// member returns the value at key in an object: the member with exactly that name, or the
+// value along the dots of the name. In a list, the key begins with the index of an item,
+// from 0.
 func member(of jsontext.Value, key string) (jsontext.Value, bool) {
 	switch of.Kind() {
 	case jsontext.KindBeginArray:
@@ -241,8 +241,8 @@ func written(v jsontext.Value) (string, error) {
 	return string(v), nil
 }
 
-// mapTexts returns raw, a JSON value, with each string replaced by what f makes of it;
-// names of members are left alone. pointer is the string's place.
+// mapTexts returns raw, a JSON value, with each string replaced by the result of f; names
+// of members stay unchanged. pointer is the string's place.
 func mapTexts(raw []byte, f func(pointer, s string) (string, error)) ([]byte, error) {
 	var out bytes.Buffer
 	dec, enc := jsontext.NewDecoder(bytes.NewReader(raw)), jsontext.NewEncoder(&out)
@@ -266,16 +266,16 @@ func mapTexts(raw []byte, f func(pointer, s string) (string, error)) ([]byte, er
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
 
-// reference is a template of a plan: where it stands and what it names.
+// reference is a template of a plan: its place, and the step and the output that it names.
 type reference struct{ at, step, key string }
 
-// references returns the templates in the inputs of a step. What is malformed is
-// reported.
+// references returns the templates in the inputs of a step and adds an error for each
+// malformed one.
 func (c *checker) references(at string, s *PlanStep) (all []reference) {
 	if !KnownTool(s.Tool) || !bytes.Contains(s.Inputs, []byte(templateBegin)) && !bytes.Contains(s.Inputs, []byte(`\u`)) {
 		return nil
 	}
-	// What is no JSON has been reported.
+	// Inputs that are not JSON have been reported.
 	_, _ = mapTexts(s.Inputs, func(pointer, text string) (string, error) {
 		if untemplated(s.Tool, pointer) {
 			return text, nil
@@ -343,7 +343,7 @@ func firstOf(key string) string {
 	return first
 }
 
-// ancestors are, for each step, those that have ended when it starts, as bits.
+// ancestors returns, for each step, the steps that have ended when it starts, as bits.
 func ancestors(steps []PlanStep, index map[string]int) []*big.Int {
 	before := make([]*big.Int, len(steps))
 	var visit func(i int) *big.Int

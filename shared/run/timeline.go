@@ -2,7 +2,7 @@ package run
 
 import "time"
 
-// Timeline is when the steps of a run did what, as of one moment.
+// Timeline has the times of a run's steps, attempts and states, as of one moment.
 type Timeline struct {
 	Run  Run
 	Rows []TimelineRow // in plan order
@@ -37,8 +37,8 @@ func (a TimedAttempt) Took(now time.Time) time.Duration {
 	return max(0, now.Sub(a.StartedAt))
 }
 
-// Waited returns how long the step was due and nobody worked on it: before each of its
-// attempts and, if it is ready, until now.
+// Waited returns how long the step was due without a worker: before each of its attempts
+// and, if it is ready, until now.
 func (r TimelineRow) Waited(now time.Time) (d time.Duration) {
 	for _, a := range r.Attempts {
 		d += a.Wait

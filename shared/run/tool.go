@@ -29,18 +29,18 @@ const (
 	ToolVerify = "sys:verify"
 )
 
-// FileUse is what a tool does with the run's files.
+// FileUse says how a tool uses the run's files.
 type FileUse int
 
 // The uses of files, each more than the one before.
 const (
 	NoFiles      FileUse = iota
-	ReadsFiles           // what it leaves in the workspace is dropped with its step
-	ChangesFiles         // its successors start from what it leaves
+	ReadsFiles           // its changes of the workspace are dropped at the end of the step
+	ChangesFiles         // its successors start from its changes
 )
 
-// Tool is a row of the tool table: what gateway and worker know of a tool, or of a
-// family of tools. A new tool is a row here and a handler in the worker.
+// Tool is a row of the tool table: the facts that gateway and worker share about a tool or
+// a family of tools. A new tool is a row here and a handler in the worker.
 type Tool struct {
 	Name   string // as plans name it; one that ends in a colon is a family
 	Queue  string // that serves it
@@ -48,11 +48,11 @@ type Tool struct {
 	Files  FileUse
 	Gate   GateKind // "": it is no gate
 	Waits  bool     // does nothing itself: its step waits, holds no worker and has no log
-	System bool     // the step of a system run, which sees no workspace and has no checkpoints; not for plans to name
-	Text   string   // pointer of the input that is text for a shell or a model: a template spliced into it could say anything
+	System bool     // the step of a system run, without workspace and checkpoints; plans cannot name it
+	Text   string   // pointer of the input that is text for a shell or a model, and so takes no templates
 
 	internal bool     // not for plans to name
-	outputs  []string // nil: those that the step gives. A dot stands behind those that are objects or lists, or may be
+	outputs  []string // nil: any that the step writes. A dot ends the names of outputs that may be objects or lists
 	inputs   func(*checker, []byte) []fault.Field
 	wait     func(inputs []byte) (input string, seconds float64) // that its inputs declare
 }
@@ -156,7 +156,7 @@ type VerifyInputs struct {
 	ETag       string `json:"etag"` // of what was put when it was asked for
 }
 
-// Bytes returns the content to write of a file that names no artifact.
+// Bytes returns the content of a file that does not name an artifact.
 func (f WriteFile) Bytes() ([]byte, error) {
 	if f.ContentBase64 != nil {
 		return base64.StdEncoding.DecodeString(*f.ContentBase64)
@@ -200,7 +200,7 @@ func expires(seconds *int) time.Duration {
 type ManualInputs struct {
 	Message   string `json:"message"`
 	ExpiresS  *int   `json:"expires_s,omitempty"` // 24 h by default
-	Approvals *int   `json:"approvals,omitempty"` // 1 by default: so many people have to approve
+	Approvals *int   `json:"approvals,omitempty"` // number of people who must approve, 1 by default
 }
 
 // Expires returns how long a manual step waits for its decision.
@@ -214,17 +214,17 @@ type GateInputs struct {
 	Report  *GateReport       `json:"report,omitempty"`
 }
 
-// GateReport is what a gate's command writes about its findings, where, and what of
-// it does not pass.
+// GateReport describes the report that a gate's command writes: its format, its path, and
+// the findings that do not pass.
 type GateReport struct {
 	Format     string `json:"format"`                // one of ReportFormats
 	Path       string `json:"path"`                  // in the workspace; a glob stands for all files that it matches
 	FailOn     string `json:"fail_on,omitempty"`     // SARIF: one of FailLevels, error by default; it fails for findings of that level or a worse one
-	Flaky      string `json:"flaky,omitempty"`       // tests that failed and then passed: FlakyPasses or FlakyFails; by default what a JUnit report takes them for, and gotest fails
+	Flaky      string `json:"flaky,omitempty"`       // for tests that failed and then passed: FlakyPasses or FlakyFails; by default as the JUnit report counts them, and FlakyFails for gotest
 	AllowEmpty bool   `json:"allow_empty,omitempty"` // JUnit and gotest: a report without any test passes
 }
 
-// What flaky tests are to a gate.
+// Treatment of flaky tests.
 const (
 	FlakyPasses = "pass"
 	FlakyFails  = "fail"

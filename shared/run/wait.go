@@ -20,9 +20,9 @@ func goodDeadline(s int) bool {
 	return s >= int(MinRunDeadline.Seconds()) && s <= int(MaxRunDeadline.Seconds())
 }
 
-// waits checks that each wait which a step declares can end before the deadline,
-// however fast all else is: after the sleeps that lead up to it, of which the longest
-// path counts. Of a chain that is too long the first to go beyond is named.
+// waits checks that each declared wait can end before the deadline, even if everything else
+// takes no time. The longest path of sleeps before a wait counts. If a chain is too long,
+// the error names its first step that ends after the deadline.
 func (c *checker) waits(steps []PlanStep, index map[string]int, deadline float64) {
 	ends := make([]float64, len(steps))
 	seen := make([]bool, len(steps))
@@ -58,8 +58,8 @@ func (c *checker) waits(steps []PlanStep, index map[string]int, deadline float64
 
 func seconds(s float64) string { return strconv.FormatFloat(s, 'f', -1, 64) }
 
-// declaredWait returns how long a step says that it waits, and by which input. A step that
-// does not say, or not properly, waits for 0 s.
+// declaredWait returns the wait that a step declares, and the input that declares it. A
+// missing or malformed declaration is 0 s.
 func declaredWait(s PlanStep) (input string, wait float64) {
 	if t, _ := ToolOf(s.Tool); t.wait != nil {
 		return t.wait(s.Inputs)
@@ -67,7 +67,8 @@ func declaredWait(s PlanStep) (input string, wait float64) {
 	return "", 0
 }
 
-// declared makes a row's wait of what says when inputs of type T expire, in seconds.
+// declared returns the wait function of a row of the tool table, from a function that
+// returns the wait of inputs of type T in seconds.
 func declared[T any](expiry func(T) *int) func([]byte) (string, float64) {
 	return func(raw []byte) (string, float64) {
 		in, _ := Inputs[T](raw)

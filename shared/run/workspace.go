@@ -49,7 +49,7 @@ func (c *checker) workspace(w *Workspace) *Workspace {
 		return &full
 	}
 	if c.unsure(at, "source") {
-		full.Git, full.ArtifactID = nil, "" // nobody knows whether they belong here
+		full.Git, full.ArtifactID = nil, "" // it is unknown whether they belong here
 	}
 	if full.Git != nil && full.Source != GitWorkspace {
 		c.add(at+"/git", fmt.Sprintf("is only for source %q", GitWorkspace))
@@ -82,7 +82,7 @@ func (p Plan) fetch() (PlanStep, bool) {
 	s := PlanStep{Name: "workspace~" + w.Source, DependsOn: []string{}, TimeoutS: new(int(DefaultStepTimeout.Seconds()))}
 	var inputs any
 	if w.Source == GitWorkspace {
-		// Who serves a repository may be away for a moment.
+		// The server of a repository may be unavailable for a moment.
 		s.Tool, s.Retry = ToolGitCheckout, &PlanRetry{MaxAttempts: new(3), Backoff: "exponential", InitialS: new(1.0)}
 		inputs = CheckoutInputs{URL: w.Git.URL, Ref: w.Git.Ref, Submodules: w.Git.Submodules, LFS: w.Git.LFS}
 	} else {
@@ -93,11 +93,10 @@ func (p Plan) fetch() (PlanStep, bool) {
 	return s, true
 }
 
-// Expanded returns a normalised plan with all the steps that a run of it has: in front
-// of its own the one that brings the workspace in, which those without
-// dependencies then wait for. So they all start from the same tree, and it is a
-// checkpoint like any other. Plans are stored as they are, not expanded; one that
-// is expanded already stays so.
+// Expanded returns a normalised plan with all steps of its run: first the step that fetches
+// the workspace, if there is one, then the plan's own. Steps without dependencies wait for
+// the first one, so all steps start from the same tree, which is a checkpoint like any
+// other. Plans are stored unexpanded; an expanded plan is returned unchanged.
 func (p Plan) Expanded() Plan {
 	fetch, ok := p.fetch()
 	if !ok || len(p.Steps) > 0 && p.Steps[0].Name == fetch.Name {
