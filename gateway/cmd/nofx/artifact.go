@@ -76,8 +76,8 @@ func (a *app) artifactCompleteCommand() *cobra.Command {
 	}
 }
 
-// complete has what was put verified, asks until there is a verdict, and tells how to
-// go on when none comes.
+// complete has the uploaded bytes verified and asks until there is a result. Without a
+// result it says how to continue later.
 func (a *app) complete(ctx context.Context, client *api.Client, id string) error {
 	done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id, nil))
 	for told := false; err == nil && done.VerifyRunID != nil; told = true {
@@ -104,7 +104,7 @@ func printArtifact(w io.Writer, f api.Artifact) {
 	facts(w, "artifact", f.ID, "name", f.Name, "type", f.MediaType, "size", size(f.SizeBytes), "sha256", f.Sha256, "run", deref(f.RunID))
 }
 
-// announce opens a file and says what it holds.
+// announce opens a file and returns the request that announces its content.
 func announce(file, name, media string) (*os.File, api.ArtifactRequest, error) {
 	var none api.ArtifactRequest
 	f, err := os.Open(file)
@@ -133,8 +133,8 @@ func announce(file, name, media string) (*os.File, api.ArtifactRequest, error) {
 	return f, api.ArtifactRequest{Name: name, SizeBytes: n, Sha256: hex.EncodeToString(h.Sum(nil)), MediaType: optional(media)}, nil
 }
 
-// upload puts f where the gateway says. A transfer that breaks begins anew, with
-// a fresh URL for the same artifact.
+// upload puts f where the gateway says. An interrupted transfer starts again from the first
+// byte, with a fresh URL for the same artifact.
 func (a *app) upload(ctx context.Context, client *api.Client, f *os.File, request api.ArtifactRequest) (id string, err error) {
 	key := rand.Text()
 	for try := 1; ; try++ {
@@ -260,9 +260,9 @@ its SHA-256 is right; a file that is there already is never replaced by another.
 	return c
 }
 
-// localName returns the name of an artifact as that of a file in this folder. Whoever
-// made the artifact chose it, so it is taken only where it can surprise nobody: no path,
-// nothing hidden, no option, no device and no character that is not seen.
+// localName returns the name for a local file with the content of an artifact. The author
+// of the artifact chose its name, so it is used only if it is harmless: not a path, a
+// hidden file, an option or a device, and without invisible characters.
 func localName(name string) (string, error) {
 	stem, _, _ := strings.Cut(strings.ToUpper(name), ".")
 	switch {
@@ -275,7 +275,7 @@ func localName(name string) (string, error) {
 	return "", usagef("the artifact's name %q is not allowed as a file name; give another with -o", name)
 }
 
-// device are the names that Windows has for devices, whatever their ending.
+// device matches the names of Windows devices, with any ending.
 var device = regexp.MustCompile(`^(?:CON|PRN|AUX|NUL|(?:COM|LPT)[0-9])$`)
 
 // brokenTransfer is a transfer that may fare better.
@@ -283,7 +283,7 @@ type brokenTransfer struct{ error }
 
 func (b brokenTransfer) Unwrap() error { return b.error }
 
-// download makes file of the bytes of f, going on from what is there of them.
+// download writes the bytes of f to a file and continues a partial download.
 func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	switch sum, _, err := digestOfFile(file); {
 	case err == nil && sum == f.Sha256:
@@ -293,7 +293,7 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	part := fmt.Sprintf("%s.%.16s.part", file, f.Sha256) // a name that nobody else has for anything else
+	part := fmt.Sprintf("%s.%.16s.part", file, f.Sha256) // a name that no other content has
 	out, err := openPart(part)
 	if err != nil {
 		return err
@@ -318,8 +318,8 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 	return os.Rename(part, file)
 }
 
-// openPart opens what arrived before, or makes the file for it. It follows no link and
-// writes to no file that has another name, too: others may write to the folder.
+// openPart opens the file of a partial download, or makes it. It does not follow links and
+// does not write to a file with a second name, since others may write to the folder.
 func openPart(part string) (*os.File, error) {
 	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if !errors.Is(err, os.ErrExist) {
@@ -424,7 +424,7 @@ func digestOf(r io.Reader) (sum string, n int64, err error) {
 
 // transfer shows on a terminal how far a transfer is.
 type transfer struct {
-	w     io.Writer // nil: nobody looks
+	w     io.Writer // nil without a terminal
 	now   func() time.Time
 	verb  string
 	total int64

@@ -12,8 +12,8 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// board is a table on a terminal, redrawn in place after every event and once a
-// second, so that its clocks go on.
+// board is a table on a terminal, redrawn in place after every event and once a second, so
+// that its clocks advance.
 type board struct {
 	a      *app
 	colour bool
@@ -29,7 +29,7 @@ type board struct {
 
 func newBoard(a *app, p *progress) *board {
 	b := &board{a: a, colour: a.getenv("NO_COLOR") == "", stop: make(chan struct{}), p: p.clone()}
-	b.draw() //nolint:errcheck // end tells of a terminal that is gone
+	b.draw() //nolint:errcheck // end returns the error of a terminal that is gone
 	b.done.Go(func() {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -85,7 +85,7 @@ func (b *board) end(p *progress) error {
 	return err
 }
 
-// draw replaces what was drawn before. The caller holds mu, or is alone.
+// draw replaces the last drawing. The caller holds mu, or no other goroutine runs.
 func (b *board) draw() error {
 	width, height := b.a.screen()
 	lines := b.lines(width, height)
@@ -138,9 +138,9 @@ func (b *board) lines(width, height int) []string {
 	return append(lines, foot...)
 }
 
-// foot returns what stands below the steps: what the run waits for, what goes wrong, and
-// what there is to say about queues and the connection. Commands stay whole, to be
-// copied; of the rest so much is shown that the steps keep their place.
+// foot returns the lines below the steps: what the run waits for, failures, and notes about
+// queues and the connection. Commands are never cut, so that they can be copied; other
+// lines are shown as far as the steps leave room.
 func (b *board) foot(width, height int) (foot []string) {
 	if !ended(b.p.run.Status) {
 		hints := b.p.hints(b.a.self())
@@ -168,7 +168,7 @@ func (b *board) foot(width, height int) (foot []string) {
 	return foot
 }
 
-// rows returns how many rows of the screen lines take. Painted lines fit in one.
+// rows returns the number of screen rows that lines take. Painted lines take one.
 func rows(lines []string, width int) int {
 	n := 0
 	for _, line := range lines {

@@ -6,16 +6,15 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// Terminals count in cells, and other people's text is not all of one cell a
-// character. What is measured here is never less than what a terminal draws: a line
-// that is wider than thought wraps, and the board no longer knows where it is.
+// Terminals count in cells, and not every character takes one cell. The width measured here
+// is never less than the drawn width: a line that is wider than measured would wrap, and
+// the board would lose its position.
 
-// narrowest is the condition of a terminal that was told nothing, whatever the
-// locale: characters of ambiguous width take one cell.
+// narrowest measures characters of ambiguous width as one cell, in any locale.
 var narrowest = runewidth.Condition{StrictEmojiNeutral: true}
 
-// emojiStyle asks for the emoji of the character before it, which takes a cell more
-// on the terminals that obey.
+// emojiStyle selects the emoji form of the character before it, which takes one more cell
+// on terminals that support it.
 const emojiStyle = '\ufe0f'
 
 func cellsOf(r rune) int {
@@ -50,8 +49,8 @@ func shorten(s string, n int) string {
 // pad fills s with blanks to n cells.
 func pad(s string, n int) string { return s + strings.Repeat(" ", max(n-cells(s), 0)) }
 
-// rowsOf returns how many rows of so many columns a line takes. A character of two cells
-// leaves the last cell of a row empty and begins the next.
+// rowsOf returns the number of rows that a line takes on a screen of that width. A
+// character of two cells leaves the last cell of a row empty and begins the next.
 func rowsOf(line string, columns int) int {
 	n, used := 1, 0
 	for _, r := range line {

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// checkedWriter remembers the first error of writing: output that got lost, as on a
-// full disk, is a failure of the command, whatever else it did.
+// checkedWriter remembers the first error of writing: a command whose output was lost, for
+// example on a full disk, has failed.
 type checkedWriter struct {
 	w   io.Writer
 	err error

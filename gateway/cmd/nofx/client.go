@@ -18,9 +18,9 @@ import (
 
 const (
 	maxTries      = 3                // of a request that may be repeated
-	patientTries  = 10               // of one that takes long, or that much work went before
+	patientTries  = 10               // of a request that takes long, or that follows much work
 	maxAnswer     = 64 << 20         // bytes of one JSON answer
-	answerTimeout = 40 * time.Second // for the head of an answer; the gateway waits 30 s for storage
+	answerTimeout = 40 * time.Second // for the head of a response; the gateway waits 30 s for storage
 	maxBackoff    = 10 * time.Second // between two tries
 	maxRetryAfter = 10 * time.Second // beyond that people decide
 )
@@ -30,9 +30,8 @@ func (a *app) client() (*api.Client, error) {
 	return a.clientAs(caller{tries: maxTries}, answerTimeout)
 }
 
-// patientClient returns a client for requests that may all be repeated and whose answers
-// may take so long. It does not give up when a gateway restarts or a connection
-// breaks.
+// patientClient returns a client for requests that can all be repeated and that may take as
+// long as given. It repeats them while a gateway restarts or connections break.
 func (a *app) patientClient(limit time.Duration) (*api.Client, error) {
 	return a.clientAs(caller{tries: patientTries, harmless: true}, limit)
 }
@@ -46,7 +45,7 @@ func (a *app) clientAs(c caller, limit time.Duration) (*api.Client, error) {
 	return a.clientOf(c, limit)
 }
 
-// clientOf returns a client that calls as c says.
+// clientOf returns a client that sends requests with c.
 func (a *app) clientOf(c caller, limit time.Duration) (*api.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = limit
@@ -66,8 +65,8 @@ func leaveKeyBehind(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// caller adds the key to requests and repeats those that may be repeated: reads,
-// those with an Idempotency-Key, and all when it is told that they do no harm.
+// caller adds the key to requests and repeats requests that can be repeated: reads,
+// requests with an Idempotency-Key, or all requests if the command says so.
 type caller struct {
 	address, key string
 	tries        int
@@ -107,8 +106,8 @@ func (c *caller) Do(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// unanswered returns an error that names who did not answer: the gateway, or the
-// storage to which it sent us.
+// unanswered returns an error that names the server that did not respond: the gateway, or
+// the storage to which it redirected.
 func (c *caller) unanswered(err error) error {
 	who := "the gateway at " + c.address
 	if u, ok := errors.AsType[*url.Error](err); ok {
@@ -123,7 +122,7 @@ func (c *caller) unanswered(err error) error {
 	return fmt.Errorf("no response from %s: %w", who, cause(err))
 }
 
-// cause returns what went wrong below the HTTP client, which names method and URL.
+// cause returns the error without the HTTP client's prefix of method and URL.
 func cause(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
@@ -199,7 +198,8 @@ func (p *problemError) Error() string {
 	return fmt.Sprintf("%s (%s, trace %s)", p.Detail, p.Code, p.TraceID)
 }
 
-// unavailable reports whether err is no refusal but a gateway that cannot answer now.
+// unavailable reports whether err says that the gateway cannot answer now, and not that it
+// refuses.
 func unavailable(err error) bool {
 	var p *problemError
 	if errors.As(err, &p) {

@@ -10,12 +10,12 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// completion offers what may stand in the place of an argument: those given before,
-// and what of it is typed so far.
+// completion returns the candidates for an argument, from the arguments before it and the
+// text typed so far.
 type completion = func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective)
 
-// asks returns the completion of a command's arguments up to so many, by what the gateway
-// answers to find. Nobody waits long for it, and nothing is said when it fails.
+// asks returns a completion for the first arguments of a command, with the candidates that
+// find gets from the gateway. It waits only briefly and fails silently.
 func (a *app) asks(most int, find func(ctx context.Context, c *api.Client, args []string, begun string) []cobra.Completion) completion {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
@@ -40,7 +40,7 @@ func (a *app) asks(most int, find func(ctx context.Context, c *api.Client, args 
 	}
 }
 
-// described returns a word to complete with, and what is shown beside it.
+// described returns a candidate and its description.
 func described(word string, about ...string) cobra.Completion {
 	return cobra.CompletionWithDesc(word, clean(strings.Join(about, ", ")))
 }
@@ -58,8 +58,8 @@ func (a *app) completeQueue(most int) completion {
 	})
 }
 
-// recentRuns returns the newest runs to complete with, behind after each id; none when
-// the gateway does not answer.
+// recentRuns returns the newest runs as candidates, each id followed by after, or none when
+// the gateway does not respond.
 func recentRuns(ctx context.Context, c *api.Client, behind string) (runs []cobra.Completion) {
 	page, _, err := call[api.RunPage](c.ListRuns(ctx, &api.ListRunsParams{}))
 	if err != nil {
@@ -77,8 +77,8 @@ func (a *app) completeRun() completion {
 	})
 }
 
-// completeStep offers steps as RUN/NAME: first the runs, and, if runs says so, those
-// alone, too.
+// completeStep offers steps as RUN/NAME, with the runs first. If runs is true, a run is a
+// complete candidate, too.
 func (a *app) completeStep(most int, runs bool) completion {
 	return a.asks(most, func(ctx context.Context, c *api.Client, _ []string, begun string) (steps []cobra.Completion) {
 		run, _, named := strings.Cut(begun, "/")

@@ -26,8 +26,8 @@ func (a *app) configPath() (string, error) {
 	return filepath.Join(dir, "nofx", "config.json"), nil
 }
 
-// readConfig returns the login, or an empty config when there is none. A file that
-// others may read is refused, as its key is no secret any more.
+// readConfig returns the login, or an empty config when there is none. A file that others
+// may read is refused, as its key is no longer secret.
 func (a *app) readConfig() (config, error) {
 	path, err := a.configPath()
 	if err != nil {
@@ -54,7 +54,7 @@ func (a *app) readConfig() (config, error) {
 	return c, nil
 }
 
-// writeConfig keeps a login: a file of its owner's, renamed into place.
+// writeConfig stores a login in a file that only its owner can read, renamed into place.
 func (a *app) writeConfig(c config) (path string, err error) {
 	if path, err = a.configPath(); err != nil {
 		return "", err

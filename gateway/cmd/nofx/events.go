@@ -68,7 +68,7 @@ func runEvents(c *api.Client, run string, types []string) func(context.Context, 
 	}
 }
 
-// streamOf returns a stream that tells about its connection on the error output.
+// streamOf returns a stream that reports on its connection on standard error.
 func (a *app) streamOf(open func(context.Context, string, api.RequestEditorFn) (*http.Response, error)) stream {
 	return stream{open: open, pause: a.pause, idle: streamIdle, note: a.note}
 }
@@ -98,8 +98,8 @@ func (a *app) printEvent(e api.Event, raw string, ofMany bool) error {
 	return err
 }
 
-// wrapped breaks a text between words into indented lines of at most so many cells,
-// as far as its words allow.
+// wrapped breaks a text between words into indented lines of limited width; longer words
+// stay whole.
 func wrapped(text, indent string, width int) string {
 	var lines []string
 	line := indent
@@ -115,8 +115,8 @@ func wrapped(text, indent string, width int) string {
 	return strings.Join(append(lines, line), "\n")
 }
 
-// words writes the members of an object as name=value, the step first, text
-// without quotes while it is one word, and what is no text as it is.
+// words writes the members of an object as name=value, the step first. Text of one word has
+// no quotes; other values are written as JSON.
 func words(data json.RawMessage) string {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(data, &members) != nil {
@@ -137,7 +137,7 @@ func words(data json.RawMessage) string {
 	return strings.Join(list, " ")
 }
 
-// order puts first what a reader looks for first.
+// order sorts members by their importance to a reader.
 func order(name string) int {
 	if i := slices.Index([]string{"step", "from", "to", "reason"}, name); i >= 0 {
 		return i

@@ -48,7 +48,7 @@ func (a *app) gateListCommand() *cobra.Command {
 				params.Status = optional(api.GateStatus(status))
 			}
 			page, raw, err := call[api.GatePage](client.ListGates(cmd.Context(), &params))
-			for err == nil && len(page.Items) == 0 && page.NextCursor != nil { // the gateway is still looking
+			for err == nil && len(page.Items) == 0 && page.NextCursor != nil { // the gateway has not finished the search
 				params.Cursor = page.NextCursor
 				page, raw, err = call[api.GatePage](client.ListGates(cmd.Context(), &params))
 			}
@@ -136,8 +136,8 @@ const fourEyes = "If the tenant's setting four_eyes is on, the author of the run
 const gateNames = `GATE is the id of a gate, or RUN/NAME for the newest gate of a step. NAME is the name of
 the step or of the gate: a step "ship" with the tool manual:deploy has both ship and deploy.`
 
-// gateID returns the id of a gate named by its id or as RUN/NAME. Where the name is that
-// of a step and that of another step's gate, the step is meant.
+// gateID returns the id of a gate given by its id or as RUN/NAME. If NAME is the name of a
+// step and of another step's gate, the step has precedence.
 func gateID(ctx context.Context, c *api.Client, name string) (api.GateID, error) {
 	run, name, byName := strings.Cut(name, "/")
 	if !byName {
@@ -192,7 +192,7 @@ func having(gates []string) string {
 	return "; steps with a gate: " + shorten(strings.Join(gates, ", "), 500)
 }
 
-// approvals returns who decided how on a manual gate.
+// approvals returns the decisions on a manual gate and their authors.
 func approvals(g api.Gate) string {
 	given := make([]string, len(g.Approvals))
 	for i, a := range g.Approvals {
@@ -201,7 +201,8 @@ func approvals(g api.Gate) string {
 	return strings.Join(given, ", ")
 }
 
-// decideCommand returns the command of one of the three decisions. All but approve want a reason.
+// decideCommand returns the command of one of the three decisions. All except approve need
+// a reason.
 func (a *app) decideCommand(verb, short, rule string, decide func(ctx context.Context, c *api.Client, gate, reason string) (*http.Response, error)) *cobra.Command {
 	var reason string
 	example := "  nofx gate " + verb + " gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --reason 'see the incident'"

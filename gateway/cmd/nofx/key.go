@@ -139,8 +139,7 @@ func (a *app) keyRevokeCommand() *cobra.Command {
 
 var keyShape = regexp.MustCompile(`^key_[0-9a-f]{32}$`)
 
-// keyID returns the id of a key that is named by its id or, while it is live, by its
-// name.
+// keyID returns the id of a key, given by its id or, if the key is live, by its name.
 func keyID(ctx context.Context, c *api.Client, name string) (api.KeyID, error) {
 	if keyShape.MatchString(name) {
 		return name, nil

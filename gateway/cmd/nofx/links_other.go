@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// links returns 1: how many names a file has cannot be told here.
+// links returns 1: the number of a file's names is not available on this system.
 func links(os.FileInfo) uint64 { return 1 }

@@ -51,7 +51,7 @@ is not shown, and is tried at the gateway before it is stored.`,
 	}
 }
 
-// readKey asks for a key, or reads one line.
+// readKey prompts for a key, or reads one line from standard input.
 func (a *app) readKey(address string) (string, error) {
 	var line string
 	var err error

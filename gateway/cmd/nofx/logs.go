@@ -78,7 +78,7 @@ are shown, not obeyed: ^[ stands for ESC. A file or a pipe gets the text as it i
 	return c
 }
 
-// stepID returns the id of a step named by its id or as RUN/NAME.
+// stepID returns the id of a step given by its id or as RUN/NAME.
 func stepID(ctx context.Context, c *api.Client, name string) (api.StepID, error) {
 	run, name, byName := strings.Cut(name, "/")
 	if !byName {
@@ -131,8 +131,8 @@ func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) 
 	})
 }
 
-// attemptOf returns the fence of the attempt at a step that has a number, counted from
-// 1, or an error that tells which there are.
+// attemptOf returns the fence of the attempt with a number, counted from 1, or an error
+// that lists the existing attempts.
 func attemptOf(ctx context.Context, c *api.Client, step api.StepID, number int) (*int64, error) {
 	d, _, err := call[api.StepDetail](c.GetStep(ctx, step))
 	if err != nil {
@@ -155,7 +155,7 @@ func rawFlag(c *cobra.Command, raw *bool) {
 	c.Flags().BoolVar(raw, "raw", false, "do not escape control characters on a terminal")
 }
 
-// printLog copies the log as it is kept. Of one that is empty it says why.
+// printLog copies the stored log. If the log is empty, it says why.
 func (a *app) printLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) error {
 	n, err := copyLog(ctx, c, w, step, fence)
 	if err != nil || n > 0 {
@@ -245,7 +245,7 @@ func copyLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, f
 	return copyBytes(w, resp)
 }
 
-// copyBytes copies an answer that is no JSON, and returns how long it was.
+// copyBytes copies a response that is not JSON, and returns its length.
 func copyBytes(w io.Writer, resp *http.Response) (int64, error) {
 	if resp.StatusCode != http.StatusOK {
 		_, _, err := call[json.RawMessage](resp, nil)
@@ -259,8 +259,8 @@ func copyBytes(w io.Writer, resp *http.Response) (int64, error) {
 	return n, err
 }
 
-// followLog prints the log of one attempt at a step until that has ended, or without
-// a fence those of the latest and all that follow until the step has.
+// followLog prints the log of one attempt at a step until the attempt has ended. Without a
+// fence it prints the logs of the latest and all later attempts until the step has ended.
 func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) error {
 	said := news{app: a}
 	defer a.lookOn(ctx, a.note, func(ctx context.Context) error {
@@ -317,8 +317,8 @@ func (a *app) followLog(ctx context.Context, c *api.Client, w io.Writer, step ap
 	}
 }
 
-// nextAttempt waits until a step has more than so many attempts or has ended. d is the
-// step as it was read just now.
+// nextAttempt waits until a step has more attempts than given, or has ended. d is the
+// latest read of the step.
 func (a *app) nextAttempt(ctx context.Context, c *api.Client, d api.StepDetail, known int) (api.StepDetail, error) {
 	for wait := time.Second; len(d.Attempts) <= known && !settled(d.Step.Status); wait = min(2*wait, 5*time.Second) {
 		if wait == time.Second {
@@ -339,9 +339,9 @@ func (a *app) nextAttempt(ctx context.Context, c *api.Client, d api.StepDetail, 
 	return d, nil
 }
 
-// followAttempt prints the log of one attempt, the latest without a fence, until that
-// has ended. It returns the fence of that attempt, 0 where the step ended without any,
-// and the size of the log.
+// followAttempt prints the log of one attempt until the attempt has ended; without a fence,
+// of the latest attempt. It returns the attempt's fence (0 if the step ended without an
+// attempt) and the size of the log.
 func (a *app) followAttempt(ctx context.Context, c *api.Client, w io.Writer, step api.StepID, fence *int64) (followed, size int64, err error) {
 	follow := api.GetStepLogsParamsFollowN1
 	s := a.streamOf(func(ctx context.Context, last string, stream api.RequestEditorFn) (*http.Response, error) {

@@ -1,10 +1,10 @@
-// Command nofx is the command line of the gateway. It speaks HTTP through
-// nofx.dev/gateway/api and knows nothing else of the system.
+// Command nofx is the command line of the gateway. It uses only HTTP, through
+// nofx.dev/gateway/api.
 //
-// root.go holds the tree of commands, the global flags and the exit codes;
-// client.go the way to the gateway and back; stream.go reads streams and connects
-// again when they break; progress.go and board.go are what `run watch` shows, and
-// why.go what runs wait for and why they fail. Every other file is one noun.
+// root.go holds the tree of commands, the global flags and the exit codes; client.go sends
+// requests and reads responses; stream.go reads streams and reconnects; progress.go and
+// board.go implement `run watch`, and why.go explains waits and failures. Every other file
+// is one noun.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 	os.Exit(code)
 }
 
-// surroundings returns the app of a real process.
+// surroundings returns an app with the streams and environment of this process.
 func surroundings() *app {
 	a := &app{
 		in: os.Stdin, out: os.Stdout, errOut: os.Stderr,
@@ -55,8 +55,8 @@ func surroundings() *app {
 	return a
 }
 
-// sized returns the size of a terminal as it was asked for, or that of a common one: a
-// terminal without anybody at its size, as behind some pipes, says 0×0.
+// sized returns the size of a terminal as reported, or a common size: some terminals, for
+// example behind pipes, report 0×0.
 func sized(width, height int, err error) (int, int) {
 	if err != nil || width <= 0 || height <= 0 {
 		return 80, 24

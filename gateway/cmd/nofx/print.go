@@ -10,7 +10,7 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// answer prints raw with --json, else what human writes.
+// answer prints raw with --json, otherwise the output of human.
 func (a *app) answer(raw []byte, human func(w io.Writer)) error {
 	if a.json {
 		return a.printJSON(strings.TrimRight(string(raw), "\n"))
@@ -32,7 +32,7 @@ func table(w io.Writer, head []string, rows [][]string) {
 	columns(w, append([][]string{head}, rows...))
 }
 
-// columns writes rows of as many cells each, which are lined up.
+// columns writes rows with the same number of cells, aligned.
 func columns(w io.Writer, rows [][]string) {
 	var widths []int
 	for _, row := range rows {
@@ -50,8 +50,8 @@ func columns(w io.Writer, rows [][]string) {
 	}
 }
 
-// fitted prints a table, on a terminal that is wide enough for all but the last column,
-// which is cut to what is left.
+// fitted prints a table. If only its last column is too wide for the terminal, the column
+// is cut.
 func (a *app) fitted(w io.Writer, head []string, rows [][]string) {
 	if a.screen != nil {
 		width, _ := a.screen()
@@ -161,7 +161,8 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", value, []string{"KiB", "MiB", "GiB", "TiB"}[unit])
 }
 
-// who returns a subject as people see it: its name, which another may have had, and itself.
+// who returns a subject for people: its name, and the subject itself, since another subject
+// may have had the name.
 func who(subject api.Subject, name *api.SubjectName) string {
 	if name == nil {
 		return subject
@@ -169,7 +170,7 @@ func who(subject api.Subject, name *api.SubjectName) string {
 	return fmt.Sprintf("%s (%s)", *name, subject)
 }
 
-// verdict returns what a gate came to, in a sentence.
+// verdict returns a gate's result as a sentence.
 func verdict(g api.Gate) string {
 	s := fmt.Sprintf("gate %s (%s of step %s) %s", g.ID, g.Name, g.StepName, g.Status)
 	if wanted := deref(g.Quorum); g.Status == api.GateStatusPending && wanted > 1 {

@@ -12,7 +12,7 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// progress is a run as far as its events have told.
+// progress is the state of a run as known from its events.
 type progress struct {
 	run   api.Run
 	steps []api.Step
@@ -29,16 +29,16 @@ func newProgress(d api.RunDetail) *progress {
 	return p
 }
 
-// apply moves p on by one event and reports whether the event told too little,
-// so that the run must be read anew: gates have more to them than a status, and only
-// the run says which signal a step waits for.
+// apply updates p by one event and reports whether the run must be read again, because the
+// event does not have all facts: gates have more members than a status, and only the run
+// names the signal that a step waits for.
 func (p *progress) apply(e api.Event) (stale bool) {
 	var data struct {
 		To           string            `json:"to"`
 		Attempt      *int              `json:"attempt"`
 		Reason       *string           `json:"reason"`
 		FailureClass *api.FailureClass `json:"failure_class"`
-		At           *time.Time        `json:"at"` // of what waits: until when
+		At           *time.Time        `json:"at"` // end of a wait
 	}
 	noun, _, _ := strings.Cut(e.Type, ".")
 	if err := json.Unmarshal(e.Data, &data); err != nil || data.To == "" {
@@ -114,7 +114,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 	if err != nil {
 		return err
 	}
-	if a.json && ended(p.run.Status) { // no event will tell
+	if a.json && ended(p.run.Status) { // no event reports it
 		if err := a.printJSON(strings.TrimRight(string(raw), "\n")); err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (a *app) watch(ctx context.Context, c *api.Client, runID string) error {
 		stop()
 	}
 	if err == nil {
-		var last *progress // the row knows what no event tells, such as the reason
+		var last *progress // the run has facts that no event has, such as the reason
 		if last, _, err = read(); err == nil {
 			*p = *last
 			if p.run.Status == api.RunStatusFailed && !a.json {

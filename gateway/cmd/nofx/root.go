@@ -52,8 +52,8 @@ const examples = `  nofx run create -f plan.json --watch
   nofx gate approve gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f
   nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f`
 
-// app is what the commands work with: the surroundings of the process, replaced
-// by tests, and the global flags.
+// app has the streams and environment of the process, which tests replace, and the global
+// flags.
 type app struct {
 	in          io.Reader
 	out, errOut io.Writer
@@ -63,7 +63,7 @@ type app struct {
 	pause       func(context.Context, time.Duration) error
 	terminal    bool                                  // out is one
 	screen      func() (width, height int)            // nil unless out is a terminal that can be drawn on
-	look        time.Duration                         // how often what is followed is looked at, for what no event tells; 0: never
+	look        time.Duration                         // interval of reads while following, for facts that events do not have; 0: never
 	stall       time.Duration                         // how long nothing may come from a server
 	prompt      func(question string) (string, error) // nil unless in is a terminal
 
@@ -113,7 +113,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 		fmt.Fprintf(a.errOut, "error: %v\n", lost)
 	}
 	if err != nil && !begun && a.output.err == nil {
-		if strings.HasPrefix(err.Error(), "accepts ") { // so many arguments; which they are it does not say
+		if strings.HasPrefix(err.Error(), "accepts ") { // the error has their number, not their names
 			err = fmt.Errorf("%w: %s", err, command.UseLine())
 		}
 		err = usageError{err} // cobra refused the line before any command saw it
@@ -172,7 +172,7 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// errNotFound is the kind of what the tool itself did not find.
+// errNotFound is the kind of errors for things that the CLI itself did not find.
 var errNotFound = errors.New("not found")
 
 // group returns a command that only holds others.
@@ -186,8 +186,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// noCommand refuses what stands where a command is expected and is none, and names the
-// nearest.
+// noCommand returns the error of an unknown command, with the nearest known ones.
 func noCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -199,7 +198,7 @@ func noCommand(c *cobra.Command, args []string) error {
 	return err
 }
 
-// didYouMean names the nearest of names to what was typed, in brackets, or is empty.
+// didYouMean returns a hint in brackets with the name nearest to the typed text, or "".
 func didYouMean(typed string, names []string) string {
 	parent := &cobra.Command{SuggestionsMinimumDistance: 2}
 	for _, name := range names {
@@ -222,7 +221,7 @@ func oneOf[T ~string](c *cobra.Command, flag string, words ...T) {
 	}
 }
 
-// anyOf has a flag completed that takes several of the words, separated by commas.
+// anyOf completes a flag that takes several of the words, separated by commas.
 func anyOf[T ~string](c *cobra.Command, flag string, words ...T) {
 	if err := c.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		before := begun[:strings.LastIndex(begun, ",")+1]

@@ -158,7 +158,7 @@ func lasted(start, finish *time.Time, now time.Time) time.Duration {
 	return now.Sub(*start)
 }
 
-// took returns lasted for people, "" for what has not begun.
+// took returns a duration for people, or "" for something that has not begun.
 func took(start, finish *time.Time, now time.Time) string {
 	if start == nil {
 		return ""
@@ -217,8 +217,8 @@ func (a *app) printSteps(w io.Writer, steps []api.Step) {
 	table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows)
 }
 
-// tries returns which attempt at a step is the newest, by the number that logs --attempt
-// takes, and which would be the last as things stand.
+// tries returns the number of a step's newest attempt, as logs --attempt takes it, and the
+// number of the last one that is allowed now.
 func tries(s api.Step) string {
 	return fmt.Sprintf("%d/%d", s.Attempts, s.Attempts+max(s.MaxAttempts-s.Attempt, 0))
 }

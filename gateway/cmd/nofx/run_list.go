@@ -51,7 +51,7 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31, in UTC) or a 
 				if err != nil {
 					return err
 				}
-				if len(page.Items) == 0 && page.NextCursor != nil { // the gateway is still looking
+				if len(page.Items) == 0 && page.NextCursor != nil { // the gateway has not finished the search
 					params.Cursor = page.NextCursor
 					continue
 				}
@@ -78,7 +78,7 @@ A time is a duration before now (90m, 24h, 7d), a day (2026-01-31, in UTC) or a 
 	return c
 }
 
-// moment reads a time of the command line, nil when there is none.
+// moment reads a time from the command line; nil if it is empty.
 func moment(flag, s string, now time.Time) (*time.Time, error) {
 	if s == "" {
 		return nil, nil
@@ -180,8 +180,7 @@ before a worker took it; RUN is how long its attempts took together.`,
 	}
 }
 
-// The bars of a timeline, the most telling first: a cell shows the first of what
-// falls into it.
+// The bars of a timeline by precedence: a cell shows the first of the states in its time.
 var bars = []struct {
 	status api.StepStatus
 	cell   rune
@@ -242,7 +241,7 @@ func (a *app) printTimeline(w io.Writer, t api.Timeline) {
 	}
 }
 
-// chart draws spans between two times into so many cells.
+// chart draws spans between two times into a row of cells.
 func chart(spans []api.TimelineSpan, from, to time.Time, cells int) string {
 	line := make([]rune, cells)
 	each := max(to.Sub(from)/time.Duration(cells), 1)

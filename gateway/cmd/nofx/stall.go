@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stallTimeout is how long a server may let nothing be seen of a transfer.
+// stallTimeout is the longest time that a transfer may make no progress.
 const stallTimeout = 30 * time.Second
 
 // stalledError is a server that took the connection, or not even that, and then let no
@@ -23,9 +23,9 @@ func (s *stalledError) Error() string {
 	return fmt.Sprintf("the storage at %s does not respond: no byte was transferred for %v", s.host, s.after)
 }
 
-// exchange sends a request to the object storage. Each byte of the request that is
-// taken, and each of the answer, gives it a.stall more; without one the request, or
-// the reading of its answer, ends with a *stalledError.
+// exchange sends a request to the object storage. Each byte that is sent or received
+// extends its time by a.stall. Without progress the request, or the reading of its
+// response, ends with a *stalledError.
 func (a *app) exchange(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	stalled := &stalledError{req.URL.Host, a.stall}

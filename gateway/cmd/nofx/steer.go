@@ -13,17 +13,18 @@ import (
 	"nofx.dev/gateway/api"
 )
 
-// verbOf is a verb of the generated client, and P the type that its headers have.
+// verbOf is a method of the generated client for a verb, and P the type of its headers.
 type verbOf[P any] func(*api.Client, context.Context, api.RunIDParameter, *P, api.Reason, ...api.RequestEditorFn) (*http.Response, error)
 
-// named gives a request an Idempotency-Key of its own, so that it may be repeated when
-// its answer was not heard.
+// named gives a request a new Idempotency-Key, so that it can be repeated if its response
+// was lost.
 func named(_ context.Context, req *http.Request) error {
 	req.Header.Set("Idempotency-Key", rand.Text())
 	return nil
 }
 
-// runVerbCommand returns the command of a verb that takes a run and a reason and answers the run.
+// runVerbCommand returns the command of a verb that takes a run and a reason and returns
+// the run.
 func runVerbCommand[P any](a *app, verb, short string, do verbOf[P]) *cobra.Command {
 	var reason string
 	c := &cobra.Command{

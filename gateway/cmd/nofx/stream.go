@@ -15,13 +15,13 @@ import (
 
 const (
 	streamIdle     = 45 * time.Second // the gateway sends something every 15 s
-	reconnectFirst = time.Second      // unless the server says otherwise
+	reconnectFirst = time.Second      // unless the server sets another
 	reconnectMost  = 15 * time.Second
 	maxFailures    = 10 // in a row, without one frame between them
 )
 
-// What a handler of frames answers besides nil; anything else ends the stream
-// with that error.
+// The errors that a handler of frames may return to steer the stream; any other error ends
+// it.
 var (
 	errDone   = errors.New("the stream is complete")
 	errAgain  = errors.New("the gateway asks to reconnect")
@@ -38,11 +38,10 @@ type stream struct {
 	idle  time.Duration                    // of silence, then the connection counts as lost
 }
 
-// follow hands every frame after last to handle, once and in order, until handle
-// says errDone, or the gateway says that nothing will follow. Lost connections
-// are opened again with Last-Event-ID, after a pause that grows with jitter. It
-// gives up when the first connection fails, when the gateway refuses, and after
-// maxFailures in a row.
+// follow passes every frame after last to handle, once and in order, until handle returns
+// errDone or the gateway says that no frame will follow. It reconnects with Last-Event-ID,
+// after a growing pause with jitter. It gives up when the first connection fails, when the
+// gateway refuses, and after maxFailures in a row.
 func (s stream) follow(ctx context.Context, last string, handle func(*api.Frame) error) error {
 	failures, connected := 0, false
 	for {
@@ -85,8 +84,8 @@ type brokenError struct {
 
 func (b *brokenError) Unwrap() error { return b.error }
 
-// once reads one connection. It moves last on with every frame that was handled
-// and answers how many there were, nil at the end of the stream for good.
+// once reads one connection. It advances last with every handled frame and returns the
+// number of frames, and nil when the stream has ended for good.
 func (s stream) once(ctx context.Context, last *string, handle func(*api.Frame) error) (frames int, retry time.Duration, _ error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -160,13 +159,13 @@ func (w watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// eventFeed handles the frames of an event stream: it deals with the control
-// frames and hands events on.
+// eventFeed handles the frames of an event stream: it processes control frames and passes
+// events on.
 type eventFeed struct {
 	dense bool  // seq must grow by one: the unfiltered stream of one run
 	seq   int64 // of the newest event: 0 before the first, -1 when not known
 	event func(e api.Event, raw string) error
-	gap   func(reason string) error // events are gone for good: read anew
+	gap   func(reason string) error // events were deleted: read the run again
 }
 
 func (d *eventFeed) handle(f *api.Frame) error {
