@@ -1,7 +1,7 @@
 -- Checkpoints of steps, recorded with the fence of their attempt.
 
--- Inserts a checkpoint with its parents under a seq of its run, and returns what
--- its event says.
+-- Inserts a checkpoint with its parents under a seq of its run, and returns the data of its
+-- event.
 CREATE OR REPLACE FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint, p_seq bigint, c jsonb) RETURNS jsonb
     LANGUAGE plpgsql
 AS $$
@@ -25,9 +25,9 @@ BEGIN
 END
 $$;
 
--- Records checkpoints of running attempts; p is an array of {run_id, step_id,
--- fence, traceparent, checkpoint}. Kinds post and wait come with the finish alone:
--- they are what successors start from.
+-- Records checkpoints of running attempts; p is an array of {run_id, step_id, fence,
+-- traceparent, checkpoint}. The kinds post and wait are recorded only by a finish, since
+-- successors start from them.
 CREATE OR REPLACE FUNCTION nofx.record_checkpoints(p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -65,7 +65,7 @@ END
 $$;
 
 -- Writes that a running attempt cannot start from a checkpoint because of lost bytes.
--- p_ancestor is the nearest checkpoint before it that lacks none, as far as is known.
+-- p_ancestor is the nearest earlier checkpoint that has all its bytes, as far as is known.
 CREATE OR REPLACE FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -13,7 +13,7 @@ BEGIN
     FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
     WHERE s.tenant_id = p_tenant AND s.id = p_step;
     IF c.lost_leases > 0 THEN
-        -- When the lease before ran out; the sweep took the fence between.
+        -- The expiry of the lease before; the sweep used the fence between.
         SELECT a.ended_at INTO c.lost_at FROM attempt a
         WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = c.fence - 2 AND a.outcome = 'lease_expired';
     END IF;
@@ -52,8 +52,8 @@ BEGIN
 END
 $$;
 
--- Locks the runs of steps and returns the steps whose run is locked now: of a run
--- that somebody held a moment ago, as p_held says, only if nobody holds it any more.
+-- Locks the runs of steps and returns the steps whose run is now locked. The runs in p_held
+-- were just locked by another transaction; they are locked only if they are free now.
 CREATE OR REPLACE FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) RETURNS SETOF uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -67,7 +67,7 @@ BEGIN
         GROUP BY y.run_id ORDER BY y.run_id LOOP
         IF x.held THEN
             PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = x.run_id FOR NO KEY UPDATE SKIP LOCKED;
-            CONTINUE WHEN NOT FOUND AND x.run_id IS NOT NULL; -- a step that is not there keeps nobody waiting
+            CONTINUE WHEN NOT FOUND AND x.run_id IS NOT NULL; -- a missing step locks nothing
         ELSE
             PERFORM FROM run r WHERE r.tenant_id = v_tenant AND r.id = x.run_id FOR NO KEY UPDATE;
         END IF;
@@ -90,12 +90,11 @@ BEGIN
 END
 $$;
 
--- Reports whether a worker may take a suspect, a step that two workers have died under, in a
--- transaction of so many wake-ups. It is to run alone: only then does another loss
--- tell whether it is what kills its workers, and only then does it take no other step
--- along. A suspect that found no idle worker for a minute after its delay may run
--- beside others, but not beside another suspect. No other claim of this worker asks
--- meanwhile.
+-- Reports whether a worker may take a suspect, a step under which two workers have died, in
+-- a transaction with this number of wake-ups. A suspect must run alone: only then does
+-- another loss show that it kills its workers, and only then is no other step lost with it.
+-- A suspect that found no idle worker for a minute after its delay may run beside others,
+-- but not beside another suspect. Other claims of this worker wait meanwhile.
 CREATE OR REPLACE FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes int) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -117,11 +116,11 @@ BEGIN
 END
 $$;
 
--- Takes ready steps for a worker. p is an array of {step_id, wake_seq, job_id,
--- trace_id, span_id, traceparent}; ord is the place in it. No row comes back for a
--- wake-up that is stale or whose run takes no claims, nor for a suspect that this
--- worker may not take: it is woken again a little later, for whichever worker comes;
--- nor from a queue that the tenant has paused: such a step is parked, see queue.sql.
+-- Takes ready steps for a worker. p is an array of {step_id, wake_seq, job_id, trace_id,
+-- span_id, traceparent}; ord is the place in it. Returns no row for a wake-up that is stale
+-- or whose run takes no claims. Returns no row for a suspect that this worker may not take;
+-- it is woken again a little later, for any worker. Returns no row from a queue that the
+-- tenant has paused; the step is parked, see queue.sql.
 CREATE OR REPLACE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid int, p_ttl interval) RETURNS TABLE (ord int, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -49,8 +49,8 @@ BEGIN
 END
 $$;
 
--- Returns the newest run that computes p_key, if there is one, and keeps others that
--- ask for it waiting until this transaction ends.
+-- Returns the newest run that computes p_key, if there is one. Other callers with the same
+-- key wait until this transaction ends.
 CREATE OR REPLACE FUNCTION nofx.run_of_work(p_key text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

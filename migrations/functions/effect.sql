@@ -1,9 +1,9 @@
 -- Effects of steps outside, recorded once under a key that all attempts share.
 
--- Returns the key by which a running attempt is to do an effect, or what came of it
--- before. The key is <run>/<step>. It is the same as long as the request is; a
--- second effect of the step, or one whose inputs have changed, adds
--- /<name>-<digest12> to it. NX004 when the attempt has lost its lease.
+-- Returns the key with which a running attempt must do an effect, or the recorded result of
+-- the effect. The key is <run>/<step>. It is the same as long as the request is; a second
+-- effect of the step, or one whose inputs have changed, adds /<name>-<digest12> to it.
+-- NX004 when the attempt has lost its lease.
 CREATE OR REPLACE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -27,8 +27,8 @@ BEGIN
 END
 $$;
 
--- Records what came of an effect that this attempt began. NX004 when it has lost
--- its lease meanwhile: whoever holds it asks the provider by the same key.
+-- Records the result of an effect that this attempt began. NX004 when the attempt has lost
+-- its lease meanwhile: the new holder asks the provider with the same key.
 CREATE OR REPLACE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -1,8 +1,8 @@
 -- Events and their place in the feeds.
 
--- Begins an epoch of the feeds if there has to be one, and returns the base of the
--- current one: the database is a restored one, or holds positions that no
--- transaction of it has reached.
+-- Begins an epoch of the feeds if one is needed (the database was restored, or has
+-- positions that none of its transactions has reached), and returns the base of the current
+-- epoch.
 CREATE OR REPLACE FUNCTION nofx.begin_epoch() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -31,11 +31,11 @@ BEGIN
 END
 $$;
 
--- Writes events. A row carries its run's trace; a cause of another trace is named
--- in data. Its position in the feeds is not before that of the run's last event, which
--- a newer transaction may have written: one gets its id before it gets the run's lock.
--- A feed is read up to the oldest transaction that still runs, so nobody has passed
--- that position yet.
+-- Writes events. A row has the trace of its run; a cause in another trace is named in data.
+-- The position of an event in the feeds is never before the position of the run's last
+-- event. A newer transaction may have written that one, since a transaction gets its id
+-- before the run's lock. Feeds are read only up to the oldest running transaction, so no
+-- reader has passed the position yet.
 CREATE OR REPLACE FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -64,8 +64,8 @@ CREATE OR REPLACE FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text
     RETURN ROW(p_run, p_seq, NULL, 'run.' || p_to, p_event, p_from, p_to,
         jsonb_strip_nulls(jsonb_build_object('failure_class', p_class)), p_reason, p_trace, NULL, p_cause)::nofx.new_event;
 
--- Returns the event of a change of a step's state. p_wait_ms is how long a claimed step was
--- ready, p_at until when one waits or is put off.
+-- Returns the event of a change of a step's state. p_wait_ms is the time that a claimed
+-- step was ready, p_at the end of a wait or a delay.
 CREATE OR REPLACE FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt int, p_reason text, p_trace text, p_cause text,
     p_class text DEFAULT NULL, p_wait_ms bigint DEFAULT NULL, p_at timestamptz DEFAULT NULL) RETURNS nofx.new_event
     LANGUAGE sql STABLE
@@ -80,7 +80,7 @@ CREATE OR REPLACE FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uui
     LANGUAGE sql STABLE
     RETURN ROW(p_run, p_seq, p_step, p_type, NULL, NULL, NULL, p_data, NULL, p_trace, p_fence, p_cause)::nofx.new_event;
 
--- Appends an event that is no change of state.
+-- Appends an event that is not a change of state.
 CREATE OR REPLACE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
     LANGUAGE plpgsql
 AS $$
@@ -98,8 +98,8 @@ BEGIN
 END
 $$;
 
--- Returns the newest seq of the runs that somebody streams; runs of other tenants than
--- the one named with them do not come back.
+-- Returns the newest seq of runs that are streamed; a run of another tenant than the one
+-- named with it is left out.
 CREATE OR REPLACE FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE (run_id uuid, event_seq bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -1,7 +1,7 @@
 -- Finish: records the results of attempts, in one transaction for many.
 
--- Records what an attempt came to that did not simply succeed, or left more than
--- a checkpoint; see finish_steps, which has taken the locks.
+-- Records the result of an attempt that did not succeed, or that left more than a
+-- checkpoint. The caller, finish_steps, holds the locks.
 CREATE OR REPLACE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
 AS $$
@@ -84,10 +84,10 @@ BEGIN
 END
 $$;
 
--- Records that an attempt succeeded, with checkpoints and nothing else: nearly every
--- finish. Its events, and the lease of the successor that it claims at once, are left
--- to the caller, which has looked at the lease and writes those of several finishes
--- together. From the queues in p_paused no successor is claimed.
+-- Records that an attempt succeeded with only checkpoints, as nearly every finish does. The
+-- caller has checked the lease; it writes the events, and the lease of a successor that is
+-- claimed at once, for several finishes together. From the queues in p_paused no successor
+-- is claimed.
 CREATE OR REPLACE FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused text[]) RETURNS nofx.finished
     LANGUAGE plpgsql
 AS $$
@@ -191,8 +191,8 @@ BEGIN
 END
 $$;
 
--- Takes all locks that a batch of finishes needs, in the order in which everybody
--- does: runs, keys of signals, leases.
+-- Takes all locks that a batch of finishes needs, in the order of all transactions: runs,
+-- keys of signals, leases.
 CREATE OR REPLACE FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -217,12 +217,12 @@ BEGIN
 END
 $$;
 
--- Records what attempts came to. p is an array of {run_id, step_id, fence,
--- traceparent, outcome, reason, failure_class, delay_s, exit_code, usage, outputs,
--- checkpoints, artifacts, gate, wait, chain}; ord is the place in it. An item with
--- chain, {queue, job_id, trace_id, span_id}, takes a successor that it readied on that
--- queue for the same worker, in the same transaction: the lease is the guarantee,
--- so no job is needed. From a queue that the tenant has paused it takes none.
+-- Records the results of attempts. p is an array of {run_id, step_id, fence, traceparent,
+-- outcome, reason, failure_class, delay_s, exit_code, usage, outputs, checkpoints,
+-- artifacts, gate, wait, chain}; ord is the place in it. An item with chain, {queue,
+-- job_id, trace_id, span_id}, takes a successor that it readied on that queue for the same
+-- worker, in the same transaction: the lease is the guarantee, so no job is needed. From a
+-- queue that the tenant has paused it takes none.
 CREATE OR REPLACE FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid int, p_ttl interval)
     RETURNS TABLE (ord int, answer text, run_state text, run_seconds float8, enqueue boolean, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -257,7 +257,7 @@ BEGIN
             f.events := NULL;
             f.claims := NULL;
         END IF;
-        -- Any other looks at the steps of its run, so what was put off is written first.
+        -- Any other result reads the steps of its run, so deferred rows are written first.
         IF v_events <> '{}' AND (f.answer IS NULL OR k = v_last) THEN
             PERFORM write_events(v_tenant, v_events);
             v_events := '{}';

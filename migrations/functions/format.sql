@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION nofx.public_time(p_at timestamptz) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE -- as to_char is: else it is not inlined
     RETURN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
--- Returns the longest beginning of a text that fits into so many bytes.
+-- Returns the longest beginning of a text that fits into a number of bytes.
 CREATE OR REPLACE FUNCTION nofx.clip(p_text text, p_bytes int) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -24,8 +24,8 @@ BEGIN
 END
 $$;
 
--- Reports whether a text is sha256:<64 hex digits>. A regular expression would say it in
--- one, and takes ten times as long.
+-- Reports whether a text is sha256:<64 hex digits>. One regular expression would do, but
+-- takes ten times as long.
 CREATE OR REPLACE FUNCTION nofx.is_digest(p text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     RETURN length(p) = 71 AND starts_with(p, 'sha256:') AND translate(substr(p, 8), '0123456789abcdef', '') = '';

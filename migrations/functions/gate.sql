@@ -88,8 +88,7 @@ BEGIN
 END
 $$;
 
--- Opens the next round of a step's gate and, for a gate that has its verdict
--- already, gives it.
+-- Opens the next round of a step's gate and, if the verdict is known, records it.
 CREATE OR REPLACE FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamptz) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -105,10 +104,9 @@ BEGIN
 END
 $$;
 
--- After the last of a run's failed gates was waived the run goes on, whether it
--- has failed already or siblings are still running. While another step of it
--- has failed too, the waiver stays on record and nothing moves. A waiver of one round
--- holds for those after it that judged the same.
+-- Continues a run after the last of its failed gates was waived, whether the run has failed
+-- or siblings still run. While another step of the run has failed, the waiver is only
+-- recorded. A waiver of one round holds for later rounds that judged the same inputs.
 CREATE OR REPLACE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -129,9 +127,8 @@ BEGIN
 END
 $$;
 
--- Records a person's decision on a gate, and what follows from it, in one transaction. A
--- gate that wants several approvals stays pending until the last of them; one
--- rejection ends it.
+-- Records a person's decision on a gate and its consequences in one transaction. A gate
+-- that needs several approvals stays pending until the last one; one rejection ends it.
 CREATE OR REPLACE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -1,8 +1,8 @@
 -- Stored answers of idempotent requests.
 
--- Claims a key until the end of the transaction, unless another has it, and then
--- looks for the answer stored under it. Two statements, since the second must see
--- what the other has committed meanwhile.
+-- Claims a key until the end of the transaction, unless another transaction has it, and
+-- then reads the response stored under it. There are two statements, since the second must
+-- see rows that the other transaction has committed meanwhile.
 CREATE OR REPLACE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status int, OUT headers jsonb, OUT body bytea)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -15,15 +15,15 @@ BEGIN
 END
 $$;
 
--- Deletes some of the stored answers that no client may rely on any more, and
--- returns how many.
+-- Deletes some of the expired stored responses, and returns their number.
 CREATE OR REPLACE FUNCTION nofx.delete_expired(p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     v_gone bigint;
 BEGIN
-    -- Not by a join, for which the planner, which does not know the limit, reads the table.
+    -- This is not a join, since the planner does not know the limit and would read the
+    -- whole table.
     DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
         SELECT k.ctid FROM idempotency_key k WHERE k.expires_at <= (SELECT clock_timestamp())
         ORDER BY k.expires_at FOR UPDATE SKIP LOCKED LIMIT p_limit));

@@ -13,8 +13,8 @@ BEGIN
 END
 $$;
 
--- Refuses with NX004 a change that needs the lease of a step, unless that holds under
--- this fence.
+-- Refuses with NX004 a change that needs the lease of a step, unless the lease is valid
+-- under this fence.
 CREATE OR REPLACE FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -27,7 +27,8 @@ BEGIN
 END
 $$;
 
--- Reports whether a lease has run out that nobody has taken away: its holder may renew it.
+-- Reports whether a lease has expired but was not taken away, so that its holder may renew
+-- it.
 CREATE OR REPLACE FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -56,8 +57,9 @@ BEGIN
 END
 $$;
 
--- Notes that a worker reached the database; none did for longer than p_gap means that
--- there was an outage. Whoever finds another doing so leaves it to that one.
+-- Records that a worker reached the database. A gap of more than p_gap between two records
+-- means that there was an outage. If another transaction is recording it, this one does
+-- nothing.
 CREATE OR REPLACE FUNCTION nofx.note_contact(p_gap interval) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -73,9 +75,10 @@ BEGIN
 END
 $$;
 
--- Reports whether expired leases are left alone: for one TTL after the server started and
--- after an outage was over, and while one seems to last. Nobody could renew meanwhile,
--- and whoever comes back first must not take what the others are about to renew.
+-- Reports whether expired leases are left to their holders: for one TTL after the start of
+-- the server and after the end of an outage, and while an outage seems to last. No worker
+-- could renew its leases meanwhile, and the first worker that returns must not take steps
+-- whose leases others are about to renew.
 CREATE OR REPLACE FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -87,20 +90,20 @@ BEGIN
 END
 $$;
 
--- Returns since when all workers can speak again, if an outage ended since p_seen; else p_seen.
--- Nobody is silent who had no time to speak.
+-- Returns the time since when all workers can report again, if an outage ended after
+-- p_seen; otherwise p_seen. A worker that could not report does not count as silent.
 CREATE OR REPLACE FUNCTION nofx.could_speak_since(p_seen timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE
 AS $$
     SELECT greatest(p_seen, (SELECT c.resumed_at FROM contact c))
 $$;
 
--- Renews the leases of one worker process in one statement, and returns of each that
--- there still is whether it was renewed: one that another transaction has locked, such
--- as a finish that takes long, is not waited for. Steps that do not come back are
--- lost. A lease that has run out is renewed as well, as long as no sweep took the
--- step: after an outage of the database nobody's work is lost. The order is that of
--- every transaction that holds several leases.
+-- Renews the leases of one worker process in one statement, and returns for each existing
+-- lease whether it was renewed. It does not wait for a lease that another transaction has
+-- locked, such as a long finish. Steps that are not returned are lost. An expired lease is
+-- renewed as well, unless a sweep took the step, so that no work is lost after an outage of
+-- the database. Leases are locked in the same order as in every transaction that holds
+-- several.
 CREATE OR REPLACE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) RETURNS TABLE (step_id uuid, renewed boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -121,8 +124,8 @@ BEGIN
 END
 $$;
 
--- Notes that the tool of a step is about to begin, while the lease holds: of those
--- whose lease was lost before this is not taken for granted.
+-- Records, under a valid lease, that the tool of a step is about to begin. If the lease was
+-- lost before this, the tool did not run.
 CREATE OR REPLACE FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

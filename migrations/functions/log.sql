@@ -19,8 +19,8 @@ BEGIN
 END
 $$;
 
--- Ends a log that was to have p_size bytes by a line that says how many of them are
--- missing, once, and returns how many.
+-- Ends a log that should have p_size bytes with a line that gives the number of missing
+-- bytes, once, and returns this number.
 CREATE OR REPLACE FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -1,4 +1,4 @@
--- Look-ups in the transition table that all guards and verbs share.
+-- Look-ups in the transition table, used by all guards and verbs.
 
 -- Refuses an event with NX001 and says which are allowed in that state.
 CREATE OR REPLACE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
@@ -14,7 +14,7 @@ END
 $$;
 
 -- Returns the edge that an event takes from a state, or NX001 with the events allowed
--- there, or NX002 when the edge wants a reason.
+-- there, or NX002 when the edge needs a reason.
 CREATE OR REPLACE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
     LANGUAGE plpgsql STABLE
 AS $$
@@ -33,11 +33,11 @@ BEGIN
 END
 $$;
 
--- What every guard asks of a change of state first: that it takes an edge of the table
--- from where the row is, by one version, with a reason where one is needed. p_to is the
--- new state that the statement names, NULL where it names none. p_batched says that the
--- statement is one of a function that writes the event and the counters itself; only
--- edges that are marked so may be taken like that. Returns the edge.
+-- Checks a change of state for every guard: it must take an edge of the table from the
+-- row's state, increase the version by one, and have a reason if the edge needs one. p_to
+-- is the new state in the statement, NULL if the statement sets none. p_batched says that
+-- the statement belongs to a function that writes the event and the counters itself; only
+-- edges marked as batched allow that. Returns the edge.
 CREATE OR REPLACE FUNCTION nofx.check_change(p_machine text, p_id uuid, p_from text, p_to text, p_event text, p_reason text, p_version bigint, p_next bigint, p_batched boolean)
     RETURNS nofx.transition
     LANGUAGE plpgsql STABLE

@@ -1,8 +1,8 @@
 -- Objects in storage: those that are gone or corrupt, and those that no row needs.
 
--- Returns objects that no row needs any more, of all tenants, in the order of their making
--- and behind a place in it. What a client uploaded may be written again while the
--- URL for it lives, so it has its day first.
+-- Returns objects of all tenants that no row needs any more, in the order of their
+-- creation, after a given place. A client can write an uploaded object again while its URL
+-- is valid, so such an object is kept for a day.
 CREATE OR REPLACE FUNCTION nofx.condemned_objects(p_after timestamptz, p_limit int) RETURNS TABLE (tenant_id uuid, key text, created_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

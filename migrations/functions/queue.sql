@@ -1,13 +1,14 @@
 -- A tenant's pause of a queue, see tables/011_queue.sql.
 
--- Guards that a resume sees every parked step: shared by those who park, alone for who
--- resumes. A row lock would let a stream of claims keep the resume waiting for ever.
+-- Takes the lock that makes a resume see every parked step: shared for claims that park
+-- steps, exclusive for a resume. With a row lock, a stream of claims could keep the resume
+-- waiting for ever.
 CREATE OR REPLACE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN hashtextextended(p_tenant::text || '/queue-pause', 0);
 
 -- Returns the queues that a tenant has paused, for a claim that parks what it finds there.
--- Without any it costs one look into a small table.
+-- Without pauses it costs one look into a small table.
 CREATE OR REPLACE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
     LANGUAGE plpgsql
 AS $$
@@ -22,8 +23,8 @@ BEGIN
 END
 $$;
 
--- Pauses a queue for the tenant. One that is paused already stays so since then; a reason
--- replaces the one that was given, together with who gave it.
+-- Pauses a queue for the tenant. A queue that is already paused keeps the time of its
+-- pause; a reason replaces the earlier reason and its author.
 CREATE OR REPLACE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -44,7 +45,7 @@ BEGIN
 END
 $$;
 
--- Returns the queues that tenants have paused: for administrators, who alone may call it.
+-- Returns the queues that tenants have paused. Only administrators may call it.
 CREATE OR REPLACE FUNCTION nofx.queue_pauses() RETURNS TABLE (tenant text, queue text, paused_at timestamptz, paused_by text, reason text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -57,9 +58,9 @@ CREATE OR REPLACE FUNCTION nofx.resumed_queues() RETURNS TABLE (tenant_id uuid, 
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$ SELECT q.tenant_id, q.queue FROM queue_pause q WHERE q.resumed_at IS NOT NULL $$;
 
--- Takes some of the parked steps of a resumed queue back among the due ones, under new
--- wake-ups, and returns which of them want a job: those of a paused run get theirs when it
--- goes on. Steps that somebody else changes meanwhile are left for the next batch.
+-- Makes some of the parked steps of a resumed queue due again, with new wake-ups, and
+-- returns those that need a job: steps of a paused run get theirs when the run resumes.
+-- Steps that another transaction is changing are left for the next batch.
 CREATE OR REPLACE FUNCTION nofx.wake_parked(p_queue text, p_limit int) RETURNS TABLE (step_id uuid, run_id uuid, wake_seq bigint, traceparent text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
     SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_incremental_sort = off SET jit = off
@@ -88,8 +89,8 @@ BEGIN
 END
 $$;
 
--- Returns how many steps of the tenant wait in a queue, of which p_limit are counted at most,
--- and since when the oldest of the ready ones does.
+-- Returns the number of the tenant's steps that wait in a queue, counting at most p_limit,
+-- and the time since when the oldest ready one has waited.
 CREATE OR REPLACE FUNCTION nofx.backlog(p_queue text, p_limit int, OUT ready bigint, OUT retrying bigint, OUT oldest timestamptz)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
     SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_incremental_sort = off SET jit = off

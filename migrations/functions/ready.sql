@@ -1,7 +1,7 @@
 -- Readies steps that wait for nothing more.
 
--- Readies the pending steps of a run that wait for nothing. The caller holds
--- the run's lock.
+-- Makes the pending steps of a run ready that wait for no other step. The caller holds the
+-- run's lock.
 CREATE OR REPLACE FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -12,9 +12,9 @@ BEGIN
 END
 $$;
 
--- Counts a step that succeeded off those that depend on it, and returns the ones for
--- which it was the last, in the order of the plan. These are left to the caller, whose
--- next change of them makes them ready. The caller holds the run's lock.
+-- Subtracts a step that succeeded from the counts of its dependents, and returns the
+-- dependents that now wait for nothing, in the order of the plan. The caller makes these
+-- ready. The caller holds the run's lock.
 CREATE OR REPLACE FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) RETURNS nofx.successor[]
     LANGUAGE plpgsql
 AS $$
@@ -35,8 +35,8 @@ BEGIN
 END
 $$;
 
--- Readies the steps that waited for this one alone, which has just succeeded, and
--- returns whether there were any. The caller holds the run's lock.
+-- Makes the steps ready that waited only for this step, which has just succeeded, and
+-- reports whether there were any. The caller holds the run's lock.
 CREATE OR REPLACE FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -48,10 +48,10 @@ BEGIN
 END
 $$;
 
--- Returns how many ready steps the tenant has, counted in at most 256 of its live
--- runs, those first that have not started: from there on all jobs have the last
--- priority. The order and the settings leave the planner run_by_state alone: that of
--- a new database would walk the tenant.
+-- Returns the number of ready steps of the tenant, counted in at most 256 of its live runs,
+-- beginning with runs that have not started: beyond that, all jobs have the last priority.
+-- The order and the settings leave the planner only the index run_by_state; in a new
+-- database it would otherwise read all rows of the tenant.
 CREATE OR REPLACE FUNCTION nofx.count_ready() RETURNS int
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 AS $$

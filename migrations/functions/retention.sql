@@ -1,7 +1,7 @@
 -- Deletes logs and events of runs that ended long ago, run by run.
 
--- Returns how long a tenant keeps what its runs leave, from their end: its setting
--- retention_days, from a day to ten years, else 30 days.
+-- Returns the retention of a tenant's logs and events, from the end of a run: its setting
+-- retention_days, from a day to ten years, or 30 days.
 CREATE OR REPLACE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
     LANGUAGE sql STABLE
 AS $$
@@ -10,9 +10,9 @@ AS $$
     FROM nofx.tenant t WHERE t.tenant_id = p_tenant
 $$;
 
--- Reports whether the newest event of a run that ended is its end, or older than p_since: a
--- gate of it may be waived long after, and what that tells has its own time. An
--- event that is not to be seen yet is newer.
+-- Reports whether the newest event of an ended run is its end, or is older than p_since: a
+-- gate may be waived long after the end, and the events of the waiver have their own
+-- retention. An event that is not visible yet counts as newer.
 CREATE OR REPLACE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamptz) RETURNS boolean
     LANGUAGE sql STABLE
 AS $$
@@ -70,8 +70,8 @@ BEGIN
 END
 $$;
 
--- Notes that events of the tenant up to a transaction's have been deleted, so that a
--- feed which is read from before tells of the gap. Nothing happens without one.
+-- Records that the tenant's events up to a transaction's were deleted, so that a feed that
+-- is read from an earlier position reports the gap. Does nothing without a transaction.
 CREATE OR REPLACE FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) RETURNS void
     LANGUAGE sql
 AS $$
@@ -79,10 +79,10 @@ AS $$
     ON CONFLICT ON CONSTRAINT event_horizon_pkey DO UPDATE SET xid = greatest(h.xid, excluded.xid)
 $$;
 
--- Deletes step logs and then events of runs of the tenant whose retention has
--- passed, at most p_limit rows in all, and returns how many of each. Runs that
--- somebody else holds are passed over. Objects of logs are condemned: their rows
--- go first and their bytes after them.
+-- Deletes step logs and then events of runs of the tenant whose retention has passed, at
+-- most p_limit rows in all, and returns the number of each. Runs that another transaction
+-- has locked are left out. Objects of logs are condemned: their rows are deleted first and
+-- their bytes later.
 CREATE OR REPLACE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit int, OUT events bigint, OUT chunks bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -130,8 +130,8 @@ BEGIN
 END
 $$;
 
--- Deletes at most p_limit system runs of all tenants that ended more than seven days
--- ago, with all that they left, and returns how many. Objects of logs are condemned.
+-- Deletes at most p_limit system runs of all tenants that ended more than seven days ago,
+-- with all their rows, and returns their number. Objects of logs are condemned.
 CREATE OR REPLACE FUNCTION nofx.expire_system_runs(p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

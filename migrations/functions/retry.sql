@@ -1,7 +1,7 @@
 -- Resume and retry: brings runs and steps back that have ended or are paused.
 
--- Takes a paused run up where it stands. Wake-ups of its ready steps were spent
--- while it took no claims, so they get new ones.
+-- Resumes a paused run where it stands. Its ready steps get new wake-ups, since theirs were
+-- used up while the run took no claims.
 CREATE OR REPLACE FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -15,7 +15,7 @@ BEGIN
 END
 $$;
 
--- Brings a run that failed or was cancelled back to life, with all its time anew.
+-- Makes a run that failed or was cancelled live again, with its whole deadline_s.
 CREATE OR REPLACE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -25,7 +25,7 @@ BEGIN
 END
 $$;
 
--- Has every step of a live run that failed, was skipped or was cancelled run again.
+-- Lets every step of a live run that failed, was skipped or was cancelled run again.
 CREATE OR REPLACE FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -37,9 +37,9 @@ BEGIN
 END
 $$;
 
--- Has a run go on by p_event: resume a paused one, where it stands; resume or
--- retry one that failed or was cancelled, from its last checkpoints, with
--- everything that had not succeeded.
+-- Continues a run by p_event: resume continues a paused run where it stands; resume or
+-- retry continues a run that failed or was cancelled from its last checkpoints, with all
+-- steps that had not succeeded.
 CREATE OR REPLACE FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -55,17 +55,17 @@ BEGIN
 END
 $$;
 
--- Retries one failed step, in a live run as well. With p_cascade what fell with
--- it gets its turn again: the steps below it, and those that were left only
--- because the run was failing. A step that also waits for one that is not
--- retried stays as it is.
+-- Retries one failed step, in a live run as well. With p_cascade its dependents get their
+-- turn again: the skipped and cancelled steps below it, and steps that were left out only
+-- because the run was failing. A step that also waits for a failed step that is not retried
+-- stays as it is.
 CREATE OR REPLACE FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     s nofx.locked_step := lock_step(p_step);
 BEGIN
-    IF s.state <> 'failed' THEN -- a running step knows an event of that name, which is its worker's
+    IF s.state <> 'failed' THEN -- a running step has an event of that name, used by its worker
         PERFORM refuse('step', s.id, s.state, 'retry');
     END IF;
     IF EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state IN ('failed', 'cancelled')) THEN

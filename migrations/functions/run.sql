@@ -1,12 +1,12 @@
 -- Runs: the guard of their states, locks, transitions.
 
--- Guards every change of a run's state, whoever writes: a known edge, the next
--- version, a reason where one is needed; and writes the event, so that state and event
--- cannot part.
+-- Guards every change of a run's state by any writer: it must take a known edge to the next
+-- version, with a reason if one is needed. The guard writes the event, so that no state
+-- changes without its event.
 --
--- A statement costs much more than another row in it, so functions that move many rows
--- write the events of all in one. They say so by data: the same UPDATE moves event_seq,
--- which nofx_app may not write. Only edges that are marked as batched may be taken so.
+-- A statement costs much more than another row in it, so functions that change many rows
+-- write all events in one statement. Data marks this form: the same UPDATE changes
+-- event_seq, which nofx_app may not write. Only edges marked as batched allow it.
 CREATE OR REPLACE FUNCTION nofx.run_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -37,7 +37,7 @@ BEGIN
     IF e.to_state NOT IN ('failed', 'cancelled') THEN
         NEW.failure_class := NULL;
     END IF;
-    IF e.to_state = 'paused' THEN -- the clock of the deadline stands still
+    IF e.to_state = 'paused' THEN -- the deadline's clock is stopped
         NEW.paused_at := clock_timestamp();
         NEW.stopped_deadline := OLD.deadline;
         NEW.deadline := 'infinity';
@@ -68,7 +68,7 @@ BEGIN
 END
 $$;
 
--- Each of the three answers with the new state.
+-- Each of the three functions returns the new state.
 CREATE OR REPLACE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_class text DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -82,11 +82,11 @@ BEGIN
 END
 $$;
 
--- Locks runs in the order in which everybody does.
+-- Locks runs in the order of all transactions.
 --
--- Row by row, as everything on the hot path: a look-up by a whole key is planned
--- alike whatever is known of the tables, and one statement serves however many.
--- For lists and joins a new database's planner walks the tenant.
+-- It works row by row, as all code on the hot path: a look-up by a whole key gets the same
+-- plan with statistics or without, and one statement serves any number of rows. For lists
+-- and joins, the planner of a new database would read all rows of the tenant.
 CREATE OR REPLACE FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -103,10 +103,10 @@ BEGIN
 END
 $$;
 
--- Locks the run of a candidate, unless somebody else holds it: what that one does
--- may settle the candidate, and if not the next pass finds it again. A pass that
--- waited would keep everybody else's candidates waiting behind one run. One that
--- is not there is not held: whoever goes on to lock it says so.
+-- Locks the run of a candidate, unless another transaction holds the lock: that transaction
+-- may handle the candidate, and if not, the next pass finds it again. A pass that waited
+-- would delay all other candidates because of one run. A missing run is not held; the
+-- caller's next lock reports it.
 CREATE OR REPLACE FUNCTION nofx.try_run(p_run uuid) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -116,7 +116,7 @@ BEGIN
 END
 $$;
 
--- Returns what the gauges show: live runs of plans by state, over all tenants.
+-- Returns the values of the gauges: live runs of plans by state, over all tenants.
 CREATE OR REPLACE FUNCTION nofx.run_counts() RETURNS TABLE (state text, n bigint)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

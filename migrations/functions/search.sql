@@ -1,7 +1,7 @@
 -- The row by which lists of runs are searched, kept by triggers.
 
--- No definer: it runs as whoever writes the run, which is nofx_system, and to change
--- role and path once more for each run would cost as much as its row does.
+-- This is not SECURITY DEFINER: it runs as the writer of the run, nofx_system. Changing
+-- role and path again for each run would cost as much as the run's row.
 CREATE OR REPLACE FUNCTION nofx.search_run() RETURNS trigger
     LANGUAGE plpgsql
 AS $$

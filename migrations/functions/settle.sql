@@ -1,7 +1,7 @@
 -- Brings a run's state in line with its steps, and ends runs.
 
--- Ends whatever of a run has not begun, because a step of it failed for good:
--- siblings that run may end. The caller holds the run's lock.
+-- Ends all steps of a run that have not begun, because a step failed for good; running
+-- siblings may end. The caller holds the run's lock.
 CREATE OR REPLACE FUNCTION nofx.stop_steps(p_tenant uuid, p_run uuid) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -21,8 +21,8 @@ END
 $$;
 
 -- Reports whether a step of the run failed for good while this attempt was running, by the
--- order of the run's events: it may end, but nothing of it is to come. Those that
--- failed before it began were left so by whoever had it run.
+-- order of the run's events: the attempt may end, but no successor follows. Failures from
+-- before the attempt do not count: a retry left them as they were.
 CREATE OR REPLACE FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
 AS $$
@@ -37,11 +37,10 @@ BEGIN
 END
 $$;
 
--- Brings the run's state in line with its steps. The caller holds its lock.
--- p_failed says that a step has just failed for good, which stops the others;
--- a failure of before does not: what was retried beside it goes on. A run in
--- which nothing is alive any more ends. The counters make this cost one row,
--- however many steps there are.
+-- Brings the run's state in line with its steps. The caller holds its lock. p_failed says
+-- that a step has just failed for good, which stops the others. An earlier failure does not
+-- stop steps that were retried since. A run without live steps ends. The counters make this
+-- cost one row for any number of steps.
 CREATE OR REPLACE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RETURNS void
     LANGUAGE plpgsql
 AS $$

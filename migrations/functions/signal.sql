@@ -47,8 +47,8 @@ DECLARE
     v_locked record;
     v record;
 BEGIN
-    -- A wait locks the run before the key, so this does; who began to wait in
-    -- between is not waited for.
+    -- A wait locks the run before the key, so this function does the same; it does not wait
+    -- for a step that began to wait in between.
     SELECT * INTO v_locked FROM waiting_for(v_tenant, p_key);
     IF v_locked.step_id IS NOT NULL THEN
         PERFORM lock_step(v_locked.step_id);
@@ -77,8 +77,8 @@ BEGIN
 END
 $$;
 
--- Deletes some of the signals that nobody waited for in time, or that a step took
--- which has ended since, of all tenants, and returns how many.
+-- Deletes some signals of all tenants that no step took in time, or whose step has ended,
+-- and returns their number.
 CREATE OR REPLACE FUNCTION nofx.expire_signals(p_limit int) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

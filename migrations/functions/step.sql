@@ -1,9 +1,9 @@
 -- Steps: the guard of their states, locks, transitions.
 
--- Guards every change of a step's state, as run_guard does. What an event does to the
--- row besides its state (fence, attempt, wake_seq, times, lease, attempt row) belongs to
--- the edge, so it is done here, whoever takes it. That the event is written by who makes
--- the change is said by the column seq.
+-- Guards every change of a step's state, as run_guard does. The other effects of an event
+-- on the row (fence, attempt, wake_seq, times, lease, attempt row) belong to the edge, so
+-- the guard makes them for every writer. A changed seq says that the writer of the change
+-- writes the event itself.
 CREATE OR REPLACE FUNCTION nofx.step_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -49,7 +49,7 @@ BEGIN
             NEW.fence := OLD.fence + 1;
             NEW.attempt := OLD.attempt + 1;
             NEW.started_at := coalesce(OLD.started_at, v_now);
-        WHEN 'interrupted', 'signal' THEN -- the same attempt goes on
+        WHEN 'interrupted', 'signal' THEN -- the same attempt continues
             NEW.attempt := OLD.attempt - 1;
         WHEN 'lease_expired', 'poison' THEN
             NEW.fence := OLD.fence + 1;
@@ -58,7 +58,7 @@ BEGIN
                 NEW.fence := OLD.fence + 1;
             END IF;
         WHEN 'retry', 'reopen' THEN
-            IF OLD.state <> 'running' THEN -- a person's, who grants all attempts anew
+            IF OLD.state <> 'running' THEN -- by a person, with the full number of attempts
                 NEW.attempt := 0;
                 NEW.lost_leases := 0;
                 NEW.kills := 0;
@@ -106,8 +106,8 @@ BEGIN
 END
 $$;
 
--- What a change of a step's state does to its attempt: whoever leaves running gives
--- the lease back, which must hold where the edge needs it.
+-- Applies a change of a step's state to its attempt: a step that leaves running gives up
+-- its lease, which must be valid if the edge needs it.
 CREATE OR REPLACE FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -123,7 +123,7 @@ BEGIN
         IF e.event IN ('lease_expired', 'poison', 'cancel') THEN
             PERFORM end_job(l.job_id);
         END IF;
-        -- Of an attempt that vanished no more is known than when its lease ran out.
+        -- For an attempt that vanished, only the expiry of its lease is known.
         UPDATE attempt a SET outcome = e.event, accepted = e.to_state = 'succeeded',
             ended_at = CASE WHEN e.event IN ('lease_expired', 'poison') THEN least(l.lease_until, clock_timestamp()) ELSE clock_timestamp() END
         WHERE a.tenant_id = p_tenant AND a.step_id = p_step AND a.fence = p_fence;
@@ -133,7 +133,7 @@ BEGIN
 END
 $$;
 
--- Returns by how much changes of steps move the counters of their run.
+-- Returns the changes of a run's counters for changes of its steps.
 CREATE OR REPLACE FUNCTION nofx.count_changes(p nofx.new_event[]) RETURNS nofx.step_counts
     LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -153,8 +153,8 @@ BEGIN
 END
 $$;
 
--- Writes what one change of a step means to its run, the event and the counters, and
--- returns the event's seq; p comes without what only the run knows.
+-- Writes the event and the run's counters for one change of a step, and returns the event's
+-- seq. p lacks the members that only the run has.
 CREATE OR REPLACE FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) RETURNS bigint
     LANGUAGE plpgsql
 AS $$
@@ -172,8 +172,8 @@ BEGIN
         RAISE EXCEPTION 'step %: % does not fit its run', p.step_id, p.event USING ERRCODE = 'NX006';
     END IF;
     IF p.event = 'claim' THEN
-        -- Whoever claims like this is no worker. A lease is taken all the same:
-        -- nobody would ever look at a running step that has none.
+        -- A claim of this form does not come from a worker. It takes a lease all the same,
+        -- since the sweeper never looks at a running step without a lease.
         INSERT INTO step_lease (tenant_id, step_id, fence, owner, lease_until)
         VALUES (p_tenant, p.step_id, p.fence, session_user, clock_timestamp() + interval '5 s');
         INSERT INTO attempt (tenant_id, step_id, fence, seq, owner, owner_pid, started_at, trace_id, span_id)
@@ -205,8 +205,8 @@ END
 $$;
 
 -- Returns the steps of a run that are in one of these states, in the order of the plan. The
--- setting leaves the planner the index in that order: that of a new database would
--- walk the tenant.
+-- setting leaves the planner only the index in that order; in a new database it would
+-- otherwise read all rows of the tenant.
 CREATE OR REPLACE FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) RETURNS uuid[]
     LANGUAGE plpgsql STABLE SET enable_sort = off
 AS $$
@@ -215,10 +215,10 @@ BEGIN
 END
 $$;
 
--- Moves steps of a run by an event that neither begins nor ends an attempt. What the
--- guard writes for each, an event and the run's counters, is written once for all: of
--- a thousand steps each would leave a version of the run's row for the next to pass
--- by. The caller holds the run's lock.
+-- Moves steps of a run by an event that neither begins nor ends an attempt. Events and the
+-- run's counters are written once for all steps instead of by the guard for each: otherwise
+-- each of a thousand steps would leave a version of the run's row that the next has to
+-- skip. The caller holds the run's lock.
 CREATE OR REPLACE FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) RETURNS void
     LANGUAGE plpgsql
 AS $$

@@ -1,12 +1,12 @@
--- The sweeper's look for what is due, across tenants, and what it does about each.
+-- The sweeper: finds due candidates of all tenants and handles each.
 
--- What follows is asked by every worker each second, each kind by itself, so that one
--- that fails keeps no other waiting. So it is planned once, and for scans that go
--- along an index: these mark its entries of rows that are gone, which a bitmap scan
--- reads anew each time until a vacuum, and large tables have that seldom. What that
--- does to the costs would have some logins compile it.
+-- Every worker runs these queries each second, one per kind, so that a failing one does not
+-- delay the others. They are planned once, for index scans: an index scan marks entries of
+-- deleted rows as dead, while a bitmap scan reads them again each time until a vacuum,
+-- which large tables seldom get. With these settings the estimated costs are so high that
+-- jit would compile the queries, so it is off.
 
--- Returns steps whose lease has run out, unless leases are left alone.
+-- Returns steps whose lease has expired, unless expired leases are left to their holders.
 CREATE OR REPLACE FUNCTION nofx.due_leases(p_limit int, p_ttl interval, p_gap interval) RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$
@@ -55,12 +55,12 @@ BEGIN
 END
 $$;
 
--- Handles one candidate under its locks, after a second look. Answers the transition
--- made, or NULL when the run is held or the second look found nothing to do.
+-- Handles one candidate under its locks, after a second look. Returns the transition, or
+-- NULL when the run is locked or nothing is left to do.
 --
--- A lost lease counts towards poison where the step's tool had begun and no other step
--- ran in that worker; any other only delays, and the tenth of whatever kind is the
--- last, so that a step that always has company ends as well.
+-- A lost lease counts towards poison if the step's tool had begun and no other step ran in
+-- that worker. Any other loss only delays the step. The tenth loss of any kind is the last,
+-- so that a step that always runs with others ends as well.
 CREATE OR REPLACE FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -79,9 +79,9 @@ BEGIN
     SELECT x.ready_at, x.wait_until, x.job_id, x.lost_leases, x.kills INTO s FROM step x WHERE x.tenant_id = l.tenant_id AND x.id = l.id;
     CASE
     WHEN p_kind = 'lease' AND l.state = 'running' THEN
-        -- Locked, so that a heartbeat is either seen here or told that it is late. Whether
-        -- the owner has others is asked in the same look: of two sweepers that each take one
-        -- of them at once, both see the other's or its mark.
+        -- The lock makes a concurrent heartbeat either visible here or too late. The same
+        -- query finds the owner's other leases: if two sweepers take one each at once, both
+        -- see the other's lease or its mark.
         SELECT x.lease_until, x.owner, x.begun, x.beside OR EXISTS (
             SELECT FROM step_lease y WHERE y.owner = x.owner AND y.step_id <> x.step_id) AS beside INTO v_lease
         FROM step_lease x WHERE x.tenant_id = l.tenant_id AND x.step_id = l.id FOR UPDATE OF x;
@@ -91,7 +91,8 @@ BEGIN
         UPDATE step_lease x SET beside = true WHERE (x.tenant_id, x.step_id) IN (
             SELECT y.tenant_id, y.step_id FROM step_lease y WHERE y.owner = v_lease.owner AND y.step_id <> l.id AND NOT y.beside
             FOR NO KEY UPDATE SKIP LOCKED);
-        -- For the list of workers. One that says something right now is not waited for.
+        -- For the list of workers. This does not wait for a worker that is reporting right
+        -- now.
         UPDATE worker w SET lost = true WHERE w.id = (SELECT x.id FROM worker x WHERE x.id = v_lease.owner AND NOT x.lost FOR NO KEY UPDATE SKIP LOCKED);
         v_kills := s.kills + (v_lease.begun AND NOT v_lease.beside)::int;
         v_event := CASE WHEN is_doomed(l.tenant_id, l.run_id, l.id, l.fence) THEN 'cancel' WHEN v_kills >= 3 OR s.lost_leases >= 9 THEN 'poison' ELSE 'lease_expired' END;
@@ -99,8 +100,9 @@ BEGIN
             reason = CASE v_event WHEN 'cancel' THEN 'run_failed' WHEN 'lease_expired' THEN 'the lease of its worker expired'
                 ELSE CASE WHEN v_kills >= 3 THEN 'poisoned: three workers died while they ran nothing else' ELSE 'poisoned: the lease was lost ten times' END END,
             failure_class = CASE v_event WHEN 'poison' THEN 'poisoned' WHEN 'cancel' THEN 'cancelled' END,
-            -- Not at once beside those that were lost with it: it may be what kills its
-            -- worker. From here on claim_steps keeps them apart.
+            -- The step must not run again at once with the steps that were lost with it,
+            -- since it may be the one that kills its worker. From here on claim_steps
+            -- separates them.
             ready_at = clock_timestamp() + CASE WHEN s.lost_leases >= 1 THEN make_interval(secs => 10 + 20 * random()) ELSE interval '0' END
         WHERE tenant_id = l.tenant_id AND id = l.id;
     WHEN p_kind = 'retry' AND l.state = 'retrying' AND s.ready_at <= clock_timestamp() THEN
@@ -121,7 +123,7 @@ BEGIN
                 CASE WHEN v_gate IS NULL THEN 'expired: what it waits for did not come in time' ELSE 'expired: nobody decided in time' END, NULL, 'expired');
         END IF;
     WHEN p_kind = 'wakeup' AND l.state = 'ready' AND s.ready_at <= clock_timestamp() AND wake_up_lost(s.job_id, s.ready_at, p_lost) THEN
-        -- A fresh wake-up makes any older job of the step stale.
+        -- A new wake-up makes older jobs of the step stale.
         UPDATE step SET wake_seq = wake_seq + 1, job_id = NULL
         WHERE tenant_id = l.tenant_id AND id = l.id;
         PERFORM end_job(s.job_id);

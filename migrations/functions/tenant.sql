@@ -1,6 +1,6 @@
 -- Tenants and API keys.
 
--- Returns all tenants, by name, with their live keys: for administrators, who alone may call it.
+-- Returns all tenants, by name, with their live keys. Only administrators may call it.
 CREATE OR REPLACE FUNCTION nofx.tenants() RETURNS TABLE (id uuid, slug text, created_at timestamptz, keys bigint, last_used_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -8,9 +8,9 @@ AS $$
     FROM tenant t LEFT JOIN api_key k ON k.tenant_id = t.tenant_id GROUP BY t.tenant_id ORDER BY t.slug
 $$;
 
--- Returns the key that a caller presents, before its tenant is known; also notes its use
--- where the digest is that of its secret: at most once a minute, and not where the
--- database can only be read. It is the caller who judges the key.
+-- Returns the key that a client presents, before its tenant is known. Also records the use
+-- of the key if the digest matches its secret, at most once a minute and not in a read-only
+-- database. The calling code decides whether the key is valid.
 CREATE OR REPLACE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea)
     RETURNS TABLE (tenant_id uuid, tenant text, name text, secret_sha256 bytea, role text, scopes text[],
         expires_at timestamptz, expired boolean, revoked boolean)
@@ -28,8 +28,8 @@ BEGIN
 END
 $$;
 
--- Returns the name of a subject, key:<32 hex digits of its id>; NULL for any other actor. Rows
--- keep subjects alone: a key is never deleted, and its name never changes.
+-- Returns the name of a subject, key:<32 hex digits of its id>; NULL for any other actor.
+-- Rows store only subjects: a key is never deleted, and its name never changes.
 CREATE OR REPLACE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
     LANGUAGE plpgsql STABLE
 AS $$

@@ -1,7 +1,7 @@
--- The invariants of RELIABILITY.md that hold at every instant, whoever acts, and that SQL can see.
+-- The invariants of RELIABILITY.md that hold at every instant and that SQL can check.
 
--- Names each invariant that the database breaks, with what breaks it; no rows when all
--- is well. It reads whole tables: for tests, and for an administrator who doubts.
+-- Returns each violated invariant with the offending rows; no rows when all invariants
+-- hold. It reads whole tables, and is meant for tests and for administrators in doubt.
 CREATE OR REPLACE FUNCTION nofx.unsound() RETURNS TABLE (invariant text, offender text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

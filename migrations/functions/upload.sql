@@ -1,6 +1,6 @@
--- Artifacts that clients upload. The bytes go straight to storage, to a key that
--- is the artifact's own; once a step of sys:verify has copied them to the key of
--- their digest, the artifact is ready and what was uploaded is condemned.
+-- Artifacts that clients upload. The bytes go directly to storage, to a key of the
+-- artifact. After a step of sys:verify has copied them to the key of their digest, the
+-- artifact is ready and the uploaded object is condemned.
 
 CREATE OR REPLACE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamptz
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -34,8 +34,8 @@ BEGIN
 END
 $$;
 
--- Gives up some of the uploads that were not completed within a day, of all
--- tenants, and returns how many.
+-- Abandons some of the uploads of all tenants that were not completed within a day, and
+-- returns their number.
 CREATE OR REPLACE FUNCTION nofx.expire_uploads(p_limit int) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

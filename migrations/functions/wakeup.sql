@@ -1,7 +1,7 @@
--- River jobs as wake-ups of steps: lost ones, and jobs that nobody will end.
+-- River jobs as wake-ups of steps: lost ones, and jobs that no worker will end.
 
--- Ends a River job that no worker will end: whoever takes away the lease that it
--- carried, or replaces the wake-up, does so in the same transaction.
+-- Ends a River job that no worker will end. Code that takes away the job's lease, or
+-- replaces its wake-up, calls this in the same transaction.
 CREATE OR REPLACE FUNCTION nofx.end_job(p_job bigint) RETURNS void
     LANGUAGE plpgsql
 AS $$
@@ -26,11 +26,10 @@ AS $$
                     ELSE j.scheduled_at BETWEEN clock_timestamp() - p_lost - interval '5 s' AND clock_timestamp() + p_lost END) END
 $$;
 
--- Returns, of the next p_rows ready steps after a place, those that nothing will wake. Each row
--- also says the place to go on from, the last one alone where none is lost: a backlog
--- is looked through bit by bit, as most of it has a job that waits its turn. Jobs are
--- looked up one by one, since a join that was planned without a backlog never ends in
--- one.
+-- Returns, of the next p_rows ready steps after a place, those that nothing will wake. Each
+-- row also has the place to continue from; if none is lost, only that row is returned. A
+-- backlog is searched in parts, since most of its steps have a waiting job. Jobs are looked
+-- up one by one, since a join that was planned without a backlog would not finish with one.
 CREATE OR REPLACE FUNCTION nofx.lost_wake_ups(p_at timestamptz, p_step uuid, p_rows int, p_lost interval)
     RETURNS TABLE (tenant_id uuid, run_id uuid, step_id uuid, next_at timestamptz, next_step uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
@@ -53,10 +52,10 @@ BEGIN
 END
 $$;
 
--- Ends the River jobs that have been with a worker for p_old and carry no lease: their
--- worker is gone, or it could not tell River that it was done. Of a step that still
--- waits for its wake-up the look for lost ones ends the job, unless the run is paused:
--- then nobody waits, and a resume makes another. Says how many.
+-- Ends River jobs that have been with a worker for p_old without a lease: the worker is
+-- gone, or could not report to River that it was done. If the step still waits for its
+-- wake-up, the search for lost wake-ups ends the job instead, unless the run is paused:
+-- then nothing waits, and a resume makes a new job. Returns the number of jobs.
 CREATE OR REPLACE FUNCTION nofx.end_stray_jobs(p_old interval, p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET jit = off
 AS $$

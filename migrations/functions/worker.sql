@@ -1,8 +1,8 @@
 -- The list of workers.
 
--- Notes that a worker is there, forgets those that have been silent for p_forget,
--- and answers which of its queues are paused: it must heed that where it takes
--- work without a job, too.
+-- Records that a worker is alive, forgets workers that have been silent for p_forget, and
+-- returns which of its queues are paused. The worker must respect the pauses also where it
+-- takes work without a job.
 CREATE OR REPLACE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
     p_slots_max int, p_sandbox_tier int, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -26,8 +26,9 @@ AS $$
     ON CONFLICT (id) DO UPDATE SET gone = true, seen_at = clock_timestamp()
 $$;
 
--- Returns the workers heard of within p_forget, oldest first; silence is for how long by now,
--- as far as they could speak. How many steps one runs its leases say: those of a dead one end with them.
+-- Returns the workers that reported within p_forget, oldest first. silence is the time
+-- since the last report, without times in which workers could not report. The number of
+-- steps that a worker runs is counted from its leases.
 CREATE OR REPLACE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
     slots_max int, slots_used int, sandbox_tier int, draining boolean, waits_for text, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -38,9 +39,10 @@ AS $$
     WHERE w.seen_at >= clock_timestamp() - p_forget AND NOT w.gone ORDER BY w.started_at, w.id
 $$;
 
--- Returns what is known of the workers that hold steps of the tenant: since when one has been
--- silent, which is NULL while it keeps its lease and speaks at least every p_silent, or
--- could not for an outage, and what it waits for. A worker that the database has forgotten is known by its lease.
+-- Returns the workers that hold steps of the tenant: the time since when each has been
+-- silent, and the things that it waits for. The time is NULL while the worker keeps its
+-- lease and reports at least every p_silent, or could not report because of an outage. A
+-- worker that the database has forgotten is known by its lease.
 CREATE OR REPLACE FUNCTION nofx.step_holders(p_steps uuid[], p_silent interval) RETURNS TABLE (step_id uuid, silent_since timestamptz, waits_for text)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
