@@ -76,8 +76,8 @@ func (db *DB) CreateUpload(ctx context.Context, tenant uuid.UUID, a run.Artifact
 }
 
 // CompleteUpload makes an artifact ready whose bytes the attempt of c has verified and
-// stored at key. One that is ready already stays as it is; one that was given up is
-// fault.NotFound, and fault.Fenced says that c holds its step no more.
+// stored at key. An artifact that is already ready does not change; an abandoned one is
+// fault.NotFound. fault.Fenced means that c no longer holds its step.
 func (db *DB) CompleteUpload(ctx context.Context, c *Claim, id uuid.UUID, key string) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "SELECT nofx.complete_upload($1, $2, $3, $4)", c.StepID, c.Fence, id, key)
@@ -85,8 +85,8 @@ func (db *DB) CompleteUpload(ctx context.Context, c *Claim, id uuid.UUID, key st
 	})
 }
 
-// ExpireUploads gives up at most limit of the uploads of all tenants that were
-// not completed within a day, and says how many there were.
+// ExpireUploads abandons at most limit uploads of all tenants that were not completed
+// within a day, and returns their number.
 func (db *DB) ExpireUploads(ctx context.Context, limit int) (int64, error) {
 	expired, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.expire_uploads($1)", limit)
 	if err != nil {

@@ -95,8 +95,8 @@ func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []tree.Blob, objects []tree.
 	}
 }
 
-// CondemnObject notes that the object at key is gone or corrupt: what it holds is
-// stored anew with the next checkpoint that names it.
+// CondemnObject records that the object at key is gone or corrupt, so that the next
+// checkpoint that names its content stores it again.
 func (db *DB) CondemnObject(ctx context.Context, tenant uuid.UUID, key string) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "SELECT nofx.condemn_object($1)", key)
@@ -104,9 +104,9 @@ func (db *DB) CondemnObject(ctx context.Context, tenant uuid.UUID, key string) e
 	})
 }
 
-// RecordCorrupt writes that the bytes of a checkpoint, which the running attempt needs,
-// are gone or corrupt, code says which, and the nearest ancestor that lacks none, nil
-// where there is none. fault.Fenced means that the lease is lost.
+// RecordCorrupt records that bytes of a checkpoint which the running attempt needs are gone
+// or corrupt, as code says, and the nearest ancestor that has all its bytes, or nil.
+// fault.Fenced means that the lease is lost.
 func (db *DB) RecordCorrupt(ctx context.Context, c *Claim, checkpoint uuid.UUID, code string, ancestor *uuid.UUID) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "SELECT nofx.record_corrupt($1, $2, $3, $4, $5)", c.StepID, c.Fence, checkpoint, code, ancestor)
@@ -114,8 +114,8 @@ func (db *DB) RecordCorrupt(ctx context.Context, c *Claim, checkpoint uuid.UUID,
 	})
 }
 
-// LocateBlobs returns where those of the digests are that are stored for tenant,
-// also of what is condemned. Digests that are not stored are absent.
+// LocateBlobs returns the locations of the digests that are stored for tenant, including
+// condemned ones. Digests that are not stored are absent.
 func (db *DB) LocateBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (at map[tree.Digest]tree.Location, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		at = make(map[tree.Digest]tree.Location, len(digests))
@@ -200,7 +200,7 @@ func checkpointFields(c *run.Checkpoint) []any {
 		&c.Parents, &c.BytesNew, &c.Label, &c.Hold, &c.CreatedAt}
 }
 
-// Checkpoints lists those of a run with a seq above after, oldest first. An
+// Checkpoints lists the checkpoints of a run with a seq above after, oldest first. An
 // unknown run is fault.NotFound.
 func (db *DB) Checkpoints(ctx context.Context, tenant, runID uuid.UUID, after int64, limit int) (list []run.Checkpoint, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {

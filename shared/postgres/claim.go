@@ -45,7 +45,7 @@ type Claim struct {
 	Signal       json.RawMessage // the payload of the signal that the step took; nil before
 }
 
-// Waiver is a person's decision to go on without a gate's verdict, or in spite of it.
+// Waiver is a person's decision to continue without a gate's verdict, or despite it.
 type Waiver struct {
 	InputDigest string `json:"input_digest"` // of what the gate judged or asked
 	By          string `json:"by"`
@@ -69,24 +69,24 @@ type Parent struct {
 // transaction is.
 type Pre func(*Claim, trace.SpanContext) (*Checkpoint, error)
 
-// Wake asks for the step that a job wakes for.
+// Wake is a request to claim the step of a job.
 type Wake struct {
 	Job   job.Step
-	JobID int64             // River's, of which the lease tells whoever takes it away
+	JobID int64             // the River job, named in the lease for the code that takes the lease away
 	Span  trace.SpanContext // of the attempt to come
 	Pre   Pre
 	Held  bool // its run was held a moment ago
 }
 
-// Claimed is what became of a Wake.
+// Claimed is the result of a Wake.
 type Claimed struct {
-	Claim *Claim // nil where the wake-up is stale or the run takes no claims
+	Claim *Claim // nil if the wake-up is stale or the run takes no claims
 	Err   error  // ErrHeld
 }
 
-// ClaimSteps takes steps of one tenant in one transaction, each under a new
-// fence and a lease of ttl, but for those whose run another transaction holds.
-// It returns the answers in the order of wakes.
+// ClaimSteps takes steps of one tenant in one transaction, each with a new fence and a
+// lease of ttl, except steps whose run another transaction holds. It returns the results in
+// the order of wakes.
 func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.Duration) ([]Claimed, error) {
 	tenant := wakes[0].Job.TenantID
 	of := func(wake Wake) maybeHeld { return maybeHeld{wake.Job.StepID, wake.Held} }
@@ -150,7 +150,7 @@ func (r *claimRow) fields() []any {
 		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waiver, &r.parents, &r.signal}
 }
 
-// claim returns the row as a claim, whose parents are to be filled in, or nil.
+// claim returns the row as a claim without its parents, which the caller fills in, or nil.
 func (r *claimRow) claim(tenant uuid.UUID) *Claim {
 	if r.stepID == nil {
 		return nil
@@ -188,7 +188,7 @@ func parents(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, claims []*Claim) 
 	return rows.Err()
 }
 
-// start records the checkpoints that claims start from, as far as Pre makes them.
+// start records the checkpoints that claims start from, if Pre makes them.
 func start(tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) error {
 	var items []map[string]any
 	for i, c := range claims {

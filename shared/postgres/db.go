@@ -22,7 +22,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// Address explains errors of a database to whoever named it.
+// Address is a database address and the setting that holds it. It explains errors to the
+// person who set it.
 type Address migrations.Address
 
 // Explain returns what [migrations.Address] explains, and names the setting where [DB.Ready]
@@ -66,13 +67,13 @@ const (
 	maxTries    = 4
 )
 
-// patience is how long a transaction, or the making of a connection, may take. A
-// server that answers ends each of its statements sooner; one that went away
-// without a word would keep its callers for as long as TCP hopes.
+// patience is the longest time of a transaction, or of opening a connection. A server that
+// responds ends each statement sooner; callers of a server that vanished would otherwise
+// wait for TCP's own timeout.
 const patience = 10 * time.Second
 
-// notifyEvery is how often at the most one process notifies workers of a queue.
-// What River leaves out within it is found by the next poll only.
+// notifyEvery is the shortest interval between notifications of a queue by one process.
+// Jobs whose notification River drops within it are found only by the next poll.
 const notifyEvery = 5 * time.Millisecond
 
 // Open makes a DB. It does not connect yet; [DB.Ready] does.
@@ -96,8 +97,8 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	}
 	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		if c.Pooled {
-			// Without a prepared statement the server does not tell the types of
-			// parameters, and pgx does not know this one of itself.
+			// Without a prepared statement the server does not report the types of
+			// parameters, and pgx does not know this type by itself.
 			conn.TypeMap().RegisterDefaultPgType([]uuid.UUID{}, "_uuid")
 		}
 		if c.Connected != nil {
@@ -124,10 +125,10 @@ func (db *DB) Close() { db.pool.Close() }
 // Pool returns the connections, for a worker's own River client.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
-// Ready reports whether the database can be worked with: reachable, writable,
-// migrated to this release, and logged in without the power to pass row level
-// security by. The error, fault.Unavailable, says which does not hold, in words that
-// strangers may read: they name settings and no address.
+// Ready reports whether the database is usable: reachable, writable, migrated to this
+// release, and with a login that cannot bypass row level security. The error,
+// fault.Unavailable, says which condition fails, and is safe to publish: it names settings
+// but not addresses.
 func (db *DB) Ready(ctx context.Context) error {
 	var user string
 	var version int
@@ -158,8 +159,8 @@ type (
 	txKey    struct{}
 )
 
-// WithActor returns ctx with who acts in the transactions begun under it; events and
-// decisions name it.
+// WithActor returns ctx with the actor of the transactions begun under it; events and
+// decisions name the actor.
 func WithActor(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
@@ -175,9 +176,9 @@ type joined struct {
 	tenant uuid.UUID
 }
 
-// tx runs fn in one transaction of tenant and commits it. A transaction that
-// failed for a passing reason is run again, so fn must not keep what an earlier
-// try told it. Inside [DB.Idempotent] fn joins the transaction already open.
+// tx runs fn in one transaction of tenant and commits it. A transaction that failed for a
+// transient reason is run again, so fn must not keep results of an earlier try. Inside
+// [DB.Idempotent] fn joins the transaction already open.
 func (db *DB) tx(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx) error) error {
 	return db.in(ctx, tenant, "", fn)
 }
@@ -253,9 +254,9 @@ func across[T any](ctx context.Context, db *DB, scan pgx.RowToFunc[T], sql strin
 	return list, err
 }
 
-// limit has what waits for conn fail once the patience with it is over, whatever
-// context it waits under. over ends that, is called before conn is released, and
-// returns its argument, or fault.Unavailable where that is what came of it.
+// limit makes operations on conn fail after patience, whatever their context. over ends the
+// limit and must be called before conn is released; it returns its argument, or
+// fault.Unavailable if the limit was reached.
 func (db *DB) limit(conn *pgxpool.Conn) (over func(error) error) {
 	raw := conn.Conn().PgConn().Conn()
 	timer := time.AfterFunc(db.patience, func() { _ = raw.SetDeadline(time.Now()) })
@@ -265,7 +266,7 @@ func (db *DB) limit(conn *pgxpool.Conn) (over func(error) error) {
 		}
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
-		_ = conn.Conn().Close(ended) // of no more use, and there is nobody to take leave of
+		_ = conn.Conn().Close(ended) // useless now, and no server waits for a goodbye
 		if err != nil && connectionLost(err) {
 			return unavailable(fmt.Errorf("no answer within %s: %v", db.patience, err)) // no %w: the time for trying again is over
 		}
@@ -273,8 +274,8 @@ func (db *DB) limit(conn *pgxpool.Conn) (over func(error) error) {
 	}
 }
 
-// acquire takes a connection for a transaction of tenant, which has its share of
-// them, or of none; release gives it back.
+// acquire takes a connection for a transaction of tenant, from the tenant's share, or of no
+// tenant; release returns it.
 func (db *DB) acquire(ctx context.Context, tenant uuid.UUID) (conn *pgxpool.Conn, release func(), err error) {
 	waitCtx, cancel := context.WithTimeout(ctx, db.acquireWait)
 	defer cancel()
@@ -314,7 +315,7 @@ func document(v any) (string, error) {
 	return string(doc), nil
 }
 
-// query is a statement with the conditions that a caller asks for.
+// query is a statement with optional conditions.
 type query struct {
 	sql  string
 	args []any

@@ -25,8 +25,8 @@ type DeadLetterFilter struct {
 	Limit   int
 }
 
-// DeadLetters lists the steps of tenant that were given up, those of the newest
-// runs first.
+// DeadLetters lists the steps of tenant that failed for good, those of the newest runs
+// first.
 func (db *DB) DeadLetters(ctx context.Context, tenant uuid.UUID, f DeadLetterFilter) (list []DeadLetter, err error) {
 	if f.Tool != "" || f.Class != "" || f.Project != "" {
 		release, err := db.searches.acquire(ctx, tenant)

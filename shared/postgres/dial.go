@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A connection on which nothing is heard is probed, so that one whose other end is
-// gone is found within 15 s even where nobody asks anything of it, as with LISTEN.
+// Silent connections are probed, so that a dead peer is found within 15 s even on an idle
+// connection, such as one with LISTEN.
 const (
 	probeAfter = 5 * time.Second
 	probes     = 2

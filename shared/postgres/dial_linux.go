@@ -8,9 +8,9 @@ import (
 // tcpUserTimeout is TCP_USER_TIMEOUT, which the package syscall does not have.
 const tcpUserTimeout = 18
 
-// limitUnacknowledged has a connection end once what was sent on it has not been
-// acknowledged for as long as our patience: the kernel's own takes a quarter of an
-// hour, and as long as there is something unacknowledged it does not probe.
+// limitUnacknowledged ends a connection when sent bytes have not been acknowledged for the
+// duration patience: the kernel's own timeout is a quarter of an hour, and the kernel does
+// not probe while bytes are unacknowledged.
 func limitUnacknowledged(network, _ string, c syscall.RawConn) (err error) {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil

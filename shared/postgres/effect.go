@@ -7,17 +7,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Effect is something that a step does outside, under a key by which the provider
-// knows it again.
+// Effect is a request of a step to another service, with a key by which the service
+// recognizes it.
 type Effect struct {
-	Key    string          // at most 255 bytes; the same whoever does it
-	Result json.RawMessage // what came of it, when it has been done; else nil
+	Key    string          // at most 255 bytes; the same for every attempt
+	Result json.RawMessage // the recorded result; nil while it is not done
 }
 
-// BeginEffect notes that the attempt of c is about to do an effect: what kind, and
-// the sha256:<hex> of what it will ask for. An effect that was begun before and not
-// recorded as done is to be asked for again, by the key. fault.Fenced means that the
-// lease is lost, and nothing must be done.
+// BeginEffect records that the attempt of c is about to do an effect: its kind, and the
+// sha256:<hex> of its request. An effect that was begun before and not recorded as done
+// must be requested again, with the key. fault.Fenced means that the lease is lost, and
+// nothing must be done.
 func (db *DB) BeginEffect(ctx context.Context, c *Claim, name, requestDigest string) (e Effect, err error) {
 	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
 		e = Effect{}
@@ -27,8 +27,8 @@ func (db *DB) BeginEffect(ctx context.Context, c *Claim, name, requestDigest str
 	return e, err
 }
 
-// FinishEffect records what came of an effect that the attempt of c began; doing it
-// twice is no error. fault.Fenced means that the lease is lost and nothing was
+// FinishEffect records the result of an effect that the attempt of c began; recording it
+// twice is not an error. fault.Fenced means that the lease is lost and nothing was
 // recorded.
 func (db *DB) FinishEffect(ctx context.Context, c *Claim, key string, result json.RawMessage) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {

@@ -26,7 +26,7 @@ type epoch struct {
 
 func (s feedState) current() int32 { return s.epochs[len(s.epochs)-1].id }
 
-// head returns the cursor behind all transactions that have ended.
+// head returns the cursor after all transactions that have ended.
 func (s feedState) head() FeedCursor { return FeedCursor{Epoch: s.current(), XID: s.horizon} }
 
 // resume returns the place of a cursor in the feed as it is now.
@@ -43,11 +43,11 @@ func (s feedState) resume(c FeedCursor) (FeedCursor, error) {
 		return c, gap("epoch", s.head(), "this cursor belongs to another database, or to another restored copy of this one; start without a cursor")
 	}
 	if next := i + 1; next < len(s.epochs) && c.XID >= s.epochs[next].first {
-		c = FeedCursor{XID: s.epochs[next].first} // what was between them did not come with the dump
+		c = FeedCursor{XID: s.epochs[next].first} // events between them are not in the dump
 	}
 	c.Epoch = s.current()
 	switch {
-	case c.XID > max(s.horizon, oldest.XID): // what was deleted may be newer than the horizon
+	case c.XID > max(s.horizon, oldest.XID): // deleted events may be newer than the horizon
 		return c, gap("ahead", s.head(), "no event follows this cursor, because its position no longer exists; start without a cursor")
 	case c.XID < oldest.XID:
 		return c, expired(oldest)
@@ -58,7 +58,7 @@ func (s feedState) resume(c FeedCursor) (FeedCursor, error) {
 // errRestored says that an epoch has to begin before a feed can be read.
 var errRestored = errors.New("the database was restored since the last epoch began")
 
-// feed runs fn in one moment of the feed of a tenant.
+// feed runs fn on one snapshot of a tenant's feed.
 func (db *DB) feed(ctx context.Context, tenant uuid.UUID, fn func(pgx.Tx, feedState) error) error {
 	read := func(tx pgx.Tx) error {
 		s, err := readFeedState(ctx, tx, tenant)
@@ -106,9 +106,10 @@ func readFeedState(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) (s feedStat
 	return s, nil
 }
 
-// Gap is why readers cannot go on from a cursor, the cause of fault.Gone: retention deleted
-// events behind it (expired), the feed has never been there (ahead), or it is not of this
-// database (epoch). From is where they go on instead.
+// Gap is the reason why readers cannot continue from a cursor, and the cause of fault.Gone:
+// retention deleted events after the cursor (expired), the feed has not reached the cursor
+// (ahead), or the cursor is of another database (epoch). From is the cursor to continue
+// from instead.
 type Gap struct {
 	Reason string
 	From   FeedCursor
@@ -116,17 +117,17 @@ type Gap struct {
 
 func (g Gap) Error() string { return "gap in the feed: " + g.Reason }
 
-// GapOf returns the gap behind the cursor that err refuses, and false for any other error.
+// GapOf returns the gap after the cursor that err refuses, and false for any other error.
 func GapOf(err error) (Gap, bool) { return errors.AsType[Gap](err) }
 
-// OldestKept returns the cursor to go on from after the error of one that has lost
-// events by retention, and false for any other error.
+// OldestKept returns the cursor to continue from if err refuses a cursor whose events were
+// deleted by retention, and false for any other error.
 func OldestKept(err error) (FeedCursor, bool) {
 	g, ok := GapOf(err)
 	return g.From, ok && g.Reason == "expired"
 }
 
-// expired returns the error of a cursor behind which events were deleted.
+// expired returns the error of a cursor after which events were deleted.
 func expired(oldest FeedCursor) error {
 	return gap("expired", oldest, "events after this cursor were deleted at the end of their retention")
 }

@@ -17,8 +17,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// mapError turns a driver error or one of our SQLSTATEs (EXECUTION.md) into a
-// fault. An error that is one already, and one that nobody expects, pass.
+// mapError turns a driver error or one of our SQLSTATEs (EXECUTION.md) into a fault. Errors
+// that are faults already, and unexpected errors, are returned unchanged.
 func mapError(err error) error {
 	if err == nil || fault.KindOf(err) != "" {
 		return err
@@ -59,8 +59,8 @@ func mapError(err error) error {
 		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not approve or waive its gates").Because(err)
 	}
 	if strings.HasPrefix(pg.Code, "22") || pg.Code == "23514" {
-		// A value that no column takes, such as a NUL or what is over a limit:
-		// it would be refused for ever.
+		// A value that no column accepts, such as a NUL or a value over a limit: it would
+		// be refused every time.
 		return fault.New(fault.Invalid, "invalid-field", "the database cannot store a value of this").Because(err)
 	}
 	if passing(err) || pg.Code == "57014" || pg.Code == "55P03" || strings.HasPrefix(pg.Code, "53") {
@@ -69,8 +69,8 @@ func mapError(err error) error {
 	return err
 }
 
-// leaseLapsed returns the error for a caller whose lease has run out and that nobody has
-// taken away: after the next renewal it goes on.
+// leaseLapsed returns the error for a caller whose lease has expired but was not taken
+// away: the caller can continue after renewing the lease.
 func leaseLapsed() *fault.Error {
 	return fault.New(fault.Unavailable, "lease-lapsed", "the lease has expired and must be renewed first")
 }
@@ -81,7 +81,7 @@ func unavailable(err error) error {
 	return e
 }
 
-// plainly returns without addresses what keeps the database from being worked with.
+// plainly returns the reason why the database cannot be used, without addresses.
 func plainly(err error) string {
 	dns, unknown := errors.AsType[*net.DNSError](err)
 	pg, answered := errors.AsType[*pgconn.PgError](err)
@@ -112,8 +112,8 @@ func plainly(err error) string {
 	return "it refuses a statement (SQLSTATE " + pg.Code + ")"
 }
 
-// Silent reports whether err is that the database did not answer at all, or let nobody
-// in. It will not answer to a part of what was asked for either.
+// Silent reports whether err means that the database did not respond at all, or refused all
+// logins. A smaller request would fail as well.
 func Silent(err error) bool {
 	_, answered := errors.AsType[*pgconn.PgError](err)
 	_, refused := errors.AsType[*pgconn.ConnectError](err)
@@ -145,8 +145,8 @@ func dropConn(err error) bool {
 	return strings.HasPrefix(pg.Code, "08")
 }
 
-// connectionLost reports whether err says that the server cannot be reached or lets
-// nobody in, as while it fails over, as opposed to the caller having given up.
+// connectionLost reports whether err means that the server cannot be reached or refuses
+// logins, for example during a failover, and not that the caller gave up.
 func connectionLost(err error) bool {
 	var connect *pgconn.ConnectError
 	var network net.Error

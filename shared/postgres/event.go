@@ -10,8 +10,8 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// eventColumns returns the columns of scanEvent, of an event e and its step s. Only a feed has
-// to know projects.
+// eventColumns returns the columns of scanEvent, of an event e and its step s. Only feeds
+// need projects.
 func eventColumns(project string) string {
 	return `e.run_id, e.tenant_id, e.seq, e.step_id, coalesce(s.name, ''), e.type, coalesce(e.event, ''), coalesce(e.from_state, ''), coalesce(e.to_state, ''),
 	coalesce(e.reason, ''), e.actor, coalesce(nofx.subject_name(e.tenant_id, e.actor), ''), jsonb_strip_nulls(jsonb_build_object(
@@ -57,7 +57,8 @@ func (db *DB) Events(ctx context.Context, tenant, runID uuid.UUID, after int64, 
 		if list, err = pgx.CollectRows(rows, scanEvent); err != nil {
 			return err
 		}
-		// Asked last: what was deleted before the events were read is known to it.
+		// This is read last, so that it includes all deletions before the read of the
+		// events.
 		var pruned *int64
 		err = tx.QueryRow(ctx, "SELECT pruned_seq FROM nofx.run WHERE tenant_id = $1 AND id = $2", tenant, runID).Scan(&pruned)
 		if err == nil && pruned != nil && after < *pruned {

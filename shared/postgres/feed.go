@@ -23,7 +23,7 @@ type FeedCursor struct {
 	Seq   int64
 }
 
-// AtHead reports whether c, which a read returned, is behind all that there was.
+// AtHead reports whether c, which a read returned, is after all events at that time.
 func (c FeedCursor) AtHead() bool { return c.Run == uuid.Nil }
 
 // FeedFilter selects events of a feed; a zero field selects all.
@@ -37,8 +37,8 @@ type FeedFilter struct {
 
 func (f FeedFilter) searching() bool { return len(f.Runs)+len(f.Types) > 0 || f.Project != "" }
 
-// FeedHead returns the place in a tenant's feed behind which everything comes that
-// commits from now on.
+// FeedHead returns the place in a tenant's feed after which all events come that commit
+// from now on.
 func (db *DB) FeedHead(ctx context.Context, tenant uuid.UUID) (c FeedCursor, err error) {
 	err = db.feed(ctx, tenant, func(_ pgx.Tx, s feedState) error {
 		c = s.head()
@@ -73,7 +73,7 @@ func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after Fe
 		}
 		list, next = nil, at
 		if s.horizon > at.XID {
-			next = s.head() // nothing of a transaction before it will be left
+			next = s.head() // no event of an earlier transaction can be missing
 		}
 		project, known, err := projectID(ctx, tx, tenant, f.Project)
 		if err != nil || !known {
@@ -104,8 +104,8 @@ func (db *DB) Feed(ctx context.Context, tenant uuid.UUID, f FeedFilter, after Fe
 	return list, next, err
 }
 
-// feedSlice is how many events one statement looks at, more than a page has. They are
-// wide, and not all of what is asked of them is in their index.
+// feedSlice is the number of events that one statement reads, more than a page has. Events
+// are wide, and their index does not have all columns of the filters.
 const feedSlice = 5_000
 
 // feedScan reads events in the order of the feed's index, a slice at a time, as
@@ -113,7 +113,7 @@ const feedSlice = 5_000
 type feedScan struct {
 	args  []any  // $1 is the tenant, $2 to $4 after which event, $5 before which position
 	sql   string // the events that are wanted
-	slice string // the places of all; "": all are wanted
+	slice string // selects the places of events; "": all events are wanted
 }
 
 const eventSlice = ` FROM nofx.event e

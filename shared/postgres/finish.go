@@ -20,7 +20,7 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// Finish is what one attempt came to.
+// Finish is the result of one attempt.
 type Finish struct {
 	Claim        *Claim
 	Span         trace.SpanContext // of the finish
@@ -39,21 +39,21 @@ type Finish struct {
 	Held         bool   // the run was held a moment ago
 }
 
-// Chain has a finish go on with a step that it readies: on Queue, for the same
-// worker, in the same transaction.
+// Chain lets a finish claim a step that it makes ready: on Queue, for the same worker, in
+// the same transaction.
 type Chain struct {
 	Queue string
-	JobID int64             // River's, that goes on with it
+	JobID int64             // the River job that continues with it
 	Span  trace.SpanContext // of the attempt to come
 	Pre   Pre
 }
 
-// Finished is what became of a Finish.
+// Finished is the outcome of a Finish.
 type Finished struct {
-	// Err is fault.Fenced where the lease was lost, ErrHeld where another transaction
-	// holds the run, and fault.Unavailable where the lease has run out and is to be
-	// renewed first; nothing was written. An attempt that had been recorded like this
-	// before is no error.
+	// Err is fault.Fenced if the lease was lost, ErrHeld if another transaction holds the
+	// run, and fault.Unavailable if the lease has expired and must be renewed first; then
+	// nothing was written. An attempt that was recorded in the same way before is not an
+	// error.
 	Err   error
 	Next  *Claim        // the step taken by Chain
 	Ended run.State     // the run's, when this ended it
@@ -74,7 +74,7 @@ type NewGate struct {
 	Reason          string
 }
 
-// NewWait says for what and for how long a step waits.
+// NewWait is the thing that a step waits for, and the end of the wait.
 type NewWait struct {
 	Kind   string // approval, timer or signal
 	After  time.Duration
@@ -83,9 +83,9 @@ type NewWait struct {
 }
 
 // FinishSteps records the results of attempts of one tenant in one transaction:
-// checkpoints, artifacts, gates, states, events, successors and the jobs of those
-// that no Chain took. Those whose run another transaction holds are left out. It
-// answers in the order of list; an error means that nothing of it was recorded.
+// checkpoints, artifacts, gates, states, events, successors and the jobs of those that no
+// Chain took. Attempts whose run another transaction holds are left out. The results are in
+// the order of list; an error means that nothing was recorded.
 //
 // The job of an attempt is not completed here: it was only a wake-up, and one
 // that comes again finds that its step has moved on.
@@ -148,7 +148,7 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			d.Next = c.claim(tenant)
 			claims[i] = d.Next
 			if d.Next != nil && len(d.Next.Parents) == 1 {
-				d.Next.Parents[0] = f.Checkpoints[len(f.Checkpoints)-1].parent() // it needs this step alone
+				d.Next.Parents[0] = f.Checkpoints[len(f.Checkpoints)-1].parent() // it depends only on this step
 			}
 			return nil
 		}); err != nil {
@@ -229,8 +229,8 @@ func (f Finish) item() map[string]any {
 	return item
 }
 
-// clip makes a reason fit its column, whatever a tool wrote: valid UTF-8 without
-// NUL, of at most run.MaxReasonBytes.
+// clip makes any text fit the column of a reason: valid UTF-8 without NUL, at most
+// run.MaxReasonBytes long.
 func clip(s string) string {
 	const mark = "…"
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\uFFFD")

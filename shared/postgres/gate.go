@@ -9,11 +9,11 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// gateColumns are those of scanGate.
+// gateColumns are the columns of scanGate.
 var gateColumns = gateColumnsWith("true")
 
-// gateColumnsWith returns gateColumns with the evidence of those gates alone for which
-// a condition holds.
+// gateColumnsWith returns gateColumns with the evidence only of gates for which a condition
+// holds.
 func gateColumnsWith(shown string) string {
 	return `g.id, g.run_id, g.step_id,
 	coalesce((SELECT s.name FROM nofx.step s WHERE s.tenant_id = g.tenant_id AND s.id = g.step_id), ''), g.round, g.name, g.kind, g.state, g.version, coalesce(g.message, ''), g.input_digest,
@@ -58,11 +58,11 @@ type Decision struct {
 	Version *int64 // refuse unless the gate is at it
 }
 
-// DecideGate takes a decision and lets its step and run go on or fail, in one
-// transaction. A gate that wants several approvals stays pending until the last
-// of them. Of two decisions at once one wins; the other is fault.Conflict
-// (illegal-transition). fault.Forbidden (four-eyes) keeps an author from
-// approving or waiving in their own run where the tenant wants that.
+// DecideGate records a decision and lets its step and run continue or fail, in one
+// transaction. A gate that needs several approvals stays pending until the last one. Of two
+// concurrent decisions one wins; the other is fault.Conflict (illegal-transition). If the
+// tenant's setting four_eyes is on, an author who approves or waives a gate of their own
+// run gets fault.Forbidden (four-eyes).
 func (db *DB) DecideGate(ctx context.Context, tenant, id uuid.UUID, d Decision) (g run.Gate, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if g, err = oneGate(ctx, tx, tenant, id); err != nil {

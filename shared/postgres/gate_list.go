@@ -25,9 +25,9 @@ type GateFilter struct {
 
 func (f GateFilter) searching() bool { return f.Kind != "" || f.Name != "" || f.Project != "" }
 
-// Gates lists gates over all runs of tenant, oldest first. more is where the next
-// page begins, nil when there is none. A search that finds little among many gates
-// ends after f.Within with what it found, perhaps nothing, and goes on from more.
+// Gates lists gates of all runs of tenant, oldest first. more is the beginning of the next
+// page, or nil. A search that finds little among many gates ends after f.Within with the
+// gates found so far, perhaps none, and the next one continues from more.
 func (db *DB) Gates(ctx context.Context, tenant uuid.UUID, f GateFilter) (list []run.Gate, more *uuid.UUID, err error) {
 	if f.searching() {
 		release, err := db.searches.acquire(ctx, tenant)

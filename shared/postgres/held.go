@@ -13,8 +13,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// ErrHeld is that nothing was done for a step, because another transaction holds
-// its run. It is to be tried again.
+// ErrHeld means that nothing was done for a step because another transaction holds its run.
+// Try it again.
 var ErrHeld error = fault.New(fault.Unavailable, "unavailable", "another transaction holds the run")
 
 // maybeHeld is a step, and whether its run was held a moment ago.
@@ -24,11 +24,10 @@ type maybeHeld struct {
 }
 
 // txOfFree runs do in one transaction of tenant for those asks whose runs no other
-// transaction holds, and returns its answers in the order of asks, and held for the
-// others. It waits for locks no longer than lockWait, since a run that is held for
-// long must not keep those of other runs waiting, and for a run that was held a
-// moment ago not at all. When it has waited in vain it begins again, and waits for
-// no run.
+// transaction holds, and returns its answers in the order of asks, and held for the others.
+// It waits at most lockWait for locks, since a run that is held for long must not delay
+// other runs, and not at all for a run that was just held. After a vain wait it begins
+// again without waiting for any run.
 func txOfFree[Q, A any](ctx context.Context, db *DB, tenant uuid.UUID, asks []Q, of func(Q) maybeHeld, held A, do func(pgx.Tx, []Q) ([]A, error)) ([]A, error) {
 	steps := make([]uuid.UUID, len(asks))
 	skip := make([]bool, len(asks))
@@ -76,8 +75,8 @@ func txOfFree[Q, A any](ctx context.Context, db *DB, tenant uuid.UUID, asks []Q,
 	return answers, nil
 }
 
-// freeOf returns the places of the steps whose runs are not held. Where none was
-// held a moment ago these are all of them.
+// freeOf returns the places of the steps whose runs are not held: all places, if no run was
+// just held.
 func freeOf(ctx context.Context, tx pgx.Tx, steps []uuid.UUID, held []bool) ([]int, error) {
 	var free []int
 	if !slices.Contains(held, true) {

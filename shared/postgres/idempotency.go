@@ -10,8 +10,8 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// IdempotencyKey is a client's name for one request. Fingerprint tells requests
-// under the same name apart.
+// IdempotencyKey is a client's name for one request. Fingerprint distinguishes requests
+// with the same key.
 type IdempotencyKey struct {
 	Scope       string // the operation
 	Key         string
@@ -25,14 +25,14 @@ type Answer struct {
 	Body   []byte
 }
 
-// Idempotent answers a request once. Under a new key it runs do; do's calls to
-// the store with the context it is given, the claim of the key and the stored
-// answer are one transaction, so that nothing is ever half done. An error of do
-// undoes what it did, and nothing is stored: the request may be made again.
+// Idempotent executes a request once. For a new key it runs do. The calls of do to the
+// store with its context, the claim of the key and the stored response are one transaction,
+// so that nothing is ever half done. An error of do rolls everything back and nothing is
+// stored: the request can be repeated.
 //
-// Under a known key the stored answer comes back with replayed true. Another
-// fingerprint is fault.Invalid (idempotency-key-reused), a request still being
-// answered fault.Conflict (idempotency-in-flight).
+// For a known key it returns the stored response with replayed true. Another fingerprint is
+// fault.Invalid (idempotency-key-reused); a request in flight is fault.Conflict
+// (idempotency-in-flight).
 func (db *DB) Idempotent(ctx context.Context, tenant uuid.UUID, k IdempotencyKey, do func(context.Context) (Answer, error)) (a Answer, replayed bool, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if a, replayed, err = k.find(ctx, tx, tenant); err != nil || replayed {
@@ -83,9 +83,8 @@ func (k IdempotencyKey) store(tx pgx.Tx, tenant uuid.UUID, a Answer) error {
 	return nil
 }
 
-// DeleteExpired deletes at most limit of the answers of all tenants that are
-// older than 48 hours, twice as long as clients may rely on them, and says how
-// many there were.
+// DeleteExpired deletes at most limit responses of all tenants that are older than 48
+// hours, twice the time that clients may rely on them, and returns their number.
 func (db *DB) DeleteExpired(ctx context.Context, limit int) (int64, error) {
 	deleted, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.delete_expired($1)", limit)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"nofx.dev/shared/job"
 )
 
-// QueueDepth is how many jobs of a queue are in one of River's states.
+// QueueDepth is the number of a queue's jobs in one of River's states.
 type QueueDepth struct {
 	Queue     string
 	State     string
@@ -98,14 +98,14 @@ func (db *DB) TenantPauses(ctx context.Context) ([]TenantPause, error) {
 	return across(ctx, db, pgx.RowToStructByPos[TenantPause], "SELECT tenant, queue, paused_at, paused_by, reason FROM nofx.queue_pauses()")
 }
 
-// PauseQueueForAll has workers take nothing more from a queue, whoever's it is; what
-// they run they finish. It notes the actor and a reason. A queue that is paused
-// already stays as it is. An unknown one is fault.NotFound.
+// PauseQueueForAll stops workers from taking steps of any tenant from a queue; running
+// steps finish. It records the actor and a reason. A queue that is already paused does not
+// change. An unknown queue is fault.NotFound.
 func (db *DB) PauseQueueForAll(ctx context.Context, name, reason string) error {
 	return db.changeQueue(ctx, name, true, reason)
 }
 
-// ResumeQueueForAll ends that. What tenants have paused themselves stays so.
+// ResumeQueueForAll ends a pause for all tenants. Pauses of single tenants remain.
 func (db *DB) ResumeQueueForAll(ctx context.Context, name string) error {
 	return db.changeQueue(ctx, name, false, "")
 }

@@ -63,9 +63,9 @@ type APIKey struct {
 	LastUsedAt *time.Time
 }
 
-// CreateAPIKey inserts a key by the SHA-256 of its secret. A name that another live
-// key of the tenant has, whatever its capitals, is fault.Conflict (name-taken). An expired key gives its name
-// up: it is revoked.
+// CreateAPIKey inserts a key by the SHA-256 of its secret. A name that another live key of
+// the tenant has, in upper or lower case, is fault.Conflict (name-taken). An expired key
+// with the name is revoked.
 func (db *DB) CreateAPIKey(ctx context.Context, tenant uuid.UUID, k APIKey, secretSHA256 []byte) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE nofx.api_key SET revoked_at = clock_timestamp()
@@ -109,7 +109,7 @@ func (db *DB) RevokeAPIKey(ctx context.Context, tenant, id uuid.UUID) error {
 	})
 }
 
-// PresentedKey is what decides whether a caller who shows a key may pass.
+// PresentedKey has the facts that decide whether a presented key is valid.
 type PresentedKey struct {
 	Tenant       uuid.UUID
 	TenantSlug   string
@@ -122,9 +122,9 @@ type PresentedKey struct {
 	Revoked      bool
 }
 
-// PresentedKey finds a key of any tenant by its id, and notes its use if
-// secretSHA256 is that of its secret; whether it is, is for the caller to judge. An
-// unknown key is fault.NotFound.
+// PresentedKey finds a key of any tenant by its id, and records its use if secretSHA256
+// matches its secret. The caller decides whether the key is valid. An unknown key is
+// fault.NotFound.
 func (db *DB) PresentedKey(ctx context.Context, id uuid.UUID, secretSHA256 []byte) (PresentedKey, error) {
 	found, err := across(ctx, db, pgx.RowToStructByPos[PresentedKey],
 		"SELECT tenant_id, tenant, name, secret_sha256, role, scopes, expires_at, expired, revoked FROM nofx.present_key($1, $2)", id, secretSHA256)

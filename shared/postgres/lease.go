@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Lease is what a worker holds on a step.
+// Lease is the right of a worker to run a step for a limited time.
 type Lease struct {
 	StepID uuid.UUID
 	Fence  int64
@@ -20,10 +20,10 @@ type LeaseRules struct {
 	Gap time.Duration // a silence of all workers that lasts longer is an outage
 }
 
-// Heartbeat renews the leases of one worker, in one statement, and returns the steps
-// that it still holds: those renewed, and those whose lease another transaction has
-// locked, to be asked for again. The others are lost. It is called without leases as
-// well: it also tells the database that it can be reached.
+// Heartbeat renews the leases of one worker, in one statement, and returns the steps that
+// it still holds: those renewed, and those whose lease another transaction has locked, to
+// be asked for again. The others are lost. It is also called without leases, to record that
+// the database can be reached.
 func (db *DB) Heartbeat(ctx context.Context, leases []Lease, r LeaseRules) (renewed, locked []uuid.UUID, err error) {
 	steps := make([]uuid.UUID, len(leases))
 	fences := make([]int64, len(leases))

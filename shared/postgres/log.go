@@ -22,10 +22,10 @@ type LogChunk struct {
 	Lines  int
 	Key    string
 	SHA256 []byte
-	Mark   string // its text, where it says what of the log is lost: it has no object
+	Mark   string // the text of a chunk that reports lost bytes; it has no object
 }
 
-// Log is what is stored of the log of one attempt.
+// Log is the stored part of the log of one attempt.
 type Log struct {
 	RunID  uuid.UUID
 	Fence  int64 // 0: the step was not tried yet
@@ -45,8 +45,9 @@ func (db *DB) RecordLogChunk(ctx context.Context, c *Claim, l LogChunk) error {
 	})
 }
 
-// MarkLog ends the log of c's attempt, which was to have size bytes, by a line that says
-// how many of them are missing, if any are. fault.Fenced means that the lease is lost.
+// MarkLog ends the log of c's attempt, which should have size bytes, with a line that gives
+// the number of missing bytes, if any are missing. fault.Fenced means that the lease is
+// lost.
 func (db *DB) MarkLog(ctx context.Context, c *Claim, size int64) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "SELECT nofx.mark_log($1, $2, $3)", c.StepID, c.Fence, size)

@@ -23,7 +23,7 @@ const (
 	wakeTimes = 5      // such transactions of one worker each second
 )
 
-// TenantQueue is what a tenant has in a queue.
+// TenantQueue is a queue with one tenant's steps in it.
 type TenantQueue struct {
 	Name         string
 	PausedAt     *time.Time // by the tenant; nil unless paused
@@ -80,9 +80,9 @@ func tenantQueue(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, name string) 
 	return q, err
 }
 
-// PauseQueue has workers claim nothing more of tenant from a queue; what they run they
-// finish. A queue that is paused already stays so since then, and a reason replaces the
-// one before. An unknown queue is fault.NotFound.
+// PauseQueue stops workers from claiming steps of tenant from a queue; running steps
+// finish. A queue that is already paused keeps the time of its pause, and a reason replaces
+// the earlier one. An unknown queue is fault.NotFound.
 func (db *DB) PauseQueue(ctx context.Context, tenant uuid.UUID, name, reason string) error {
 	if !slices.Contains(job.Queues, name) {
 		return noQueue()
@@ -93,8 +93,8 @@ func (db *DB) PauseQueue(ctx context.Context, tenant uuid.UUID, name, reason str
 	})
 }
 
-// ResumeQueue ends tenant's pause of a queue and wakes steps that came meanwhile: some
-// before it returns, the rest by [DB.WakeParked].
+// ResumeQueue ends tenant's pause of a queue and wakes the steps parked meanwhile: some
+// before it returns, the others by [DB.WakeParked].
 func (db *DB) ResumeQueue(ctx context.Context, tenant uuid.UUID, name string) error {
 	if !slices.Contains(job.Queues, name) {
 		return noQueue()
@@ -132,8 +132,8 @@ func (db *DB) WakeParked(ctx context.Context) error {
 	return nil
 }
 
-// wakeParked gives parked steps, whatever their runs, new jobs, each under the root
-// context of its run, and returns how many.
+// wakeParked gives parked steps of any run new jobs, each in the root context of its run,
+// and returns their number.
 func (db *DB) wakeParked(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, name string) (int, error) {
 	rows, err := tx.Query(ctx, "SELECT step_id, run_id, wake_seq, traceparent FROM nofx.wake_parked($1, $2)", name, wakeMost)
 	if err != nil {

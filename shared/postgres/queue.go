@@ -40,9 +40,9 @@ type readyStep struct {
 	Queue   string
 }
 
-// enqueueReady inserts a River job for every ready step of the run that has
-// none and is due, unless the run is paused: what resumes it comes here again.
-// Every method that may ready steps ends with it, before the commit.
+// enqueueReady inserts a River job for every ready step of the run that is due and has
+// none, unless the run is paused; its resume calls this again. Every method that may make
+// steps ready ends with it, before the commit.
 func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		SELECT s.id, s.wake_seq, s.queue, r.traceparent, (SELECT nofx.count_ready())
@@ -66,10 +66,10 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 	return db.enqueue(ctx, tx, tenant, runID, parent, ready, readySteps)
 }
 
-// priority returns River's priority of a job before which so many ready steps of
-// its tenant came: the more they are, the later its turn, so that a tenant that
-// wants little need not wait for one that wants much. What waits long because of
-// that is promoted; see [DB.PromoteJobs].
+// priority returns River's priority of a job that comes after a number of ready steps of
+// its tenant: the more steps, the later the job, so that a tenant with few steps does not
+// wait for a tenant with many. Jobs that wait long because of that are promoted; see
+// [DB.PromoteJobs].
 func priority(before int) int {
 	switch {
 	case before < 4:
@@ -82,8 +82,8 @@ func priority(before int) int {
 	return 4
 }
 
-// PromoteJobs has the job of each queue that has waited longest, and longer than
-// most, go before all others, unless one does already: so none waits for ever.
+// PromoteJobs gives the highest priority to the job of each queue that has waited longest,
+// and longer than most, unless a job has it already. So no job waits for ever.
 func (db *DB) PromoteJobs(ctx context.Context, most time.Duration) error {
 	_, err := across(ctx, db, pgx.RowTo[int64], `
 		UPDATE river.river_job SET priority = 1 WHERE id IN (

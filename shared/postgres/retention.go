@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ExpiredRuns lists at most limit runs of all tenants whose retention has passed
-// and that have events left, in order of tenant and run, behind a place: the zero
-// RunRef is the beginning. It looks at so many runs at the most, and says where to
-// go on; the zero RunRef when there was no more.
+// ExpiredRuns lists at most limit runs of all tenants whose retention has passed and that
+// have events left, in order of tenant and run, behind a place: the zero RunRef is the
+// beginning. It reads a limited number of runs and returns the place to continue from, or
+// the zero RunRef at the end.
 func (db *DB) ExpiredRuns(ctx context.Context, after RunRef, looks, limit int) (runs []RunRef, next RunRef, err error) {
 	type look struct {
 		Tenant, Run uuid.UUID

@@ -15,7 +15,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// NewRun is what CreateRun needs besides the trace of its context.
+// NewRun has the arguments of CreateRun, except the trace of its context.
 type NewRun struct {
 	Project       string
 	Plan          run.Plan // normalised
@@ -197,10 +197,9 @@ func (db *DB) Run(ctx context.Context, tenant, id uuid.UUID) (r run.Run, err err
 	return r, err
 }
 
-// RunDetail is a run with its steps in plan order and its gates, as of one
-// moment: what is read here and what the stream brings after Run.EventSeq is
-// everything, but for the outputs and the evidence beyond 1 MiB in sum: of the
-// first steps and the newest gates there is all.
+// RunDetail is a run with its steps in plan order and its gates, as of one moment. Together
+// with the events after Run.EventSeq it is complete, except that outputs and evidence are
+// limited to 1 MiB each: those of the first steps and of the newest gates are included.
 type RunDetail struct {
 	Run   run.Run
 	Steps []run.Step

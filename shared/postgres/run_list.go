@@ -34,15 +34,16 @@ type RunFilter struct {
 	Within time.Duration // how long to look
 }
 
-// idSlack is how far the clock of whoever made an id may be from the database's.
+// idSlack is the largest difference between the clock that made an id and the database's
+// clock.
 const idSlack = 15 * time.Minute
 
 // listedRun is a run without its plan, which lists do not show.
 var listedRun = strings.Replace(runColumns, "r.plan,", "NULL::jsonb,", 1)
 
-// Runs lists runs, newest first. more is where the next page begins, nil when
-// there is none. A search that finds little among many runs ends after f.Within
-// with what it found, perhaps nothing, and goes on from more.
+// Runs lists runs, newest first. more is the beginning of the next page, or nil. A search
+// that finds little among many runs ends after f.Within with the runs found so far, perhaps
+// none, and the next one continues from more.
 func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []run.Run, more *uuid.UUID, err error) {
 	if f.searching() {
 		release, err := db.searches.acquire(ctx, tenant)
@@ -64,7 +65,7 @@ func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) (list []r
 	return list, more, err
 }
 
-// searching reports whether f asks for what only a look at each run tells.
+// searching reports whether f has conditions that must be checked on each run.
 func (f RunFilter) searching() bool {
 	return f.Project != "" || len(f.Labels)+len(f.Words) > 0 || f.Tool != ""
 }
@@ -100,8 +101,8 @@ const (
 	sliceOfSearch = "SELECT t.run_id AS id, t.project_id, t.tools, t.labels, t.words, t.reason FROM nofx.run_search t WHERE t.tenant_id = $1 AND t.run_id < $2"
 )
 
-// slice returns the newest ids of the index that tells most: by signature, by state, by
-// what is searched, or all.
+// slice returns the newest ids from the most selective index: by signature, by state, by
+// the searched columns, or of all runs.
 func (f RunFilter) slice(q *query) string {
 	since := uuid.Nil
 	if f.Since != nil {

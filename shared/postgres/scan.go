@@ -11,12 +11,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// listSlice is how many rows of an index one statement looks at.
+// listSlice is the number of index rows that one statement reads.
 const listSlice = 20_000
 
-// scan reads a list in the order of its ids, a slice at a time: the ids of one index
-// in its order, and of each what the other conditions need. Its plans are by
-// construction, as no statistics tell how conditions hang together.
+// scan reads a list in the order of its ids, a slice at a time: ids from one index in its
+// order, and for each the columns that other conditions need. The statements fix their
+// plans by construction, since statistics do not show how conditions correlate.
 type scan struct {
 	args   []any  // $1 is the tenant, $2 behind which id
 	slice  string // the ids to look at, with the first sliced of args
@@ -25,8 +25,8 @@ type scan struct {
 	sql    string // the rows among them, up to their limit
 }
 
-// page reads at most limit rows that s finds before until, and in one slice at the
-// least. more is where to go on, nil when there is nothing more.
+// page reads at most limit rows of s, until a time but at least one slice. more is the
+// place to continue from, or nil at the end.
 func page[T any](ctx context.Context, tx pgx.Tx, s *scan, row pgx.RowToFunc[T], id func(T) uuid.UUID, limit int, until time.Time) (list []T, more *uuid.UUID, err error) {
 	for {
 		rows, err := tx.Query(ctx, s.sql+strconv.Itoa(limit+1-len(list)), s.args...)

@@ -10,9 +10,9 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// searches bounds the reads that may look at much to find little. Those of all
-// tenants have half of the connections, those of one tenant an eighth, so that
-// requests which are over in a moment find one.
+// searches limits reads that may scan much to find little. Searches of all tenants have
+// half of the connections and those of one tenant an eighth, so that short requests find a
+// connection.
 type searches struct {
 	all  chan struct{}
 	each int // of one tenant
@@ -33,9 +33,9 @@ func newSearches(conns int32) *searches {
 	return &searches{all: make(chan struct{}, max(1, conns/2)), each: max(1, int(conns/8)), of: map[uuid.UUID]*tenantSearches{}}
 }
 
-// acquire waits for a slot for a search of tenant; release gives it back.
-// fault.RateLimited says that the tenant's are all taken, fault.Unavailable that
-// those of the process are.
+// acquire waits for a slot for a search of tenant; release returns it. fault.RateLimited
+// means that all slots of the tenant are taken, fault.Unavailable that all slots of the
+// process are.
 func (s *searches) acquire(ctx context.Context, tenant uuid.UUID) (release func(), err error) {
 	waiting, cancel := context.WithTimeout(ctx, searchPatience)
 	defer cancel()

@@ -14,9 +14,9 @@ import (
 	"nofx.dev/shared/fault"
 )
 
-// KeepsSessions tries whether a prepared statement stays with the connection that made
-// it, as [Config] says by Pooled being false: before a transaction pooler it would be
-// met by others, and missed, by chance. The error, fault.Unavailable, names the setting.
+// KeepsSessions tests whether a prepared statement stays with the connection that made it,
+// as [Config] promises with Pooled false: behind a transaction pooler, statements would
+// sometimes be missing. The error, fault.Unavailable, names the setting.
 func (db *DB) KeepsSessions(ctx context.Context) error {
 	if db.pooled {
 		return nil
@@ -47,7 +47,7 @@ func (db *DB) KeepsSessions(ctx context.Context) error {
 	return mapError(mine.ExecPrepared(ctx, statement, nil, nil, nil).Read().Err)
 }
 
-// isForgetful reports whether err is that of a database that does not keep prepared
+// isForgetful reports whether err comes from a database that does not keep prepared
 // statements.
 func isForgetful(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
@@ -62,8 +62,8 @@ func forgetful(err error) error {
 // listenTest is how long a notification may take to arrive.
 const listenTest = 2 * time.Second
 
-// Listens tries whether notifications reach this address: through a transaction
-// pooler LISTEN succeeds and never delivers. The error says what did not work.
+// Listens tests whether notifications reach this address: through a transaction pooler
+// LISTEN succeeds but never delivers. The error says what failed.
 func (db *DB) Listens(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listenTest)
 	defer cancel()

@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// shares bound how many connections one tenant has of a pool, so that whatever
-// its transactions wait for, some are left for the others.
+// shares limits the connections of a pool that one tenant uses, so that some are left for
+// other tenants, whatever its transactions wait for.
 type shares struct {
 	most int
 

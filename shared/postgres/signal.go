@@ -10,9 +10,10 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// SendSignal wakes the step that waits for key, of several the one that waited
-// longest, and hands it the payload, any JSON. Where none waits the signal stays
-// for 30 days, for the first that does. taken says which it was.
+// SendSignal wakes the step that waits for key and gives it the payload, any JSON. If
+// several steps wait, the one that has waited longest gets it. If none waits, the signal is
+// stored for 30 days, for the first step that does. taken reports whether a step was
+// waiting.
 func (db *DB) SendSignal(ctx context.Context, tenant uuid.UUID, key string, payload json.RawMessage) (id uuid.UUID, taken bool, err error) {
 	id = run.NewID()
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
@@ -28,8 +29,8 @@ func (db *DB) SendSignal(ctx context.Context, tenant uuid.UUID, key string, payl
 	return id, taken, err
 }
 
-// ExpireSignals deletes at most limit of the signals of all tenants whose time has
-// passed, unless a step that took one may still ask for it, and says how many.
+// ExpireSignals deletes at most limit expired signals of all tenants, except those that a
+// step has taken and may still read, and returns their number.
 func (db *DB) ExpireSignals(ctx context.Context, limit int) (int64, error) {
 	expired, err := across(ctx, db, pgx.RowTo[int64], "SELECT nofx.expire_signals($1)", limit)
 	if err != nil {

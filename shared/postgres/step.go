@@ -14,11 +14,11 @@ import (
 // evidence of gates, may sum up to, in bytes: a thousand of either fit nowhere.
 const maxShown = 1 << 20
 
-// stepColumns are those of scanStep.
+// stepColumns are the columns of scanStep.
 var stepColumns = stepColumnsWith("true")
 
-// stepColumnsWith returns stepColumns with the outputs of those steps alone for which
-// a condition holds.
+// stepColumnsWith returns stepColumns with the outputs only of steps for which a condition
+// holds.
 func stepColumnsWith(shown string) string {
 	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence, s.attempt, s.max_attempts,
 	CASE WHEN s.fence > 0 THEN (SELECT count(*) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id) ELSE 0 END,

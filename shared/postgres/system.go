@@ -9,7 +9,7 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// Work is what a system run is to do on somebody's behalf.
+// Work is a task of a system run.
 type Work struct {
 	Key           string   // of what is computed, unique within the tenant
 	Project       string   // slug
@@ -19,9 +19,9 @@ type Work struct {
 	CreatedBy     string
 }
 
-// StartWork returns the system run that does w: the newest one with its key if that is
-// under way, has succeeded, or has failed because of what it was given, which would
-// fail again; else a new one, in the trace of ctx's span, which must be valid.
+// StartWork returns the system run that does w: the newest run with its key, if that is
+// live, has succeeded, or has failed because of its inputs and so would fail again;
+// otherwise a new run, in the trace of ctx's span, which must be valid.
 func (db *DB) StartWork(ctx context.Context, tenant uuid.UUID, w Work) (r run.Run, err error) {
 	d, err := NewRun{Project: w.Project, Plan: w.Plan, CorrelationID: w.CorrelationID, CreatedBy: w.CreatedBy, work: &w}.draft(ctx, tenant)
 	if err != nil {
@@ -44,7 +44,7 @@ func (db *DB) StartWork(ctx context.Context, tenant uuid.UUID, w Work) (r run.Ru
 	return r, err
 }
 
-// standing reports whether the system run r answers who asks for its work again.
+// standing reports whether the system run r is the result for further requests of its work.
 func standing(r run.Run) bool {
 	switch r.State {
 	case run.Cancelled:

@@ -8,10 +8,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// transaction is a pgx.Tx that goes to the server as seldom as it can: BEGIN and
-// its settings wait for the first statement and travel with it, what is queued
-// waits for the next one or for the commit. A round trip costs both sides more
-// than most of the statements that it carries.
+// transaction is a pgx.Tx with few round trips: BEGIN and its settings are sent with the
+// first statement, and queued statements with the next statement or the commit. A round
+// trip costs both sides more than most statements do.
 //
 // Of pgx.Tx it has what this package and River use.
 type transaction struct {
@@ -31,8 +30,8 @@ func begin(ctx context.Context, conn *pgx.Conn, tenant uuid.UUID, mode string) *
 	return t
 }
 
-// queue has a statement run before the next one, or before the commit, whose
-// error is then that of this one.
+// queue runs a statement together with the next statement or the commit, which then returns
+// its error.
 func (t *transaction) queue(sql string, args ...any) { t.queued.Queue(sql, args...) }
 
 // queue calls [transaction.queue] for the methods of the store, whose transactions
@@ -98,8 +97,8 @@ func (t *transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx
 	return &firstRow{rows, err}
 }
 
-// Commit sends what is queued and commits. A transaction that never said
-// anything is over without a word.
+// Commit sends the queued statements and commits. A transaction without statements ends
+// without a round trip.
 func (t *transaction) Commit(ctx context.Context) error {
 	if !t.begun && t.queued.Len() <= settingsQueued {
 		return nil
@@ -117,7 +116,7 @@ func (t *transaction) Commit(ctx context.Context) error {
 // settingsQueued is what begin queues.
 const settingsQueued = 2
 
-// Rollback undoes what was sent; of what is queued nothing ever happened.
+// Rollback undoes the statements that were sent; queued ones are dropped.
 func (t *transaction) Rollback(ctx context.Context) error {
 	if !t.begun || t.conn.IsClosed() {
 		return nil

@@ -9,14 +9,15 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// Verb is what somebody wants of a run or a step, and why.
+// Verb is a request to steer a run or a step, with its reason.
 type Verb struct {
 	Reason  string
 	Version *int64 // refuse with fault.Conflict (stale-version) unless the run is at it
 }
 
-// CancelRun ends a live run and all of it that has not ended; steps that run
-// lose their lease, and jobs that nobody has taken go. A run that has ended is fault.Conflict (illegal-transition).
+// CancelRun ends a live run and all its steps that have not ended; running steps lose their
+// lease, and jobs that no worker has taken are deleted. A run that has ended is
+// fault.Conflict (illegal-transition).
 func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (r run.Run, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT nofx.end_run($1, 'cancel', $2, $3, 'cancelled')", id, nullable(v.Reason), v.Version); err != nil {
@@ -31,22 +32,22 @@ func (db *DB) CancelRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (r ru
 	return r, err
 }
 
-// PauseRun keeps workers from claiming steps of a live run. Steps that run may
-// end, and waits go on, but the run's deadline stands still. Anything but a live run is fault.Conflict
-// (illegal-transition).
+// PauseRun stops workers from claiming steps of a live run. Running steps may end, and
+// waits continue, but the clock of the run's deadline stops. Anything but a live run is
+// fault.Conflict (illegal-transition).
 func (db *DB) PauseRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
 	return db.verb(ctx, tenant, id, "SELECT nofx.run_transition($1, 'pause', $2, $3)", v)
 }
 
-// ResumeRun takes a paused run up where it stands. One that failed or was
-// cancelled goes on from its last checkpoints with everything that had not
-// succeeded. Any other is fault.Conflict (illegal-transition).
+// ResumeRun continues a paused run where it stands. A run that failed or was cancelled
+// continues from its last checkpoints with all steps that had not succeeded. Any other is
+// fault.Conflict (illegal-transition).
 func (db *DB) ResumeRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
 	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'resume', $2, $3)", v)
 }
 
-// RetryRun has the failed steps of a run that failed or was cancelled run again,
-// and what was skipped or cancelled after them. Any other run is fault.Conflict
+// RetryRun lets the failed steps of a run that failed or was cancelled run again, and the
+// steps that were skipped or cancelled after them. Any other run is fault.Conflict
 // (illegal-transition).
 func (db *DB) RetryRun(ctx context.Context, tenant, id uuid.UUID, v Verb) (run.Run, error) {
 	return db.verb(ctx, tenant, id, "SELECT nofx.reopen_run($1, 'retry', $2, $3)", v)
@@ -66,11 +67,11 @@ func (db *DB) verb(ctx context.Context, tenant, id uuid.UUID, call string, v Ver
 	return r, err
 }
 
-// RetryStep has a failed step run again, with all its attempts anew, and its run
-// with it. With cascade what fell with it gets its turn: the skipped and
-// cancelled steps below it, and those left out only because the run was failing,
-// but for steps that also wait for another one that failed. A step that has not
-// failed is fault.Conflict (illegal-transition).
+// RetryStep lets a failed step run again, with its full number of attempts, and continues
+// its run. With cascade its dependents get their turn: the skipped and cancelled steps
+// below it, and steps left out only because the run was failing, except steps that also
+// wait for another failed step. A step that has not failed is fault.Conflict
+// (illegal-transition).
 func (db *DB) RetryStep(ctx context.Context, tenant, id uuid.UUID, cascade bool, reason string) (s run.Step, r run.Run, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT nofx.retry_step($1, $2, $3)", id, cascade, nullable(reason)); err != nil {

@@ -10,8 +10,8 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// How often a worker says that it is there, how long one may be silent before it
-// is taken for gone, and how long until it is forgotten.
+// The interval of a worker's reports, the silence after which it counts as lost, and the
+// time until it is forgotten.
 const (
 	BeatEvery     = 5 * time.Second
 	silentAfter   = 3 * BeatEvery
@@ -29,16 +29,16 @@ type WorkerInfo struct {
 	SlotsUsed   int // leases
 	SandboxTier int
 	Draining    bool
-	WaitsFor    string        // what it needs and has not now, as "storage"; empty: nothing
-	Lost        bool          // a lease of it ran out since it was heard of
+	WaitsFor    string        // what it waits for, such as "storage"; empty: nothing
+	Lost        bool          // one of its leases has expired since its last report
 	Silence     time.Duration // since it was heard of, or since the end of a later outage, by the database's clock
 }
 
 // Silent reports whether the worker is taken for gone.
 func (w WorkerInfo) Silent() bool { return w.Lost || w.Silence >= silentAfter }
 
-// BeatWorker notes that a worker is there, and answers which of its queues are paused.
-// The times of w, its leases and whether it is lost are the database's to know.
+// BeatWorker records that a worker is alive, and returns its queues that are paused. It
+// ignores the times of w, its leases and whether it is lost, which the database sets.
 func (db *DB) BeatWorker(ctx context.Context, w WorkerInfo) (paused []string, err error) {
 	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
 		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier, w.Draining, w.WaitsFor, forgetWorkers)
@@ -48,21 +48,21 @@ func (db *DB) BeatWorker(ctx context.Context, w WorkerInfo) (paused []string, er
 	return answers[0], nil
 }
 
-// LeaveWorker takes a worker that has stopped off the list, also before a
-// [DB.BeatWorker] that was given up and comes late.
+// LeaveWorker removes a stopped worker from the list. A [DB.BeatWorker] that was abandoned
+// and arrives later does not add it again.
 func (db *DB) LeaveWorker(ctx context.Context, id string) error {
 	_, err := across(ctx, db, pgx.RowTo[any], "SELECT nofx.leave_worker($1)", id)
 	return err
 }
 
-// Workers lists the workers of the deployment, oldest first, those that have gone
-// without a word for an hour included.
+// Workers lists the workers of the deployment, oldest first, including lost ones for an
+// hour.
 func (db *DB) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining, waits_for, lost,
 		silence FROM nofx.workers($1)`, forgetWorkers)
 }
 
-// holders completes steps that run by what is known of the workers that hold them.
+// holders adds the state of their workers to running steps.
 func holders(ctx context.Context, tx pgx.Tx, steps []run.Step) error {
 	running := map[uuid.UUID]*run.Step{}
 	var ids []uuid.UUID

@@ -52,13 +52,13 @@ type Conn struct {
 
 	out  bytes.Buffer
 	at   string // where the reader is
-	sent string // what the reader knows of that
+	sent string // the cursor that the reader has
 }
 
-// Open starts an event stream as the answer of r: headers and the first bytes,
-// which the next flush sends. check is asked at every keep-alive whether the
-// caller may still read; when it says fault.Unauthenticated, fault.Forbidden or
-// fault.NotFound, the stream ends. Close frees what Open took.
+// Open starts an event stream as the answer of r: headers and the first bytes, which the
+// next flush sends. At every keep-alive, check reports whether the caller may still read;
+// fault.Unauthenticated, fault.Forbidden or fault.NotFound end the stream. Close frees the
+// resources of the stream.
 func (h *Hub) Open(w http.ResponseWriter, r *http.Request, check func(context.Context) error) *Conn {
 	l := h.cfg.Limits
 	jitter := time.Duration((rand.Float64() - 0.5) * 0.2 * float64(l.MaxAge))
@@ -109,7 +109,7 @@ func (c *Conn) frame(f *frame, id string) {
 // Moved sets the reader's cursor without a frame; the next keep-alive sends it.
 func (c *Conn) Moved(id string) { c.at = id }
 
-// Flush sends what was added, within the write deadline. It returns an error when the
+// Flush sends the added frames within the write deadline. It returns an error when the
 // reader has gone.
 func (c *Conn) Flush() error {
 	if c.out.Len() == 0 {
@@ -166,8 +166,8 @@ func (c *Conn) Wait(changed <-chan struct{}, poll time.Duration) (end api.Stream
 	}
 }
 
-// revoked reports whether the caller may not read any more. While the database does not
-// answer it is not known, and there are no events either.
+// revoked reports whether the caller may no longer read. While the database does not
+// answer, this is unknown, and there are no events either.
 func (c *Conn) revoked() bool {
 	switch fault.KindOf(c.check(c.ctx)) {
 	case fault.Unauthenticated, fault.Forbidden, fault.NotFound:
@@ -186,7 +186,7 @@ func (c *Conn) keepAlive() error {
 	return c.Flush()
 }
 
-// End sends the reader the reason for which the stream ends, and the cursor to go on from.
+// End sends the reader the reason why the stream ends, and the cursor to continue from.
 func (c *Conn) End(reason api.StreamControlReason) {
 	if reason == api.StreamControlReasonShutdown {
 		// So that readers do not all come back at the same instant.

@@ -116,9 +116,9 @@ func (f *frame) final() bool {
 	return ok && run.RunMachine.Terminal(run.State(state))
 }
 
-// source is what a topic reads: the events of one run, or the whole feed of a tenant, so
-// that the number of queries does not grow with that of readers. Its cursors are a seq or a
-// feed's.
+// source is the input of a topic: the events of one run, or the whole feed of a tenant, so
+// that the number of queries does not grow with the number of readers. Its cursors are a
+// seq or a feed's.
 type source struct {
 	tenant uuid.UUID
 	run    uuid.UUID // uuid.Nil: the feed
@@ -138,8 +138,9 @@ func (s source) format(c Cursor) string {
 	return FormatFeed(c)
 }
 
-// read returns at most a page of frames after a cursor, of a feed those that f selects, and
-// the cursor to go on from. more reports that there may be others at once.
+// read returns at most a page of frames after a cursor, for a feed only those that f
+// selects, and the cursor to continue from. more reports that other frames may be there
+// already.
 func (s source) read(ctx context.Context, db *postgres.DB, after Cursor, f postgres.FeedFilter) (frames []*frame, next Cursor, more bool, err error) {
 	if s.run != uuid.Nil {
 		events, err := db.Events(ctx, s.tenant, s.run, after.Seq, nil, pageSize)

@@ -42,7 +42,7 @@ type Hub struct {
 	cfg  Config
 	done chan struct{}
 	once sync.Once
-	woke chan struct{} // a reader came: look now
+	woke chan struct{} // a reader has joined: read now
 
 	mu     sync.Mutex
 	topics map[source]*topic

@@ -26,10 +26,10 @@ type Request struct {
 	Project    string      // of a feed: only its
 	Types      []string    // exact, or a family: gate.*
 	After      Cursor
-	Resumed    bool // After was given, so that a gap is worth telling
+	Resumed    bool // After was given, so that a gap must be reported
 	UntilFinal bool // of a run: end after the last terminal event of a run that has ended
 
-	// Check says whether the caller may still read; see [Hub.Open].
+	// Check reports whether the caller may still read; see [Hub.Open].
 	Check func(context.Context) error
 }
 
@@ -37,7 +37,8 @@ func (q *Request) source() source {
 	return source{tenant: q.Tenant, run: q.Run}
 }
 
-// filter returns what a replay of a feed looks for; wants decides on what it finds.
+// filter returns the filter for the replay of a feed; wants makes the final decision on
+// each event.
 func (q *Request) filter() postgres.FeedFilter {
 	return postgres.FeedFilter{Runs: q.Runs, Types: q.Types, Project: q.Project, Within: searchWithin}
 }
@@ -108,11 +109,11 @@ type subscription struct {
 	sent   int
 }
 
-// start finds where the stream of a run begins; of a feed, the first read finds it
-// out. A cursor that lies ahead of what there is, as after a database was restored,
-// is a gap, and the stream goes on from now. So is one before what is kept, and the
-// stream begins with the oldest kept. over says that the run's end lies before it
-// and nobody asked for more.
+// start finds the beginning of a run's stream; for a feed, the first read does. A cursor
+// ahead of all events, for example after a database was restored, is a gap, and the stream
+// continues from now. A cursor before the stored events is a gap, too, and the stream
+// begins with the oldest stored event. over reports that the run's end lies before the
+// cursor and the client wants no later events.
 func (s *subscription) start(ctx context.Context) (gap api.StreamControlReason, over bool, err error) {
 	db, q := s.hub.cfg.Store, s.q
 	s.pos = q.After
@@ -162,7 +163,8 @@ func (s *subscription) ends(ctx context.Context, f *frame) (bool, error) {
 	return s.endsBefore(ctx, r.State, f.at)
 }
 
-// gap sends that the events behind a cursor will not follow, and where the stream goes on.
+// gap reports to the reader that the events after a cursor are missing, and where the
+// stream continues.
 func (s *subscription) gap(reason api.StreamControlReason, requested Cursor) {
 	from, at := s.src.format(requested), s.src.format(s.pos)
 	control := api.StreamControl{Requested: &from, Reason: &reason}
@@ -247,8 +249,8 @@ var always = func() <-chan struct{} {
 	return c
 }()
 
-// next returns the next frames: from the database until that has no full page more, then
-// from the topic, and from the database again for a reader that fell out of it.
+// next returns the next frames: from the database while it has full pages, then from the
+// topic, and again from the database for a reader that fell out of the ring.
 func (s *subscription) next(ctx context.Context) (frames []*frame, next Cursor, changed <-chan struct{}, err error) {
 	if s.live != nil {
 		frames, next, changed, ok := s.live.after(s.pos)

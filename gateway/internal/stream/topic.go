@@ -24,9 +24,9 @@ func newTopic(src source, at Cursor) *topic {
 	return &topic{src: src, from: at, head: at, changed: make(chan struct{})}
 }
 
-// after returns the frames behind a cursor, the cursor after them, and a channel that
-// closes when there is more. ok is false for a reader that fell out of the ring and has to
-// ask the database.
+// after returns the frames after a cursor, the cursor after them, and a channel that closes
+// when there are more. ok is false for a reader that fell out of the ring and must read
+// from the database.
 func (t *topic) after(c Cursor) (frames []*frame, head Cursor, changed <-chan struct{}, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
