@@ -26,12 +26,12 @@ const (
 	PeakBytesKey        = attribute.Key("nofx.peak_bytes")
 	IdempotentReplayKey = attribute.Key("nofx.idempotent_replay")
 
-	// Of requests that steps make; those of the API have theirs from otelhttp.
+	// Attributes of requests that steps make; otelhttp sets those of API requests.
 	HTTPMethodKey    = attribute.Key("http.request.method")
 	HTTPStatusKey    = attribute.Key("http.response.status_code")
 	ServerAddressKey = attribute.Key("server.address")
 
-	// Of calls to models, as the semantic conventions for generative AI have them.
+	// Attributes of calls to models, from the semantic conventions for generative AI.
 	GenAIOperationKey     = attribute.Key("gen_ai.operation.name")
 	GenAIProviderKey      = attribute.Key("gen_ai.provider.name")
 	GenAIRequestModelKey  = attribute.Key("gen_ai.request.model")

@@ -3,7 +3,7 @@ package telemetry
 // Type is what a metric is.
 type Type string
 
-// The types. The value of a Scraped one is asked for when metrics are read.
+// The types. The value of a Scraped metric is computed when metrics are read.
 const (
 	CounterType   Type = "counter"
 	GaugeType     Type = "gauge"
@@ -18,7 +18,7 @@ type Metric struct {
 	Labels    []Label
 	Buckets   []float64 // of a histogram
 	Exemplars bool      // its samples point at traces
-	Scraped   bool      // its value is asked for when it is read
+	Scraped   bool      // its value is computed when it is read
 }
 
 // The buckets. They contain the bound of each objective exactly; those of waits

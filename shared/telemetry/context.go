@@ -7,7 +7,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Scope is what a context is about. Log lines, spans and queued jobs carry it.
+// Scope has the ids of the tenant, run and step that a context belongs to. Log lines, spans
+// and queued jobs carry them.
 type Scope struct {
 	TenantID string
 	RunID    string
@@ -36,7 +37,7 @@ func WithScope(ctx context.Context, s Scope) context.Context {
 	return context.WithValue(ctx, scopeKey{}, s)
 }
 
-// scopeOf returns what ctx is about, as far as it was said.
+// scopeOf returns the scope of ctx, with the fields set so far.
 func scopeOf(ctx context.Context) Scope {
 	s, _ := ctx.Value(scopeKey{}).(Scope)
 	return s
@@ -62,9 +63,9 @@ func Inject(ctx context.Context) (traceparent string) {
 	return carrier["traceparent"]
 }
 
-// WithTraceparent makes the span that traceparent names the remote parent of what
-// starts in the returned context. When it cannot be parsed, ctx is returned as it
-// is, and false.
+// WithTraceparent makes the span that traceparent names the remote parent of spans started
+// in the returned context. If traceparent cannot be parsed, it returns ctx unchanged, and
+// false.
 func WithTraceparent(ctx context.Context, traceparent string) (context.Context, bool) {
 	return extract(ctx, traceparent, "")
 }

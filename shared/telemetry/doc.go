@@ -1,5 +1,5 @@
-// Package telemetry is how both processes are watched: traces, the carrier of a
-// trace through the queue, logs, and metrics.
+// Package telemetry observes both processes: traces, the carrier of a trace through the
+// queue, logs, and metrics.
 //
 //   - [Setup] installs the tracer provider. Spans are exported only where the
 //     standard OTEL_* variables ask for it, but always have valid ids, because rows

@@ -46,8 +46,8 @@ type Histogram struct {
 	exemplars bool
 }
 
-// Observe counts v: seconds, or bytes where the name says so. Where the catalogue
-// says so, and ctx is in a sampled trace, the sample points at its span.
+// Observe counts v: seconds, or bytes if the name says so. If the catalogue says so and ctx
+// is in a sampled trace, the sample refers to its span.
 func (h *Histogram) Observe(ctx context.Context, v float64, labels ...string) {
 	o := h.vec.WithLabelValues(h.labels.allow(labels)...)
 	sc := trace.SpanContextFromContext(ctx)
@@ -61,10 +61,10 @@ func (h *Histogram) Observe(ctx context.Context, v float64, labels ...string) {
 // guard keeps the labels of one instrument to what the catalogue allows.
 type guard struct {
 	row      Metric
-	overflow func() // told of each value that became other
+	overflow func() // called for each value that became other
 
 	mu   sync.Mutex
-	seen []map[string]bool // per label: what its fold let through so far
+	seen []map[string]bool // per label: the values that its fold has admitted
 }
 
 func newGuard(row Metric, overflow func()) *guard {
@@ -75,10 +75,10 @@ func newGuard(row Metric, overflow func()) *guard {
 	return g
 }
 
-// allow returns values with what is not known replaced.
+// allow returns values with unknown ones replaced.
 func (g *guard) allow(values []string) []string {
 	if len(values) != len(g.row.Labels) {
-		return values // the vector says what is wrong better than we could
+		return values // the vector's own error is better than ours
 	}
 	allowed := make([]string, len(values))
 	for i, l := range g.row.Labels {
@@ -94,7 +94,7 @@ func (g *guard) allow(values []string) []string {
 	return allowed
 }
 
-// admit lets the first most values of a label through.
+// admit admits the first most values of a label.
 func (g *guard) admit(i int, v string) (string, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

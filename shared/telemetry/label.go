@@ -19,7 +19,7 @@ type Label struct {
 	most int
 }
 
-// other stands for every value that is not known.
+// other stands for every unknown value.
 const other = "other"
 
 func oneOf(name string, values ...string) Label { return Label{Name: name, Values: values} }
@@ -106,7 +106,7 @@ var (
 	}
 )
 
-// foldTool keeps the family of a name that people chose.
+// foldTool keeps only the family of a tool's name.
 func foldTool(tool string) (string, bool) {
 	family, _, ok := strings.Cut(tool, ":")
 	if ok && (family == "gate" || family == "manual") {
@@ -115,7 +115,7 @@ func foldTool(tool string) (string, bool) {
 	return "", false
 }
 
-// foldGate takes a gate's name with or without its family.
+// foldGate accepts a gate's name with or without its family.
 func foldGate(name string) (string, bool) {
 	name = strings.TrimPrefix(strings.TrimPrefix(name, "gate:"), "manual:")
 	if slices.Contains(knownGates, name) {

@@ -62,22 +62,23 @@ func webPort(before, rest string) bool {
 var (
 	operator = regexp.MustCompile(`^(?:[=:<>!&|(){}\[\]]{1,2}|[\[{][)\]}]*)$`)
 	literal  = regexp.MustCompile(`^\[*(?:true|false|null|nil|none|None|undefined)[)\]}.]*$`)
-	// placeholder is what a usage text has where a value is to be.
+	// placeholder matches the placeholder of a value in a usage text.
 	placeholder = regexp.MustCompile(`^(?:<[A-Za-z_-]+>?|[A-Z_]*(?:PASSWORD|TOKEN|SECRET|KEY)|(?:[A-Z][a-z]+){0,3}(?:Token|Secret|Key))[)\]}.?>\[]*$`)
 	// called is code that gets a secret from elsewhere, up to the first quote. Listed is
 	// such code behind a colon, where a password is likelier: its brackets are empty, or
 	// end there.
 	called = regexp.MustCompile(`^(?:await|new|` + settings + `|` + callee + `[(\[](?:[A-Za-z_.]*|[A-Za-z0-9_.]*[)\]][A-Za-z_.()\[\]}]*))$`)
 	listed = regexp.MustCompile(`^(?:await|new|` + settings + `|` + callee + `(?:\(\)[A-Za-z_.()\[\]}]*|[(\[]))$`)
-	// counted is what is counted, or done, as passed, and the result.
+	// counted matches a word for a count or an action, such as passed, and its result.
 	counted = regexp.MustCompile(`(?i)(?:^|[^a-z0-9])(?:tests|checks|cases|specs|suites|steps|gates|jobs|builds|assertions|total|num|count|did|first|second)$`)
 	result  = regexp.MustCompile(`^(?:[0-9]{1,5}(?:[./][0-9]{1,5})?%?|true|false|yes|no)[)\]}.]*$`)
-	// expected ends what a parser says before a token of the text that it reads.
+	// expected matches the end of a parser's message before it quotes a token of its input.
 	expected = regexp.MustCompile(`(?i)expected\s$`)
 	parsed   = regexp.MustCompile(`^[^0-9]{1,15}$`)
 	// few is too small a number for a token: a count, or a place.
 	few = regexp.MustCompile(`^[0-9]{1,4}[)\]}.]*$`)
-	// said begins what is said of a secret, such as cannot be blank, or is its type.
+	// said matches the beginning of a remark about a secret, such as cannot be blank, or
+	// its type.
 	said = regexp.MustCompile(`(?i)^(?:` +
 		`is|are|was|were|has|have|had|does|did|can|cannot|could|may|might|must|should|shall|will|would|needs|too|not|no|at|and|or|to|for|from|in|if|when|with|the|an|of|as|` +
 		`accepted|blank|changed|denied|empty|expected|expired|incorrect|invalid|mandatory|maximum|minimum|mismatch|missing|needed|optional|ok|refused|rejected|required|reset|revoked|set|unchanged|unknown|unset|updated|valid|wrong|` +
@@ -86,7 +87,7 @@ var (
 	plain = regexp.MustCompile(`^[A-Za-z]+(?: [a-z]+)*[)\]}.]*$`)
 )
 
-// settings is a member of what code usually has its settings in.
+// settings matches a member of the objects that usually hold a program's settings.
 const settings = `(?:process\.env|import\.meta\.env|env|self|this|cfg|config|settings|secrets)(?:\.[A-Za-z_]{1,32}){1,3}[)\]}]*`
 
 // callee is the name of a function or a list.
@@ -96,7 +97,7 @@ var (
 	// wordy is text of a few words of a language, in which a token would have more letters
 	// or some digits.
 	wordy = regexp.MustCompile(`^[A-Za-z][a-z]{0,15}(?:[-_][a-z]{1,15}){0,7}[=.]?$`)
-	// outcome is that of a pass over something: a word, or how long it took.
+	// outcome matches the result of a pass over something: a word, or its duration.
 	outcome = regexp.MustCompile(`^(?:[A-Za-z]{1,15}|[0-9.]{1,6}[a-z%]{0,3})[)\]}.]*$`)
 	// stage is one of several.
 	stage = regexp.MustCompile(`^[A-Za-z]{1,15}-?[0-9]{1,2}[)\]}.]*$`)
@@ -108,18 +109,18 @@ var (
 
 const segment = `[a-z._-]{1,32}[0-9]{0,2}`
 
-// longestBefore is how much of what stands before a hint is looked at.
+// longestBefore is the number of bytes before a hint that are examined.
 const longestBefore = 32
 
-// quoted reports whether the value m of text stands in quotes.
+// quoted reports whether the value m of text is in quotes.
 func quoted(text string, m span) bool {
 	quote := text[m.from-1]
 	return quote == '"' || quote == '\''
 }
 
-// ordinary reports that the bare word which follows the name of a secret is none: an
-// operator, a literal of a language, a placeholder, the first word of what is said of
-// the secret, a count, or what a parser read.
+// ordinary reports whether the unquoted word after the name of a secret is not a secret: an
+// operator, a literal of a language, a placeholder, the first word of a remark about the
+// secret, a count, or input quoted by a parser.
 func ordinary(before, text string, hint int, m span) bool {
 	if quoted(text, m) {
 		return false
@@ -148,9 +149,9 @@ func ordinary(before, text string, hint int, m span) bool {
 	return false
 }
 
-// remark reports that what follows the name of a header is a remark about it: of
-// cookies a few words, since a cookie has a name and a value, else what is said of a
-// secret.
+// remark reports whether the text after the name of a header is a remark about it: for
+// cookies a few words, since a cookie has a name and a value; for other headers a remark
+// about a secret.
 func remark(_, text string, _ int, m span) bool {
 	value := text[m.from:m.to]
 	if quoted(text, m) || !plain.MatchString(value) {
@@ -160,8 +161,8 @@ func remark(_, text string, _ int, m span) bool {
 	return hasLower(text, "cookie") && first == strings.ToLower(first) || said.MatchString(first)
 }
 
-// passed reports that what follows the word pass is no password: what came of a pass
-// over something, or the name of a test that passed.
+// passed reports whether the text after the word pass is not a password: the result of a
+// pass over something, or the name of a test that passed.
 func passed(before, text string, hint int, m span) bool {
 	value := text[m.from:m.to]
 	if result.MatchString(value) || literal.MatchString(value) {
@@ -174,34 +175,35 @@ func passed(before, text string, hint int, m span) bool {
 	return strings.HasPrefix(text, "PASS:") || outcome.MatchString(value) || counted.MatchString(over) && stage.MatchString(value) || ordinary(before, text, hint, m)
 }
 
-// mode reports that what follows the word credentials says which to use, or where they
-// are.
+// mode reports whether the text after the word credentials says which credentials to use,
+// or where they are.
 func mode(before, text string, hint int, m span) bool {
 	value := text[m.from:m.to]
 	apart := quoted(text, m) || text[m.from-1] == ' '
 	return apart && wordy.MatchString(value) || place.MatchString(value) || ordinary(before, text, hint, m)
 }
 
-// directory reports that what follows the name of the working directory is one.
+// directory reports whether the text after the name of the working directory is a
+// directory.
 func directory(before, text string, hint int, m span) bool {
 	apart := quoted(text, m) || text[m.from-1] == ' '
 	return apart && place.MatchString(text[m.from:m.to]) || ordinary(before, text, hint, m)
 }
 
-// words reports that what looks like a token is words.
+// words reports whether the text that looks like a token consists of words.
 func words(_, text string, _ int, m span) bool { return wordy.MatchString(text[m.from:m.to]) }
 
-// joined reports that the hint goes on with a longer name.
+// joined reports whether the hint is the beginning of a longer name.
 func joined(before, _ string, _ int, _ span) bool {
 	return strings.HasSuffix(before, "-") || strings.HasSuffix(before, "_")
 }
 
-// noBot reports that no number of a bot stands before the hint.
+// noBot reports whether the hint has no number of a bot before it.
 func noBot(before, _ string, _ int, _ span) bool {
 	return !botID.MatchString(before[max(0, len(before)-longestBefore):])
 }
 
-// noPair reports that the value is not the base64 text of a user and a password.
+// noPair reports whether the value is not the base64 text of a user and a password.
 func noPair(_, text string, _ int, m span) bool {
 	value := text[m.from:m.to]
 	pair, err := base64.RawStdEncoding.DecodeString(value)

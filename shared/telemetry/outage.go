@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// stillAway is how often a log says that something still does not answer.
+// stillAway is the interval of log lines that something still does not respond.
 const stillAway = time.Minute
 
-// Outage has a log say once that something does not answer and once that it does so
-// again, with the number of lines left out between: loops that try several times a
-// second would write one each time.
+// Outage reduces repeated errors in a log to one line when something stops responding and
+// one when it responds again, with the number of lines left out between: loops that try
+// several times a second would write one line each time.
 //
-// Lines within a trace stay: those of a request or a step are looked for. So do errors
-// of another kind, except River's, of which the kind is lost.
+// Lines within a trace stay, since people search for lines of a request or a step. Errors
+// of another kind stay as well, except River's, whose kind is lost.
 type Outage struct {
 	what string
 	is   func(error) bool
@@ -27,8 +27,8 @@ type Outage struct {
 	left  int
 }
 
-// NewOutage makes an Outage of what, whose errors is knows, and returns log without the
-// lines that are left out.
+// NewOutage makes an Outage for the thing named what; is recognizes its errors. It also
+// returns log without the repeated lines.
 func NewOutage(what string, is func(error) bool, log *slog.Logger) (*Outage, *slog.Logger) {
 	o := &Outage{what: what, is: is, log: log}
 	return o, slog.New(outageHandler{log.Handler(), o})

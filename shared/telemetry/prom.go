@@ -12,9 +12,9 @@ import (
 // Prefix begins the name of every metric of ours.
 const Prefix = "nofx_"
 
-// Metrics are the instruments of a process. Those that only the other process
-// moves stay silent. The values of an instrument's labels are given in the order
-// that its comment shows; unknown ones are written as other, and counted.
+// Metrics are the instruments of a process. Instruments that only the other process uses
+// have no values. The values of an instrument's labels are given in the order that its
+// comment shows; unknown ones are written as other, and counted.
 type Metrics struct {
 	QueueWait        *Histogram // queue, kind, first|retry
 	QueueInserted    *Counter   // queue, kind, inserted|duplicate
@@ -57,9 +57,9 @@ type Metrics struct {
 	overflow *Counter
 }
 
-// NewMetrics makes the instruments and registers them, the runtime's and the
-// process's own metrics included. It is called once per registry: a second time
-// panics, as a mistake in the catalogue does.
+// NewMetrics makes the instruments and registers them, the runtime's and the process's own
+// metrics included. It must be called once per registry: a second call panics, like a
+// mistake in the catalogue.
 func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m := &Metrics{reg: reg}
 	m.overflow = m.counter("metrics_label_overflow_total")
@@ -149,7 +149,7 @@ func (m *Metrics) guard(row Metric) *guard {
 	})
 }
 
-// lookup finds a row of the catalogue that an instrument of type t may be made of.
+// lookup returns the row of the catalogue for an instrument of type t.
 func lookup(name string, t Type) Metric {
 	for _, row := range Catalogue {
 		if row.Name == name && row.Type == t {

@@ -20,19 +20,19 @@ import (
 type Redactor struct {
 	values []string            // every form of every value
 	heads  map[string][]string // the same, by their first shortest bytes
-	pairs  [1024]uint64        // a bit for the first two bytes of each: most text needs no other look
+	pairs  [1024]uint64        // a bit for the first two bytes of each, which rules out most text
 }
 
-// shortest is the length below which a value cannot be told from ordinary text.
+// shortest is the length below which a value cannot be distinguished from ordinary text.
 const shortest = 4
 
-// NewRedactor knows values besides the shapes. Values of less than 4 bytes are
-// not looked for. Of a value of several lines each line is a value, too, because
-// programs indent lines and end them in other ways.
+// NewRedactor returns a redactor that masks values in addition to the shapes. Values of
+// less than 4 bytes are ignored. Each line of a value with several lines is a value, too,
+// because programs indent lines and end them in other ways.
 func NewRedactor(values ...string) *Redactor { return (*Redactor)(nil).With(values...) }
 
-// With returns a redactor that knows values besides all that r knows, such as the
-// secrets of one run.
+// With returns a redactor that masks values, such as the secrets of one run, in addition to
+// all that r masks.
 func (r *Redactor) With(values ...string) *Redactor {
 	all := &Redactor{heads: map[string][]string{}}
 	if r != nil {
@@ -84,7 +84,7 @@ func (r *Redactor) find(s string) (found []span) {
 	return found
 }
 
-// forms returns the spellings of a value that we look for.
+// forms returns the spellings of a value to search for.
 func forms(v string) []string {
 	quoted, _ := json.Marshal(v) // a string always marshals
 	all := []string{
@@ -93,9 +93,9 @@ func forms(v string) []string {
 		hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))),
 	}
 	for shift := range 3 {
-		// The part of the base64 text that does not depend on what stands
-		// before and after the value, for each way it can be aligned. Four
-		// bytes would leave a few letters, which ordinary words have too.
+		// The part of the base64 text that does not depend on the bytes before and after
+		// the value, for each alignment. Four bytes would leave only a few letters, which
+		// ordinary words contain, too.
 		if len(v) < 2*shortest {
 			break
 		}
@@ -140,9 +140,9 @@ func (r *Redactor) marked(s string) []span {
 	return found
 }
 
-// String returns s with every secret masked. All are looked for in s itself, with and
-// without its marks, and not in what an earlier mask left, so that one cannot hide or
-// make another.
+// String returns s with every secret masked. Each secret is searched for in s itself, with
+// and without its marks, and not in text that is already masked, so that one mask cannot
+// hide or create another.
 func (r *Redactor) String(s string) string {
 	found := append(r.secrets(s), r.marked(s)...)
 	if len(found) == 0 {
@@ -183,12 +183,12 @@ func mask(n int) string {
 	return masked
 }
 
-// number is one of JSON, with what ends it.
+// number matches a JSON number and the byte that ends it.
 var number = regexp.MustCompile(`^(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?:[\s,}\]]|$)`)
 
-// jsonNumber returns the number that the span m of s begins with, where it is the value
-// of a member of a JSON document, and how that document has its quotes: with
-// backslashes where the document is itself a string of another.
+// jsonNumber returns the number at the beginning of the span m of s, if it is the value of
+// a member of a JSON document, and the form of quotes in that document: with backslashes if
+// the document is itself a string of another document.
 func jsonNumber(s string, m span) (n span, quote string, ok bool) {
 	before, isMember := strings.CutSuffix(strings.TrimRight(s[:m.from], " \t\r\n["), ":")
 	before, isName := strings.CutSuffix(strings.TrimRight(before, " \t\r\n"), `"`)

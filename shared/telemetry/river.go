@@ -105,9 +105,9 @@ func inject(ctx context.Context, jobs []*rivertype.JobInsertParams) error {
 	return nil
 }
 
-// Work wraps the work of a job, as middleware of River. Where the carrier is missing or, which
-// is counted, malformed, ctx stays without a span: the worker then calls [Process]
-// under the run's root context, which it reads with the step.
+// Work wraps the work of a job, as middleware of River. If the carrier is missing or
+// malformed (malformed ones are counted), ctx has no span: the worker then calls [Process]
+// with the run's root context, which it reads with the step.
 func (c *Carrier) Work(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) error {
 	meta, bad := readCarrier(job.Metadata)
 	carried := false
@@ -138,7 +138,7 @@ type carrier struct {
 	Traceparent *string `json:"traceparent"`
 	Tracestate  string  `json:"tracestate"`
 	RunID       string  `json:"nofx.run_id"`
-	Cause       string  `json:"nofx.cause"` // traceparent of the request that caused it, when that is of another trace
+	Cause       string  `json:"nofx.cause"` // traceparent of the request that caused the job, if it belongs to another trace
 }
 
 // readCarrier reads metadata; bad means that it is there and cannot be read.
@@ -152,9 +152,9 @@ func readCarrier(metadata []byte) (c carrier, bad bool) {
 	return c, false
 }
 
-// Process runs work under the span `process <queue>` of the job, whose parent is
-// the span of ctx; it links to the request that caused the work, when that was of
-// another trace. An outcome that is no failure leaves the span's status unset.
+// Process runs work under the span `process <queue>` of the job, whose parent is the span
+// of ctx; it links to the request that caused the work, if that belongs to another trace.
+// An outcome that is not a failure leaves the span's status unset.
 func Process(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) (err error) {
 	ctx, span := tracer().Start(ctx, "process "+job.Queue, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		messagingSystemKey.String("river"), messagingOperationKey.String("process"),
@@ -184,8 +184,8 @@ func Process(ctx context.Context, job *rivertype.JobRow, work func(context.Conte
 
 type outcomeKey struct{}
 
-// SetOutcome records how a job ended where its error does not tell, such as "fenced" for
-// one that was dropped and returns nil.
+// SetOutcome records the outcome of a job if its error does not show it, such as "fenced"
+// for a dropped job that returns nil.
 func SetOutcome(ctx context.Context, outcome string) {
 	if o, ok := ctx.Value(outcomeKey{}).(*string); ok {
 		*o = outcome

@@ -8,23 +8,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// How old an answer about the queue may be, and how long one may take.
+// The maximum age of a query result about the queue, and the maximum time of the query.
 const (
 	statsMaxAge  = 10 * time.Second
 	statsTimeout = time.Second
 )
 
-// QueueStats is what the database says about work that has not ended. What is
-// not in the maps is zero.
+// QueueStats has the database's counts of work that has not ended. Keys that are missing
+// from the maps are zero.
 type QueueStats struct {
 	Depth     map[string]map[string]int64 // queue, River state: jobs
 	OldestAge map[string]time.Duration    // queue: of its oldest available job, since due
 	Runs      map[string]int64            // status: runs
 }
 
-// CollectQueue exports queue_depth, queue_oldest_available_age_seconds and runs,
-// as ask answers when they are read. An answer serves for 10 s, since replicas and
-// scrapers may be many. While ask fails or takes more than 1 s they are absent,
+// CollectQueue exports queue_depth, queue_oldest_available_age_seconds and runs, with
+// values from ask when metrics are read. A result is used for 10 s, since there may be many
+// replicas and scrapers. While ask fails or takes more than 1 s, the gauges are absent,
 // never stale, and queue_stats_up is 0.
 func (m *Metrics) CollectQueue(ask func(context.Context) (QueueStats, error)) {
 	m.register(m.newQueueCollector(ask))
@@ -44,12 +44,13 @@ func (m *Metrics) newQueueCollector(ask func(context.Context) (QueueStats, error
 // PoolStats are the connections of a database pool.
 type PoolStats struct{ Max, Used, Idle int32 }
 
-// CollectPools exports db_pool_connections, as ask answers by pool when it is read.
+// CollectPools exports db_pool_connections, with values by pool from ask when metrics are
+// read.
 func (m *Metrics) CollectPools(ask func() map[string]PoolStats) {
 	m.register(poolCollector{m.scraped("db_pool_connections"), ask})
 }
 
-// scrapedGauge makes the samples of a gauge that is asked for.
+// scrapedGauge makes the samples of a gauge that is computed when it is read.
 type scrapedGauge struct {
 	desc   *prometheus.Desc
 	labels *guard
@@ -69,7 +70,7 @@ type queueCollector struct {
 	now                  func() time.Time
 	depth, age, runs, up scrapedGauge
 
-	mu    sync.Mutex // also lets one scrape ask for all that wait
+	mu    sync.Mutex // also lets one scrape query for all that wait
 	stats QueueStats
 	at    time.Time // of stats; zero when there are none
 }

@@ -12,16 +12,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// readyTimeout bounds what a readiness check may take.
+// readyTimeout is the maximum time of a readiness check.
 const readyTimeout = 2 * time.Second
 
-// Readiness is what is wrong, or nil, with each thing that a process needs, by name:
-// with what it cannot serve without, and with what it serves less without.
+// Readiness has the error, or nil, of each thing that a process needs, by name: of things
+// that it cannot serve without, and of things whose loss only limits it.
 type Readiness struct {
 	Needs, Wants map[string]error
 }
 
-// Answer returns the readiness as both processes answer it, with errors as text says.
+// Answer returns the response of both processes to /readyz, with errors formatted by text.
 func (r Readiness) Answer(text func(error) string) (code int, status string, checks map[string]string) {
 	code, status, checks = http.StatusOK, "ready", map[string]string{}
 	for name, err := range r.Wants {
@@ -99,9 +99,9 @@ func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready
 	defer cancel()
 	err := srv.Shutdown(stop)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = srv.Close() // who still reads by now is cut off
+		err = srv.Close() // clients that still read are disconnected
 	}
-	<-failed //nolint:errcheck // by now it only says that it was shut down
+	<-failed //nolint:errcheck // the error only says that the server was shut down
 	return err
 }
 

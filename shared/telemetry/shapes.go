@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// shape is a form of credential. Its hints are lower-case text that it begins
-// with, or that stands right before the secret; at each place that has one, in
-// whatever case, match looks at what follows.
+// shape is a form of credential. Its hints are lower-case texts at the beginning of the
+// credential or right before the secret. At each place that has a hint, in upper or lower
+// case, match examines the text that follows.
 //
-// match gets the text before the hint, the text from it on, and its length. It returns
-// the secret part, which is empty where there is none; the search goes on at its
-// end. Every match is linear in what it passes, and passes no text twice, so hostile
-// text costs no more than other text.
+// match gets the text before the hint, the text from it on, and its length. It returns the
+// secret part, which is empty if there is none; the search continues at its end. Every
+// match is linear in the text that it reads, and reads no text twice, so hostile text costs
+// no more than other text.
 type shape struct {
 	hints []string
 	word  bool // the hint begins a word
 	match func(before, text string, hint int) span
 
-	// harmless tells what match found by mistake, by what stands before the hint, in
-	// it, and as the secret part.
+	// harmless reports whether a match is not a secret, from the text before the hint, the
+	// hint, and the secret part.
 	harmless func(before, text string, hint int, m span) bool
 }
 
@@ -42,7 +42,7 @@ var (
 	header = behind(`\\*["']?\s*[:=]\s*\\*["']?([^\r\n"']+)`)
 )
 
-// optionName is what stands before a hint that ends the long name of an option.
+// optionName matches the text before a hint that ends the long name of an option.
 var optionName = regexp.MustCompile(`(?:^|[^A-Za-z0-9-])-{1,2}(?:[A-Za-z0-9]+-)*$`)
 
 // named returns the place of the value that follows a key, or an option of that name.
@@ -142,11 +142,11 @@ const shellWord = `\\*(?:'([^']+)|"([^"\\]+)|([^\s"'\\]+))`
 // commandEnd is what may follow the name of a command before its arguments.
 var commandEnd = regexp.MustCompile(`^[a-z_-]*(?:\.exe)?["'\\]*[\s,]`)
 
-// line is the rest of a line of a shell, which goes on behind a backslash.
+// line is the rest of a shell's line, which continues after a backslash.
 var line = regexp.MustCompile(`^(?:[^\n\\]|\\\r?\n|\\)*`)
 
-// given matches value behind option in the rest of the line that names a command.
-// The group of value that took part is secret.
+// given matches value after option in the rest of the line that names a command. The group
+// of value that took part is secret.
 func given(option, value string) func(string, string, int) span {
 	match := behind(`(?:[^\n\\]|\\\r?\n|\\)*?[ \t"']` + option + value)
 	return func(before, text string, hint int) span {
@@ -193,7 +193,7 @@ func whole(pattern string) func(string, string, int) span {
 	}
 }
 
-// behind matches pattern right behind the hint; the group that took part is secret.
+// behind matches pattern right after the hint; the group that matched is the secret.
 func behind(pattern string) func(string, string, int) span {
 	re := regexp.MustCompile(`^(?:` + pattern + `)`)
 	return func(_, text string, hint int) span {
@@ -207,9 +207,9 @@ func behind(pattern string) func(string, string, int) span {
 	}
 }
 
-// userinfo returns the place of what stands between :// and @. It ends at the last @ before the
-// path; where it has a colon, at the last @ of the word, because a password with
-// a bare slash is what brings such a URL into an error message.
+// userinfo returns the place of the text between :// and @. It ends at the last @ before
+// the path; where it has a colon, at the last @ of the word, because URLs end up in error
+// messages when their password contains an unescaped slash.
 func userinfo(before, text string, hint int) span {
 	none := span{hint, hint}
 	if webPort(before, text[hint:]) {
@@ -292,7 +292,7 @@ type hint struct {
 // hintTable has all hints by a hash of their first three bytes, so that one pass over
 // a text finds all of them.
 type hintTable struct {
-	used  [hintSlots]bool // most text needs no other look
+	used  [hintSlots]bool // rules out most text
 	slots [hintSlots][]hint
 	count int
 }
@@ -320,7 +320,7 @@ func hintSlot(a, b, c byte) int {
 // secretShapes returns the parts of s that look like credentials.
 func secretShapes(s string) []span {
 	var found []span
-	var next []int // for each hint, where it is looked for again
+	var next []int // for each hint, the place where its search continues
 	for i := 0; i+2 < len(s); i++ {
 		slot := hintSlot(lower[s[i]], lower[s[i+1]], lower[s[i+2]])
 		if !hints.used[slot] {
@@ -354,7 +354,7 @@ func secretShapes(s string) []span {
 	return found
 }
 
-// hasLower reports whether s begins with hint, in whatever case.
+// hasLower reports whether s begins with hint, in upper or lower case.
 func hasLower(s, hint string) bool {
 	if len(s) < len(hint) {
 		return false

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// NewLogger writes JSON lines to w, which is standard error in both processes.
-// Each line has trace_id, span_id, run_id, step_id, attempt and tenant_id as far
-// as the context of the call has them, and passes r before it is formatted
-// (OBSERVABILITY.md §3). A nil r knows the shapes of secrets only.
+// NewLogger writes JSON lines to w, which is standard error in both processes. Each line
+// has trace_id, span_id, run_id, step_id, attempt and tenant_id as far as the context of
+// the call has them, and passes r before it is formatted (OBSERVABILITY.md §3). A nil r
+// masks only the shapes of secrets.
 func NewLogger(w io.Writer, level slog.Leveler, r *Redactor) *slog.Logger {
 	return slog.New(&handler{slog.NewJSONHandler(w, &slog.HandlerOptions{
 		Level:       level,
@@ -20,7 +20,7 @@ func NewLogger(w io.Writer, level slog.Leveler, r *Redactor) *slog.Logger {
 	})})
 }
 
-// handler adds what the context knows to each record.
+// handler adds the ids of the context to each record.
 type handler struct{ slog.Handler }
 
 func (h *handler) Handle(ctx context.Context, rec slog.Record) error {
@@ -48,7 +48,7 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{h.Handler.WithGroup(name)}
 }
 
-// secretKeys are attributes whose value is masked whatever it looks like.
+// secretKeys are attributes whose value is always masked.
 var secretKeys = map[string]bool{
 	"password": true, "passwd": true, "secret": true, "token": true, "authorization": true,
 	"cookie": true, "set_cookie": true, "api_key": true, "apikey": true, "access_key": true,
@@ -59,7 +59,7 @@ func secretKey(key string) bool {
 	return secretKeys[strings.ToLower(strings.ReplaceAll(key, "-", "_"))]
 }
 
-// attr masks what may be secret in one resolved attribute.
+// attr masks secrets in one resolved attribute.
 func (r *Redactor) attr(a slog.Attr) slog.Attr {
 	if secretKey(a.Key) {
 		return slog.String(a.Key, masked)
@@ -79,8 +79,8 @@ func (r *Redactor) attr(a slog.Attr) slog.Attr {
 	return a
 }
 
-// plain returns v as the maps, slices and texts that its JSON is made of, masked one by
-// one. What has no JSON is not let through.
+// plain returns v as the maps, slices and texts of its JSON, each masked. A value without
+// JSON is left out.
 func (r *Redactor) plain(v any) any {
 	text, err := json.Marshal(v)
 	if err != nil {

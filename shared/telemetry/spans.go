@@ -11,18 +11,18 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// The queue of ended spans: its bound, and how long one waits for company. A
-// crash loses at most the last second's spans.
+// The queue of ended spans: its limit, and the longest time that a span waits for its
+// batch. A crash loses at most the spans of the last second.
 const (
 	maxQueuedSpans = 8192
 	exportEvery    = time.Second
 	exportTimeout  = 10 * time.Second
 )
 
-// queue is the span processor between the program and the exporter. A span that
-// ends is never in the program's way: when maxQueuedSpans wait, it is dropped and
-// counted. The SDK's batching does the rest; its own bound is not reached, because
-// it would count what it drops for itself alone.
+// queue is the span processor between the program and the exporter. An ended span never
+// blocks the program: when maxQueuedSpans wait, it is dropped and counted. The SDK's
+// batching does the rest. Its own limit is never reached, since the SDK counts dropped
+// spans only internally.
 type queue struct {
 	batch   sdktrace.SpanProcessor
 	waiting atomic.Int64

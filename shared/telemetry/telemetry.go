@@ -18,28 +18,27 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 )
 
-// Config is what [Setup] needs to know of its process.
+// Config has the facts about the process that [Setup] needs.
 type Config struct {
 	Service    string              // "nofx-gateway" or "nofx-worker", unless OTEL_SERVICE_NAME is set
 	Version    string              // of the build
 	InstanceID string              // of this process
 	Env        func(string) string // os.Getenv outside tests
 	Log        *slog.Logger
-	Metrics    *Metrics  // counts what is dropped
+	Metrics    *Metrics  // counts dropped spans
 	Redactor   *Redactor // of names and values of spans
 }
 
-// flushTimeout bounds the export of what is left at the end of a process.
+// flushTimeout limits the export of remaining spans at the end of a process.
 const flushTimeout = 5 * time.Second
 
-// Setup makes the process's tracer provider and propagator the global ones, which
-// the OpenTelemetry API then uses, and returns what flushes and stops them; it
-// takes at most 5 s. It fails on OTEL_* values that it does not know, rather than
-// to guess.
+// Setup makes the process's tracer provider and propagator the global ones, which the
+// OpenTelemetry API then uses, and returns a function that flushes and stops them within 5
+// s. It fails on unknown OTEL_* values instead of guessing.
 //
 // Spans are sampled as OTEL_TRACES_SAMPLER says, all by default, and exported when
-// OTEL_TRACES_EXPORTER is otlp or an OTLP endpoint is set. Those that are not
-// exported cost an allocation or two and have ids that may be stored on rows.
+// OTEL_TRACES_EXPORTER is otlp or an OTLP endpoint is set. Spans that are not exported cost
+// an allocation or two and have ids that can be stored in rows.
 func Setup(ctx context.Context, cfg Config) (stop func(context.Context) error, err error) {
 	provider, err := newProvider(ctx, cfg)
 	if err != nil {
@@ -74,7 +73,7 @@ func newProvider(ctx context.Context, cfg Config) (*sdktrace.TracerProvider, err
 	}
 	options := []sdktrace.TracerProviderOption{sdktrace.WithSampler(sampler), sdktrace.WithResource(res)}
 	if target.protocol == "" {
-		// Nobody will read them, so nothing is kept of a span but its ids.
+		// Nothing exports these spans, so only their ids are kept.
 		options = append(options, sdktrace.WithRawSpanLimits(sdktrace.SpanLimits{}))
 		cfg.Log.InfoContext(ctx, "traces are not exported")
 	} else {
@@ -125,8 +124,8 @@ func samplerFrom(env func(string) string) (sdktrace.Sampler, error) {
 	}
 }
 
-// resourceFrom returns the resource of the spans: the process's own words, overridden by
-// OTEL_RESOURCE_ATTRIBUTES, overridden by OTEL_SERVICE_NAME.
+// resourceFrom returns the resource of the spans: the process's own attributes, overridden
+// by OTEL_RESOURCE_ATTRIBUTES, overridden by OTEL_SERVICE_NAME.
 func resourceFrom(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	kv := []attribute.KeyValue{
 		semconv.ServiceName(cfg.Service),
