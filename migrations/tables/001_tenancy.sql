@@ -14,12 +14,12 @@ BEGIN
 END
 $$;
 
--- A transaction pooler keeps no session settings, so they sit on the role: the
--- limits, and plans that depend on neither values nor statistics. Every statement
--- of ours finds its rows by an index. A session that plans it while the tables are
--- small would choose to read them whole, and keep that plan while they grow; with
--- the values at hand an array of one looks cheaper than the ten that are assumed
--- without, and the statement is planned anew at every call.
+-- A transaction pooler keeps no session settings, so the role has them: the limits, and
+-- settings for plans that depend on neither values nor statistics. Every statement finds
+-- its rows by an index. A session that plans a statement while the tables are small would
+-- choose to read whole tables, and keep that plan while they grow. With known values, an
+-- array of one looks cheaper than the ten elements assumed without, and the statement would
+-- be planned again at every call.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
@@ -30,7 +30,7 @@ BEGIN
         ALTER ROLE nofx_app SET idle_in_transaction_session_timeout = '30s';
         ALTER ROLE nofx_app SET plan_cache_mode = 'force_generic_plan';
         ALTER ROLE nofx_app SET enable_seqscan = 'off';
-        ALTER ROLE nofx_app SET jit = 'off'; -- what has no index looks dear now
+        ALTER ROLE nofx_app SET jit = 'off'; -- scans without an index now have a high cost
     END IF;
     -- From Postgres 16 on a creator must be granted the right to act as a role.
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
@@ -64,9 +64,8 @@ CREATE FUNCTION nofx.tenant() RETURNS uuid
     RETURN nullif(current_setting('nofx.tenant_id', true), '')::uuid;
 GRANT EXECUTE ON FUNCTION nofx.tenant() TO nofx_app, nofx_system;
 
--- Rules T2 and T5 for one table: its rows are seen and written only inside
--- their tenant, by the owner too; the definer functions see all of them and
--- name the tenant themselves.
+-- Rules T2 and T5 for one table: its rows can be read and written only inside their tenant,
+-- even by the owner. The definer functions see all rows and name the tenant themselves.
 CREATE PROCEDURE nofx.guard_tenant(p_table regclass)
     LANGUAGE plpgsql
 AS $$
@@ -115,8 +114,8 @@ CREATE TABLE nofx.api_key (
 );
 -- A key names its row before its tenant is known.
 CREATE UNIQUE INDEX api_key_id ON nofx.api_key (id);
--- People tell keys by their names, whatever their capitals. Time is in no index: whoever takes the name of an
--- expired key revokes that.
+-- People identify keys by their names, in upper or lower case. No index can depend on the
+-- time, so a new key with the name of an expired one revokes it.
 CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key (tenant_id, lower(name)) WHERE revoked_at IS NULL;
 CALL nofx.guard_tenant('nofx.api_key');
 GRANT SELECT, INSERT ON nofx.api_key TO nofx_app;

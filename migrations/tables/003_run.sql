@@ -1,23 +1,23 @@
 -- Runs, their steps, attempts, leases, waits and events.
 --
--- These rows are written on the hot path, and nofx_app writes none of them but
--- through the functions of this schema. So the functions and the guards hold what
--- constraints would hold at a price: a foreign key is checked anew at each update
--- of a row that its own transaction wrote, which a run's is ten times over; a
--- CHECK is read from its text and compiled at every statement, which took four
--- fifths of the time of an update. A state comes from nofx.transition, a project
--- and a run from the row that create_run has just read or written, a head from
--- the checkpoint inserted beside it. And no index holds a column that changes
--- with a step's state, so that its updates stay heap-only.
+-- These rows are written on the hot path, and nofx_app writes them only through the
+-- functions of this schema. So the functions and the guards enforce the rules that
+-- constraints would enforce at a price: a foreign key is checked again at each update of a
+-- row that the same transaction wrote, ten times for the row of a run; a CHECK is read from
+-- its text and compiled at every statement, which took four fifths of the time of an
+-- update. A state comes from nofx.transition, a project and a run from the row that
+-- create_run has just read or written, a head from the checkpoint inserted beside it. And
+-- no index holds a column that changes with a step's state, so that its updates stay
+-- heap-only.
 SET LOCAL ROLE nofx_owner;
 
 CREATE TABLE nofx.run (
     tenant_id            uuid NOT NULL,
     id                   uuid NOT NULL,
     project_id           uuid NOT NULL,
-    kind                 text NOT NULL DEFAULT 'plan', -- plan, or system: work on somebody's behalf, one step of a tool sys:*
+    kind                 text NOT NULL DEFAULT 'plan', -- plan, or system: work for a caller, one step of a tool sys:*
     subject_run_id       uuid, -- that a system run works on, if one
-    work_key             text, -- what a system run computes: asked for again, it is answered by the same run
+    work_key             text, -- key of a system run's result: further requests for it get the same run
     name                 text,
     goal                 text NOT NULL,
     labels               jsonb NOT NULL DEFAULT '{}',
@@ -60,10 +60,9 @@ CREATE INDEX run_by_trace ON nofx.run (trace_id); -- RunsOfTrace
 CREATE INDEX run_work ON nofx.run (tenant_id, work_key, id) WHERE work_key IS NOT NULL; -- run_of_work
 CREATE INDEX run_system ON nofx.run (id) WHERE kind = 'system'; -- expire_system_runs
 CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'running', 'waiting', 'paused'); -- due_runs
--- While a table has no statistics, all indexes that begin with the tenant look
--- alike, and of equals the planner takes the newest. So primary keys come last,
--- and after them only what begins with another column: what belongs to a run or
--- to a step is found by that.
+-- While a table has no statistics, all indexes that begin with the tenant look alike, and
+-- of equal indexes the planner takes the newest. So primary keys are made last, and after
+-- them only indexes that begin with another column, which find the rows of a run or a step.
 ALTER TABLE nofx.run ADD PRIMARY KEY (tenant_id, id),
     ADD FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id);
 CALL nofx.guard_tenant('nofx.run');
@@ -86,14 +85,14 @@ CREATE TABLE nofx.step (
     attempt            int NOT NULL DEFAULT 0,
     max_attempts       int NOT NULL,
     lost_leases        int NOT NULL DEFAULT 0,
-    kills              int NOT NULL DEFAULT 0, -- those of them that its tool may have caused: it had begun and ran alone
+    kills              int NOT NULL DEFAULT 0, -- lost leases that the step's tool may have caused: it had begun and ran alone
     wake_seq           bigint NOT NULL DEFAULT 0,
     job_id             bigint, -- the River job of this wake_seq, once enqueued
     deps_left          int NOT NULL,
     ready_at           timestamptz, -- ready: due since; retrying: due at
     due_at             timestamptz, -- ready_at while the step is ready: by it the sweeper looks for lost wake-ups; infinity: parked, see queue.sql
     retry_at           timestamptz, -- ready_at while the step is retrying
-    wait_until         timestamptz, -- until, since and under which key of a signal it waits, while it does
+    wait_until         timestamptz, -- while the step waits: the end, the start and the signal's key of the wait
     waiting_since      timestamptz,
     signal_key         text,
     failing_since      timestamptz, -- the infrastructure has failed each attempt since
@@ -119,7 +118,7 @@ CALL nofx.guard_tenant('nofx.step');
 GRANT SELECT ON nofx.step TO nofx_app;
 GRANT UPDATE (job_id) ON nofx.step TO nofx_app;
 
--- Written with the steps themselves, by create_run alone.
+-- Written together with the steps, only by create_run.
 CREATE TABLE nofx.step_dep (
     tenant_id uuid NOT NULL,
     run_id    uuid NOT NULL,
@@ -148,15 +147,15 @@ CREATE TABLE nofx.attempt (
     span_id    char(16) NOT NULL,
     PRIMARY KEY (tenant_id, step_id, fence)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
-CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt (tenant_id, step_id) WHERE accepted; -- none: it holds that one attempt of a step is accepted
+CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt (tenant_id, step_id) WHERE accepted; -- none: it enforces that one attempt of a step is accepted
 CALL nofx.guard_tenant('nofx.attempt');
 GRANT SELECT ON nofx.attempt TO nofx_app;
 
 -- One row per running step. No index on lease_until: heartbeats stay HOT, and
 -- the table is small enough to scan.
 --
--- begun says that the step's tool may have begun, which a worker notes only of steps
--- whose lease was lost before: of all others it is taken for granted.
+-- begun says that the step's tool may have begun. A worker records it only for steps that
+-- have lost a lease before; for all others it is assumed.
 CREATE TABLE nofx.step_lease (
     tenant_id   uuid NOT NULL,
     step_id     uuid NOT NULL,
@@ -218,10 +217,10 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION nofx.is_now(timestamptz) TO nofx_system;
 
--- Feeds are in the order of positions: the ids of transactions, which rise as long
--- as the data stays in its server or is copied as files. Where a dump is restored
--- they may begin low again, so that a new epoch begins: its positions are the ids
--- plus base, from first on, which is behind all positions of before.
+-- Feeds are in the order of positions: the ids of transactions, which rise as long as the
+-- data stays in its server or is copied as files. After a dump is restored, ids may begin
+-- low again. Then a new epoch begins: its positions are the ids plus base, from first on,
+-- which is after all earlier positions.
 CREATE TABLE nofx.feed_epoch (
     first      bigint PRIMARY KEY,
     id         int NOT NULL UNIQUE CHECK (id > 0), -- random: a cursor names it
@@ -235,8 +234,8 @@ CREATE TABLE nofx.feed_epoch (
 INSERT INTO nofx.feed_epoch (first, id, base) VALUES (0, 1 + floor(random() * 2147483647)::int, 0);
 GRANT SELECT ON nofx.feed_epoch TO nofx_app;
 
--- Written by the guards alone, under the lock of the run that they have at hand,
--- so that a foreign key would only cost.
+-- Written only by the guards, under the lock of the run, so a foreign key would only cost
+-- time.
 CREATE TABLE nofx.event (
     tenant_id  uuid NOT NULL,
     run_id     uuid NOT NULL,
@@ -246,7 +245,7 @@ CREATE TABLE nofx.event (
     event      text,
     from_state text,
     to_state   text,
-    data       jsonb NOT NULL, -- beside what the other columns say; at most 16 KiB
+    data       jsonb NOT NULL, -- facts that no other column has; at most 16 KiB
     actor      text NOT NULL,
     reason     text,
     trace_id   char(32) NOT NULL,
@@ -265,14 +264,14 @@ GRANT SELECT ON nofx.event TO nofx_app;
 CREATE TYPE nofx.new_event AS (run_id uuid, seq bigint, step_id uuid, type text, event text, from_state text, to_state text,
     data jsonb, reason text, trace_id text, fence bigint, cause text);
 
--- What a lock tells. Never the whole row: to hand one on Postgres unpacks every
--- large column of it, and a run holds its plan.
+-- The facts that a lock returns. They are never the whole row: to pass on a row, Postgres
+-- unpacks all its large columns, and a run has its plan.
 CREATE TYPE nofx.locked_run AS (tenant_id uuid, id uuid, state text, version bigint);
 CREATE TYPE nofx.locked_step AS (tenant_id uuid, run_id uuid, id uuid, name text, state text, fence bigint);
 CREATE TYPE nofx.locked_gate AS (tenant_id uuid, run_id uuid, step_id uuid, id uuid, kind text, state text, version bigint, fence bigint, expires_at timestamptz);
 
--- A step as its claim hands it on; parents is how many steps it depends on, waiver
--- the newest waiver of its gate: {input_digest, by, by_name, reason}.
+-- A step as its claim returns it; parents is how many steps it depends on, waiver the
+-- newest waiver of its gate: {input_digest, by, by_name, reason}.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
     ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb);
 

@@ -2,8 +2,8 @@
 -- (CHECKPOINTS.md). Rows come second: their objects are in storage already.
 SET LOCAL ROLE nofx_owner;
 
--- Written by nofx.store_checkpoint alone, which checks its values, under the lock
--- of the run.
+-- Written only by nofx.store_checkpoint, which checks the values, under the lock of the
+-- run.
 CREATE TABLE nofx.checkpoint (
     tenant_id    uuid NOT NULL,
     id           uuid NOT NULL,
@@ -104,7 +104,7 @@ CREATE TABLE nofx.log_chunk (
     lines      int NOT NULL,
     key        text, -- of its object
     sha256     bytea CHECK (octet_length(sha256) = 32),
-    mark       text, -- its text, where it says that the rest of the log is lost: for that there is no storage
+    mark       text, -- the text of a chunk that reports lost bytes, which is not in storage
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CHECK (num_nonnulls(key, sha256) = CASE WHEN mark IS NULL THEN 2 ELSE 0 END),
     PRIMARY KEY (tenant_id, step_id, fence, n),

@@ -1,5 +1,5 @@
--- What steps do outside, so that it is done once (EXECUTION.md, Effects): a step
--- may run again, but not what is recorded here as done.
+-- Requests of steps to other services, so that each is done once (EXECUTION.md, Effects): a
+-- step may run again, but an effect recorded here as done is not repeated.
 SET LOCAL ROLE nofx_owner;
 
 CREATE TABLE nofx.step_effect (
@@ -7,7 +7,7 @@ CREATE TABLE nofx.step_effect (
     run_id         uuid NOT NULL,
     step_name      text NOT NULL,
     name           text NOT NULL,  -- what kind of effect, such as http
-    key            text NOT NULL CHECK (octet_length(key) <= 255), -- what the provider is told, on every attempt
+    key            text NOT NULL CHECK (octet_length(key) <= 255), -- the key that the provider gets, on every attempt
     fence          bigint NOT NULL, -- of the attempt that began it last; done: that did it
     state          text NOT NULL DEFAULT 'begun' CHECK (state IN ('begun', 'done')),
     request_digest text NOT NULL CHECK (request_digest ~ '^sha256:[0-9a-f]{64}$'),

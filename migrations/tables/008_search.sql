@@ -1,10 +1,10 @@
--- What lists of runs are searched by: project, tools, labels and words.
+-- The columns by which lists of runs are searched: project, tools, labels and words.
 SET LOCAL ROLE nofx_owner;
 
--- One narrow row for each run, a tenth of its size, so that a search which finds
--- little reads little. It is written once with the run and, as runs are updated at
--- every step, spares theirs the indexes; only their reason follows. Like there, no
--- foreign key.
+-- One narrow row for each run, a tenth of its size, so that a search that finds little
+-- reads little. The row is written once with the run; later only its reason changes. So the
+-- rows of runs, which are updated at every step, need no indexes for searches. There is no
+-- foreign key, as on runs.
 CREATE TABLE nofx.run_search (
     tenant_id  uuid NOT NULL,
     run_id     uuid NOT NULL,

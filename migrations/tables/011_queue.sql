@@ -1,6 +1,6 @@
--- A tenant's pause of a queue: workers claim no step of the tenant from it, and go on
--- with everybody else's. River's own pause, in river.river_queue, stops a queue of the
--- whole installation and is not for tenants.
+-- A tenant's pause of a queue: workers claim no step of the tenant from it, and continue
+-- with those of other tenants. River's own pause, in river.river_queue, stops a queue of
+-- the whole installation and is not for tenants.
 --
 -- Jobs stay no longer than usual, since they would stand before those of other tenants.
 -- A claim that finds its queue paused parks the step instead: it stays ready, due at
@@ -20,11 +20,11 @@ CREATE TABLE nofx.queue_pause (
 );
 CALL nofx.guard_tenant('nofx.queue_pause');
 GRANT SELECT ON nofx.queue_pause TO nofx_app;
--- What of a tenant waits in a queue: steps that are ready or parked, and to be retried.
--- With the id backwards it alone has the order that is asked for below: by step_due,
--- which looks as good while one tenant has all the steps, others' would be read too.
--- And the condition on the queue, true of every step, keeps the sweep from using this
--- index in place of step_due.
+-- The steps of a tenant that wait in a queue: ready, parked, or waiting for a retry. With
+-- the id in descending order, only this index has the order requested below. The index
+-- step_due looks as good while one tenant has all the steps, but would also read steps of
+-- other tenants. The condition on the queue, true for every step, keeps the sweep from
+-- using this index instead of step_due.
 CREATE INDEX step_backlog ON nofx.step (tenant_id, queue, due_at, id DESC) WHERE due_at IS NOT NULL AND queue <> '';
 CREATE INDEX step_backoff ON nofx.step (tenant_id, queue, retry_at, id) WHERE retry_at IS NOT NULL AND queue <> '';
 
