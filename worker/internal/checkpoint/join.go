@@ -61,14 +61,17 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 // states, or states too large for their rows. Conflicts mean that they do not fit
 // together; then there is no start. Its row is the caller's to insert.
 func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
-	nodes := func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-		return m.snapshots.Nodes(ctx, m.TenantID, digests)
+	src := merge.Source{
+		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+			return m.snapshots.Nodes(ctx, m.TenantID, digests)
+		},
+		File: func(ctx context.Context, d tree.Digest) ([]byte, error) { return m.Read(ctx, m.TenantID, d) },
 	}
 	newest, err := m.newest(ctx, m.TenantID, parents)
 	if err != nil {
 		return nil, nil, err
 	}
-	u, err := m.unite(ctx, nodes, newest)
+	u, err := m.unite(ctx, src, newest)
 	if err != nil {
 		return nil, nil, fmt.Errorf("join %d checkpoints: %w", len(parents), err)
 	}
@@ -79,7 +82,7 @@ func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []
 	if start.State, err = DecodeState(u.state); err != nil {
 		return nil, nil, err
 	}
-	saved, err := m.snapshots.SaveNodes(ctx, m.TenantID, u.tree.Nodes)
+	saved, err := m.snapshots.SaveContents(ctx, m.TenantID, u.tree.Made)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,17 +105,17 @@ type union struct {
 // before: the base is what these come to together, and not one of them, since then all
 // that the others left would look like a change of every side. Where they do not fit
 // together, the first of them is the base.
-func (m *Maker) unite(ctx context.Context, nodes merge.Nodes, checkpoints []postgres.Parent) (union, error) {
+func (m *Maker) unite(ctx context.Context, src merge.Source, checkpoints []postgres.Parent) (union, error) {
 	bases, err := m.bases(ctx, m.TenantID, checkpoints)
 	if err != nil {
 		return union{}, err
 	}
 	base := union{tree: merge.Merged{Tree: tree.Empty}}
 	if len(bases) > 1 {
-		if base, err = m.unite(ctx, nodes, bases); err != nil {
+		if base, err = m.unite(ctx, src, bases); err != nil {
 			return union{}, err
 		}
-		nodes = base.tree.Over(nodes)
+		src = base.tree.Over(src)
 	}
 	if len(bases) == 1 || len(base.conflicts) > 0 {
 		if base.state, base.tree.Tree, err = m.content(ctx, bases[0]); err != nil {
@@ -131,7 +134,7 @@ func (m *Maker) unite(ctx context.Context, nodes merge.Nodes, checkpoints []post
 	if u.state, keys, err = merge.States(base.state, states...); err != nil {
 		return union{}, err
 	}
-	if u.tree, err = merge.Trees(ctx, nodes, base.tree.Tree, trees...); err != nil {
+	if u.tree, err = merge.Trees(ctx, src, base.tree.Tree, trees...); err != nil {
 		return union{}, err
 	}
 	u.conflicts = append(u.tree.Conflicts, keys...)

@@ -5,7 +5,7 @@
 // [Text] merges files, line by line. All take what is the same on all sides or was changed
 // since the base on one only, and report everything else as a conflict; nothing is ever
 // the last writer's. The order of the sides makes no difference to what is merged. The
-// package reads and writes nothing: directories come through [Nodes], and what is new is
+// package reads and writes nothing: directories and files come through a [Source], and what is new is
 // returned.
 //
 // A step with several dependencies starts from the merge of their checkpoints.
@@ -30,10 +30,15 @@ type Conflict struct {
 	Path    string `json:"path,omitempty"`
 	Pointer string `json:"pointer,omitempty"`
 	Kind    Kind   `json:"kind"`
+	Line    int    `json:"line,omitempty"` // of the base, from 1: the first place at which edits of a text file meet
 }
 
 // At returns the path or pointer.
 func (c Conflict) At() string { return c.Path + c.Pointer }
 
-// mostConflicts is how many conflicts one merge reports.
-const mostConflicts = 10_000
+// Limits of a merge: how many conflicts it reports, and how large a file may be whose lines
+// are merged.
+const (
+	mostConflicts = 10_000
+	mostText      = 1 << 20
+)

@@ -3,6 +3,7 @@ package merge
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aymanbagabas/go-udiff/lcs"
 )
@@ -58,6 +59,20 @@ func textOf(base, ours, theirs []string, diff func(base, side []string) []edit) 
 	}
 	write(&out, base[at:])
 	return out.String(), conflicts
+}
+
+// mergeable reports whether lines of all the texts may be merged: they are UTF-8 without a
+// zero byte, and all of their lines end alike.
+func mergeable(texts ...string) bool {
+	var ends, returns int
+	for _, text := range texts {
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return false
+		}
+		ends += strings.Count(text, "\n")
+		returns += strings.Count(text, "\r\n")
+	}
+	return returns == 0 || returns == ends
 }
 
 // lines returns the lines of a text, each with its end.

@@ -14,58 +14,68 @@ import (
 // maxDepth is how many directories may be above a file, as in a workspace.
 const maxDepth = 64
 
-// Nodes reads directories: the result has the entries of each of the digests.
-type Nodes func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error)
+// Source reads what trees are made of.
+type Source struct {
+	// Nodes returns the entries of each of the directories.
+	Nodes func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error)
+	// File returns the content of a file. It is called for files of at most a mebibyte.
+	File func(ctx context.Context, digest tree.Digest) ([]byte, error)
+}
 
 // Merged is what became of several trees. With conflicts there is no tree.
 type Merged struct {
 	Tree      tree.Digest
-	Nodes     [][]byte   // its directories that the merge made, to be stored
+	Made      [][]byte   // its directories and files that the merge made, to be stored
 	Conflicts []Conflict // by path, of the first side that has any with those before it
+
+	nodes map[tree.Digest][]tree.Entry // those of Made that are directories
 }
 
-// Over returns a reader of the directories that the merge made and of those that nodes
-// reads, so that a tree which is not stored can be the base of another merge.
-func (m Merged) Over(nodes Nodes) Nodes {
-	made := make(map[tree.Digest][]byte, len(m.Nodes))
-	for _, node := range m.Nodes {
-		made[tree.Sum(node)] = node
+// Over returns a source of what the merge made and of what src reads, so that a tree which
+// is not stored can be the base of another merge.
+func (m Merged) Over(src Source) Source {
+	made := make(map[tree.Digest][]byte, len(m.Made))
+	for _, content := range m.Made {
+		made[tree.Sum(content)] = content
 	}
-	return func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-		found := map[tree.Digest][]tree.Entry{}
-		var others []tree.Digest
-		for _, d := range digests {
-			node, ok := made[d]
-			if !ok {
-				others = append(others, d)
-				continue
+	return Source{
+		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+			found := map[tree.Digest][]tree.Entry{}
+			var others []tree.Digest
+			for _, d := range digests {
+				if entries, ok := m.nodes[d]; ok {
+					found[d] = entries
+				} else {
+					others = append(others, d)
+				}
 			}
-			entries, err := tree.Decode(node)
-			if err != nil {
-				return nil, err
+			if len(others) == 0 {
+				return found, nil
 			}
-			found[d] = entries
-		}
-		if len(others) == 0 {
-			return found, nil
-		}
-		read, err := nodes(ctx, others)
-		maps.Copy(found, read)
-		return found, err
+			read, err := src.Nodes(ctx, others)
+			maps.Copy(found, read)
+			return found, err
+		},
+		File: func(ctx context.Context, d tree.Digest) ([]byte, error) {
+			if content, ok := made[d]; ok {
+				return content, nil
+			}
+			return src.File(ctx, d)
+		},
 	}
 }
 
-// Trees merges trees, in their order, into one, path by path. No lines are merged.
+// Trees merges trees, in their order, into one, path by path, and text files line by line.
 // base is the tree that all of them come from.
 //
 // More than 10,000 conflicts are fault.Conflict (too-many-conflicts), trees that are
 // deeper than a workspace may be fault.Invalid (workspace-limit); other errors are those
-// of nodes.
-func Trees(ctx context.Context, nodes Nodes, base tree.Digest, sides ...tree.Digest) (Merged, error) {
+// of src.
+func Trees(ctx context.Context, src Source, base tree.Digest, sides ...tree.Digest) (Merged, error) {
 	if len(sides) == 0 {
 		return Merged{Tree: base}, nil
 	}
-	m := &trees{read: nodes, nodes: map[tree.Digest][]tree.Entry{}, made: map[tree.Digest][]byte{}}
+	m := &trees{src: src, nodes: map[tree.Digest][]tree.Entry{}, made: map[tree.Digest][]byte{}}
 	result := sides[0]
 	for _, side := range sides[1:] {
 		var err error
@@ -77,14 +87,16 @@ func Trees(ctx context.Context, nodes Nodes, base tree.Digest, sides ...tree.Dig
 			return Merged{Conflicts: slices.Compact(m.conflicts)}, nil
 		}
 	}
-	return Merged{Tree: result, Nodes: m.collect(nil, result)}, nil
+	merged := Merged{Tree: result, nodes: map[tree.Digest][]tree.Entry{}}
+	m.collect(&merged, result)
+	return merged, nil
 }
 
 // trees is one merge on its way.
 type trees struct {
-	read      Nodes
+	src       Source
 	nodes     map[tree.Digest][]tree.Entry // those read, and those made
-	made      map[tree.Digest][]byte
+	made      map[tree.Digest][]byte       // directories and files
 	conflicts []Conflict
 }
 
@@ -166,10 +178,49 @@ func (m *trees) entry(ctx context.Context, at string, depth int, base, ours, the
 	case theirs.Digest:
 	default:
 		if ours.Digest != theirs.Digest {
-			return nil, m.conflict(at, Content)
+			return m.file(ctx, at, e, base, ours, theirs)
 		}
 	}
 	return &e, nil
+}
+
+// file merges a file whose bytes both sides changed differently. e is what is merged of it
+// besides.
+func (m *trees) file(ctx context.Context, at string, e tree.Entry, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+	texts := make([]string, 3)
+	for i, side := range []*tree.Entry{base, ours, theirs} {
+		if class(side) != tree.File || side.Size > mostText {
+			return nil, m.conflict(at, Content)
+		}
+		content, err := m.content(ctx, side.Digest)
+		if err != nil {
+			return nil, err
+		}
+		texts[i] = string(content)
+	}
+	if !mergeable(texts...) {
+		return nil, m.conflict(at, Content)
+	}
+	merged, hunks := Text(texts[0], texts[1], texts[2])
+	if len(hunks) > 0 {
+		m.conflicts = append(m.conflicts, Conflict{Path: at, Kind: Content, Line: hunks[0].Line})
+		return nil, nil
+	}
+	content := []byte(merged)
+	e.Digest, e.Size = tree.Sum(content), int64(len(content))
+	m.made[e.Digest] = content
+	return &e, nil
+}
+
+func (m *trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
+	if content, ok := m.made[d]; ok {
+		return content, nil
+	}
+	content, err := m.src.File(ctx, d)
+	if err != nil {
+		return nil, fmt.Errorf("read file %s: %w", d, err)
+	}
+	return content, nil
 }
 
 // below merges directories of which one may be missing. The result is missing
@@ -223,7 +274,7 @@ func (m *trees) load(ctx context.Context, digests ...tree.Digest) error {
 	if len(unknown) == 0 {
 		return nil
 	}
-	read, err := m.read(ctx, unknown)
+	read, err := m.src.Nodes(ctx, unknown)
 	if err != nil {
 		return fmt.Errorf("read directories: %w", err)
 	}
@@ -231,18 +282,22 @@ func (m *trees) load(ctx context.Context, digests ...tree.Digest) error {
 	return nil
 }
 
-// collect appends the directories of d's tree that were made here, each after those in it.
-func (m *trees) collect(all [][]byte, d tree.Digest) [][]byte {
+// collect adds to merged the directories and files of d's tree that were made here, each
+// directory after what is in it.
+func (m *trees) collect(merged *Merged, d tree.Digest) {
 	node, ok := m.made[d]
-	if !ok {
-		return all
+	if _, seen := merged.nodes[d]; !ok || seen {
+		return
 	}
 	for _, e := range m.nodes[d] {
 		if e.Mode == tree.Directory {
-			all = m.collect(all, e.Digest)
+			m.collect(merged, e.Digest)
+		} else if content, ok := m.made[e.Digest]; ok && class(&e) == tree.File {
+			merged.Made = append(merged.Made, content)
 		}
 	}
-	return append(all, node)
+	merged.nodes[d] = m.nodes[d]
+	merged.Made = append(merged.Made, node)
 }
 
 func names(sides ...[]tree.Entry) []string {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -83,6 +84,7 @@ func (f files) build(nodes map[tree.Digest][]tree.Entry) tree.Digest {
 				e.Mode, content = tree.Symlink, c
 			}
 			e.Digest, e.Size = tree.Sum([]byte(content)), int64(len(content))
+			written.Store(e.Digest, content)
 			entries = append(entries, e)
 		}
 		slices.SortFunc(entries, func(a, b tree.Entry) int { return strings.Compare(a.Name, b.Name) })
@@ -93,9 +95,12 @@ func (f files) build(nodes map[tree.Digest][]tree.Entry) tree.Digest {
 	return dirAt("")
 }
 
-// stored returns a reader of nodes.
-func stored(nodes map[tree.Digest][]tree.Entry) Nodes {
-	return func(_ context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+// written has the contents of all files that were built, by digest.
+var written sync.Map
+
+// stored returns a source of nodes and of all files that were built.
+func stored(nodes map[tree.Digest][]tree.Entry) Source {
+	return Source{Nodes: func(_ context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 		found := map[tree.Digest][]tree.Entry{}
 		for _, d := range digests {
 			entries, ok := nodes[d]
@@ -105,7 +110,13 @@ func stored(nodes map[tree.Digest][]tree.Entry) Nodes {
 			found[d] = entries
 		}
 		return found, nil
-	}
+	}, File: func(_ context.Context, d tree.Digest) ([]byte, error) {
+		content, ok := written.Load(d)
+		if !ok {
+			return nil, fault.New(fault.Gone, "object-gone", "no file %s", d)
+		}
+		return []byte(content.(string)), nil
+	}}
 }
 
 // mergeFiles merges in memory; the result is the flat files of the merged tree, and the
@@ -122,13 +133,7 @@ func mergeFiles(t fataler, base files, sides ...files) (result map[string]tree.E
 	if err != nil {
 		t.Fatalf("Trees() = %v", err)
 	}
-	for _, node := range merged.Nodes {
-		entries, err := tree.Decode(node)
-		if err != nil {
-			t.Fatalf("a made directory: %v", err)
-		}
-		nodes[tree.Sum(node)] = entries
-	}
+	maps.Copy(nodes, merged.nodes)
 	return flat(nodes, merged.Tree), merged.Tree, merged.Conflicts
 }
 
@@ -151,7 +156,11 @@ func flat(nodes map[tree.Digest][]tree.Entry, root tree.Digest) map[string]tree.
 
 func TestTrees(t *testing.T) {
 	t.Parallel()
-	base := files{"a": "a", "b": "b", "d/x": "x", "d/y": "y", "l": "link:a", "s": "s"}
+	long := strings.Repeat("line\n", mostText/5)
+	base := files{
+		"a": "a", "b": "b", "d/x": "x", "d/y": "y", "l": "link:a", "s": "s",
+		"t": "a\nb\nc\n", "z": "a\nb\nc\x00", "large": "a\n" + long,
+	}
 	with := func(edits files, gone ...string) files {
 		f := maps.Clone(base)
 		for _, p := range gone {
@@ -172,6 +181,8 @@ func TestTrees(t *testing.T) {
 		{"both delete", with(nil, "a"), with(nil, "a"), with(nil, "a"), nil},
 		{"both add", with(files{"n/1": "1"}), with(files{"n/2": "2"}), with(files{"n/1": "1", "n/2": "2"}), nil},
 		{"mode and bytes", with(files{"s": "exec:s"}), with(files{"s": "S"}), with(files{"s": "exec:S"}), nil},
+		{"lines apart", with(files{"t": "A\nb\nc\n"}), with(files{"t": "a\nb\nC\n"}), with(files{"t": "A\nb\nC\n"}), nil},
+		{"lines and mode", with(files{"t": "exec:A\nb\nc\n"}), with(files{"t": "a\nb\nC\n"}), with(files{"t": "exec:A\nb\nC\n"}), nil},
 		{"directory removed, untouched", with(nil, "d/x", "d/y"), base, with(nil, "d/x", "d/y"), nil},
 		{"directory removed, added to", with(nil, "d/x", "d/y"), with(files{"d/z": "z"}), with(files{"d/z": "z"}, "d/x", "d/y"), nil},
 		{"directory removed, emptied", with(nil, "d/x", "d/y"), with(files{"d/": ""}, "d/x", "d/y"), with(nil, "d/x", "d/y"), nil},
@@ -182,7 +193,11 @@ func TestTrees(t *testing.T) {
 		{"file removed, to empty directory", with(nil, "a"), with(files{"a/": ""}, "a"), with(files{"a/": ""}, "a"), nil},
 		{"directory removed, to file", with(nil, "d/x", "d/y"), with(files{"d": "1"}, "d/x", "d/y"), with(files{"d": "1"}, "d/x", "d/y"), nil},
 
-		{"bytes", with(files{"a": "1"}), with(files{"a": "2"}), nil, []Conflict{{Path: "a", Kind: Content}}},
+		{"bytes", with(files{"a": "1"}), with(files{"a": "2"}), nil, []Conflict{{Path: "a", Kind: Content, Line: 1}}},
+		{"adjacent lines", with(files{"t": "a\nB\nc\n"}), with(files{"t": "a\nb\nC\n"}), nil, []Conflict{{Path: "t", Kind: Content, Line: 2}}},
+		{"lines of no text", with(files{"z": "A\nb\nc\x00"}), with(files{"z": "a\nb\nC\x00"}), nil, []Conflict{{Path: "z", Kind: Content}}},
+		{"lines with other ends", with(files{"t": "A\r\nb\r\nc\r\n"}), with(files{"t": "a\nb\nC\n"}), nil, []Conflict{{Path: "t", Kind: Content}}},
+		{"lines of a large file", with(files{"large": "A\n" + long}), with(files{"large": "a\n" + long + "c\n"}), nil, []Conflict{{Path: "large", Kind: Content}}},
 		{"link targets", with(files{"l": "link:1"}), with(files{"l": "link:2"}), nil, []Conflict{{Path: "l", Kind: Content}}},
 		{"added", with(files{"n": "1"}), with(files{"n": "2"}), nil, []Conflict{{Path: "n", Kind: Added}}},
 		{"added modes", with(files{"n": "1"}), with(files{"n": "exec:1"}), nil, []Conflict{{Path: "n", Kind: Mode}}},
@@ -194,7 +209,7 @@ func TestTrees(t *testing.T) {
 		{"added file and directory", with(files{"n/in": "1"}), with(files{"n": "1"}), nil, []Conflict{{Path: "n", Kind: Type}}},
 		{"case", with(files{"N": "1"}), with(files{"n": "1"}), nil, []Conflict{{Path: "N", Kind: Case}, {Path: "n", Kind: Case}}},
 		{"several", with(files{"a": "1", "d/y": "1"}, "b"), with(files{"a": "2", "b": "B", "d/y": "2"}), nil,
-			[]Conflict{{Path: "a", Kind: Content}, {Path: "b", Kind: Deleted}, {Path: "d/y", Kind: Content}}},
+			[]Conflict{{Path: "a", Kind: Content, Line: 1}, {Path: "b", Kind: Deleted}, {Path: "d/y", Kind: Content, Line: 1}}},
 	} {
 		for order, sides := range map[string][]files{"ours, theirs": {c.ours, c.theirs}, "theirs, ours": {c.theirs, c.ours}} {
 			_, got, conflicts := mergeFiles(t, base, sides...)
@@ -326,7 +341,7 @@ func TestTreesOverAMerge(t *testing.T) {
 	build := func(f files) tree.Digest { return f.build(nodes) }
 	one, two := build(files{"d/one": "1"}), build(files{"d/two": "2"})
 	together, err := Trees(t.Context(), stored(nodes), tree.Empty, one, two)
-	if err != nil || len(together.Nodes) != 2 {
+	if err != nil || len(together.Made) != 2 {
 		t.Fatalf("Trees(one, two) = %+v, %v, want two new directories", together, err)
 	}
 	left, right := build(files{"d/one": "left", "d/two": "left"}), build(files{"d/one": "1", "d/two": "2", "d/right": "r"})
@@ -349,7 +364,7 @@ func TestTreesWithTooManyConflicts(t *testing.T) {
 		ours[fmt.Sprint(i)], theirs[fmt.Sprint(i)] = "1", "2"
 	}
 	read := func(context.Context, []tree.Digest) (map[tree.Digest][]tree.Entry, error) { return nodes, nil }
-	_, err := Trees(t.Context(), read, tree.Empty, ours.build(nodes), theirs.build(nodes))
+	_, err := Trees(t.Context(), Source{Nodes: read}, tree.Empty, ours.build(nodes), theirs.build(nodes))
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Conflict || e.Code != "too-many-conflicts" {
 		t.Errorf("Trees(%d conflicts) = %v, want too-many-conflicts", len(ours), err)
 	}

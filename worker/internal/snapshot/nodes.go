@@ -14,16 +14,16 @@ func (s *Store) Nodes(ctx context.Context, tenant uuid.UUID, digests []tree.Dige
 	return s.src.Nodes(ctx, tenant, digests)
 }
 
-// SaveNodes stores those of directories that are not stored yet. The rows it returns
+// SaveContents stores those of contents, directories and files, that are not stored yet. The rows it returns
 // must be in before a tree that holds them is restored.
-func (s *Store) SaveNodes(ctx context.Context, tenant uuid.UUID, nodes [][]byte) (Saved, error) {
-	wanted := make([]content, len(nodes))
-	for i, node := range nodes {
-		wanted[i] = content{digest: tree.Sum(node), size: int64(len(node)), bytes: node}
+func (s *Store) SaveContents(ctx context.Context, tenant uuid.UUID, contents [][]byte) (Saved, error) {
+	wanted := make([]content, len(contents))
+	for i, c := range contents {
+		wanted[i] = content{digest: tree.Sum(c), size: int64(len(c)), bytes: c}
 	}
 	saved, err := s.save(ctx, tenant, nil, wanted)
 	if err != nil {
-		return Saved{}, fmt.Errorf("save directories: %w", err)
+		return Saved{}, fmt.Errorf("save what was merged: %w", err)
 	}
 	return saved, nil
 }

@@ -3,9 +3,11 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/tree"
@@ -31,14 +33,24 @@ func TestJoinStored(t *testing.T) {
 	clash := snap(files{"a/1": "clash", "a/2": "2", "b/3": "3"})
 
 	join := func(sides ...tree.Digest) (merge.Merged, Saved, error) {
-		nodes := func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-			return store.Nodes(ctx, x.tenant, digests)
+		src := merge.Source{
+			Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+				return store.Nodes(ctx, x.tenant, digests)
+			},
+			File: func(ctx context.Context, d tree.Digest) ([]byte, error) {
+				r, err := store.src.Open(ctx, x.tenant, d)
+				if err != nil {
+					return nil, err
+				}
+				defer r.Close()
+				return io.ReadAll(r)
+			},
 		}
-		merged, err := merge.Trees(ctx, nodes, base, sides...)
+		merged, err := merge.Trees(ctx, src, base, sides...)
 		if err != nil {
 			return merged, Saved{}, err
 		}
-		saved, err := store.SaveNodes(ctx, x.tenant, merged.Nodes)
+		saved, err := store.SaveContents(ctx, x.tenant, merged.Made)
 		return merged, saved, err
 	}
 	joined, saved, err := join(left, right)
@@ -56,7 +68,7 @@ func TestJoinStored(t *testing.T) {
 		t.Errorf("join again = %+v, %+v, %v, want the same tree and nothing saved", again, saved, err)
 	}
 	bad, _, err := join(left, right, clash)
-	if d := cmp.Diff(merge.Merged{Conflicts: []merge.Conflict{{Path: "a/1", Kind: merge.Content}}}, bad); err != nil || d != "" {
+	if d := cmp.Diff(merge.Merged{Conflicts: []merge.Conflict{{Path: "a/1", Kind: merge.Content, Line: 1}}}, bad, cmpopts.IgnoreUnexported(merge.Merged{})); err != nil || d != "" {
 		t.Errorf("join with a clash = %v (-want +got):\n%s", err, d)
 	}
 	if one, _, err := join(left); err != nil || one.Tree != left {

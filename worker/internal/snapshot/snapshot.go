@@ -5,10 +5,10 @@
 // as a tree digest, and hashes only what its cache does not know; Save uploads
 // what storage does not have yet, small content together in one pack; Restore
 // makes the directory equal to a stored tree and fetches only what differs. Nodes and
-// SaveNodes are for merges of stored trees. The form of trees, and how they are read, is
+// SaveContents are for merges of stored trees. The form of trees, and how they are read, is
 // in nofx.dev/shared/tree.
 //
-// Bytes first, row second: Save and SaveNodes return the rows that the transaction
+// Bytes first, row second: Save and SaveContents return the rows that the transaction
 // which finishes the step has to insert, and write none themselves. A crash
 // before it leaves objects without a row, which the collector finds, and never a
 // row without its object.

@@ -88,6 +88,38 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// Lines that several steps changed in one text file come together, and those that meet are
+// a conflict that names the first of them.
+func TestJoinOfLines(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Worker(t, nil)
+	for name, tt := range map[string]struct {
+		right string
+		want  string // "": a conflict
+	}{
+		"apart":    {"sed -i 's/5/five/' list", "one\n2\n3\n4\nfive\n6\n7\n8\nnine\n"},
+		"adjacent": {"sed -i 's/2/two/' list", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := b.Create(t, hosttest.Script("base", "seq 9 > list"), hosttest.Script("left", "sed -i 's/1/one/' list", "base"),
+				hosttest.Script("right", tt.right, "base"), hosttest.Script("third", "sed -i 's/9/nine/' list", "base"),
+				hosttest.Script("all", "cp list copy", "left", "right", "third"))
+			if tt.want != "" {
+				if got := b.File(t, b.Until(t, r.ID, run.Succeeded), "copy"); got != tt.want {
+					t.Errorf("copy = %q, want %q", got, tt.want)
+				}
+				return
+			}
+			d := b.Until(t, r.ID, run.Failed)
+			if s := d.Steps[4]; s.FailureClass != run.ClassWorkspaceConflict || !strings.Contains(string(s.Outputs), `"line": 1`) {
+				t.Errorf("step all = %s, outputs %s, want workspace_conflict at line 1", s.FailureClass, s.Outputs)
+			}
+		})
+	}
+}
+
 // What several steps left may come together more than once: a step that changes it
 // afterwards is the only one that did.
 func TestJoinOfJoins(t *testing.T) {
