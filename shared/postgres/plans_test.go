@@ -122,7 +122,14 @@ func TestRunsReadNoOthers(t *testing.T) {
 			for range others {
 				live(t, s)
 			}
-			if last := cost(); first == 0 || last > first+2*others {
+			// A transaction in another database of the server may have kept versions of rows
+			// from being cleaned away until now.
+			last := cost()
+			for try := 0; try < 5 && last > first+2*others; try++ {
+				s.behindHorizon(t)
+				last = cost()
+			}
+			if first == 0 || last > first+2*others {
 				t.Errorf("behind %d runs it reads %d rows, want about the %d of the second run", others, last, first)
 			}
 		})
