@@ -9,19 +9,24 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// CommonAncestors returns the nearest checkpoints that all of the given ones descend
-// from, themselves included: those from which no other such one descends. There may be
-// none, or several where what they left came together more than once.
-func (db *DB) CommonAncestors(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (list []Parent, err error) {
+// SharedAncestors returns the nearest checkpoints that both the given one and any of the
+// others descend from, themselves included: those from which no other such one descends.
+// There may be none, or several where what they left came together more than once.
+func (db *DB) SharedAncestors(ctx context.Context, tenant uuid.UUID, others []uuid.UUID, checkpoint uuid.UUID) (list []Parent, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			WITH RECURSIVE ancestor (of, id) AS (
-				SELECT c, c FROM unnest($2::uuid[]) AS c
+			WITH RECURSIVE ancestor (id) AS (
+				SELECT $3::uuid
 				UNION
-				SELECT a.of, p.parent_id FROM ancestor a
+				SELECT p.parent_id FROM ancestor a
 				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
+			), other (id) AS (
+				SELECT unnest($2::uuid[])
+				UNION
+				SELECT p.parent_id FROM other o
+				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = o.id
 			), shared AS (
-				SELECT id FROM ancestor GROUP BY id HAVING count(*) = cardinality($2)
+				SELECT id FROM ancestor INTERSECT SELECT id FROM other
 			), nearest AS (
 				SELECT id FROM shared
 				EXCEPT
@@ -30,32 +35,11 @@ func (db *DB) CommonAncestors(ctx context.Context, tenant uuid.UUID, checkpoints
 			)
 			SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline
 			FROM nearest JOIN nofx.checkpoint c ON c.tenant_id = $1 AND c.id = nearest.id
-			ORDER BY c.generation DESC, c.id`, tenant, checkpoints)
+			ORDER BY c.generation DESC, c.id`, tenant, others, checkpoint)
 		if err != nil {
 			return err
 		}
 		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Parent])
-		return err
-	})
-	return list, err
-}
-
-// NewestCheckpoints returns those of the given checkpoints that no other of them
-// descends from.
-func (db *DB) NewestCheckpoints(ctx context.Context, tenant uuid.UUID, checkpoints []uuid.UUID) (list []uuid.UUID, err error) {
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			WITH RECURSIVE ancestor (id) AS (
-				SELECT p.parent_id FROM nofx.checkpoint_parent p WHERE p.tenant_id = $1 AND p.checkpoint_id = ANY ($2)
-				UNION
-				SELECT p.parent_id FROM ancestor a
-				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = a.id
-			)
-			SELECT unnest($2::uuid[]) EXCEPT SELECT id FROM ancestor`, tenant, checkpoints)
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		return err
 	})
 	return list, err

@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -17,18 +16,28 @@ type Damage struct {
 	Ancestor   *uuid.UUID // the nearest one whose tree is whole; nil: there is none
 }
 
-// Damaged returns those of several checkpoints, and of the nearest that all of them come
-// from, which lack bytes in storage as far as is known. The error is that some could not
-// be looked at, or no ancestor looked for; what was found is returned beside it.
+// Damaged returns those of several checkpoints, and of the ones that a join of them takes
+// as bases, which lack bytes in storage as far as is known. The error is that some could
+// not be looked at, or no base looked for; what was found is returned beside it.
 func (s *Store) Damaged(ctx context.Context, tenant uuid.UUID, checkpoints []postgres.Parent) ([]Damage, error) {
-	bases, failed := s.bases(ctx, tenant, checkpoints)
+	looked := map[uuid.UUID]bool{}
 	var list []Damage
-	for _, p := range slices.Concat(checkpoints, bases) {
-		if s.isIntact(ctx, tenant, p) {
-			continue
+	var failed error
+	look := func(p postgres.Parent) {
+		if looked[p.ID] || s.isIntact(ctx, tenant, p) {
+			return
 		}
+		looked[p.ID] = true
 		d, err := s.DamageOf(ctx, tenant, p.ID)
 		list, failed = append(list, d), errors.Join(failed, err)
+	}
+	for i, p := range checkpoints {
+		look(p)
+		bases, err := s.db.SharedAncestors(ctx, tenant, idsOf(checkpoints[:i]), p.ID)
+		failed = errors.Join(failed, err)
+		for _, base := range bases {
+			look(base)
+		}
 	}
 	return list, failed
 }

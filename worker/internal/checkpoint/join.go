@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -61,28 +60,24 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 // states, or states too large for their rows. Conflicts mean that they do not fit
 // together; then there is no start. Its row is the caller's to insert.
 func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
-	src := merge.Source{
+	j := &joining{Maker: m, trees: merge.NewTrees(merge.Source{
 		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 			return m.snapshots.Nodes(ctx, m.TenantID, digests)
 		},
 		File: func(ctx context.Context, d tree.Digest) ([]byte, error) { return m.Read(ctx, m.TenantID, d) },
-	}
-	newest, err := m.newest(ctx, m.TenantID, parents)
-	if err != nil {
-		return nil, nil, err
-	}
-	u, err := m.unite(ctx, src, newest)
+	}), unions: map[string]union{}}
+	u, err := j.unite(ctx, parents)
 	if err != nil {
 		return nil, nil, fmt.Errorf("join %d checkpoints: %w", len(parents), err)
 	}
 	if len(u.conflicts) > 0 {
 		return nil, u.conflicts, nil
 	}
-	start := &Start{Tree: u.tree.Tree}
+	start := &Start{Tree: u.tree}
 	if start.State, err = DecodeState(u.state); err != nil {
 		return nil, nil, err
 	}
-	saved, err := m.snapshots.SaveContents(ctx, m.TenantID, u.tree.Made)
+	saved, err := m.snapshots.SaveContents(ctx, m.TenantID, j.trees.Made(u.tree))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,71 +91,66 @@ func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []
 // union is what several checkpoints come to together. With conflicts it is nothing.
 type union struct {
 	state     []byte
-	tree      merge.Merged
+	tree      tree.Digest
 	conflicts []merge.Conflict
 }
 
-// unite merges the states and the trees of checkpoints over the nearest one that all of
-// them come from. Where there are several nearest ones, what they left came together
-// before: the base is what these come to together, and not one of them, since then all
-// that the others left would look like a change of every side. Where they do not fit
-// together, the first of them is the base.
-func (m *Maker) unite(ctx context.Context, src merge.Source, checkpoints []postgres.Parent) (union, error) {
-	bases, err := m.bases(ctx, m.TenantID, checkpoints)
-	if err != nil {
+// joining is one join on its way.
+type joining struct {
+	*Maker
+	trees  *merge.Trees
+	unions map[string]union // by their checkpoints: the same ones may be the base more than once
+}
+
+// unite merges the states and the trees of checkpoints, one after the other. What one adds
+// to those before it counts from the nearest checkpoint that it shares with any of them.
+func (j *joining) unite(ctx context.Context, checkpoints []postgres.Parent) (u union, err error) {
+	key := fmt.Sprint(idsOf(checkpoints))
+	if known, ok := j.unions[key]; ok {
+		return known, nil
+	}
+	if u.state, u.tree, err = j.content(ctx, checkpoints[0]); err != nil {
 		return union{}, err
 	}
-	base := union{tree: merge.Merged{Tree: tree.Empty}}
-	if len(bases) > 1 {
-		if base, err = m.unite(ctx, src, bases); err != nil {
+	for i, p := range checkpoints[1:] {
+		base, err := j.base(ctx, checkpoints[:i+1], p)
+		if err != nil {
 			return union{}, err
 		}
-		src = base.tree.Over(src)
-	}
-	if len(bases) == 1 || len(base.conflicts) > 0 {
-		if base.state, base.tree.Tree, err = m.content(ctx, bases[0]); err != nil {
+		state, root, err := j.content(ctx, p)
+		if err != nil {
 			return union{}, err
 		}
-	}
-	states := make([][]byte, len(checkpoints))
-	trees := make([]tree.Digest, len(checkpoints))
-	for i, p := range checkpoints {
-		if states[i], trees[i], err = m.content(ctx, p); err != nil {
+		var keys, paths []merge.Conflict
+		if u.state, keys, err = merge.States(base.state, u.state, state); err != nil {
 			return union{}, err
 		}
+		if u.tree, paths, err = j.trees.Merge(ctx, base.tree, u.tree, root); err != nil {
+			return union{}, err
+		}
+		if u.conflicts = append(paths, keys...); len(u.conflicts) > 0 {
+			break
+		}
 	}
-	var u union
-	var keys []merge.Conflict
-	if u.state, keys, err = merge.States(base.state, states...); err != nil {
-		return union{}, err
-	}
-	if u.tree, err = merge.Trees(ctx, src, base.tree.Tree, trees...); err != nil {
-		return union{}, err
-	}
-	u.conflicts = append(u.tree.Conflicts, keys...)
+	j.unions[key] = u
 	return u, nil
 }
 
-// newest returns those of several checkpoints that no other of them comes from: beside
-// one, what it came from is no change of its own. Of two the older is their base, which
-// says the same.
-func (s *Store) newest(ctx context.Context, tenant uuid.UUID, of []postgres.Parent) ([]postgres.Parent, error) {
-	if len(of) < 3 {
-		return of, nil
+// base returns what a checkpoint and the union of others come from: the nearest checkpoint
+// that it shares with any of them. Where there are several nearest ones, what they left
+// came together before: the base is what these come to together, and not one of them,
+// since then all that the others left would look like a change of both sides. Where they
+// do not fit together, the first of them is the base.
+func (j *joining) base(ctx context.Context, others []postgres.Parent, p postgres.Parent) (union, error) {
+	shared, err := j.db.SharedAncestors(ctx, j.TenantID, idsOf(others), p.ID)
+	if err != nil || len(shared) == 0 {
+		return union{tree: tree.Empty}, err
 	}
-	ids, err := s.db.NewestCheckpoints(ctx, tenant, idsOf(of))
-	if err != nil {
-		return nil, err
+	u, err := j.unite(ctx, shared)
+	if err != nil || len(u.conflicts) == 0 {
+		return u, err
 	}
-	return slices.DeleteFunc(slices.Clone(of), func(p postgres.Parent) bool { return !slices.Contains(ids, p.ID) }), nil
-}
-
-// bases returns the nearest checkpoints that several ones come from.
-func (s *Store) bases(ctx context.Context, tenant uuid.UUID, of []postgres.Parent) ([]postgres.Parent, error) {
-	if len(of) < 2 {
-		return nil, nil
-	}
-	return s.db.CommonAncestors(ctx, tenant, idsOf(of))
+	return j.unite(ctx, shared[:1])
 }
 
 func idsOf(checkpoints []postgres.Parent) []uuid.UUID {

@@ -1,7 +1,7 @@
 // Package merge joins what several checkpoints of a run, or of runs that come from one
 // another, made of the same beginning: three-way, with conflicts as data.
 //
-// [Trees] merges workspaces, path by path; [States] merges state documents, key by key;
+// [Trees] merge workspaces, path by path; [States] merges state documents, key by key;
 // [Text] merges files, line by line. All take what is the same on all sides or was changed
 // since the base on one only, and report everything else as a conflict; nothing is ever
 // the last writer's. The order of the sides makes no difference to what is merged. The

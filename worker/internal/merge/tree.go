@@ -22,87 +22,65 @@ type Source struct {
 	File func(ctx context.Context, digest tree.Digest) ([]byte, error)
 }
 
-// Merged is what became of several trees. With conflicts there is no tree.
-type Merged struct {
-	Tree      tree.Digest
-	Made      [][]byte   // its directories and files that the merge made, to be stored
-	Conflicts []Conflict // by path, of the first side that has any with those before it
-
-	nodes map[tree.Digest][]tree.Entry // those of Made that are directories
-}
-
-// Over returns a source of what the merge made and of what src reads, so that a tree which
-// is not stored can be the base of another merge.
-func (m Merged) Over(src Source) Source {
-	made := make(map[tree.Digest][]byte, len(m.Made))
-	for _, content := range m.Made {
-		made[tree.Sum(content)] = content
-	}
-	return Source{
-		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-			found := map[tree.Digest][]tree.Entry{}
-			var others []tree.Digest
-			for _, d := range digests {
-				if entries, ok := m.nodes[d]; ok {
-					found[d] = entries
-				} else {
-					others = append(others, d)
-				}
-			}
-			if len(others) == 0 {
-				return found, nil
-			}
-			read, err := src.Nodes(ctx, others)
-			maps.Copy(found, read)
-			return found, err
-		},
-		File: func(ctx context.Context, d tree.Digest) ([]byte, error) {
-			if content, ok := made[d]; ok {
-				return content, nil
-			}
-			return src.File(ctx, d)
-		},
-	}
-}
-
-// Trees merges trees, in their order, into one, path by path, and text files line by line.
-// base is the tree that all of them come from.
-//
-// More than 10,000 conflicts are fault.Conflict (too-many-conflicts), trees that are
-// deeper than a workspace may be fault.Invalid (workspace-limit); other errors are those
-// of src.
-func Trees(ctx context.Context, src Source, base tree.Digest, sides ...tree.Digest) (Merged, error) {
-	if len(sides) == 0 {
-		return Merged{Tree: base}, nil
-	}
-	m := &trees{src: src, nodes: map[tree.Digest][]tree.Entry{}, made: map[tree.Digest][]byte{}}
-	result := sides[0]
-	for _, side := range sides[1:] {
-		var err error
-		if result, err = m.dirs(ctx, "", 0, base, result, side); err != nil {
-			return Merged{}, err
-		}
-		if len(m.conflicts) > 0 { // what is left of the paths would conflict with the next tree too
-			slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Path, b.Path) })
-			return Merged{Conflicts: slices.Compact(m.conflicts)}, nil
-		}
-	}
-	merged := Merged{Tree: result, nodes: map[tree.Digest][]tree.Entry{}}
-	m.collect(&merged, result)
-	return merged, nil
-}
-
-// trees is one merge on its way.
-type trees struct {
+// Trees merges trees. It knows what it has made, so that a tree which is not stored can be
+// a side or the base of its next merge. Use it from one goroutine at a time.
+type Trees struct {
 	src       Source
 	nodes     map[tree.Digest][]tree.Entry // those read, and those made
 	made      map[tree.Digest][]byte       // directories and files
-	conflicts []Conflict
+	conflicts []Conflict                   // of the merge under way
+}
+
+// NewTrees returns a merger of trees that src reads.
+func NewTrees(src Source) *Trees {
+	return &Trees{src: src, nodes: map[tree.Digest][]tree.Entry{}, made: map[tree.Digest][]byte{}}
+}
+
+// Merge merges two trees that come from base, path by path, and text files line by line. It
+// returns the merged tree, or the conflicts, by path, without a tree.
+//
+// More than 10,000 conflicts are fault.Conflict (too-many-conflicts), trees that are
+// deeper than a workspace may be fault.Invalid (workspace-limit); other errors are those
+// of the source.
+func (m *Trees) Merge(ctx context.Context, base, ours, theirs tree.Digest) (merged tree.Digest, conflicts []Conflict, err error) {
+	m.conflicts = nil
+	if merged, err = m.dirs(ctx, "", 0, base, ours, theirs); err != nil {
+		return tree.Digest{}, nil, err
+	}
+	if len(m.conflicts) > 0 {
+		slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Path, b.Path) })
+		return tree.Digest{}, slices.Compact(m.conflicts), nil
+	}
+	return merged, nil, nil
+}
+
+// Made returns the directories and files of a tree that merges have made, which are to be
+// stored: each directory after what is in it.
+func (m *Trees) Made(root tree.Digest) (contents [][]byte) {
+	seen := map[tree.Digest]bool{}
+	var walk func(tree.Digest)
+	walk = func(d tree.Digest) {
+		node, ok := m.made[d]
+		if !ok || seen[d] {
+			return
+		}
+		seen[d] = true
+		for _, e := range m.nodes[d] {
+			if e.Mode == tree.Directory {
+				walk(e.Digest)
+			} else if content, ok := m.made[e.Digest]; ok && class(&e) == tree.File {
+				contents = append(contents, content)
+			}
+		}
+		contents = append(contents, node)
+	}
+	walk(root)
+	return contents
 }
 
 // dirs merges two directories that come from base. Where only one differs from
 // it, that one is taken without looking into it.
-func (m *trees) dirs(ctx context.Context, at string, depth int, base, ours, theirs tree.Digest) (tree.Digest, error) {
+func (m *Trees) dirs(ctx context.Context, at string, depth int, base, ours, theirs tree.Digest) (tree.Digest, error) {
 	switch {
 	case ours == theirs, base == theirs:
 		return ours, nil
@@ -136,7 +114,7 @@ func (m *trees) dirs(ctx context.Context, at string, depth int, base, ours, thei
 }
 
 // entry merges what two sides have under one name; nil is nothing.
-func (m *trees) entry(ctx context.Context, at string, depth int, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+func (m *Trees) entry(ctx context.Context, at string, depth int, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
 	switch {
 	case same(ours, theirs), same(base, theirs):
 		return ours, nil
@@ -186,7 +164,7 @@ func (m *trees) entry(ctx context.Context, at string, depth int, base, ours, the
 
 // file merges a file whose bytes both sides changed differently. e is what is merged of it
 // besides.
-func (m *trees) file(ctx context.Context, at string, e tree.Entry, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+func (m *Trees) file(ctx context.Context, at string, e tree.Entry, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
 	texts := make([]string, 3)
 	for i, side := range []*tree.Entry{base, ours, theirs} {
 		if class(side) != tree.File || side.Size > mostText {
@@ -212,7 +190,7 @@ func (m *trees) file(ctx context.Context, at string, e tree.Entry, base, ours, t
 	return &e, nil
 }
 
-func (m *trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
+func (m *Trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
 	if content, ok := m.made[d]; ok {
 		return content, nil
 	}
@@ -225,7 +203,7 @@ func (m *trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
 
 // below merges directories of which one may be missing. The result is missing
 // when nothing is left in it and a side had removed it.
-func (m *trees) below(ctx context.Context, at string, depth int, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+func (m *Trees) below(ctx context.Context, at string, depth int, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
 	d, err := m.dirs(ctx, at, depth+1, nodeOf(base), nodeOf(ours), nodeOf(theirs))
 	if err != nil {
 		return nil, err
@@ -245,14 +223,14 @@ func (m *trees) below(ctx context.Context, at string, depth int, base, ours, the
 	return &e, nil
 }
 
-func (m *trees) conflict(at string, kind Kind) error {
+func (m *Trees) conflict(at string, kind Kind) error {
 	m.conflicts = append(m.conflicts, Conflict{Path: at, Kind: kind})
 	return nil
 }
 
 // foldCase finds names that differ in case only and that the merge brought
 // together: a side that has both has decided that it wants them.
-func (m *trees) foldCase(at string, merged, ours, theirs []tree.Entry) {
+func (m *Trees) foldCase(at string, merged, ours, theirs []tree.Entry) {
 	folded := make(map[string]string, len(merged))
 	for _, e := range merged {
 		key := strings.ToLower(e.Name)
@@ -269,7 +247,7 @@ func (m *trees) foldCase(at string, merged, ours, theirs []tree.Entry) {
 }
 
 // load reads the directories that are not known yet.
-func (m *trees) load(ctx context.Context, digests ...tree.Digest) error {
+func (m *Trees) load(ctx context.Context, digests ...tree.Digest) error {
 	unknown := slices.DeleteFunc(digests, func(d tree.Digest) bool { _, ok := m.nodes[d]; return ok || d == tree.Empty })
 	if len(unknown) == 0 {
 		return nil
@@ -280,24 +258,6 @@ func (m *trees) load(ctx context.Context, digests ...tree.Digest) error {
 	}
 	maps.Copy(m.nodes, read)
 	return nil
-}
-
-// collect adds to merged the directories and files of d's tree that were made here, each
-// directory after what is in it.
-func (m *trees) collect(merged *Merged, d tree.Digest) {
-	node, ok := m.made[d]
-	if _, seen := merged.nodes[d]; !ok || seen {
-		return
-	}
-	for _, e := range m.nodes[d] {
-		if e.Mode == tree.Directory {
-			m.collect(merged, e.Digest)
-		} else if content, ok := m.made[e.Digest]; ok && class(&e) == tree.File {
-			merged.Made = append(merged.Made, content)
-		}
-	}
-	merged.nodes[d] = m.nodes[d]
-	merged.Made = append(merged.Made, node)
 }
 
 func names(sides ...[]tree.Entry) []string {

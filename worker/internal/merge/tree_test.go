@@ -129,12 +129,23 @@ func mergeFiles(t fataler, base files, sides ...files) (result map[string]tree.E
 	for _, side := range sides {
 		digests = append(digests, side.build(nodes))
 	}
-	merged, err := Trees(context.Background(), stored(nodes), b, digests...)
-	if err != nil {
-		t.Fatalf("Trees() = %v", err)
+	m := NewTrees(stored(nodes))
+	digest = b
+	for i, side := range digests {
+		if i == 0 {
+			digest = side
+			continue
+		}
+		var err error
+		if digest, conflicts, err = m.Merge(context.Background(), b, digest, side); err != nil {
+			t.Fatalf("Merge() = %v", err)
+		}
+		if len(conflicts) > 0 {
+			break
+		}
 	}
-	maps.Copy(nodes, merged.nodes)
-	return flat(nodes, merged.Tree), merged.Tree, merged.Conflicts
+	maps.Copy(nodes, m.nodes)
+	return flat(nodes, digest), digest, conflicts
 }
 
 func flat(nodes map[tree.Digest][]tree.Entry, root tree.Digest) map[string]tree.Entry {
@@ -340,19 +351,23 @@ func TestTreesOverAMerge(t *testing.T) {
 	nodes := map[tree.Digest][]tree.Entry{}
 	build := func(f files) tree.Digest { return f.build(nodes) }
 	one, two := build(files{"d/one": "1"}), build(files{"d/two": "2"})
-	together, err := Trees(t.Context(), stored(nodes), tree.Empty, one, two)
-	if err != nil || len(together.Made) != 2 {
-		t.Fatalf("Trees(one, two) = %+v, %v, want two new directories", together, err)
+	m := NewTrees(stored(nodes))
+	together, conflicts, err := m.Merge(t.Context(), tree.Empty, one, two)
+	if err != nil || len(conflicts) > 0 || len(m.Made(together)) != 2 {
+		t.Fatalf("Merge(one, two) = %v, %v, %d made, want two new directories", conflicts, err, len(m.Made(together)))
 	}
 	left, right := build(files{"d/one": "left", "d/two": "left"}), build(files{"d/one": "1", "d/two": "2", "d/right": "r"})
-	got, err := Trees(t.Context(), together.Over(stored(nodes)), together.Tree, left, right)
-	if want := build(files{"d/one": "left", "d/two": "left", "d/right": "r"}); err != nil || got.Tree != want || len(got.Conflicts) > 0 {
-		t.Errorf("Trees(left, right) over what was merged = %+v, %v, want what both changed", got, err)
+	got, conflicts, err := m.Merge(t.Context(), together, left, right)
+	if want := build(files{"d/one": "left", "d/two": "left", "d/right": "r"}); err != nil || got != want || len(conflicts) > 0 {
+		t.Errorf("Merge(left, right) over what was merged = %s, %v, %v, want what both changed", got, conflicts, err)
 	}
 	for name, base := range map[string]tree.Digest{"one": one, "two": two} {
-		if got, err := Trees(t.Context(), stored(nodes), base, left, right); err != nil || len(got.Conflicts) != 1 {
-			t.Errorf("Trees(left, right) over %s alone = %+v, %v, want a conflict: the test looks at nothing", name, got, err)
+		if _, conflicts, err := m.Merge(t.Context(), base, left, right); err != nil || len(conflicts) != 1 {
+			t.Errorf("Merge(left, right) over %s alone = %v, %v, want a conflict: the test looks at nothing", name, conflicts, err)
 		}
+	}
+	if again := m.Made(together); len(again) != 2 {
+		t.Errorf("Made(the first merge) = %d later, want its two directories", len(again))
 	}
 }
 
@@ -364,8 +379,8 @@ func TestTreesWithTooManyConflicts(t *testing.T) {
 		ours[fmt.Sprint(i)], theirs[fmt.Sprint(i)] = "1", "2"
 	}
 	read := func(context.Context, []tree.Digest) (map[tree.Digest][]tree.Entry, error) { return nodes, nil }
-	_, err := Trees(t.Context(), Source{Nodes: read}, tree.Empty, ours.build(nodes), theirs.build(nodes))
+	_, _, err := NewTrees(Source{Nodes: read}).Merge(t.Context(), tree.Empty, ours.build(nodes), theirs.build(nodes))
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Conflict || e.Code != "too-many-conflicts" {
-		t.Errorf("Trees(%d conflicts) = %v, want too-many-conflicts", len(ours), err)
+		t.Errorf("Merge(%d conflicts) = %v, want too-many-conflicts", len(ours), err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/tree"
@@ -32,8 +31,8 @@ func TestJoinStored(t *testing.T) {
 	right := snap(files{"a/1": "1", "a/2": "right", "b/3": "3", "c/": ""})
 	clash := snap(files{"a/1": "clash", "a/2": "2", "b/3": "3"})
 
-	join := func(sides ...tree.Digest) (merge.Merged, Saved, error) {
-		src := merge.Source{
+	join := func(sides ...tree.Digest) (root tree.Digest, conflicts []merge.Conflict, saved Saved, err error) {
+		m := merge.NewTrees(merge.Source{
 			Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 				return store.Nodes(ctx, x.tenant, digests)
 			},
@@ -45,39 +44,35 @@ func TestJoinStored(t *testing.T) {
 				defer r.Close()
 				return io.ReadAll(r)
 			},
+		})
+		root = sides[0]
+		for _, side := range sides[1:] {
+			if root, conflicts, err = m.Merge(ctx, base, root, side); err != nil || len(conflicts) > 0 {
+				return root, conflicts, saved, err
+			}
 		}
-		merged, err := merge.Trees(ctx, src, base, sides...)
-		if err != nil {
-			return merged, Saved{}, err
-		}
-		saved, err := store.SaveContents(ctx, x.tenant, merged.Made)
-		return merged, saved, err
+		saved, err = store.SaveContents(ctx, x.tenant, m.Made(root))
+		return root, nil, saved, err
 	}
-	joined, saved, err := join(left, right)
-	if err != nil || len(joined.Conflicts) > 0 || len(saved.Objects) != 1 || len(saved.Blobs) != 2 {
-		t.Fatalf("join = %+v, %+v, %v, want two directories in one pack", joined, saved, err)
+	joined, conflicts, saved, err := join(left, right)
+	if err != nil || len(conflicts) > 0 || len(saved.Objects) != 1 || len(saved.Blobs) != 2 {
+		t.Fatalf("join = %s, %v, %+v, %v, want two directories in one pack", joined, conflicts, saved, err)
 	}
 	x.commit(saved)
-	restore(ctx, t, w, joined.Tree)
+	restore(ctx, t, w, joined)
 	want := files{"a/1": "left", "a/2": "right", "b/3": "3", "c/": ""}
 	if d := cmp.Diff(want.withParents(), readFiles(t, dir)); d != "" {
 		t.Errorf("restored join (-want +got):\n%s", d)
 	}
-	again, saved, err := join(left, right)
-	if err != nil || again.Tree != joined.Tree || len(saved.Objects) != 0 {
-		t.Errorf("join again = %+v, %+v, %v, want the same tree and nothing saved", again, saved, err)
+	again, _, saved, err := join(left, right)
+	if err != nil || again != joined || len(saved.Objects) != 0 {
+		t.Errorf("join again = %s, %+v, %v, want the same tree and nothing saved", again, saved, err)
 	}
-	bad, _, err := join(left, right, clash)
-	if d := cmp.Diff(merge.Merged{Conflicts: []merge.Conflict{{Path: "a/1", Kind: merge.Content, Line: 1}}}, bad, cmpopts.IgnoreUnexported(merge.Merged{})); err != nil || d != "" {
+	_, conflicts, _, err = join(left, right, clash)
+	if d := cmp.Diff([]merge.Conflict{{Path: "a/1", Kind: merge.Content, Line: 1}}, conflicts); err != nil || d != "" {
 		t.Errorf("join with a clash = %v (-want +got):\n%s", err, d)
 	}
-	if one, _, err := join(left); err != nil || one.Tree != left {
-		t.Errorf("join of one = %s, %v, want it", one.Tree, err)
-	}
-	if none, _, err := join(); err != nil || none.Tree != base {
-		t.Errorf("join of none = %s, %v, want base", none.Tree, err)
-	}
-	if _, _, err := join(left, tree.Sum([]byte("nowhere"))); !errors.Is(err, fault.Gone) {
+	if _, _, _, err := join(left, tree.Sum([]byte("nowhere"))); !errors.Is(err, fault.Gone) {
 		t.Errorf("join(missing tree) = %v, want Gone", err)
 	}
 }

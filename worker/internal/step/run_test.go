@@ -2,6 +2,7 @@ package step_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,6 +163,46 @@ func TestJoinWithWhatItCameOf(t *testing.T) {
 				t.Errorf("all = %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// Each dependency is compared with what it shares with any of the others, and not with what
+// all of them share: beside one that is far from the rest, a change that two of the rest
+// began from is no change of both.
+func TestJoinBesideOneFarAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Worker(t, nil)
+	r := b.Create(t, hosttest.Script("base", "echo base > f"), hosttest.Script("x", "echo x > f", "base"), hosttest.Script("same", "true", "x"),
+		hosttest.Script("new", "echo new > f", "x"), hosttest.Script("far", "echo > g", "base"),
+		hosttest.Script("all", "cp f all", "same", "new", "far"))
+	if got, want := b.File(t, b.Until(t, r.ID, run.Succeeded), "all"), "new\n"; got != want {
+		t.Errorf("all = %q, want %q", got, want)
+	}
+}
+
+// Where layers of steps all depend on all of the layer before, the same bases come up
+// again and again.
+func TestJoinOfAMesh(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.Worker(t, nil)
+	const layers, width = 7, 3
+	var steps []run.PlanStep
+	var before []string
+	for l := range layers {
+		var layer []string
+		for w := range width {
+			name := fmt.Sprintf("s%d-%d", l, w)
+			layer = append(layer, name)
+			steps = append(steps, hosttest.Script(name, fmt.Sprintf("echo %d >> f%d", l, w), before...))
+		}
+		before = layer
+	}
+	r := b.Create(t, append(steps, hosttest.Script("all", "cat f0 f1 f2 > all", before...))...)
+	want := strings.Repeat("0\n1\n2\n3\n4\n5\n6\n", width)
+	if got := b.File(t, b.Until(t, r.ID, run.Succeeded), "all"); got != want {
+		t.Errorf("all = %q, want %q", got, want)
 	}
 }
 
