@@ -379,6 +379,9 @@ func kindName(k jsontext.Kind) string {
 // suggestion returns a hint for an unknown name: the nearest known name, or all known names
 // after an introduction.
 func suggestion(name string, known []string, all string) string {
+	if len(known) == 0 {
+		return ""
+	}
 	near := nearest(name, known)
 	if near == "" {
 		if all == "" {

@@ -119,6 +119,15 @@ func TestInputsTakeNoEmptyTexts(t *testing.T) {
 	}
 }
 
+// A body that may have no members names none.
+func TestFitOfNothing(t *testing.T) {
+	t.Parallel()
+	var v struct{}
+	if got := run.Fit([]byte(`{"reason":"again"}`), &v); len(got) != 1 || got[0].Detail != "unknown field" {
+		t.Errorf("Fit(a member of nothing) = %+v, want an unknown field, without a list", got)
+	}
+}
+
 // What does not fit into a request is said together with all else that is wrong with
 // its plan, and nothing is said that follows from that alone.
 func TestFit(t *testing.T) {
