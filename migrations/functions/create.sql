@@ -55,7 +55,7 @@ CREATE OR REPLACE FUNCTION nofx.run_of_work(p_key text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended(tenant()::text || '/work/' || p_key, 0));
+    PERFORM pg_advisory_xact_lock(hashtextextended(tenant()::text || '/system-run/' || p_key, 0));
     RETURN (SELECT r.id FROM run r WHERE r.tenant_id = tenant() AND r.work_key = p_key ORDER BY r.id DESC LIMIT 1);
 END
 $$;

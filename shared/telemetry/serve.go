@@ -101,7 +101,7 @@ func Serve(ctx context.Context, ln net.Listener, reg *prometheus.Registry, ready
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = srv.Close() // clients that still read are disconnected
 	}
-	<-failed //nolint:errcheck // the error only says that the server was shut down
+	<-failed // the error only says that the server was shut down
 	return err
 }
 

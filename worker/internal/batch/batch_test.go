@@ -148,7 +148,7 @@ func TestShares(t *testing.T) {
 		}, isSilent)
 		var calls sync.WaitGroup
 		for range 10 {
-			calls.Go(func() { b.Call(t.Context(), greedy, greedy) }) //nolint:errcheck // it has none
+			calls.Go(func() { _, _ = b.Call(t.Context(), greedy, greedy) })
 			time.Sleep(2 * b.patience)
 		}
 		began := time.Now()

@@ -190,7 +190,7 @@ func (m *Maker) row(ctx context.Context, c Content) (*postgres.Checkpoint, [][]b
 	return ck, doc.Contents, nil
 }
 
-// addRows has the rows of what was uploaded inserted with the checkpoint.
+// addRows adds to a checkpoint the rows of what was uploaded for it.
 func addRows(ck *postgres.Checkpoint, s snapshot.Saved) {
 	ck.BytesNew += s.Bytes
 	ck.Blobs = append(ck.Blobs, s.Blobs...)

@@ -33,6 +33,9 @@ func (s *Store) Damaged(ctx context.Context, tenant uuid.UUID, checkpoints []pos
 	}
 	for i, p := range checkpoints {
 		look(p)
+		if i == 0 {
+			continue
+		}
 		bases, err := s.db.SharedAncestors(ctx, tenant, idsOf(checkpoints[:i]), p.ID)
 		failed = errors.Join(failed, err)
 		for _, base := range bases {

@@ -31,7 +31,7 @@ func (d *drain) begin() {
 	close(d.told)
 }
 
-// watch has interrupt called when the drain's grace is over, until the returned
+// watch calls interrupt when the drain's grace is over, until the returned
 // function is called.
 func (d *drain) watch(interrupt context.CancelCauseFunc) (forget func()) {
 	d.mu.Lock()

@@ -65,7 +65,7 @@ func New(cfg Config) *Runner {
 	}}
 }
 
-// Drain has the Runner claim nothing more. It is called once.
+// Drain stops the Runner from claiming steps. It is to be called once.
 func (r *Runner) Drain() { r.drain.begin() }
 
 // Draining returns a channel that is closed by Drain.
