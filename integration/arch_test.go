@@ -71,11 +71,11 @@ var mayImport = []rule{
 	{"worker/internal/workspace", []string{"worker/internal/snapshot", "shared/servertest/filelock", "github.com/google/uuid"}},
 	{"worker/internal/step", slices.Concat([]string{
 		"worker/internal/batch", "worker/internal/checkpoint", "worker/internal/lease", "worker/internal/merge", "worker/internal/pause", "worker/internal/sieve",
-		"worker/internal/snapshot", "worker/internal/steplog", "worker/internal/storage", "worker/internal/tool", "worker/internal/workspace", "shared/...",
+		"worker/internal/snapshot", "worker/internal/steplog", "worker/internal/storage", "worker/internal/system", "worker/internal/tool", "worker/internal/workspace", "shared/...",
 	}, river, otelAPI, pure)},
 	{"worker/internal/host", slices.Concat([]string{
 		"worker/internal/checkpoint", "worker/internal/lease", "worker/internal/pause", "worker/internal/retention", "worker/internal/step",
-		"worker/internal/storage", "worker/internal/tool", "worker/internal/workspace", "shared/...",
+		"worker/internal/storage", "worker/internal/system", "worker/internal/tool", "worker/internal/workspace", "shared/...",
 	}, river)},
 	{"worker/internal/host/hosttest", slices.Concat([]string{"worker/internal/host", "worker/internal/tool", "shared/...", "github.com/prometheus/..."}, river, otelAPI, pure)},
 	{"worker/internal/llm/...", slices.Concat([]string{"worker/internal/llm", "worker/internal/edit", "shared/fault", "shared/telemetry", "github.com/santhosh-tekuri/jsonschema/v6"}, otelAPI, pure)},

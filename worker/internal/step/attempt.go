@@ -26,6 +26,7 @@ import (
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
 	"nofx.dev/worker/internal/storage"
+	"nofx.dev/worker/internal/system"
 	"nofx.dev/worker/internal/tool"
 	"nofx.dev/worker/internal/workspace"
 )
@@ -39,6 +40,7 @@ type parts struct {
 	checkpoints *checkpoint.Store
 	spaces      *workspace.Pool
 	tools       *tool.Box
+	system      *system.Tools
 	redactor    *telemetry.Redactor
 	metrics     *telemetry.Metrics
 	log         *slog.Logger
@@ -279,7 +281,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact, Uploads: clientUploads{a},
+		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
 		Effect: func(toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
 			return a.effect(ctx, toolCtx, e)
 		},
@@ -291,6 +293,11 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 		if err := a.db.BeginTool(ctx, c); err != nil {
 			return tool.Result{}, err
 		}
+	}
+	if rowOf(c.Tool).System {
+		return a.tools.Within(toolCtx, c.Spec, func(ctx context.Context) (tool.Result, error) {
+			return a.system.Run(ctx, system.Call{Claim: c, Log: log, Fresh: func(ctx context.Context) error { return a.leases.Fresh(ctx, c) }})
+		})
 	}
 	if a.space != nil {
 		call.Workspace, call.Scratch = a.space.Path, a.space.Scratch

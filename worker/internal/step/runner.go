@@ -17,6 +17,7 @@ import (
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/lease"
 	"nofx.dev/worker/internal/storage"
+	"nofx.dev/worker/internal/system"
 	"nofx.dev/worker/internal/tool"
 	"nofx.dev/worker/internal/workspace"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	Leases      *lease.Keeper
 	Storage     *storage.Watch
 	Tools       *tool.Box
+	System      *system.Tools
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
 	Log         *slog.Logger
@@ -52,7 +54,7 @@ type Runner struct {
 func New(cfg Config) *Runner {
 	return &Runner{id: cfg.Self.ID, parts: parts{
 		db: cfg.DB, blobs: cfg.Blobs, checkpoints: cfg.Checkpoints, spaces: cfg.Workspaces, leases: cfg.Leases, storage: cfg.Storage,
-		tools: cfg.Tools, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log, open: cfg.Open, budget: cfg.Budget,
+		tools: cfg.Tools, system: cfg.System, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log, open: cfg.Open, budget: cfg.Budget,
 		claims: batch.New(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
 			return cfg.DB.ClaimSteps(ctx, list, cfg.Self, cfg.LeaseTTL)
 		}, postgres.Silent),

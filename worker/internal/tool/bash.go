@@ -34,7 +34,7 @@ func (b *Box) bash(ctx context.Context, c Call, in run.BashInputs) (Result, erro
 	r.ExitCode = exitCode(exit)
 	r.Outputs = map[string]any{"exit_code": *r.ExitCode}
 	if exit.Code != 0 {
-		return r, failure(run.ClassTool, "%s", howEnded("the script", exit, notRunOf(exit, end.End())))
+		return r, Failuref(run.ClassTool, "%s", howEnded("the script", exit, notRunOf(exit, end.End())))
 	}
 	values, err := readOutputs(scratch)
 	if err != nil {
@@ -57,7 +57,7 @@ type script struct {
 func (b *Box) script(ctx context.Context, c Call, scratch *os.Root, s script) (sandbox.Exit, error) {
 	text := strings.ReplaceAll(s.text, "\r\n", "\n")
 	if err := scratch.WriteFile(scriptFile, []byte(text), 0o600); err != nil {
-		return sandbox.Exit{}, failure(run.ClassInfrastructure, "write script: %w", err)
+		return sandbox.Exit{}, Failuref(run.ClassInfrastructure, "write script: %w", err)
 	}
 	argv := append([]string{"bash"}, s.options...)
 	return b.run(ctx, sandbox.Command{

@@ -39,7 +39,7 @@ const codegenSystem = `You change the files of a workspace as the instruction sa
 // Outputs: files, the paths changed, as far as they fit; total, how many; model, that answered; tokens, of all calls.
 func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Result, err error) {
 	if b.cfg.Models == nil {
-		return Result{}, failure(run.ClassPolicy, "codegen needs a language model, and this worker has none (NOFX_LLM_PROVIDER)")
+		return Result{}, Failuref(run.ClassPolicy, "codegen needs a language model, and this worker has none (NOFX_LLM_PROVIDER)")
 	}
 	tokens := b.cfg.ModelTokens
 	if in.MaxTokens != nil {
@@ -51,7 +51,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 	}
 	root, err := os.OpenRoot(c.Workspace)
 	if err != nil {
-		return Result{}, failure(run.ClassInfrastructure, "open workspace: %w", err)
+		return Result{}, Failuref(run.ClassInfrastructure, "open workspace: %w", err)
 	}
 	defer root.Close()
 	patterns := in.Paths
@@ -87,7 +87,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 		quoted := sieve.Beginning(b.masked(resp.Text), maxQuoted)
 		fmt.Fprintf(c.Log, "the answer cannot be carried out:\n  %s\n%s\n", strings.Join(invalid.Problems, "\n  "), quoted)
 		if try == 2 {
-			return r, failure(run.ClassTool, "the model's answer cannot be carried out, nor could the one before")
+			return r, Failuref(run.ClassTool, "the model's answer cannot be carried out, nor could the one before")
 		}
 		request.Parts = append(request.Parts,
 			llm.Part{Name: "your answer", Text: quoted, Untrusted: true},
@@ -119,9 +119,9 @@ func (b *Box) codegenRequest(instruction string, files edit.Collection) llm.Requ
 func accept(root *os.Root, resp llm.Response, files edit.Collection) (edit.Answer, []edit.Change, error) {
 	switch resp.Stop {
 	case llm.Refusal:
-		return edit.Answer{}, nil, failure(run.ClassTool, "the model refused%s", because(resp))
+		return edit.Answer{}, nil, Failuref(run.ClassTool, "the model refused%s", because(resp))
 	case llm.Length:
-		return edit.Answer{}, nil, failure(run.ClassTool, "the model's answer was cut off after %d tokens; ask for less at once", resp.Usage.Output)
+		return edit.Answer{}, nil, Failuref(run.ClassTool, "the model's answer was cut off after %d tokens; ask for less at once", resp.Usage.Output)
 	}
 	answer, err := edit.Parse(resp.Text)
 	if err != nil {
@@ -169,7 +169,7 @@ func noModel(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ended(ctx)
 	case !ok:
-		return failure(run.ClassInfrastructure, "the model could not be asked: %w", err)
+		return Failuref(run.ClassInfrastructure, "the model could not be asked: %w", err)
 	}
 	f := &Failure{Class: run.ClassInvalid, Reason: e.Detail, Err: err}
 	switch e.Kind {
@@ -187,7 +187,7 @@ func unread(ctx context.Context, err error) error {
 		return ended(ctx)
 	}
 	if e, ok := errors.AsType[*fault.Error](err); ok {
-		return failure(run.ClassInvalid, "%s", e.Detail)
+		return Failuref(run.ClassInvalid, "%s", e.Detail)
 	}
 	return broken("read the workspace", err)
 }

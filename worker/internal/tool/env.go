@@ -58,7 +58,7 @@ func (b *Box) environment(c Call, own map[string]string) []string {
 func openScratch(c Call) (*os.Root, error) {
 	root, err := os.OpenRoot(c.Scratch)
 	if err != nil {
-		return nil, failure(run.ClassInfrastructure, "open scratch folder: %w", err)
+		return nil, Failuref(run.ClassInfrastructure, "open scratch folder: %w", err)
 	}
 	for _, dir := range []string{homeDir, tmpDir} {
 		if err == nil {
@@ -70,7 +70,7 @@ func openScratch(c Call) (*os.Root, error) {
 	}
 	if err != nil {
 		_ = root.Close()
-		return nil, failure(run.ClassInfrastructure, "lay out scratch folder: %w", err)
+		return nil, Failuref(run.ClassInfrastructure, "lay out scratch folder: %w", err)
 	}
 	return root, nil
 }

@@ -46,7 +46,7 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 	}()
 	root, err := os.OpenRoot(c.Workspace)
 	if err != nil {
-		return Result{}, failure(run.ClassInfrastructure, "open workspace: %w", err)
+		return Result{}, Failuref(run.ClassInfrastructure, "open workspace: %w", err)
 	}
 	defer root.Close()
 	r.Evidence = map[string]any{}
@@ -71,7 +71,7 @@ func (b *Box) gate(ctx context.Context, c Call, in run.GateInputs) (r Result, er
 		if begun, err = beginning(ctx, scratch); ctx.Err() != nil {
 			return Result{}, ended(ctx)
 		} else if err != nil {
-			return Result{}, failure(run.ClassInfrastructure, "mark the beginning: %w", err)
+			return Result{}, Failuref(run.ClassInfrastructure, "mark the beginning: %w", err)
 		}
 	}
 	end := sieve.NewTail(maxOutput, b.cfg.Redactor.String)

@@ -52,7 +52,7 @@ func (b *Box) checkout(ctx context.Context, c Call, in run.CheckoutInputs) (Resu
 func checkoutDir(workspace, path string) (string, error) {
 	root, err := os.OpenRoot(workspace)
 	if err != nil {
-		return "", failure(run.ClassInfrastructure, "open workspace: %w", err)
+		return "", Failuref(run.ClassInfrastructure, "open workspace: %w", err)
 	}
 	defer root.Close()
 	if path != "" {
@@ -61,7 +61,7 @@ func checkoutDir(workspace, path string) (string, error) {
 		}
 	}
 	if _, err := root.Lstat(filepath.Join(path, ".git")); !errors.Is(err, fs.ErrNotExist) {
-		return "", failure(run.ClassInvalid, "there is a repository in %q already", "/"+path)
+		return "", Failuref(run.ClassInvalid, "there is a repository in %q already", "/"+path)
 	}
 	return filepath.Join(workspace, path), nil
 }
@@ -92,7 +92,7 @@ func (b *Box) git(c Call, from repository, path string) (*git, error) {
 	defer scratch.Close()
 	const config = "gitconfig"
 	if err := scratch.WriteFile(config, []byte(from.config()), 0o600); err != nil {
-		return nil, failure(run.ClassInfrastructure, "write git's configuration: %w", err)
+		return nil, Failuref(run.ClassInfrastructure, "write git's configuration: %w", err)
 	}
 	env := append(b.environment(c, nil),
 		"GIT_CONFIG_NOSYSTEM=1",
@@ -117,7 +117,7 @@ func (g *git) checkout(ctx context.Context, in run.CheckoutInputs) (commit strin
 	}
 	out, err := g.run(ctx, g.call.Log, "rev-parse", "--verify", "--quiet", wanted+"^{commit}")
 	if _, refused := errors.AsType[*Failure](err); refused && wanted == in.Ref {
-		return "", failure(run.ClassTool, "there is no commit %s%s", in.Ref, orSeveral(in.Ref))
+		return "", Failuref(run.ClassTool, "there is no commit %s%s", in.Ref, orSeveral(in.Ref))
 	}
 	if err != nil {
 		return "", err
@@ -184,7 +184,7 @@ func (g *git) run(ctx context.Context, log io.Writer, args ...string) (string, e
 		if i := strings.LastIndex(said, "fatal: "); i >= 0 {
 			said = said[i:]
 		}
-		return "", failure(run.ClassTool, "%s: %s", howEnded("git "+args[0], exit, ""), sieve.Beginning(said, 1<<10))
+		return "", Failuref(run.ClassTool, "%s: %s", howEnded("git "+args[0], exit, ""), sieve.Beginning(said, 1<<10))
 	}
 	return out.String(), nil
 }

@@ -69,7 +69,7 @@ func (b *Box) http(ctx context.Context, c Call, in run.HTTPInputs) (Result, erro
 	} else {
 		var digest string
 		if digest, err = requestDigest(in); err != nil {
-			return Result{}, failure(run.ClassInvalid, "the request as JSON: %w", err)
+			return Result{}, Failuref(run.ClassInvalid, "the request as JSON: %w", err)
 		}
 		raw, err = c.Effect(ctx, Effect{Name: run.ToolHTTP, Digest: digest, Do: send})
 	}
@@ -81,7 +81,7 @@ func (b *Box) http(ctx context.Context, c Call, in run.HTTPInputs) (Result, erro
 	}
 	var r Result
 	if err := json.Unmarshal(raw, &r.Outputs); err != nil {
-		return Result{}, failure(run.ClassInfrastructure, "the recorded answer cannot be read: %w", err)
+		return Result{}, Failuref(run.ClassInfrastructure, "the recorded answer cannot be read: %w", err)
 	}
 	return r, nil
 }
@@ -108,7 +108,7 @@ func (b *Box) send(ctx context.Context, c Call, in run.HTTPInputs, key string) (
 	defer span.End()
 	req, err := newRequest(ctx, in, key)
 	if err != nil {
-		return nil, failure(run.ClassInvalid, "no request can be made of the inputs")
+		return nil, Failuref(run.ClassInvalid, "no request can be made of the inputs")
 	}
 	what := in.Method + " " + req.URL.Scheme + "://" + req.URL.Host
 	span.SetAttributes(telemetry.ServerAddressKey.String(req.URL.Hostname()))
@@ -128,7 +128,7 @@ func (b *Box) send(ctx context.Context, c Call, in run.HTTPInputs, key string) (
 	fmt.Fprintf(c.Log, "%s\n", b.said(resp))
 	if !in.Expects(resp.StatusCode) {
 		fmt.Fprintf(c.Log, "%s\n", a.Body)
-		f := failure(run.ClassTool, "%s answered %s%s", what, status(resp), b.unexpected(in, resp))
+		f := Failuref(run.ClassTool, "%s answered %s%s", what, status(resp), b.unexpected(in, resp))
 		if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
 			f.RetryAfter = retryAfter(resp.Header, time.Now())
 		}
@@ -213,12 +213,12 @@ func (b *Box) unanswered(ctx context.Context, what string, err error) error {
 		err = e.Err // which does not show the address
 	}
 	if e, ok := errors.AsType[*fault.Error](err); ok && e.Kind == fault.Forbidden {
-		return failure(run.ClassPolicy, "%s is refused: %s", what, e.Detail)
+		return Failuref(run.ClassPolicy, "%s is refused: %s", what, e.Detail)
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
-		return failure(run.ClassTool, "%s: looking its host up: %s", what, e.Err)
+		return Failuref(run.ClassTool, "%s: looking its host up: %s", what, e.Err)
 	}
-	f := failure(run.ClassTool, "%s: %s", what, sieve.Beginning(b.masked(err.Error()), 512)) // which may quote the server
+	f := Failuref(run.ClassTool, "%s: %s", what, sieve.Beginning(b.masked(err.Error()), 512)) // which may quote the server
 	f.Err = err
 	return f
 }

@@ -48,7 +48,7 @@ func (g *git) pointers(ctx context.Context) (all []pointer, err error) {
 	}
 	root, err := os.OpenRoot(g.dir)
 	if err != nil {
-		return nil, failure(run.ClassInfrastructure, "open checkout: %w", err)
+		return nil, Failuref(run.ClassInfrastructure, "open checkout: %w", err)
 	}
 	defer root.Close()
 	for path := range strings.SplitSeq(strings.TrimSuffix(list, "\x00"), "\x00") {
@@ -97,7 +97,7 @@ func (g *git) fetchLFS(ctx context.Context, files []pointer) error {
 	var wanted []pointer // one of each
 	for _, f := range files {
 		if total += f.size; f.size > designLimits.file || total > designLimits.bytes {
-			return failure(run.ClassInvalid, "the files of Git LFS are too large, with %q", f.path)
+			return Failuref(run.ClassInvalid, "the files of Git LFS are too large, with %q", f.path)
 		}
 		if byOID[f.oid] == nil {
 			wanted = append(wanted, f)
@@ -106,7 +106,7 @@ func (g *git) fetchLFS(ctx context.Context, files []pointer) error {
 	}
 	root, err := os.OpenRoot(g.dir)
 	if err != nil {
-		return failure(run.ClassInfrastructure, "open checkout: %w", err)
+		return Failuref(run.ClassInfrastructure, "open checkout: %w", err)
 	}
 	defer root.Close()
 	client, err := g.lfsClient()
@@ -171,7 +171,7 @@ func (g *git) lfsPlaces(ctx context.Context, client *http.Client, files []pointe
 		} `json:"objects"`
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, lfsAnswerBytes)).Decode(&answer); err != nil {
-		return nil, failure(run.ClassTool, "the Git LFS server's answer cannot be read: %w", err)
+		return nil, Failuref(run.ClassTool, "the Git LFS server's answer cannot be read: %w", err)
 	}
 	places := map[string]lfsPlace{}
 	for _, o := range answer.Objects {
@@ -188,7 +188,7 @@ func (g *git) lfsPlaces(ctx context.Context, client *http.Client, files []pointe
 }
 
 func missingLFS(f pointer) error {
-	return failure(run.ClassTool, "the Git LFS server does not have %q (sha256 %s)", f.path, f.oid)
+	return Failuref(run.ClassTool, "the Git LFS server does not have %q (sha256 %s)", f.path, f.oid)
 }
 
 // putLFS replaces a pointer by its file.
@@ -217,7 +217,7 @@ func (g *git) putLFS(ctx context.Context, client *http.Client, root *os.Root, f 
 		return broken("write "+f.path, err)
 	}
 	if exact.n != f.size || hex.EncodeToString(sum.Sum(nil)) != f.oid {
-		return failure(run.ClassTool, "what Git LFS has for %q is not what its pointer says", f.path)
+		return Failuref(run.ClassTool, "what Git LFS has for %q is not what its pointer says", f.path)
 	}
 	if err := root.Rename(draft, f.path); err != nil {
 		return broken("write "+f.path, err)
@@ -240,7 +240,7 @@ func (g *git) openLFS(ctx context.Context, client *http.Client, f pointer, from 
 func (g *git) openLocalLFS(f pointer) (io.ReadCloser, error) {
 	root, err := os.OpenRoot(g.from.folder)
 	if err != nil {
-		return nil, failure(run.ClassTool, "open the repository: %w", err)
+		return nil, Failuref(run.ClassTool, "open the repository: %w", err)
 	}
 	defer root.Close()
 	for _, in := range []string{".git/lfs/objects", "lfs/objects"} {
@@ -249,7 +249,7 @@ func (g *git) openLocalLFS(f pointer) (io.ReadCloser, error) {
 			continue
 		}
 		if err != nil {
-			return nil, failure(run.ClassTool, "what Git LFS has for %q: %w", f.path, err)
+			return nil, Failuref(run.ClassTool, "what Git LFS has for %q: %w", f.path, err)
 		}
 		return file, nil
 	}
@@ -266,7 +266,7 @@ func (g *git) lfsClient() (*http.Client, error) {
 		}
 		pem, err := os.ReadFile(file)
 		if err != nil {
-			return nil, failure(run.ClassInfrastructure, "read GIT_SSL_CAINFO: %w", err)
+			return nil, Failuref(run.ClassInfrastructure, "read GIT_SSL_CAINFO: %w", err)
 		}
 		roots = x509.NewCertPool()
 		roots.AppendCertsFromPEM(pem)
@@ -282,11 +282,11 @@ func (g *git) lfsRequest(ctx context.Context, client *http.Client, method, addre
 		if err == nil {
 			host = cmp.Or(u.Scheme, "?") + "://" + u.Host
 		}
-		return nil, failure(run.ClassPolicy, "the files of Git LFS are at %s, which is not allowed here (NOFX_GIT_ALLOW)", host)
+		return nil, Failuref(run.ClassPolicy, "the files of Git LFS are at %s, which is not allowed here (NOFX_GIT_ALLOW)", host)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
-		return nil, failure(run.ClassTool, "ask %s for files of Git LFS: %w", u.Host, err)
+		return nil, Failuref(run.ClassTool, "ask %s for files of Git LFS: %w", u.Host, err)
 	}
 	for name, value := range header {
 		req.Header.Set(name, value)
@@ -296,10 +296,10 @@ func (g *git) lfsRequest(ctx context.Context, client *http.Client, method, addre
 	case ctx.Err() != nil:
 		return nil, ended(ctx)
 	case err != nil:
-		return nil, failure(run.ClassTool, "ask %s for files of Git LFS: %w", u.Host, errors.Unwrap(err))
+		return nil, Failuref(run.ClassTool, "ask %s for files of Git LFS: %w", u.Host, errors.Unwrap(err))
 	case resp.StatusCode != http.StatusOK:
 		resp.Body.Close()
-		return nil, failure(run.ClassTool, "%s answered with status %d when asked for files of Git LFS", u.Host, resp.StatusCode)
+		return nil, Failuref(run.ClassTool, "%s answered with status %d when asked for files of Git LFS", u.Host, resp.StatusCode)
 	}
 	return resp, nil
 }

@@ -25,19 +25,19 @@ func readOutputs(scratch *os.Root) (map[string]any, error) {
 		return map[string]any{}, nil
 	}
 	if err == nil && !info.Mode().IsRegular() {
-		return nil, failure(run.ClassInvalid, "$NOFX_OUTPUT is not a regular file any more")
+		return nil, Failuref(run.ClassInvalid, "$NOFX_OUTPUT is not a regular file any more")
 	}
 	f, err := scratch.OpenFile(outputFile, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, failure(run.ClassInvalid, "open $NOFX_OUTPUT: %w", err)
+		return nil, Failuref(run.ClassInvalid, "open $NOFX_OUTPUT: %w", err)
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, run.MaxOutputBytes+1))
 	if err != nil {
-		return nil, failure(run.ClassInfrastructure, "read $NOFX_OUTPUT: %w", err)
+		return nil, Failuref(run.ClassInfrastructure, "read $NOFX_OUTPUT: %w", err)
 	}
 	if len(raw) > run.MaxOutputBytes {
-		return nil, failure(run.ClassInvalid, "$NOFX_OUTPUT holds more than %d bytes", run.MaxOutputBytes)
+		return nil, Failuref(run.ClassInvalid, "$NOFX_OUTPUT holds more than %d bytes", run.MaxOutputBytes)
 	}
 	return parseOutputs(string(raw))
 }
@@ -52,7 +52,7 @@ func readOutputs(scratch *os.Root) (map[string]any, error) {
 // delimiter of its own.
 func parseOutputs(text string) (map[string]any, error) {
 	invalid := func(line int, format string, args ...any) error {
-		return failure(run.ClassInvalid, "$NOFX_OUTPUT line %d %s", line, fmt.Sprintf(format, args...))
+		return Failuref(run.ClassInvalid, "$NOFX_OUTPUT line %d %s", line, fmt.Sprintf(format, args...))
 	}
 	values := map[string]any{}
 	var key, delimiter string // of the block that has begun

@@ -41,21 +41,21 @@ func ParseGitAllow(entries []string) ([]string, error) {
 func (b *Box) repository(raw string) (repository, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return repository{}, failure(run.ClassInvalid, "the address cannot be read")
+		return repository{}, Failuref(run.ClassInvalid, "the address cannot be read")
 	}
 	if u.User != nil || strings.Contains(u.Host, "@") {
-		return repository{}, failure(run.ClassPolicy, "the address holds a user or password; leave them out")
+		return repository{}, Failuref(run.ClassPolicy, "the address holds a user or password; leave them out")
 	}
 	switch u.Scheme {
 	case "https":
 		if b.hostAllowed(u) {
 			return repository{url: u.String(), scheme: u.Scheme}, nil
 		}
-		return repository{}, failure(run.ClassPolicy, "repositories of %s are not allowed here (NOFX_GIT_ALLOW)", u.Host)
+		return repository{}, Failuref(run.ClassPolicy, "repositories of %s are not allowed here (NOFX_GIT_ALLOW)", u.Host)
 	case "file":
 		return b.localRepository(u)
 	}
-	return repository{}, failure(run.ClassPolicy, "repositories are reached by https or file, not by %q", u.Scheme)
+	return repository{}, Failuref(run.ClassPolicy, "repositories are reached by https or file, not by %q", u.Scheme)
 }
 
 func (b *Box) hostAllowed(u *url.URL) bool {
@@ -71,7 +71,7 @@ func (b *Box) hostAllowed(u *url.URL) bool {
 // the file: entries.
 func (b *Box) localRepository(u *url.URL) (repository, error) {
 	named := filepath.Clean(u.Path)
-	refused := failure(run.ClassPolicy, "the repository %s is not in a folder allowed here (NOFX_GIT_ALLOW)", named)
+	refused := Failuref(run.ClassPolicy, "the repository %s is not in a folder allowed here (NOFX_GIT_ALLOW)", named)
 	if (u.Host != "" && u.Host != "localhost") || !filepath.IsAbs(named) {
 		return repository{}, refused
 	}
@@ -83,7 +83,7 @@ func (b *Box) localRepository(u *url.URL) (repository, error) {
 		}
 		folder = filepath.Clean(strings.TrimPrefix(folder, "//"))
 		if err != nil && within(folder, named) {
-			return repository{}, failure(run.ClassTool, "the repository %s does not exist", named)
+			return repository{}, Failuref(run.ClassTool, "the repository %s does not exist", named)
 		}
 		if resolved, e := filepath.EvalSymlinks(folder); err == nil && e == nil && within(resolved, real) {
 			address := url.URL{Scheme: "file", Path: real}

@@ -54,7 +54,7 @@ func (g *git) complete(ctx context.Context, in run.CheckoutInputs) error {
 // submodule checks one out, by the same rules as any repository.
 func (g *git) submodule(ctx context.Context, in run.CheckoutInputs, m submodule) error {
 	if g.nesting == maxNesting {
-		return failure(run.ClassInvalid, "there are more than %d levels of them", maxNesting)
+		return Failuref(run.ClassInvalid, "there are more than %d levels of them", maxNesting)
 	}
 	from, err := g.box.repository(besides(g.from.url, m.url))
 	if err != nil {

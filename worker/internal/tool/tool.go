@@ -12,8 +12,9 @@
 // Handlers: bash.go (bash), gate.go (command gates), write.go (workspace:write),
 // unpack.go with untar.go and unzip.go (workspace:unpack), git.go with submodule.go and
 // lfs.go (git:checkout), http.go (http), codegen.go (codegen), wait.go (sleep, signal,
-// manual:*), sysverify.go (sys:verify). What code of a step sees of the world is in
-// env.go; how it is run, in the sandbox package.
+// manual:*). What code of a step sees of the world is in env.go; how it is run, in the
+// sandbox package. The work of system steps is package system's, which [Box.Within] holds
+// to the same limits.
 package tool
 
 import (
@@ -50,7 +51,6 @@ type Call struct {
 	Signal        json.RawMessage // the payload of the signal that came; nil before
 	Log           io.Writer       // takes stdout and stderr as they come; nil discards
 	Artifact      OpenArtifact
-	Uploads       Uploads
 	// Effect does an effect of the step, unless an attempt before has recorded
 	// it as done: then it is the result of that one. What Do returns is recorded
 	// if its error is nil.
@@ -113,7 +113,9 @@ func (f *Failure) Error() string { return f.Reason }
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-func failure(class run.FailureClass, format string, args ...any) *Failure {
+// Failuref returns a Failure whose reason is formatted as fmt.Errorf does, and whose cause
+// is what %w stands for.
+func Failuref(class run.FailureClass, format string, args ...any) *Failure {
 	err := fmt.Errorf(format, args...)
 	return &Failure{Class: class, Reason: err.Error(), Err: errors.Unwrap(err)}
 }
@@ -164,15 +166,26 @@ func (timeUp) Is(target error) bool { return target == context.DeadlineExceeded 
 func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	row, known := run.ToolOf(c.Tool)
 	if !known {
-		return Result{}, failure(run.ClassInvalid, "this worker has no tool %q", c.Tool)
+		return Result{}, Failuref(run.ClassInvalid, "this worker has no tool %q", c.Tool)
 	}
 	if why := b.CodeRefused(); row.Code && why != "" {
-		return Result{}, failure(run.ClassPolicy, "%s: %s; until a worker may, a retry cannot help", c.Tool, why)
+		return Result{}, Failuref(run.ClassPolicy, "%s: %s; until a worker may, a retry cannot help", c.Tool, why)
+	}
+	handle, ok := handlers[row.Name]
+	if !ok {
+		return Result{}, Failuref(run.ClassInvalid, "%s is the tool of a system step", c.Tool)
 	}
 	if c.Log == nil {
 		c.Log = io.Discard
 	}
-	limit := time.Duration(c.Spec.TimeoutS) * time.Second
+	return b.Within(ctx, c.Spec, func(ctx context.Context) (Result, error) { return handle(b, ctx, c) })
+}
+
+// Within does the work of a step within its timeout, and returns its result without
+// secrets. The error of work whose context has ended is the cause of that end, or a
+// *Failure with class timeout when the time was up.
+func (b *Box) Within(ctx context.Context, spec run.Spec, work func(context.Context) (Result, error)) (Result, error) {
+	limit := time.Duration(spec.TimeoutS) * time.Second
 	if limit == 0 {
 		limit = run.DefaultStepTimeout
 	}
@@ -182,10 +195,15 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 		return Result{}, err
 	}
 	start := time.Now()
-	r, err := handlers[row.Name](b, ctx, c)
+	r, err := work(ctx)
 	r.Usage.RunMillis = time.Since(start).Milliseconds()
 	r.Outputs, r.Evidence = b.cfg.Redactor.Members(r.Outputs), b.cfg.Redactor.Members(r.Evidence)
-	if f, ok := errors.AsType[*Failure](err); ok {
+	f, failed := errors.AsType[*Failure](err)
+	if err != nil && !failed && ctx.Err() != nil {
+		err = ended(ctx)
+		f, failed = errors.AsType[*Failure](err)
+	}
+	if failed {
 		masked := *f
 		masked.Reason = b.masked(f.Reason)
 		return r, &masked
@@ -213,7 +231,6 @@ var handlers = map[string]func(*Box, context.Context, Call) (Result, error){
 	run.ToolSignal:         handler((*Box).signal),
 	run.ManualFamily:       handler((*Box).manual),
 	run.GateFamily:         handler((*Box).gate),
-	run.ToolVerify:         handler((*Box).verify),
 }
 
 // handler decodes the inputs of a call for who handles them.
@@ -221,7 +238,7 @@ func handler[T any](handle func(*Box, context.Context, Call, T) (Result, error))
 	return func(b *Box, ctx context.Context, c Call) (Result, error) {
 		in, err := run.Inputs[T](c.Spec.Inputs)
 		if err != nil {
-			return Result{}, failure(run.ClassInvalid, "%w", err)
+			return Result{}, Failuref(run.ClassInvalid, "%w", err)
 		}
 		return handle(b, ctx, c, in)
 	}
@@ -230,10 +247,10 @@ func handler[T any](handle func(*Box, context.Context, Call, T) (Result, error))
 func tooLarge(outputs map[string]any) error {
 	raw, err := json.Marshal(outputs)
 	if err != nil {
-		return failure(run.ClassInvalid, "outputs: %v", err)
+		return Failuref(run.ClassInvalid, "outputs: %v", err)
 	}
 	if len(raw) > run.MaxOutputBytes {
-		return failure(run.ClassInvalid, "the outputs are %d bytes; at most %d", len(raw), run.MaxOutputBytes)
+		return Failuref(run.ClassInvalid, "the outputs are %d bytes; at most %d", len(raw), run.MaxOutputBytes)
 	}
 	return nil
 }
@@ -253,9 +270,9 @@ func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, e
 	case exit.Killed && ctx.Err() != nil:
 		return exit, ended(ctx)
 	case errors.Is(err, exec.ErrNotFound):
-		return exit, failure(run.ClassInfrastructure, "%s is not installed on this worker: %w", command.Argv[0], err)
+		return exit, Failuref(run.ClassInfrastructure, "%s is not installed on this worker: %w", command.Argv[0], err)
 	}
-	return exit, failure(run.ClassInfrastructure, "%s could not be run: %w", command.Argv[0], err)
+	return exit, Failuref(run.ClassInfrastructure, "%s could not be run: %w", command.Argv[0], err)
 }
 
 // outcome returns how a program's end is told on its span.
@@ -273,7 +290,7 @@ func outcome(exit sandbox.Exit, err error) string {
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, context.DeadlineExceeded) {
-		return failure(run.ClassTimeout, "%w", cause)
+		return Failuref(run.ClassTimeout, "%w", cause)
 	}
 	return cause
 }
@@ -283,10 +300,10 @@ func ended(ctx context.Context) error {
 func broken(what string, err error) *Failure {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.ENFILE} {
 		if errors.Is(err, errno) {
-			return failure(run.ClassInfrastructure, "%s: %w", what, err)
+			return Failuref(run.ClassInfrastructure, "%s: %w", what, err)
 		}
 	}
-	return failure(run.ClassInvalid, "%s: %w", what, err)
+	return Failuref(run.ClassInvalid, "%s: %w", what, err)
 }
 
 // usage returns what a program consumed.

@@ -50,7 +50,7 @@ func (b *Box) unpack(ctx context.Context, c Call, in run.UnpackInputs) (Result, 
 	defer f.Close()
 	root, err := os.OpenRoot(c.Workspace)
 	if err != nil {
-		return Result{}, failure(run.ClassInfrastructure, "open workspace: %w", err)
+		return Result{}, Failuref(run.ClassInfrastructure, "open workspace: %w", err)
 	}
 	defer root.Close()
 	u := &unpacker{ctx: ctx, root: root, limits: designLimits, packed: size}
@@ -75,7 +75,7 @@ func fetchArchive(ctx context.Context, c Call, id string) (*os.File, int64, erro
 	defer scratch.Close()
 	f, err := scratch.OpenFile(archiveFile, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, 0, failure(run.ClassInfrastructure, "keep the archive: %w", err)
+		return nil, 0, Failuref(run.ClassInfrastructure, "keep the archive: %w", err)
 	}
 	_, err = io.Copy(f, r)
 	if err == nil {

@@ -21,7 +21,7 @@ import (
 func (b *Box) write(ctx context.Context, c Call, in run.WriteInputs) (Result, error) {
 	root, err := os.OpenRoot(c.Workspace)
 	if err != nil {
-		return Result{}, failure(run.ClassInfrastructure, "open workspace: %w", err)
+		return Result{}, Failuref(run.ClassInfrastructure, "open workspace: %w", err)
 	}
 	defer root.Close()
 	paths := make([]string, 0, len(in.Files))

@@ -1,4 +1,4 @@
-package step_test
+package system_test
 
 import (
 	"bytes"
