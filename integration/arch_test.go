@@ -95,7 +95,7 @@ var (
 	// pure are small libraries that do no I/O.
 	pure = []string{
 		"github.com/bmatcuk/doublestar/v4", "github.com/google/uuid", "github.com/gowebpki/jcs", "github.com/go-json-experiment/json/...",
-		"github.com/klauspost/compress/zstd", "golang.org/x/sync/errgroup", "golang.org/x/text/...",
+		"github.com/klauspost/compress/...", "golang.org/x/sync/errgroup", "golang.org/x/text/...",
 	}
 	pgx     = []string{"github.com/jackc/pgx/v5/..."}
 	river   = []string{"github.com/riverqueue/river/..."}

@@ -124,6 +124,13 @@ CREATE TYPE nofx.successor AS (
 
 ALTER TYPE nofx.successor OWNER TO nofx_owner;
 
+CREATE FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
     LANGUAGE plpgsql
     AS …;
@@ -626,6 +633,13 @@ CREATE FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p
 
 ALTER FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -851,6 +865,13 @@ CREATE FUNCTION nofx.run_guard() RETURNS trigger
     AS …;
 
 ALTER FUNCTION nofx.run_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.run_leaves(p_run uuid) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.run_leaves(p_run uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.run_of_work(p_key text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1992,6 +2013,9 @@ ALTER TABLE nofx.wait ENABLE ROW LEVEL SECURITY;
 GRANT USAGE ON SCHEMA nofx TO nofx_app;
 GRANT ALL ON SCHEMA nofx TO nofx_system;
 
+REVOKE ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
@@ -2165,6 +2189,9 @@ REVOKE ALL ON FUNCTION nofx.lock_step(p_step uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) TO nofx_app;
 
@@ -2249,6 +2276,9 @@ REVOKE ALL ON FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_
 
 REVOKE ALL ON FUNCTION nofx.run_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.run_leaves(p_run uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.run_leaves(p_run uuid) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.run_of_work(p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_of_work(p_key text) TO nofx_app;

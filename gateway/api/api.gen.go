@@ -66,6 +66,7 @@ func (e ApprovalDecision) Valid() bool {
 const (
 	CheckpointKindGateFailed CheckpointKind = "gate_failed"
 	CheckpointKindInterrupt  CheckpointKind = "interrupt"
+	CheckpointKindManual     CheckpointKind = "manual"
 	CheckpointKindPost       CheckpointKind = "post"
 	CheckpointKindPre        CheckpointKind = "pre"
 	CheckpointKindWait       CheckpointKind = "wait"
@@ -77,6 +78,8 @@ func (e CheckpointKind) Valid() bool {
 	case CheckpointKindGateFailed:
 		return true
 	case CheckpointKindInterrupt:
+		return true
+	case CheckpointKindManual:
 		return true
 	case CheckpointKindPost:
 		return true
@@ -277,6 +280,7 @@ const (
 	ProblemCodeMalformedJSON        ProblemCode = "malformed-json"
 	ProblemCodeMethodNotAllowed     ProblemCode = "method-not-allowed"
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
+	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
 	ProblemCodeNotFound             ProblemCode = "not-found"
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
 	ProblemCodeObjectGone           ProblemCode = "object-gone"
@@ -285,6 +289,7 @@ const (
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
 	ProblemCodeStaleVersion         ProblemCode = "stale-version"
 	ProblemCodeSystemRun            ProblemCode = "system-run"
+	ProblemCodeSystemRunFailed      ProblemCode = "system-run-failed"
 	ProblemCodeTooDeep              ProblemCode = "too-deep"
 	ProblemCodeTooLarge             ProblemCode = "too-large"
 	ProblemCodeUnauthenticated      ProblemCode = "unauthenticated"
@@ -329,6 +334,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeNameTaken:
 		return true
+	case ProblemCodeNoCheckpoint:
+		return true
 	case ProblemCodeNotFound:
 		return true
 	case ProblemCodeObjectCorrupt:
@@ -344,6 +351,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeStaleVersion:
 		return true
 	case ProblemCodeSystemRun:
+		return true
+	case ProblemCodeSystemRunFailed:
 		return true
 	case ProblemCodeTooDeep:
 		return true
@@ -827,6 +836,17 @@ type Checkpoint struct {
 	TreeDigest Digest `json:"tree_digest"`
 }
 
+// CheckpointAnswer defines model for CheckpointAnswer.
+type CheckpointAnswer struct {
+	Checkpoint Checkpoint `json:"checkpoint"`
+}
+
+// CheckpointArchive defines model for CheckpointArchive.
+type CheckpointArchive struct {
+	ArchiveRunID RunID     `json:"archive_run_id"`
+	Artifact     *Artifact `json:"artifact,omitempty"`
+}
+
 // CheckpointDetail defines model for CheckpointDetail.
 type CheckpointDetail struct {
 	Checkpoint Checkpoint `json:"checkpoint"`
@@ -844,12 +864,30 @@ type CheckpointID = string
 // CheckpointKind defines model for CheckpointKind.
 type CheckpointKind string
 
+// CheckpointMark defines model for CheckpointMark.
+type CheckpointMark struct {
+	// Hold Whether it is kept beyond its retention
+	Hold *bool `json:"hold,omitempty"`
+
+	// Label A name that people find it by; an empty one removes it
+	Label *string `json:"label,omitempty"`
+
+	// Reason Why the hold begins or ends
+	Reason *string `json:"reason,omitempty"`
+}
+
 // CheckpointPage defines model for CheckpointPage.
 type CheckpointPage struct {
 	Items []Checkpoint `json:"items"`
 
 	// NextCursor Null on the last page
 	NextCursor *string `json:"next_cursor"`
+}
+
+// CheckpointRequest defines model for CheckpointRequest.
+type CheckpointRequest struct {
+	// Label A name that people find it by
+	Label *string `json:"label,omitempty"`
 }
 
 // CreatedAPIKey defines model for CreatedAPIKey.
@@ -866,6 +904,13 @@ type CreatedArtifact struct {
 
 	// Upload URL and headers for the upload of the bytes; valid until `expires_at`, at most 15 minutes
 	Upload *Upload `json:"upload,omitempty"`
+}
+
+// CreatedCheckpoint defines model for CreatedCheckpoint.
+type CreatedCheckpoint struct {
+	Checkpoint      *Checkpoint  `json:"checkpoint,omitempty"`
+	CheckpointID    CheckpointID `json:"checkpoint_id"`
+	CheckpointRunID RunID        `json:"checkpoint_run_id"`
 }
 
 // CreatedRun defines model for CreatedRun.
@@ -1770,6 +1815,9 @@ type TraceIDPath = TraceID
 // Traceparent defines model for Traceparent.
 type Traceparent = string
 
+// WaitS defines model for WaitS.
+type WaitS = int
+
 // BadRequest The reason why a request is refused. Quoted secrets are masked
 type BadRequest = Problem
 
@@ -1847,8 +1895,8 @@ type GetArtifactParamsRedirect string
 
 // CompleteArtifactParams defines parameters for CompleteArtifact.
 type CompleteArtifactParams struct {
-	// WaitS Maximum number of seconds to wait for the verification.
-	WaitS *int `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
 }
 
 // ListDeadLettersParams defines parameters for ListDeadLetters.
@@ -2003,6 +2051,27 @@ type ListCheckpointsParams struct {
 
 	// Cursor The `next_cursor` of the page before, used with the same filters.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// CreateCheckpointParams defines parameters for CreateCheckpoint.
+type CreateCheckpointParams struct {
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ArchiveCheckpointJSONBody defines parameters for ArchiveCheckpoint.
+type ArchiveCheckpointJSONBody = map[string]interface{}
+
+// ArchiveCheckpointParams defines parameters for ArchiveCheckpoint.
+type ArchiveCheckpointParams struct {
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // GetCheckpointFileParams defines parameters for GetCheckpointFile.
@@ -2164,6 +2233,15 @@ type PreviewRunJSONRequestBody = RunRequest
 
 // CancelRunJSONRequestBody defines body for CancelRun for application/json ContentType.
 type CancelRunJSONRequestBody = Reason
+
+// CreateCheckpointJSONRequestBody defines body for CreateCheckpoint for application/json ContentType.
+type CreateCheckpointJSONRequestBody = CheckpointRequest
+
+// MarkCheckpointJSONRequestBody defines body for MarkCheckpoint for application/json ContentType.
+type MarkCheckpointJSONRequestBody = CheckpointMark
+
+// ArchiveCheckpointJSONRequestBody defines body for ArchiveCheckpoint for application/json ContentType.
+type ArchiveCheckpointJSONRequestBody = ArchiveCheckpointJSONBody
 
 // PauseRunJSONRequestBody defines body for PauseRun for application/json ContentType.
 type PauseRunJSONRequestBody = Reason
@@ -2559,10 +2637,64 @@ type ClientInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/checkpoints (the `ListCheckpoints` operationId).
 	ListCheckpoints(ctx context.Context, runID RunIDParameter, params *ListCheckpointsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateCheckpointWithBody Make a checkpoint of what the finished steps of a run have left
+	//
+	// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+	CreateCheckpointWithBody(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCheckpoint Make a checkpoint of what the finished steps of a run have left
+	//
+	// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+	CreateCheckpoint(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, body CreateCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetCheckpoint A checkpoint with its manifest and signed URLs of its objects
 	//
 	// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `GetCheckpoint` operationId).
 	GetCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkCheckpointWithBody Change the label or the hold of a checkpoint
+	//
+	// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+	MarkCheckpointWithBody(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkCheckpoint Change the label or the hold of a checkpoint
+	//
+	// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+	MarkCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, body MarkCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArchiveCheckpointWithBody The workspace of a checkpoint as tar.gz, by a signed URL
+	//
+	// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+	ArchiveCheckpointWithBody(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArchiveCheckpoint The workspace of a checkpoint as tar.gz, by a signed URL
+	//
+	// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+	ArchiveCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCheckpointFile The bytes of one file of a checkpoint's workspace
 	//
@@ -3453,11 +3585,125 @@ func (c *Client) ListCheckpoints(ctx context.Context, runID RunIDParameter, para
 	return c.Client.Do(req)
 }
 
+// CreateCheckpointWithBody Make a checkpoint of what the finished steps of a run have left
+//
+// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+func (c *Client) CreateCheckpointWithBody(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCheckpointRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCheckpoint Make a checkpoint of what the finished steps of a run have left
+//
+// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+func (c *Client) CreateCheckpoint(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, body CreateCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCheckpointRequest(c.Server, runID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetCheckpoint A checkpoint with its manifest and signed URLs of its objects
 //
 // Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `GetCheckpoint` operationId).
 func (c *Client) GetCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetCheckpointRequest(c.Server, runID, checkpointID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkCheckpointWithBody Change the label or the hold of a checkpoint
+//
+// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+func (c *Client) MarkCheckpointWithBody(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkCheckpointRequestWithBody(c.Server, runID, checkpointID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkCheckpoint Change the label or the hold of a checkpoint
+//
+// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+func (c *Client) MarkCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, body MarkCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkCheckpointRequest(c.Server, runID, checkpointID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ArchiveCheckpointWithBody The workspace of a checkpoint as tar.gz, by a signed URL
+//
+// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+func (c *Client) ArchiveCheckpointWithBody(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArchiveCheckpointRequestWithBody(c.Server, runID, checkpointID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ArchiveCheckpoint The workspace of a checkpoint as tar.gz, by a signed URL
+//
+// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+func (c *Client) ArchiveCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArchiveCheckpointRequest(c.Server, runID, checkpointID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5630,6 +5876,95 @@ func NewListCheckpointsRequest(server string, runID RunIDParameter, params *List
 	return req, nil
 }
 
+// NewCreateCheckpointRequest calls the generic CreateCheckpoint builder with application/json body
+func NewCreateCheckpointRequest(server string, runID RunIDParameter, params *CreateCheckpointParams, body CreateCheckpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateCheckpointRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewCreateCheckpointRequestWithBody constructs an http.Request for the CreateCheckpoint method, with any body, and a specified content type
+func NewCreateCheckpointRequestWithBody(server string, runID RunIDParameter, params *CreateCheckpointParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/checkpoints", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetCheckpointRequest constructs an http.Request for the GetCheckpoint method
 func NewGetCheckpointRequest(server string, runID RunIDParameter, checkpointID CheckpointIDParameter) (*http.Request, error) {
 	var err error
@@ -5666,6 +6001,156 @@ func NewGetCheckpointRequest(server string, runID RunIDParameter, checkpointID C
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMarkCheckpointRequest calls the generic MarkCheckpoint builder with application/json body
+func NewMarkCheckpointRequest(server string, runID RunIDParameter, checkpointID CheckpointIDParameter, body MarkCheckpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMarkCheckpointRequestWithBody(server, runID, checkpointID, "application/json", bodyReader)
+}
+
+// NewMarkCheckpointRequestWithBody constructs an http.Request for the MarkCheckpoint method, with any body, and a specified content type
+func NewMarkCheckpointRequestWithBody(server string, runID RunIDParameter, checkpointID CheckpointIDParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "checkpoint_id", checkpointID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/checkpoints/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewArchiveCheckpointRequest calls the generic ArchiveCheckpoint builder with application/json body
+func NewArchiveCheckpointRequest(server string, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewArchiveCheckpointRequestWithBody(server, runID, checkpointID, params, "application/json", bodyReader)
+}
+
+// NewArchiveCheckpointRequestWithBody constructs an http.Request for the ArchiveCheckpoint method, with any body, and a specified content type
+func NewArchiveCheckpointRequestWithBody(server string, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "checkpoint_id", checkpointID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/checkpoints/%s/archive", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -7158,12 +7643,66 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/checkpoints (the `ListCheckpoints` operationId).
 	ListCheckpointsWithResponse(ctx context.Context, runID RunIDParameter, params *ListCheckpointsParams, reqEditors ...RequestEditorFn) (*ListCheckpointsResponse, error)
 
+	// CreateCheckpointWithBodyWithResponse Make a checkpoint of what the finished steps of a run have left
+	//
+	// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+	CreateCheckpointWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateCheckpointResponse, error)
+
+	// CreateCheckpointWithResponse Make a checkpoint of what the finished steps of a run have left
+	//
+	// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+	CreateCheckpointWithResponse(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, body CreateCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCheckpointResponse, error)
+
 	// GetCheckpointWithResponse A checkpoint with its manifest and signed URLs of its objects
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `GetCheckpoint` operationId).
 	GetCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, reqEditors ...RequestEditorFn) (*GetCheckpointResponse, error)
+
+	// MarkCheckpointWithBodyWithResponse Change the label or the hold of a checkpoint
+	//
+	// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+	MarkCheckpointWithBodyWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkCheckpointResponse, error)
+
+	// MarkCheckpointWithResponse Change the label or the hold of a checkpoint
+	//
+	// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+	MarkCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, body MarkCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkCheckpointResponse, error)
+
+	// ArchiveCheckpointWithBodyWithResponse The workspace of a checkpoint as tar.gz, by a signed URL
+	//
+	// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+	ArchiveCheckpointWithBodyWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArchiveCheckpointResponse, error)
+
+	// ArchiveCheckpointWithResponse The workspace of a checkpoint as tar.gz, by a signed URL
+	//
+	// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+	ArchiveCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveCheckpointResponse, error)
 
 	// GetCheckpointFileWithResponse The bytes of one file of a checkpoint's workspace
 	//
@@ -8294,6 +8833,41 @@ func (r ListCheckpointsResponse) ContentType() string {
 	return ""
 }
 
+type CreateCheckpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedCheckpoint
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *CreatedCheckpoint
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateCheckpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateCheckpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateCheckpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetCheckpointResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8321,6 +8895,74 @@ func (r GetCheckpointResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetCheckpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MarkCheckpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CheckpointAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r MarkCheckpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MarkCheckpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MarkCheckpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ArchiveCheckpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CheckpointArchive
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *CheckpointArchive
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ArchiveCheckpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArchiveCheckpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ArchiveCheckpointResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9491,6 +10133,36 @@ func (c *ClientWithResponses) ListCheckpointsWithResponse(ctx context.Context, r
 	return ParseListCheckpointsResponse(rsp)
 }
 
+// CreateCheckpointWithBodyWithResponse Make a checkpoint of what the finished steps of a run have left
+//
+// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+func (c *ClientWithResponses) CreateCheckpointWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateCheckpointResponse, error) {
+	rsp, err := c.CreateCheckpointWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateCheckpointResponse(rsp)
+}
+
+// CreateCheckpointWithResponse Make a checkpoint of what the finished steps of a run have left
+//
+// A worker makes it in a system run, and the request waits for it. It joins the checkpoints that no other step has started from when it is asked for; what running steps do is not in it. The run goes on as if it were not there. 202 means that the run `checkpoint_run_id` has not ended: repeat the request with its Idempotency-Key, or look for the checkpoint. 409 `no-checkpoint`: no step has left one yet. 409 `system-run-failed`: it could not be made, for example because the steps changed the same lines differently.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints (the `CreateCheckpoint` operationId).
+func (c *ClientWithResponses) CreateCheckpointWithResponse(ctx context.Context, runID RunIDParameter, params *CreateCheckpointParams, body CreateCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCheckpointResponse, error) {
+	rsp, err := c.CreateCheckpoint(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateCheckpointResponse(rsp)
+}
+
 // GetCheckpointWithResponse A checkpoint with its manifest and signed URLs of its objects
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9502,6 +10174,66 @@ func (c *ClientWithResponses) GetCheckpointWithResponse(ctx context.Context, run
 		return nil, err
 	}
 	return ParseGetCheckpointResponse(rsp)
+}
+
+// MarkCheckpointWithBodyWithResponse Change the label or the hold of a checkpoint
+//
+// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+func (c *ClientWithResponses) MarkCheckpointWithBodyWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkCheckpointResponse, error) {
+	rsp, err := c.MarkCheckpointWithBody(ctx, runID, checkpointID, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkCheckpointResponse(rsp)
+}
+
+// MarkCheckpointWithResponse Change the label or the hold of a checkpoint
+//
+// Members that are not given stay as they are. A held checkpoint is kept, with its run, until the hold ends; changing a hold needs the role supervisor and a reason. The change is in the run's events (`checkpoint.marked`) with who made it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/runs/{run_id}/checkpoints/{checkpoint_id} (the `MarkCheckpoint` operationId).
+func (c *ClientWithResponses) MarkCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, body MarkCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkCheckpointResponse, error) {
+	rsp, err := c.MarkCheckpoint(ctx, runID, checkpointID, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkCheckpointResponse(rsp)
+}
+
+// ArchiveCheckpointWithBodyWithResponse The workspace of a checkpoint as tar.gz, by a signed URL
+//
+// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+func (c *ClientWithResponses) ArchiveCheckpointWithBodyWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArchiveCheckpointResponse, error) {
+	rsp, err := c.ArchiveCheckpointWithBody(ctx, runID, checkpointID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArchiveCheckpointResponse(rsp)
+}
+
+// ArchiveCheckpointWithResponse The workspace of a checkpoint as tar.gz, by a signed URL
+//
+// A worker packs it in a system run, once for each checkpoint, and the request waits for it. The archive is an artifact of that run, and like it is deleted a week later; then it is packed again. 202 means that the run `archive_run_id` has not ended: repeat the request. 409 `system-run-failed`: it could not be packed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
+func (c *ClientWithResponses) ArchiveCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveCheckpointResponse, error) {
+	rsp, err := c.ArchiveCheckpoint(ctx, runID, checkpointID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArchiveCheckpointResponse(rsp)
 }
 
 // GetCheckpointFileWithResponse The bytes of one file of a checkpoint's workspace
@@ -10776,6 +11508,46 @@ func ParseListCheckpointsResponse(rsp *http.Response) (*ListCheckpointsResponse,
 	return response, nil
 }
 
+// ParseCreateCheckpointResponse parses an HTTP response from a CreateCheckpointWithResponse call
+func ParseCreateCheckpointResponse(rsp *http.Response) (*CreateCheckpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateCheckpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedCheckpoint
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest CreatedCheckpoint
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetCheckpointResponse parses an HTTP response from a GetCheckpointWithResponse call
 func ParseGetCheckpointResponse(rsp *http.Response) (*GetCheckpointResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10796,6 +11568,79 @@ func ParseGetCheckpointResponse(rsp *http.Response) (*GetCheckpointResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMarkCheckpointResponse parses an HTTP response from a MarkCheckpointWithResponse call
+func ParseMarkCheckpointResponse(rsp *http.Response) (*MarkCheckpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MarkCheckpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CheckpointAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArchiveCheckpointResponse parses an HTTP response from a ArchiveCheckpointWithResponse call
+func ParseArchiveCheckpointResponse(rsp *http.Response) (*ArchiveCheckpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArchiveCheckpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CheckpointArchive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest CheckpointArchive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

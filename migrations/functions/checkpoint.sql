@@ -14,9 +14,9 @@ BEGIN
         AND length(c->>'manifest') <= 349528 AND coalesce(length(c->>'state_inline'), 0) <= 87384) IS NOT TRUE THEN -- 256 and 64 KiB in base64
         RAISE EXCEPTION 'checkpoint %: kind, generation, digests or sizes', v_id USING ERRCODE = 'check_violation';
     END IF;
-    INSERT INTO checkpoint (tenant_id, id, run_id, seq, kind, step_id, fence, generation, digest, manifest, state_digest, state_inline, tree_digest, bytes_new)
+    INSERT INTO checkpoint (tenant_id, id, run_id, seq, kind, step_id, fence, generation, digest, manifest, state_digest, state_inline, tree_digest, bytes_new, label)
     VALUES (p_tenant, v_id, p_run, p_seq, v_kind, p_step, p_fence, (c->>'generation')::int, c->>'digest', decode(c->>'manifest', 'base64'),
-        c->>'state_digest', decode(c->>'state_inline', 'base64'), c->>'tree_digest', (c->>'bytes_new')::bigint);
+        c->>'state_digest', decode(c->>'state_inline', 'base64'), c->>'tree_digest', (c->>'bytes_new')::bigint, c->>'label');
     IF c ? 'parents' THEN
         INSERT INTO checkpoint_parent (tenant_id, checkpoint_id, ord, parent_id)
         SELECT p_tenant, v_id, p.ord, p.id::uuid FROM jsonb_array_elements_text(c->'parents') WITH ORDINALITY AS p (id, ord);
@@ -64,6 +64,62 @@ BEGIN
 END
 $$;
 
+-- Records a checkpoint of another run that a system step has made. Nothing happens where the
+-- checkpoint is there already: the transaction can be repeated. NX004 when the step's
+-- attempt has lost its lease, NX005 when the run is gone.
+CREATE OR REPLACE FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    r record;
+BEGIN
+    PERFORM lock_runs(v_tenant, ARRAY(SELECT s.run_id FROM step s WHERE s.tenant_id = v_tenant AND s.id = p_step) || p_run);
+    PERFORM hold_step(p_step, p_fence);
+    IF EXISTS (SELECT FROM checkpoint x WHERE x.tenant_id = v_tenant AND x.id = (c->>'id')::uuid) THEN
+        RETURN;
+    END IF;
+    UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = p_run RETURNING y.event_seq, y.trace_id INTO r;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
+    END IF;
+    PERFORM write_events(v_tenant, ARRAY[plain_event(p_run, r.event_seq, NULL, 'checkpoint.created', NULL,
+        store_checkpoint(v_tenant, p_run, NULL, NULL, r.event_seq, c), r.trace_id, cause())]);
+END
+$$;
+
+-- Returns the checkpoints that the finished steps of a run left and no other step has
+-- started from, in the order of the plan.
+CREATE OR REPLACE FUNCTION nofx.run_leaves(p_run uuid) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT s.head_checkpoint_id FROM step s
+    WHERE s.tenant_id = tenant() AND s.run_id = p_run AND s.head_checkpoint_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM step_dep d JOIN step n ON n.tenant_id = d.tenant_id AND n.id = d.step_id
+        WHERE d.tenant_id = s.tenant_id AND d.needs = s.id AND n.head_checkpoint_id IS NOT NULL)
+    ORDER BY s.idx
+$$;
+
+-- Changes the label and the hold of a checkpoint, each unless its argument is NULL; an empty
+-- label removes it. Nothing is written where both are as they were. NX005 for an unknown
+-- checkpoint.
+CREATE OR REPLACE FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    PERFORM lock_runs(tenant(), ARRAY[p_run]);
+    UPDATE checkpoint c SET label = nullif(coalesce(p_label, c.label), ''), hold = coalesce(p_hold, c.hold)
+    WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id
+        AND (c.label, c.hold) IS DISTINCT FROM (nullif(coalesce(p_label, c.label), ''), coalesce(p_hold, c.hold));
+    IF FOUND THEN
+        PERFORM append_event(tenant(), p_run, NULL, 'checkpoint.marked', NULL, jsonb_strip_nulls(jsonb_build_object(
+            'checkpoint_id', public_id('ckpt', p_id), 'label', p_label, 'hold', p_hold, 'reason', p_reason)));
+    ELSIF NOT EXISTS (SELECT FROM checkpoint c WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id) THEN
+        RAISE EXCEPTION 'no checkpoint %', p_id USING ERRCODE = 'NX005', DETAIL = '{"noun":"checkpoint"}';
+    END IF;
+END
+$$;
+
 -- Writes that a running attempt cannot start from a checkpoint because of lost bytes.
 -- p_ancestor is the nearest earlier checkpoint that has all its bytes, as far as is known.
 CREATE OR REPLACE FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) RETURNS void
@@ -78,6 +134,9 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.add_checkpoint(uuid, bigint, uuid, jsonb),
+    nofx.run_leaves(uuid),
+    nofx.mark_checkpoint(uuid, uuid, text, boolean, text),
     nofx.record_checkpoints(jsonb),
     nofx.record_corrupt(uuid, bigint, uuid, text, uuid)
 TO nofx_app;

@@ -2,8 +2,8 @@
 -- (CHECKPOINTS.md). Rows come second: their objects are in storage already.
 SET LOCAL ROLE nofx_owner;
 
--- Written only by nofx.store_checkpoint, which checks the values, under the lock of the
--- run.
+-- Written only by nofx.store_checkpoint, which checks the values, and nofx.mark_checkpoint,
+-- under the lock of the run.
 CREATE TABLE nofx.checkpoint (
     tenant_id    uuid NOT NULL,
     id           uuid NOT NULL,

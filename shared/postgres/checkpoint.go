@@ -28,6 +28,7 @@ type Checkpoint struct {
 	TreeDigest  tree.Digest
 	Parents     []uuid.UUID
 	BytesNew    int64
+	Label       string
 	Blobs       []tree.Blob
 	Objects     []tree.Object
 }
@@ -38,6 +39,9 @@ func (c *Checkpoint) document() map[string]any {
 		"tree_digest": c.TreeDigest, "bytes_new": c.BytesNew}
 	if len(c.Parents) > 0 {
 		doc["parents"] = c.Parents
+	}
+	if c.Label != "" {
+		doc["label"] = c.Label
 	}
 	if c.State != nil {
 		doc["state_inline"] = base64.StdEncoding.EncodeToString(c.State)
@@ -221,12 +225,93 @@ func (db *DB) Checkpoints(ctx context.Context, tenant, runID uuid.UUID, after in
 // Checkpoint returns one checkpoint of a run with its manifest, or fault.NotFound.
 func (db *DB) Checkpoint(ctx context.Context, tenant, runID, id uuid.UUID) (c run.Checkpoint, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		var manifest []byte
-		err := tx.QueryRow(ctx, "SELECT "+checkpointColumns+`, c.manifest FROM nofx.checkpoint c
-			WHERE c.tenant_id = $1 AND c.run_id = $2 AND c.id = $3`, tenant, runID, id).
-			Scan(append(checkpointFields(&c), &manifest)...)
-		c.Manifest = manifest
-		return missing(err, "checkpoint")
+		c, err = oneCheckpoint(ctx, tx, tenant, runID, id)
+		return err
 	})
 	return c, err
+}
+
+func oneCheckpoint(ctx context.Context, tx pgx.Tx, tenant, runID, id uuid.UUID) (c run.Checkpoint, err error) {
+	var manifest []byte
+	err = tx.QueryRow(ctx, "SELECT "+checkpointColumns+`, c.manifest FROM nofx.checkpoint c
+		WHERE c.tenant_id = $1 AND c.run_id = $2 AND c.id = $3`, tenant, runID, id).
+		Scan(append(checkpointFields(&c), &manifest)...)
+	c.Manifest = manifest
+	return c, missing(err, "checkpoint")
+}
+
+// Mark is a change of what people say about a checkpoint. Nil leaves a member as it is.
+type Mark struct {
+	Label  *string // "" removes it
+	Hold   *bool
+	Reason string // of the hold or of its end
+}
+
+// MarkCheckpoint changes the label and the hold of a checkpoint and returns the checkpoint.
+// An unknown one is fault.NotFound.
+func (db *DB) MarkCheckpoint(ctx context.Context, tenant, runID, id uuid.UUID, m Mark) (c run.Checkpoint, err error) {
+	var reason *string
+	if m.Reason != "" {
+		reason = &m.Reason
+	}
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.mark_checkpoint($1, $2, $3, $4, $5)", runID, id, m.Label, m.Hold, reason); err != nil {
+			return err
+		}
+		c, err = oneCheckpoint(ctx, tx, tenant, runID, id)
+		return err
+	})
+	return c, err
+}
+
+// AddCheckpoint inserts a checkpoint of a run that the system step of c made. A checkpoint
+// that is there already does not change. fault.Fenced means that the lease is lost,
+// fault.NotFound that the run is gone; then nothing was written.
+func (db *DB) AddCheckpoint(ctx context.Context, c *Claim, runID uuid.UUID, ck *Checkpoint) error {
+	doc, err := document(ck.document())
+	if err != nil {
+		return err
+	}
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.add_checkpoint($1, $2, $3, $4)", c.StepID, c.Fence, runID, doc); err != nil {
+			return err
+		}
+		insertBlobs(tx, c.TenantID, ck.Blobs, ck.Objects)
+		return nil
+	})
+}
+
+// Leaves returns the ids of the checkpoints that finished steps of a run left and that no
+// other step has started from, in the order of the plan. An unknown run is fault.NotFound.
+func (db *DB) Leaves(ctx context.Context, tenant, runID uuid.UUID) (ids []uuid.UUID, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := oneRun(ctx, tx, tenant, runID); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT nofx.run_leaves($1)", runID)
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		return err
+	})
+	return ids, err
+}
+
+// Parents returns checkpoints of any runs of a tenant as parents of another one, in the
+// order of ids. An unknown one is fault.NotFound.
+func (db *DB) Parents(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID) (list []Parent, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline FROM nofx.checkpoint c
+			WHERE c.tenant_id = $1 AND c.id = ANY ($2) ORDER BY array_position($2, c.id)`, tenant, ids)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Parent])
+		if err == nil && len(list) < len(ids) {
+			err = missing(pgx.ErrNoRows, "checkpoint")
+		}
+		return err
+	})
+	return list, err
 }

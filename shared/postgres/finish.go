@@ -32,7 +32,7 @@ type Finish struct {
 	Usage        run.Usage
 	Outputs      json.RawMessage // an object, or nil
 	Checkpoints  []*Checkpoint
-	Artifacts    []run.Artifact
+	Artifacts    []run.Artifact // each in an object of its own
 	Gate         *NewGate
 	Wait         *NewWait
 	Chain        *Chain // nil: successors are left to the queue
@@ -137,6 +137,9 @@ func (db *DB) FinishSteps(ctx context.Context, list []Finish, w Worker, ttl time
 			case "ok":
 				for _, ck := range f.Checkpoints {
 					blobs, objects = append(blobs, ck.Blobs...), append(objects, ck.Objects...)
+				}
+				for _, a := range f.Artifacts {
+					objects = append(objects, tree.Object{Key: a.Key, SHA256: tree.Digest(a.SHA256), Bytes: a.Size, Kind: "blob"})
 				}
 			}
 			if ended != nil {

@@ -206,6 +206,7 @@ const (
 	GateFailedCheckpoint CheckpointKind = "gate_failed"
 	WaitCheckpoint       CheckpointKind = "wait"
 	InterruptCheckpoint  CheckpointKind = "interrupt"
+	ManualCheckpoint     CheckpointKind = "manual"
 )
 
 // Artifact is bytes that a step produced or a client uploaded, addressed by object

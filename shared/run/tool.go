@@ -27,6 +27,12 @@ const (
 
 	// ToolVerify is the system step that verifies an upload.
 	ToolVerify = "sys:verify"
+
+	// ToolCheckpoint is the system step that makes a manual checkpoint of a run.
+	ToolCheckpoint = "sys:checkpoint"
+
+	// ToolArchive is the system step that packs the workspace of a checkpoint.
+	ToolArchive = "sys:archive"
 )
 
 // FileUse says how a tool uses the run's files.
@@ -70,6 +76,8 @@ var tools = []Tool{
 	{Name: ManualFamily, Queue: StepQueue, Gate: ManualGate, Waits: true, outputs: []string{"decision", "by", "by_name", "reason"}, inputs: inputs((*checker).manual), wait: declared(func(in ManualInputs) *int { return in.ExpiresS })},
 	{Name: ToolUnpack, Queue: StepQueue, Files: ChangesFiles, internal: true, inputs: inputs(func(*checker, UnpackInputs) {})},
 	{Name: ToolVerify, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, VerifyInputs) {})},
+	{Name: ToolCheckpoint, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, CheckpointInputs) {})},
+	{Name: ToolArchive, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, ArchiveInputs) {})},
 }
 
 // reserved are names of families that those do not have.
@@ -154,6 +162,21 @@ type UnpackInputs struct {
 type VerifyInputs struct {
 	ArtifactID string `json:"artifact_id"`
 	ETag       string `json:"etag"` // of what was put when it was asked for
+}
+
+// CheckpointInputs are the inputs of the tool that makes a manual checkpoint. Ids are in
+// their public form.
+type CheckpointInputs struct {
+	RunID        string   `json:"run_id"`
+	CheckpointID string   `json:"checkpoint_id"` // of the one to make
+	Leaves       []string `json:"leaves"`        // the checkpoints that it joins
+	Label        string   `json:"label,omitempty"`
+}
+
+// ArchiveInputs are the inputs of the tool that packs the workspace of a checkpoint.
+type ArchiveInputs struct {
+	RunID        string `json:"run_id"`
+	CheckpointID string `json:"checkpoint_id"`
 }
 
 // Bytes returns the content of a file that does not name an artifact.

@@ -79,16 +79,8 @@ func (a *app) artifactCompleteCommand() *cobra.Command {
 // complete has the uploaded bytes verified and asks until there is a result. Without a
 // result it says how to continue later.
 func (a *app) complete(ctx context.Context, client *api.Client, id string) error {
-	done, raw, err := call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id, nil))
-	for told := false; err == nil && done.VerifyRunID != nil; told = true {
-		if !told {
-			fmt.Fprintf(a.errOut, "a worker is verifying it; see %s run show %s\n", a.self(), *done.VerifyRunID)
-		}
-		if err := a.pause(ctx, time.Second); err != nil {
-			return err
-		}
-		done, raw, err = call[api.ArtifactAnswer](client.CompleteArtifact(ctx, id, nil))
-	}
+	done, raw, err := await(ctx, a, "verifying it", func() (*http.Response, error) { return client.CompleteArtifact(ctx, id, nil) },
+		func(d api.ArtifactAnswer) string { return deref(d.VerifyRunID) })
 	if err == nil {
 		return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
 	}
@@ -226,38 +218,44 @@ its SHA-256 is right; a file that is there already is never replaced by another.
 			if err != nil {
 				return err
 			}
-			var f api.Artifact
-			var raw []byte
-			for try := 1; ; try++ {
-				var got api.ArtifactAnswer
-				if got, raw, err = call[api.ArtifactAnswer](client.GetArtifact(cmd.Context(), args[0], nil)); err != nil {
-					return err
-				}
-				f = got.Artifact
-				if output == "" {
-					if output, err = localName(f.Name); err != nil {
-						return err
-					}
-				}
-				err = a.download(cmd.Context(), f, output)
-				var broken brokenTransfer
-				if _, stalled := errors.AsType[*stalledError](err); !errors.As(err, &broken) || stalled || try == maxTries || cmd.Context().Err() != nil {
-					break
-				}
-				if err := a.pause(cmd.Context(), jitter(200*time.Millisecond<<try)); err != nil {
-					return err
-				}
-			}
-			if err != nil {
-				return err
-			}
-			return a.answer(raw, func(w io.Writer) {
-				fmt.Fprintf(w, "%s, %s, SHA-256 verified\n", clean(output), size(f.SizeBytes))
-			})
+			return a.downloadArtifact(cmd.Context(), client, args[0], output)
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
 	return c
+}
+
+// downloadArtifact downloads an artifact to a file, by default of its name, and answers
+// with the artifact.
+func (a *app) downloadArtifact(ctx context.Context, client *api.Client, id, output string) error {
+	var f api.Artifact
+	var raw []byte
+	for try := 1; ; try++ {
+		got, answered, err := call[api.ArtifactAnswer](client.GetArtifact(ctx, id, nil))
+		if err != nil {
+			return err
+		}
+		f, raw = got.Artifact, answered
+		if output == "" {
+			if output, err = localName(f.Name); err != nil {
+				return err
+			}
+		}
+		err = a.download(ctx, f, output)
+		if err == nil {
+			break
+		}
+		var broken brokenTransfer
+		if _, stalled := errors.AsType[*stalledError](err); !errors.As(err, &broken) || stalled || try == maxTries || ctx.Err() != nil {
+			return err
+		}
+		if err := a.pause(ctx, jitter(200*time.Millisecond<<try)); err != nil {
+			return err
+		}
+	}
+	return a.answer(raw, func(w io.Writer) {
+		fmt.Fprintf(w, "%s, %s, SHA-256 verified\n", clean(output), size(f.SizeBytes))
+	})
 }
 
 // localName returns the name for a local file with the content of an artifact. The author

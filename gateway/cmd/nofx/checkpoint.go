@@ -12,8 +12,9 @@ import (
 )
 
 func (a *app) checkpointCommand() *cobra.Command {
-	return group("checkpoint", "Look into the checkpoints of a run",
-		a.checkpointListCommand(), a.checkpointShowCommand(), a.checkpointFilesCommand(), a.checkpointCatCommand())
+	return group("checkpoint", "Make and look into the checkpoints of a run",
+		a.checkpointListCommand(), a.checkpointShowCommand(), a.checkpointFilesCommand(), a.checkpointCatCommand(),
+		a.checkpointCreateCommand(), a.checkpointLabelCommand(), a.checkpointHoldCommand(), a.checkpointArchiveCommand())
 }
 
 func (a *app) checkpointListCommand() *cobra.Command {
@@ -45,9 +46,9 @@ func (a *app) checkpointListCommand() *cobra.Command {
 			return a.answer(raw, func(w io.Writer) {
 				rows := make([][]string, len(page.Items))
 				for i, c := range page.Items {
-					rows[i] = []string{strconv.FormatInt(c.Seq, 10), c.ID, string(c.Kind), names[deref(c.StepID)], clock(&c.CreatedAt), size(c.BytesNew)}
+					rows[i] = []string{strconv.FormatInt(c.Seq, 10), c.ID, string(c.Kind), names[deref(c.StepID)], clock(&c.CreatedAt), size(c.BytesNew), held(c), deref(c.Label)}
 				}
-				table(w, []string{"SEQ", "CHECKPOINT", "KIND", "STEP", "CREATED", "NEW"}, rows)
+				table(w, []string{"SEQ", "CHECKPOINT", "KIND", "STEP", "CREATED", "NEW", "HOLD", "LABEL"}, rows)
 				nextPage(w, page.NextCursor)
 			})
 		},
@@ -72,16 +73,28 @@ func (a *app) checkpointShowCommand() *cobra.Command {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				c := d.Checkpoint
-				facts(w, "checkpoint", c.ID, "kind", string(c.Kind), "seq", strconv.FormatInt(c.Seq, 10), "step", deref(c.StepID),
-					"digest", c.Digest, "state", c.StateDigest, "tree", c.TreeDigest, "parents", strings.Join(c.Parents, " "),
-					"new", size(c.BytesNew), "created", clock(&c.CreatedAt), "label", deref(c.Label), "manifest", string(d.Manifest))
+				facts(w, append(checkpointFacts(d.Checkpoint), "manifest", string(d.Manifest))...)
 				for _, o := range d.Objects {
 					fmt.Fprintf(w, "\n%s %s, %s, until %s\n%s\n", o.Kind, o.Sha256, size(o.SizeBytes), clock(&o.ExpiresAt), o.URL)
 				}
 			})
 		},
 	}
+}
+
+// checkpointFacts returns the facts about a checkpoint, by name.
+func checkpointFacts(c api.Checkpoint) []string {
+	return []string{"checkpoint", c.ID, "kind", string(c.Kind), "seq", strconv.FormatInt(c.Seq, 10), "step", deref(c.StepID),
+		"digest", c.Digest, "state", c.StateDigest, "tree", c.TreeDigest, "parents", strings.Join(c.Parents, " "),
+		"new", size(c.BytesNew), "created", clock(&c.CreatedAt), "label", deref(c.Label), "hold", held(c)}
+}
+
+// held returns "yes" for a held checkpoint.
+func held(c api.Checkpoint) string {
+	if c.Hold {
+		return "yes"
+	}
+	return ""
 }
 
 func (a *app) checkpointFilesCommand() *cobra.Command {

@@ -39,6 +39,8 @@ func script() map[string]http.HandlerFunc {
 	shared.Quorum, shared.Approvals = ptr(2), []api.Approval{{By: bob, ByName: ptr("bob"), Decision: api.ApprovalDecisionApprove, At: ago(5)}}
 	checkpoint := api.Checkpoint{ID: id("ckpt", 1), RunID: d.Run.ID, Seq: 1, Kind: api.CheckpointKindPost, StepID: ptr(id("step", 1)),
 		Digest: digest(2), StateDigest: digest(3), TreeDigest: digest(4), Parents: []string{id("ckpt", 2)}, BytesNew: 3 << 20, CreatedAt: ago(52)}
+	manual := checkpoint
+	manual.Kind, manual.StepID, manual.Label, manual.Hold = api.CheckpointKindManual, nil, ptr("before the migration"), true
 	key := api.APIKey{ID: id("key", 1), Name: "ci", Prefix: "nofx_live_0198", Role: api.RoleService, Scopes: []string{"runs:write"}, CreatedAt: ago(3600)}
 	revoked := key
 	revoked.ID, revoked.Role, revoked.Scopes, revoked.RevokedAt = id("key", 2), api.RoleAdmin, []string{}, ptr(ago(60))
@@ -104,6 +106,8 @@ func script() map[string]http.HandlerFunc {
 		"listCheckpointFiles": answer(http.StatusOK, api.FilePage{Items: []api.File{
 			{Name: "cmd", Path: "cmd", Mode: api.FileModeN040000, Digest: digest(6)},
 			{Name: "go.mod", Path: "go.mod", Mode: api.FileModeN100644, Digest: digest(7), SizeBytes: ptr(int64(120))}}}),
+		"createCheckpoint": answer(http.StatusCreated, api.CreatedCheckpoint{CheckpointID: manual.ID, CheckpointRunID: id("run", 9), Checkpoint: &manual}),
+		"markCheckpoint":   answer(http.StatusOK, api.CheckpointAnswer{Checkpoint: manual}),
 		"completeArtifact": answer(http.StatusOK, api.ArtifactAnswer{Artifact: api.Artifact{ID: id("art", 1), Name: "tree.tar.gz",
 			MediaType: "application/gzip", SizeBytes: 2048, Sha256: sumOf("tree"), CreatedAt: ago(3)}}),
 		"listArtifacts": answer(http.StatusOK, api.ArtifactPage{Items: []api.Artifact{
@@ -206,6 +210,10 @@ func TestCommands(t *testing.T) {
 		"gate-waive":          "gate waive " + gate + " --reason flaky",
 		"checkpoint-list":     "checkpoint list " + run,
 		"checkpoint-show":     "checkpoint show " + run + " " + ckpt,
+		"checkpoint-create":   "checkpoint create " + run + " --label mine",
+		"checkpoint-label":    "checkpoint label " + run + " " + ckpt + " mine",
+		"checkpoint-hold":     "checkpoint hold " + run + " " + ckpt + " --reason audit",
+		"checkpoint-no-why":   "checkpoint hold " + run + " " + ckpt,
 		"checkpoint-files":    "checkpoint files " + run + " " + ckpt,
 		"checkpoint-cat":      "checkpoint cat " + run + " " + ckpt + " go.mod",
 		"artifact-list":       "artifact list " + run,

@@ -19,7 +19,6 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
-	"nofx.dev/shared/telemetry"
 )
 
 // listArtifacts answers what a run produced, oldest first, without URLs.
@@ -58,17 +57,23 @@ func (s *Server) getArtifact(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
-	url, err := s.Blobs.SignedURL(ctx, a.Key, a.Name, blob.MaxSignedTTL)
+	out, err := s.signedArtifact(ctx, a)
 	if err != nil {
 		return err
 	}
 	if redirect {
-		return seeOther(c, url)
+		return seeOther(c, *out.URL)
 	}
-	out := apiArtifact(a)
-	out.URL, out.ExpiresAt = &url, &expires
 	return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: out})
+}
+
+// signedArtifact returns an artifact with a URL that serves its bytes for a while.
+func (s *Server) signedArtifact(ctx context.Context, a run.Artifact) (api.Artifact, error) {
+	out := apiArtifact(a)
+	expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
+	url, err := s.Blobs.SignedURL(ctx, a.Key, a.Name, blob.MaxSignedTTL)
+	out.URL, out.ExpiresAt = &url, &expires
+	return out, err
 }
 
 // uploadTTL is how long a client has to put the bytes.
@@ -168,21 +173,12 @@ func newArtifact(in api.ArtifactRequest) (run.Artifact, error) {
 	return run.Artifact{ID: run.NewID(), Name: in.Name, MediaType: media, Size: in.SizeBytes, SHA256: sum}, nil
 }
 
-// How long completeArtifact waits for a verification, unless the caller says, and how
-// often it looks, a pause that doubles.
-const (
-	maxVerifyWait = 25 // seconds
-	verifyWait    = 20
-	lookFirst     = 20 * time.Millisecond
-	lookLast      = time.Second
-)
-
 // completeArtifact has a worker verify what a client has put for an artifact, and
 // answers with the artifact once it is readable. Whoever asks while a verification is
 // under way, in this gateway or another, is answered by that one.
 func (s *Server) completeArtifact(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
-	wait := time.Duration(q.number("wait_s", 0, maxVerifyWait, verifyWait)) * time.Second
+	wait := waitFor(q)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -213,9 +209,7 @@ func (s *Server) completeArtifact(c echo.Context, p *identity.Principal) error {
 	case a.State == run.Ready:
 		return answer(c, http.StatusOK, api.ArtifactAnswer{Artifact: apiArtifact(a)})
 	case !run.RunMachine.Terminal(r.State):
-		c.Response().Header().Set("Location", "/api/runs/"+runID)
-		c.Response().Header().Set("Retry-After", "1")
-		return answer(c, http.StatusAccepted, api.ArtifactAnswer{Artifact: apiArtifact(a), VerifyRunID: &runID})
+		return accepted(c, r, api.ArtifactAnswer{Artifact: apiArtifact(a), VerifyRunID: &runID})
 	case r.FailureClass == run.ClassInvalid:
 		return fault.New(fault.Conflict, "object-corrupt", "%s", r.Reason)
 	}
@@ -233,41 +227,10 @@ func (s *Server) verifyUpload(req *http.Request, p *identity.Principal, a run.Ar
 		return run.Run{}, err
 	}
 	id := run.ArtifactID.Format(a.ID)
-	plan, err := run.SystemPlan(run.ToolVerify, "verify artifact "+id, run.VerifyInputs{ArtifactID: id, ETag: put.ETag})
-	if err != nil {
-		return run.Run{}, err
-	}
-	ctx, span := s.tracer.Start(req.Context(), "run.create")
-	defer span.End()
-	r, err := s.Store.StartWork(ctx, p.Tenant, postgres.Work{
-		Key: run.ToolVerify + "/" + id + "/" + put.ETag, Project: defaultProject, Plan: plan,
-		CorrelationID: req.Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
+	return s.startWork(req.Context(), req, p, work{
+		tool: run.ToolVerify, key: id + "/" + put.ETag, goal: "verify artifact " + id,
+		inputs: run.VerifyInputs{ArtifactID: id, ETag: put.ETag},
 	})
-	span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(r.ID)))
-	return r, err
-}
-
-// ended returns r as it is when it has ended, or as it was last after wait.
-func (s *Server) ended(ctx context.Context, r run.Run, wait time.Duration) (run.Run, error) {
-	over := time.NewTimer(wait)
-	defer over.Stop()
-	for pause := lookFirst; !run.RunMachine.Terminal(r.State); pause = min(2*pause, lookLast) {
-		look := time.NewTimer(pause)
-		select {
-		case <-look.C:
-		case <-over.C:
-			look.Stop()
-			return r, nil
-		case <-ctx.Done():
-			look.Stop()
-			return r, ctx.Err()
-		}
-		var err error
-		if r, err = s.Store.Run(ctx, r.TenantID, r.ID); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
 }
 
 // seeOther sends the caller to a signed URL, which is for them alone.

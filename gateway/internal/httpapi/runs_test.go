@@ -273,8 +273,14 @@ func TestForeignIDs(t *testing.T) {
 		if op.id == "getCheckpointFile" {
 			query = "?path=x"
 		}
-		if op.method == http.MethodPost && op.id != "rerunRun" {
-			body = `{"reason":"x"}`
+		switch op.id {
+		case "rerunRun", "createCheckpoint", "archiveCheckpoint":
+		case "markCheckpoint":
+			body = `{"label":"x"}`
+		default:
+			if op.method == http.MethodPost {
+				body = `{"reason":"x"}`
+			}
 		}
 		var bodies []string
 		for _, with := range [][]string{foreign, absent, wrong} {

@@ -119,7 +119,7 @@ func TestMakerWithoutAttempt(t *testing.T) {
 	value := func(v string) map[string]json.RawMessage { return map[string]json.RawMessage{"k": json.RawMessage(v)} }
 	left, right := save("left", "l", nil), save("right", "r", value("1"))
 
-	joined, conflicts, err := m.Join(ctx, []postgres.Parent{left, right})
+	joined, conflicts, err := m.Join(ctx, run.PreCheckpoint, []postgres.Parent{left, right})
 	if err != nil || len(conflicts) > 0 {
 		t.Fatalf("Join(left, right) = %v, %v, want a start", conflicts, err)
 	}
@@ -137,7 +137,7 @@ func TestMakerWithoutAttempt(t *testing.T) {
 		t.Errorf("Join(left, right) has parents %v, want %v", joined.Checkpoint.Parents, want)
 	}
 
-	_, conflicts, err = m.Join(ctx, []postgres.Parent{right, save("right", "other", value("2"))})
+	_, conflicts, err = m.Join(ctx, run.PreCheckpoint, []postgres.Parent{right, save("right", "other", value("2"))})
 	want := []merge.Conflict{{Path: "right", Kind: merge.Added}, {Pointer: "/vars/k", Kind: merge.Added}}
 	if err != nil || !slices.Equal(conflicts, want) {
 		t.Errorf("Join(right, another right) = %v, %v, want %v", conflicts, err, want)

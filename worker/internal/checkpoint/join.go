@@ -56,10 +56,11 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 	return start, nil
 }
 
-// Join makes the pre checkpoint of a step whose dependencies left different trees or
-// states, or states too large for their rows. Conflicts mean that they do not fit
-// together; then there is no start. Its row is the caller's to insert.
-func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
+// Join makes a checkpoint of what several others come to together, such as the pre
+// checkpoint of a step whose dependencies left different trees or states, or states too
+// large for their rows. Conflicts mean that they do not fit together; then there is no
+// start. Its row is the caller's to insert.
+func (m *Maker) Join(ctx context.Context, kind run.CheckpointKind, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
 	j := &joining{Maker: m, trees: merge.NewTrees(merge.Source{
 		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 			return m.snapshots.Nodes(ctx, m.TenantID, digests)
@@ -81,7 +82,7 @@ func (m *Maker) Join(ctx context.Context, parents []postgres.Parent) (*Start, []
 	if err != nil {
 		return nil, nil, err
 	}
-	start.Checkpoint, err = m.Make(ctx, Content{Kind: run.PreCheckpoint, Parents: parents, State: start.State, Tree: start.Tree, Saved: saved})
+	start.Checkpoint, err = m.Make(ctx, Content{Kind: kind, Parents: parents, State: start.State, Tree: start.Tree, Saved: saved})
 	if err != nil {
 		return nil, nil, err
 	}

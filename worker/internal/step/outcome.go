@@ -49,7 +49,7 @@ func (a *attempt) succeeded(ctx context.Context, r tool.Result) (postgres.Finish
 	if err != nil {
 		return postgres.Finish{}, err
 	}
-	f := postgres.Finish{Claim: a.claim, Outcome: "succeed", ExitCode: r.ExitCode, Usage: r.Usage, Outputs: outputs}
+	f := postgres.Finish{Claim: a.claim, Outcome: "succeed", ExitCode: r.ExitCode, Usage: r.Usage, Outputs: outputs, Artifacts: r.Artifacts}
 	if r.Verdict == run.Passed {
 		if f.Gate, err = a.gate("pass", "", r.Evidence); err != nil {
 			return postgres.Finish{}, err

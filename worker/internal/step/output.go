@@ -13,7 +13,6 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
-	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/pause"
 	"nofx.dev/worker/internal/steplog"
 )
@@ -109,7 +108,5 @@ func (a *attempt) evidence(ctx context.Context, f *postgres.Finish) error {
 	f.Artifacts = append(f.Artifacts, run.Artifact{
 		ID: run.NewID(), Name: a.claim.Name + "-evidence.json", Key: key, MediaType: "application/json", Size: int64(len(doc)), SHA256: sum[:],
 	})
-	ck := f.Checkpoints[0]
-	ck.Objects = append(ck.Objects, tree.Object{Key: key, SHA256: sum, Bytes: int64(len(doc)), Kind: "blob"})
 	return nil
 }

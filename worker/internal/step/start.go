@@ -43,7 +43,7 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 // join makes the checkpoint that the step starts from and records it. Conflicts mean
 // that what its dependencies left does not fit together.
 func (a *attempt) join(ctx context.Context) ([]merge.Conflict, error) {
-	start, conflicts, err := a.maker.Join(ctx, a.claim.Parents)
+	start, conflicts, err := a.maker.Join(ctx, run.PreCheckpoint, a.claim.Parents)
 	if err != nil || len(conflicts) > 0 {
 		return conflicts, err
 	}

@@ -9,7 +9,8 @@
 // attempt and nothing else.
 //
 // A new tool is a row in shared/run, a file here with its handler, and its entry in
-// handlers. Handlers: verify.go (sys:verify).
+// handlers. Handlers: verify.go (sys:verify), checkpoint.go (sys:checkpoint), archive.go
+// (sys:archive).
 package system
 
 import (
@@ -19,13 +20,17 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/tool"
+	"nofx.dev/worker/internal/workspace"
 )
 
 // Config is what handlers work with.
 type Config struct {
-	DB    *postgres.DB
-	Blobs *blob.Store
+	DB          *postgres.DB
+	Blobs       *blob.Store
+	Checkpoints *checkpoint.Store
+	Workspaces  *workspace.Pool
 }
 
 // Tools has the handlers of a worker. It is safe for concurrent use.
@@ -55,7 +60,9 @@ func (t *Tools) Run(ctx context.Context, c Call) (tool.Result, error) {
 
 // handlers has the handler of each system tool.
 var handlers = map[string]func(Config, context.Context, Call) (tool.Result, error){
-	run.ToolVerify: handler(verify),
+	run.ToolVerify:     handler(verify),
+	run.ToolCheckpoint: handler(makeCheckpoint),
+	run.ToolArchive:    handler(archive),
 }
 
 // handler decodes the inputs of a call for handle.

@@ -73,12 +73,13 @@ type OpenArtifact func(ctx context.Context, id string) (content io.ReadCloser, s
 // Result is what a tool produced or decided. Beside an error it holds what is
 // known all the same, such as exit code and usage.
 type Result struct {
-	Outputs  map[string]any
-	ExitCode *int
-	Usage    run.Usage
-	Verdict  run.State      // of gates: Passed, Failed or Error
-	Evidence map[string]any // of gates: why
-	Wait     *Wait          // the step is not over, it waits
+	Outputs   map[string]any
+	ExitCode  *int
+	Usage     run.Usage
+	Artifacts []run.Artifact // of system steps: stored, each in an object of its own
+	Verdict   run.State      // of gates: Passed, Failed or Error
+	Evidence  map[string]any // of gates: why
+	Wait      *Wait          // the step is not over, it waits
 }
 
 // Wait is what a step waits for. Until counts from when the wait is recorded.
