@@ -768,6 +768,13 @@ CREATE FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, 
 
 ALTER FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
     LANGUAGE plpgsql STABLE
     AS …;
@@ -2238,6 +2245,9 @@ GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpo
 
 REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) FROM PUBLIC;
 

@@ -62,6 +62,27 @@ func (e ApprovalDecision) Valid() bool {
 	}
 }
 
+// Defines values for BisectProbeOutcome.
+const (
+	BisectProbeOutcomeBad     BisectProbeOutcome = "bad"
+	BisectProbeOutcomeGood    BisectProbeOutcome = "good"
+	BisectProbeOutcomeSkipped BisectProbeOutcome = "skipped"
+)
+
+// Valid indicates whether the value is a known member of the BisectProbeOutcome enum.
+func (e BisectProbeOutcome) Valid() bool {
+	switch e {
+	case BisectProbeOutcomeBad:
+		return true
+	case BisectProbeOutcomeGood:
+		return true
+	case BisectProbeOutcomeSkipped:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CheckpointKind.
 const (
 	CheckpointKindGateFailed CheckpointKind = "gate_failed"
@@ -282,6 +303,7 @@ const (
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
 	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
 	ProblemCodeNotFound             ProblemCode = "not-found"
+	ProblemCodeNothingToBisect      ProblemCode = "nothing-to-bisect"
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
 	ProblemCodeObjectGone           ProblemCode = "object-gone"
 	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
@@ -337,6 +359,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeNoCheckpoint:
 		return true
 	case ProblemCodeNotFound:
+		return true
+	case ProblemCodeNothingToBisect:
 		return true
 	case ProblemCodeObjectCorrupt:
 		return true
@@ -807,6 +831,64 @@ type Attempt struct {
 	Usage     Usage  `json:"usage"`
 	WorkerID  string `json:"worker_id"`
 	WorkerPid int    `json:"worker_pid"`
+}
+
+// Bisect defines model for Bisect.
+type Bisect struct {
+	Bad CheckpointID `json:"bad"`
+
+	// Candidates Checkpoints from good to bad that changed the workspace, both included
+	Candidates       int            `json:"candidates"`
+	Command          string         `json:"command"`
+	CreatedAt        time.Time      `json:"created_at"`
+	FinishedAt       *time.Time     `json:"finished_at,omitempty"`
+	FirstBad         *CheckpointID  `json:"first_bad,omitempty"`
+	FirstBadRunID    *RunID         `json:"first_bad_run_id,omitempty"`
+	FirstBadStepID   *StepID        `json:"first_bad_step_id,omitempty"`
+	FirstBadStepName *string        `json:"first_bad_step_name,omitempty"`
+	Good             CheckpointID   `json:"good"`
+	ID               RunID          `json:"id"`
+	LastGood         *CheckpointID  `json:"last_good,omitempty"`
+	Probes           []BisectProbe  `json:"probes"`
+	Reason           *string        `json:"reason,omitempty"`
+	RunID            RunID          `json:"run_id"`
+	Status           RunStatus      `json:"status"`
+	Suspects         []CheckpointID `json:"suspects,omitempty"`
+	TimeoutS         int            `json:"timeout_s"`
+}
+
+// BisectAnswer defines model for BisectAnswer.
+type BisectAnswer struct {
+	Bisect Bisect `json:"bisect"`
+}
+
+// BisectProbe defines model for BisectProbe.
+type BisectProbe struct {
+	CheckpointID CheckpointID `json:"checkpoint_id"`
+	DurationMs   int64        `json:"duration_ms"`
+	ExitCode     int          `json:"exit_code"`
+
+	// Left Checkpoints that may still be the first bad one after this probe
+	Left    int                `json:"left"`
+	Outcome BisectProbeOutcome `json:"outcome"`
+}
+
+// BisectProbeOutcome defines model for BisectProbe.Outcome.
+type BisectProbeOutcome string
+
+// BisectRequest defines model for BisectRequest.
+type BisectRequest struct {
+	Bad *CheckpointID `json:"bad,omitempty"`
+
+	// Command What to run, as `bash -e -o pipefail`
+	Command string `json:"command"`
+
+	// Env Variables of the command
+	Env  map[string]string `json:"env,omitempty"`
+	Good *CheckpointID     `json:"good,omitempty"`
+
+	// TimeoutS Of one probe
+	TimeoutS *int `json:"timeout_s,omitempty"`
 }
 
 // Checkpoint defines model for Checkpoint.
@@ -2035,6 +2117,12 @@ type ListArtifactsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// BisectRunParams defines parameters for BisectRun.
+type BisectRunParams struct {
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // CancelRunParams defines parameters for CancelRun.
 type CancelRunParams struct {
 	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
@@ -2231,6 +2319,9 @@ type CreateRunJSONRequestBody = RunRequest
 // PreviewRunJSONRequestBody defines body for PreviewRun for application/json ContentType.
 type PreviewRunJSONRequestBody = RunRequest
 
+// BisectRunJSONRequestBody defines body for BisectRun for application/json ContentType.
+type BisectRunJSONRequestBody = BisectRequest
+
 // CancelRunJSONRequestBody defines body for CancelRun for application/json ContentType.
 type CancelRunJSONRequestBody = Reason
 
@@ -2400,6 +2491,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBisect A bisection with its probes so far
+	//
+	// When it has `succeeded`, `first_bad` is the checkpoint at which the command began to fail and `last_good` the one before it; GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff shows what lies between. If checkpoints between the two were skipped, any of `suspects` may be the first bad one. When it has `failed`, `reason` says why, for example because the command fails at `good`.
+	//
+	// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
+	GetBisect(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters Steps that failed for good, those of the newest runs first
 	//
@@ -2617,6 +2715,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/artifacts (the `ListArtifacts` operationId).
 	ListArtifacts(ctx context.Context, runID RunIDParameter, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BisectRunWithBody Find the checkpoint at which a command began to fail
+	//
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+	BisectRunWithBody(ctx context.Context, runID RunIDParameter, params *BisectRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BisectRun Find the checkpoint at which a command began to fail
+	//
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+	BisectRun(ctx context.Context, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CancelRunWithBody Cancel a run and every step of it that has not ended
 	//
@@ -3019,6 +3135,23 @@ func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCompleteArtifactRequest(c.Server, artifactID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBisect A bisection with its probes so far
+//
+// When it has `succeeded`, `first_bad` is the checkpoint at which the command began to fail and `last_good` the one before it; GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff shows what lies between. If checkpoints between the two were skipped, any of `suspects` may be the first bad one. When it has `failed`, `reason` says why, for example because the command fails at `good`.
+//
+// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
+func (c *Client) GetBisect(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBisectRequest(c.Server, bisectID)
 	if err != nil {
 		return nil, err
 	}
@@ -3526,6 +3659,44 @@ func (c *Client) GetRun(ctx context.Context, runID RunIDParameter, reqEditors ..
 // Corresponds with GET /api/runs/{run_id}/artifacts (the `ListArtifacts` operationId).
 func (c *Client) ListArtifacts(ctx context.Context, runID RunIDParameter, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListArtifactsRequest(c.Server, runID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BisectRunWithBody Find the checkpoint at which a command began to fail
+//
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+func (c *Client) BisectRunWithBody(ctx context.Context, runID RunIDParameter, params *BisectRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBisectRunRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BisectRun Find the checkpoint at which a command began to fail
+//
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+func (c *Client) BisectRun(ctx context.Context, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBisectRunRequest(c.Server, runID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4450,6 +4621,40 @@ func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter, p
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetBisectRequest constructs an http.Request for the GetBisect method
+func NewGetBisectRequest(server string, bisectID RunID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "bisect_id", bisectID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/bisects/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -5725,6 +5930,68 @@ func NewListArtifactsRequest(server string, runID RunIDParameter, params *ListAr
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBisectRunRequest calls the generic BisectRun builder with application/json body
+func NewBisectRunRequest(server string, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBisectRunRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewBisectRunRequestWithBody constructs an http.Request for the BisectRun method, with any body, and a specified content type
+func NewBisectRunRequestWithBody(server string, runID RunIDParameter, params *BisectRunParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/bisect", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -7383,6 +7650,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
+	// GetBisectWithResponse A bisection with its probes so far
+	//
+	// When it has `succeeded`, `first_bad` is the checkpoint at which the command began to fail and `last_good` the one before it; GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff shows what lies between. If checkpoints between the two were skipped, any of `suspects` may be the first bad one. When it has `failed`, `reason` says why, for example because the command fails at `good`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
+	GetBisectWithResponse(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*GetBisectResponse, error)
+
 	// ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 	//
 	// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
@@ -7621,6 +7897,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/artifacts (the `ListArtifacts` operationId).
 	ListArtifactsWithResponse(ctx context.Context, runID RunIDParameter, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*ListArtifactsResponse, error)
+
+	// BisectRunWithBodyWithResponse Find the checkpoint at which a command began to fail
+	//
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+	BisectRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *BisectRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BisectRunResponse, error)
+
+	// BisectRunWithResponse Find the checkpoint at which a command began to fail
+	//
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+	BisectRunWithResponse(ctx context.Context, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody, reqEditors ...RequestEditorFn) (*BisectRunResponse, error)
 
 	// CancelRunWithBodyWithResponse Cancel a run and every step of it that has not ended
 	//
@@ -8107,6 +8401,39 @@ func (r CompleteArtifactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CompleteArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetBisectResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BisectAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetBisectResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetBisectResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetBisectResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8761,6 +9088,39 @@ func (r ListArtifactsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListArtifactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BisectRunResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *BisectAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r BisectRunResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BisectRunResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BisectRunResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9681,6 +10041,21 @@ func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, 
 	return ParseCompleteArtifactResponse(rsp)
 }
 
+// GetBisectWithResponse A bisection with its probes so far
+//
+// When it has `succeeded`, `first_bad` is the checkpoint at which the command began to fail and `last_good` the one before it; GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff shows what lies between. If checkpoints between the two were skipped, any of `suspects` may be the first bad one. When it has `failed`, `reason` says why, for example because the command fails at `good`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
+func (c *ClientWithResponses) GetBisectWithResponse(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*GetBisectResponse, error) {
+	rsp, err := c.GetBisect(ctx, bisectID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetBisectResponse(rsp)
+}
+
 // ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 //
 // Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
@@ -10092,6 +10467,36 @@ func (c *ClientWithResponses) ListArtifactsWithResponse(ctx context.Context, run
 		return nil, err
 	}
 	return ParseListArtifactsResponse(rsp)
+}
+
+// BisectRunWithBodyWithResponse Find the checkpoint at which a command began to fail
+//
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+func (c *ClientWithResponses) BisectRunWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *BisectRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BisectRunResponse, error) {
+	rsp, err := c.BisectRunWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBisectRunResponse(rsp)
+}
+
+// BisectRunWithResponse Find the checkpoint at which a command began to fail
+//
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
+func (c *ClientWithResponses) BisectRunWithResponse(ctx context.Context, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody, reqEditors ...RequestEditorFn) (*BisectRunResponse, error) {
+	rsp, err := c.BisectRun(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBisectRunResponse(rsp)
 }
 
 // CancelRunWithBodyWithResponse Cancel a run and every step of it that has not ended
@@ -10794,6 +11199,39 @@ func ParseCompleteArtifactResponse(rsp *http.Response) (*CompleteArtifactRespons
 	return response, nil
 }
 
+// ParseGetBisectResponse parses an HTTP response from a GetBisectWithResponse call
+func ParseGetBisectResponse(rsp *http.Response) (*GetBisectResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetBisectResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BisectAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListDeadLettersResponse parses an HTTP response from a ListDeadLettersWithResponse call
 func ParseListDeadLettersResponse(rsp *http.Response) (*ListDeadLettersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11429,6 +11867,39 @@ func ParseListArtifactsResponse(rsp *http.Response) (*ListArtifactsResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBisectRunResponse parses an HTTP response from a BisectRunWithResponse call
+func ParseBisectRunResponse(rsp *http.Response) (*BisectRunResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BisectRunResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest BisectAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -100,6 +100,18 @@ AS $$
     ORDER BY s.idx
 $$;
 
+-- Records the result of a bisection's command at a checkpoint, as an event of the system run.
+-- NX004 when the step's attempt has lost its lease.
+CREATE OR REPLACE FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    PERFORM append_event(s.tenant_id, s.run_id, s.id, 'bisect.probed', p_fence, p_probe);
+END
+$$;
+
 -- Changes the label and the hold of a checkpoint, each unless its argument is NULL; an empty
 -- label removes it. Nothing is written where both are as they were. NX005 for an unknown
 -- checkpoint.
@@ -136,6 +148,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.add_checkpoint(uuid, bigint, uuid, jsonb),
     nofx.run_leaves(uuid),
+    nofx.record_probe(uuid, bigint, jsonb),
     nofx.mark_checkpoint(uuid, uuid, text, boolean, text),
     nofx.record_checkpoints(jsonb),
     nofx.record_corrupt(uuid, bigint, uuid, text, uuid)

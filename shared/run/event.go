@@ -21,6 +21,7 @@ var eventTypes = catalogue(
 	EventType{"run.created", []string{"kind", "goal", "plan_digest", "steps"}},
 	EventType{"step.log", []string{"bytes", "fence", "lines", "n", "offset", "step"}},
 	EventType{"checkpoint.created", []string{"bytes_new", "checkpoint_id", "digest", "kind"}},
+	EventType{"bisect.probed", []string{"checkpoint_id", "duration_ms", "exit_code", "left", "outcome"}},
 	EventType{"checkpoint.marked", []string{"checkpoint_id", "hold", "label", "reason"}},
 	EventType{"checkpoint.corrupt", []string{"ancestor_id", "checkpoint_id", "code"}},
 	EventType{"artifact.created", []string{"artifact_id", "bytes", "name", "sha256"}},

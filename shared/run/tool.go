@@ -33,6 +33,10 @@ const (
 
 	// ToolArchive is the system step that packs the workspace of a checkpoint.
 	ToolArchive = "sys:archive"
+
+	// ToolBisect is the system step that looks for the checkpoint at which a command began
+	// to fail. It runs code, so its queue is that of other such steps.
+	ToolBisect = "sys:bisect"
 )
 
 // FileUse says how a tool uses the run's files.
@@ -78,6 +82,7 @@ var tools = []Tool{
 	{Name: ToolVerify, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, VerifyInputs) {})},
 	{Name: ToolCheckpoint, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, CheckpointInputs) {})},
 	{Name: ToolArchive, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, ArchiveInputs) {})},
+	{Name: ToolBisect, Queue: StepQueue, Code: true, System: true, internal: true, Text: "/command", inputs: inputs((*checker).bisect)},
 }
 
 // reserved are names of families that those do not have.

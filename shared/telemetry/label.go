@@ -82,7 +82,7 @@ var (
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "sys:verify", "sys:checkpoint", "sys:archive", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 
@@ -100,7 +100,7 @@ var (
 		"run.created", "run.queued", "run.running", "run.waiting", "run.paused", "run.succeeded", "run.failed", "run.cancelled",
 		"step.pending", "step.ready", "step.running", "step.waiting", "step.retrying", "step.succeeded", "step.failed",
 		"step.skipped", "step.cancelled", "step.log",
-		"artifact.created", "checkpoint.created", "checkpoint.marked", "checkpoint.corrupt",
+		"artifact.created", "bisect.probed", "checkpoint.created", "checkpoint.marked", "checkpoint.corrupt",
 		"gate.pending", "gate.passed", "gate.failed", "gate.waived", "gate.expired", "gate.error", "approval.decided",
 		"stream.ready", "stream.gap", "stream.end",
 	}

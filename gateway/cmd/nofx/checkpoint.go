@@ -14,7 +14,7 @@ import (
 func (a *app) checkpointCommand() *cobra.Command {
 	return group("checkpoint", "Make and look into the checkpoints of a run",
 		a.checkpointListCommand(), a.checkpointShowCommand(), a.checkpointFilesCommand(), a.checkpointCatCommand(),
-		a.checkpointCreateCommand(), a.checkpointLabelCommand(), a.checkpointHoldCommand(), a.checkpointArchiveCommand())
+		a.checkpointCreateCommand(), a.checkpointLabelCommand(), a.checkpointHoldCommand(), a.checkpointArchiveCommand(), a.checkpointBisectCommand())
 }
 
 func (a *app) checkpointListCommand() *cobra.Command {

@@ -86,6 +86,8 @@ func (s *Server) operations() []operation {
 		{id: "createCheckpoint", method: post, path: "/api/runs/{run_id}/checkpoints", rule: operator("checkpoints:write"), handle: s.createCheckpoint, once: true},
 		{id: "archiveCheckpoint", method: post, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/archive", rule: viewer("checkpoints:read"), handle: s.archiveCheckpoint, once: true},
 		{id: "markCheckpoint", method: http.MethodPatch, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}", rule: operator("checkpoints:write"), handle: s.markCheckpoint},
+		{id: "bisectRun", method: post, path: "/api/runs/{run_id}/bisect", rule: operator("checkpoints:write"), handle: s.bisectRun, once: true},
+		{id: "getBisect", method: get, path: "/api/bisects/{bisect_id}", rule: viewer("checkpoints:read"), handle: s.getBisect},
 		{id: "listCheckpointFiles", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/files", rule: viewer("checkpoints:read"), handle: s.listCheckpointFiles},
 		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", rule: viewer("checkpoints:read"), handle: s.getCheckpointFile},
 

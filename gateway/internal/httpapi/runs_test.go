@@ -258,6 +258,7 @@ func TestForeignIDs(t *testing.T) {
 	ids := map[string]string{
 		"{run_id}": created.Run.ID, "{step_id}": created.Steps[0].ID, "{gate_id}": gate.ID,
 		"{checkpoint_id}": *gate.ShownCheckpointID, "{artifact_id}": run.ArtifactID.Format(a.ID), "{trace_id}": created.Run.TraceID,
+		"{bisect_id}": created.Run.ID,
 	}
 	unknown := strings.Repeat("0", 31) + "1"
 	for _, op := range g.server.operations() {
@@ -277,6 +278,8 @@ func TestForeignIDs(t *testing.T) {
 		case "rerunRun", "createCheckpoint", "archiveCheckpoint":
 		case "markCheckpoint":
 			body = `{"label":"x"}`
+		case "bisectRun":
+			body = `{"command":"x"}`
 		default:
 			if op.method == http.MethodPost {
 				body = `{"reason":"x"}`

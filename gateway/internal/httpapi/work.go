@@ -33,6 +33,11 @@ func (s *Server) startWork(ctx context.Context, req *http.Request, p *identity.P
 	if err != nil {
 		return run.Run{}, err
 	}
+	return s.startPlan(ctx, req, p, plan, w)
+}
+
+// startPlan does what startWork does, with a plan that was made for w.
+func (s *Server) startPlan(ctx context.Context, req *http.Request, p *identity.Principal, plan run.Plan, w work) (run.Run, error) {
 	ctx, span := s.tracer.Start(ctx, "run.create")
 	defer span.End()
 	r, err := s.Store.StartWork(ctx, p.Tenant, postgres.Work{

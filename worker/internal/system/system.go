@@ -2,15 +2,15 @@
 // system makes for itself (EXECUTION.md, "System runs").
 //
 // A system step reads and writes what is stored: unlike the tools of plans (package tool),
-// its handler has the database and the storage. It runs nothing of a plan, has no
-// workspace but what it restores, and makes no checkpoints of its own run. What it writes
+// its handler has the database and the storage. It has no workspace but what it restores,
+// and makes no checkpoints of its own run. What it writes
 // into the database is written while the transaction holds the step's fence, and can be
 // written again, so that a worker that was killed before the step's end costs another
 // attempt and nothing else.
 //
 // A new tool is a row in shared/run, a file here with its handler, and its entry in
 // handlers. Handlers: verify.go (sys:verify), checkpoint.go (sys:checkpoint), archive.go
-// (sys:archive).
+// (sys:archive), bisect.go with search.go (sys:bisect).
 package system
 
 import (
@@ -31,6 +31,7 @@ type Config struct {
 	Blobs       *blob.Store
 	Checkpoints *checkpoint.Store
 	Workspaces  *workspace.Pool
+	Tools       *tool.Box // runs the commands of people
 }
 
 // Tools has the handlers of a worker. It is safe for concurrent use.
@@ -63,6 +64,7 @@ var handlers = map[string]func(Config, context.Context, Call) (tool.Result, erro
 	run.ToolVerify:     handler(verify),
 	run.ToolCheckpoint: handler(makeCheckpoint),
 	run.ToolArchive:    handler(archive),
+	run.ToolBisect:     handler(bisect),
 }
 
 // handler decodes the inputs of a call for handle.
