@@ -81,6 +81,8 @@ require (
 	github.com/prometheus/procfs v0.22.0 // indirect
 )
 
+require github.com/evanphx/json-patch/v5 v5.9.11 // indirect
+
 replace (
 	nofx.dev/migrations => ../migrations
 	nofx.dev/shared => ../shared

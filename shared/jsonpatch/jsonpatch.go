@@ -1,7 +1,8 @@
 // Package jsonpatch applies JSON patches (RFC 6902): those that users send to edit the state
 // of a branch, and those that a diff of two states consists of.
 //
-// Numbers keep their digits, and a member that is missing is not one that is null.
+// Numbers keep their digits, and a member that is missing is not one that is null. Members
+// whose name is empty cannot be pointed to.
 package jsonpatch
 
 import (
@@ -28,7 +29,7 @@ type Operation struct {
 }
 
 // copyLimit is how many bytes the copy operations of a patch may add to a document.
-const copyLimit = 16 << 20
+const copyLimit = 4 << 20
 
 // Apply returns doc after the operations of a patch, in their order. An operation that is
 // not one of RFC 6902, or does not apply to what those before it left, is fault.Invalid
@@ -59,8 +60,9 @@ func failed(i int, err error) error {
 	return fault.OfFields("patch-failed", fault.Field{Pointer: fmt.Sprintf("/%d", i), Detail: err.Error()}).Because(err)
 }
 
-// pointer matches a JSON pointer (RFC 6901).
-var pointer = regexp.MustCompile(`^(?s:(/([^~/]|~[01])*)*)$`)
+// pointer matches a JSON pointer (RFC 6901) without empty names: the library takes an empty
+// one for the object that it is in.
+var pointer = regexp.MustCompile(`^(?s:(/([^~/]|~[01])+)*)$`)
 
 // check returns the error of an operation that is none. The library would read some of
 // these as others.
@@ -72,14 +74,14 @@ func check(op Operation) error {
 		}
 	case "move", "copy":
 		if op.From == "" || !pointer.MatchString(op.From) {
-			return fmt.Errorf("%q is not a JSON pointer to %s from", op.From, op.Op)
+			return fmt.Errorf("%q is not a JSON pointer to names to %s from", op.From, op.Op)
 		}
 	case "remove":
 	default:
 		return fmt.Errorf("%q is not an operation: use add, remove, replace, move, copy or test", op.Op)
 	}
 	if !pointer.MatchString(op.Path) {
-		return fmt.Errorf("%q is not a JSON pointer", op.Path)
+		return fmt.Errorf("%q is not a JSON pointer to names", op.Path)
 	}
 	return nil
 }
