@@ -131,6 +131,102 @@ func (e DeadLetterClass) Valid() bool {
 	}
 }
 
+// Defines values for DiffV.
+const (
+	DiffVN1 DiffV = 1
+)
+
+// Valid indicates whether the value is a known member of the DiffV enum.
+func (e DiffV) Valid() bool {
+	switch e {
+	case DiffVN1:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DiffFileKind.
+const (
+	DiffFileKindBinary    DiffFileKind = "binary"
+	DiffFileKindDirectory DiffFileKind = "directory"
+	DiffFileKindLarge     DiffFileKind = "large"
+	DiffFileKindRedacted  DiffFileKind = "redacted"
+	DiffFileKindSymlink   DiffFileKind = "symlink"
+	DiffFileKindText      DiffFileKind = "text"
+)
+
+// Valid indicates whether the value is a known member of the DiffFileKind enum.
+func (e DiffFileKind) Valid() bool {
+	switch e {
+	case DiffFileKindBinary:
+		return true
+	case DiffFileKindDirectory:
+		return true
+	case DiffFileKindLarge:
+		return true
+	case DiffFileKindRedacted:
+		return true
+	case DiffFileKindSymlink:
+		return true
+	case DiffFileKindText:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DiffFileStatus.
+const (
+	DiffFileStatusAdded    DiffFileStatus = "added"
+	DiffFileStatusDeleted  DiffFileStatus = "deleted"
+	DiffFileStatusMode     DiffFileStatus = "mode"
+	DiffFileStatusModified DiffFileStatus = "modified"
+	DiffFileStatusRenamed  DiffFileStatus = "renamed"
+	DiffFileStatusType     DiffFileStatus = "type"
+)
+
+// Valid indicates whether the value is a known member of the DiffFileStatus enum.
+func (e DiffFileStatus) Valid() bool {
+	switch e {
+	case DiffFileStatusAdded:
+		return true
+	case DiffFileStatusDeleted:
+		return true
+	case DiffFileStatusMode:
+		return true
+	case DiffFileStatusModified:
+		return true
+	case DiffFileStatusRenamed:
+		return true
+	case DiffFileStatusType:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DiffOperationOp.
+const (
+	DiffOperationOpAdd     DiffOperationOp = "add"
+	DiffOperationOpRemove  DiffOperationOp = "remove"
+	DiffOperationOpReplace DiffOperationOp = "replace"
+)
+
+// Valid indicates whether the value is a known member of the DiffOperationOp enum.
+func (e DiffOperationOp) Valid() bool {
+	switch e {
+	case DiffOperationOpAdd:
+		return true
+	case DiffOperationOpRemove:
+		return true
+	case DiffOperationOpReplace:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for FailureClass.
 const (
 	FailureClassCancelled         FailureClass = "cancelled"
@@ -301,6 +397,7 @@ const (
 	ProblemCodeMalformedJSON        ProblemCode = "malformed-json"
 	ProblemCodeMethodNotAllowed     ProblemCode = "method-not-allowed"
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
+	ProblemCodeNoBase               ProblemCode = "no-base"
 	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
 	ProblemCodeNotFound             ProblemCode = "not-found"
 	ProblemCodeNothingToBisect      ProblemCode = "nothing-to-bisect"
@@ -355,6 +452,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeMethodNotAllowed:
 		return true
 	case ProblemCodeNameTaken:
+		return true
+	case ProblemCodeNoBase:
 		return true
 	case ProblemCodeNoCheckpoint:
 		return true
@@ -677,6 +776,24 @@ func (e GetArtifactParamsRedirect) Valid() bool {
 	}
 }
 
+// Defines values for DiffCheckpointParamsFormat.
+const (
+	DiffCheckpointParamsFormatJSON    DiffCheckpointParamsFormat = "json"
+	DiffCheckpointParamsFormatUnified DiffCheckpointParamsFormat = "unified"
+)
+
+// Valid indicates whether the value is a known member of the DiffCheckpointParamsFormat enum.
+func (e DiffCheckpointParamsFormat) Valid() bool {
+	switch e {
+	case DiffCheckpointParamsFormatJSON:
+		return true
+	case DiffCheckpointParamsFormatUnified:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListRunEventsParamsUntil.
 const (
 	ListRunEventsParamsUntilFinal ListRunEventsParamsUntil = "final"
@@ -940,6 +1057,20 @@ type CheckpointDetail struct {
 	Objects []StoredObject `json:"objects"`
 }
 
+// CheckpointDiff `diff`, or for a large one where it is, or the run that computes it
+type CheckpointDiff struct {
+	// Diff What lies between two checkpoints. State, steps, sessions and gates are on the first page.
+	Diff      *Diff      `json:"diff,omitempty"`
+	DiffRunID *RunID     `json:"diff_run_id,omitempty"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// SizeBytes Of the diff before compression
+	SizeBytes *int64 `json:"size_bytes,omitempty"`
+
+	// URL Signed; GET only; a `Diff` in JSON, compressed with gzip
+	URL *string `json:"url,omitempty"`
+}
+
 // CheckpointID defines model for CheckpointID.
 type CheckpointID = string
 
@@ -1010,6 +1141,168 @@ type DeadLetterPage struct {
 
 	// NextCursor Null on the last page
 	NextCursor *string `json:"next_cursor"`
+}
+
+// Diff What lies between two checkpoints. State, steps, sessions and gates are on the first page.
+type Diff struct {
+	// Files By path
+	Files []DiffFile `json:"files"`
+
+	// From Empty for what was before the first checkpoint of a run
+	From DiffSide `json:"from"`
+
+	// Gates Those that have decided since
+	Gates []DiffGate `json:"gates"`
+
+	// Next Cursor of the further files
+	Next     *string       `json:"next"`
+	Sessions []DiffSession `json:"sessions"`
+
+	// State Operations of RFC 6902 that make the one state of the other
+	State []DiffOperation `json:"state"`
+
+	// Steps Those in another state
+	Steps   []DiffStep  `json:"steps"`
+	Summary DiffSummary `json:"summary"`
+
+	// To Empty for what was before the first checkpoint of a run
+	To DiffSide `json:"to"`
+
+	// Truncated There are further files
+	Truncated bool `json:"truncated"`
+
+	// V Of this form
+	V DiffV `json:"v"`
+}
+
+// DiffV Of this form
+type DiffV int
+
+// DiffContent defines model for DiffContent.
+type DiffContent struct {
+	Mode string `json:"mode"`
+
+	// Path Of a file that was renamed
+	Path *string `json:"path,omitempty"`
+
+	// Sha256 64 hex digits
+	Sha256 SHA256 `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+// DiffFile defines model for DiffFile.
+type DiffFile struct {
+	From *DiffContent `json:"from,omitempty"`
+
+	// Kind `large`: over 1 MiB; `directory`: one without files; `redacted`: its bytes were purged
+	Kind DiffFileKind `json:"kind"`
+
+	// Lines Numbers of lines; those of a summary are of its page
+	Lines *DiffLines `json:"lines,omitempty"`
+
+	// Masked Secrets are masked in it
+	Masked *bool  `json:"masked,omitempty"`
+	Path   string `json:"path"`
+
+	// Reason Why they are
+	Reason *string        `json:"reason,omitempty"`
+	Status DiffFileStatus `json:"status"`
+	To     *DiffContent   `json:"to,omitempty"`
+
+	// Truncated The hunks are left out
+	Truncated bool `json:"truncated"`
+
+	// Unified Hunks
+	Unified *string `json:"unified,omitempty"`
+}
+
+// DiffFileKind `large`: over 1 MiB; `directory`: one without files; `redacted`: its bytes were purged
+type DiffFileKind string
+
+// DiffFileStatus defines model for DiffFile.Status.
+type DiffFileStatus string
+
+// DiffGate defines model for DiffGate.
+type DiffGate struct {
+	Name string `json:"name"`
+
+	// Step Name of a step of the plan; a name with `~` is of a step that the system added
+	Step    RunStepName `json:"step"`
+	Verdict string      `json:"verdict"`
+}
+
+// DiffLines Numbers of lines; those of a summary are of its page
+type DiffLines struct {
+	Added   int `json:"added"`
+	Deleted int `json:"deleted"`
+}
+
+// DiffOperation defines model for DiffOperation.
+type DiffOperation struct {
+	// Old What was there; any JSON
+	Old interface{}     `json:"old,omitempty"`
+	Op  DiffOperationOp `json:"op"`
+
+	// Path JSON pointer
+	Path string `json:"path"`
+
+	// Value Of add and replace; any JSON
+	Value interface{} `json:"value,omitempty"`
+}
+
+// DiffOperationOp defines model for DiffOperation.Op.
+type DiffOperationOp string
+
+// DiffSession defines model for DiffSession.
+type DiffSession struct {
+	FromSeq int64     `json:"from_seq"`
+	ID      SessionID `json:"id"`
+	ToSeq   int64     `json:"to_seq"`
+}
+
+// DiffSide Empty for what was before the first checkpoint of a run
+type DiffSide struct {
+	Checkpoint *CheckpointID `json:"checkpoint,omitempty"`
+
+	// Digest Digest of the bytes
+	Digest *Digest `json:"digest,omitempty"`
+}
+
+// DiffStep defines model for DiffStep.
+type DiffStep struct {
+	// From Absent for a step that was not known
+	From *string `json:"from,omitempty"`
+
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+	To   *string     `json:"to,omitempty"`
+}
+
+// DiffSummary defines model for DiffSummary.
+type DiffSummary struct {
+	// Bytes Of the changed files as they are now
+	Bytes int64 `json:"bytes"`
+
+	// Files Of all pages
+	Files struct {
+		Added   int `json:"added"`
+		Deleted int `json:"deleted"`
+
+		// Mode With another mode and the same bytes
+		Mode     int `json:"mode"`
+		Modified int `json:"modified"`
+		Renamed  int `json:"renamed"`
+
+		// Type A file in the place of a symbolic link, and the like
+		Type int `json:"type"`
+	} `json:"files"`
+
+	// Lines Numbers of lines; those of a summary are of its page
+	Lines    DiffLines `json:"lines"`
+	StateOps int       `json:"state_ops"`
+
+	// Text For people
+	Text string `json:"text"`
 }
 
 // Digest Digest of the bytes
@@ -2162,6 +2455,28 @@ type ArchiveCheckpointParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// DiffCheckpointParams defines parameters for DiffCheckpoint.
+type DiffCheckpointParams struct {
+	// Against What it is compared with: `parent`, the first one if it has several; `base`, the nearest checkpoint of the run that its run is a branch of; or the id of any checkpoint of the tenant. The first checkpoint of a run is compared with nothing.
+	Against *string `form:"against,omitempty" json:"against,omitempty"`
+
+	// Path Only this file, or the files of this folder. State, steps and gates are not affected.
+	Path *string `form:"path,omitempty" json:"path,omitempty"`
+
+	// Format `unified` is the form that `git apply` takes; its first lines say what it leaves out, and why.
+	Format *DiffCheckpointParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Cursor `next` of the page before
+	Cursor *string `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS       *WaitS  `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
+}
+
+// DiffCheckpointParamsFormat defines parameters for DiffCheckpoint.
+type DiffCheckpointParamsFormat string
+
 // GetCheckpointFileParams defines parameters for GetCheckpointFile.
 type GetCheckpointFileParams struct {
 	Path string `form:"path" json:"path"`
@@ -2811,6 +3126,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
 	ArchiveCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiffCheckpoint What lies between a checkpoint and another one
+	//
+	// A worker computes it in a system run, once for all requests, and the request waits for it; then it is stored and never changes. 202 means that the run `diff_run_id` has not ended: repeat the request. A diff of more than 256 KiB is at a signed URL. Secrets are masked. Files of more than 1 MiB or 20,000 lines, and binary ones, are listed without their lines. After 5,000 files or 32 MiB the diff is `truncated`; `next` is the cursor of the rest. 409 `no-base`: the run is not a branch. 410 `object-gone` and 409 `object-corrupt`: storage has lost bytes of one of the checkpoints.
+	//
+	// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff (the `DiffCheckpoint` operationId).
+	DiffCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *DiffCheckpointParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCheckpointFile The bytes of one file of a checkpoint's workspace
 	//
@@ -3875,6 +4197,23 @@ func (c *Client) ArchiveCheckpointWithBody(ctx context.Context, runID RunIDParam
 // Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
 func (c *Client) ArchiveCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewArchiveCheckpointRequest(c.Server, runID, checkpointID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiffCheckpoint What lies between a checkpoint and another one
+//
+// A worker computes it in a system run, once for all requests, and the request waits for it; then it is stored and never changes. 202 means that the run `diff_run_id` has not ended: repeat the request. A diff of more than 256 KiB is at a signed URL. Secrets are masked. Files of more than 1 MiB or 20,000 lines, and binary ones, are listed without their lines. After 5,000 files or 32 MiB the diff is `truncated`; `next` is the cursor of the rest. 409 `no-base`: the run is not a branch. 410 `object-gone` and 409 `object-corrupt`: storage has lost bytes of one of the checkpoints.
+//
+// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff (the `DiffCheckpoint` operationId).
+func (c *Client) DiffCheckpoint(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *DiffCheckpointParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiffCheckpointRequest(c.Server, runID, checkpointID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6423,6 +6762,137 @@ func NewArchiveCheckpointRequestWithBody(server string, runID RunIDParameter, ch
 	return req, nil
 }
 
+// NewDiffCheckpointRequest constructs an http.Request for the DiffCheckpoint method
+func NewDiffCheckpointRequest(server string, runID RunIDParameter, checkpointID CheckpointIDParameter, params *DiffCheckpointParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "checkpoint_id", checkpointID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/checkpoints/%s/diff", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Against != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "against", *params.Against, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Path != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "path", *params.Path, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfNoneMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetCheckpointFileRequest constructs an http.Request for the GetCheckpointFile method
 func NewGetCheckpointFileRequest(server string, runID RunIDParameter, checkpointID CheckpointIDParameter, params *GetCheckpointFileParams) (*http.Request, error) {
 	var err error
@@ -7998,6 +8468,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/runs/{run_id}/checkpoints/{checkpoint_id}/archive (the `ArchiveCheckpoint` operationId).
 	ArchiveCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *ArchiveCheckpointParams, body ArchiveCheckpointJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveCheckpointResponse, error)
 
+	// DiffCheckpointWithResponse What lies between a checkpoint and another one
+	//
+	// A worker computes it in a system run, once for all requests, and the request waits for it; then it is stored and never changes. 202 means that the run `diff_run_id` has not ended: repeat the request. A diff of more than 256 KiB is at a signed URL. Secrets are masked. Files of more than 1 MiB or 20,000 lines, and binary ones, are listed without their lines. After 5,000 files or 32 MiB the diff is `truncated`; `next` is the cursor of the rest. 409 `no-base`: the run is not a branch. 410 `object-gone` and 409 `object-corrupt`: storage has lost bytes of one of the checkpoints.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff (the `DiffCheckpoint` operationId).
+	DiffCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *DiffCheckpointParams, reqEditors ...RequestEditorFn) (*DiffCheckpointResponse, error)
+
 	// GetCheckpointFileWithResponse The bytes of one file of a checkpoint's workspace
 	//
 	// A file of up to 1 MiB is returned directly, verified by its digest; for a larger file the response is 303 to a signed URL. A symbolic link is never followed: the response is its text.
@@ -9329,6 +9808,41 @@ func (r ArchiveCheckpointResponse) ContentType() string {
 	return ""
 }
 
+type DiffCheckpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CheckpointDiff
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *CheckpointDiff
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r DiffCheckpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DiffCheckpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DiffCheckpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetCheckpointFileResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10639,6 +11153,21 @@ func (c *ClientWithResponses) ArchiveCheckpointWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseArchiveCheckpointResponse(rsp)
+}
+
+// DiffCheckpointWithResponse What lies between a checkpoint and another one
+//
+// A worker computes it in a system run, once for all requests, and the request waits for it; then it is stored and never changes. 202 means that the run `diff_run_id` has not ended: repeat the request. A diff of more than 256 KiB is at a signed URL. Secrets are masked. Files of more than 1 MiB or 20,000 lines, and binary ones, are listed without their lines. After 5,000 files or 32 MiB the diff is `truncated`; `next` is the cursor of the rest. 409 `no-base`: the run is not a branch. 410 `object-gone` and 409 `object-corrupt`: storage has lost bytes of one of the checkpoints.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff (the `DiffCheckpoint` operationId).
+func (c *ClientWithResponses) DiffCheckpointWithResponse(ctx context.Context, runID RunIDParameter, checkpointID CheckpointIDParameter, params *DiffCheckpointParams, reqEditors ...RequestEditorFn) (*DiffCheckpointResponse, error) {
+	rsp, err := c.DiffCheckpoint(ctx, runID, checkpointID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiffCheckpointResponse(rsp)
 }
 
 // GetCheckpointFileWithResponse The bytes of one file of a checkpoint's workspace
@@ -12119,6 +12648,55 @@ func ParseArchiveCheckpointResponse(rsp *http.Response) (*ArchiveCheckpointRespo
 			return nil, err
 		}
 		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDiffCheckpointResponse parses an HTTP response from a DiffCheckpointWithResponse call
+func ParseDiffCheckpointResponse(rsp *http.Response) (*DiffCheckpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DiffCheckpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CheckpointDiff
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest CheckpointDiff
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case rsp.StatusCode == 303:
+		break // No content-type
+
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/x-diff) unsupported
 
 	}
 

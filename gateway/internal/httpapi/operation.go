@@ -88,6 +88,7 @@ func (s *Server) operations() []operation {
 		{id: "markCheckpoint", method: http.MethodPatch, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}", rule: operator("checkpoints:write"), handle: s.markCheckpoint},
 		{id: "bisectRun", method: post, path: "/api/runs/{run_id}/bisect", rule: operator("checkpoints:write"), handle: s.bisectRun, once: true},
 		{id: "getBisect", method: get, path: "/api/bisects/{bisect_id}", rule: viewer("checkpoints:read"), handle: s.getBisect},
+		{id: "diffCheckpoint", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/diff", rule: viewer("checkpoints:read"), handle: s.diffCheckpoint},
 		{id: "listCheckpointFiles", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/files", rule: viewer("checkpoints:read"), handle: s.listCheckpointFiles},
 		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", rule: viewer("checkpoints:read"), handle: s.getCheckpointFile},
 
