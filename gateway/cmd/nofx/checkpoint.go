@@ -13,7 +13,7 @@ import (
 
 func (a *app) checkpointCommand() *cobra.Command {
 	return group("checkpoint", "Make and look into the checkpoints of a run",
-		a.checkpointListCommand(), a.checkpointShowCommand(), a.checkpointFilesCommand(), a.checkpointCatCommand(),
+		a.checkpointListCommand(), a.checkpointShowCommand(), a.checkpointDiffCommand(), a.checkpointFilesCommand(), a.checkpointCatCommand(),
 		a.checkpointCreateCommand(), a.checkpointLabelCommand(), a.checkpointHoldCommand(), a.checkpointArchiveCommand(), a.checkpointBisectCommand())
 }
 

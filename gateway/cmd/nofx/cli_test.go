@@ -120,6 +120,7 @@ func script() map[string]http.HandlerFunc {
 		"bisectRun":        answer(http.StatusAccepted, api.BisectAnswer{Bisect: bisect}),
 		"getBisect":        answer(http.StatusOK, api.BisectAnswer{Bisect: bisected}),
 		"markCheckpoint":   answer(http.StatusOK, api.CheckpointAnswer{Checkpoint: manual}),
+		"diffCheckpoint":   diffAnswers(),
 		"completeArtifact": answer(http.StatusOK, api.ArtifactAnswer{Artifact: api.Artifact{ID: id("art", 1), Name: "tree.tar.gz",
 			MediaType: "application/gzip", SizeBytes: 2048, Sha256: sumOf("tree"), CreatedAt: ago(3)}}),
 		"listArtifacts": answer(http.StatusOK, api.ArtifactPage{Items: []api.Artifact{
