@@ -2463,7 +2463,7 @@ type DiffCheckpointParams struct {
 	// Path Only this file, or the files of this folder. State, steps and gates are not affected.
 	Path *string `form:"path,omitempty" json:"path,omitempty"`
 
-	// Format `unified` is the form that `git apply` takes; its first lines say what it leaves out, and why.
+	// Format `unified` is the form that `git apply` takes; its first lines say what it leaves out, and why: files with masked secrets among them.
 	Format *DiffCheckpointParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 
 	// Cursor `next` of the page before

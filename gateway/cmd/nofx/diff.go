@@ -200,8 +200,11 @@ func (p painter) steps(w io.Writer, d diffDocument) {
 		fmt.Fprintln(w, "\nsteps")
 	}
 	for _, s := range d.Steps {
-		to := deref(s.To)
-		fmt.Fprintf(w, "  %s: %s to %s\n", clean(s.Name), clean(cmp.Or(deref(s.From), "nothing")), p.paint(colourOf(to), clean(cmp.Or(to, "nothing"))))
+		from, to := "", cmp.Or(deref(s.To), "not known")
+		if s.From != nil {
+			from = clean(*s.From) + " to "
+		}
+		fmt.Fprintf(w, "  %s: %s%s\n", clean(s.Name), from, p.paint(colourOf(to), clean(to)))
 	}
 	for _, g := range d.Gates {
 		fmt.Fprintf(w, "  gate %s: %s\n", clean(g.Name), p.paint(colourOf(g.Verdict), clean(g.Verdict)))

@@ -28,6 +28,7 @@ var measurements = []struct {
 	{"scale", (*bench).scale, true},
 	{"soak", (*bench).soak, true},
 	{"checkpoint", (*bench).checkpoints, false}, // one worker
+	{"diff", (*bench).diffs, false},             // one worker
 	{"post", (*bench).posts, false},             // no worker
 }
 

@@ -15,9 +15,6 @@ func (d *Document) Patch() []byte {
 			fmt.Fprintf(&left, "# left out: %s (%s)\n", quoted("", f.Path), why)
 			continue
 		}
-		if f.Masked {
-			fmt.Fprintf(&left, "# secrets are masked in %s: it may not apply\n", quoted("", f.Path))
-		}
 		f.write(&out)
 	}
 	from := d.From.Checkpoint
@@ -34,6 +31,8 @@ func (d *Document) Patch() []byte {
 // leftOut returns why the changes of a file are not in a patch, or "".
 func (f *File) leftOut() string {
 	switch {
+	case f.Masked: // it would not apply, and git apply takes all of a patch or nothing
+		return "secrets are masked in it"
 	case f.Status == Renamed || f.Status == Mode:
 		return ""
 	case f.Kind == Directory:

@@ -221,6 +221,9 @@ func TestSecretsAreMasked(t *testing.T) {
 	for _, f := range doc.Files {
 		masked[f.Path] = f.Masked
 	}
+	if patch := string(doc.Patch()); !strings.Contains(patch, "# left out: env (secrets are masked in it)\n") || strings.Contains(patch, "b/env") || !strings.Contains(patch, "+++ b/far") {
+		t.Errorf("the patch has what it cannot apply:\n%s", patch)
+	}
 	want := map[string]bool{"[redacted]": true, "env": true, "key": true, "link": true, "far": false}
 	if d := cmp.Diff(want, masked); d != "" {
 		t.Errorf("masked files (-want +got):\n%s", d)
