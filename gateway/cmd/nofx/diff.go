@@ -40,20 +40,25 @@ as one to less, gets none. With --json a large diff is a URL that serves it for 
 			if unified && a.json {
 				return usagef("--unified is no JSON")
 			}
-			if unified {
-				params.Format = optional(api.DiffCheckpointParamsFormatUnified)
-			}
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			raw, err := a.diff(cmd.Context(), client, args[0], args[1], params)
+			ask := func() (*http.Response, error) {
+				return client.DiffCheckpoint(cmd.Context(), args[0], args[1], &params)
+			}
+			_, raw, err := await(cmd.Context(), a, "computing the diff", ask, func(d api.CheckpointDiff) string { return deref(d.DiffRunID) })
 			if err != nil {
 				return err
 			}
 			paint := painter(a.terminal && a.getenv("NO_COLOR") == "")
-			if unified {
-				return a.foreign(false, func(w io.Writer) error { return paint.patch(w, string(raw)) })
+			if unified { // computed with the other form
+				params.Format = optional(api.DiffCheckpointParamsFormatUnified)
+				patch, err := wholeBody(ask())
+				if err != nil {
+					return err
+				}
+				return a.foreign(false, func(w io.Writer) error { return paint.patch(w, string(patch)) })
 			}
 			if a.json {
 				return a.printJSON(strings.TrimRight(string(raw), "\n"))
@@ -77,29 +82,11 @@ as one to less, gets none. With --json a large diff is a URL that serves it for 
 	return c
 }
 
-// diff returns the answer with a diff once it is computed.
-func (a *app) diff(ctx context.Context, client *api.Client, run, checkpoint string, params api.DiffCheckpointParams) ([]byte, error) {
-	for told := false; ; told = true {
-		resp, err := client.DiffCheckpoint(ctx, run, checkpoint, &params)
-		if err != nil {
-			return nil, err
-		}
-		raw, err := wholeBody(resp)
-		if err != nil || resp.StatusCode != http.StatusAccepted {
-			return raw, err
-		}
-		var pending api.CheckpointDiff
-		if err := json.Unmarshal(raw, &pending); err != nil {
-			return nil, fmt.Errorf("the response does not follow the API's contract: %w", err)
-		}
-		if !told {
-			a.note("a worker computes the diff (%s) …", clean(deref(pending.DiffRunID)))
-		}
-	}
-}
-
 // wholeBody returns the bytes of a response. A refusal is a *problemError.
-func wholeBody(resp *http.Response) ([]byte, error) {
+func wholeBody(resp *http.Response, err error) ([]byte, error) {
+	if err != nil {
+		return nil, fmt.Errorf("fetch the diff: %w", cause(err))
+	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxDiff))
 	if err != nil {
@@ -138,11 +125,7 @@ func (a *app) diffDocument(ctx context.Context, raw []byte) (d diffDocument, err
 	if err != nil {
 		return d, err
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return d, fmt.Errorf("fetch the diff: %w", cause(err))
-	}
-	if raw, err = wholeBody(resp); err != nil {
+	if raw, err = wholeBody(http.DefaultClient.Do(req)); err != nil {
 		return d, err
 	}
 	return d, json.Unmarshal(raw, &d)

@@ -120,7 +120,7 @@ func TestDiffThatTakesLong(t *testing.T) {
 	if code := execute(t.Context(), c.app, strings.Fields("checkpoint diff "+id("run", 1)+" "+id("ckpt", 1)+" --stat")); code != exitOK {
 		t.Fatalf("diff = %d, want 0: %s", code, c.errOut.String())
 	}
-	if want := "a worker computes the diff (" + id("run", 9) + ")"; strings.Count(c.errOut.String(), want) != 1 || asked.Load() != 3 {
+	if want := "a worker is computing the diff; see nofx run show " + id("run", 9); strings.Count(c.errOut.String(), want) != 1 || asked.Load() != 3 {
 		t.Errorf("said after %d requests: %q, want once %q", asked.Load(), c.errOut.String(), want)
 	}
 	if !strings.Contains(c.out.String(), "~ /vars/retries 3 to 12345678901234567890") {
