@@ -1,0 +1,109 @@
+package postgres_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
+)
+
+// A diff is recorded once, with the fence of the step that computed it.
+func TestRecordDiff(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	_, steps := s.create(t, "a:")
+	c := s.claim(t, steps["a"].ID)
+	want := postgres.Diff{
+		From: uuid.New(), To: uuid.New(), Options: "1:0:src", JSON: tree.Digest{1}, JSONBytes: 10, Patch: tree.Digest{2}, PatchBytes: 20,
+		Files: 3, LinesAdded: 4, LinesDeleted: 5, Truncated: true,
+	}
+	objects := []tree.Object{{Key: "t/x/diff/1", SHA256: want.JSON, Bytes: 7}, {Key: "t/x/diff/2", SHA256: want.Patch, Bytes: 20}}
+	stale := *c
+	stale.Fence++
+	if err := s.RecordDiff(s.ctx, &stale, want, objects); !errors.Is(err, fault.Fenced) {
+		t.Errorf("RecordDiff(another fence) = %v, want Fenced", err)
+	}
+	if _, err := s.Diff(s.ctx, s.tenant, want.From, want.To, want.Options); !errors.Is(err, fault.NotFound) {
+		t.Errorf("Diff() = %v before it is recorded, want NotFound", err)
+	}
+	if err := s.RecordDiff(s.ctx, c, want, objects); err != nil {
+		t.Fatalf("RecordDiff() = %v", err)
+	}
+	other := want
+	other.JSON, other.Patch = tree.Digest{3}, tree.Digest{4}
+	stored := func(when string, want postgres.Diff) {
+		t.Helper()
+		got, err := s.Diff(s.ctx, s.tenant, want.From, want.To, want.Options)
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("Diff(%s) = %v (-want +got):\n%s", when, err, d)
+		}
+	}
+	if err := s.RecordDiff(s.ctx, c, other, objects); err != nil {
+		t.Fatalf("RecordDiff(again) = %v", err)
+	}
+	stored("recorded twice", want)
+	if err := s.LoseDiff(s.ctx, s.tenant, want, other.JSON); err != nil {
+		t.Fatalf("LoseDiff(another object) = %v", err)
+	}
+	stored("another object lost", want)
+	for range 2 { // two requests may notice it
+		if err := s.LoseDiff(s.ctx, s.tenant, want, want.Patch); err != nil {
+			t.Fatalf("LoseDiff() = %v", err)
+		}
+	}
+	want.Lost, want.Losses = true, 1
+	stored("lost", want)
+	if err := s.RecordDiff(s.ctx, c, other, objects); err != nil {
+		t.Fatalf("RecordDiff(anew) = %v", err)
+	}
+	other.Losses = 1
+	stored("recorded anew", other)
+	if _, err := s.Diff(s.ctx, uuid.New(), want.From, want.To, want.Options); !errors.Is(err, fault.NotFound) {
+		t.Errorf("Diff(another tenant) = %v, want NotFound", err)
+	}
+}
+
+// The base of a checkpoint is the nearest one of another run that it descends from.
+func TestBase(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	runs := map[string]uuid.UUID{}
+	ids := map[string]uuid.UUID{}
+	for _, c := range []struct {
+		name, run string
+		parents   []string
+	}{
+		{"p1", "parent", nil}, {"p2", "parent", []string{"p1"}}, {"p3", "parent", []string{"p2"}},
+		{"b1", "branch", []string{"p2"}}, {"b2", "branch", []string{"b1"}}, {"b3", "branch", []string{"b2", "p3"}},
+		{"c1", "branch of it", []string{"b2"}}, {"c2", "branch of it", []string{"c1"}},
+	} {
+		if runs[c.run] == uuid.Nil {
+			r, _ := s.create(t, "a:")
+			runs[c.run] = r.ID
+		}
+		id, generation := run.NewID(), 1+len(ids)
+		ids[c.name] = id
+		if _, err := s.Admin.Exec(s.ctx, `INSERT INTO nofx.checkpoint (tenant_id, id, run_id, seq, kind, generation, digest, manifest, state_digest, tree_digest, bytes_new)
+			VALUES ($1, $2, $3, $4, 'post', $5, '', '', '', '', 0)`, s.tenant, id, runs[c.run], 1000+len(ids), generation); err != nil {
+			t.Fatal(err)
+		}
+		for ord, p := range c.parents {
+			if _, err := s.Admin.Exec(s.ctx, `INSERT INTO nofx.checkpoint_parent (tenant_id, checkpoint_id, ord, parent_id) VALUES ($1, $2, $3, $4)`,
+				s.tenant, id, ord+1, ids[p]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, want := range map[string]string{"b1": "p2", "b2": "p2", "b3": "p3", "c2": "b2", "p3": ""} {
+		got, err := s.Base(s.ctx, s.tenant, ids[name])
+		if got != ids[want] || errors.Is(err, fault.NotFound) != (want == "") {
+			t.Errorf("Base(%s) = %s, %v, want %q", name, got, err, want)
+		}
+	}
+}
