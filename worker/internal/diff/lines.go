@@ -2,6 +2,7 @@ package diff
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ type edit struct{ a0, a1, b0, b1 int }
 // edits returns the fewest changes that make b of a. An item that may have been added or
 // deleted at several places counts as the last of them. The items are numbers from 0 to n.
 func edits(a, b []int, n int) []edit {
-	s := &search{addedA: make([]bool, len(a)), addedB: make([]bool, len(b))}
+	s := &search{changedA: make([]bool, len(a)), changedB: make([]bool, len(b))}
 	start, end := 0, 0
 	for start < len(a) && start < len(b) && a[start] == b[start] {
 		start++
@@ -26,12 +27,12 @@ func edits(a, b []int, n int) []edit {
 	for end < len(a)-start && end < len(b)-start && a[len(a)-1-end] == b[len(b)-1-end] {
 		end++
 	}
-	s.a, s.inA = shared(a, b, start, end, n, s.addedA)
-	s.b, s.inB = shared(b, a, start, end, n, s.addedB)
+	s.a, s.inA = shared(a, b, start, end, n, s.changedA)
+	s.b, s.inB = shared(b, a, start, end, n, s.changedB)
 	s.middle = len(s.b) + 1
 	s.forward, s.backward = make([]int, len(s.a)+len(s.b)+3), make([]int, len(s.a)+len(s.b)+3)
 	s.compare(0, len(s.a), 0, len(s.b))
-	return slide(a, b, collect(s.addedA, s.addedB))
+	return slide(a, b, collect(s.changedA, s.changedB))
 }
 
 // shared returns the items of a, without so many at the start and the end, that are in b
@@ -54,11 +55,11 @@ func shared(a, b []int, start, end, n int, marked []bool) (items, indices []int)
 // search finds the fewest changes between two sequences as Myers does, from both ends and
 // in space that grows with their length alone.
 type search struct {
-	a, b              []int
-	inA, inB          []int // where the items are in the whole sequences
-	addedA, addedB    []bool
-	forward, backward []int // by diagonal, x - y + middle: how far along a paths have come
-	middle            int
+	a, b               []int
+	inA, inB           []int // where the items are in the whole sequences
+	changedA, changedB []bool
+	forward, backward  []int // by diagonal, x - y + middle: how far along a paths have come
+	middle             int
 }
 
 func (s *search) compare(a0, a1, b0, b1 int) {
@@ -70,10 +71,10 @@ func (s *search) compare(a0, a1, b0, b1 int) {
 	}
 	if a0 == a1 || b0 == b1 {
 		for i := a0; i < a1; i++ {
-			s.addedA[s.inA[i]] = true
+			s.changedA[s.inA[i]] = true
 		}
 		for i := b0; i < b1; i++ {
-			s.addedB[s.inB[i]] = true
+			s.changedB[s.inB[i]] = true
 		}
 		return
 	}
@@ -85,7 +86,6 @@ func (s *search) compare(a0, a1, b0, b1 int) {
 // split returns a point on a shortest path from one corner to the other, at which the
 // paths from both meet. After very many steps it is the one that came furthest.
 func (s *search) split(a0, a1, b0, b1 int) (x, y int) {
-	const none = int(^uint(0) >> 1)
 	lowest, highest := a0-b1+s.middle, a1-b0+s.middle // diagonals of the rectangle
 	first, last := a0-b0+s.middle, a1-b1+s.middle
 	f0, f1, l0, l1 := first, first, last, last
@@ -117,13 +117,13 @@ func (s *search) split(a0, a1, b0, b1 int) (x, y int) {
 		}
 		if l0 > lowest {
 			l0--
-			s.backward[l0-1] = none
+			s.backward[l0-1] = math.MaxInt
 		} else {
 			l0++
 		}
 		if l1 < highest {
 			l1++
-			s.backward[l1+1] = none
+			s.backward[l1+1] = math.MaxInt
 		} else {
 			l1--
 		}

@@ -173,10 +173,8 @@ func masked(list []change, r Redactor) []change {
 }
 
 func maskedValue(name string, v any, r Redactor) any {
-	for _, masked := range r.Members(map[string]any{name: v}) {
-		return masked
-	}
-	return nil
+	member := r.Members(map[string]any{name: v}) // whose name may be masked as well
+	return slices.Collect(maps.Values(member))[0]
 }
 
 // steps returns the steps whose states differ, and the gates among them that decided.
