@@ -622,12 +622,12 @@ CREATE FUNCTION nofx.lock_step(p_step uuid) RETURNS nofx.locked_step
 
 ALTER FUNCTION nofx.lock_step(p_step uuid) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) RETURNS void
+CREATE FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) OWNER TO nofx_system;
+ALTER FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid, next_at timestamp with time zone, next_step uuid)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2243,8 +2243,8 @@ REVOKE ALL ON FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lock_step(p_step uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;

@@ -24,15 +24,20 @@ BEGIN
 END
 $$;
 
--- Notes that storage has lost the object p_sha256 of a diff, so that it is computed anew.
-CREATE OR REPLACE FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) RETURNS void
+-- Notes that storage has lost the object p_key of a diff, so that it is computed anew.
+CREATE OR REPLACE FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    UPDATE diff SET state = 'lost', losses = losses + 1
-    WHERE tenant_id = tenant() AND to_id = p_to AND from_id = p_from AND options = p_options AND state = 'stored' AND p_sha256 IN (json_sha256, patch_sha256)
+    WITH lost AS (
+        UPDATE diff SET state = 'lost', losses = losses + 1
+        WHERE tenant_id = tenant() AND to_id = p_to AND from_id = p_from AND options = p_options AND state = 'stored'
+            AND (p_key LIKE '%/' || encode(json_sha256, 'hex') || '.json' OR p_key LIKE '%/' || encode(patch_sha256, 'hex') || '.patch')
+        RETURNING 1
+    )
+    UPDATE object SET state = 'condemned' WHERE tenant_id = tenant() AND key = p_key AND kind = 'diff' AND EXISTS (SELECT FROM lost)
 $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.record_diff(uuid, bigint, jsonb),
-    nofx.lose_diff(uuid, uuid, text, bytea)
+    nofx.lose_diff(uuid, uuid, text, text)
 TO nofx_app;

@@ -60,11 +60,11 @@ func (db *DB) RecordDiff(ctx context.Context, c *Claim, d Diff, objects []tree.O
 	})
 }
 
-// LoseDiff records that storage has lost an object of a diff, so that the next request for
-// it has it computed anew.
-func (db *DB) LoseDiff(ctx context.Context, tenant uuid.UUID, d Diff, object tree.Digest) error {
+// LoseDiff records that storage has lost the object at key, one of a diff, so that the next
+// request for the diff has it computed anew.
+func (db *DB) LoseDiff(ctx context.Context, tenant uuid.UUID, d Diff, key string) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "SELECT nofx.lose_diff($1, $2, $3, $4)", d.From, d.To, d.Options, object[:])
+		_, err := tx.Exec(ctx, "SELECT nofx.lose_diff($1, $2, $3, $4)", d.From, d.To, d.Options, key)
 		return err
 	})
 }

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,6 +14,8 @@ import (
 	"nofx.dev/shared/tree"
 )
 
+func keyOf(d tree.Digest, form string) string { return fmt.Sprintf("t/x/diff/aa/%x.%s", d[:], form) }
+
 // A diff is recorded once, with the fence of the step that computed it.
 func TestRecordDiff(t *testing.T) {
 	t.Parallel()
@@ -23,7 +26,7 @@ func TestRecordDiff(t *testing.T) {
 		From: uuid.New(), To: uuid.New(), Options: "1:0:src", JSON: tree.Digest{1}, JSONBytes: 10, Patch: tree.Digest{2}, PatchBytes: 20,
 		Files: 3, LinesAdded: 4, LinesDeleted: 5, Truncated: true,
 	}
-	objects := []tree.Object{{Key: "t/x/diff/1", SHA256: want.JSON, Bytes: 7}, {Key: "t/x/diff/2", SHA256: want.Patch, Bytes: 20}}
+	objects := []tree.Object{{Key: keyOf(want.JSON, "json"), SHA256: want.JSON, Bytes: 7}, {Key: keyOf(want.Patch, "patch"), SHA256: want.Patch, Bytes: 20}}
 	stale := *c
 	stale.Fence++
 	if err := s.RecordDiff(s.ctx, &stale, want, objects); !errors.Is(err, fault.Fenced) {
@@ -35,6 +38,14 @@ func TestRecordDiff(t *testing.T) {
 	if err := s.RecordDiff(s.ctx, c, want, objects); err != nil {
 		t.Fatalf("RecordDiff() = %v", err)
 	}
+	live := func(want int) {
+		t.Helper()
+		var got int
+		if err := s.Admin.QueryRow(s.ctx, "SELECT count(*) FROM nofx.object WHERE kind = 'diff' AND state = 'live'").Scan(&got); err != nil || got != want {
+			t.Errorf("live objects of diffs = %d, %v, want %d", got, err, want)
+		}
+	}
+	live(2)
 	other := want
 	other.JSON, other.Patch = tree.Digest{3}, tree.Digest{4}
 	stored := func(when string, want postgres.Diff) {
@@ -48,22 +59,24 @@ func TestRecordDiff(t *testing.T) {
 		t.Fatalf("RecordDiff(again) = %v", err)
 	}
 	stored("recorded twice", want)
-	if err := s.LoseDiff(s.ctx, s.tenant, want, other.JSON); err != nil {
+	if err := s.LoseDiff(s.ctx, s.tenant, want, keyOf(other.JSON, "json")); err != nil {
 		t.Fatalf("LoseDiff(another object) = %v", err)
 	}
 	stored("another object lost", want)
 	for range 2 { // two requests may notice it
-		if err := s.LoseDiff(s.ctx, s.tenant, want, want.Patch); err != nil {
+		if err := s.LoseDiff(s.ctx, s.tenant, want, keyOf(want.Patch, "patch")); err != nil {
 			t.Fatalf("LoseDiff() = %v", err)
 		}
 	}
 	want.Lost, want.Losses = true, 1
 	stored("lost", want)
+	live(1)
 	if err := s.RecordDiff(s.ctx, c, other, objects); err != nil {
 		t.Fatalf("RecordDiff(anew) = %v", err)
 	}
 	other.Losses = 1
 	stored("recorded anew", other)
+	live(2)
 	if _, err := s.Diff(s.ctx, uuid.New(), want.From, want.To, want.Options); !errors.Is(err, fault.NotFound) {
 		t.Errorf("Diff(another tenant) = %v, want NotFound", err)
 	}

@@ -62,12 +62,12 @@ func (s *Server) diffCheckpoint(c echo.Context, p *identity.Principal) error {
 		if r != nil {
 			return accepted(c, *r, api.CheckpointDiff{DiffRunID: ptr(run.RunID.Format(r.ID))})
 		}
-		object, err := s.sendDiff(c, p, d, format)
+		key, err := s.sendDiff(c, p, d, format)
 		if _, lost := blob.Lost(err); !lost || try > 0 {
 			return err
 		}
 		s.Log.WarnContext(ctx, "a stored diff is lost and computed anew", "error", err)
-		if err := s.Store.LoseDiff(ctx, p.Tenant, d, object); err != nil {
+		if err := s.Store.LoseDiff(ctx, p.Tenant, d, key); err != nil {
 			return err
 		}
 	}
@@ -141,44 +141,44 @@ func diffFailed(r run.Run, in run.DiffInputs) error {
 	return workFailed(r)
 }
 
-// sendDiff answers with a stored diff or, if it is large, with where it is. The object
-// that it is sent from is returned beside an error.
-func (s *Server) sendDiff(c echo.Context, p *identity.Principal, d postgres.Diff, format api.DiffCheckpointParamsFormat) (object tree.Digest, err error) {
+// sendDiff answers with a stored diff or, if it is large, with where it is. The key of the
+// object that holds it is returned beside an error.
+func (s *Server) sendDiff(c echo.Context, p *identity.Principal, d postgres.Diff, format api.DiffCheckpointParamsFormat) (key string, err error) {
 	object, size, form := d.JSON, d.JSONBytes, "json"
 	if format == api.DiffCheckpointParamsFormatUnified {
 		object, size, form = d.Patch, d.PatchBytes, "patch"
 	}
 	ctx, header := c.Request().Context(), c.Response().Header()
-	key := blob.DiffKey(p.Tenant, object, form)
+	key = blob.DiffKey(p.Tenant, object, form)
 	tag := `"` + object.String() + `"`
 	if slices.Contains(strings.Split(strings.ReplaceAll(c.Request().Header.Get("If-None-Match"), " ", ""), ","), tag) {
 		header.Set("ETag", tag)
-		return object, c.NoContent(http.StatusNotModified)
+		return key, c.NoContent(http.StatusNotModified)
 	}
 	if size > maxInlineDiff {
 		if _, err := s.Blobs.Stat(ctx, key); err != nil {
-			return object, err
+			return key, err
 		}
 		expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
 		url, err := s.Blobs.SignedURL(ctx, key, run.CheckpointID.Format(d.To)+"."+form, blob.MaxSignedTTL)
 		if err != nil {
-			return object, err
+			return key, err
 		}
 		header.Set("ETag", tag)
 		if form == "patch" {
-			return object, seeOther(c, url)
+			return key, seeOther(c, url)
 		}
-		return object, answer(c, http.StatusOK, api.CheckpointDiff{URL: &url, ExpiresAt: &expires, SizeBytes: &size})
+		return key, answer(c, http.StatusOK, api.CheckpointDiff{URL: &url, ExpiresAt: &expires, SizeBytes: &size})
 	}
 	content, err := s.readDiff(ctx, key, object, size, form)
 	if err != nil {
-		return object, err
+		return key, err
 	}
 	header.Set("ETag", tag)
 	if form == "patch" {
-		return object, c.Blob(http.StatusOK, "text/x-diff", content)
+		return key, c.Blob(http.StatusOK, "text/x-diff", content)
 	}
-	return object, c.Blob(http.StatusOK, echo.MIMEApplicationJSON, slices.Concat([]byte(`{"diff":`), content, fmt.Appendf(nil, `,"size_bytes":%d}`, size)))
+	return key, c.Blob(http.StatusOK, echo.MIMEApplicationJSON, slices.Concat([]byte(`{"diff":`), content, fmt.Appendf(nil, `,"size_bytes":%d}`, size)))
 }
 
 // readDiff returns a stored diff of so many bytes, verified.

@@ -139,7 +139,7 @@ func TestDiff(t *testing.T) {
 	if err := c.Blobs.Delete(c.Ctx, blob.DiffKey(c.TenantID, d.Patch, "patch")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.DB.LoseDiff(c.Ctx, c.TenantID, d, d.Patch); err != nil {
+	if err := c.DB.LoseDiff(c.Ctx, c.TenantID, d, blob.DiffKey(c.TenantID, d.Patch, "patch")); err != nil {
 		t.Fatal(err)
 	}
 	if lost, err := c.DB.Diff(c.Ctx, c.TenantID, d.From, d.To, d.Options); err != nil || !lost.Lost || lost.Losses != 1 {
