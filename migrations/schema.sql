@@ -183,6 +183,12 @@ CREATE FUNCTION nofx.cause() RETURNS text
 
 ALTER FUNCTION nofx.cause() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) OWNER TO nofx_system;
+
 CREATE TABLE nofx.transition (
     machine text NOT NULL,
     from_state text NOT NULL,
@@ -288,6 +294,13 @@ CREATE FUNCTION nofx.count_ready() RETURNS integer
 
 ALTER FUNCTION nofx.count_ready() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -359,6 +372,12 @@ CREATE FUNCTION nofx.due_waits(p_limit integer) RETURNS TABLE(tenant_id uuid, ru
     AS …;
 
 ALTER FUNCTION nofx.due_waits(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
     LANGUAGE plpgsql STABLE
@@ -1438,6 +1457,8 @@ CREATE TABLE nofx.run (
     parent_run_id uuid,
     parent_checkpoint_id uuid,
     root_run_id uuid NOT NULL,
+    start_checkpoint_id uuid,
+    reuse_effects boolean DEFAULT false NOT NULL,
     trace_id character(32) NOT NULL,
     traceparent text NOT NULL,
     correlation_id text,
@@ -1766,6 +1787,8 @@ CREATE INDEX inbox_waiting ON nofx.inbox USING btree (tenant_id, key, id) WHERE 
 
 CREATE INDEX object_condemned ON nofx.object USING btree (kind, created_at) WHERE (state = 'condemned'::text);
 
+CREATE INDEX run_branches ON nofx.run USING btree (parent_run_id, tenant_id, id) WHERE (parent_run_id IS NOT NULL);
+
 CREATE INDEX run_by_signature ON nofx.run USING btree (tenant_id, failure_signature, id) WHERE (failure_signature IS NOT NULL);
 
 CREATE INDEX run_by_state ON nofx.run USING btree (tenant_id, state, id);
@@ -1773,6 +1796,8 @@ CREATE INDEX run_by_state ON nofx.run USING btree (tenant_id, state, id);
 CREATE INDEX run_by_trace ON nofx.run USING btree (trace_id);
 
 CREATE INDEX run_deadline ON nofx.run USING btree (deadline) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'paused'::text]));
+
+CREATE INDEX run_line ON nofx.run USING btree (root_run_id, tenant_id, id) WHERE (parent_run_id IS NOT NULL);
 
 CREATE INDEX run_system ON nofx.run USING btree (id) WHERE (kind = 'system'::text);
 
@@ -2035,6 +2060,8 @@ GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.transition TO nofx_system;
 GRANT SELECT ON TABLE nofx.transition TO nofx_app;
 
@@ -2071,6 +2098,9 @@ REVOKE ALL ON FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.count_ready() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
 
@@ -2094,6 +2124,8 @@ GRANT ALL ON FUNCTION nofx.due_runs(p_limit integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.due_waits(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.due_waits(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) FROM PUBLIC;
 

@@ -1,0 +1,140 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
+
+	"nofx.dev/shared/run"
+)
+
+// Fork is what a branch begins from: a run with a checkpoint of it, and the steps of the
+// run that have succeeded.
+type Fork struct {
+	Run        run.Run
+	Checkpoint run.Checkpoint
+	State      []byte // of the checkpoint; nil: a blob of its StateDigest
+	Stored     bool   // the root of its tree is stored, as far as is known
+	Steps      []ForkStep
+}
+
+// ForkStep is a step that has succeeded.
+type ForkStep struct {
+	ID   uuid.UUID // of the step that ran
+	Name string
+	Head *uuid.UUID // the checkpoint that its successors start from
+}
+
+// Fork returns the place of a run at which a branch begins. An unknown run, and a
+// checkpoint that is not of this run, are fault.NotFound; that at which a branch itself
+// began counts as its own, unless its steps start somewhere else.
+func (db *DB) Fork(ctx context.Context, tenant, runID, checkpointID uuid.UUID) (f Fork, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		f = Fork{}
+		if f.Run, err = oneRun(ctx, tx, tenant, runID); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, "SELECT "+checkpointColumns+`, c.state_inline,
+			EXISTS (SELECT FROM nofx.blob b WHERE b.tenant_id = c.tenant_id AND b.sha256 = decode(substr(c.tree_digest, 8), 'hex') AND b.state = 'live')
+			FROM nofx.checkpoint c WHERE c.tenant_id = $1 AND c.id = $3 AND (c.run_id = $2 OR EXISTS (
+				SELECT FROM nofx.run b WHERE b.tenant_id = $1 AND b.id = $2 AND b.parent_checkpoint_id = c.id AND coalesce(b.start_checkpoint_id = c.id, true)))`, tenant, runID, checkpointID).
+			Scan(append(checkpointFields(&f.Checkpoint), &f.State, &f.Stored)...)
+		if err != nil {
+			return missing(err, "checkpoint")
+		}
+		rows, err := tx.Query(ctx, `SELECT coalesce(s.restored_from, s.id), s.name, s.head_checkpoint_id FROM nofx.step s
+			WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'succeeded' ORDER BY s.idx`, tenant, runID)
+		if err != nil {
+			return err
+		}
+		f.Steps, err = pgx.CollectRows(rows, pgx.RowToStructByPos[ForkStep])
+		return err
+	})
+	return f, err
+}
+
+// NewBranch is a branch to be made.
+type NewBranch struct {
+	Span          trace.SpanContext // of its making: the branch belongs to this trace
+	Parent        run.Run
+	Checkpoint    uuid.UUID
+	Name          string
+	Plan          run.Plan // normalised
+	Steps         []run.BranchStep
+	Outputs       map[string]json.RawMessage // of restored steps: those that were edited
+	Start         *uuid.UUID                 // the checkpoint from which steps start in the place of restored ones, if one
+	ReuseEffects  bool
+	CorrelationID string
+	CreatedBy     string
+}
+
+// CreateBranches inserts branches with their steps and the jobs of those that are ready,
+// all of them or none. An unknown parent is fault.NotFound, one with too many branches
+// fault.Conflict (branch-limit); a plan that names artifacts which cannot be read is
+// fault.Invalid.
+func (db *DB) CreateBranches(ctx context.Context, tenant uuid.UUID, list []NewBranch) ([]run.Run, error) {
+	drafts := make([]*draftRun, len(list))
+	for i, b := range list {
+		var err error
+		if drafts[i], err = b.draft(ctx, tenant); err != nil {
+			return nil, err
+		}
+	}
+	runs := make([]run.Run, len(list))
+	err := db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		for i, d := range drafts {
+			if err := checkArtifacts(ctx, tx, tenant, list[i].Plan); err != nil {
+				return err
+			}
+			if err := db.insertRun(ctx, tx, d); err != nil {
+				return err
+			}
+			runs[i] = d.run
+		}
+		return nil
+	})
+	return runs, err
+}
+
+// draft returns the branch as it is before the database has it.
+func (b NewBranch) draft(ctx context.Context, tenant uuid.UUID) (*draftRun, error) {
+	ctx = trace.ContextWithSpanContext(ctx, b.Span)
+	n := NewRun{Project: b.Parent.Project, Plan: b.Plan, CorrelationID: b.CorrelationID, CreatedBy: b.CreatedBy, steps: b.Plan.Expanded()}
+	d := &draftRun{create: "nofx.create_branch"}
+	var err error
+	if d.run, d.steps, err = n.nouns(ctx, tenant); err != nil {
+		return nil, err
+	}
+	r := &d.run
+	r.Name, r.ParentRunID, r.ParentCheckpointID, r.RootRunID = b.Name, &b.Parent.ID, &b.Checkpoint, b.Parent.RootRunID
+	r.HeadCheckpointID = &b.Checkpoint
+	restored := make(map[string]bool, len(b.Steps))
+	for i, s := range b.Steps {
+		d.steps[i].DependsOn = s.Needs
+		restored[s.Name] = s.Restored
+	}
+	header := n.header(d.run)
+	header["name"], header["parent_run_id"], header["parent_checkpoint_id"] = nullable(b.Name), b.Parent.ID, b.Checkpoint
+	header["start_checkpoint_id"], header["reuse_effects"] = b.Start, b.ReuseEffects
+	rows := n.rows(d.steps)
+	d.ready = make([]bool, len(rows))
+	for i, s := range b.Steps {
+		rows[i]["waits"] = len(slices.DeleteFunc(slices.Clone(s.Needs), func(name string) bool { return restored[name] }))
+		d.ready[i] = !s.Restored && rows[i]["waits"] == 0
+		if s.Restored {
+			d.steps[i].State = run.Succeeded
+			rows[i]["restored"], rows[i]["spec"] = true, map[string]any{} // it is not claimed
+			if outputs, edited := b.Outputs[s.Name]; edited {
+				rows[i]["outputs"] = outputs
+			}
+		}
+	}
+	if d.header, err = document(header); err == nil {
+		d.rows, err = document(rows)
+	}
+	return d, err
+}
