@@ -248,6 +248,36 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for PatchOperationOp.
+const (
+	PatchOperationOpAdd     PatchOperationOp = "add"
+	PatchOperationOpCopy    PatchOperationOp = "copy"
+	PatchOperationOpMove    PatchOperationOp = "move"
+	PatchOperationOpRemove  PatchOperationOp = "remove"
+	PatchOperationOpReplace PatchOperationOp = "replace"
+	PatchOperationOpTest    PatchOperationOp = "test"
+)
+
+// Valid indicates whether the value is a known member of the PatchOperationOp enum.
+func (e PatchOperationOp) Valid() bool {
+	switch e {
+	case PatchOperationOpAdd:
+		return true
+	case PatchOperationOpCopy:
+		return true
+	case PatchOperationOpMove:
+		return true
+	case PatchOperationOpRemove:
+		return true
+	case PatchOperationOpReplace:
+		return true
+	case PatchOperationOpTest:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PolicyNetwork.
 const (
 	PolicyNetworkNone PolicyNetwork = "none"
@@ -267,6 +297,7 @@ func (e PolicyNetwork) Valid() bool {
 const (
 	ProblemCodeBadCursor            ProblemCode = "bad-cursor"
 	ProblemCodeBadParameter         ProblemCode = "bad-parameter"
+	ProblemCodeBranchLimit          ProblemCode = "branch-limit"
 	ProblemCodeCursorExpired        ProblemCode = "cursor-expired"
 	ProblemCodeDuplicateKey         ProblemCode = "duplicate-key"
 	ProblemCodeForbidden            ProblemCode = "forbidden"
@@ -282,8 +313,10 @@ const (
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
 	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
 	ProblemCodeNotFound             ProblemCode = "not-found"
+	ProblemCodeNothingToRun         ProblemCode = "nothing-to-run"
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
 	ProblemCodeObjectGone           ProblemCode = "object-gone"
+	ProblemCodePatchFailed          ProblemCode = "patch-failed"
 	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
 	ProblemCodeRateLimited          ProblemCode = "rate-limited"
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
@@ -307,6 +340,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeBadCursor:
 		return true
 	case ProblemCodeBadParameter:
+		return true
+	case ProblemCodeBranchLimit:
 		return true
 	case ProblemCodeCursorExpired:
 		return true
@@ -338,9 +373,13 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeNotFound:
 		return true
+	case ProblemCodeNothingToRun:
+		return true
 	case ProblemCodeObjectCorrupt:
 		return true
 	case ProblemCodeObjectGone:
+		return true
+	case ProblemCodePatchFailed:
 		return true
 	case ProblemCodeRangeNotSatisfiable:
 		return true
@@ -389,6 +428,33 @@ func (e ReadinessStatus) Valid() bool {
 	case ReadinessStatusNotReady:
 		return true
 	case ReadinessStatusReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RerunReason.
+const (
+	RerunReasonDefinitionChanged RerunReason = "definition_changed"
+	RerunReasonDependencyReruns  RerunReason = "dependency_reruns"
+	RerunReasonInputsChanged     RerunReason = "inputs_changed"
+	RerunReasonNew               RerunReason = "new"
+	RerunReasonNotReached        RerunReason = "not_reached"
+)
+
+// Valid indicates whether the value is a known member of the RerunReason enum.
+func (e RerunReason) Valid() bool {
+	switch e {
+	case RerunReasonDefinitionChanged:
+		return true
+	case RerunReasonDependencyReruns:
+		return true
+	case RerunReasonInputsChanged:
+		return true
+	case RerunReasonNew:
+		return true
+	case RerunReasonNotReached:
 		return true
 	default:
 		return false
@@ -809,6 +875,72 @@ type Attempt struct {
 	WorkerPid int    `json:"worker_pid"`
 }
 
+// BranchEstimate What the steps that run used when they ran before
+type BranchEstimate struct {
+	CostUsd     float64 `json:"cost_usd"`
+	InputTokens int64   `json:"input_tokens"`
+
+	// KnownSteps Those of them that have run before; the numbers below are theirs alone
+	KnownSteps   int   `json:"known_steps"`
+	OutputTokens int64 `json:"output_tokens"`
+	RunMs        int64 `json:"run_ms"`
+
+	// Steps Steps that run and gates
+	Steps int `json:"steps"`
+}
+
+// BranchName What people call it
+type BranchName = string
+
+// BranchPreview What a branch would do
+type BranchPreview struct {
+	// EffectsDoneBefore Requests to other services that steps which run again have done: files can be undone, but not e-mails
+	EffectsDoneBefore []EffectDone `json:"effects_done_before"`
+
+	// Estimate What the steps that run used when they ran before
+	Estimate BranchEstimate `json:"estimate"`
+	Name     *string        `json:"name,omitempty"`
+
+	// ReopenedGates Gates that had passed and judge again
+	ReopenedGates []ReopenedGate `json:"reopened_gates"`
+
+	// Reruns Steps that run
+	Reruns []RerunStep `json:"reruns"`
+
+	// Restored Steps whose results are used
+	Restored []RestoredStep `json:"restored"`
+
+	// Variants For a request with variants that of each; the rest is about the changes that all have
+	Variants []BranchPreview `json:"variants,omitempty"`
+}
+
+// BranchRequest defines model for BranchRequest.
+type BranchRequest struct {
+	CheckpointID CheckpointID `json:"checkpoint_id"`
+
+	// DryRun Answers what would happen and writes nothing
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// Name What people call it
+	Name *BranchName `json:"name,omitempty"`
+
+	// PlanPatch Changes the plan as `GET /api/runs/preview` and the run's `plan` show it, with all defaults. The result is checked as a new plan is
+	PlanPatch []PatchOperation `json:"plan_patch,omitempty"`
+
+	// ReuseEffects Requests to other services that the parent has done are not done again: their results are used
+	ReuseEffects *bool `json:"reuse_effects,omitempty"`
+
+	// Variants Branches to make, each with the changes above and its own after them
+	Variants []BranchVariant `json:"variants,omitempty"`
+}
+
+// BranchVariant defines model for BranchVariant.
+type BranchVariant struct {
+	// Name What people call it
+	Name      BranchName       `json:"name"`
+	PlanPatch []PatchOperation `json:"plan_patch,omitempty"`
+}
+
 // Checkpoint defines model for Checkpoint.
 type Checkpoint struct {
 	// BytesNew New bytes that were not stored before
@@ -906,6 +1038,14 @@ type CreatedArtifact struct {
 	Upload *Upload `json:"upload,omitempty"`
 }
 
+// CreatedBranches defines model for CreatedBranches.
+type CreatedBranches struct {
+	Run *Run `json:"run,omitempty"`
+
+	// Runs In the order of the variants
+	Runs []Run `json:"runs"`
+}
+
 // CreatedCheckpoint defines model for CreatedCheckpoint.
 type CreatedCheckpoint struct {
 	Checkpoint      *Checkpoint  `json:"checkpoint,omitempty"`
@@ -932,6 +1072,20 @@ type DeadLetterPage struct {
 
 // Digest Digest of the bytes
 type Digest = string
+
+// EffectDone defines model for EffectDone.
+type EffectDone struct {
+	DoneAt time.Time `json:"done_at"`
+
+	// Name The kind of request, such as `http`
+	Name string `json:"name"`
+
+	// Reused Its result is used if the step requests the same, see `reuse_effects`
+	Reused bool `json:"reused"`
+
+	// Step Name of a step of the plan; a name with `~` is of a step that the system added
+	Step RunStepName `json:"step"`
+}
 
 // Event One thing that happened to a run. Readers must ignore types that they do not know.
 type Event struct {
@@ -1116,6 +1270,23 @@ type LogFrame struct {
 
 // Object An object whose members depend on the case
 type Object = json.RawMessage
+
+// PatchOperation An operation of RFC 6902. `old` is ignored, so that the operations of a diff can be given
+type PatchOperation struct {
+	// From RFC 6901 pointer, for `move` and `copy`
+	From *string          `json:"from,omitempty"`
+	Old  interface{}      `json:"old,omitempty"`
+	Op   PatchOperationOp `json:"op"`
+
+	// Path RFC 6901 pointer
+	Path string `json:"path"`
+
+	// Value For `add`, `replace` and `test`
+	Value interface{} `json:"value,omitempty"`
+}
+
+// PatchOperationOp defines model for PatchOperation.Op.
+type PatchOperationOp string
 
 // Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked together: 422 `invalid-plan` lists all errors.
 type Plan struct {
@@ -1329,6 +1500,13 @@ type Reason struct {
 	Reason *string `json:"reason,omitempty"`
 }
 
+// ReopenedGate defines model for ReopenedGate.
+type ReopenedGate struct {
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+	Tool string      `json:"tool"`
+}
+
 // Requeue Which dead letters; without a condition, all
 type Requeue struct {
 	FailureClass *DeadLetterClass `json:"failure_class,omitempty"`
@@ -1346,6 +1524,30 @@ type Requeued struct {
 // RequiredReason Without a reason, 422 `reason-required`
 type RequiredReason struct {
 	Reason string `json:"reason"`
+}
+
+// RerunReason `not_reached`: it had not succeeded at the checkpoint. `new`: the parent has no such step. `definition_changed`: its tool, inputs or dependencies, or the environment or the excludes of the plan. `inputs_changed`: outputs that its inputs name are edited. `dependency_reruns`: a step that it depends on runs again
+type RerunReason string
+
+// RerunStep defines model for RerunStep.
+type RerunStep struct {
+	// Because Name of a step of the plan; a name with `~` is of a step that the system added
+	Because *RunStepName `json:"because,omitempty"`
+
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+	Tool string      `json:"tool"`
+
+	// Why `not_reached`: it had not succeeded at the checkpoint. `new`: the parent has no such step. `definition_changed`: its tool, inputs or dependencies, or the environment or the excludes of the plan. `inputs_changed`: outputs that its inputs name are edited. `dependency_reruns`: a step that it depends on runs again
+	Why RerunReason `json:"why"`
+}
+
+// RestoredStep defines model for RestoredStep.
+type RestoredStep struct {
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name         RunStepName `json:"name"`
+	RestoredFrom StepID      `json:"restored_from"`
+	Tool         string      `json:"tool"`
 }
 
 // Retry Retries steps that failed by their tool or their time limit, and gates that failed or ended in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
@@ -2035,6 +2237,18 @@ type ListArtifactsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// CreateBranchesParams defines parameters for CreateBranches.
+type CreateBranchesParams struct {
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
+	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
+
+	// Traceparent W3C trace context; the run joins the caller's trace.
+	Traceparent *Traceparent `json:"traceparent,omitempty"`
+}
+
 // CancelRunParams defines parameters for CancelRun.
 type CancelRunParams struct {
 	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
@@ -2230,6 +2444,9 @@ type CreateRunJSONRequestBody = RunRequest
 
 // PreviewRunJSONRequestBody defines body for PreviewRun for application/json ContentType.
 type PreviewRunJSONRequestBody = RunRequest
+
+// CreateBranchesJSONRequestBody defines body for CreateBranches for application/json ContentType.
+type CreateBranchesJSONRequestBody = BranchRequest
 
 // CancelRunJSONRequestBody defines body for CancelRun for application/json ContentType.
 type CancelRunJSONRequestBody = Reason
@@ -2617,6 +2834,44 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/artifacts (the `ListArtifacts` operationId).
 	ListArtifacts(ctx context.Context, runID RunIDParameter, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBranchesWithBody Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranchesWithBody(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBranches Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranches(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CancelRunWithBody Cancel a run and every step of it that has not ended
 	//
@@ -3526,6 +3781,64 @@ func (c *Client) GetRun(ctx context.Context, runID RunIDParameter, reqEditors ..
 // Corresponds with GET /api/runs/{run_id}/artifacts (the `ListArtifacts` operationId).
 func (c *Client) ListArtifacts(ctx context.Context, runID RunIDParameter, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListArtifactsRequest(c.Server, runID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBranchesWithBody Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *Client) CreateBranchesWithBody(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBranchesRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBranches Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *Client) CreateBranches(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBranchesRequest(c.Server, runID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5730,6 +6043,90 @@ func NewListArtifactsRequest(server string, runID RunIDParameter, params *ListAr
 	return req, nil
 }
 
+// NewCreateBranchesRequest calls the generic CreateBranches builder with application/json body
+func NewCreateBranchesRequest(server string, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateBranchesRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewCreateBranchesRequestWithBody constructs an http.Request for the CreateBranches method, with any body, and a specified content type
+func NewCreateBranchesRequestWithBody(server string, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/branches", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XCorrelationID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Correlation-Id", *params.XCorrelationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Correlation-Id", headerParam1)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewCancelRunRequest calls the generic CancelRun builder with application/json body
 func NewCancelRunRequest(server string, runID RunIDParameter, params *CancelRunParams, body CancelRunJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7622,6 +8019,44 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/artifacts (the `ListArtifacts` operationId).
 	ListArtifactsWithResponse(ctx context.Context, runID RunIDParameter, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*ListArtifactsResponse, error)
 
+	// CreateBranchesWithBodyWithResponse Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranchesWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error)
+
+	// CreateBranchesWithResponse Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranchesWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error)
+
 	// CancelRunWithBodyWithResponse Cancel a run and every step of it that has not ended
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -8761,6 +9196,41 @@ func (r ListArtifactsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListArtifactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateBranchesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BranchPreview
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedBranches
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateBranchesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateBranchesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateBranchesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10092,6 +10562,56 @@ func (c *ClientWithResponses) ListArtifactsWithResponse(ctx context.Context, run
 		return nil, err
 	}
 	return ParseListArtifactsResponse(rsp)
+}
+
+// CreateBranchesWithBodyWithResponse Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *ClientWithResponses) CreateBranchesWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error) {
+	rsp, err := c.CreateBranchesWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBranchesResponse(rsp)
+}
+
+// CreateBranchesWithResponse Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *ClientWithResponses) CreateBranchesWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error) {
+	rsp, err := c.CreateBranches(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBranchesResponse(rsp)
 }
 
 // CancelRunWithBodyWithResponse Cancel a run and every step of it that has not ended
@@ -11429,6 +11949,46 @@ func ParseListArtifactsResponse(rsp *http.Response) (*ListArtifactsResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateBranchesResponse parses an HTTP response from a CreateBranchesWithResponse call
+func ParseCreateBranchesResponse(rsp *http.Response) (*CreateBranchesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateBranchesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BranchPreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedBranches
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

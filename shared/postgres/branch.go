@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -137,4 +138,54 @@ func (b NewBranch) draft(ctx context.Context, tenant uuid.UUID) (*draftRun, erro
 		d.rows, err = document(rows)
 	}
 	return d, err
+}
+
+// Past is what steps of a run have done and used.
+type Past struct {
+	Steps   int // that have run
+	Usage   run.Usage
+	Effects []PastEffect
+}
+
+// PastEffect is an effect that a step has done.
+type PastEffect struct {
+	Step   string
+	Name   string
+	DoneAt time.Time
+}
+
+// PastOf returns what the steps of these names have done and used in a run; those that are
+// restored, where they ran. Of usage it is what the last attempt of each used.
+func (db *DB) PastOf(ctx context.Context, tenant, runID uuid.UUID, names []string) (p Past, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		p = Past{}
+		rows, err := tx.Query(ctx, `SELECT a.usage FROM nofx.step s, LATERAL (
+				SELECT t.usage FROM nofx.attempt t WHERE t.tenant_id = $1 AND t.step_id = coalesce(s.restored_from, s.id) AND t.ended_at IS NOT NULL ORDER BY t.fence DESC LIMIT 1) AS a
+			WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.name = ANY ($3)`, tenant, runID, names)
+		if err != nil {
+			return err
+		}
+		var u run.Usage
+		if _, err := pgx.ForEachRow(rows, []any{&u}, func() error {
+			p.Steps++
+			p.Usage.RunMillis += u.RunMillis
+			p.Usage.InputTokens += u.InputTokens
+			p.Usage.OutputTokens += u.OutputTokens
+			p.Usage.CostUSD += u.CostUSD
+			u = run.Usage{}
+			return nil
+		}); err != nil {
+			return err
+		}
+		rows, err = tx.Query(ctx, `SELECT e.step_name, e.name, e.done_at FROM nofx.step s, LATERAL (
+				SELECT z.run_id FROM nofx.step z WHERE z.tenant_id = $1 AND z.id = coalesce(s.restored_from, s.id) OFFSET 0) AS o, LATERAL (
+				SELECT x.step_name, x.name, x.done_at FROM nofx.step_effect x WHERE x.run_id = o.run_id AND x.tenant_id = $1 AND x.step_name = s.name AND x.state = 'done' OFFSET 0) AS e
+			WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.name = ANY ($3) ORDER BY s.idx, e.done_at`, tenant, runID, names)
+		if err != nil {
+			return err
+		}
+		p.Effects, err = pgx.CollectRows(rows, pgx.RowToStructByPos[PastEffect])
+		return err
+	})
+	return p, err
 }

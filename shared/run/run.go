@@ -211,6 +211,8 @@ const (
 	WaitCheckpoint       CheckpointKind = "wait"
 	InterruptCheckpoint  CheckpointKind = "interrupt"
 	ManualCheckpoint     CheckpointKind = "manual"
+	EditCheckpoint       CheckpointKind = "edit"
+	MergeCheckpoint      CheckpointKind = "merge"
 )
 
 // Artifact is bytes that a step produced or a client uploaded, addressed by object
