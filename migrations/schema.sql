@@ -23,7 +23,8 @@ CREATE TYPE nofx.claimed AS (
 	plan_digest text,
 	waiver jsonb,
 	parents integer,
-	signal jsonb
+	signal jsonb,
+	edited boolean
 );
 
 ALTER TYPE nofx.claimed OWNER TO nofx_owner;
@@ -780,6 +781,13 @@ CREATE FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uu
 
 ALTER FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1199,6 +1207,17 @@ CREATE TABLE nofx.blob (
 ALTER TABLE ONLY nofx.blob FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.blob OWNER TO nofx_owner;
+
+CREATE TABLE nofx.branch_edit (
+    tenant_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    bases uuid[] NOT NULL,
+    doc text NOT NULL
+);
+
+ALTER TABLE ONLY nofx.branch_edit FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.branch_edit OWNER TO nofx_owner;
 
 CREATE TABLE nofx.checkpoint (
     tenant_id uuid NOT NULL,
@@ -1661,6 +1680,9 @@ ALTER TABLE ONLY nofx.attempt
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_pkey PRIMARY KEY (tenant_id, sha256);
 
+ALTER TABLE ONLY nofx.branch_edit
+    ADD CONSTRAINT branch_edit_pkey PRIMARY KEY (tenant_id, run_id);
+
 ALTER TABLE ONLY nofx.checkpoint_parent
     ADD CONSTRAINT checkpoint_parent_pkey PRIMARY KEY (tenant_id, checkpoint_id, ord);
 
@@ -1849,6 +1871,9 @@ ALTER TABLE ONLY nofx.artifact
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
+ALTER TABLE ONLY nofx.branch_edit
+    ADD CONSTRAINT branch_edit_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY nofx.event_horizon
     ADD CONSTRAINT event_horizon_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -1901,6 +1926,8 @@ ALTER TABLE nofx.attempt ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.blob ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.branch_edit ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.checkpoint ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.checkpoint_parent ENABLE ROW LEVEL SECURITY;
@@ -1944,6 +1971,8 @@ CREATE POLICY system ON nofx.artifact TO nofx_system USING (true) WITH CHECK (tr
 CREATE POLICY system ON nofx.attempt TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.blob TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.branch_edit TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.checkpoint TO nofx_system USING (true) WITH CHECK (true);
 
@@ -1992,6 +2021,8 @@ CREATE POLICY tenant ON nofx.artifact USING ((tenant_id = ( SELECT nofx.tenant()
 CREATE POLICY tenant ON nofx.attempt USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.blob USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.branch_edit USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.checkpoint USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -2268,6 +2299,9 @@ GRANT ALL ON FUNCTION nofx.record_checkpoints(p jsonb) TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
 
@@ -2401,6 +2435,9 @@ GRANT SELECT ON TABLE nofx.attempt TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.blob TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.blob TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.branch_edit TO nofx_system;
+GRANT SELECT ON TABLE nofx.branch_edit TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.checkpoint TO nofx_system;
 GRANT SELECT ON TABLE nofx.checkpoint TO nofx_app;

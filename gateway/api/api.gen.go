@@ -64,6 +64,7 @@ func (e ApprovalDecision) Valid() bool {
 
 // Defines values for CheckpointKind.
 const (
+	CheckpointKindEdit       CheckpointKind = "edit"
 	CheckpointKindGateFailed CheckpointKind = "gate_failed"
 	CheckpointKindInterrupt  CheckpointKind = "interrupt"
 	CheckpointKindManual     CheckpointKind = "manual"
@@ -75,6 +76,8 @@ const (
 // Valid indicates whether the value is a known member of the CheckpointKind enum.
 func (e CheckpointKind) Valid() bool {
 	switch e {
+	case CheckpointKindEdit:
+		return true
 	case CheckpointKindGateFailed:
 		return true
 	case CheckpointKindInterrupt:
@@ -104,6 +107,24 @@ func (e DeadLetterClass) Valid() bool {
 	case DeadLetterClassExhausted:
 		return true
 	case DeadLetterClassPoisoned:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EditFileMode.
+const (
+	EditFileModeN644 EditFileMode = "644"
+	EditFileModeN755 EditFileMode = "755"
+)
+
+// Valid indicates whether the value is a known member of the EditFileMode enum.
+func (e EditFileMode) Valid() bool {
+	switch e {
+	case EditFileModeN644:
+		return true
+	case EditFileModeN755:
 		return true
 	default:
 		return false
@@ -300,6 +321,7 @@ const (
 	ProblemCodeBranchLimit          ProblemCode = "branch-limit"
 	ProblemCodeCursorExpired        ProblemCode = "cursor-expired"
 	ProblemCodeDuplicateKey         ProblemCode = "duplicate-key"
+	ProblemCodeEffectsDone          ProblemCode = "effects-done"
 	ProblemCodeForbidden            ProblemCode = "forbidden"
 	ProblemCodeFourEyes             ProblemCode = "four-eyes"
 	ProblemCodeIdempotencyInFlight  ProblemCode = "idempotency-in-flight"
@@ -346,6 +368,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeCursorExpired:
 		return true
 	case ProblemCodeDuplicateKey:
+		return true
+	case ProblemCodeEffectsDone:
 		return true
 	case ProblemCodeForbidden:
 		return true
@@ -921,14 +945,26 @@ type BranchRequest struct {
 	// DryRun Answers what would happen and writes nothing
 	DryRun *bool `json:"dry_run,omitempty"`
 
+	// Files Files to write, and paths to delete with all below them; deletions come first
+	Files []EditFile `json:"files,omitempty"`
+
+	// Force Outputs of a step may be edited although it has done requests to other services; needs a reason
+	Force *bool `json:"force,omitempty"`
+
 	// Name What people call it
 	Name *BranchName `json:"name,omitempty"`
 
 	// PlanPatch Changes the plan as `GET /api/runs/preview` and the run's `plan` show it, with all defaults. The result is checked as a new plan is
 	PlanPatch []PatchOperation `json:"plan_patch,omitempty"`
 
+	// Reason Kept with the edits
+	Reason *string `json:"reason,omitempty"`
+
 	// ReuseEffects Requests to other services that the parent has done are not done again: their results are used
 	ReuseEffects *bool `json:"reuse_effects,omitempty"`
+
+	// StatePatch Changes the state: `/vars`, and `/steps/<name>/outputs` of restored steps. A step whose inputs name outputs that change runs again. With `files` it leads to a checkpoint of kind `edit`, which the worker of the first step makes
+	StatePatch []PatchOperation `json:"state_patch,omitempty"`
 
 	// Variants Branches to make, each with the changes above and its own after them
 	Variants []BranchVariant `json:"variants,omitempty"`
@@ -936,9 +972,13 @@ type BranchRequest struct {
 
 // BranchVariant defines model for BranchVariant.
 type BranchVariant struct {
+	// Files In the place of those above with the same path
+	Files []EditFile `json:"files,omitempty"`
+
 	// Name What people call it
-	Name      BranchName       `json:"name"`
-	PlanPatch []PatchOperation `json:"plan_patch,omitempty"`
+	Name       BranchName       `json:"name"`
+	PlanPatch  []PatchOperation `json:"plan_patch,omitempty"`
+	StatePatch []PatchOperation `json:"state_patch,omitempty"`
 }
 
 // Checkpoint defines model for Checkpoint.
@@ -1072,6 +1112,23 @@ type DeadLetterPage struct {
 
 // Digest Digest of the bytes
 type Digest = string
+
+// EditFile One of `content`, `content_base64`, `artifact_id` and `delete`
+type EditFile struct {
+	ArtifactID    *ArtifactID `json:"artifact_id,omitempty"`
+	Content       *string     `json:"content,omitempty"`
+	ContentBase64 *string     `json:"content_base64,omitempty"`
+	Delete        *bool       `json:"delete,omitempty"`
+
+	// Mode 644 by default
+	Mode *EditFileMode `json:"mode,omitempty"`
+
+	// Path Relative to the workspace
+	Path string `json:"path"`
+}
+
+// EditFileMode 644 by default
+type EditFileMode string
 
 // EffectDone defines model for EffectDone.
 type EffectDone struct {

@@ -61,6 +61,10 @@ BEGIN
         clock_timestamp() + make_interval(secs => (p_run->>'deadline_s')::float8))
     RETURNING run.created_at, run.deadline INTO created_at, deadline;
 
+    IF p_run ? 'edit' THEN
+        INSERT INTO branch_edit (tenant_id, run_id, bases, doc)
+        SELECT v_tenant, v_run, ARRAY(SELECT b::uuid FROM jsonb_array_elements_text(p_run->'bases') AS x (b)), p_run->>'edit';
+    END IF;
     WITH made AS (
         INSERT INTO step (tenant_id, id, run_id, idx, name, tool, queue, spec, max_attempts, deps_left, event, seq, state, outputs, outputs_bytes, head_checkpoint_id, restored_from)
         SELECT v_tenant, (s->>'id')::uuid, v_run, (ord - 1)::int, s->>'name', s->>'tool', s->>'queue', s->'spec', (s->>'max_attempts')::int,
@@ -90,6 +94,35 @@ BEGIN
 END
 $$;
 
+-- Records the checkpoint of a branch's edits, made by a running attempt at one of its steps,
+-- and reports whether it was the first: several steps may be claimed before there is one.
+-- From now on all that comes after the restored steps starts there. NX004 when the attempt
+-- has lost its lease.
+CREATE OR REPLACE FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+    v_id uuid := (p_checkpoint->>'id')::uuid;
+    r record;
+BEGIN
+    IF p_checkpoint->>'kind' <> 'edit' THEN
+        RAISE EXCEPTION 'a checkpoint of edits is no %', p_checkpoint->>'kind' USING ERRCODE = 'NX006';
+    END IF;
+    DELETE FROM branch_edit e WHERE e.tenant_id = s.tenant_id AND e.run_id = s.run_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE run y SET event_seq = y.event_seq + 1, head_checkpoint_id = v_id, start_checkpoint_id = v_id WHERE y.tenant_id = s.tenant_id AND y.id = s.run_id
+    RETURNING y.event_seq, y.trace_id INTO r;
+    PERFORM write_events(s.tenant_id, ARRAY[plain_event(s.run_id, r.event_seq, s.id, 'checkpoint.created', p_fence,
+        store_checkpoint(s.tenant_id, s.run_id, s.id, p_fence, r.event_seq, p_checkpoint), r.trace_id, cause())]);
+    UPDATE step y SET head_checkpoint_id = v_id WHERE y.tenant_id = s.tenant_id AND y.run_id = s.run_id AND y.restored_from IS NOT NULL;
+    RETURN true;
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
-    nofx.create_branch(jsonb, jsonb)
+    nofx.create_branch(jsonb, jsonb),
+    nofx.record_edit(uuid, bigint, jsonb)
 TO nofx_app;

@@ -9,8 +9,9 @@ DECLARE
 BEGIN
     SELECT s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
         NULL::timestamptz, s.failing_since, r.traceparent, r.plan_digest, NULL::jsonb,
-        greatest((SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), (r.start_checkpoint_id IS NOT NULL)::int), NULL::jsonb INTO c
-    FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest, y.start_checkpoint_id FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
+        greatest((SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), (r.start_checkpoint_id IS NOT NULL)::int), NULL::jsonb,
+        r.parent_run_id IS NOT NULL AND EXISTS (SELECT FROM branch_edit e WHERE e.tenant_id = p_tenant AND e.run_id = s.run_id) INTO c
+    FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest, y.start_checkpoint_id, y.parent_run_id FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
     WHERE s.tenant_id = p_tenant AND s.id = p_step;
     IF c.lost_leases > 0 THEN
         -- The expiry of the lease before; the sweep used the fence between.

@@ -275,9 +275,10 @@ CREATE TYPE nofx.locked_step AS (tenant_id uuid, run_id uuid, id uuid, name text
 CREATE TYPE nofx.locked_gate AS (tenant_id uuid, run_id uuid, step_id uuid, id uuid, kind text, state text, version bigint, fence bigint, expires_at timestamptz);
 
 -- A step as its claim returns it; parents is how many steps it depends on, waiver the
--- newest waiver of its gate: {input_digest, by, by_name, reason}.
+-- newest waiver of its gate: {input_digest, by, by_name, reason}, edited that its branch has
+-- edits which are to be made first.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
-    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb);
+    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb, edited boolean);
 
 -- A step that was claimed, under which fence and by the event of which seq, the River
 -- job that carries it, whether its tool counts as begun, and the span of the attempt.

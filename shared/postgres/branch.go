@@ -68,6 +68,8 @@ type NewBranch struct {
 	Steps         []run.BranchStep
 	Outputs       map[string]json.RawMessage // of restored steps: those that were edited
 	Start         *uuid.UUID                 // the checkpoint from which steps start in the place of restored ones, if one
+	Edit          *run.BranchEdit            // of state and files, which the worker of the first step makes
+	Bases         []uuid.UUID                // the checkpoints that are edited, together
 	ReuseEffects  bool
 	CorrelationID string
 	CreatedBy     string
@@ -121,6 +123,12 @@ func (b NewBranch) draft(ctx context.Context, tenant uuid.UUID) (*draftRun, erro
 	header := n.header(d.run)
 	header["name"], header["parent_run_id"], header["parent_checkpoint_id"] = nullable(b.Name), b.Parent.ID, b.Checkpoint
 	header["start_checkpoint_id"], header["reuse_effects"] = b.Start, b.ReuseEffects
+	if b.Edit != nil {
+		if header["edit"], err = document(b.Edit); err != nil {
+			return nil, err
+		}
+		header["bases"] = b.Bases
+	}
 	rows := n.rows(d.steps)
 	d.ready = make([]bool, len(rows))
 	for i, s := range b.Steps {
@@ -138,6 +146,61 @@ func (b NewBranch) draft(ctx context.Context, tenant uuid.UUID) (*draftRun, erro
 		d.rows, err = document(rows)
 	}
 	return d, err
+}
+
+// BranchEdit returns the edits of a claim's branch that are to be made, and the checkpoints
+// to make them of, or fault.NotFound once they were made.
+func (db *DB) BranchEdit(ctx context.Context, c *Claim) (e run.BranchEdit, bases []Parent, err error) {
+	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		e = run.BranchEdit{}
+		var doc string
+		err := tx.QueryRow(ctx, "SELECT e.doc FROM nofx.branch_edit e WHERE e.tenant_id = $1 AND e.run_id = $2", c.TenantID, c.RunID).Scan(&doc)
+		if err != nil {
+			return missing(err, "edit")
+		}
+		if err := json.Unmarshal([]byte(doc), &e); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT "+parentColumns+` FROM nofx.branch_edit e, unnest(e.bases) WITH ORDINALITY AS b (id, ord),
+			LATERAL (SELECT x.* FROM nofx.checkpoint x WHERE x.tenant_id = $1 AND x.id = b.id OFFSET 0) AS c
+			WHERE e.tenant_id = $1 AND e.run_id = $2 ORDER BY b.ord`, c.TenantID, c.RunID)
+		if err != nil {
+			return err
+		}
+		bases, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Parent])
+		return err
+	})
+	return e, bases, err
+}
+
+// RecordEdit records the checkpoint of the edits of a claim's branch, unless another
+// attempt has done so, and sets the claim's parents to the checkpoints that its step starts
+// from now. fault.Fenced means that the lease is lost.
+func (db *DB) RecordEdit(ctx context.Context, c *Claim, ck *Checkpoint) error {
+	doc, err := document(ck.document())
+	if err != nil {
+		return err
+	}
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		var first bool
+		if err := tx.QueryRow(ctx, "SELECT nofx.record_edit($1, $2, $3)", c.StepID, c.Fence, doc).Scan(&first); err != nil {
+			return err
+		}
+		if first {
+			insertBlobs(tx, c.TenantID, ck.Blobs, ck.Objects)
+		}
+		return startAgain(ctx, tx, c)
+	})
+}
+
+// StartAgain sets a claim's parents to the checkpoints that its step starts from now.
+func (db *DB) StartAgain(ctx context.Context, c *Claim) error {
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error { return startAgain(ctx, tx, c) })
+}
+
+func startAgain(ctx context.Context, tx pgx.Tx, c *Claim) error {
+	c.Parents = make([]Parent, 1)
+	return parents(ctx, tx, c.TenantID, []*Claim{c})
 }
 
 // Past is what steps of a run have done and used.

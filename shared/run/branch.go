@@ -2,10 +2,16 @@ package run
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"math/big"
+	"path"
 	"slices"
+	"strconv"
 
 	"github.com/gowebpki/jcs"
+
+	"nofx.dev/shared/fault"
 )
 
 // Limits of branches.
@@ -14,7 +20,66 @@ const (
 	MaxBranchDepth = 50
 	MaxVariants    = 16 // in one request
 	MaxName        = 255
+	MaxEditFiles   = 200
 )
+
+// BranchEdit is what a branch changes of the checkpoint at which it begins. Who made the
+// edits, why, and the patch as it was given are kept with their result.
+type BranchEdit struct {
+	By         string                     `json:"by"`
+	Reason     string                     `json:"reason,omitempty"`
+	StatePatch json.RawMessage            `json:"state_patch,omitempty"`
+	Vars       json.RawMessage            `json:"vars,omitempty"`    // all of them, as patched
+	Outputs    map[string]json.RawMessage `json:"outputs,omitempty"` // of steps, as patched
+	Files      []EditFile                 `json:"files,omitempty"`
+}
+
+// EditFile is a file of a workspace to write, or a path to delete with all below it.
+type EditFile struct {
+	Path          string   `json:"path"`
+	Content       *string  `json:"content,omitempty"`
+	ContentBase64 *string  `json:"content_base64,omitempty"`
+	ArtifactID    string   `json:"artifact_id,omitempty"`
+	Mode          FileMode `json:"mode,omitempty"`
+	Delete        bool     `json:"delete,omitempty"`
+}
+
+// Write returns f as a file to write.
+func (f EditFile) Write() WriteFile {
+	return WriteFile{Path: f.Path, Content: f.Content, ContentBase64: f.ContentBase64, ArtifactID: f.ArtifactID, Mode: f.Mode}
+}
+
+// CheckEdits returns the errors in files to edit, whose list is at a pointer.
+func CheckEdits(at string, files []EditFile) []fault.Field {
+	var c checker
+	if len(files) > MaxEditFiles {
+		c.add(at, fmt.Sprintf("%d files; at most %d", len(files), MaxEditFiles))
+		return c.fields
+	}
+	seen := make(map[string]int, len(files))
+	for i, f := range files {
+		of := at + "/" + strconv.Itoa(i)
+		if !f.Delete {
+			c.file(of, f.Write())
+		} else if detail := BadPath(f.Path); detail != "" {
+			c.add(of+"/path", detail)
+		} else if f.Content != nil || f.ContentBase64 != nil || f.ArtifactID != "" || f.Mode != "" {
+			c.add(of, "has content and is to be deleted")
+		}
+		if j, twice := seen[f.Path]; twice {
+			c.add(of+"/path", fmt.Sprintf("is also that of file %d", j))
+		}
+		seen[f.Path] = i
+	}
+	for i, f := range files {
+		for dir := path.Dir(f.Path); dir != "." && dir != "/"; dir = path.Dir(dir) {
+			if j, ok := seen[dir]; ok && !f.Delete && !files[j].Delete {
+				c.add(at+"/"+strconv.Itoa(i)+"/path", fmt.Sprintf("is below file %d", j))
+			}
+		}
+	}
+	return c.fields
+}
 
 // Rerun is the reason why a step of a branch runs although it is not a gate.
 type Rerun string

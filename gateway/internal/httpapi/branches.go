@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -30,39 +31,51 @@ import (
 type branchRequest struct {
 	CheckpointID string                `json:"checkpoint_id"`
 	Name         *string               `json:"name,omitempty"`
+	StatePatch   []jsonpatch.Operation `json:"state_patch,omitempty"`
+	Files        []run.EditFile        `json:"files,omitempty"`
 	PlanPatch    []jsonpatch.Operation `json:"plan_patch,omitempty"`
 	ReuseEffects bool                  `json:"reuse_effects,omitempty"`
+	Force        bool                  `json:"force,omitempty"`
+	Reason       *string               `json:"reason,omitempty"`
 	DryRun       bool                  `json:"dry_run,omitempty"`
 	Variants     []branchVariant       `json:"variants,omitzero"`
 }
 
 type branchVariant struct {
-	Name      *string               `json:"name"`
-	PlanPatch []jsonpatch.Operation `json:"plan_patch,omitempty"`
+	Name       *string               `json:"name"`
+	StatePatch []jsonpatch.Operation `json:"state_patch,omitempty"`
+	Files      []run.EditFile        `json:"files,omitempty"`
+	PlanPatch  []jsonpatch.Operation `json:"plan_patch,omitempty"`
 }
 
 // change is what makes one branch of a request another than its parent.
 type change struct {
-	name string
-	plan []located
+	name        string
+	state, plan []located[jsonpatch.Operation]
+	files       []located[run.EditFile]
 }
 
-// located is an operation of a patch and its place in the request.
-type located struct {
-	jsonpatch.Operation
+// located is a part of a change and its place in the request.
+type located[T any] struct {
+	is T
 	at string
 }
 
-func locate(at string, ops []jsonpatch.Operation) (list []located) {
-	for i, op := range ops {
-		list = append(list, located{op, at + "/" + strconv.Itoa(i)})
+func locate[T any](at string, list []T) (all []located[T]) {
+	for i, is := range list {
+		all = append(all, located[T]{is, at + "/" + strconv.Itoa(i)})
 	}
-	return list
+	return all
+}
+
+// only returns the parts without their places.
+func only[T any](list []located[T]) []T {
+	return convert(list, func(l located[T]) T { return l.is })
 }
 
 // changes returns the branches that a request asks for, and what all of them have in common.
 func (r branchRequest) changes() (common change, list []change) {
-	common = change{plan: locate("/plan_patch", r.PlanPatch)}
+	common = change{state: locate("/state_patch", r.StatePatch), plan: locate("/plan_patch", r.PlanPatch), files: locate("/files", r.Files)}
 	if r.Name != nil {
 		common.name = *r.Name
 	}
@@ -71,7 +84,13 @@ func (r branchRequest) changes() (common change, list []change) {
 	}
 	for i, v := range r.Variants {
 		at := "/variants/" + strconv.Itoa(i)
-		list = append(list, change{name: *v.Name, plan: slices.Concat(common.plan, locate(at+"/plan_patch", v.PlanPatch))})
+		all := slices.DeleteFunc(slices.Clone(common.files), func(f located[run.EditFile]) bool {
+			return slices.ContainsFunc(v.Files, func(own run.EditFile) bool { return own.Path == f.is.Path })
+		})
+		list = append(list, change{
+			name: *v.Name, state: slices.Concat(common.state, locate(at+"/state_patch", v.StatePatch)),
+			plan: slices.Concat(common.plan, locate(at+"/plan_patch", v.PlanPatch)), files: append(all, locate(at+"/files", v.Files)...),
+		})
 	}
 	return common, list
 }
@@ -89,10 +108,19 @@ func (r branchRequest) check() error {
 			add(at, fmt.Sprintf("%d characters; at most %d", utf8.RuneCountInString(*name), run.MaxName))
 		}
 	}
+	state := func(ops []located[jsonpatch.Operation]) {
+		for _, op := range ops {
+			if detail := badPlace(op.is); detail != "" {
+				add(op.at, detail)
+			}
+		}
+	}
 	if r.CheckpointID == "" {
 		add("/checkpoint_id", "is required")
 	}
 	name("/name", r.Name)
+	state(locate("/state_patch", r.StatePatch))
+	fields = append(fields, run.CheckEdits("/files", r.Files)...)
 	if n := len(r.Variants); r.Variants != nil && (n == 0 || n > run.MaxVariants) {
 		add("/variants", fmt.Sprintf("%d variants; from 1 to %d", n, run.MaxVariants))
 	}
@@ -101,19 +129,27 @@ func (r branchRequest) check() error {
 	}
 	seen := map[string]int{}
 	for i, v := range r.Variants {
-		at := "/variants/" + strconv.Itoa(i) + "/name"
+		at := "/variants/" + strconv.Itoa(i)
+		state(locate(at+"/state_patch", v.StatePatch))
+		fields = append(fields, run.CheckEdits(at+"/files", v.Files)...)
+		if n := len(v.Files) + len(r.Files); n > run.MaxEditFiles && len(v.Files) <= run.MaxEditFiles {
+			add(at+"/files", fmt.Sprintf("%d files with those for all variants; at most %d", n, run.MaxEditFiles))
+		}
 		if v.Name == nil {
-			add(at, "is required")
+			add(at+"/name", "is required")
 			continue
 		}
-		name(at, v.Name)
+		name(at+"/name", v.Name)
 		if j, twice := seen[*v.Name]; twice {
-			add(at, fmt.Sprintf("is also the name of variant %d", j))
+			add(at+"/name", fmt.Sprintf("is also the name of variant %d", j))
 		}
 		seen[*v.Name] = i
 	}
 	if len(fields) > 0 {
 		return fault.OfFields("invalid-field", fields...)
+	}
+	if r.Force && (r.Reason == nil || strings.TrimSpace(*r.Reason) == "") {
+		return fieldFault("reason-required", "/reason", "is required with force")
 	}
 	return nil
 }
@@ -132,8 +168,16 @@ func (s *Server) createBranches(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
+	var reason string
 	return s.answerOnce(c, p, request{
-		body: body, check: in.check,
+		body: body,
+		check: func() (err error) {
+			if err := in.check(); err != nil {
+				return err
+			}
+			reason, err = s.cleanReason(in.Reason)
+			return err
+		},
 		do: func(ctx context.Context) (postgres.Answer, error) {
 			checkpoint, err := run.CheckpointID.Parse(in.CheckpointID)
 			if err != nil {
@@ -143,6 +187,7 @@ func (s *Server) createBranches(c echo.Context, p *identity.Principal) error {
 			if err != nil {
 				return postgres.Answer{}, err
 			}
+			f.force, f.reason, f.by = in.Force, reason, p.Subject
 			if in.DryRun {
 				return s.previewBranches(ctx, p, f, in)
 			}
@@ -156,7 +201,7 @@ func (s *Server) makeBranches(ctx context.Context, r *http.Request, p *identity.
 	list := make([]postgres.NewBranch, len(changes))
 	steps := 0
 	for i, ch := range changes {
-		b, err := f.branch(ch)
+		b, err := f.branch(ctx, ch)
 		if err != nil {
 			return postgres.Answer{}, err
 		}
@@ -206,13 +251,20 @@ type fork struct {
 	before run.Plan // expanded
 	known  knownState
 	ran    map[string]postgres.ForkStep
+	server *Server
+
+	by, reason string // who edits, and why
+	force      bool
 }
 
 // knownState is what branches need of a checkpoint's state document.
 type knownState struct {
 	Steps map[string]struct {
-		State string `json:"state"`
+		State      string          `json:"state"`
+		Outputs    json.RawMessage `json:"outputs"`
+		OutputsRef string          `json:"outputs_ref"`
 	} `json:"steps"`
+	Vars json.RawMessage `json:"vars"`
 }
 
 // fork returns the place of a run at which branches begin, once it is known that they can.
@@ -221,7 +273,7 @@ func (s *Server) fork(ctx context.Context, p *identity.Principal, runID, checkpo
 	if err != nil {
 		return nil, err
 	}
-	f := &fork{Fork: found, ran: map[string]postgres.ForkStep{}}
+	f := &fork{Fork: found, ran: map[string]postgres.ForkStep{}, server: s}
 	if f.Run.Kind == run.SystemRun {
 		return nil, fault.New(fault.Conflict, "system-run", "a system run has no branches; repeat the request that started it")
 	}
@@ -282,8 +334,8 @@ func (f *fork) passed(name string) bool {
 }
 
 // branch returns the branch that a change leads to.
-func (f *fork) branch(ch change) (postgres.NewBranch, error) {
-	b, err := f.planned(ch)
+func (f *fork) branch(ctx context.Context, ch change) (postgres.NewBranch, error) {
+	b, err := f.planned(ctx, ch)
 	if err != nil {
 		return b, err
 	}
@@ -294,21 +346,44 @@ func (f *fork) branch(ch change) (postgres.NewBranch, error) {
 }
 
 // planned returns branch, also for a branch with nothing to run.
-func (f *fork) planned(ch change) (postgres.NewBranch, error) {
+func (f *fork) planned(ctx context.Context, ch change) (postgres.NewBranch, error) {
 	plan, err := f.patched(ch.plan)
 	if err != nil {
 		return postgres.NewBranch{}, err
 	}
-	b := postgres.NewBranch{Parent: f.Run, Checkpoint: f.Checkpoint.ID, Plan: plan}
-	b.Steps = run.Fork{Before: f.before, After: plan.Expanded(), Passed: f.passed}.Steps()
+	state, err := f.editState(ctx, ch.state)
+	if err != nil {
+		return postgres.NewBranch{}, err
+	}
+	after := plan.Expanded()
+	b := postgres.NewBranch{Parent: f.Run, Checkpoint: f.Checkpoint.ID, Plan: plan, Outputs: state.outputs}
+	changed, failed := f.inputsChanged(ctx, after, state)
+	b.Steps = run.Fork{Before: f.before, After: after, Passed: f.passed, Changed: changed}.Steps()
+	if err := *failed; err != nil {
+		return b, err
+	}
 	if f.Checkpoint.Kind == run.MergeCheckpoint { // what was merged is in no step's checkpoint
 		b.Start = &f.Checkpoint.ID
 	}
+	if !state.edits && len(ch.files) == 0 {
+		return b, nil
+	}
+	if err := f.checkOutputs(ctx, b.Steps, state); err != nil {
+		return b, err
+	}
+	if err := f.checkFiles(ctx, ch.files); err != nil {
+		return b, err
+	}
+	b.Edit = &run.BranchEdit{By: f.by, Reason: f.reason, Vars: state.vars, Outputs: state.outputs, Files: only(ch.files)}
+	if len(ch.state) > 0 {
+		b.Edit.StatePatch = encode(only(ch.state))
+	}
+	b.Bases = f.bases(b.Steps)
 	return b, nil
 }
 
 // patched returns the parent's plan with the operations of a patch applied.
-func (f *fork) patched(ops []located) (run.Plan, error) {
+func (f *fork) patched(ops []located[jsonpatch.Operation]) (run.Plan, error) {
 	if len(ops) == 0 {
 		return f.plan, nil
 	}
@@ -337,12 +412,8 @@ func (f *fork) patched(ops []located) (run.Plan, error) {
 }
 
 // apply applies operations of a request, and names the one that does not apply.
-func apply(doc []byte, ops []located) ([]byte, error) {
-	plain := make([]jsonpatch.Operation, len(ops))
-	for i, op := range ops {
-		plain[i] = op.Operation
-	}
-	patched, err := jsonpatch.Apply(doc, plain)
+func apply(doc []byte, ops []located[jsonpatch.Operation]) ([]byte, error) {
+	patched, err := jsonpatch.Apply(doc, only(ops))
 	if e, ok := errors.AsType[*fault.Error](err); ok && len(e.Fields) == 1 {
 		if i, numErr := strconv.Atoi(e.Fields[0].Pointer[1:]); numErr == nil {
 			return nil, fault.OfFields(e.Code, fault.Field{Pointer: ops[i].at, Detail: e.Fields[0].Detail})
@@ -354,8 +425,8 @@ func apply(doc []byte, ops []located) ([]byte, error) {
 // previewBranches answers what branches would do.
 func (s *Server) previewBranches(ctx context.Context, p *identity.Principal, f *fork, in branchRequest) (postgres.Answer, error) {
 	common, changes := in.changes()
-	preview := func(ch change, branch func(change) (postgres.NewBranch, error)) (api.BranchPreview, error) {
-		b, err := branch(ch)
+	preview := func(ch change, branch func(context.Context, change) (postgres.NewBranch, error)) (api.BranchPreview, error) {
+		b, err := branch(ctx, ch)
 		if err != nil {
 			return api.BranchPreview{}, err
 		}

@@ -279,3 +279,129 @@ func TestBranchesOnce(t *testing.T) {
 	}
 	g.want(g.branches(created.Run.ID, `{"checkpoint_id":"`+a+`","name":"x"}`, header{"Idempotency-Key": "k"}), http.StatusUnprocessableEntity, "idempotency-key-reused")
 }
+
+// Edits are kept with the branch until its first step is claimed. A step whose inputs name
+// outputs that were edited runs again.
+func TestBranchEdits(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(chain(`{"name":"b","tool":"bash","inputs":{"script":"true","env":{"BY":"${{ steps.a.outputs.by }}"}}}`))
+	id := created.Run.ID
+	a := g.pass(created.Steps[0])
+	b := g.pass(g.step(id, "b"), "a")
+
+	for name, tt := range map[string]struct{ body, restored, bases, vars, outputs string }{
+		"a variable":    {`"state_patch":[{"op":"add","path":"/vars/x","value":1.50}]`, "a b", b, `{"n":1,"x":1.50}`, ""},
+		"nothing":       {`"state_patch":[{"op":"test","path":"/vars/n","value":1}]`, "a b", "", "", ""},
+		"the same":      {`"state_patch":[{"op":"replace","path":"/steps/a/outputs/by","value":"a"}]`, "a b", "", "", ""},
+		"own outputs":   {`"state_patch":[{"op":"replace","path":"/steps/b/outputs","value":{"by":"me"}}]`, "a b", b, "", `{"b":{"by":"me"}}`},
+		"named outputs": {`"state_patch":[{"op":"replace","path":"/steps/a/outputs/by","value":"me"}]`, "a", a, "", `{"a":{"by":"me"}}`},
+		"other outputs": {`"state_patch":[{"op":"add","path":"/steps/a/outputs/more","value":null}]`, "a b", b, "", `{"a":{"by":"a","more":null}}`},
+		"a file":        {`"files":[{"path":"d/f.txt","content":"x","mode":"755"},{"path":"g","content_base64":"AA=="}]`, "a b", b, "", ""},
+	} {
+		r := g.branches(id, `{"checkpoint_id":"`+b+`","reason":"to see",`+tt.body+`}`)
+		g.want(r, http.StatusCreated, "")
+		made := decodeAs[api.CreatedBranches](g, r).Run
+		var restored []string
+		for _, s := range g.detail(made.ID).Steps {
+			if s.RestoredFrom != nil {
+				restored = append(restored, s.Name)
+			}
+		}
+		if got := strings.Join(restored, " "); got != tt.restored {
+			t.Errorf("%s: restored = %s, want %s", name, got, tt.restored)
+		}
+		var doc, base string
+		err := g.pg.Admin.QueryRow(t.Context(), "SELECT coalesce(max(e.doc), ''), coalesce(max(nofx.public_id('ckpt', e.bases[1])), '') FROM nofx.branch_edit e WHERE e.run_id = $1", uuidOf(g, run.RunID, made.ID)).Scan(&doc, &base)
+		if err != nil || base != tt.bases {
+			t.Fatalf("%s: edits of %q, %v, want of %q", name, base, err, tt.bases)
+		}
+		var e run.BranchEdit
+		if doc != "" {
+			if err := json.Unmarshal([]byte(doc), &e); err != nil || e.Reason != "to see" || e.By == "" {
+				t.Errorf("%s: edits = %s, %v, want who made them and why", name, doc, err)
+			}
+		}
+		outputs := ""
+		if len(e.Outputs) > 0 {
+			outputs = string(encode(e.Outputs))
+		}
+		if string(e.Vars) != tt.vars || outputs != tt.outputs {
+			t.Errorf("%s: edits have variables %s and outputs %s, want %s and %s", name, e.Vars, outputs, tt.vars, tt.outputs)
+		}
+		if name == "own outputs" && string(g.step(made.ID, "b").Outputs) != `{"by":"me"}` {
+			t.Errorf("%s: outputs = %s, want the edited ones", name, g.step(made.ID, "b").Outputs)
+		}
+	}
+}
+
+func TestBranchEditRefusals(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(chain(gateB))
+	id := created.Run.ID
+	claim := g.claim(created.Steps[0])
+	node := tree.Encode([]tree.Entry{{Name: "x", Mode: tree.File, Digest: tree.Sum([]byte("x")), Size: 1}})
+	root := tree.Encode([]tree.Entry{{Name: "dir", Mode: tree.Directory, Digest: tree.Sum(node), Size: int64(len(node))}, {Name: "link", Mode: tree.Symlink, Digest: tree.Sum([]byte("dir")), Size: 3}})
+	ck := g.checkpoint(claim, run.PostCheckpoint, tree.Sum(root), []byte("x"), node, []byte("dir"), root)
+	ck.State = stateOf("a")
+	ck.StateDigest = tree.Sum(ck.State)
+	e, err := g.db.BeginEffect(t.Context(), claim, "http", tree.Sum([]byte("q")).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.db.FinishEffect(t.Context(), claim, e.Key, []byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	g.finish(postgres.Finish{Claim: claim, Outcome: "succeed", Checkpoints: []*postgres.Checkpoint{ck}})
+	a := run.CheckpointID.Format(ck.ID)
+	b := g.pass(g.step(id, "b"), "a")
+	before := g.counted()
+	const wrong = http.StatusUnprocessableEntity
+	for _, tt := range []struct {
+		checkpoint, body string
+		status           int
+		code, pointer    string
+	}{
+		{a, `"state_patch":[{"op":"add","path":"/vars/x/y","value":1}]`, wrong, "patch-failed", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"add","path":"/vars/x","value":1},{"op":"test","path":"/vars/x","value":2}]`, wrong, "patch-failed", "/state_patch/1"},
+		{a, `"state_patch":[{"op":"replace","path":"/vars","value":[]}]`, wrong, "patch-failed", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"replace","path":"","value":{}}]`, wrong, "invalid-field", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"add","path":"/x","value":1}]`, wrong, "invalid-field", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"replace","path":"/steps/a/state","value":"failed"}]`, wrong, "invalid-field", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"copy","from":"/steps/a/attempt","path":"/vars/x"}]`, wrong, "invalid-field", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"remove","path":"/steps/a/outputs"}]`, wrong, "patch-failed", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"add","path":"/steps/z/outputs/x","value":1}]`, wrong, "patch-failed", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"add","path":"/steps/b/outputs/x","value":1}]`, wrong, "patch-failed", "/state_patch/0"},
+		{b, `"state_patch":[{"op":"add","path":"/steps/b/outputs/x","value":1}]`, wrong, "invalid-field", "/state_patch/0"},
+		{a, `"state_patch":[{"op":"add","path":"/steps/a/outputs/x","value":1}]`, http.StatusConflict, "effects-done", ""},
+		{a, `"force":true,"state_patch":[{"op":"add","path":"/steps/a/outputs/x","value":1}]`, wrong, "reason-required", "/reason"},
+		{a, `"files":[{"path":"../x","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"/etc/x","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":".nofx/x","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"x"}]`, wrong, "invalid-field", "/files/0"},
+		{a, `"files":[{"path":"x","content":"","delete":true}]`, wrong, "invalid-field", "/files/0"},
+		{a, `"files":[{"path":"x","content":""},{"path":"x","delete":true}]`, wrong, "invalid-field", "/files/1/path"},
+		{a, `"files":[{"path":"x/y","content":""},{"path":"x","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"none","delete":true}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"dir","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"dir/x/y","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"link/x","content":""}]`, wrong, "invalid-field", "/files/0/path"},
+		{a, `"files":[{"path":"x","artifact_id":"` + run.ArtifactID.Format(run.NewID()) + `"}]`, wrong, "invalid-field", "/files/0/artifact_id"},
+		{a, `"variants":[{"name":"v"},{"name":"w","files":[{"path":"dir","content":""}]}]`, wrong, "invalid-field", "/variants/1/files/0/path"},
+	} {
+		r := g.branches(id, `{"checkpoint_id":"`+tt.checkpoint+`",`+tt.body+`}`)
+		g.want(r, tt.status, tt.code)
+		var p api.Problem
+		if err := json.Unmarshal(r.body, &p); err != nil || tt.pointer != "" && (len(p.Errors) == 0 || p.Errors[0].Pointer != tt.pointer) {
+			t.Errorf("%s: errors = %+v, want one at %s", tt.body, p.Errors, tt.pointer)
+		}
+	}
+	if after := g.counted(); after != before {
+		t.Errorf("rows after refusals = %s, want %s", after, before)
+	}
+	for _, body := range []string{
+		`"force":true,"reason":"known","state_patch":[{"op":"add","path":"/steps/a/outputs/x","value":1}]`,
+		`"files":[{"path":"dir","delete":true},{"path":"dir/x/y","content":""},{"path":"link","content":"no link"}]`,
+	} {
+		g.want(g.branches(id, `{"checkpoint_id":"`+a+`",`+body+`}`), http.StatusCreated, "")
+	}
+}
