@@ -269,6 +269,21 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for LineageEdgeKind.
+const (
+	LineageEdgeKindBranch LineageEdgeKind = "branch"
+)
+
+// Valid indicates whether the value is a known member of the LineageEdgeKind enum.
+func (e LineageEdgeKind) Valid() bool {
+	switch e {
+	case LineageEdgeKindBranch:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PatchOperationOp.
 const (
 	PatchOperationOpAdd     PatchOperationOp = "add"
@@ -334,6 +349,7 @@ const (
 	ProblemCodeMethodNotAllowed     ProblemCode = "method-not-allowed"
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
 	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
+	ProblemCodeNotComparable        ProblemCode = "not-comparable"
 	ProblemCodeNotFound             ProblemCode = "not-found"
 	ProblemCodeNothingToRun         ProblemCode = "nothing-to-run"
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
@@ -394,6 +410,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeNameTaken:
 		return true
 	case ProblemCodeNoCheckpoint:
+		return true
+	case ProblemCodeNotComparable:
 		return true
 	case ProblemCodeNotFound:
 		return true
@@ -572,6 +590,33 @@ func (e RunStatus) Valid() bool {
 	case RunStatusSucceeded:
 		return true
 	case RunStatusWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepDifference.
+const (
+	StepDifferenceDefinition StepDifference = "definition"
+	StepDifferenceFiles      StepDifference = "files"
+	StepDifferenceMissing    StepDifference = "missing"
+	StepDifferenceOutputs    StepDifference = "outputs"
+	StepDifferenceStatus     StepDifference = "status"
+)
+
+// Valid indicates whether the value is a known member of the StepDifference enum.
+func (e StepDifference) Valid() bool {
+	switch e {
+	case StepDifferenceDefinition:
+		return true
+	case StepDifferenceFiles:
+		return true
+	case StepDifferenceMissing:
+		return true
+	case StepDifferenceOutputs:
+		return true
+	case StepDifferenceStatus:
 		return true
 	default:
 		return false
@@ -1062,6 +1107,41 @@ type CheckpointRequest struct {
 	Label *string `json:"label,omitempty"`
 }
 
+// ComparedGate defines model for ComparedGate.
+type ComparedGate struct {
+	Name   string     `json:"name"`
+	Round  int        `json:"round"`
+	Status GateStatus `json:"status"`
+
+	// Step Name of a step of the plan; a name with `~` is of a step that the system added
+	Step RunStepName `json:"step"`
+}
+
+// ComparedRun defines model for ComparedRun.
+type ComparedRun struct {
+	Attempts int     `json:"attempts"`
+	CostUsd  float64 `json:"cost_usd"`
+
+	// DurationMs Time without waits and pauses; absent before it has started and once its events are deleted
+	DurationMs *int64 `json:"duration_ms,omitempty"`
+
+	// Gates The newest round of each
+	Gates         []ComparedGate `json:"gates"`
+	InputTokens   int64          `json:"input_tokens"`
+	OutputTokens  int64          `json:"output_tokens"`
+	RestoredSteps int            `json:"restored_steps"`
+	Run           Run            `json:"run"`
+}
+
+// Comparison defines model for Comparison.
+type Comparison struct {
+	CommonCheckpointID *CheckpointID `json:"common_checkpoint_id,omitempty"`
+
+	// Runs As they were given
+	Runs  []ComparedRun    `json:"runs"`
+	Steps []StepComparison `json:"steps"`
+}
+
 // CreatedAPIKey defines model for CreatedAPIKey.
 type CreatedAPIKey struct {
 	Key APIKey `json:"key"`
@@ -1308,6 +1388,40 @@ type KeyID = string
 
 // Labels defines model for Labels.
 type Labels map[string]string
+
+// Lineage defines model for Lineage.
+type Lineage struct {
+	Edges     []LineageEdge `json:"edges"`
+	Nodes     []LineageNode `json:"nodes"`
+	RootRunID RunID         `json:"root_run_id"`
+
+	// Truncated True if there are more runs
+	Truncated bool `json:"truncated"`
+}
+
+// LineageEdge defines model for LineageEdge.
+type LineageEdge struct {
+	CheckpointID CheckpointID    `json:"checkpoint_id"`
+	From         RunID           `json:"from"`
+	Kind         LineageEdgeKind `json:"kind"`
+	To           RunID           `json:"to"`
+}
+
+// LineageEdgeKind defines model for LineageEdgeKind.
+type LineageEdgeKind string
+
+// LineageNode defines model for LineageNode.
+type LineageNode struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	CreatedBy  Subject    `json:"created_by"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+	Goal       string     `json:"goal"`
+	Name       *string    `json:"name,omitempty"`
+	RunID      RunID      `json:"run_id"`
+	Status     RunStatus  `json:"status"`
+}
 
 // LogEnd The data of a log stream's `end` frame
 type LogEnd struct {
@@ -1803,14 +1917,39 @@ type StepAnswer struct {
 	Step Step `json:"step"`
 }
 
+// StepComparison defines model for StepComparison.
+type StepComparison struct {
+	// Difference The first thing in which the step is not the same in all runs: `missing` in some, its `definition` in their plans, its `status`, its `outputs`, or the `files` that it left
+	Difference *StepDifference `json:"difference,omitempty"`
+
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+
+	// Runs The step in the runs that have it
+	Runs []StepInRun `json:"runs"`
+}
+
 // StepDetail defines model for StepDetail.
 type StepDetail struct {
 	Attempts []Attempt `json:"attempts"`
 	Step     Step      `json:"step"`
 }
 
+// StepDifference The first thing in which the step is not the same in all runs: `missing` in some, its `definition` in their plans, its `status`, its `outputs`, or the `files` that it left
+type StepDifference string
+
 // StepID defines model for StepID.
 type StepID = string
+
+// StepInRun defines model for StepInRun.
+type StepInRun struct {
+	Restored bool       `json:"restored"`
+	RunID    RunID      `json:"run_id"`
+	Status   StepStatus `json:"status"`
+
+	// TreeDigest Digest of the bytes
+	TreeDigest *Digest `json:"tree_digest,omitempty"`
+}
 
 // StepName defines model for StepName.
 type StepName = string
@@ -2156,6 +2295,12 @@ type GetArtifactParamsRedirect string
 type CompleteArtifactParams struct {
 	// WaitS Maximum number of seconds to wait for the system run that does the work.
 	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+}
+
+// CompareRunsParams defines parameters for CompareRuns.
+type CompareRunsParams struct {
+	// Runs From 2 to 16 ids of runs, with commas between
+	Runs string `form:"runs" json:"runs"`
 }
 
 // ListDeadLettersParams defines parameters for ListDeadLetters.
@@ -2675,6 +2820,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CompareRuns Runs side by side
+	//
+	// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+	//
+	// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+	CompareRuns(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDeadLetters Steps that failed for good, those of the newest runs first
 	//
 	// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
@@ -3031,6 +3183,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetLineage The runs that come from the same first run
+	//
+	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+	//
+	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+	GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PauseRunWithBody Pause a run
 	//
 	// Running steps may end, and waits continue; no other step starts until the run is resumed.
@@ -3331,6 +3490,23 @@ func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCompleteArtifactRequest(c.Server, artifactID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CompareRuns Runs side by side
+//
+// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+//
+// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+func (c *Client) CompareRuns(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompareRunsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4137,6 +4313,23 @@ func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params
 	return c.Client.Do(req)
 }
 
+// GetLineage The runs that come from the same first run
+//
+// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+//
+// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+func (c *Client) GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLineageRequest(c.Server, runID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PauseRunWithBody Pause a run
 //
 // Running steps may end, and waits continue; no other step starts until the run is resumed.
@@ -4820,6 +5013,56 @@ func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter, p
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCompareRunsRequest constructs an http.Request for the CompareRuns method
+func NewCompareRunsRequest(server string, params *CompareRunsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/compare")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "runs", params.Runs, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -6878,6 +7121,40 @@ func NewListRunEventsRequest(server string, runID RunIDParameter, params *ListRu
 	return req, nil
 }
 
+// NewGetLineageRequest constructs an http.Request for the GetLineage method
+func NewGetLineageRequest(server string, runID RunIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/lineage", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPauseRunRequest calls the generic PauseRun builder with application/json body
 func NewPauseRunRequest(server string, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7837,6 +8114,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
+	// CompareRunsWithResponse Runs side by side
+	//
+	// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+	CompareRunsWithResponse(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*CompareRunsResponse, error)
+
 	// ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 	//
 	// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
@@ -8225,6 +8511,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEventsWithResponse(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*ListRunEventsResponse, error)
 
+	// GetLineageWithResponse The runs that come from the same first run
+	//
+	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+	GetLineageWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetLineageResponse, error)
+
 	// PauseRunWithBodyWithResponse Pause a run
 	//
 	// Running steps may end, and waits continue; no other step starts until the run is resumed.
@@ -8599,6 +8894,39 @@ func (r CompleteArtifactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CompleteArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CompareRunsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Comparison
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CompareRunsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompareRunsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompareRunsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9593,6 +9921,39 @@ func (r ListRunEventsResponse) ContentType() string {
 	return ""
 }
 
+type GetLineageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Lineage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLineageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLineageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLineageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PauseRunResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10206,6 +10567,21 @@ func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseCompleteArtifactResponse(rsp)
+}
+
+// CompareRunsWithResponse Runs side by side
+//
+// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+func (c *ClientWithResponses) CompareRunsWithResponse(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*CompareRunsResponse, error) {
+	rsp, err := c.CompareRuns(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompareRunsResponse(rsp)
 }
 
 // ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
@@ -10860,6 +11236,21 @@ func (c *ClientWithResponses) ListRunEventsWithResponse(ctx context.Context, run
 	return ParseListRunEventsResponse(rsp)
 }
 
+// GetLineageWithResponse The runs that come from the same first run
+//
+// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+func (c *ClientWithResponses) GetLineageWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetLineageResponse, error) {
+	rsp, err := c.GetLineage(ctx, runID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLineageResponse(rsp)
+}
+
 // PauseRunWithBodyWithResponse Pause a run
 //
 // Running steps may end, and waits continue; no other step starts until the run is resumed.
@@ -11358,6 +11749,39 @@ func ParseCompleteArtifactResponse(rsp *http.Response) (*CompleteArtifactRespons
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCompareRunsResponse parses an HTTP response from a CompareRunsWithResponse call
+func ParseCompareRunsResponse(rsp *http.Response) (*CompareRunsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompareRunsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Comparison
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -12366,6 +12790,39 @@ func ParseListRunEventsResponse(rsp *http.Response) (*ListRunEventsResponse, err
 
 	case rsp.StatusCode == 200:
 		// Content-type (text/event-stream) unsupported
+
+	}
+
+	return response, nil
+}
+
+// ParseGetLineageResponse parses an HTTP response from a GetLineageWithResponse call
+func ParseGetLineageResponse(rsp *http.Response) (*GetLineageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLineageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Lineage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
 
 	}
 
