@@ -999,7 +999,7 @@ type BranchRequest struct {
 	// Name What people call it
 	Name *BranchName `json:"name,omitempty"`
 
-	// PlanPatch Changes the plan as `GET /api/runs/preview` and the run's `plan` show it, with all defaults. The result is checked as a new plan is
+	// PlanPatch Changes the plan with all its defaults, as `previewRun` answers it. The result is checked as a new plan is
 	PlanPatch []PatchOperation `json:"plan_patch,omitempty"`
 
 	// Reason Kept with the edits
