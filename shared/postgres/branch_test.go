@@ -96,7 +96,7 @@ func TestBranchNeverInItsParentsLine(t *testing.T) {
 	if other.RootRunID != r.ID || *other.ParentRunID != r.ID || *other.ParentCheckpointID != a || other.Name != "another way" || other.TraceID == r.TraceID {
 		t.Errorf("CreateBranches() = %+v, want a run of its own trace under %s at %s", other, r.ID, a)
 	}
-	if got := mine["a"]; got.RestoredFrom == nil || *got.RestoredFrom != steps["a"].ID || string(got.Outputs) != `{"by": "a"}` || got.Attempts != 1 {
+	if got := mine["a"]; got.RestoredFrom == nil || *got.RestoredFrom != steps["a"].ID || string(got.Outputs) != `{"by": "a"}` || got.Attempts != 1 || got.Attempt != 1 {
 		t.Errorf("restored step = %+v, want that of %s with its outputs", got, steps["a"].ID)
 	}
 	claim := s.claim(t, mine["b"].ID)

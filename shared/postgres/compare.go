@@ -47,8 +47,9 @@ func (db *DB) CompareRuns(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID
 
 func comparedSteps(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, ids []uuid.UUID, of map[uuid.UUID]*run.Compared) error {
 	rows, err := tx.Query(ctx, `SELECT s.run_id, s.name, s.state, s.restored_from IS NOT NULL, coalesce(md5((`+outputsColumn+`)::text), ''),
-			coalesce((SELECT k.tree_digest FROM nofx.checkpoint k WHERE k.tenant_id = $1 AND k.id = s.head_checkpoint_id), '')
-		FROM unnest($2::uuid[]) AS q (id), LATERAL (SELECT z.* FROM nofx.step z WHERE z.tenant_id = $1 AND z.run_id = q.id OFFSET 0) AS s
+			coalesce((SELECT k.tree_digest FROM nofx.checkpoint k WHERE k.tenant_id = $1 AND k.id = o.head_checkpoint_id), '')
+		FROM unnest($2::uuid[]) AS q (id), LATERAL (SELECT z.* FROM nofx.step z WHERE z.tenant_id = $1 AND z.run_id = q.id OFFSET 0) AS s,
+			LATERAL (SELECT y.head_checkpoint_id FROM nofx.step y WHERE y.tenant_id = $1 AND y.id = coalesce(s.restored_from, s.id) OFFSET 0) AS o
 		ORDER BY s.run_id, s.idx`, tenant, ids)
 	if err != nil {
 		return err

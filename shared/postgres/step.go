@@ -25,7 +25,8 @@ const outputsColumn = `CASE WHEN s.outputs IS NULL AND s.restored_from IS NOT NU
 // stepColumnsWith returns stepColumns with the outputs only of steps for which a condition
 // holds.
 func stepColumnsWith(shown string) string {
-	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence, s.attempt, s.max_attempts,
+	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence,
+	CASE WHEN s.restored_from IS NULL THEN s.attempt ELSE (SELECT o.attempt FROM nofx.step o WHERE o.tenant_id = s.tenant_id AND o.id = s.restored_from) END, s.max_attempts,
 	CASE WHEN s.fence > 0 OR s.restored_from IS NOT NULL
 		THEN (SELECT count(*) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = coalesce(s.restored_from, s.id)) ELSE 0 END,
 	ARRAY(SELECT n.name FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs

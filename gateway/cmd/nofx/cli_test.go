@@ -337,7 +337,7 @@ func TestOnTerminals(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string]string{
 		"run-list": "run list", "run-timeline": "run timeline " + id("run", 1), "worker-list": "worker list", "queue-list": "queue list",
-		"gate-list": "gate list",
+		"gate-list": "gate list", "run-compare": "run compare " + id("run", 1) + " " + id("run", 3), "run-lineage": "run lineage " + id("run", 3),
 	} {
 		for _, width := range []int{80, 200} {
 			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {

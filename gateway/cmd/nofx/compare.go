@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,14 +59,21 @@ func (a *app) printComparison(w io.Writer, c api.Comparison) {
 		rows[i] = []string{strconv.Itoa(i + 1), r.Run.ID, deref(r.Run.Name), string(r.Run.Status), lasted, strconv.Itoa(r.Attempts), strconv.Itoa(r.RestoredSteps),
 			tokens, cost, strings.Join(gates, ", ")}
 		if r.Run.FailureClass != nil {
-			rows[i][len(rows[i])-1] = strings.TrimPrefix(rows[i][len(rows[i])-1]+"; "+string(*r.Run.FailureClass)+" "+deref(r.Run.FailureSignature), "; ")
+			rows[i][len(rows[i])-1] = strings.Trim(rows[i][len(rows[i])-1]+"; "+string(*r.Run.FailureClass)+" "+deref(r.Run.FailureSignature), "; ")
 		}
 	}
-	a.fitted(w, []string{"#", "RUN", "NAME", "STATUS", "TIME", "TRIES", "RESTORED", "TOKENS", "COST", "GATES"}, rows)
+	head := []string{"#", "RUN", "NAME", "STATUS", "TIME", "TRIES", "RESTORED", "TOKENS", "COST", "GATES"}
+	if a.narrow() { // a name is enough there, or else the id
+		head = []string{"#", "RUN", "STATUS", "TIME", "COST", "GATES"}
+		for i, row := range rows {
+			rows[i] = []string{row[0], cmp.Or(shorten(clean(row[2]), 36), row[1]), row[3], row[4], row[8], row[9]}
+		}
+	}
+	a.fitted(w, head, rows)
 	if c.CommonCheckpointID != nil {
 		fmt.Fprintf(w, "common checkpoint: %s\n", *c.CommonCheckpointID)
 	}
-	head := []string{"STEP", "DIFFERS IN"}
+	head = []string{"STEP", "DIFFERS IN"}
 	for i := range c.Runs {
 		head = append(head, strconv.Itoa(i+1))
 	}
@@ -145,7 +154,14 @@ func (a *app) printLineage(w io.Writer, l api.Lineage, marked string) {
 		}
 	}
 	draw(l.RootRunID, "", "", "")
-	a.fitted(w, []string{"RUN", "STATUS", "CREATED", "FROM", "NAME OR GOAL"}, rows)
+	head := []string{"RUN", "STATUS", "CREATED", "FROM", "NAME OR GOAL"}
+	if a.narrow() {
+		head = slices.Delete(head, 2, 4)
+		for i, row := range rows {
+			rows[i] = slices.Delete(row, 2, 4)
+		}
+	}
+	a.fitted(w, head, rows)
 	if l.Truncated {
 		fmt.Fprintf(w, "only the first %d runs of the line are shown\n", len(l.Nodes))
 	}
