@@ -402,3 +402,64 @@ func BenchmarkBranch(b *testing.B) {
 	b.ReportMetric(float64(branches.Microseconds())/float64(b.N), "µs/branch")
 	b.ReportMetric(float64(branches)/float64(posts), "branch/run")
 }
+
+// Several steps may be claimed before the edits of their branch are made: the checkpoint
+// that is recorded first counts, and all of them start from it.
+func TestBranchEditOnce(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "b: a", "c: a", "d: b c", "e:")
+	a := s.pass(t, steps["a"].ID)
+	fork := s.fork(t, r, a, "a")
+	fork.Edit, fork.Bases = &run.BranchEdit{By: "author", Reason: "to see", Vars: json.RawMessage(`{"n":1.50}`)}, []uuid.UUID{a}
+	other, mine := s.branch(t, fork)
+	b, c, e := s.claim(t, mine["b"].ID), s.claim(t, mine["c"].ID), s.claim(t, mine["e"].ID)
+	if !b.Edited || !c.Edited || !e.Edited {
+		t.Fatalf("claims = %t, %t, %t, want that the edits come first", b.Edited, c.Edited, e.Edited)
+	}
+	edit, bases, err := s.BranchEdit(s.ctx, b)
+	if err != nil || edit.By != "author" || edit.Reason != "to see" || string(edit.Vars) != `{"n":1.50}` || len(bases) != 1 || bases[0].ID != a {
+		t.Fatalf("BranchEdit() = %+v, %+v, %v, want the edits of %s", edit, bases, err, a)
+	}
+	first, second := checkpoint(run.EditCheckpoint, a), checkpoint(run.EditCheckpoint, a)
+	for _, claim := range []*postgres.Claim{b, c} {
+		if err := s.RecordEdit(s.ctx, claim, map[string]*postgres.Checkpoint{"b": first, "c": second}[claim.Name]); err != nil {
+			t.Fatalf("RecordEdit(%s) = %v", claim.Name, err)
+		}
+	}
+	_, _, err = s.BranchEdit(s.ctx, e)
+	wantKind(t, "BranchEdit(made)", err, fault.NotFound, "not-found")
+	if err := s.StartAgain(s.ctx, e); err != nil {
+		t.Fatalf("StartAgain() = %v", err)
+	}
+	for _, claim := range []*postgres.Claim{b, c, e} {
+		if len(claim.Parents) != 1 || claim.Parents[0].ID != first.ID {
+			t.Errorf("%s starts from %+v, want the first checkpoint of the edits, %s", claim.Name, claim.Parents, first.ID)
+		}
+	}
+	if n := one[int](t, s, "SELECT count(*) FROM nofx.checkpoint WHERE run_id = $1", other.ID); n != 1 {
+		t.Errorf("the branch has %d checkpoints, want the one of its edits", n)
+	}
+	s.finish(t, c, "fail")
+	again := s.claim(t, s.retried(t, mine["c"].ID))
+	if again.Edited || len(again.Parents) != 1 || again.Parents[0].ID != first.ID {
+		t.Errorf("the retried step = edits %t, parents %+v, want only the checkpoint of the edits", again.Edited, again.Parents)
+	}
+	// One who has lost the step records nothing.
+	lost, theirs := s.branch(t, fork)
+	late := s.claim(t, theirs["b"].ID)
+	if _, err := s.CancelRun(s.ctx, s.tenant, lost.ID, postgres.Verb{Reason: "enough"}); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, "RecordEdit(cancelled)", s.RecordEdit(s.ctx, late, checkpoint(run.EditCheckpoint, a)), fault.Fenced, "fenced")
+	s.wantSound(t)
+}
+
+// retried lets a failed step run again and returns it.
+func (s *store) retried(t testing.TB, step uuid.UUID) uuid.UUID {
+	t.Helper()
+	if _, _, err := s.RetryStep(s.ctx, s.tenant, step, true, "again"); err != nil {
+		t.Fatalf("RetryStep() = %v", err)
+	}
+	return step
+}

@@ -152,3 +152,15 @@ func TestForkManyGates(t *testing.T) {
 		t.Errorf("Steps() has %d dependencies, want at most %d", edges, want)
 	}
 }
+
+// BenchmarkForkSteps plans a branch of a thousand steps.
+func BenchmarkForkSteps(b *testing.B) {
+	text := []string{"a0:"}
+	for i := 1; i < MaxSteps; i++ {
+		text = append(text, fmt.Sprintf("a%d: a%d", i, i-1))
+	}
+	p := drawn(b, text...)
+	for b.Loop() {
+		Fork{Before: p, After: p, Passed: func(s string) bool { return s < "a5" }}.Steps()
+	}
+}
