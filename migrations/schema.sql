@@ -23,7 +23,8 @@ CREATE TYPE nofx.claimed AS (
 	plan_digest text,
 	waiver jsonb,
 	parents integer,
-	signal jsonb
+	signal jsonb,
+	edited boolean
 );
 
 ALTER TYPE nofx.claimed OWNER TO nofx_owner;
@@ -183,6 +184,12 @@ CREATE FUNCTION nofx.cause() RETURNS text
 
 ALTER FUNCTION nofx.cause() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) OWNER TO nofx_system;
+
 CREATE TABLE nofx.transition (
     machine text NOT NULL,
     from_state text NOT NULL,
@@ -288,6 +295,13 @@ CREATE FUNCTION nofx.count_ready() RETURNS integer
 
 ALTER FUNCTION nofx.count_ready() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -359,6 +373,12 @@ CREATE FUNCTION nofx.due_waits(p_limit integer) RETURNS TABLE(tenant_id uuid, ru
     AS …;
 
 ALTER FUNCTION nofx.due_waits(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) RETURNS nofx.transition
     LANGUAGE plpgsql STABLE
@@ -774,6 +794,13 @@ CREATE FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) RETURNS v
     AS …;
 
 ALTER FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1202,6 +1229,17 @@ ALTER TABLE ONLY nofx.blob FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.blob OWNER TO nofx_owner;
 
+CREATE TABLE nofx.branch_edit (
+    tenant_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    bases uuid[] NOT NULL,
+    doc text NOT NULL
+);
+
+ALTER TABLE ONLY nofx.branch_edit FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.branch_edit OWNER TO nofx_owner;
+
 CREATE TABLE nofx.checkpoint (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -1483,6 +1521,8 @@ CREATE TABLE nofx.run (
     parent_run_id uuid,
     parent_checkpoint_id uuid,
     root_run_id uuid NOT NULL,
+    start_checkpoint_id uuid,
+    reuse_effects boolean DEFAULT false NOT NULL,
     trace_id character(32) NOT NULL,
     traceparent text NOT NULL,
     correlation_id text,
@@ -1685,6 +1725,9 @@ ALTER TABLE ONLY nofx.attempt
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_pkey PRIMARY KEY (tenant_id, sha256);
 
+ALTER TABLE ONLY nofx.branch_edit
+    ADD CONSTRAINT branch_edit_pkey PRIMARY KEY (tenant_id, run_id);
+
 ALTER TABLE ONLY nofx.checkpoint_parent
     ADD CONSTRAINT checkpoint_parent_pkey PRIMARY KEY (tenant_id, checkpoint_id, ord);
 
@@ -1814,6 +1857,8 @@ CREATE INDEX inbox_waiting ON nofx.inbox USING btree (tenant_id, key, id) WHERE 
 
 CREATE INDEX object_condemned ON nofx.object USING btree (kind, created_at) WHERE (state = 'condemned'::text);
 
+CREATE INDEX run_branches ON nofx.run USING btree (parent_run_id, tenant_id, id) WHERE (parent_run_id IS NOT NULL);
+
 CREATE INDEX run_by_signature ON nofx.run USING btree (tenant_id, failure_signature, id) WHERE (failure_signature IS NOT NULL);
 
 CREATE INDEX run_by_state ON nofx.run USING btree (tenant_id, state, id);
@@ -1821,6 +1866,8 @@ CREATE INDEX run_by_state ON nofx.run USING btree (tenant_id, state, id);
 CREATE INDEX run_by_trace ON nofx.run USING btree (trace_id);
 
 CREATE INDEX run_deadline ON nofx.run USING btree (deadline) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text, 'waiting'::text, 'paused'::text]));
+
+CREATE INDEX run_line ON nofx.run USING btree (root_run_id, tenant_id, id) WHERE (parent_run_id IS NOT NULL);
 
 CREATE INDEX run_system ON nofx.run USING btree (id) WHERE (kind = 'system'::text);
 
@@ -1871,6 +1918,9 @@ ALTER TABLE ONLY nofx.artifact
 
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.branch_edit
+    ADD CONSTRAINT branch_edit_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY nofx.diff
     ADD CONSTRAINT diff_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
@@ -1927,6 +1977,8 @@ ALTER TABLE nofx.attempt ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.blob ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.branch_edit ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.checkpoint ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.checkpoint_parent ENABLE ROW LEVEL SECURITY;
@@ -1972,6 +2024,8 @@ CREATE POLICY system ON nofx.artifact TO nofx_system USING (true) WITH CHECK (tr
 CREATE POLICY system ON nofx.attempt TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.blob TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.branch_edit TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.checkpoint TO nofx_system USING (true) WITH CHECK (true);
 
@@ -2022,6 +2076,8 @@ CREATE POLICY tenant ON nofx.artifact USING ((tenant_id = ( SELECT nofx.tenant()
 CREATE POLICY tenant ON nofx.attempt USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.blob USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.branch_edit USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.checkpoint USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -2092,6 +2148,8 @@ GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.transition TO nofx_system;
 GRANT SELECT ON TABLE nofx.transition TO nofx_app;
 
@@ -2128,6 +2186,9 @@ REVOKE ALL ON FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.count_ready() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
 
@@ -2151,6 +2212,8 @@ GRANT ALL ON FUNCTION nofx.due_runs(p_limit integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.due_waits(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.due_waits(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) FROM PUBLIC;
 
@@ -2299,6 +2362,9 @@ GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpo
 REVOKE ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
 
@@ -2435,6 +2501,9 @@ GRANT SELECT ON TABLE nofx.attempt TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.blob TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.blob TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.branch_edit TO nofx_system;
+GRANT SELECT ON TABLE nofx.branch_edit TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.checkpoint TO nofx_system;
 GRANT SELECT ON TABLE nofx.checkpoint TO nofx_app;

@@ -85,6 +85,7 @@ func (e BisectProbeOutcome) Valid() bool {
 
 // Defines values for CheckpointKind.
 const (
+	CheckpointKindEdit       CheckpointKind = "edit"
 	CheckpointKindGateFailed CheckpointKind = "gate_failed"
 	CheckpointKindInterrupt  CheckpointKind = "interrupt"
 	CheckpointKindManual     CheckpointKind = "manual"
@@ -96,6 +97,8 @@ const (
 // Valid indicates whether the value is a known member of the CheckpointKind enum.
 func (e CheckpointKind) Valid() bool {
 	switch e {
+	case CheckpointKindEdit:
+		return true
 	case CheckpointKindGateFailed:
 		return true
 	case CheckpointKindInterrupt:
@@ -221,6 +224,24 @@ func (e DiffOperationOp) Valid() bool {
 	case DiffOperationOpRemove:
 		return true
 	case DiffOperationOpReplace:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EditFileMode.
+const (
+	EditFileModeN644 EditFileMode = "644"
+	EditFileModeN755 EditFileMode = "755"
+)
+
+// Valid indicates whether the value is a known member of the EditFileMode enum.
+func (e EditFileMode) Valid() bool {
+	switch e {
+	case EditFileModeN644:
+		return true
+	case EditFileModeN755:
 		return true
 	default:
 		return false
@@ -365,6 +386,51 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for LineageEdgeKind.
+const (
+	LineageEdgeKindBranch LineageEdgeKind = "branch"
+)
+
+// Valid indicates whether the value is a known member of the LineageEdgeKind enum.
+func (e LineageEdgeKind) Valid() bool {
+	switch e {
+	case LineageEdgeKindBranch:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PatchOperationOp.
+const (
+	PatchOperationOpAdd     PatchOperationOp = "add"
+	PatchOperationOpCopy    PatchOperationOp = "copy"
+	PatchOperationOpMove    PatchOperationOp = "move"
+	PatchOperationOpRemove  PatchOperationOp = "remove"
+	PatchOperationOpReplace PatchOperationOp = "replace"
+	PatchOperationOpTest    PatchOperationOp = "test"
+)
+
+// Valid indicates whether the value is a known member of the PatchOperationOp enum.
+func (e PatchOperationOp) Valid() bool {
+	switch e {
+	case PatchOperationOpAdd:
+		return true
+	case PatchOperationOpCopy:
+		return true
+	case PatchOperationOpMove:
+		return true
+	case PatchOperationOpRemove:
+		return true
+	case PatchOperationOpReplace:
+		return true
+	case PatchOperationOpTest:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PolicyNetwork.
 const (
 	PolicyNetworkNone PolicyNetwork = "none"
@@ -384,8 +450,10 @@ func (e PolicyNetwork) Valid() bool {
 const (
 	ProblemCodeBadCursor            ProblemCode = "bad-cursor"
 	ProblemCodeBadParameter         ProblemCode = "bad-parameter"
+	ProblemCodeBranchLimit          ProblemCode = "branch-limit"
 	ProblemCodeCursorExpired        ProblemCode = "cursor-expired"
 	ProblemCodeDuplicateKey         ProblemCode = "duplicate-key"
+	ProblemCodeEffectsDone          ProblemCode = "effects-done"
 	ProblemCodeForbidden            ProblemCode = "forbidden"
 	ProblemCodeFourEyes             ProblemCode = "four-eyes"
 	ProblemCodeIdempotencyInFlight  ProblemCode = "idempotency-in-flight"
@@ -399,10 +467,13 @@ const (
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
 	ProblemCodeNoBase               ProblemCode = "no-base"
 	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
+	ProblemCodeNotComparable        ProblemCode = "not-comparable"
 	ProblemCodeNotFound             ProblemCode = "not-found"
 	ProblemCodeNothingToBisect      ProblemCode = "nothing-to-bisect"
+	ProblemCodeNothingToRun         ProblemCode = "nothing-to-run"
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
 	ProblemCodeObjectGone           ProblemCode = "object-gone"
+	ProblemCodePatchFailed          ProblemCode = "patch-failed"
 	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
 	ProblemCodeRateLimited          ProblemCode = "rate-limited"
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
@@ -427,9 +498,13 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeBadParameter:
 		return true
+	case ProblemCodeBranchLimit:
+		return true
 	case ProblemCodeCursorExpired:
 		return true
 	case ProblemCodeDuplicateKey:
+		return true
+	case ProblemCodeEffectsDone:
 		return true
 	case ProblemCodeForbidden:
 		return true
@@ -457,13 +532,19 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeNoCheckpoint:
 		return true
+	case ProblemCodeNotComparable:
+		return true
 	case ProblemCodeNotFound:
 		return true
 	case ProblemCodeNothingToBisect:
 		return true
+	case ProblemCodeNothingToRun:
+		return true
 	case ProblemCodeObjectCorrupt:
 		return true
 	case ProblemCodeObjectGone:
+		return true
+	case ProblemCodePatchFailed:
 		return true
 	case ProblemCodeRangeNotSatisfiable:
 		return true
@@ -512,6 +593,33 @@ func (e ReadinessStatus) Valid() bool {
 	case ReadinessStatusNotReady:
 		return true
 	case ReadinessStatusReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RerunReason.
+const (
+	RerunReasonDefinitionChanged RerunReason = "definition_changed"
+	RerunReasonDependencyReruns  RerunReason = "dependency_reruns"
+	RerunReasonInputsChanged     RerunReason = "inputs_changed"
+	RerunReasonNew               RerunReason = "new"
+	RerunReasonNotReached        RerunReason = "not_reached"
+)
+
+// Valid indicates whether the value is a known member of the RerunReason enum.
+func (e RerunReason) Valid() bool {
+	switch e {
+	case RerunReasonDefinitionChanged:
+		return true
+	case RerunReasonDependencyReruns:
+		return true
+	case RerunReasonInputsChanged:
+		return true
+	case RerunReasonNew:
+		return true
+	case RerunReasonNotReached:
 		return true
 	default:
 		return false
@@ -605,6 +713,33 @@ func (e RunStatus) Valid() bool {
 	case RunStatusSucceeded:
 		return true
 	case RunStatusWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepDifference.
+const (
+	StepDifferenceDefinition StepDifference = "definition"
+	StepDifferenceFiles      StepDifference = "files"
+	StepDifferenceMissing    StepDifference = "missing"
+	StepDifferenceOutputs    StepDifference = "outputs"
+	StepDifferenceStatus     StepDifference = "status"
+)
+
+// Valid indicates whether the value is a known member of the StepDifference enum.
+func (e StepDifference) Valid() bool {
+	switch e {
+	case StepDifferenceDefinition:
+		return true
+	case StepDifferenceFiles:
+		return true
+	case StepDifferenceMissing:
+		return true
+	case StepDifferenceOutputs:
+		return true
+	case StepDifferenceStatus:
 		return true
 	default:
 		return false
@@ -1008,6 +1143,88 @@ type BisectRequest struct {
 	TimeoutS *int `json:"timeout_s,omitempty"`
 }
 
+// BranchEstimate What the steps that run used when they ran before
+type BranchEstimate struct {
+	CostUsd     float64 `json:"cost_usd"`
+	InputTokens int64   `json:"input_tokens"`
+
+	// KnownSteps Those of them that have run before; the numbers below are theirs alone
+	KnownSteps   int   `json:"known_steps"`
+	OutputTokens int64 `json:"output_tokens"`
+	RunMs        int64 `json:"run_ms"`
+
+	// Steps Steps that run and gates
+	Steps int `json:"steps"`
+}
+
+// BranchName What people call it
+type BranchName = string
+
+// BranchPreview What a branch would do
+type BranchPreview struct {
+	// EffectsDoneBefore Requests to other services that steps which run again have done: files can be undone, but not e-mails
+	EffectsDoneBefore []EffectDone `json:"effects_done_before"`
+
+	// Estimate What the steps that run used when they ran before
+	Estimate BranchEstimate `json:"estimate"`
+	Name     *string        `json:"name,omitempty"`
+
+	// ReopenedGates Gates that had passed and judge again
+	ReopenedGates []ReopenedGate `json:"reopened_gates"`
+
+	// Reruns Steps that run
+	Reruns []RerunStep `json:"reruns"`
+
+	// Restored Steps whose results are used
+	Restored []RestoredStep `json:"restored"`
+
+	// Variants For a request with variants that of each; the rest is about the changes that all have
+	Variants []BranchPreview `json:"variants,omitempty"`
+}
+
+// BranchRequest defines model for BranchRequest.
+type BranchRequest struct {
+	CheckpointID CheckpointID `json:"checkpoint_id"`
+
+	// DryRun Answers what would happen and writes nothing
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// Files Files to write, and paths to delete with all below them; deletions come first
+	Files []EditFile `json:"files,omitempty"`
+
+	// Force Outputs of a step may be edited although it has done requests to other services; needs a reason
+	Force *bool `json:"force,omitempty"`
+
+	// Name What people call it
+	Name *BranchName `json:"name,omitempty"`
+
+	// PlanPatch Changes the plan with all its defaults, as `previewRun` answers it. The result is checked as a new plan is
+	PlanPatch []PatchOperation `json:"plan_patch,omitempty"`
+
+	// Reason Kept with the edits
+	Reason *string `json:"reason,omitempty"`
+
+	// ReuseEffects Requests to other services that the parent has done are not done again: their results are used
+	ReuseEffects *bool `json:"reuse_effects,omitempty"`
+
+	// StatePatch Changes the state: `/vars`, and `/steps/<name>/outputs` of restored steps. A step whose inputs name outputs that change runs again. With `files` it leads to a checkpoint of kind `edit`, which the worker of the first step makes
+	StatePatch []PatchOperation `json:"state_patch,omitempty"`
+
+	// Variants Branches to make, each with the changes above and its own after them
+	Variants []BranchVariant `json:"variants,omitempty"`
+}
+
+// BranchVariant defines model for BranchVariant.
+type BranchVariant struct {
+	// Files In the place of those above with the same path
+	Files []EditFile `json:"files,omitempty"`
+
+	// Name What people call it
+	Name       BranchName       `json:"name"`
+	PlanPatch  []PatchOperation `json:"plan_patch,omitempty"`
+	StatePatch []PatchOperation `json:"state_patch,omitempty"`
+}
+
 // Checkpoint defines model for Checkpoint.
 type Checkpoint struct {
 	// BytesNew New bytes that were not stored before
@@ -1103,6 +1320,41 @@ type CheckpointRequest struct {
 	Label *string `json:"label,omitempty"`
 }
 
+// ComparedGate defines model for ComparedGate.
+type ComparedGate struct {
+	Name   string     `json:"name"`
+	Round  int        `json:"round"`
+	Status GateStatus `json:"status"`
+
+	// Step Name of a step of the plan; a name with `~` is of a step that the system added
+	Step RunStepName `json:"step"`
+}
+
+// ComparedRun defines model for ComparedRun.
+type ComparedRun struct {
+	Attempts int     `json:"attempts"`
+	CostUsd  float64 `json:"cost_usd"`
+
+	// DurationMs Time without waits and pauses; absent before it has started and once its events are deleted
+	DurationMs *int64 `json:"duration_ms,omitempty"`
+
+	// Gates The newest round of each
+	Gates         []ComparedGate `json:"gates"`
+	InputTokens   int64          `json:"input_tokens"`
+	OutputTokens  int64          `json:"output_tokens"`
+	RestoredSteps int            `json:"restored_steps"`
+	Run           Run            `json:"run"`
+}
+
+// Comparison defines model for Comparison.
+type Comparison struct {
+	CommonCheckpointID *CheckpointID `json:"common_checkpoint_id,omitempty"`
+
+	// Runs As they were given
+	Runs  []ComparedRun    `json:"runs"`
+	Steps []StepComparison `json:"steps"`
+}
+
 // CreatedAPIKey defines model for CreatedAPIKey.
 type CreatedAPIKey struct {
 	Key APIKey `json:"key"`
@@ -1117,6 +1369,14 @@ type CreatedArtifact struct {
 
 	// Upload URL and headers for the upload of the bytes; valid until `expires_at`, at most 15 minutes
 	Upload *Upload `json:"upload,omitempty"`
+}
+
+// CreatedBranches defines model for CreatedBranches.
+type CreatedBranches struct {
+	Run *Run `json:"run,omitempty"`
+
+	// Runs In the order of the variants
+	Runs []Run `json:"runs"`
 }
 
 // CreatedCheckpoint defines model for CreatedCheckpoint.
@@ -1308,6 +1568,37 @@ type DiffSummary struct {
 // Digest Digest of the bytes
 type Digest = string
 
+// EditFile One of `content`, `content_base64`, `artifact_id` and `delete`
+type EditFile struct {
+	ArtifactID    *ArtifactID `json:"artifact_id,omitempty"`
+	Content       *string     `json:"content,omitempty"`
+	ContentBase64 *string     `json:"content_base64,omitempty"`
+	Delete        *bool       `json:"delete,omitempty"`
+
+	// Mode 644 by default
+	Mode *EditFileMode `json:"mode,omitempty"`
+
+	// Path Relative to the workspace
+	Path string `json:"path"`
+}
+
+// EditFileMode 644 by default
+type EditFileMode string
+
+// EffectDone defines model for EffectDone.
+type EffectDone struct {
+	DoneAt time.Time `json:"done_at"`
+
+	// Name The kind of request, such as `http`
+	Name string `json:"name"`
+
+	// Reused Its result is used if the step requests the same, see `reuse_effects`
+	Reused bool `json:"reused"`
+
+	// Step Name of a step of the plan; a name with `~` is of a step that the system added
+	Step RunStepName `json:"step"`
+}
+
 // Event One thing that happened to a run. Readers must ignore types that they do not know.
 type Event struct {
 	// Actor A subject, or a worker
@@ -1473,6 +1764,40 @@ type KeyID = string
 // Labels defines model for Labels.
 type Labels map[string]string
 
+// Lineage defines model for Lineage.
+type Lineage struct {
+	Edges     []LineageEdge `json:"edges"`
+	Nodes     []LineageNode `json:"nodes"`
+	RootRunID RunID         `json:"root_run_id"`
+
+	// Truncated True if there are more runs
+	Truncated bool `json:"truncated"`
+}
+
+// LineageEdge defines model for LineageEdge.
+type LineageEdge struct {
+	CheckpointID CheckpointID    `json:"checkpoint_id"`
+	From         RunID           `json:"from"`
+	Kind         LineageEdgeKind `json:"kind"`
+	To           RunID           `json:"to"`
+}
+
+// LineageEdgeKind defines model for LineageEdgeKind.
+type LineageEdgeKind string
+
+// LineageNode defines model for LineageNode.
+type LineageNode struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	CreatedBy  Subject    `json:"created_by"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+	Goal       string     `json:"goal"`
+	Name       *string    `json:"name,omitempty"`
+	RunID      RunID      `json:"run_id"`
+	Status     RunStatus  `json:"status"`
+}
+
 // LogEnd The data of a log stream's `end` frame
 type LogEnd struct {
 	// Fence Fence of the attempt; absent if the step ended without an attempt
@@ -1491,6 +1816,23 @@ type LogFrame struct {
 
 // Object An object whose members depend on the case
 type Object = json.RawMessage
+
+// PatchOperation An operation of RFC 6902. `old` is ignored, so that the operations of a diff can be given
+type PatchOperation struct {
+	// From RFC 6901 pointer, for `move` and `copy`
+	From *string          `json:"from,omitempty"`
+	Old  interface{}      `json:"old,omitempty"`
+	Op   PatchOperationOp `json:"op"`
+
+	// Path RFC 6901 pointer
+	Path string `json:"path"`
+
+	// Value For `add`, `replace` and `test`
+	Value interface{} `json:"value,omitempty"`
+}
+
+// PatchOperationOp defines model for PatchOperation.Op.
+type PatchOperationOp string
 
 // Plan A goal and the steps that reach it. Without any `depends_on` the steps run in order. Steps, goal, names and inputs are checked together: 422 `invalid-plan` lists all errors.
 type Plan struct {
@@ -1704,6 +2046,13 @@ type Reason struct {
 	Reason *string `json:"reason,omitempty"`
 }
 
+// ReopenedGate defines model for ReopenedGate.
+type ReopenedGate struct {
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+	Tool string      `json:"tool"`
+}
+
 // Requeue Which dead letters; without a condition, all
 type Requeue struct {
 	FailureClass *DeadLetterClass `json:"failure_class,omitempty"`
@@ -1721,6 +2070,30 @@ type Requeued struct {
 // RequiredReason Without a reason, 422 `reason-required`
 type RequiredReason struct {
 	Reason string `json:"reason"`
+}
+
+// RerunReason `not_reached`: it had not succeeded at the checkpoint. `new`: the parent has no such step. `definition_changed`: its tool, inputs or dependencies, or the environment or the excludes of the plan. `inputs_changed`: outputs that its inputs name are edited. `dependency_reruns`: a step that it depends on runs again
+type RerunReason string
+
+// RerunStep defines model for RerunStep.
+type RerunStep struct {
+	// Because Name of a step of the plan; a name with `~` is of a step that the system added
+	Because *RunStepName `json:"because,omitempty"`
+
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+	Tool string      `json:"tool"`
+
+	// Why `not_reached`: it had not succeeded at the checkpoint. `new`: the parent has no such step. `definition_changed`: its tool, inputs or dependencies, or the environment or the excludes of the plan. `inputs_changed`: outputs that its inputs name are edited. `dependency_reruns`: a step that it depends on runs again
+	Why RerunReason `json:"why"`
+}
+
+// RestoredStep defines model for RestoredStep.
+type RestoredStep struct {
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name         RunStepName `json:"name"`
+	RestoredFrom StepID      `json:"restored_from"`
+	Tool         string      `json:"tool"`
 }
 
 // Retry Retries steps that failed by their tool or their time limit, and gates that failed or ended in error, after full jitter on `initial_s` × 2ⁿ, at most five minutes
@@ -1919,14 +2292,39 @@ type StepAnswer struct {
 	Step Step `json:"step"`
 }
 
+// StepComparison defines model for StepComparison.
+type StepComparison struct {
+	// Difference The first thing in which the step is not the same in all runs: `missing` in some, its `definition` in their plans, its `status`, its `outputs`, or the `files` that it left
+	Difference *StepDifference `json:"difference,omitempty"`
+
+	// Name Name of a step of the plan; a name with `~` is of a step that the system added
+	Name RunStepName `json:"name"`
+
+	// Runs The step in the runs that have it
+	Runs []StepInRun `json:"runs"`
+}
+
 // StepDetail defines model for StepDetail.
 type StepDetail struct {
 	Attempts []Attempt `json:"attempts"`
 	Step     Step      `json:"step"`
 }
 
+// StepDifference The first thing in which the step is not the same in all runs: `missing` in some, its `definition` in their plans, its `status`, its `outputs`, or the `files` that it left
+type StepDifference string
+
 // StepID defines model for StepID.
 type StepID = string
+
+// StepInRun defines model for StepInRun.
+type StepInRun struct {
+	Restored bool       `json:"restored"`
+	RunID    RunID      `json:"run_id"`
+	Status   StepStatus `json:"status"`
+
+	// TreeDigest Digest of the bytes
+	TreeDigest *Digest `json:"tree_digest,omitempty"`
+}
 
 // StepName defines model for StepName.
 type StepName = string
@@ -2274,6 +2672,12 @@ type CompleteArtifactParams struct {
 	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
 }
 
+// CompareRunsParams defines parameters for CompareRuns.
+type CompareRunsParams struct {
+	// Runs From 2 to 16 ids of runs, with commas between
+	Runs string `form:"runs" json:"runs"`
+}
+
 // ListDeadLettersParams defines parameters for ListDeadLetters.
 type ListDeadLettersParams struct {
 	// Limit Items per page.
@@ -2414,6 +2818,18 @@ type ListArtifactsParams struct {
 type BisectRunParams struct {
 	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// CreateBranchesParams defines parameters for CreateBranches.
+type CreateBranchesParams struct {
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
+	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
+
+	// Traceparent W3C trace context; the run joins the caller's trace.
+	Traceparent *Traceparent `json:"traceparent,omitempty"`
 }
 
 // CancelRunParams defines parameters for CancelRun.
@@ -2637,6 +3053,9 @@ type PreviewRunJSONRequestBody = RunRequest
 // BisectRunJSONRequestBody defines body for BisectRun for application/json ContentType.
 type BisectRunJSONRequestBody = BisectRequest
 
+// CreateBranchesJSONRequestBody defines body for CreateBranches for application/json ContentType.
+type CreateBranchesJSONRequestBody = BranchRequest
+
 // CancelRunJSONRequestBody defines body for CancelRun for application/json ContentType.
 type CancelRunJSONRequestBody = Reason
 
@@ -2813,6 +3232,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
 	GetBisect(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CompareRuns Runs side by side
+	//
+	// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+	//
+	// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+	CompareRuns(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDeadLetters Steps that failed for good, those of the newest runs first
 	//
@@ -3049,6 +3475,44 @@ type ClientInterface interface {
 	// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
 	BisectRun(ctx context.Context, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CreateBranchesWithBody Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranchesWithBody(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBranches Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranches(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CancelRunWithBody Cancel a run and every step of it that has not ended
 	//
 	// Takes any type of body and a specified content type.
@@ -3156,6 +3620,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLineage The runs that come from the same first run
+	//
+	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+	//
+	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+	GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PauseRunWithBody Pause a run
 	//
@@ -3474,6 +3945,23 @@ func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDPara
 // Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
 func (c *Client) GetBisect(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetBisectRequest(c.Server, bisectID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CompareRuns Runs side by side
+//
+// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+//
+// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+func (c *Client) CompareRuns(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompareRunsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4029,6 +4517,64 @@ func (c *Client) BisectRun(ctx context.Context, runID RunIDParameter, params *Bi
 	return c.Client.Do(req)
 }
 
+// CreateBranchesWithBody Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *Client) CreateBranchesWithBody(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBranchesRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBranches Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *Client) CreateBranches(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBranchesRequest(c.Server, runID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CancelRunWithBody Cancel a run and every step of it that has not ended
 //
 // Takes any type of body and a specified content type.
@@ -4267,6 +4813,23 @@ func (c *Client) ListCheckpointFiles(ctx context.Context, runID RunIDParameter, 
 // Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListRunEventsRequest(c.Server, runID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLineage The runs that come from the same first run
+//
+// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+//
+// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+func (c *Client) GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLineageRequest(c.Server, runID)
 	if err != nil {
 		return nil, err
 	}
@@ -4991,6 +5554,56 @@ func NewGetBisectRequest(server string, bisectID RunID) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCompareRunsRequest constructs an http.Request for the CompareRuns method
+func NewCompareRunsRequest(server string, params *CompareRunsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/compare")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "runs", params.Runs, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -6336,6 +6949,90 @@ func NewBisectRunRequestWithBody(server string, runID RunIDParameter, params *Bi
 	return req, nil
 }
 
+// NewCreateBranchesRequest calls the generic CreateBranches builder with application/json body
+func NewCreateBranchesRequest(server string, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateBranchesRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewCreateBranchesRequestWithBody constructs an http.Request for the CreateBranches method, with any body, and a specified content type
+func NewCreateBranchesRequestWithBody(server string, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/branches", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XCorrelationID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Correlation-Id", *params.XCorrelationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Correlation-Id", headerParam1)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewCancelRunRequest calls the generic CancelRun builder with application/json body
 func NewCancelRunRequest(server string, runID RunIDParameter, params *CancelRunParams, body CancelRunJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7156,6 +7853,40 @@ func NewListRunEventsRequest(server string, runID RunIDParameter, params *ListRu
 			req.Header.Set("Last-Event-ID", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetLineageRequest constructs an http.Request for the GetLineage method
+func NewGetLineageRequest(server string, runID RunIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/lineage", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -8129,6 +8860,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
 	GetBisectWithResponse(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*GetBisectResponse, error)
 
+	// CompareRunsWithResponse Runs side by side
+	//
+	// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+	CompareRunsWithResponse(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*CompareRunsResponse, error)
+
 	// ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 	//
 	// Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
@@ -8386,6 +9126,44 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/runs/{run_id}/bisect (the `BisectRun` operationId).
 	BisectRunWithResponse(ctx context.Context, runID RunIDParameter, params *BisectRunParams, body BisectRunJSONRequestBody, reqEditors ...RequestEditorFn) (*BisectRunResponse, error)
 
+	// CreateBranchesWithBodyWithResponse Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranchesWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error)
+
+	// CreateBranchesWithResponse Branch a run from one of its checkpoints
+	//
+	// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+	// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+	// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+	//
+	// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+	// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+	//
+	// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+	// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+	//
+	// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+	CreateBranchesWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error)
+
 	// CancelRunWithBodyWithResponse Cancel a run and every step of it that has not ended
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -8505,6 +9283,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/events (the `ListRunEvents` operationId).
 	ListRunEventsWithResponse(ctx context.Context, runID RunIDParameter, params *ListRunEventsParams, reqEditors ...RequestEditorFn) (*ListRunEventsResponse, error)
+
+	// GetLineageWithResponse The runs that come from the same first run
+	//
+	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+	GetLineageWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetLineageResponse, error)
 
 	// PauseRunWithBodyWithResponse Pause a run
 	//
@@ -8913,6 +9700,39 @@ func (r GetBisectResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBisectResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CompareRunsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Comparison
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CompareRunsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompareRunsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompareRunsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9606,6 +10426,41 @@ func (r BisectRunResponse) ContentType() string {
 	return ""
 }
 
+type CreateBranchesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BranchPreview
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *CreatedBranches
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateBranchesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateBranchesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateBranchesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type CancelRunResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9934,6 +10789,39 @@ func (r ListRunEventsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListRunEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetLineageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Lineage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLineageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLineageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLineageResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10570,6 +11458,21 @@ func (c *ClientWithResponses) GetBisectWithResponse(ctx context.Context, bisectI
 	return ParseGetBisectResponse(rsp)
 }
 
+// CompareRunsWithResponse Runs side by side
+//
+// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/compare (the `CompareRuns` operationId).
+func (c *ClientWithResponses) CompareRunsWithResponse(ctx context.Context, params *CompareRunsParams, reqEditors ...RequestEditorFn) (*CompareRunsResponse, error) {
+	rsp, err := c.CompareRuns(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompareRunsResponse(rsp)
+}
+
 // ListDeadLettersWithResponse Steps that failed for good, those of the newest runs first
 //
 // Failed steps of class `exhausted` (all attempts, or the time for failures of storage and workers, used up) or `poisoned` (three leases lost).
@@ -11013,6 +11916,56 @@ func (c *ClientWithResponses) BisectRunWithResponse(ctx context.Context, runID R
 	return ParseBisectRunResponse(rsp)
 }
 
+// CreateBranchesWithBodyWithResponse Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *ClientWithResponses) CreateBranchesWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error) {
+	rsp, err := c.CreateBranchesWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBranchesResponse(rsp)
+}
+
+// CreateBranchesWithResponse Branch a run from one of its checkpoints
+//
+// A branch is a new run. Steps that had succeeded at the checkpoint are restored, which copies nothing: their
+// `restored_from` is the step that ran, and outputs, attempts and logs are read from there. All other steps run:
+// those that had not succeeded, those that the patch of the plan changes, and all that depend on them.
+//
+// Gates are never restored. A gate that had passed opens again and judges what the restored steps after it left,
+// and no step after it runs before its fresh verdict. With edits, all that runs starts from the edited checkpoint.
+//
+// The parent stays as it is, and the branch repeats effects under keys of its own, unless it reuses those that
+// were done. A run can have 100 branches, and branches of branches can be 50 deep.
+//
+// `dry_run` answers what would happen and writes nothing. `variants` makes up to 16 branches that differ, all or none.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/branches (the `CreateBranches` operationId).
+func (c *ClientWithResponses) CreateBranchesWithResponse(ctx context.Context, runID RunIDParameter, params *CreateBranchesParams, body CreateBranchesJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBranchesResponse, error) {
+	rsp, err := c.CreateBranches(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBranchesResponse(rsp)
+}
+
 // CancelRunWithBodyWithResponse Cancel a run and every step of it that has not ended
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -11215,6 +12168,21 @@ func (c *ClientWithResponses) ListRunEventsWithResponse(ctx context.Context, run
 		return nil, err
 	}
 	return ParseListRunEventsResponse(rsp)
+}
+
+// GetLineageWithResponse The runs that come from the same first run
+//
+// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
+func (c *ClientWithResponses) GetLineageWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetLineageResponse, error) {
+	rsp, err := c.GetLineage(ctx, runID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLineageResponse(rsp)
 }
 
 // PauseRunWithBodyWithResponse Pause a run
@@ -11744,6 +12712,39 @@ func ParseGetBisectResponse(rsp *http.Response) (*GetBisectResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest BisectAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCompareRunsResponse parses an HTTP response from a CompareRunsWithResponse call
+func ParseCompareRunsResponse(rsp *http.Response) (*CompareRunsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompareRunsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Comparison
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -12442,6 +13443,46 @@ func ParseBisectRunResponse(rsp *http.Response) (*BisectRunResponse, error) {
 	return response, nil
 }
 
+// ParseCreateBranchesResponse parses an HTTP response from a CreateBranchesWithResponse call
+func ParseCreateBranchesResponse(rsp *http.Response) (*CreateBranchesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateBranchesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BranchPreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest CreatedBranches
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseCancelRunResponse parses an HTTP response from a CancelRunWithResponse call
 func ParseCancelRunResponse(rsp *http.Response) (*CancelRunResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12798,6 +13839,39 @@ func ParseListRunEventsResponse(rsp *http.Response) (*ListRunEventsResponse, err
 
 	case rsp.StatusCode == 200:
 		// Content-type (text/event-stream) unsupported
+
+	}
+
+	return response, nil
+}
+
+// ParseGetLineageResponse parses an HTTP response from a GetLineageWithResponse call
+func ParseGetLineageResponse(rsp *http.Response) (*GetLineageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLineageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Lineage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
 
 	}
 

@@ -9,8 +9,9 @@ DECLARE
 BEGIN
     SELECT s.id, s.run_id, s.name, s.tool, s.spec, s.fence, s.attempt, s.max_attempts, s.lost_leases, s.ready_at, clock_timestamp(),
         NULL::timestamptz, s.failing_since, r.traceparent, r.plan_digest, NULL::jsonb,
-        (SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), NULL::jsonb INTO c
-    FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
+        greatest((SELECT count(*) FROM step_dep d WHERE d.tenant_id = p_tenant AND d.step_id = p_step), (r.start_checkpoint_id IS NOT NULL)::int), NULL::jsonb,
+        r.parent_run_id IS NOT NULL AND EXISTS (SELECT FROM branch_edit e WHERE e.tenant_id = p_tenant AND e.run_id = s.run_id) INTO c
+    FROM step s, LATERAL (SELECT y.traceparent, y.plan_digest, y.start_checkpoint_id, y.parent_run_id FROM run y WHERE y.tenant_id = p_tenant AND y.id = s.run_id OFFSET 0) AS r
     WHERE s.tenant_id = p_tenant AND s.id = p_step;
     IF c.lost_leases > 0 THEN
         -- The expiry of the lease before; the sweep used the fence between.
@@ -30,20 +31,33 @@ BEGIN
 END
 $$;
 
--- Returns the checkpoints that steps start from, in the order of the plan.
+-- Returns the checkpoints that steps start from, in the order of the plan: those that the
+-- steps before them left, each once, since in a branch several restored steps may have the
+-- same one. A step without dependencies starts where its branch does, if it has a start.
 CREATE OR REPLACE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE (step_id uuid, id uuid, digest text, generation int, tree_digest text, state_digest text, state_inline bytea)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     v_tenant uuid := tenant();
+    v_heads uuid[];
+    v_head uuid;
     d record;
 BEGIN
     FOREACH step_id IN ARRAY p_steps LOOP
+        v_heads := '{}';
         FOR d IN SELECT y.* FROM step_dep x,
             LATERAL (SELECT z.idx, z.head_checkpoint_id FROM step z WHERE z.tenant_id = v_tenant AND z.id = x.needs OFFSET 0) AS y
             WHERE x.tenant_id = v_tenant AND x.step_id = step_parents.step_id ORDER BY y.idx LOOP
+            v_heads := CASE WHEN d.head_checkpoint_id = ANY (v_heads) THEN v_heads ELSE v_heads || d.head_checkpoint_id END;
+        END LOOP;
+        IF v_heads = '{}' THEN
+            SELECT r.start_checkpoint_id INTO v_head FROM step s, LATERAL (SELECT y.start_checkpoint_id FROM run y WHERE y.tenant_id = v_tenant AND y.id = s.run_id OFFSET 0) AS r
+            WHERE s.tenant_id = v_tenant AND s.id = step_parents.step_id;
+            v_heads := ARRAY[v_head];
+        END IF;
+        FOREACH v_head IN ARRAY v_heads LOOP
             SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline INTO id, digest, generation, tree_digest, state_digest, state_inline
-            FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = d.head_checkpoint_id;
+            FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = v_head;
             IF FOUND THEN
                 RETURN NEXT;
             END IF;

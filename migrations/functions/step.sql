@@ -15,8 +15,9 @@ DECLARE
     v_batched boolean;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.state <> 'pending' OR NEW.version <> 1 OR NEW.fence <> 0 OR NEW.seq > 0 AND NEW.event IS DISTINCT FROM 'deps_met' THEN
-            RAISE EXCEPTION 'a step starts pending at version 1' USING ERRCODE = 'NX006';
+        IF NEW.state <> (CASE WHEN NEW.restored_from IS NULL THEN 'pending' ELSE 'succeeded' END) OR NEW.version <> 1 OR NEW.fence <> 0
+            OR NEW.seq > 0 AND (NEW.event IS DISTINCT FROM 'deps_met' OR NEW.restored_from IS NOT NULL) THEN
+            RAISE EXCEPTION 'a step starts pending at version 1, or succeeded if it is restored' USING ERRCODE = 'NX006';
         END IF;
         IF NEW.seq > 0 THEN -- it depends on nothing, and is ready at once
             NEW.state := (edge('step', NEW.id, NEW.state, NEW.event, NULL)).to_state;

@@ -10,11 +10,11 @@ AS $$
         WHERE r.state IN ('succeeded', 'failed', 'cancelled') AND s.state NOT IN ('succeeded', 'failed', 'skipped', 'cancelled')
     ) AS q (offender)
     UNION ALL
-    SELECT 'I5 a succeeded step has one accepted attempt, any other none', q.offender FROM (
+    SELECT 'I5 a succeeded step has one accepted attempt unless it is restored, any other none', q.offender FROM (
         SELECT s.id::text || ' ' || s.state || ' accepted ' || count(a.fence) FILTER (WHERE a.accepted) FROM step s
         LEFT JOIN attempt a ON (a.tenant_id, a.step_id) = (s.tenant_id, s.id)
         GROUP BY s.tenant_id, s.id, s.state
-        HAVING count(a.fence) FILTER (WHERE a.accepted) <> (s.state = 'succeeded')::int
+        HAVING count(a.fence) FILTER (WHERE a.accepted) <> (s.state = 'succeeded' AND s.restored_from IS NULL)::int
     ) AS q (offender)
     UNION ALL
     SELECT 'I6 an effect is that of an attempt', q.offender FROM (
@@ -73,7 +73,7 @@ AS $$
         SELECT s.id::text || ' ' || s.state FROM step s JOIN run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id)
         WHERE s.state <> coalesce((SELECT e.to_state FROM event e
             WHERE (e.tenant_id, e.run_id, e.step_id) = (s.tenant_id, s.run_id, s.id) AND e.type LIKE 'step.%' AND e.event IS NOT NULL
-            ORDER BY e.seq DESC LIMIT 1), CASE WHEN r.pruned_seq > 0 THEN s.state ELSE 'pending' END)
+            ORDER BY e.seq DESC LIMIT 1), CASE WHEN r.pruned_seq > 0 THEN s.state WHEN s.restored_from IS NULL THEN 'pending' ELSE 'succeeded' END)
         UNION ALL SELECT r.id::text || ' ' || r.state FROM run r
         WHERE r.state <> coalesce((SELECT e.to_state FROM event e
             WHERE (e.tenant_id, e.run_id) = (r.tenant_id, r.id) AND e.type LIKE 'run.%' AND e.event IS NOT NULL
@@ -99,7 +99,7 @@ AS $$
     SELECT 'I19 a step starts after all it depends on', q.offender FROM (
         SELECT s.id::text FROM step_dep d JOIN step s ON (s.tenant_id, s.id) = (d.tenant_id, d.step_id)
         JOIN step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs)
-        WHERE s.started_at < n.finished_at AND n.state = 'succeeded' OR s.started_at IS NOT NULL AND n.started_at IS NULL
+        WHERE s.started_at < n.finished_at AND n.state = 'succeeded' OR s.started_at IS NOT NULL AND n.started_at IS NULL AND n.restored_from IS NULL
     ) AS q (offender)
     UNION ALL
     SELECT 'a lease belongs to a running step and its fence', q.offender FROM (
@@ -171,8 +171,8 @@ AS $$
     UNION ALL
     SELECT 'I10 replayed, those of a step too', q.offender FROM (
         SELECT s.id::text FROM step s LEFT JOIN event e ON e.tenant_id = s.tenant_id AND e.step_id = s.id AND e.event IS NOT NULL AND e.type LIKE 'step.%'
-        WHERE EXISTS (SELECT FROM run r WHERE r.id = s.run_id AND r.pruned_seq IS NULL) GROUP BY s.id, s.state, s.version
-        HAVING s.version <> 1 + count(e.seq) OR s.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')
+        WHERE EXISTS (SELECT FROM run r WHERE r.id = s.run_id AND r.pruned_seq IS NULL) GROUP BY s.id, s.state, s.version, s.restored_from
+        HAVING s.version <> 1 + count(e.seq) OR s.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], CASE WHEN s.restored_from IS NULL THEN 'pending' ELSE 'succeeded' END)
     ) AS q (offender)
     UNION ALL
     SELECT 'I10 replayed, those of a gate too', q.offender FROM (
@@ -214,5 +214,26 @@ AS $$
         SELECT p.checkpoint_id::text FROM checkpoint_parent p
         LEFT JOIN checkpoint a ON a.tenant_id = p.tenant_id AND a.id = p.parent_id
         LEFT JOIN checkpoint c ON c.tenant_id = p.tenant_id AND c.id = p.checkpoint_id WHERE a.id IS NULL OR c.id IS NULL
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a restored step has the result of a step that ran under its name, and depends on restored steps alone', q.offender FROM (
+        SELECT s.id::text FROM step s LEFT JOIN step o ON (o.tenant_id, o.id) = (s.tenant_id, s.restored_from)
+        WHERE s.restored_from IS NOT NULL AND (o.id IS NULL OR o.restored_from IS NOT NULL OR o.state <> 'succeeded' OR s.state <> 'succeeded'
+            OR o.name <> s.name OR o.run_id = s.run_id OR (s.head_checkpoint_id IS NULL) <> (o.head_checkpoint_id IS NULL) OR s.fence <> 0)
+        UNION ALL SELECT s.id::text || ' on ' || n.id FROM step s JOIN step_dep d ON (d.tenant_id, d.step_id) = (s.tenant_id, s.id)
+        JOIN step n ON (n.tenant_id, n.id) = (d.tenant_id, d.needs) WHERE s.restored_from IS NOT NULL AND n.restored_from IS NULL
+        UNION ALL SELECT s.id::text FROM step s JOIN run r ON (r.tenant_id, r.id) = (s.tenant_id, s.run_id) WHERE s.restored_from IS NOT NULL AND r.parent_run_id IS NULL
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'branches form trees, each under the root that its runs name, at most 50 deep', q.offender FROM (
+        WITH RECURSIVE line AS (
+            SELECT r.tenant_id, r.id, r.root_run_id, 0 AS depth FROM run r WHERE r.parent_run_id IS NULL AND r.root_run_id = r.id
+            UNION ALL
+            SELECT r.tenant_id, r.id, r.root_run_id, l.depth + 1 FROM line l JOIN run r ON (r.tenant_id, r.parent_run_id, r.root_run_id) = (l.tenant_id, l.id, l.root_run_id)
+            WHERE l.depth < 50
+        )
+        SELECT r.id::text FROM run r LEFT JOIN line l ON (l.tenant_id, l.id) = (r.tenant_id, r.id) WHERE l.id IS NULL
+        UNION ALL SELECT r.id::text FROM run r LEFT JOIN checkpoint c ON (c.tenant_id, c.id) = (r.tenant_id, r.parent_checkpoint_id)
+        WHERE (r.parent_run_id IS NULL) <> (c.id IS NULL)
     ) AS q (offender)
 $$;

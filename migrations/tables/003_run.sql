@@ -41,6 +41,8 @@ CREATE TABLE nofx.run (
     parent_run_id        uuid,
     parent_checkpoint_id uuid,
     root_run_id          uuid NOT NULL,
+    start_checkpoint_id  uuid, -- of a branch: where all its steps start that wait for no other; NULL: at what each restored step left
+    reuse_effects        boolean NOT NULL DEFAULT false, -- of a branch: effects that its parent has done are not done again
     trace_id             char(32) NOT NULL,
     traceparent          text NOT NULL,
     correlation_id       text,
@@ -65,6 +67,8 @@ CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'runn
 -- them only indexes that begin with another column, which find the rows of a run or a step.
 ALTER TABLE nofx.run ADD PRIMARY KEY (tenant_id, id),
     ADD FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id);
+CREATE INDEX run_branches ON nofx.run (parent_run_id, tenant_id, id) WHERE parent_run_id IS NOT NULL; -- branches of a run: create_branch, lineage
+CREATE INDEX run_line ON nofx.run (root_run_id, tenant_id, id) WHERE parent_run_id IS NOT NULL; -- lineage
 CALL nofx.guard_tenant('nofx.run');
 GRANT SELECT ON nofx.run TO nofx_app;
 
@@ -103,7 +107,7 @@ CREATE TABLE nofx.step (
     outputs            jsonb,
     outputs_bytes      int, -- as text, known without reading them; a generated column would be compiled at every update
     head_checkpoint_id uuid, -- the newest accepted one that successors start from
-    restored_from      uuid,
+    restored_from      uuid, -- of a branch: the step of an earlier run whose result this is, never itself a restored one
     PRIMARY KEY (tenant_id, id),
     UNIQUE (run_id, tenant_id, name),
     UNIQUE (run_id, tenant_id, idx)
@@ -118,7 +122,7 @@ CALL nofx.guard_tenant('nofx.step');
 GRANT SELECT ON nofx.step TO nofx_app;
 GRANT UPDATE (job_id) ON nofx.step TO nofx_app;
 
--- Written together with the steps, only by create_run.
+-- Written together with the steps, only by create_run and create_branch.
 CREATE TABLE nofx.step_dep (
     tenant_id uuid NOT NULL,
     run_id    uuid NOT NULL,
@@ -271,9 +275,10 @@ CREATE TYPE nofx.locked_step AS (tenant_id uuid, run_id uuid, id uuid, name text
 CREATE TYPE nofx.locked_gate AS (tenant_id uuid, run_id uuid, step_id uuid, id uuid, kind text, state text, version bigint, fence bigint, expires_at timestamptz);
 
 -- A step as its claim returns it; parents is how many steps it depends on, waiver the
--- newest waiver of its gate: {input_digest, by, by_name, reason}.
+-- newest waiver of its gate: {input_digest, by, by_name, reason}, edited that its branch has
+-- edits which are to be made first.
 CREATE TYPE nofx.claimed AS (step_id uuid, run_id uuid, name text, tool text, spec jsonb, fence bigint, attempt int, max_attempts int, lost_leases int,
-    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb);
+    ready_at timestamptz, claimed_at timestamptz, lost_at timestamptz, failing_since timestamptz, traceparent text, plan_digest text, waiver jsonb, parents int, signal jsonb, edited boolean);
 
 -- A step that was claimed, under which fence and by the event of which seq, the River
 -- job that carries it, whether its tool counts as begun, and the span of the attempt.

@@ -136,4 +136,18 @@ GRANT SELECT ON nofx.diff TO nofx_app;
 -- condemn_object looks for the blobs of a pack.
 CREATE INDEX blob_pack ON nofx.blob (pack_sha256, tenant_id) WHERE pack_sha256 IS NOT NULL;
 
+-- The edits of a branch's state and files, until the worker of its first step has made a
+-- checkpoint of them. That checkpoint holds who made them, why and of what, so the row is
+-- deleted then.
+CREATE TABLE nofx.branch_edit (
+    tenant_id uuid NOT NULL,
+    run_id    uuid NOT NULL,
+    bases     uuid[] NOT NULL, -- the checkpoints that are edited, together
+    doc       text NOT NULL,   -- JSON, and not jsonb: numbers keep their digits
+    PRIMARY KEY (tenant_id, run_id),
+    FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run (tenant_id, id) ON DELETE CASCADE
+);
+CALL nofx.guard_tenant('nofx.branch_edit');
+GRANT SELECT ON nofx.branch_edit TO nofx_app;
+
 RESET ROLE;

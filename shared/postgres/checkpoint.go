@@ -222,7 +222,13 @@ func (db *DB) Checkpoints(ctx context.Context, tenant, runID uuid.UUID, after in
 	return list, err
 }
 
-// Checkpoint returns one checkpoint of a run with its manifest, or fault.NotFound.
+// readable is the condition that checkpoint c can be read through run $2: it is of the run,
+// or of those that a branch began from.
+const readable = `(c.run_id = $2 OR EXISTS (SELECT FROM nofx.run b WHERE b.tenant_id = $1 AND b.id = $2 AND b.parent_checkpoint_id = c.id)
+	OR EXISTS (SELECT FROM nofx.step s WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.head_checkpoint_id = c.id))`
+
+// Checkpoint returns one checkpoint of a run with its manifest, or fault.NotFound. Those
+// that a branch began from count as its own.
 func (db *DB) Checkpoint(ctx context.Context, tenant, runID, id uuid.UUID) (c run.Checkpoint, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		c, err = oneCheckpoint(ctx, tx, tenant, runID, id)
@@ -234,7 +240,7 @@ func (db *DB) Checkpoint(ctx context.Context, tenant, runID, id uuid.UUID) (c ru
 func oneCheckpoint(ctx context.Context, tx pgx.Tx, tenant, runID, id uuid.UUID) (c run.Checkpoint, err error) {
 	var manifest []byte
 	err = tx.QueryRow(ctx, "SELECT "+checkpointColumns+`, c.manifest FROM nofx.checkpoint c
-		WHERE c.tenant_id = $1 AND c.run_id = $2 AND c.id = $3`, tenant, runID, id).
+		WHERE c.tenant_id = $1 AND c.id = $3 AND `+readable, tenant, runID, id).
 		Scan(append(checkpointFields(&c), &manifest)...)
 	c.Manifest = manifest
 	return c, missing(err, "checkpoint")

@@ -42,6 +42,7 @@ type Claim struct {
 	PlanDigest   string
 	Waiver       *Waiver         // of the newest round of its gate; nil when that was not waived
 	Parents      []Parent        // the checkpoints it starts from, in plan order
+	Edited       bool            // the edits of its branch are to be made first, see BranchEdit
 	Signal       json.RawMessage // the payload of the signal that the step took; nil before
 }
 
@@ -128,7 +129,7 @@ func (db *DB) ClaimSteps(ctx context.Context, wakes []Wake, w Worker, ttl time.D
 }
 
 const claimColumns = `(claim).step_id, (claim).run_id, (claim).name, (claim).tool, (claim).spec, (claim).fence, (claim).attempt, (claim).max_attempts,
-	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).failing_since, (claim).traceparent, (claim).plan_digest, (claim).waiver, (claim).parents, (claim).signal`
+	(claim).lost_leases, (claim).ready_at, (claim).claimed_at, (claim).lost_at, (claim).failing_since, (claim).traceparent, (claim).plan_digest, (claim).waiver, (claim).parents, (claim).signal, (claim).edited`
 
 // claimRow is a nofx.claimed, all of it NULL where nothing was claimed.
 type claimRow struct {
@@ -143,11 +144,12 @@ type claimRow struct {
 	waiver                           *Waiver
 	parents                          *int
 	signal                           json.RawMessage
+	edited                           *bool
 }
 
 func (r *claimRow) fields() []any {
 	return []any{&r.stepID, &r.runID, &r.name, &r.tool, &r.spec, &r.fence, &r.attempt, &r.maxAttempts, &r.lostLeases,
-		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waiver, &r.parents, &r.signal}
+		&r.readyAt, &r.claimedAt, &r.lostAt, &r.failingSince, &r.traceparent, &r.planDigest, &r.waiver, &r.parents, &r.signal, &r.edited}
 }
 
 // claim returns the row as a claim without its parents, which the caller fills in, or nil.
@@ -157,7 +159,7 @@ func (r *claimRow) claim(tenant uuid.UUID) *Claim {
 	}
 	return &Claim{TenantID: tenant, RunID: *r.runID, StepID: *r.stepID, Name: *r.name, Tool: *r.tool, Spec: *r.spec, Fence: *r.fence,
 		Attempt: *r.attempt, MaxAttempts: *r.maxAttempts, LostLeases: *r.lostLeases, ReadyAt: *r.readyAt, ClaimedAt: *r.claimedAt, LostAt: r.lostAt, FailingSince: r.failingSince,
-		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Waiver: r.waiver, Parents: make([]Parent, *r.parents), Signal: r.signal}
+		Traceparent: *r.traceparent, PlanDigest: *r.planDigest, Waiver: r.waiver, Parents: make([]Parent, *r.parents), Signal: r.signal, Edited: *r.edited}
 }
 
 // parents reads the checkpoints that claims start from, but for those that have
@@ -187,6 +189,9 @@ func parents(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, claims []*Claim) 
 	}
 	return rows.Err()
 }
+
+// parentColumns are those of Parent, of checkpoint c.
+const parentColumns = "c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline"
 
 // start records the checkpoints that claims start from, if Pre makes them.
 func start(tx pgx.Tx, claims []*Claim, of func(int) (Pre, trace.SpanContext)) error {

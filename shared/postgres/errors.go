@@ -39,7 +39,9 @@ func mapError(err error) error {
 	var detail struct {
 		fault.Transition
 		fault.Stale
-		Noun string
+		Noun  string
+		Limit string
+		Most  int
 	}
 	_ = json.Unmarshal([]byte(pg.Detail), &detail) // other errors' details are prose
 	switch pg.Code {
@@ -53,6 +55,8 @@ func mapError(err error) error {
 		return fault.New(fault.Fenced, "fenced", "the lease is lost").Because(err)
 	case "NX005":
 		return fault.New(fault.NotFound, "not-found", "no such %s", cmp.Or(detail.Noun, "thing")).Because(err)
+	case "NX008":
+		return atLimit(detail.Limit, detail.Most).Because(err)
 	case "NX010":
 		return leaseLapsed().Because(err)
 	case "NX009":
@@ -67,6 +71,14 @@ func mapError(err error) error {
 		return unavailable(err)
 	}
 	return err
+}
+
+// atLimit returns the error for one branch too many.
+func atLimit(limit string, most int) *fault.Error {
+	if limit == "depth" {
+		return fault.New(fault.Conflict, "branch-limit", "the run is the end of %d branches of branches, and there can be no more; branch from an earlier run", most)
+	}
+	return fault.New(fault.Conflict, "branch-limit", "the run has %d branches, and a run can have no more", most)
 }
 
 // leaseLapsed returns the error for a caller whose lease has expired but was not taken

@@ -58,17 +58,20 @@ func (db *DB) MarkLog(ctx context.Context, c *Claim, size int64) error {
 // Log lists the chunks of one attempt, of the latest when fence is nil: in their
 // order those that hold bytes from offset from on, at most limit of them unless that
 // is 0. fault.NotFound for an unknown step or attempt, fault.Gone (object-gone) for a
-// log that was deleted when the run's retention passed.
-func (db *DB) Log(ctx context.Context, tenant, stepID uuid.UUID, fence *int64, from int64, limit int) (l Log, err error) {
+// log that was deleted when the run's retention passed. The log of a restored step is
+// that of the step that ran.
+func (db *DB) Log(ctx context.Context, tenant, id uuid.UUID, fence *int64, from int64, limit int) (l Log, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		l = Log{}
-		wanted := fence
+		wanted, stepID := fence, id
 		var newest *int64
 		var state run.State
 		var pruned *int64
-		err := tx.QueryRow(ctx, `SELECT s.run_id, s.state, (SELECT max(fence) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id),
+		err := tx.QueryRow(ctx, `SELECT s.id, s.run_id, s.state, (SELECT max(fence) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id),
 				(SELECT r.pruned_seq FROM nofx.run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id)
-			FROM nofx.step s WHERE s.tenant_id = $1 AND s.id = $2`, tenant, stepID).Scan(&l.RunID, &state, &newest, &pruned)
+			FROM nofx.step b, LATERAL (SELECT z.tenant_id, z.id, z.run_id, z.state FROM nofx.step z
+				WHERE z.tenant_id = b.tenant_id AND z.id = coalesce(b.restored_from, b.id) OFFSET 0) AS s
+			WHERE b.tenant_id = $1 AND b.id = $2`, tenant, id).Scan(&stepID, &l.RunID, &state, &newest, &pruned)
 		if err != nil {
 			return missing(err, "step")
 		}

@@ -48,16 +48,24 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 type draftRun struct {
 	run          run.Run
 	steps        []run.Step
-	header, rows string // the arguments of nofx.create_run
+	ready        []bool // the steps that wait for nothing
+	create       string // nofx.create_run, or nofx.create_branch
+	header, rows string // its arguments
 }
 
 func (n NewRun) draft(ctx context.Context, tenant uuid.UUID) (d *draftRun, err error) {
-	d = &draftRun{}
+	d = &draftRun{create: "nofx.create_run"}
 	n.steps = n.Plan.Expanded()
 	if d.run, d.steps, err = n.nouns(ctx, tenant); err != nil {
 		return d, err
 	}
-	d.header, d.rows, err = n.rows(d.run, d.steps)
+	d.ready = make([]bool, len(d.steps))
+	for i, s := range d.steps {
+		d.ready[i] = len(s.DependsOn) == 0
+	}
+	if d.header, err = document(n.header(d.run)); err == nil {
+		d.rows, err = document(n.rows(d.steps))
+	}
 	return d, err
 }
 
@@ -66,13 +74,13 @@ func (n NewRun) draft(ctx context.Context, tenant uuid.UUID) (d *draftRun, err e
 func (db *DB) insertRun(ctx context.Context, tx pgx.Tx, d *draftRun) error {
 	var readyAt []time.Time
 	var readySteps int
-	if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, ready_steps FROM nofx.create_run($1, $2)", d.header, d.rows).
+	if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, ready_steps FROM "+d.create+"($1, $2)", d.header, d.rows).
 		Scan(&d.run.CreatedAt, &d.run.Deadline, &readyAt, &readySteps); err != nil {
 		return err
 	}
 	var ready []readyStep
 	for i := range d.steps {
-		if s := &d.steps[i]; len(s.DependsOn) == 0 {
+		if s := &d.steps[i]; d.ready[i] {
 			at := readyAt[len(ready)]
 			s.State, s.Version, s.ReadyAt = run.Ready, 2, &at
 			ready = append(ready, readyStep{s.ID, 1, s.Queue})
@@ -99,6 +107,7 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 	if r.Labels == nil {
 		r.Labels = map[string]string{}
 	}
+	r.RootRunID = r.ID
 	if n.work != nil {
 		r.Kind, r.SubjectRunID = run.SystemRun, n.work.SubjectRunID
 	}
@@ -119,8 +128,8 @@ func (n NewRun) nouns(ctx context.Context, tenant uuid.UUID) (run.Run, []run.Ste
 	return r, steps, nil
 }
 
-// rows returns the arguments of nofx.create_run.
-func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err error) {
+// header returns the first argument of nofx.create_run.
+func (n NewRun) header(r run.Run) map[string]any {
 	doc := map[string]any{
 		"id": r.ID, "project": r.Project, "goal": r.Goal, "labels": r.Labels,
 		"plan": r.Plan, "plan_digest": r.PlanDigest, "trace_id": r.TraceID, "traceparent": r.Traceparent,
@@ -129,9 +138,11 @@ func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err erro
 	if n.work != nil {
 		doc["kind"], doc["subject_run_id"], doc["work_key"] = r.Kind, r.SubjectRunID, n.work.Key
 	}
-	if header, err = document(doc); err != nil {
-		return "", "", err
-	}
+	return doc
+}
+
+// rows returns the second argument of nofx.create_run.
+func (n NewRun) rows(steps []run.Step) []map[string]any {
 	index := make(map[string]int, len(steps))
 	list := make([]map[string]any, len(steps))
 	for i, s := range steps {
@@ -147,8 +158,7 @@ func (n NewRun) rows(r run.Run, steps []run.Step) (header, rows string, err erro
 			"spec": n.steps.Spec(i), "max_attempts": s.MaxAttempts, "needs": needs,
 		}
 	}
-	rows, err = document(list)
-	return header, rows, err
+	return list
 }
 
 func nullable(s string) *string {
@@ -159,14 +169,14 @@ func nullable(s string) *string {
 }
 
 const runColumns = `r.id, r.tenant_id, p.slug, r.kind, r.subject_run_id, coalesce(r.name, ''), r.goal, r.state, r.version, r.event_seq, r.labels, r.plan, r.plan_digest,
-	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
+	r.trace_id, r.traceparent, coalesce(r.correlation_id, ''), r.head_checkpoint_id, r.parent_run_id, r.parent_checkpoint_id, r.root_run_id, coalesce(r.failure_class, ''), coalesce(r.failure_signature, ''), coalesce(r.reason, ''),
 	r.created_by, coalesce(nofx.subject_name(r.tenant_id, r.created_by), ''), r.created_at, r.started_at, r.finished_at,
 	nullif(r.deadline, 'infinity'), r.pruned_seq
 	FROM nofx.run r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id`
 
 func scanRun(row pgx.CollectableRow) (r run.Run, err error) {
 	err = row.Scan(&r.ID, &r.TenantID, &r.Project, &r.Kind, &r.SubjectRunID, &r.Name, &r.Goal, &r.State, &r.Version, &r.EventSeq, &r.Labels, &r.Plan, &r.PlanDigest,
-		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.FailureClass, &r.FailureSignature, &r.Reason,
+		&r.TraceID, &r.Traceparent, &r.CorrelationID, &r.HeadCheckpointID, &r.ParentRunID, &r.ParentCheckpointID, &r.RootRunID, &r.FailureClass, &r.FailureSignature, &r.Reason,
 		&r.CreatedBy, &r.CreatedByName, &r.CreatedAt, &r.StartedAt, &r.FinishedAt, &r.Deadline, &r.PrunedSeq)
 	return r, err
 }

@@ -17,14 +17,21 @@ const maxShown = 1 << 20
 // stepColumns are the columns of scanStep.
 var stepColumns = stepColumnsWith("true")
 
+// outputsColumn is the outputs of step s: of a restored one those of the step that ran,
+// unless they were edited.
+const outputsColumn = `CASE WHEN s.outputs IS NULL AND s.restored_from IS NOT NULL
+	THEN (SELECT o.outputs FROM nofx.step o WHERE o.tenant_id = s.tenant_id AND o.id = s.restored_from) ELSE s.outputs END`
+
 // stepColumnsWith returns stepColumns with the outputs only of steps for which a condition
 // holds.
 func stepColumnsWith(shown string) string {
-	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence, s.attempt, s.max_attempts,
-	CASE WHEN s.fence > 0 THEN (SELECT count(*) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = s.id) ELSE 0 END,
+	return `s.id, s.run_id, s.idx, s.name, s.tool, s.queue, s.state, s.version, s.fence,
+	CASE WHEN s.restored_from IS NULL THEN s.attempt ELSE (SELECT o.attempt FROM nofx.step o WHERE o.tenant_id = s.tenant_id AND o.id = s.restored_from) END, s.max_attempts,
+	CASE WHEN s.fence > 0 OR s.restored_from IS NOT NULL
+		THEN (SELECT count(*) FROM nofx.attempt a WHERE a.tenant_id = s.tenant_id AND a.step_id = coalesce(s.restored_from, s.id)) ELSE 0 END,
 	ARRAY(SELECT n.name FROM nofx.step_dep d JOIN nofx.step n ON n.tenant_id = d.tenant_id AND n.id = d.needs
 	      WHERE d.tenant_id = s.tenant_id AND d.step_id = s.id ORDER BY n.idx),
-	coalesce(s.failure_class, ''), coalesce(s.reason, ''), CASE WHEN ` + shown + ` THEN s.outputs END, s.outputs IS NOT NULL AND NOT (` + shown + `),
+	coalesce(s.failure_class, ''), coalesce(s.reason, ''), CASE WHEN ` + shown + ` THEN ` + outputsColumn + ` END, s.outputs_bytes IS NOT NULL AND NOT (` + shown + `), s.restored_from,
 	s.ready_at, s.wait_until,
 	coalesce(CASE WHEN s.state = 'waiting' THEN (SELECT w.correlation FROM nofx.wait w
 		WHERE w.tenant_id = s.tenant_id AND w.step_id = s.id ORDER BY w.round DESC LIMIT 1) END, ''),
@@ -34,7 +41,7 @@ func stepColumnsWith(shown string) string {
 
 func scanStep(row pgx.CollectableRow) (s run.Step, err error) {
 	err = row.Scan(&s.ID, &s.RunID, &s.Index, &s.Name, &s.Tool, &s.Queue, &s.State, &s.Version, &s.Fence, &s.Attempt, &s.MaxAttempts,
-		&s.Attempts, &s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.ReadyAt, &s.WaitUntil, &s.SignalKey, &s.StartedAt, &s.FinishedAt)
+		&s.Attempts, &s.DependsOn, &s.FailureClass, &s.Reason, &s.Outputs, &s.OutputsOmitted, &s.RestoredFrom, &s.ReadyAt, &s.WaitUntil, &s.SignalKey, &s.StartedAt, &s.FinishedAt)
 	return s, err
 }
 
@@ -76,7 +83,8 @@ func (db *DB) CountSteps(ctx context.Context, tenant, id uuid.UUID) (n int, err 
 	return n, err
 }
 
-// Step returns one step with its attempts in order, or fault.NotFound.
+// Step returns one step with its attempts in order, or fault.NotFound. The attempts of a
+// restored step are those of the step that ran.
 func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attempts []run.Attempt, err error) {
 	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+stepColumns+" WHERE s.tenant_id = $1 AND s.id = $2", tenant, id)
@@ -91,7 +99,7 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 			return err
 		}
 		s = one[0]
-		rows, err = tx.Query(ctx, "SELECT "+attemptColumns+" FROM nofx.attempt a WHERE a.tenant_id = $1 AND a.step_id = $2 ORDER BY a.fence", tenant, id)
+		rows, err = tx.Query(ctx, "SELECT "+attemptColumns+" FROM nofx.attempt a WHERE a.tenant_id = $1 AND a.step_id = $2 ORDER BY a.fence", tenant, ranStep(s))
 		if err != nil {
 			return err
 		}
@@ -102,6 +110,14 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 		return err
 	})
 	return s, attempts, err
+}
+
+// ranStep returns the step whose attempts and log are those of s.
+func ranStep(s run.Step) uuid.UUID {
+	if s.RestoredFrom != nil {
+		return *s.RestoredFrom
+	}
+	return s.ID
 }
 
 // StepTool returns the tool of a step, or fault.NotFound.
@@ -118,7 +134,7 @@ func (db *DB) StepTool(ctx context.Context, tenant, id uuid.UUID) (tool string, 
 func (db *DB) StepOutputs(ctx context.Context, tenant, runID uuid.UUID, name string) (outputs json.RawMessage, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		outputs = nil
-		err := tx.QueryRow(ctx, "SELECT outputs FROM nofx.step WHERE tenant_id = $1 AND run_id = $2 AND name = $3", tenant, runID, name).Scan(&outputs)
+		err := tx.QueryRow(ctx, "SELECT "+outputsColumn+" FROM nofx.step s WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.name = $3", tenant, runID, name).Scan(&outputs)
 		return missing(err, "step")
 	})
 	return outputs, err

@@ -18,7 +18,7 @@ type EventType struct {
 
 // eventTypes is the event catalogue.
 var eventTypes = catalogue(
-	EventType{"run.created", []string{"kind", "goal", "plan_digest", "steps"}},
+	EventType{"run.created", []string{"goal", "kind", "parent_checkpoint_id", "parent_run_id", "plan_digest", "restored", "steps"}},
 	EventType{"step.log", []string{"bytes", "fence", "lines", "n", "offset", "step"}},
 	EventType{"checkpoint.created", []string{"bytes_new", "checkpoint_id", "digest", "kind"}},
 	EventType{"bisect.probed", []string{"checkpoint_id", "duration_ms", "exit_code", "left", "outcome"}},

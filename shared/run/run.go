@@ -9,33 +9,36 @@ import (
 
 // Run is one execution of a plan, owned by a tenant, with one trace id.
 type Run struct {
-	ID               uuid.UUID
-	TenantID         uuid.UUID
-	Project          string // slug
-	Kind             Kind
-	SubjectRunID     *uuid.UUID // that a system run works on, if one
-	Name             string
-	Goal             string
-	State            State
-	Version          int64
-	EventSeq         int64  // seq of the newest event
-	PrunedSeq        *int64 // its logs and the events up to this one were deleted when its retention passed; nil: none
-	Labels           map[string]string
-	Plan             json.RawMessage // normalised
-	PlanDigest       string          // sha256:<hex> of the plan in RFC 8785 form
-	TraceID          string          // 32 hex digits
-	Traceparent      string          // the creating request's span, W3C form
-	CorrelationID    string
-	HeadCheckpointID *uuid.UUID
-	FailureClass     FailureClass
-	FailureSignature string // groups failures that look alike
-	Reason           string
-	CreatedBy        string
-	CreatedByName    string // of an API key
-	CreatedAt        time.Time
-	StartedAt        *time.Time
-	FinishedAt       *time.Time
-	Deadline         *time.Time // nil while the run is paused; the remaining time counts from its resumption
+	ID                 uuid.UUID
+	TenantID           uuid.UUID
+	Project            string // slug
+	Kind               Kind
+	SubjectRunID       *uuid.UUID // that a system run works on, if one
+	Name               string
+	Goal               string
+	State              State
+	Version            int64
+	EventSeq           int64  // seq of the newest event
+	PrunedSeq          *int64 // its logs and the events up to this one were deleted when its retention passed; nil: none
+	Labels             map[string]string
+	Plan               json.RawMessage // normalised
+	PlanDigest         string          // sha256:<hex> of the plan in RFC 8785 form
+	TraceID            string          // 32 hex digits
+	Traceparent        string          // the creating request's span, W3C form
+	CorrelationID      string
+	HeadCheckpointID   *uuid.UUID
+	ParentRunID        *uuid.UUID // of a branch: the run that it began from
+	ParentCheckpointID *uuid.UUID // and the checkpoint
+	RootRunID          uuid.UUID  // the first run of the line; of one that is no branch its own id
+	FailureClass       FailureClass
+	FailureSignature   string // groups failures that look alike
+	Reason             string
+	CreatedBy          string
+	CreatedByName      string // of an API key
+	CreatedAt          time.Time
+	StartedAt          *time.Time
+	FinishedAt         *time.Time
+	Deadline           *time.Time // nil while the run is paused; the remaining time counts from its resumption
 }
 
 // Kind is the kind of work that a run does.
@@ -66,6 +69,7 @@ type Step struct {
 	Reason         string
 	Outputs        json.RawMessage // an object, or nil
 	OutputsOmitted bool            // there are outputs, but only a read of this single step returns them
+	RestoredFrom   *uuid.UUID      // of a branch: the step of an earlier run whose result this is
 	ReadyAt        *time.Time
 	WaitUntil      *time.Time
 	SignalKey      string // while it waits for a signal
@@ -207,6 +211,8 @@ const (
 	WaitCheckpoint       CheckpointKind = "wait"
 	InterruptCheckpoint  CheckpointKind = "interrupt"
 	ManualCheckpoint     CheckpointKind = "manual"
+	EditCheckpoint       CheckpointKind = "edit"
+	MergeCheckpoint      CheckpointKind = "merge"
 )
 
 // Artifact is bytes that a step produced or a client uploaded, addressed by object

@@ -10,6 +10,7 @@ import (
 const (
 	TenantIDKey         = attribute.Key("nofx.tenant.id")
 	RunIDKey            = attribute.Key("nofx.run.id")
+	ParentRunIDKey      = attribute.Key("nofx.parent_run.id")
 	StepIDKey           = attribute.Key("nofx.step.id")
 	StepNameKey         = attribute.Key("nofx.step.name")
 	ToolKey             = attribute.Key("nofx.tool")

@@ -52,6 +52,7 @@ var Catalogue = []Metric{
 	{Name: "runs", Type: GaugeType, Help: "Runs that have not ended. Every gateway reports the same values: take the maximum.", Labels: []Label{oneOf("status", liveRunStates...)}, Scraped: true},
 	{Name: "runs_finished_total", Type: CounterType, Help: "Runs that ended.", Labels: []Label{oneOf("status", finalRunStates...)}},
 	{Name: "run_duration_seconds", Type: HistogramType, Help: "Time from creation to end.", Labels: []Label{oneOf("status", finalRunStates...)}, Buckets: ageBuckets, Exemplars: true},
+	{Name: "branches_total", Type: CounterType, Help: "Branches of runs made; each is a run as well."},
 	{Name: "step_duration_seconds", Type: HistogramType, Help: "Time that the tool ran in one attempt.", Labels: []Label{toolLabel, oneOf("outcome", attemptOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
 	{Name: "steps_finished_total", Type: CounterType, Help: "Steps that ended.", Labels: []Label{toolLabel, oneOf("state", finalStepStates...)}},
 	{Name: "state_transition_rejections_total", Type: CounterType, Help: "Transitions the database refused.", Labels: []Label{oneOf("entity", machines...), oneOf("from", allStates...), oneOf("event", allTransitions...)}},

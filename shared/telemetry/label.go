@@ -78,7 +78,7 @@ var (
 		"elapsed", "expire", "reject", "backoff_elapsed", "reopen", "pass", "error", "withdraw",
 	}
 	attemptOutcomes = []string{"succeeded", "failed", "waiting", "retrying", "interrupted", "cancelled", "timeout", "fenced"}
-	checkpointKinds = []string{"pre", "post", "gate_failed", "wait", "interrupt", "manual"}
+	checkpointKinds = []string{"pre", "post", "gate_failed", "wait", "interrupt", "manual", "edit"}
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{

@@ -29,6 +29,7 @@ type Metrics struct {
 
 	RunsFinished         *Counter   // status
 	RunDuration          *Histogram // status
+	Branches             *Counter
 	StepDuration         *Histogram // tool, outcome
 	StepsFinished        *Counter   // tool, state
 	TransitionRejections *Counter   // entity, from, event
@@ -77,6 +78,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.Recovery = m.histogram("recovery_seconds")
 	m.RunsFinished = m.counter("runs_finished_total")
 	m.RunDuration = m.histogram("run_duration_seconds")
+	m.Branches = m.counter("branches_total")
 	m.StepDuration = m.histogram("step_duration_seconds")
 	m.StepsFinished = m.counter("steps_finished_total")
 	m.TransitionRejections = m.counter("state_transition_rejections_total")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,6 +76,16 @@ func (a *app) completeRun() completion {
 	return a.asks(1, func(ctx context.Context, c *api.Client, _ []string, _ string) []cobra.Completion {
 		return recentRuns(ctx, c, "")
 	})
+}
+
+// completeRuns offers the newest runs, but for those that are named already.
+func completeRuns(ctx context.Context, c *api.Client, args []string, _ string) (runs []cobra.Completion) {
+	for _, found := range recentRuns(ctx, c, "") {
+		if word, _, _ := strings.Cut(found, "\t"); !slices.Contains(args, word) {
+			runs = append(runs, found)
+		}
+	}
+	return runs
 }
 
 // completeStep offers steps as RUN/NAME, with the runs first. If runs is true, a run is a

@@ -23,7 +23,7 @@ func (a *app) runCommand() *cobra.Command {
 		runVerbCommand(a, "pause", "Start no more steps of a run until it is resumed", (*api.Client).PauseRun),
 		runVerbCommand(a, "resume", "Continue a run that is paused, failed or cancelled", (*api.Client).ResumeRun),
 		runVerbCommand(a, "cancel", "Cancel a run and every step of it that has not ended", (*api.Client).CancelRun),
-		a.runRetryCommand(), a.runRerunCommand())
+		a.runRetryCommand(), a.runRerunCommand(), a.runCompareCommand(), a.runLineageCommand())
 }
 
 func (a *app) runCreateCommand() *cobra.Command {
@@ -187,7 +187,7 @@ func (a *app) runShowCommand() *cobra.Command {
 				if r.Kind == api.RunKindSystem {
 					kind = string(r.Kind)
 				}
-				facts(w, "run", r.ID, "kind", kind, "of", deref(r.SubjectRunID), "goal", r.Goal, "status", string(r.Status), "failure", string(deref(r.FailureClass)),
+				facts(w, "run", r.ID, "name", deref(r.Name), "branch of", deref(r.ParentRunID), "at", deref(r.ParentCheckpointID), "kind", kind, "of", deref(r.SubjectRunID), "goal", r.Goal, "status", string(r.Status), "failure", string(deref(r.FailureClass)),
 					"reason", deref(r.Reason), "project", r.Project, "by", who(r.CreatedBy, r.CreatedByName), "created", clock(&r.CreatedAt),
 					"started", clock(r.StartedAt), "finished", clock(r.FinishedAt), "trace", r.TraceID,
 					"correlation", deref(r.CorrelationID), "checkpoint", deref(r.HeadCheckpointID))

@@ -60,6 +60,9 @@ func (s *Server) operations() []operation {
 		{id: "resumeRun", method: post, path: "/api/runs/{run_id}/resume", rule: operator("runs:write"), handle: s.resumeRun, once: true, event: "run.resume"},
 		{id: "retryRun", method: post, path: "/api/runs/{run_id}/retry", rule: operator("runs:write"), handle: s.retryRun, once: true, event: "run.retry"},
 		{id: "rerunRun", method: post, path: "/api/runs/{run_id}/rerun", rule: operator("runs:write"), handle: s.rerunRun, once: true},
+		{id: "createBranches", method: post, path: "/api/runs/{run_id}/branches", rule: operator("runs:write"), handle: s.createBranches, once: true},
+		{id: "getLineage", method: get, path: "/api/runs/{run_id}/lineage", rule: viewer("runs:read"), handle: s.getLineage},
+		{id: "compareRuns", method: get, path: "/api/compare", rule: viewer("runs:read"), handle: s.compareRuns},
 
 		{id: "listSteps", method: get, path: "/api/runs/{run_id}/steps", rule: viewer("steps:read"), handle: s.listSteps},
 		{id: "getTimeline", method: get, path: "/api/runs/{run_id}/timeline", rule: viewer("steps:read"), handle: s.getTimeline},

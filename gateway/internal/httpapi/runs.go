@@ -196,7 +196,7 @@ func (s *Server) getRun(c echo.Context, p *identity.Principal) error {
 
 func apiRun(r run.Run) api.Run {
 	out := api.Run{
-		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.ID), Kind: api.RunKind(r.Kind), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
+		ID: run.RunID.Format(r.ID), RootRunID: run.RunID.Format(r.RootRunID), Kind: api.RunKind(r.Kind), Project: r.Project, Name: ptr(r.Name), Goal: r.Goal,
 		Status: api.RunStatus(r.State), Version: r.Version, Labels: r.Labels, PlanDigest: r.PlanDigest, TraceID: r.TraceID,
 		CorrelationID: ptr(r.CorrelationID), FailureClass: ptr(api.FailureClass(r.FailureClass)), FailureSignature: ptr(r.FailureSignature),
 		Reason: ptr(r.Reason), Deadline: utc(r.Deadline), CreatedBy: r.CreatedBy, CreatedByName: ptr(r.CreatedByName), CreatedAt: r.CreatedAt.UTC(), StartedAt: utc(r.StartedAt), FinishedAt: utc(r.FinishedAt),
@@ -206,6 +206,12 @@ func apiRun(r run.Run) api.Run {
 	}
 	if r.SubjectRunID != nil {
 		out.SubjectRunID = ptr(run.RunID.Format(*r.SubjectRunID))
+	}
+	if r.ParentRunID != nil {
+		out.ParentRunID = ptr(run.RunID.Format(*r.ParentRunID))
+	}
+	if r.ParentCheckpointID != nil {
+		out.ParentCheckpointID = ptr(run.CheckpointID.Format(*r.ParentCheckpointID))
 	}
 	if r.HeadCheckpointID != nil {
 		out.HeadCheckpointID = ptr(run.CheckpointID.Format(*r.HeadCheckpointID))

@@ -55,6 +55,9 @@ func apiStep(s run.Step) api.Step {
 		ReadyAt: utc(s.ReadyAt), WaitUntil: utc(s.WaitUntil), SignalKey: ptr(s.SignalKey),
 		WorkerSilentSince: utc(s.WorkerSilentSince), WorkerWaitsFor: ptr(s.WorkerWaitsFor), StartedAt: utc(s.StartedAt), FinishedAt: utc(s.FinishedAt),
 	}
+	if s.RestoredFrom != nil {
+		out.RestoredFrom = ptr(run.StepID.Format(*s.RestoredFrom))
+	}
 	if out.DependsOn == nil {
 		out.DependsOn = []string{}
 	}

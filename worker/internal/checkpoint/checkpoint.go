@@ -4,7 +4,7 @@
 // A [Maker] makes them for one [Author], an attempt or a step of a system run. The
 // checkpoint that a step starts from comes of those of its dependencies: [Maker.Pre]
 // makes it where that takes no storage, [Maker.Join] where trees or states have to be
-// merged. [Maker.Save] makes one of a workspace, [Maker.SameTree] one that leaves the
+// merged, and [Maker.Edit] that of a branch's edits. [Maker.Save] makes one of a workspace, [Maker.SameTree] one that leaves the
 // files as they were, and [Maker.Make] one of any state and tree. All of them store the
 // bytes first and return the row, which the caller's transaction inserts: a crash before
 // it leaves objects without a row, and never a row without its objects.
@@ -103,6 +103,7 @@ type Content struct {
 	State   State
 	Tree    tree.Digest
 	Gate    *GateRef       // whose verdict it belongs to, if one's
+	Edit    *EditRef       // that led to it, if one did
 	Saved   snapshot.Saved // what was uploaded for the tree
 }
 
@@ -172,7 +173,7 @@ func (m *Maker) row(ctx context.Context, c Content) (*postgres.Checkpoint, [][]b
 	}
 	manifest := Manifest{
 		Kind: string(c.Kind), Tenant: run.TenantID.Format(m.TenantID), Run: run.RunID.Format(m.RunID),
-		Step: m.Step, Fence: m.Fence, State: doc.Ref, Tree: c.Tree, Excludes: m.Excludes, Gate: c.Gate,
+		Step: m.Step, Fence: m.Fence, State: doc.Ref, Tree: c.Tree, Excludes: m.Excludes, Gate: c.Gate, Edit: c.Edit,
 		Code: Code{Worker: m.version, Plan: m.PlanDigest}, Created: time.Now(),
 	}
 	manifest.Trace.TraceID, manifest.Trace.SpanID = telemetry.IDs(ctx)

@@ -29,6 +29,7 @@ type Manifest struct {
 	Excludes []string      `json:"excludes"`
 	Sessions []SessionRef  `json:"sessions"`
 	Gate     *GateRef      `json:"gate,omitempty"`
+	Edit     *EditRef      `json:"edit,omitempty"`
 	Code     Code          `json:"code"`
 	Trace    Trace         `json:"trace"`
 	Created  time.Time     `json:"created"`
@@ -51,6 +52,22 @@ type SessionRef struct {
 type GateRef struct {
 	ID      string `json:"id"`
 	Verdict string `json:"verdict"`
+}
+
+// EditRef is who edited what a branch began from, why, and what: the patch of the state,
+// unless it is longer than 16 KiB, and the files that were written or deleted.
+type EditRef struct {
+	By          string          `json:"by"`
+	Reason      string          `json:"reason,omitempty"`
+	StatePatch  json.RawMessage `json:"state_patch,omitempty"`
+	PatchDigest *tree.Digest    `json:"patch_digest,omitempty"`
+	Files       []EditedFile    `json:"files,omitempty"`
+}
+
+// EditedFile is a path with what is there now, or nothing where it was deleted.
+type EditedFile struct {
+	Path   string       `json:"path"`
+	Digest *tree.Digest `json:"digest,omitempty"`
 }
 
 // Code is what ran: the worker's version, its image and the plan.

@@ -21,7 +21,8 @@ import (
 
 // begin takes the claim and makes the checkpoint that the step starts from, if that can
 // be recorded with the claim: it is called inside the claim's transaction, and again when
-// that is. Otherwise it returns nil, and join makes it. A system step has no checkpoint.
+// that is. Otherwise it returns nil, and join makes it: also where edits of the step's branch
+// come first. A system step has no checkpoint.
 func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Checkpoint, error) {
 	a.claim = c
 	a.maker = a.checkpoints.For(checkpoint.Author{
@@ -30,6 +31,10 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 	})
 	if rowOf(c.Tool).System {
 		a.start = &checkpoint.Start{Tree: tree.Empty}
+		return nil, nil
+	}
+	a.start = nil
+	if c.Edited {
 		return nil, nil
 	}
 	var err error
@@ -43,6 +48,11 @@ func (a *attempt) begin(c *postgres.Claim, span trace.SpanContext) (*postgres.Ch
 // join makes the checkpoint that the step starts from and records it. Conflicts mean
 // that what its dependencies left does not fit together.
 func (a *attempt) join(ctx context.Context) ([]merge.Conflict, error) {
+	if a.claim.Edited {
+		if conflicts, err := a.edit(ctx); err != nil || len(conflicts) > 0 {
+			return conflicts, err
+		}
+	}
 	start, conflicts, err := a.maker.Join(ctx, run.PreCheckpoint, a.claim.Parents)
 	if err != nil || len(conflicts) > 0 {
 		return conflicts, err
