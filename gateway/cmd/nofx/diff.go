@@ -79,6 +79,7 @@ as one to less, gets none. With --json a large diff is a URL that serves it for 
 	c.Flags().BoolVar(&unified, "unified", false, "print what git apply takes")
 	c.Flags().StringVar(&cursor, "cursor", "", "go on at this `place` of a long diff")
 	c.MarkFlagsMutuallyExclusive("stat", "unified")
+	oneOf(c, "against", "parent", "base")
 	return c
 }
 
