@@ -63,7 +63,7 @@ var mayImport = []rule{
 	{"worker/internal/sandbox", []string{"shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/egress", []string{"shared/fault"}},
 	{"worker/internal/merge", []string{"shared/tree", "shared/fault", "github.com/aymanbagabas/go-udiff/lcs"}},
-	{"worker/internal/diff", []string{"shared/jsonpatch", "shared/tree", "shared/fault"}},
+	{"worker/internal/diff", []string{"shared/jsonpatch", "shared/run", "shared/tree", "shared/fault"}},
 	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},
 	{"worker/internal/pause", nil},
 	{"worker/internal/batch", []string{"github.com/google/uuid"}},

@@ -622,6 +622,13 @@ CREATE FUNCTION nofx.lock_step(p_step uuid) RETURNS nofx.locked_step
 
 ALTER FUNCTION nofx.lock_step(p_step uuid) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid, next_at timestamp with time zone, next_step uuid)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -760,6 +767,13 @@ CREATE FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uu
     AS …;
 
 ALTER FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1202,7 +1216,6 @@ CREATE TABLE nofx.checkpoint (
     state_digest text NOT NULL,
     state_inline bytea,
     tree_digest text NOT NULL,
-    diff_digest text,
     bytes_new bigint NOT NULL,
     label text,
     hold boolean DEFAULT false NOT NULL,
@@ -1233,6 +1246,31 @@ CREATE UNLOGGED TABLE nofx.contact (
 WITH (fillfactor='10');
 
 ALTER TABLE nofx.contact OWNER TO nofx_owner;
+
+CREATE TABLE nofx.diff (
+    tenant_id uuid NOT NULL,
+    to_id uuid NOT NULL,
+    from_id uuid NOT NULL,
+    options text NOT NULL,
+    json_sha256 bytea NOT NULL,
+    json_bytes bigint NOT NULL,
+    patch_sha256 bytea NOT NULL,
+    patch_bytes bigint NOT NULL,
+    files integer NOT NULL,
+    lines_added integer NOT NULL,
+    lines_deleted integer NOT NULL,
+    truncated boolean NOT NULL,
+    state text DEFAULT 'stored'::text NOT NULL,
+    losses integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT diff_json_sha256_check CHECK ((octet_length(json_sha256) = 32)),
+    CONSTRAINT diff_patch_sha256_check CHECK ((octet_length(patch_sha256) = 32)),
+    CONSTRAINT diff_state_check CHECK ((state = ANY (ARRAY['stored'::text, 'lost'::text])))
+);
+
+ALTER TABLE ONLY nofx.diff FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.diff OWNER TO nofx_owner;
 
 CREATE TABLE nofx.event (
     tenant_id uuid NOT NULL,
@@ -1382,7 +1420,7 @@ CREATE TABLE nofx.object (
     kind text NOT NULL,
     state text DEFAULT 'live'::text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT object_kind_check CHECK ((kind = ANY (ARRAY['blob'::text, 'pack'::text, 'log'::text, 'upload'::text]))),
+    CONSTRAINT object_kind_check CHECK ((kind = ANY (ARRAY['blob'::text, 'pack'::text, 'log'::text, 'upload'::text, 'diff'::text]))),
     CONSTRAINT object_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT object_state_check CHECK ((state = ANY (ARRAY['live'::text, 'condemned'::text])))
 );
@@ -1659,6 +1697,9 @@ ALTER TABLE ONLY nofx.checkpoint
 ALTER TABLE ONLY nofx.contact
     ADD CONSTRAINT contact_pkey PRIMARY KEY (one);
 
+ALTER TABLE ONLY nofx.diff
+    ADD CONSTRAINT diff_pkey PRIMARY KEY (tenant_id, to_id, from_id, options);
+
 ALTER TABLE ONLY nofx.event_horizon
     ADD CONSTRAINT event_horizon_pkey PRIMARY KEY (tenant_id);
 
@@ -1831,6 +1872,9 @@ ALTER TABLE ONLY nofx.artifact
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
+ALTER TABLE ONLY nofx.diff
+    ADD CONSTRAINT diff_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.event_horizon
     ADD CONSTRAINT event_horizon_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -1887,6 +1931,8 @@ ALTER TABLE nofx.checkpoint ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.checkpoint_parent ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.diff ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.event_horizon ENABLE ROW LEVEL SECURITY;
@@ -1930,6 +1976,8 @@ CREATE POLICY system ON nofx.blob TO nofx_system USING (true) WITH CHECK (true);
 CREATE POLICY system ON nofx.checkpoint TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.checkpoint_parent TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.diff TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.event TO nofx_system USING (true) WITH CHECK (true);
 
@@ -1978,6 +2026,8 @@ CREATE POLICY tenant ON nofx.blob USING ((tenant_id = ( SELECT nofx.tenant() AS 
 CREATE POLICY tenant ON nofx.checkpoint USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.checkpoint_parent USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.diff USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.event USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -2193,6 +2243,9 @@ REVOKE ALL ON FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lock_step(p_step uuid) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_sha256 bytea) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;
 
@@ -2242,6 +2295,9 @@ GRANT ALL ON FUNCTION nofx.record_checkpoints(p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
@@ -2387,6 +2443,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.checkpoint_parent TO nofx_system
 GRANT SELECT ON TABLE nofx.checkpoint_parent TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.contact TO nofx_system;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.diff TO nofx_system;
+GRANT SELECT ON TABLE nofx.diff TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.event TO nofx_system;
 GRANT SELECT ON TABLE nofx.event TO nofx_app;

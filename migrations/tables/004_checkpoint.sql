@@ -18,7 +18,6 @@ CREATE TABLE nofx.checkpoint (
     state_digest text NOT NULL,
     state_inline bytea, -- NULL: a blob of that digest
     tree_digest  text NOT NULL,
-    diff_digest  text,
     bytes_new    bigint NOT NULL,
     label        text,
     hold         boolean NOT NULL DEFAULT false,
@@ -63,7 +62,7 @@ CREATE TABLE nofx.object (
     key        text NOT NULL,
     sha256     bytea NOT NULL CHECK (octet_length(sha256) = 32),
     bytes      bigint NOT NULL,
-    kind       text NOT NULL CHECK (kind IN ('blob', 'pack', 'log', 'upload')),
+    kind       text NOT NULL CHECK (kind IN ('blob', 'pack', 'log', 'upload', 'diff')),
     state      text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'condemned')),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, key)
@@ -112,6 +111,28 @@ CREATE TABLE nofx.log_chunk (
 );
 CALL nofx.guard_tenant('nofx.log_chunk');
 GRANT SELECT ON nofx.log_chunk TO nofx_app;
+-- What lies between two checkpoints, as it was asked for: in JSON and as a patch, each an
+-- object of its own. Written only by nofx.record_diff and nofx.lose_diff.
+CREATE TABLE nofx.diff (
+    tenant_id     uuid NOT NULL REFERENCES nofx.tenant,
+    to_id         uuid NOT NULL,
+    from_id       uuid NOT NULL, -- zero: before the first checkpoint of a run
+    options       text NOT NULL, -- version of the form, first change of the page, path
+    json_sha256   bytea NOT NULL CHECK (octet_length(json_sha256) = 32),
+    json_bytes    bigint NOT NULL, -- before compression
+    patch_sha256  bytea NOT NULL CHECK (octet_length(patch_sha256) = 32),
+    patch_bytes   bigint NOT NULL,
+    files         int NOT NULL,
+    lines_added   int NOT NULL,
+    lines_deleted int NOT NULL,
+    truncated     boolean NOT NULL,
+    state         text NOT NULL DEFAULT 'stored' CHECK (state IN ('stored', 'lost')),
+    losses        int NOT NULL DEFAULT 0, -- how often storage has lost an object of it
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, to_id, from_id, options)
+);
+CALL nofx.guard_tenant('nofx.diff');
+GRANT SELECT ON nofx.diff TO nofx_app;
 -- condemn_object looks for the blobs of a pack.
 CREATE INDEX blob_pack ON nofx.blob (pack_sha256, tenant_id) WHERE pack_sha256 IS NOT NULL;
 

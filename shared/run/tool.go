@@ -2,6 +2,7 @@ package run
 
 import (
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,9 @@ const (
 	// ToolBisect is the system step that looks for the checkpoint at which a command began
 	// to fail. It runs code, so its queue is that of other such steps.
 	ToolBisect = "sys:bisect"
+
+	// ToolDiff is the system step that computes what lies between two checkpoints.
+	ToolDiff = "sys:diff"
 )
 
 // FileUse says how a tool uses the run's files.
@@ -83,6 +87,7 @@ var tools = []Tool{
 	{Name: ToolCheckpoint, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, CheckpointInputs) {})},
 	{Name: ToolArchive, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, ArchiveInputs) {})},
 	{Name: ToolBisect, Queue: StepQueue, Code: true, System: true, internal: true, Text: "/command", inputs: inputs((*checker).bisect)},
+	{Name: ToolDiff, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, DiffInputs) {})},
 }
 
 // reserved are names of families that those do not have.
@@ -182,6 +187,22 @@ type CheckpointInputs struct {
 type ArchiveInputs struct {
 	RunID        string `json:"run_id"`
 	CheckpointID string `json:"checkpoint_id"`
+}
+
+// DiffVersion is that of the form of stored diffs: one of another version is computed anew.
+const DiffVersion = 1
+
+// DiffInputs are the inputs of the tool that computes a diff.
+type DiffInputs struct {
+	From  string `json:"from,omitempty"`  // checkpoint; "": before the first one of a run
+	To    string `json:"to"`              // checkpoint
+	Path  string `json:"path,omitempty"`  // only files at it and below it
+	First int    `json:"first,omitempty"` // change of the page
+}
+
+// Options returns what of a diff is asked for, besides its checkpoints.
+func (d DiffInputs) Options() string {
+	return fmt.Sprintf("%d:%d:%s", DiffVersion, d.First, d.Path)
 }
 
 // Bytes returns the content of a file that does not name an artifact.

@@ -82,7 +82,7 @@ var (
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "sys:diff", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 

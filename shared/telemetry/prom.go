@@ -35,7 +35,9 @@ type Metrics struct {
 
 	CheckpointBytes *Histogram // kind
 	CheckpointWrite *Histogram // kind
-	GateVerdicts    *Counter   // gate, verdict
+	DiffDuration    *Histogram
+	DiffReplaced    *Counter
+	GateVerdicts    *Counter // gate, verdict
 
 	LLMDuration *Histogram // provider, model, outcome
 	LLMTokens   *Counter   // provider, model, input|output|cached
@@ -80,6 +82,8 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.TransitionRejections = m.counter("state_transition_rejections_total")
 	m.CheckpointBytes = m.histogram("checkpoint_bytes")
 	m.CheckpointWrite = m.histogram("checkpoint_write_seconds")
+	m.DiffDuration = m.histogram("diff_seconds")
+	m.DiffReplaced = m.counter("diff_state_replaced_total")
 	m.GateVerdicts = m.counter("gate_verdicts_total")
 	m.LLMDuration = m.histogram("llm_request_duration_seconds")
 	m.LLMTokens = m.counter("llm_tokens_total")

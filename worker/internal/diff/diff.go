@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 )
 
@@ -27,7 +28,7 @@ func Compute(ctx context.Context, src Source, from, to Checkpoint, opts Options)
 		return nil, fault.New(fault.Invalid, "bad-cursor", "the diff has %d changes, and none after %d", len(deltas), opts.From)
 	}
 	doc := &Document{
-		V: Version, From: Side{from.ID, from.Digest}, To: Side{to.ID, to.Digest},
+		V: run.DiffVersion, From: Side{from.ID, from.Digest}, To: Side{to.ID, to.Digest},
 		Files: []File{}, Steps: []Step{}, Sessions: []Session{}, Gates: []Gate{},
 	}
 	for _, d := range deltas {
@@ -112,7 +113,7 @@ func (d *Document) files(ctx context.Context, src Source, deltas []delta, opts O
 // sentence returns the summary for people.
 func (d *Document) sentence(changes []change) string {
 	var parts []string
-	if n := d.Summary.Files.total(); n > 0 {
+	if n := d.Summary.Files.Total(); n > 0 {
 		parts = append(parts, counted(n, "file")+" changed")
 	}
 	vars := 0

@@ -16,10 +16,6 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// Version is that of the form of documents and of what they say: a stored document of
-// another version is computed anew.
-const Version = 1
-
 // The limits of a document and of the files whose lines are compared. Further changes are
 // in the next document.
 const (

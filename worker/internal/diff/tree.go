@@ -228,5 +228,5 @@ func (c *Counts) count(d delta) {
 	}
 }
 
-// total returns the number of all files.
-func (c Counts) total() int { return c.Added + c.Modified + c.Deleted + c.Renamed + c.Mode + c.Type }
+// Total returns the number of all files.
+func (c Counts) Total() int { return c.Added + c.Modified + c.Deleted + c.Renamed + c.Mode + c.Type }

@@ -82,7 +82,7 @@ func TestTrees(t *testing.T) {
 		if got := shape(doc); got != c.want {
 			t.Errorf("Compute(%s) has\n%swant\n%s", name, got, c.want)
 		}
-		if got := strings.Count(c.want, "\n") - strings.Count(c.want, "directory"); doc.Summary.Files.total() != got {
+		if got := strings.Count(c.want, "\n") - strings.Count(c.want, "directory"); doc.Summary.Files.Total() != got {
 			t.Errorf("Compute(%s) counts %+v, want %d", name, doc.Summary.Files, got)
 		}
 	}

@@ -113,7 +113,10 @@ func New(cfg Config) (*Host, error) {
 	h.steps = step.New(step.Config{
 		Self: postgres.Worker{ID: cfg.ID, PID: cfg.PID},
 		DB:   cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Leases: h.leases, Storage: h.storage,
-		Tools: cfg.Tools, System: system.New(system.Config{DB: cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Tools: cfg.Tools}), Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
+		Tools: cfg.Tools, Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
+		System: system.New(system.Config{
+			DB: cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Tools: cfg.Tools, Redactor: cfg.Redactor, Metrics: cfg.Metrics,
+		}),
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, Open: h.beacon.open, LeaseTTL: cfg.LeaseTTL, Budget: cfg.Budget,
 	})
 	h.beacon.steps = h.steps

@@ -10,7 +10,7 @@
 //
 // A new tool is a row in shared/run, a file here with its handler, and its entry in
 // handlers. Handlers: verify.go (sys:verify), checkpoint.go (sys:checkpoint), archive.go
-// (sys:archive), bisect.go with search.go (sys:bisect).
+// (sys:archive), bisect.go with search.go (sys:bisect), diff.go (sys:diff).
 package system
 
 import (
@@ -20,6 +20,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/tool"
 	"nofx.dev/worker/internal/workspace"
@@ -32,6 +33,8 @@ type Config struct {
 	Checkpoints *checkpoint.Store
 	Workspaces  *workspace.Pool
 	Tools       *tool.Box // runs the commands of people
+	Redactor    *telemetry.Redactor
+	Metrics     *telemetry.Metrics
 }
 
 // Tools has the handlers of a worker. It is safe for concurrent use.
@@ -65,6 +68,7 @@ var handlers = map[string]func(Config, context.Context, Call) (tool.Result, erro
 	run.ToolCheckpoint: handler(makeCheckpoint),
 	run.ToolArchive:    handler(archive),
 	run.ToolBisect:     handler(bisect),
+	run.ToolDiff:       handler(computeDiff),
 }
 
 // handler decodes the inputs of a call for handle.

@@ -1,0 +1,185 @@
+package system
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/diff"
+	"nofx.dev/worker/internal/tool"
+)
+
+// computeDiff computes what lies between two checkpoints and stores it, in JSON and as a
+// patch. An attempt that finds it stored has nothing left to do.
+func computeDiff(ctx context.Context, cfg Config, c Call, in run.DiffInputs) (tool.Result, error) {
+	tenant := c.Claim.TenantID
+	began := time.Now()
+	from, to, err := diffEnds(in)
+	if err != nil {
+		return tool.Result{}, tool.Failuref(run.ClassInvalid, "%w", err)
+	}
+	if known, err := cfg.DB.Diff(ctx, tenant, from, to, in.Options()); err == nil && !known.Lost {
+		return tool.Result{}, nil
+	} else if err != nil && !errors.Is(err, fault.NotFound) {
+		return tool.Result{}, err
+	}
+	content := contents{&tree.Source{Blobs: cfg.Blobs, Locator: cfg.DB}, cfg.DB, tenant}
+	var sides [2]diff.Checkpoint
+	runs := make([]uuid.UUID, 2)
+	for i, id := range []uuid.UUID{from, to} {
+		if id == uuid.Nil {
+			continue
+		}
+		if sides[i], runs[i], err = content.checkpoint(ctx, id); errors.Is(err, fault.NotFound) {
+			return tool.Result{}, tool.Failuref(run.ClassInvalid, "%w", err)
+		} else if err != nil {
+			return tool.Result{}, err
+		}
+	}
+	gates, err := cfg.DB.GateNames(ctx, tenant, runs...)
+	if err != nil {
+		return tool.Result{}, err
+	}
+	doc, err := diff.Compute(ctx, diff.Source{Nodes: content.nodes, Files: content.files}, sides[0], sides[1],
+		diff.Options{Path: in.Path, From: in.First, Gates: gates, Redactor: cfg.Redactor})
+	if err != nil {
+		return tool.Result{}, err
+	}
+	if doc.Replaced {
+		cfg.Metrics.DiffReplaced.Inc()
+	}
+	d := postgres.Diff{
+		From: from, To: to, Options: in.Options(), Files: doc.Summary.Files.Total(), LinesAdded: doc.Summary.Lines.Added,
+		LinesDeleted: doc.Summary.Lines.Deleted, Truncated: doc.Truncated,
+	}
+	objects, err := storeDiff(ctx, cfg.Blobs, tenant, doc, &d)
+	if err != nil {
+		return tool.Result{}, err
+	}
+	if err := c.Fresh(ctx); err != nil {
+		return tool.Result{}, err
+	}
+	if err := cfg.DB.RecordDiff(ctx, c.Claim, d, objects); err != nil {
+		return tool.Result{}, err
+	}
+	cfg.Metrics.DiffDuration.Observe(ctx, time.Since(began).Seconds())
+	fmt.Fprintln(c.Log, doc.Summary.Text)
+	return tool.Result{}, nil
+}
+
+// diffEnds returns the ids of the checkpoints that a diff is of. That of no checkpoint is
+// zero.
+func diffEnds(in run.DiffInputs) (from, to uuid.UUID, err error) {
+	if in.From != "" {
+		if from, err = run.CheckpointID.Parse(in.From); err != nil {
+			return from, to, err
+		}
+	}
+	to, err = run.CheckpointID.Parse(in.To)
+	return from, to, err
+}
+
+// storeDiff stores both forms of a diff and notes them in d.
+func storeDiff(ctx context.Context, blobs *blob.Store, tenant uuid.UUID, doc *diff.Document, d *postgres.Diff) ([]tree.Object, error) {
+	text, err := doc.Encode()
+	if err != nil {
+		return nil, err
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(text); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	patch := doc.Patch()
+	d.JSON, d.JSONBytes = tree.Sum(packed.Bytes()), int64(len(text))
+	d.Patch, d.PatchBytes = tree.Sum(patch), int64(len(patch))
+	objects := []tree.Object{
+		{Key: blob.DiffKey(tenant, d.JSON, "json"), SHA256: d.JSON, Bytes: int64(packed.Len()), Kind: "diff"},
+		{Key: blob.DiffKey(tenant, d.Patch, "patch"), SHA256: d.Patch, Bytes: d.PatchBytes, Kind: "diff"},
+	}
+	for i, put := range []struct {
+		bytes []byte
+		opts  blob.PutOptions
+	}{
+		{packed.Bytes(), blob.PutOptions{ContentType: "application/json", ContentEncoding: "gzip"}},
+		{patch, blob.PutOptions{ContentType: "text/x-diff"}},
+	} {
+		if err := blobs.Put(ctx, objects[i].Key, bytes.NewReader(put.bytes), int64(len(put.bytes)), put.opts); err != nil {
+			return nil, err
+		}
+	}
+	return objects, nil
+}
+
+// contents reads what checkpoints of a tenant are made of.
+type contents struct {
+	source *tree.Source
+	db     *postgres.DB
+	tenant uuid.UUID
+}
+
+// checkpoint returns a side of a diff, and its run.
+func (r contents) checkpoint(ctx context.Context, id uuid.UUID) (diff.Checkpoint, uuid.UUID, error) {
+	p, runID, err := r.db.CheckpointContent(ctx, r.tenant, id)
+	if err != nil {
+		return diff.Checkpoint{}, runID, err
+	}
+	ck := diff.Checkpoint{ID: run.CheckpointID.Format(id), Digest: p.Digest.String(), State: p.State, Tree: p.TreeDigest}
+	if ck.State == nil {
+		all, err := r.read(ctx, []tree.Digest{p.StateDigest})
+		if err != nil {
+			return ck, runID, fmt.Errorf("state of checkpoint %s: %w", id, err)
+		}
+		ck.State = all[p.StateDigest]
+	}
+	return ck, runID, nil
+}
+
+func (r contents) nodes(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+	return r.source.Nodes(ctx, r.tenant, digests)
+}
+
+// files returns the contents of files, without those that were purged.
+func (r contents) files(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+	all, err := r.read(ctx, digests)
+	if !errors.Is(err, fault.Gone) {
+		return all, err
+	}
+	purged, dbErr := r.db.PurgedBlobs(ctx, r.tenant, digests)
+	if dbErr != nil || len(purged) == 0 {
+		return nil, errors.Join(err, dbErr)
+	}
+	return r.read(ctx, slices.DeleteFunc(slices.Clone(digests), func(d tree.Digest) bool { return purged[d] }))
+}
+
+func (r contents) read(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+	all := make(map[tree.Digest][]byte, len(digests))
+	var mu sync.Mutex
+	err := r.source.Each(ctx, r.tenant, digests, func(d tree.Digest, content io.Reader) error {
+		b, err := io.ReadAll(content)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all[d] = b
+		return nil
+	})
+	return all, err
+}
