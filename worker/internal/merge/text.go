@@ -24,11 +24,11 @@ type Hunk struct {
 // With conflicts there is no text.
 func Text(base, ours, theirs string) (merged string, conflicts []Hunk) {
 	b, o, t := lines(base), lines(ours), lines(theirs)
-	merged, conflicts = textOf(b, o, t, lineEdits)
+	merged, conflicts = textOf(b, o, t, lineEdits, nothing)
 	if len(conflicts) > 0 {
 		return "", conflicts
 	}
-	again, conflicts := textOf(b, o, t, lineEditsFromEnd)
+	again, conflicts := textOf(b, o, t, lineEditsFromEnd, nothing)
 	if len(conflicts) == 0 && again != merged {
 		conflicts = []Hunk{{Line: 1, Base: base, Ours: ours, Theirs: theirs}}
 	}
@@ -38,8 +38,35 @@ func Text(base, ours, theirs string) (merged string, conflicts []Hunk) {
 	return merged, nil
 }
 
-// textOf merges texts by the edits that diff finds.
-func textOf(base, ours, theirs []string, diff func(base, side []string) []edit) (merged string, conflicts []Hunk) {
+// bothTexts merges as Text does, and where that is a conflict takes the lines of ours and
+// then those of theirs.
+func bothTexts(base, ours, theirs string) string {
+	b, o, t := lines(base), lines(ours), lines(theirs)
+	merged, conflicts := textOf(b, o, t, lineEdits, Hunk.both)
+	if len(conflicts) > 0 {
+		return merged
+	}
+	again, conflicts := textOf(b, o, t, lineEditsFromEnd, Hunk.both)
+	if len(conflicts) == 0 && again != merged {
+		return Hunk{Ours: ours, Theirs: theirs}.both()
+	}
+	return again
+}
+
+// both returns the lines of ours and then those of theirs. A last line of a file without
+// an end gets one where lines follow it.
+func (h Hunk) both() string {
+	if h.Ours != "" && h.Theirs != "" && !strings.HasSuffix(h.Ours, "\n") {
+		return h.Ours + "\n" + h.Theirs
+	}
+	return h.Ours + h.Theirs
+}
+
+func nothing(Hunk) string { return "" }
+
+// textOf merges texts by the edits that diff finds. The text has what decide returns at
+// the places of conflicts.
+func textOf(base, ours, theirs []string, diff func(base, side []string) []edit, decide func(Hunk) string) (merged string, conflicts []Hunk) {
 	var out strings.Builder
 	at := 0 // lines of base that are in out, or in a conflict
 	for _, g := range groups(diff(base, ours), diff(base, theirs)) {
@@ -52,9 +79,11 @@ func textOf(base, ours, theirs []string, diff func(base, side []string) []edit) 
 		case slices.Equal(was, mine):
 			write(&out, yours)
 		default:
-			conflicts = append(conflicts, Hunk{
+			h := Hunk{
 				Line: g.start + 1, Base: strings.Join(was, ""), Ours: strings.Join(mine, ""), Theirs: strings.Join(yours, ""),
-			})
+			}
+			conflicts = append(conflicts, h)
+			out.WriteString(decide(h))
 		}
 	}
 	write(&out, base[at:])
