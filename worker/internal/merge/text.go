@@ -120,6 +120,7 @@ func write(out *strings.Builder, lines []string) {
 type edit struct {
 	lcs.Diff
 	first, last int
+	parts       []lcs.Diff // what it consists of, where the diff found it
 }
 
 // lineEdits returns how a side differs from the base.
@@ -150,19 +151,36 @@ func reversed(lines []string) []string {
 // two together may have happened at places where neither could alone.
 func widened(base, side []string, diffs []lcs.Diff) (list []edit) {
 	for _, d := range diffs {
-		e := edit{d, d.Start, d.End}
+		e := edit{d, d.Start, d.End, []lcs.Diff{d}}
 		e.slide(base, side)
 		for last := len(list) - 1; last >= 0 && list[last].reaches(e); last = len(list) - 1 {
 			before := list[last]
-			k := e.Start - before.End
-			e.Start, e.ReplStart = before.Start+k, before.ReplStart+k
+			if k := e.Start - before.End; before.shifts(base, side, k) {
+				e.Start, e.ReplStart = before.Start+k, before.ReplStart+k
+			}
 			e.first = min(before.first, e.first)
+			e.parts = append(before.parts, e.parts...)
 			e.slide(base, side)
 			list = list[:last]
 		}
 		list = append(list, e)
 	}
 	return list
+}
+
+// shifts reports whether the whole edit, which inserts or deletes, gives the same result k
+// lines further down. Of one that consists of others only a part may.
+func (e *edit) shifts(base, side []string, k int) bool {
+	block := base[e.Start:e.End]
+	if e.inserts() {
+		block = side[e.ReplStart:e.ReplEnd]
+	}
+	for i := range k {
+		if base[e.End+i] != block[i%len(block)] {
+			return false
+		}
+	}
+	return true
 }
 
 // slide widens an edit that inserts or deletes a block of lines to all places at which
@@ -226,8 +244,10 @@ func groups(ours, theirs []edit) (list []group) {
 func (g group) of(side int, base, text []string) (lines []string) {
 	at := g.start
 	for _, e := range g.edits[side] {
-		lines = append(append(lines, base[at:e.Start]...), text[e.ReplStart:e.ReplEnd]...)
-		at = e.End
+		for _, d := range e.parts {
+			lines = append(append(lines, base[at:d.Start]...), text[d.ReplStart:d.ReplEnd]...)
+			at = d.End
+		}
 	}
 	return append(lines, base[at:g.end]...)
 }
