@@ -41,6 +41,7 @@ CREATE TABLE nofx.run (
     parent_run_id        uuid,
     parent_checkpoint_id uuid,
     root_run_id          uuid NOT NULL,
+    start_checkpoint_id  uuid, -- what steps start from in the place of older checkpoints: the newest merge; NULL: from what each step before left
     trace_id             char(32) NOT NULL,
     traceparent          text NOT NULL,
     correlation_id       text,

@@ -206,6 +206,7 @@ const (
 	GateFailedCheckpoint CheckpointKind = "gate_failed"
 	WaitCheckpoint       CheckpointKind = "wait"
 	InterruptCheckpoint  CheckpointKind = "interrupt"
+	MergeCheckpoint      CheckpointKind = "merge"
 	ManualCheckpoint     CheckpointKind = "manual"
 )
 
