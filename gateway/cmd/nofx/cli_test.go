@@ -120,6 +120,24 @@ func script() map[string]http.HandlerFunc {
 		"bisectRun":        answer(http.StatusAccepted, api.BisectAnswer{Bisect: bisect}),
 		"getBisect":        answer(http.StatusOK, api.BisectAnswer{Bisect: bisected}),
 		"markCheckpoint":   answer(http.StatusOK, api.CheckpointAnswer{Checkpoint: manual}),
+		"startMerge":       answer(http.StatusCreated, api.MergeAnswer{Merge: conflictedMerge()}),
+		"getMerge": func(w http.ResponseWriter, r *http.Request) {
+			a := api.MergeAnswer{Merge: conflictedMerge(), NextCursor: ptr("Y29u")}
+			if r.URL.Query().Has("cursor") {
+				a.NextCursor, a.Merge.Conflicts = nil, nil
+			}
+			answer(http.StatusOK, a)(w, r)
+		},
+		"resolveMerge": answer(http.StatusOK, api.MergeAnswer{Merge: conflictedMerge()}),
+		"listMerges":   answer(http.StatusOK, api.MergePage{Items: []api.Merge{conflictedMerge()}}),
+		"commitMerge": answer(http.StatusOK, api.MergeAnswer{Requeued: ptr(2), Merge: func() api.Merge {
+			m := conflictedMerge()
+			m.Status, m.CommittedCheckpointID = api.MergeStatusCommitted, ptr(id("ckpt", 9))
+			return m
+		}()}),
+		"abandonMerge": func(w http.ResponseWriter, r *http.Request) {
+			problem(w, r, http.StatusConflict, api.Problem{Code: api.ProblemCodeIllegalTransition, Detail: "the merge is committed", From: ptr("committed"), Event: ptr("abandon"), Allowed: []string{}})
+		},
 		"completeArtifact": answer(http.StatusOK, api.ArtifactAnswer{Artifact: api.Artifact{ID: id("art", 1), Name: "tree.tar.gz",
 			MediaType: "application/gzip", SizeBytes: 2048, Sha256: sumOf("tree"), CreatedAt: ago(3)}}),
 		"listArtifacts": answer(http.StatusOK, api.ArtifactPage{Items: []api.Artifact{
@@ -230,6 +248,18 @@ func TestCommands(t *testing.T) {
 		"checkpoint-no-why":     "checkpoint hold " + run + " " + ckpt,
 		"checkpoint-files":      "checkpoint files " + run + " " + ckpt,
 		"checkpoint-cat":        "checkpoint cat " + run + " " + ckpt + " go.mod",
+		"merge-start":           "merge start " + run + " " + id("run", 2) + " --mode strict",
+		"merge-show":            "merge show " + id("mrg", 1),
+		"merge-list":            "merge list " + run,
+		"merge-resolve":         "merge resolve " + id("mrg", 1) + " a.go /vars/x --take theirs",
+		"merge-resolve-all":     "merge resolve " + id("mrg", 1) + " --all --take ours",
+		"merge-resolve-what":    "merge resolve " + id("mrg", 1) + " --take ours",
+		"merge-resolve-how":     "merge resolve " + id("mrg", 1) + " a.go",
+		"merge-resolve-value":   "merge resolve " + id("mrg", 1) + " /vars/x --value x",
+		"merge-resolve-file":    "merge resolve " + id("mrg", 1) + " a.go --file nowhere.txt",
+		"merge-commit":          "merge commit " + id("mrg", 1) + " --resume",
+		"merge-abandon":         "merge abandon " + id("mrg", 1) + " --reason done",
+		"merge-help":            "merge resolve --help",
 		"artifact-list":         "artifact list " + run,
 		"artifact-no-file":      "artifact upload nowhere.txt",
 		"artifact-complete":     "artifact complete " + id("art", 1),
