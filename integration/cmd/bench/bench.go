@@ -28,7 +28,8 @@ var measurements = []struct {
 	{"scale", (*bench).scale, true},
 	{"soak", (*bench).soak, true},
 	{"checkpoint", (*bench).checkpoints, false}, // one worker
-	{"post", (*bench).posts, false},             // no worker
+	{"merge", (*bench).merges, false},
+	{"post", (*bench).posts, false}, // no worker
 }
 
 // Both systems run as many steps at once.
