@@ -108,8 +108,12 @@ func (m *Trees) dirs(ctx context.Context, at string, depth int, base, ours, thei
 		return tree.Digest{}, err
 	}
 	b, o, t := m.nodes[base], m.nodes[ours], m.nodes[theirs]
+	all := names(b, o, t)
+	if err := m.loadBelow(ctx, all, b, o, t); err != nil {
+		return tree.Digest{}, err
+	}
 	var entries []tree.Entry
-	for _, name := range names(b, o, t) {
+	for _, name := range all {
 		e, err := m.entry(ctx, join(at, name), depth, find(b, name), find(o, name), find(t, name))
 		if err != nil {
 			return tree.Digest{}, err
@@ -494,6 +498,19 @@ func fileOf(e *tree.Entry) *tree.Entry {
 		return nil
 	}
 	return e
+}
+
+// loadBelow reads, in one go, the directories of these names that all sides have and that
+// are to be merged: one by one each would cost a way to the storage and back.
+func (m *Trees) loadBelow(ctx context.Context, names []string, base, ours, theirs []tree.Entry) error {
+	var digests []tree.Digest
+	for _, name := range names {
+		b, o, t := find(base, name), find(ours, name), find(theirs, name)
+		if isDir(b) && isDir(o) && isDir(t) && !same(o, t) && !same(b, o) && !same(b, t) {
+			digests = append(digests, b.Digest, o.Digest, t.Digest)
+		}
+	}
+	return m.load(ctx, digests...)
 }
 
 // load reads the directories that are not known yet.
