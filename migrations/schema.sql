@@ -132,11 +132,24 @@ CREATE FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c j
 
 ALTER FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) RETURNS bigint
     LANGUAGE plpgsql
     AS …;
 
 ALTER FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -246,6 +259,13 @@ CREATE FUNCTION nofx.clip(p_text text, p_bytes integer) RETURNS text
 
 ALTER FUNCTION nofx.clip(p_text text, p_bytes integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -301,6 +321,13 @@ CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at ti
     AS …;
 
 ALTER FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -524,6 +551,12 @@ CREATE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval
 
 ALTER FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
     LANGUAGE plpgsql
     AS …;
@@ -618,6 +651,54 @@ CREATE FUNCTION nofx.lock_gate(p_gate uuid) RETURNS nofx.locked_gate
 
 ALTER FUNCTION nofx.lock_gate(p_gate uuid) OWNER TO nofx_system;
 
+CREATE TABLE nofx.merge (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    target_run_id uuid NOT NULL,
+    source_run_id uuid NOT NULL,
+    target_head uuid NOT NULL,
+    source_head uuid NOT NULL,
+    target_leaves uuid[] NOT NULL,
+    source_leaves uuid[] NOT NULL,
+    base_id uuid NOT NULL,
+    state text DEFAULT 'open'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    strategy text NOT NULL,
+    mode text NOT NULL,
+    asked_base_id uuid,
+    work_run_id uuid,
+    outcome text,
+    conflicts integer DEFAULT 0 NOT NULL,
+    open_conflicts integer DEFAULT 0 NOT NULL,
+    preview jsonb,
+    result_tree text,
+    result_state text,
+    prepared jsonb,
+    committed_checkpoint_id uuid,
+    failure_code text,
+    reason text,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT merge_check CHECK ((target_run_id <> source_run_id)),
+    CONSTRAINT merge_check1 CHECK ((((result_tree IS NULL) = (prepared IS NULL)) AND ((result_tree IS NULL) = (result_state IS NULL)))),
+    CONSTRAINT merge_mode_check CHECK ((mode = ANY (ARRAY['normal'::text, 'strict'::text]))),
+    CONSTRAINT merge_outcome_check CHECK ((outcome = ANY (ARRAY['up_to_date'::text, 'fast_forward'::text, 'clean'::text, 'conflicted'::text]))),
+    CONSTRAINT merge_reason_check CHECK ((length(reason) <= 2048)),
+    CONSTRAINT merge_strategy_check CHECK ((strategy = ANY (ARRAY['manual'::text, 'ours'::text, 'theirs'::text])))
+);
+
+ALTER TABLE ONLY nofx.merge FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.merge OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.lock_merge(p_merge uuid) RETURNS nofx.merge
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lock_merge(p_merge uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.lock_run(p_run uuid) RETURNS nofx.locked_run
     LANGUAGE plpgsql
     AS …;
@@ -680,11 +761,31 @@ CREATE FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, 
 
 ALTER FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.merge_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.merge_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text DEFAULT NULL::text, p_version bigint DEFAULT NULL::bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) RETURNS void
     LANGUAGE plpgsql
     AS …;
 
 ALTER FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.new_id() RETURNS uuid
+    LANGUAGE sql
+    RETURN (encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING SUBSTRING(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint) FROM 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid;
+
+ALTER FUNCTION nofx.new_id() OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.note_contact(p_gap interval) RETURNS void
     LANGUAGE plpgsql
@@ -809,6 +910,13 @@ CREATE FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, 
 
 ALTER FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -835,12 +943,24 @@ CREATE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[
 
 ALTER FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.renew_gates(p_tenant uuid, p_run uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.renew_gates(p_tenant uuid, p_run uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.renew_objects(p_keys text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
 ALTER FUNCTION nofx.renew_objects(p_keys text[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.renew_steps(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.renew_steps(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -854,6 +974,13 @@ CREATE FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) RETU
     AS …;
 
 ALTER FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -1450,6 +1577,31 @@ CREATE TABLE nofx.machine_state (
 
 ALTER TABLE nofx.machine_state OWNER TO nofx_owner;
 
+CREATE TABLE nofx.merge_conflict (
+    tenant_id uuid NOT NULL,
+    merge_id uuid NOT NULL,
+    n integer NOT NULL,
+    unit text NOT NULL,
+    at text NOT NULL,
+    kind text NOT NULL,
+    line integer,
+    renamed_to text,
+    takes text[] NOT NULL,
+    base jsonb,
+    ours jsonb,
+    theirs jsonb,
+    resolution text,
+    value text,
+    artifact_id uuid,
+    resolved_by text,
+    CONSTRAINT merge_conflict_check CHECK ((resolution = ANY (takes))),
+    CONSTRAINT merge_conflict_unit_check CHECK ((unit = ANY (ARRAY['path'::text, 'pointer'::text])))
+);
+
+ALTER TABLE ONLY nofx.merge_conflict FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.merge_conflict OWNER TO nofx_owner;
+
 CREATE TABLE nofx.object (
     tenant_id uuid NOT NULL,
     key text NOT NULL,
@@ -1521,8 +1673,8 @@ CREATE TABLE nofx.run (
     parent_run_id uuid,
     parent_checkpoint_id uuid,
     root_run_id uuid NOT NULL,
-    start_checkpoint_id uuid,
     reuse_effects boolean DEFAULT false NOT NULL,
+    start_checkpoint_id uuid,
     trace_id character(32) NOT NULL,
     traceparent text NOT NULL,
     correlation_id text,
@@ -1773,6 +1925,12 @@ ALTER TABLE ONLY nofx.log_chunk
 ALTER TABLE ONLY nofx.machine_state
     ADD CONSTRAINT machine_state_pkey PRIMARY KEY (machine, state);
 
+ALTER TABLE ONLY nofx.merge_conflict
+    ADD CONSTRAINT merge_conflict_pkey PRIMARY KEY (tenant_id, merge_id, n);
+
+ALTER TABLE ONLY nofx.merge
+    ADD CONSTRAINT merge_pkey PRIMARY KEY (tenant_id, id);
+
 ALTER TABLE ONLY nofx.object
     ADD CONSTRAINT object_pkey PRIMARY KEY (tenant_id, key);
 
@@ -1855,6 +2013,12 @@ CREATE INDEX inbox_taken ON nofx.inbox USING btree (tenant_id, step_id) WHERE (s
 
 CREATE INDEX inbox_waiting ON nofx.inbox USING btree (tenant_id, key, id) WHERE (step_id IS NULL);
 
+CREATE UNIQUE INDEX merge_conflict_at ON nofx.merge_conflict USING btree (tenant_id, merge_id, unit, md5(at), kind);
+
+CREATE INDEX merge_source ON nofx.merge USING btree (source_run_id, tenant_id, id);
+
+CREATE INDEX merge_target ON nofx.merge USING btree (target_run_id, tenant_id, id);
+
 CREATE INDEX object_condemned ON nofx.object USING btree (kind, created_at) WHERE (state = 'condemned'::text);
 
 CREATE INDEX run_branches ON nofx.run USING btree (parent_run_id, tenant_id, id) WHERE (parent_run_id IS NOT NULL);
@@ -1892,6 +2056,8 @@ CREATE INDEX step_signal ON nofx.step USING btree (tenant_id, signal_key, waitin
 CREATE INDEX step_waiting ON nofx.step USING btree (wait_until) WHERE (wait_until IS NOT NULL);
 
 CREATE TRIGGER gate_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.gate FOR EACH ROW EXECUTE FUNCTION nofx.gate_guard();
+
+CREATE TRIGGER merge_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.merge FOR EACH ROW EXECUTE FUNCTION nofx.merge_guard();
 
 CREATE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
 
@@ -1942,6 +2108,15 @@ ALTER TABLE ONLY nofx.idempotency_key
 
 ALTER TABLE ONLY nofx.log_chunk
     ADD CONSTRAINT log_chunk_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE ONLY nofx.merge_conflict
+    ADD CONSTRAINT merge_conflict_tenant_id_merge_id_fkey FOREIGN KEY (tenant_id, merge_id) REFERENCES nofx.merge(tenant_id, id);
+
+ALTER TABLE ONLY nofx.merge
+    ADD CONSTRAINT merge_tenant_id_source_run_id_fkey FOREIGN KEY (tenant_id, source_run_id) REFERENCES nofx.run(tenant_id, id);
+
+ALTER TABLE ONLY nofx.merge
+    ADD CONSTRAINT merge_tenant_id_target_run_id_fkey FOREIGN KEY (tenant_id, target_run_id) REFERENCES nofx.run(tenant_id, id);
 
 ALTER TABLE ONLY nofx.object
     ADD CONSTRAINT object_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
@@ -1997,6 +2172,10 @@ ALTER TABLE nofx.inbox ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.log_chunk ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.merge ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.merge_conflict ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.object ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.project ENABLE ROW LEVEL SECURITY;
@@ -2044,6 +2223,10 @@ CREATE POLICY system ON nofx.idempotency_key TO nofx_system USING (true) WITH CH
 CREATE POLICY system ON nofx.inbox TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.log_chunk TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.merge TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.merge_conflict TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.object TO nofx_system USING (true) WITH CHECK (true);
 
@@ -2097,6 +2280,10 @@ CREATE POLICY tenant ON nofx.inbox USING ((tenant_id = ( SELECT nofx.tenant() AS
 
 CREATE POLICY tenant ON nofx.log_chunk USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
+CREATE POLICY tenant ON nofx.merge USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.merge_conflict USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
 CREATE POLICY tenant ON nofx.object USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.project USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
@@ -2129,7 +2316,12 @@ GRANT ALL ON SCHEMA nofx TO nofx_system;
 REVOKE ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_app;
@@ -2168,6 +2360,9 @@ REVOKE ALL ON FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) FROM PUBLIC
 
 REVOKE ALL ON FUNCTION nofx.clip(p_text text, p_bytes integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) TO nofx_app;
 
@@ -2188,6 +2383,9 @@ GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
@@ -2271,6 +2469,8 @@ REVOKE ALL ON FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigin
 REVOKE ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) FROM PUBLIC;
@@ -2298,6 +2498,11 @@ GRANT ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) TO n
 
 REVOKE ALL ON FUNCTION nofx.lock_gate(p_gate uuid) FROM PUBLIC;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.merge TO nofx_system;
+GRANT SELECT ON TABLE nofx.merge TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.lock_merge(p_merge uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.lock_run(p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lock_runs(p_tenant uuid, p_runs uuid[]) FROM PUBLIC;
@@ -2320,7 +2525,15 @@ GRANT ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) 
 
 REVOKE ALL ON FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.merge_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.merge_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.new_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.note_contact(p_gap interval) FROM PUBLIC;
 
@@ -2368,6 +2581,9 @@ GRANT ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint
 REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) TO nofx_app;
 
@@ -2378,13 +2594,20 @@ REVOKE ALL ON FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence b
 REVOKE ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.renew_gates(p_tenant uuid, p_run uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.renew_objects(p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.renew_objects(p_keys text[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.renew_steps(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
@@ -2539,6 +2762,9 @@ GRANT SELECT ON TABLE nofx.log_chunk TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.machine_state TO nofx_system;
 GRANT SELECT ON TABLE nofx.machine_state TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.merge_conflict TO nofx_system;
+GRANT SELECT ON TABLE nofx.merge_conflict TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.object TO nofx_app;

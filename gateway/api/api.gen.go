@@ -401,6 +401,177 @@ func (e LineageEdgeKind) Valid() bool {
 	}
 }
 
+// Defines values for MergeChangeStatus.
+const (
+	MergeChangeStatusAdded    MergeChangeStatus = "added"
+	MergeChangeStatusDeleted  MergeChangeStatus = "deleted"
+	MergeChangeStatusModified MergeChangeStatus = "modified"
+)
+
+// Valid indicates whether the value is a known member of the MergeChangeStatus enum.
+func (e MergeChangeStatus) Valid() bool {
+	switch e {
+	case MergeChangeStatusAdded:
+		return true
+	case MergeChangeStatusDeleted:
+		return true
+	case MergeChangeStatusModified:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergeConflictKind.
+const (
+	MergeConflictKindAdded   MergeConflictKind = "added"
+	MergeConflictKindCase    MergeConflictKind = "case"
+	MergeConflictKindContent MergeConflictKind = "content"
+	MergeConflictKindDeleted MergeConflictKind = "deleted"
+	MergeConflictKindMode    MergeConflictKind = "mode"
+	MergeConflictKindType    MergeConflictKind = "type"
+)
+
+// Valid indicates whether the value is a known member of the MergeConflictKind enum.
+func (e MergeConflictKind) Valid() bool {
+	switch e {
+	case MergeConflictKindAdded:
+		return true
+	case MergeConflictKindCase:
+		return true
+	case MergeConflictKindContent:
+		return true
+	case MergeConflictKindDeleted:
+		return true
+	case MergeConflictKindMode:
+		return true
+	case MergeConflictKindType:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergeMode.
+const (
+	MergeModeNormal MergeMode = "normal"
+	MergeModeStrict MergeMode = "strict"
+)
+
+// Valid indicates whether the value is a known member of the MergeMode enum.
+func (e MergeMode) Valid() bool {
+	switch e {
+	case MergeModeNormal:
+		return true
+	case MergeModeStrict:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergeOutcome.
+const (
+	MergeOutcomeClean       MergeOutcome = "clean"
+	MergeOutcomeConflicted  MergeOutcome = "conflicted"
+	MergeOutcomeFastForward MergeOutcome = "fast_forward"
+	MergeOutcomeUpToDate    MergeOutcome = "up_to_date"
+)
+
+// Valid indicates whether the value is a known member of the MergeOutcome enum.
+func (e MergeOutcome) Valid() bool {
+	switch e {
+	case MergeOutcomeClean:
+		return true
+	case MergeOutcomeConflicted:
+		return true
+	case MergeOutcomeFastForward:
+		return true
+	case MergeOutcomeUpToDate:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergeStatus.
+const (
+	MergeStatusAbandoned  MergeStatus = "abandoned"
+	MergeStatusCommitted  MergeStatus = "committed"
+	MergeStatusConflicted MergeStatus = "conflicted"
+	MergeStatusOpen       MergeStatus = "open"
+	MergeStatusReady      MergeStatus = "ready"
+)
+
+// Valid indicates whether the value is a known member of the MergeStatus enum.
+func (e MergeStatus) Valid() bool {
+	switch e {
+	case MergeStatusAbandoned:
+		return true
+	case MergeStatusCommitted:
+		return true
+	case MergeStatusConflicted:
+		return true
+	case MergeStatusOpen:
+		return true
+	case MergeStatusReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergeStrategy.
+const (
+	MergeStrategyManual MergeStrategy = "manual"
+	MergeStrategyOurs   MergeStrategy = "ours"
+	MergeStrategyTheirs MergeStrategy = "theirs"
+)
+
+// Valid indicates whether the value is a known member of the MergeStrategy enum.
+func (e MergeStrategy) Valid() bool {
+	switch e {
+	case MergeStrategyManual:
+		return true
+	case MergeStrategyOurs:
+		return true
+	case MergeStrategyTheirs:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergeTake.
+const (
+	MergeTakeArtifact MergeTake = "artifact"
+	MergeTakeBase     MergeTake = "base"
+	MergeTakeBoth     MergeTake = "both"
+	MergeTakeOurs     MergeTake = "ours"
+	MergeTakeTheirs   MergeTake = "theirs"
+	MergeTakeValue    MergeTake = "value"
+)
+
+// Valid indicates whether the value is a known member of the MergeTake enum.
+func (e MergeTake) Valid() bool {
+	switch e {
+	case MergeTakeArtifact:
+		return true
+	case MergeTakeBase:
+		return true
+	case MergeTakeBoth:
+		return true
+	case MergeTakeOurs:
+		return true
+	case MergeTakeTheirs:
+		return true
+	case MergeTakeValue:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PatchOperationOp.
 const (
 	PatchOperationOpAdd     PatchOperationOp = "add"
@@ -448,6 +619,7 @@ func (e PolicyNetwork) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
+	ProblemCodeAmbiguousBase        ProblemCode = "ambiguous-base"
 	ProblemCodeBadCursor            ProblemCode = "bad-cursor"
 	ProblemCodeBadParameter         ProblemCode = "bad-parameter"
 	ProblemCodeBranchLimit          ProblemCode = "branch-limit"
@@ -463,10 +635,12 @@ const (
 	ProblemCodeInvalidField         ProblemCode = "invalid-field"
 	ProblemCodeInvalidPlan          ProblemCode = "invalid-plan"
 	ProblemCodeMalformedJSON        ProblemCode = "malformed-json"
+	ProblemCodeMergeFailed          ProblemCode = "merge-failed"
 	ProblemCodeMethodNotAllowed     ProblemCode = "method-not-allowed"
 	ProblemCodeNameTaken            ProblemCode = "name-taken"
 	ProblemCodeNoBase               ProblemCode = "no-base"
 	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
+	ProblemCodeNoCommonBase         ProblemCode = "no-common-base"
 	ProblemCodeNotComparable        ProblemCode = "not-comparable"
 	ProblemCodeNotFound             ProblemCode = "not-found"
 	ProblemCodeNothingToBisect      ProblemCode = "nothing-to-bisect"
@@ -477,11 +651,13 @@ const (
 	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
 	ProblemCodeRateLimited          ProblemCode = "rate-limited"
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
+	ProblemCodeRunBusy              ProblemCode = "run-busy"
 	ProblemCodeStaleVersion         ProblemCode = "stale-version"
 	ProblemCodeSystemRun            ProblemCode = "system-run"
 	ProblemCodeSystemRunFailed      ProblemCode = "system-run-failed"
 	ProblemCodeTooDeep              ProblemCode = "too-deep"
 	ProblemCodeTooLarge             ProblemCode = "too-large"
+	ProblemCodeTooManyConflicts     ProblemCode = "too-many-conflicts"
 	ProblemCodeUnauthenticated      ProblemCode = "unauthenticated"
 	ProblemCodeUnavailable          ProblemCode = "unavailable"
 	ProblemCodeUnknownField         ProblemCode = "unknown-field"
@@ -489,11 +665,15 @@ const (
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
 	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
 	ProblemCodeVerifyFailed         ProblemCode = "verify-failed"
+	ProblemCodeWorkspaceConflict    ProblemCode = "workspace-conflict"
+	ProblemCodeWorkspaceLimit       ProblemCode = "workspace-limit"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case ProblemCodeAmbiguousBase:
+		return true
 	case ProblemCodeBadCursor:
 		return true
 	case ProblemCodeBadParameter:
@@ -524,6 +704,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeMalformedJSON:
 		return true
+	case ProblemCodeMergeFailed:
+		return true
 	case ProblemCodeMethodNotAllowed:
 		return true
 	case ProblemCodeNameTaken:
@@ -531,6 +713,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeNoBase:
 		return true
 	case ProblemCodeNoCheckpoint:
+		return true
+	case ProblemCodeNoCommonBase:
 		return true
 	case ProblemCodeNotComparable:
 		return true
@@ -552,6 +736,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeReasonRequired:
 		return true
+	case ProblemCodeRunBusy:
+		return true
 	case ProblemCodeStaleVersion:
 		return true
 	case ProblemCodeSystemRun:
@@ -561,6 +747,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeTooDeep:
 		return true
 	case ProblemCodeTooLarge:
+		return true
+	case ProblemCodeTooManyConflicts:
 		return true
 	case ProblemCodeUnauthenticated:
 		return true
@@ -575,6 +763,10 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeUploadIncomplete:
 		return true
 	case ProblemCodeVerifyFailed:
+		return true
+	case ProblemCodeWorkspaceConflict:
+		return true
+	case ProblemCodeWorkspaceLimit:
 		return true
 	default:
 		return false
@@ -713,6 +905,39 @@ func (e RunStatus) Valid() bool {
 	case RunStatusSucceeded:
 		return true
 	case RunStatusWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StateSchemaType.
+const (
+	StateSchemaTypeArray   StateSchemaType = "array"
+	StateSchemaTypeBoolean StateSchemaType = "boolean"
+	StateSchemaTypeInteger StateSchemaType = "integer"
+	StateSchemaTypeNull    StateSchemaType = "null"
+	StateSchemaTypeNumber  StateSchemaType = "number"
+	StateSchemaTypeObject  StateSchemaType = "object"
+	StateSchemaTypeString  StateSchemaType = "string"
+)
+
+// Valid indicates whether the value is a known member of the StateSchemaType enum.
+func (e StateSchemaType) Valid() bool {
+	switch e {
+	case StateSchemaTypeArray:
+		return true
+	case StateSchemaTypeBoolean:
+		return true
+	case StateSchemaTypeInteger:
+		return true
+	case StateSchemaTypeNull:
+		return true
+	case StateSchemaTypeNumber:
+		return true
+	case StateSchemaTypeObject:
+		return true
+	case StateSchemaTypeString:
 		return true
 	default:
 		return false
@@ -1814,6 +2039,201 @@ type LogFrame struct {
 	Text   string `json:"text"`
 }
 
+// Merge defines model for Merge.
+type Merge struct {
+	BaseCheckpointID      CheckpointID  `json:"base_checkpoint_id"`
+	CommittedCheckpointID *CheckpointID `json:"committed_checkpoint_id,omitempty"`
+	ConflictCount         int           `json:"conflict_count"`
+
+	// Conflicts A page of them, in the answer to a request for one merge
+	Conflicts []MergeConflict `json:"conflicts,omitempty"`
+	CreatedAt time.Time       `json:"created_at"`
+	CreatedBy string          `json:"created_by"`
+
+	// FailureCode Why it cannot be computed, such as too-many-conflicts
+	FailureCode *string `json:"failure_code,omitempty"`
+	ID          MergeID `json:"id"`
+	MergeRunID  *RunID  `json:"merge_run_id,omitempty"`
+
+	// Mode strict: every path and pointer that both runs changed conflicts, even where lines do not meet
+	Mode MergeMode `json:"mode"`
+
+	// Outcome up_to_date: the target has all of the source; fast_forward: the source has all of the target
+	Outcome *MergeOutcome `json:"outcome,omitempty"`
+
+	// Prepared The result is stored, so that a commit is done at once
+	Prepared bool `json:"prepared"`
+
+	// Preview What the merge changes in the target, with ours in the place of conflicts that are not decided
+	Preview *MergePreview `json:"preview,omitempty"`
+	Reason  *string       `json:"reason,omitempty"`
+
+	// ResultStateDigest Digest of the bytes
+	ResultStateDigest *Digest `json:"result_state_digest,omitempty"`
+
+	// ResultTreeDigest Digest of the bytes
+	ResultTreeDigest       *Digest      `json:"result_tree_digest,omitempty"`
+	SourceHeadCheckpointID CheckpointID `json:"source_head_checkpoint_id"`
+	SourceRunID            RunID        `json:"source_run_id"`
+	Status                 MergeStatus  `json:"status"`
+
+	// Strategy How conflicts are decided before anybody has looked; manual leaves them open
+	Strategy               MergeStrategy `json:"strategy"`
+	TargetHeadCheckpointID CheckpointID  `json:"target_head_checkpoint_id"`
+
+	// TargetMoved The target has a new head; a commit would compute the merge anew
+	TargetMoved     bool      `json:"target_moved"`
+	TargetRunID     RunID     `json:"target_run_id"`
+	UnresolvedCount int       `json:"unresolved_count"`
+	UpdatedAt       time.Time `json:"updated_at"`
+
+	// Version It changes with the status
+	Version int64 `json:"version"`
+}
+
+// MergeAnswer defines model for MergeAnswer.
+type MergeAnswer struct {
+	Merge Merge `json:"merge"`
+
+	// NextCursor Of the next page of conflicts
+	NextCursor *string `json:"next_cursor,omitempty"`
+
+	// Requeued Of a commit: the steps of the target that are to run because of it
+	Requeued *int `json:"requeued,omitempty"`
+}
+
+// MergeChange defines model for MergeChange.
+type MergeChange struct {
+	Path   string            `json:"path"`
+	Status MergeChangeStatus `json:"status"`
+}
+
+// MergeChangeStatus defines model for MergeChange.Status.
+type MergeChangeStatus string
+
+// MergeCommit defines model for MergeCommit.
+type MergeCommit struct {
+	Reason *string `json:"reason,omitempty"`
+
+	// Resume Lets the target go on
+	Resume *bool `json:"resume,omitempty"`
+}
+
+// MergeConflict defines model for MergeConflict.
+type MergeConflict struct {
+	// Base What a side has there; absent where it has nothing
+	Base *MergeSide        `json:"base,omitempty"`
+	Kind MergeConflictKind `json:"kind"`
+
+	// Line Of the base, from 1: where the edits of a text meet first
+	Line *int `json:"line,omitempty"`
+
+	// Ours What a side has there; absent where it has nothing
+	Ours *MergeSide `json:"ours,omitempty"`
+
+	// Path Of the workspace
+	Path *string `json:"path,omitempty"`
+
+	// Pointer Into the state document
+	Pointer *string `json:"pointer,omitempty"`
+
+	// RenamedTo deleted: the new file with the same bytes on the side that deleted it
+	RenamedTo *string `json:"renamed_to,omitempty"`
+
+	// Resolution both (texts only): the lines of ours, then those of theirs
+	Resolution *MergeTake `json:"resolution,omitempty"`
+	ResolvedBy *string    `json:"resolved_by,omitempty"`
+
+	// Takes The decisions that are possible
+	Takes []MergeTake `json:"takes"`
+
+	// Theirs What a side has there; absent where it has nothing
+	Theirs *MergeSide `json:"theirs,omitempty"`
+}
+
+// MergeConflictKind defines model for MergeConflict.Kind.
+type MergeConflictKind string
+
+// MergeID defines model for MergeID.
+type MergeID = string
+
+// MergeMode strict: every path and pointer that both runs changed conflicts, even where lines do not meet
+type MergeMode string
+
+// MergeOutcome up_to_date: the target has all of the source; fast_forward: the source has all of the target
+type MergeOutcome string
+
+// MergePage defines model for MergePage.
+type MergePage struct {
+	Items []Merge `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// MergePreview What the merge changes in the target, with ours in the place of conflicts that are not decided
+type MergePreview struct {
+	Added   int `json:"added"`
+	Deleted int `json:"deleted"`
+
+	// Files The first 1000
+	Files    []MergeChange `json:"files"`
+	Modified int           `json:"modified"`
+
+	// State The state document changes
+	State     bool `json:"state"`
+	Truncated bool `json:"truncated"`
+}
+
+// MergeRequest defines model for MergeRequest.
+type MergeRequest struct {
+	BaseCheckpointID *CheckpointID `json:"base_checkpoint_id,omitempty"`
+
+	// Mode strict: every path and pointer that both runs changed conflicts, even where lines do not meet
+	Mode        *MergeMode `json:"mode,omitempty"`
+	SourceRunID RunID      `json:"source_run_id"`
+
+	// Strategy How conflicts are decided before anybody has looked; manual leaves them open
+	Strategy *MergeStrategy `json:"strategy,omitempty"`
+}
+
+// MergeResolution A decision about the conflict at a path of the workspace, or at a pointer into the state document
+type MergeResolution struct {
+	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
+	Path       *string     `json:"path,omitempty"`
+	Pointer    *string     `json:"pointer,omitempty"`
+	Take       *MergeTake  `json:"take"`
+
+	// Value take value: any JSON for a pointer, the new content as a string for a path
+	Value json.RawMessage `json:"value,omitempty"`
+}
+
+// MergeResolutions defines model for MergeResolutions.
+type MergeResolutions struct {
+	Resolutions []MergeResolution `json:"resolutions"`
+}
+
+// MergeSide What a side has there; absent where it has nothing
+type MergeSide struct {
+	// Excerpt Of a text: the lines in question, up to a kibibyte
+	Excerpt   *string `json:"excerpt,omitempty"`
+	Mode      *string `json:"mode,omitempty"`
+	Sha256    *string `json:"sha256,omitempty"`
+	SizeBytes *int64  `json:"size_bytes,omitempty"`
+
+	// Value Of the state: the value, unless it has more than 4096 bytes
+	Value json.RawMessage `json:"value,omitempty"`
+}
+
+// MergeStatus defines model for MergeStatus.
+type MergeStatus string
+
+// MergeStrategy How conflicts are decided before anybody has looked; manual leaves them open
+type MergeStrategy string
+
+// MergeTake both (texts only): the lines of ours, then those of theirs
+type MergeTake string
+
 // Object An object whose members depend on the case
 type Object = json.RawMessage
 
@@ -1842,8 +2262,11 @@ type Plan struct {
 	Labels    Labels `json:"labels,omitempty"`
 
 	// Policy Narrows what the steps may do; never widens it
-	Policy *Policy    `json:"policy,omitempty"`
-	Steps  []PlanStep `json:"steps"`
+	Policy *Policy `json:"policy,omitempty"`
+
+	// StateSchema What the state document of the plan's runs looks like, for merges; its members are `vars` and `steps`. `x-merge` says how an array that both sides changed is merged, which is a conflict otherwise: `append` (both added at the end), `set` (order and repetitions mean nothing) or `byKey:<member>` (objects, told apart by that member).
+	StateSchema *StateSchema `json:"state_schema,omitempty"`
+	Steps       []PlanStep   `json:"steps"`
 
 	// Workspace The files a run starts from: none, a repository, or an uploaded archive (tar.gz or zip). An extra step, `workspace~git` or `workspace~upload`, fetches them; the plan's steps without dependencies wait for it. The policy of the plan does not apply to it.
 	Workspace *Workspace `json:"workspace,omitempty"`
@@ -1931,6 +2354,9 @@ type Principal struct {
 type Problem struct {
 	// Allowed illegal-transition: the events that are possible now
 	Allowed []string `json:"allowed,omitzero"`
+
+	// Bases ambiguous-base: the nearest common checkpoints
+	Bases []CheckpointID `json:"bases,omitempty"`
 
 	// Code What went wrong, for machines; stable
 	Code ProblemCode `json:"code"`
@@ -2236,6 +2662,20 @@ type Slug = string
 
 // SpanID defines model for SpanID.
 type SpanID = string
+
+// StateSchema What the state document of the plan's runs looks like, for merges; its members are `vars` and `steps`. `x-merge` says how an array that both sides changed is merged, which is a conflict otherwise: `append` (both added at the end), `set` (order and repetitions mean nothing) or `byKey:<member>` (objects, told apart by that member).
+type StateSchema struct {
+	// AdditionalProperties What the state document of the plan's runs looks like, for merges; its members are `vars` and `steps`. `x-merge` says how an array that both sides changed is merged, which is a conflict otherwise: `append` (both added at the end), `set` (order and repetitions mean nothing) or `byKey:<member>` (objects, told apart by that member).
+	AdditionalProperties *StateSchema           `json:"additionalProperties,omitempty"`
+	Description          *string                `json:"description,omitempty"`
+	Properties           map[string]StateSchema `json:"properties,omitempty"`
+	Title                *string                `json:"title,omitempty"`
+	Type                 *StateSchemaType       `json:"type,omitempty"`
+	XMerge               *string                `json:"x-merge,omitempty"`
+}
+
+// StateSchemaType defines model for StateSchema.Type.
+type StateSchemaType string
 
 // Step defines model for Step.
 type Step struct {
@@ -2567,6 +3007,9 @@ type LastEventID = string
 // Limit defines model for Limit.
 type Limit = int
 
+// MergeIDParameter defines model for MergeID.
+type MergeIDParameter = MergeID
+
 // ProjectHeader defines model for ProjectHeader.
 type ProjectHeader = Slug
 
@@ -2614,6 +3057,9 @@ type Gone = Problem
 
 // Invalid The reason why a request is refused. Quoted secrets are masked
 type Invalid = Problem
+
+// MergeResult defines model for MergeResult.
+type MergeResult = MergeAnswer
 
 // NotFound The reason why a request is refused. Quoted secrets are masked
 type NotFound = Problem
@@ -2750,6 +3196,39 @@ type RejectGateParams struct {
 
 // WaiveGateParams defines parameters for WaiveGate.
 type WaiveGateParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetMergeParams defines parameters for GetMerge.
+type GetMergeParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// AbandonMergeParams defines parameters for AbandonMerge.
+type AbandonMergeParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// CommitMergeParams defines parameters for CommitMerge.
+type CommitMergeParams struct {
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ResolveMergeParams defines parameters for ResolveMerge.
+type ResolveMergeParams struct {
 	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -2929,6 +3408,24 @@ type ListRunEventsParams struct {
 // ListRunEventsParamsUntil defines parameters for ListRunEvents.
 type ListRunEventsParamsUntil string
 
+// ListMergesParams defines parameters for ListMerges.
+type ListMergesParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// StartMergeParams defines parameters for StartMerge.
+type StartMergeParams struct {
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
+	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
+}
+
 // PauseRunParams defines parameters for PauseRun.
 type PauseRunParams struct {
 	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
@@ -3038,6 +3535,15 @@ type RejectGateJSONRequestBody = RequiredReason
 // WaiveGateJSONRequestBody defines body for WaiveGate for application/json ContentType.
 type WaiveGateJSONRequestBody = RequiredReason
 
+// AbandonMergeJSONRequestBody defines body for AbandonMerge for application/json ContentType.
+type AbandonMergeJSONRequestBody = Reason
+
+// CommitMergeJSONRequestBody defines body for CommitMerge for application/json ContentType.
+type CommitMergeJSONRequestBody = MergeCommit
+
+// ResolveMergeJSONRequestBody defines body for ResolveMerge for application/json ContentType.
+type ResolveMergeJSONRequestBody = MergeResolutions
+
 // PauseQueueJSONRequestBody defines body for PauseQueue for application/json ContentType.
 type PauseQueueJSONRequestBody = Reason
 
@@ -3067,6 +3573,9 @@ type MarkCheckpointJSONRequestBody = CheckpointMark
 
 // ArchiveCheckpointJSONRequestBody defines body for ArchiveCheckpoint for application/json ContentType.
 type ArchiveCheckpointJSONRequestBody = ArchiveCheckpointJSONBody
+
+// StartMergeJSONRequestBody defines body for StartMerge for application/json ContentType.
+type StartMergeJSONRequestBody = MergeRequest
 
 // PauseRunJSONRequestBody defines body for PauseRun for application/json ContentType.
 type PauseRunJSONRequestBody = Reason
@@ -3358,6 +3867,61 @@ type ClientInterface interface {
 	// Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 	WaiveGate(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, body WaiveGateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetMerge A merge with a page of its conflicts
+	//
+	// Corresponds with GET /api/merges/{merge_id} (the `GetMerge` operationId).
+	GetMerge(ctx context.Context, mergeID MergeIDParameter, params *GetMergeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbandonMergeWithBody End a merge that is not committed
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+	AbandonMergeWithBody(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbandonMerge End a merge that is not committed
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+	AbandonMerge(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, body AbandonMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CommitMergeWithBody Make the result of a merge the head of its target
+	//
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+	CommitMergeWithBody(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CommitMerge Make the result of a merge the head of its target
+	//
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+	CommitMerge(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, body CommitMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveMergeWithBody Decide conflicts of a merge, all that are given or none
+	//
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+	ResolveMergeWithBody(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveMerge Decide conflicts of a merge, all that are given or none
+	//
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+	ResolveMerge(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetContract This document
 	//
 	// Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
@@ -3627,6 +4191,29 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
 	GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMerges Merges into a run, newest first, without their conflicts
+	//
+	// Corresponds with GET /api/runs/{run_id}/merges (the `ListMerges` operationId).
+	ListMerges(ctx context.Context, runID RunIDParameter, params *ListMergesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartMergeWithBody Start a merge of another run into this one
+	//
+	// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+	StartMergeWithBody(ctx context.Context, runID RunIDParameter, params *StartMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartMerge Start a merge of another run into this one
+	//
+	// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+	StartMerge(ctx context.Context, runID RunIDParameter, params *StartMergeParams, body StartMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PauseRunWithBody Pause a run
 	//
@@ -4250,6 +4837,131 @@ func (c *Client) WaiveGate(ctx context.Context, gateID GateIDParameter, params *
 	return c.Client.Do(req)
 }
 
+// GetMerge A merge with a page of its conflicts
+//
+// Corresponds with GET /api/merges/{merge_id} (the `GetMerge` operationId).
+func (c *Client) GetMerge(ctx context.Context, mergeID MergeIDParameter, params *GetMergeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMergeRequest(c.Server, mergeID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbandonMergeWithBody End a merge that is not committed
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+func (c *Client) AbandonMergeWithBody(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbandonMergeRequestWithBody(c.Server, mergeID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbandonMerge End a merge that is not committed
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+func (c *Client) AbandonMerge(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, body AbandonMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbandonMergeRequest(c.Server, mergeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CommitMergeWithBody Make the result of a merge the head of its target
+//
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+func (c *Client) CommitMergeWithBody(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCommitMergeRequestWithBody(c.Server, mergeID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CommitMerge Make the result of a merge the head of its target
+//
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+func (c *Client) CommitMerge(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, body CommitMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCommitMergeRequest(c.Server, mergeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResolveMergeWithBody Decide conflicts of a merge, all that are given or none
+//
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+func (c *Client) ResolveMergeWithBody(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveMergeRequestWithBody(c.Server, mergeID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResolveMerge Decide conflicts of a merge, all that are given or none
+//
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+func (c *Client) ResolveMerge(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveMergeRequest(c.Server, mergeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetContract This document
 //
 // Corresponds with GET /api/openapi.yaml (the `GetContract` operationId).
@@ -4830,6 +5542,59 @@ func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params
 // Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
 func (c *Client) GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetLineageRequest(c.Server, runID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMerges Merges into a run, newest first, without their conflicts
+//
+// Corresponds with GET /api/runs/{run_id}/merges (the `ListMerges` operationId).
+func (c *Client) ListMerges(ctx context.Context, runID RunIDParameter, params *ListMergesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMergesRequest(c.Server, runID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartMergeWithBody Start a merge of another run into this one
+//
+// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+func (c *Client) StartMergeWithBody(ctx context.Context, runID RunIDParameter, params *StartMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartMergeRequestWithBody(c.Server, runID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartMerge Start a merge of another run into this one
+//
+// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+func (c *Client) StartMerge(ctx context.Context, runID RunIDParameter, params *StartMergeParams, body StartMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartMergeRequest(c.Server, runID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6306,6 +7071,303 @@ func NewWaiveGateRequestWithBody(server string, gateID GateIDParameter, params *
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetMergeRequest constructs an http.Request for the GetMerge method
+func NewGetMergeRequest(server string, mergeID MergeIDParameter, params *GetMergeParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "merge_id", mergeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/merges/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAbandonMergeRequest calls the generic AbandonMerge builder with application/json body
+func NewAbandonMergeRequest(server string, mergeID MergeIDParameter, params *AbandonMergeParams, body AbandonMergeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAbandonMergeRequestWithBody(server, mergeID, params, "application/json", bodyReader)
+}
+
+// NewAbandonMergeRequestWithBody constructs an http.Request for the AbandonMerge method, with any body, and a specified content type
+func NewAbandonMergeRequestWithBody(server string, mergeID MergeIDParameter, params *AbandonMergeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "merge_id", mergeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/merges/%s/abandon", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCommitMergeRequest calls the generic CommitMerge builder with application/json body
+func NewCommitMergeRequest(server string, mergeID MergeIDParameter, params *CommitMergeParams, body CommitMergeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCommitMergeRequestWithBody(server, mergeID, params, "application/json", bodyReader)
+}
+
+// NewCommitMergeRequestWithBody constructs an http.Request for the CommitMerge method, with any body, and a specified content type
+func NewCommitMergeRequestWithBody(server string, mergeID MergeIDParameter, params *CommitMergeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "merge_id", mergeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/merges/%s/commit", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewResolveMergeRequest calls the generic ResolveMerge builder with application/json body
+func NewResolveMergeRequest(server string, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResolveMergeRequestWithBody(server, mergeID, params, "application/json", bodyReader)
+}
+
+// NewResolveMergeRequestWithBody constructs an http.Request for the ResolveMerge method, with any body, and a specified content type
+func NewResolveMergeRequestWithBody(server string, mergeID MergeIDParameter, params *ResolveMergeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "merge_id", mergeID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/merges/%s/resolutions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -7892,6 +8954,152 @@ func NewGetLineageRequest(server string, runID RunIDParameter) (*http.Request, e
 	return req, nil
 }
 
+// NewListMergesRequest constructs an http.Request for the ListMerges method
+func NewListMergesRequest(server string, runID RunIDParameter, params *ListMergesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/merges", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStartMergeRequest calls the generic StartMerge builder with application/json body
+func NewStartMergeRequest(server string, runID RunIDParameter, params *StartMergeParams, body StartMergeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStartMergeRequestWithBody(server, runID, params, "application/json", bodyReader)
+}
+
+// NewStartMergeRequestWithBody constructs an http.Request for the StartMerge method, with any body, and a specified content type
+func NewStartMergeRequestWithBody(server string, runID RunIDParameter, params *StartMergeParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "run_id", runID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/runs/%s/merges", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XCorrelationID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Correlation-Id", *params.XCorrelationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Correlation-Id", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewPauseRunRequest calls the generic PauseRun builder with application/json body
 func NewPauseRunRequest(server string, runID RunIDParameter, params *PauseRunParams, body PauseRunJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8999,6 +10207,63 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 	WaiveGateWithResponse(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, body WaiveGateJSONRequestBody, reqEditors ...RequestEditorFn) (*WaiveGateResponse, error)
 
+	// GetMergeWithResponse A merge with a page of its conflicts
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/merges/{merge_id} (the `GetMerge` operationId).
+	GetMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *GetMergeParams, reqEditors ...RequestEditorFn) (*GetMergeResponse, error)
+
+	// AbandonMergeWithBodyWithResponse End a merge that is not committed
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+	AbandonMergeWithBodyWithResponse(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AbandonMergeResponse, error)
+
+	// AbandonMergeWithResponse End a merge that is not committed
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+	AbandonMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, body AbandonMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*AbandonMergeResponse, error)
+
+	// CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
+	//
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+	CommitMergeWithBodyWithResponse(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CommitMergeResponse, error)
+
+	// CommitMergeWithResponse Make the result of a merge the head of its target
+	//
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+	CommitMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, body CommitMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*CommitMergeResponse, error)
+
+	// ResolveMergeWithBodyWithResponse Decide conflicts of a merge, all that are given or none
+	//
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+	ResolveMergeWithBodyWithResponse(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveMergeResponse, error)
+
+	// ResolveMergeWithResponse Decide conflicts of a merge, all that are given or none
+	//
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+	ResolveMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveMergeResponse, error)
+
 	// GetContractWithResponse This document
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -9292,6 +10557,31 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
 	GetLineageWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetLineageResponse, error)
+
+	// ListMergesWithResponse Merges into a run, newest first, without their conflicts
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/runs/{run_id}/merges (the `ListMerges` operationId).
+	ListMergesWithResponse(ctx context.Context, runID RunIDParameter, params *ListMergesParams, reqEditors ...RequestEditorFn) (*ListMergesResponse, error)
+
+	// StartMergeWithBodyWithResponse Start a merge of another run into this one
+	//
+	// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+	StartMergeWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *StartMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartMergeResponse, error)
+
+	// StartMergeWithResponse Start a merge of another run into this one
+	//
+	// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+	StartMergeWithResponse(ctx context.Context, runID RunIDParameter, params *StartMergeParams, body StartMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*StartMergeResponse, error)
 
 	// PauseRunWithBodyWithResponse Pause a run
 	//
@@ -10098,6 +11388,140 @@ func (r WaiveGateResponse) ContentType() string {
 	return ""
 }
 
+type GetMergeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergeResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMergeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMergeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMergeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AbandonMergeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergeResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r AbandonMergeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AbandonMergeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AbandonMergeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CommitMergeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergeResult
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *MergeAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CommitMergeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CommitMergeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CommitMergeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResolveMergeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergeResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ResolveMergeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResolveMergeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResolveMergeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetContractResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10822,6 +12246,74 @@ func (r GetLineageResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetLineageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListMergesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergePage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMergesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMergesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMergesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StartMergeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergeAnswer
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *MergeAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r StartMergeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartMergeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartMergeResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11699,6 +13191,105 @@ func (c *ClientWithResponses) WaiveGateWithResponse(ctx context.Context, gateID 
 	return ParseWaiveGateResponse(rsp)
 }
 
+// GetMergeWithResponse A merge with a page of its conflicts
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/merges/{merge_id} (the `GetMerge` operationId).
+func (c *ClientWithResponses) GetMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *GetMergeParams, reqEditors ...RequestEditorFn) (*GetMergeResponse, error) {
+	rsp, err := c.GetMerge(ctx, mergeID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMergeResponse(rsp)
+}
+
+// AbandonMergeWithBodyWithResponse End a merge that is not committed
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+func (c *ClientWithResponses) AbandonMergeWithBodyWithResponse(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AbandonMergeResponse, error) {
+	rsp, err := c.AbandonMergeWithBody(ctx, mergeID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAbandonMergeResponse(rsp)
+}
+
+// AbandonMergeWithResponse End a merge that is not committed
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/merges/{merge_id}/abandon (the `AbandonMerge` operationId).
+func (c *ClientWithResponses) AbandonMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *AbandonMergeParams, body AbandonMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*AbandonMergeResponse, error) {
+	rsp, err := c.AbandonMerge(ctx, mergeID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAbandonMergeResponse(rsp)
+}
+
+// CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
+//
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+func (c *ClientWithResponses) CommitMergeWithBodyWithResponse(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CommitMergeResponse, error) {
+	rsp, err := c.CommitMergeWithBody(ctx, mergeID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCommitMergeResponse(rsp)
+}
+
+// CommitMergeWithResponse Make the result of a merge the head of its target
+//
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/merges/{merge_id}/commit (the `CommitMerge` operationId).
+func (c *ClientWithResponses) CommitMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *CommitMergeParams, body CommitMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*CommitMergeResponse, error) {
+	rsp, err := c.CommitMerge(ctx, mergeID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCommitMergeResponse(rsp)
+}
+
+// ResolveMergeWithBodyWithResponse Decide conflicts of a merge, all that are given or none
+//
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+func (c *ClientWithResponses) ResolveMergeWithBodyWithResponse(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveMergeResponse, error) {
+	rsp, err := c.ResolveMergeWithBody(ctx, mergeID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveMergeResponse(rsp)
+}
+
+// ResolveMergeWithResponse Decide conflicts of a merge, all that are given or none
+//
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
+func (c *ClientWithResponses) ResolveMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveMergeResponse, error) {
+	rsp, err := c.ResolveMerge(ctx, mergeID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveMergeResponse(rsp)
+}
+
 // GetContractWithResponse This document
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12183,6 +13774,49 @@ func (c *ClientWithResponses) GetLineageWithResponse(ctx context.Context, runID 
 		return nil, err
 	}
 	return ParseGetLineageResponse(rsp)
+}
+
+// ListMergesWithResponse Merges into a run, newest first, without their conflicts
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/runs/{run_id}/merges (the `ListMerges` operationId).
+func (c *ClientWithResponses) ListMergesWithResponse(ctx context.Context, runID RunIDParameter, params *ListMergesParams, reqEditors ...RequestEditorFn) (*ListMergesResponse, error) {
+	rsp, err := c.ListMerges(ctx, runID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMergesResponse(rsp)
+}
+
+// StartMergeWithBodyWithResponse Start a merge of another run into this one
+//
+// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+func (c *ClientWithResponses) StartMergeWithBodyWithResponse(ctx context.Context, runID RunIDParameter, params *StartMergeParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartMergeResponse, error) {
+	rsp, err := c.StartMergeWithBody(ctx, runID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartMergeResponse(rsp)
+}
+
+// StartMergeWithResponse Start a merge of another run into this one
+//
+// A worker computes it in the system run `merge_run_id`: `open` becomes `ready`, or `conflicted` with the conflicts. The base is the nearest checkpoint that both runs descend from. 409 `ambiguous-base`: there are several, which `bases` lists; name one as `base_checkpoint_id`. 409 `no-common-base`: there is none. The same request for the same heads of the runs is answered with the same merge, 200. 409 `too-many-conflicts`: a merge of these heads has more than 10,000 conflicts.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/runs/{run_id}/merges (the `StartMerge` operationId).
+func (c *ClientWithResponses) StartMergeWithResponse(ctx context.Context, runID RunIDParameter, params *StartMergeParams, body StartMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*StartMergeResponse, error) {
+	rsp, err := c.StartMerge(ctx, runID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartMergeResponse(rsp)
 }
 
 // PauseRunWithBodyWithResponse Pause a run
@@ -13117,6 +14751,145 @@ func ParseWaiveGateResponse(rsp *http.Response) (*WaiveGateResponse, error) {
 	return response, nil
 }
 
+// ParseGetMergeResponse parses an HTTP response from a GetMergeWithResponse call
+func ParseGetMergeResponse(rsp *http.Response) (*GetMergeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMergeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergeResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAbandonMergeResponse parses an HTTP response from a AbandonMergeWithResponse call
+func ParseAbandonMergeResponse(rsp *http.Response) (*AbandonMergeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AbandonMergeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergeResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCommitMergeResponse parses an HTTP response from a CommitMergeWithResponse call
+func ParseCommitMergeResponse(rsp *http.Response) (*CommitMergeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CommitMergeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergeResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest MergeAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResolveMergeResponse parses an HTTP response from a ResolveMergeWithResponse call
+func ParseResolveMergeResponse(rsp *http.Response) (*ResolveMergeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResolveMergeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergeResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetContractResponse parses an HTTP response from a GetContractWithResponse call
 func ParseGetContractResponse(rsp *http.Response) (*GetContractResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13865,6 +15638,79 @@ func ParseGetLineageResponse(rsp *http.Response) (*GetLineageResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListMergesResponse parses an HTTP response from a ListMergesWithResponse call
+func ParseListMergesResponse(rsp *http.Response) (*ListMergesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMergesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStartMergeResponse parses an HTTP response from a StartMergeWithResponse call
+func ParseStartMergeResponse(rsp *http.Response) (*StartMergeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartMergeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergeAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest MergeAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

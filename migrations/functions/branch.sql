@@ -1,6 +1,6 @@
 -- Branches: runs that start from a checkpoint of another run.
 
--- Refuses with NX008 another branch of a run that has 100, or one of a run that is itself
+-- Refuses with NX011 another branch of a run that has 100, or one of a run that is itself
 -- the fiftieth branch in a row. The caller holds the run's lock.
 CREATE OR REPLACE FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) RETURNS void
     LANGUAGE plpgsql
@@ -10,14 +10,14 @@ DECLARE
     v_depth int := 0;
 BEGIN
     IF (SELECT count(*) FROM run r WHERE r.tenant_id = p_tenant AND r.parent_run_id = p_parent) >= 100 THEN
-        RAISE EXCEPTION 'run % has 100 branches, and a run can have no more', p_parent USING ERRCODE = 'NX008', DETAIL = '{"limit":"branches","most":100}';
+        RAISE EXCEPTION 'run % has 100 branches, and a run can have no more', p_parent USING ERRCODE = 'NX011', DETAIL = '{"limit":"branches","most":100}';
     END IF;
     LOOP
         SELECT r.parent_run_id INTO v_run FROM run r WHERE r.tenant_id = p_tenant AND r.id = v_run;
         EXIT WHEN v_run IS NULL;
         v_depth := v_depth + 1;
         IF v_depth >= 50 THEN
-            RAISE EXCEPTION 'run % is the end of 50 branches of branches, and there can be no more', p_parent USING ERRCODE = 'NX008', DETAIL = '{"limit":"depth","most":50}';
+            RAISE EXCEPTION 'run % is the end of 50 branches of branches, and there can be no more', p_parent USING ERRCODE = 'NX011', DETAIL = '{"limit":"depth","most":50}';
         END IF;
     END LOOP;
 END
@@ -28,7 +28,7 @@ $$;
 -- for those that are. These are references to the steps of earlier runs that did the work,
 -- so no result is copied; but outputs that were edited belong to the branch that edited
 -- them and to its own branches. With a start_checkpoint_id all that comes after the
--- restored steps starts there; otherwise at what each of them left. NX008 when the parent has too many branches.
+-- restored steps starts there; otherwise at what each of them left. NX011 when the parent has too many branches.
 CREATE OR REPLACE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT ready_steps int)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$

@@ -72,32 +72,48 @@ CREATE OR REPLACE FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_ru
 AS $$
 DECLARE
     v_tenant uuid := tenant();
-    r record;
 BEGIN
     PERFORM lock_runs(v_tenant, ARRAY(SELECT s.run_id FROM step s WHERE s.tenant_id = v_tenant AND s.id = p_step) || p_run);
     PERFORM hold_step(p_step, p_fence);
     IF EXISTS (SELECT FROM checkpoint x WHERE x.tenant_id = v_tenant AND x.id = (c->>'id')::uuid) THEN
         RETURN;
     END IF;
-    UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = v_tenant AND y.id = p_run RETURNING y.event_seq, y.trace_id INTO r;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
-    END IF;
-    PERFORM write_events(v_tenant, ARRAY[plain_event(p_run, r.event_seq, NULL, 'checkpoint.created', NULL,
-        store_checkpoint(v_tenant, p_run, NULL, NULL, r.event_seq, c), r.trace_id, cause())]);
+    PERFORM append_checkpoint(v_tenant, p_run, c);
 END
 $$;
 
--- Returns the checkpoints that the finished steps of a run left and no other step has
--- started from, in the order of the plan.
+-- Inserts a checkpoint of no step, with its event. The caller holds the run's lock. NX005
+-- when the run is gone.
+CREATE OR REPLACE FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    r record;
+BEGIN
+    UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = p_tenant AND y.id = p_run RETURNING y.event_seq, y.trace_id INTO r;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
+    END IF;
+    PERFORM write_events(p_tenant, ARRAY[plain_event(p_run, r.event_seq, NULL, 'checkpoint.created', NULL,
+        store_checkpoint(p_tenant, p_run, NULL, NULL, r.event_seq, c), r.trace_id, cause())]);
+END
+$$;
+
+-- Returns the checkpoints from which the next steps of a run start, without those from which
+-- another of them descends, in the order of the plan.
 CREATE OR REPLACE FUNCTION nofx.run_leaves(p_run uuid) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT s.head_checkpoint_id FROM step s
-    WHERE s.tenant_id = tenant() AND s.run_id = p_run AND s.head_checkpoint_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM step_dep d JOIN step n ON n.tenant_id = d.tenant_id AND n.id = d.step_id
-        WHERE d.tenant_id = s.tenant_id AND d.needs = s.id AND n.head_checkpoint_id IS NOT NULL)
-    ORDER BY s.idx
+    WITH RECURSIVE head (id, idx) AS (
+        SELECT s.head_checkpoint_id, s.idx FROM step s WHERE s.tenant_id = tenant() AND s.run_id = p_run AND s.head_checkpoint_id IS NOT NULL
+        UNION ALL
+        SELECT r.start_checkpoint_id, -1 FROM run r WHERE r.tenant_id = tenant() AND r.id = p_run AND r.start_checkpoint_id IS NOT NULL
+    ), above (id) AS (
+        SELECT p.parent_id FROM head h JOIN checkpoint_parent p ON p.tenant_id = tenant() AND p.checkpoint_id = h.id
+        UNION
+        SELECT p.parent_id FROM above a JOIN checkpoint_parent p ON p.tenant_id = tenant() AND p.checkpoint_id = a.id
+    )
+    SELECT h.id FROM head h WHERE h.id NOT IN (SELECT a.id FROM above a) GROUP BY h.id ORDER BY min(h.idx)
 $$;
 
 -- Records the result of a bisection's command at a checkpoint, as an event of the system run.

@@ -32,28 +32,40 @@ END
 $$;
 
 -- Returns the checkpoints that steps start from, in the order of the plan: those that the
--- steps before them left, each once, since in a branch several restored steps may have the
--- same one. A step without dependencies starts where its branch does, if it has a start.
+-- steps before them left, each once. A run's start, if it is a checkpoint of the run itself
+-- (a merge, or the edits of a branch), stands for all checkpoints that are older, and a step
+-- without dependencies begins there.
 CREATE OR REPLACE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE (step_id uuid, id uuid, digest text, generation int, tree_digest text, state_digest text, state_inline bytea)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     v_tenant uuid := tenant();
     v_heads uuid[];
+    v_run uuid;
+    v_start uuid;
+    v_seq bigint;
     v_head uuid;
+    v_alone boolean;
     d record;
 BEGIN
     FOREACH step_id IN ARRAY p_steps LOOP
         v_heads := '{}';
-        FOR d IN SELECT y.* FROM step_dep x,
+        v_alone := true;
+        SELECT s.run_id INTO v_run FROM step s WHERE s.tenant_id = v_tenant AND s.id = step_parents.step_id;
+        SELECT r.start_checkpoint_id INTO v_start FROM run r WHERE r.tenant_id = v_tenant AND r.id = v_run;
+        SELECT c.seq INTO v_seq FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = v_start AND c.run_id = v_run;
+        FOR d IN SELECT y.*, c.run_id, c.seq FROM step_dep x,
             LATERAL (SELECT z.idx, z.head_checkpoint_id FROM step z WHERE z.tenant_id = v_tenant AND z.id = x.needs OFFSET 0) AS y
+            LEFT JOIN LATERAL (SELECT k.run_id, k.seq FROM checkpoint k WHERE k.tenant_id = v_tenant AND k.id = y.head_checkpoint_id OFFSET 0) AS c ON v_seq IS NOT NULL
             WHERE x.tenant_id = v_tenant AND x.step_id = step_parents.step_id ORDER BY y.idx LOOP
-            v_heads := CASE WHEN d.head_checkpoint_id = ANY (v_heads) THEN v_heads ELSE v_heads || d.head_checkpoint_id END;
+            v_alone := false;
+            v_head := CASE WHEN d.run_id <> v_run OR d.seq < v_seq THEN v_start ELSE d.head_checkpoint_id END;
+            IF v_head <> ALL (v_heads) THEN
+                v_heads := v_heads || v_head;
+            END IF;
         END LOOP;
-        IF v_heads = '{}' THEN
-            SELECT r.start_checkpoint_id INTO v_head FROM step s, LATERAL (SELECT y.start_checkpoint_id FROM run y WHERE y.tenant_id = v_tenant AND y.id = s.run_id OFFSET 0) AS r
-            WHERE s.tenant_id = v_tenant AND s.id = step_parents.step_id;
-            v_heads := ARRAY[v_head];
+        IF v_alone AND v_start IS NOT NULL THEN
+            v_heads := ARRAY[v_start];
         END IF;
         FOREACH v_head IN ARRAY v_heads LOOP
             SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline INTO id, digest, generation, tree_digest, state_digest, state_inline

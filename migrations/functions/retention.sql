@@ -11,13 +11,13 @@ AS $$
 $$;
 
 -- Reports whether the newest event of an ended run is its end, or is older than p_since: a
--- gate may be waived long after the end, and the events of the waiver have their own
--- retention. An event that is not visible yet counts as newer.
+-- gate may be waived long after the end, or a merge committed, and these events have their
+-- own retention. An event that is not visible yet counts as newer.
 CREATE OR REPLACE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamptz) RETURNS boolean
     LANGUAGE sql STABLE
 AS $$
     SELECT EXISTS (SELECT FROM nofx.event e WHERE e.tenant_id = p_tenant AND e.run_id = p_run AND e.seq = p_seq
-        AND (e.step_id IS NULL OR e.at <= p_since))
+        AND (e.type LIKE 'run.%' OR e.at <= p_since))
 $$;
 
 -- Returns runs whose retention has passed and that have events left, at most p_limit of

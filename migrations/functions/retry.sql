@@ -15,13 +15,15 @@ BEGIN
 END
 $$;
 
--- Makes a run that failed or was cancelled live again, with its whole deadline_s.
+-- Makes a run that failed or was cancelled live again, with its whole deadline_s. Where a
+-- merge was committed meanwhile, the gates that had passed before it are to pass again.
 CREATE OR REPLACE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) RETURNS void
     LANGUAGE plpgsql
 AS $$
 BEGIN
     UPDATE run SET deadline = greatest(deadline, clock_timestamp() + make_interval(secs => (plan->>'deadline_s')::float8)) WHERE tenant_id = p_tenant AND id = p_run;
     PERFORM run_transition(p_run, p_event, p_reason);
+    PERFORM renew_gates(p_tenant, p_run);
 END
 $$;
 
@@ -32,6 +34,7 @@ AS $$
 BEGIN
     PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{failed}'), 'retry', p_reason, NULL);
     PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{skipped, cancelled}'), 'reopen', p_reason, NULL);
+    PERFORM hold_back(p_tenant, p_run, p_reason);
     PERFORM ready_steps(p_tenant, p_run);
     PERFORM settle_run(p_tenant, p_run, false);
 END
@@ -72,6 +75,7 @@ BEGIN
         PERFORM revive_run(s.tenant_id, s.run_id, 'retry', p_reason);
     END IF;
     UPDATE step SET event = 'retry', version = version + 1, reason = p_reason WHERE tenant_id = s.tenant_id AND id = s.id;
+    PERFORM hold_back(s.tenant_id, s.run_id, p_reason);
     IF p_cascade THEN
         PERFORM move_steps(s.tenant_id, s.run_id, ARRAY(
             WITH RECURSIVE below (id) AS (
@@ -89,9 +93,8 @@ BEGIN
             )
             SELECT f.id FROM fell f EXCEPT SELECT u.id FROM stuck u
         ), 'reopen', p_reason, NULL);
-        PERFORM ready_steps(s.tenant_id, s.run_id);
     END IF;
-    PERFORM settle_run(s.tenant_id, s.run_id, false);
+    PERFORM ready_steps(s.tenant_id, s.run_id), settle_run(s.tenant_id, s.run_id, false);
 END
 $$;
 

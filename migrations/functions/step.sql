@@ -64,6 +64,9 @@ BEGIN
                 NEW.lost_leases := 0;
                 NEW.kills := 0;
                 NEW.failing_since := NULL;
+                IF e.event = 'reopen' THEN -- what it depends on may run again before it
+                    NEW.started_at := NULL;
+                END IF;
             ELSIF NEW.failure_class = 'infrastructure' THEN -- which has a budget of time instead
                 NEW.attempt := OLD.attempt - 1;
             END IF;

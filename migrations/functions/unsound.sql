@@ -63,7 +63,7 @@ AS $$
     SELECT 'I10 each state event starts where the last one of the same thing ended', q.offender FROM (
         SELECT run_id::text || '.' || seq || ' ' || type || ' from ' || from_state || ' after ' || before FROM (
             SELECT e.*, lag(to_state) OVER (PARTITION BY tenant_id, run_id, split_part(type, '.', 1), step_id ORDER BY seq) AS before
-            FROM event e WHERE event IS NOT NULL AND type NOT LIKE 'gate.%') e
+            FROM event e WHERE event IS NOT NULL AND type NOT LIKE 'gate.%' AND type NOT LIKE 'merge.%') e
         WHERE from_state <> coalesce(before, CASE
             WHEN EXISTS (SELECT FROM run r WHERE (r.tenant_id, r.id) = (e.tenant_id, e.run_id) AND r.pruned_seq > 0) THEN from_state
             WHEN type LIKE 'run.%' THEN 'queued' ELSE 'pending' END)
@@ -82,7 +82,7 @@ AS $$
     UNION ALL
     SELECT 'I11 no state event follows a terminal one, unless the run was tried again', q.offender FROM (
         SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' after ' || x.type FROM event x
-        JOIN event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL
+        JOIN event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL AND e.type NOT LIKE 'merge.%'
         WHERE x.type IN ('run.succeeded', 'run.failed', 'run.cancelled')
             AND NOT EXISTS (SELECT FROM event r WHERE (r.tenant_id, r.run_id) = (x.tenant_id, x.run_id) AND r.seq > x.seq AND r.seq <= e.seq
                 AND (r.type = 'run.running' AND r.event IN ('retry', 'resume') OR r.type = 'gate.waived'))
@@ -179,6 +179,28 @@ AS $$
         SELECT g.id::text FROM gate g LEFT JOIN event e ON e.tenant_id = g.tenant_id AND e.data->>'gate_id' = public_id('gate', g.id) AND e.event IS NOT NULL
         WHERE EXISTS (SELECT FROM run r WHERE r.id = g.run_id AND r.pruned_seq IS NULL) GROUP BY g.id, g.state, g.version
         HAVING g.version <> 1 + count(e.seq) OR g.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'pending')
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 replayed, those of a merge too', q.offender FROM (
+        SELECT m.id::text FROM merge m LEFT JOIN event e ON e.tenant_id = m.tenant_id AND e.run_id = m.target_run_id AND e.type LIKE 'merge.%'
+            AND e.data->>'merge_id' = public_id('mrg', m.id) AND e.event IS NOT NULL
+        WHERE EXISTS (SELECT FROM run r WHERE r.id = m.target_run_id AND r.pruned_seq IS NULL) GROUP BY m.id, m.state, m.version
+        HAVING m.version <> 1 + count(e.seq) OR m.state <> coalesce((array_agg(e.to_state ORDER BY e.seq DESC))[1], 'open')
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a merge counts its conflicts, has none open when it is ready, and has a checkpoint once committed', q.offender FROM (
+        SELECT m.id::text || ' ' || m.state FROM merge m LEFT JOIN merge_conflict c ON (c.tenant_id, c.merge_id) = (m.tenant_id, m.id)
+        WHERE m.state <> 'open' GROUP BY m.tenant_id, m.id
+        HAVING (m.conflicts, m.open_conflicts) <> (count(c.n), count(c.n) FILTER (WHERE c.resolution IS NULL))
+            OR m.state IN ('ready', 'committed') AND m.open_conflicts > 0 OR m.state = 'conflicted' AND m.open_conflicts = 0
+            OR (m.state = 'committed') <> (m.committed_checkpoint_id IS NOT NULL)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a merge checkpoint has two parents, and its source''s head does not descend from it', q.offender FROM (
+        SELECT m.id::text FROM merge m JOIN checkpoint c ON (c.tenant_id, c.id) = (m.tenant_id, m.committed_checkpoint_id) AND c.kind = 'merge'
+        LEFT JOIN checkpoint_parent p ON (p.tenant_id, p.checkpoint_id) = (c.tenant_id, c.id)
+        LEFT JOIN checkpoint a ON (a.tenant_id, a.id) = (p.tenant_id, p.parent_id)
+        GROUP BY m.tenant_id, m.id, c.generation HAVING count(a.id) <> 2 OR c.generation <= max(a.generation)
     ) AS q (offender)
     UNION ALL
     SELECT 'I17 a row has the tenant of its run', q.offender FROM (

@@ -29,7 +29,8 @@ INSERT INTO nofx.machine_state (machine, state, terminal) VALUES
     ('run', 'succeeded', true), ('run', 'failed', true), ('run', 'cancelled', true),
     ('step', 'pending', false), ('step', 'ready', false), ('step', 'running', false), ('step', 'waiting', false), ('step', 'retrying', false),
     ('step', 'succeeded', true), ('step', 'failed', true), ('step', 'skipped', true), ('step', 'cancelled', true),
-    ('gate', 'pending', false), ('gate', 'passed', true), ('gate', 'failed', true), ('gate', 'waived', true), ('gate', 'expired', true), ('gate', 'error', true);
+    ('gate', 'pending', false), ('gate', 'passed', true), ('gate', 'failed', true), ('gate', 'waived', true), ('gate', 'expired', true), ('gate', 'error', true),
+    ('merge', 'open', false), ('merge', 'conflicted', false), ('merge', 'ready', false), ('merge', 'committed', true), ('merge', 'abandoned', true);
 
 INSERT INTO nofx.transition (machine, from_state, event, to_state, needs_lease, needs_reason, batched, final)
 SELECT e.machine, f.state, e.event, e.to_state, e.l, e.r, e.b, m.terminal
@@ -76,7 +77,15 @@ FROM (VALUES
     ('gate', 'pending',                        'reject',          'failed',    false, true,  false),
     ('gate', 'pending failed error expired',   'waive',           'waived',    false, true,  false),
     ('gate', 'pending',                        'expire',          'expired',   false, true,  false),
-    ('gate', 'pending',                        'withdraw',        'expired',   false, true,  false)
+    ('gate', 'pending',                        'withdraw',        'expired',   false, true,  false),
+
+    ('merge', 'open',                          'compute_clean',     'ready',      false, false, false),
+    ('merge', 'open',                          'compute_conflicts', 'conflicted', false, false, false),
+    ('merge', 'conflicted',                    'resolve_all',       'ready',      false, false, false),
+    ('merge', 'ready',                         'unresolve',         'conflicted', false, false, false),
+    ('merge', 'conflicted ready',              'target_moved',      'open',       false, false, false),
+    ('merge', 'ready',                         'commit',            'committed',  false, false, false),
+    ('merge', 'open conflicted ready',         'abandon',           'abandoned',  false, true,  false)
 ) AS e (machine, from_states, event, to_state, l, r, b)
 CROSS JOIN LATERAL unnest(string_to_array(e.from_states, ' ')) AS f (state)
 JOIN nofx.machine_state m ON m.machine = e.machine AND m.state = e.to_state;

@@ -41,8 +41,8 @@ CREATE TABLE nofx.run (
     parent_run_id        uuid,
     parent_checkpoint_id uuid,
     root_run_id          uuid NOT NULL,
-    start_checkpoint_id  uuid, -- of a branch: where all its steps start that wait for no other; NULL: at what each restored step left
     reuse_effects        boolean NOT NULL DEFAULT false, -- of a branch: effects that its parent has done are not done again
+    start_checkpoint_id  uuid, -- what steps start from in the place of older checkpoints: the start of a branch, or the newest merge; NULL: from what each step before left
     trace_id             char(32) NOT NULL,
     traceparent          text NOT NULL,
     correlation_id       text,

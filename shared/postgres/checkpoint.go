@@ -287,8 +287,9 @@ func (db *DB) AddCheckpoint(ctx context.Context, c *Claim, runID uuid.UUID, ck *
 	})
 }
 
-// Leaves returns the ids of the checkpoints that finished steps of a run left and that no
-// other step has started from, in the order of the plan. An unknown run is fault.NotFound.
+// Leaves returns the ids of the checkpoints from which the next steps of a run start,
+// without those from which another of them descends, in the order of the plan. An unknown
+// run is fault.NotFound.
 func (db *DB) Leaves(ctx context.Context, tenant, runID uuid.UUID) (ids []uuid.UUID, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		if _, err := oneRun(ctx, tx, tenant, runID); err != nil {
@@ -308,16 +309,21 @@ func (db *DB) Leaves(ctx context.Context, tenant, runID uuid.UUID) (ids []uuid.U
 // order of ids. An unknown one is fault.NotFound.
 func (db *DB) Parents(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID) (list []Parent, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline FROM nofx.checkpoint c
-			WHERE c.tenant_id = $1 AND c.id = ANY ($2) ORDER BY array_position($2, c.id)`, tenant, ids)
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Parent])
-		if err == nil && len(list) < len(ids) {
-			err = missing(pgx.ErrNoRows, "checkpoint")
-		}
+		list, err = parentsOf(ctx, tx, tenant, ids)
 		return err
 	})
+	return list, err
+}
+
+func parentsOf(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, ids []uuid.UUID) ([]Parent, error) {
+	rows, err := tx.Query(ctx, `SELECT c.id, c.digest, c.generation, c.tree_digest, c.state_digest, c.state_inline FROM nofx.checkpoint c
+		WHERE c.tenant_id = $1 AND c.id = ANY ($2) ORDER BY array_position($2, c.id)`, tenant, ids)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Parent])
+	if err == nil && len(list) < len(ids) {
+		err = missing(pgx.ErrNoRows, "checkpoint")
+	}
 	return list, err
 }

@@ -55,8 +55,10 @@ func mapError(err error) error {
 		return fault.New(fault.Fenced, "fenced", "the lease is lost").Because(err)
 	case "NX005":
 		return fault.New(fault.NotFound, "not-found", "no such %s", cmp.Or(detail.Noun, "thing")).Because(err)
-	case "NX008":
+	case "NX011":
 		return atLimit(detail.Limit, detail.Most).Because(err)
+	case "NX008":
+		return fault.New(fault.Conflict, "run-busy", "steps of the run are running or about to; pause the run and wait until they have ended, or wait until the run has").Because(err)
 	case "NX010":
 		return leaseLapsed().Because(err)
 	case "NX009":

@@ -23,25 +23,29 @@ type Work struct {
 // live, has succeeded, or has failed because of its inputs and so would fail again;
 // otherwise a new run, in the trace of ctx's span, which must be valid.
 func (db *DB) StartWork(ctx context.Context, tenant uuid.UUID, w Work) (r run.Run, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		r, err = db.startWork(ctx, tx, tenant, w)
+		return err
+	})
+	return r, err
+}
+
+func (db *DB) startWork(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, w Work) (r run.Run, err error) {
 	d, err := NewRun{Project: w.Project, Plan: w.Plan, CorrelationID: w.CorrelationID, CreatedBy: w.CreatedBy, work: &w}.draft(ctx, tenant)
 	if err != nil {
 		return run.Run{}, err
 	}
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		var id *uuid.UUID
-		if err := tx.QueryRow(ctx, "SELECT nofx.run_of_work($1)", w.Key).Scan(&id); err != nil {
-			return err
+	var id *uuid.UUID
+	if err := tx.QueryRow(ctx, "SELECT nofx.run_of_work($1)", w.Key).Scan(&id); err != nil {
+		return run.Run{}, err
+	}
+	if id != nil {
+		if r, err = oneRun(ctx, tx, tenant, *id); err != nil || standing(r) {
+			return r, err
 		}
-		if id != nil {
-			if r, err = oneRun(ctx, tx, tenant, *id); err != nil || standing(r) {
-				return err
-			}
-		}
-		err := db.insertRun(ctx, tx, d)
-		r = d.run
-		return err
-	})
-	return r, err
+	}
+	err = db.insertRun(ctx, tx, d)
+	return d.run, err
 }
 
 // standing reports whether the system run r is the result for further requests of its work.

@@ -129,7 +129,7 @@ func TestS08_CatalogueSeesBreaches(t *testing.T) {
 type everything struct {
 	run                 run.Run
 	step, gate, ck, art uuid.UUID
-	key                 uuid.UUID
+	key, merge          uuid.UUID
 	claim               *postgres.Claim
 }
 
@@ -161,7 +161,11 @@ func (s *store) everything(t *testing.T) everything {
 	if _, _, err := s.post(s.tenant, key, plan(t, "a:")); err != nil {
 		t.Fatal(err)
 	}
-	return everything{r, c.StepID, m.Gate.ID, post.ID, f.Artifacts[0].ID, k.ID, s.claim(t, steps["x"].ID)}
+	merge := run.NewID()
+	source, _ := s.create(t, "a:")
+	s.exec(t, `INSERT INTO nofx.merge (tenant_id, id, target_run_id, source_run_id, target_head, source_head, target_leaves, source_leaves, base_id, strategy, mode, created_by)
+		VALUES ($1, $2, $3, $4, $5, $5, ARRAY[$5::uuid], ARRAY[$5::uuid], $5, 'manual', 'normal', 'tester')`, s.tenant, merge, r.ID, source.ID, post.ID)
+	return everything{r, c.StepID, m.Gate.ID, post.ID, f.Artifacts[0].ID, k.ID, merge, s.claim(t, steps["x"].ID)}
 }
 
 // Two tenants see nothing of each other through any method that takes an id,
@@ -189,6 +193,28 @@ func TestS06_TwoTenants(t *testing.T) {
 			c := *e.claim
 			c.TenantID = other
 			return s.CompleteUpload(s.ctx, &c, e.art, "k")
+		},
+		"Merge":        func() error { _, err := s.Merge(s.ctx, other, e.merge); return err },
+		"Merges":       func() error { _, err := s.Merges(s.ctx, other, e.run.ID, nil, 10); return err },
+		"ComputeMerge": func() error { _, err := s.ComputeMerge(s.ctx, other, e.merge, "x"); return err },
+		"MergeWork":    func() error { _, err := s.MergeWork(s.ctx, other, e.merge); return err },
+		"AbandonMerge": func() error { _, err := s.AbandonMerge(s.ctx, other, e.merge, postgres.Verb{Reason: "x"}); return err },
+		"StartMerge": func() error {
+			_, _, err := s.StartMerge(s.ctx, other, postgres.NewMerge{TargetRunID: e.run.ID, SourceRunID: e.run.ID, Strategy: run.ManualStrategy, Mode: run.NormalMode})
+			return err
+		},
+		"ResolveMerge": func() error {
+			_, err := s.ResolveMerge(s.ctx, other, e.merge, []run.MergeResolution{{Unit: run.PathUnit, At: "a"}}, nil, "x")
+			return err
+		},
+		"CommitMerge": func() error {
+			_, _, _, err := s.CommitMerge(s.ctx, other, e.merge, false, postgres.Verb{}, "x")
+			return err
+		},
+		"RecordMerge": func() error {
+			c := *e.claim
+			c.TenantID = other
+			return s.RecordMerge(s.ctx, &c, e.merge, 1, postgres.MergeResult{Outcome: run.Clean})
 		},
 		"Gate": func() error { _, err := s.Gate(s.ctx, other, e.gate); return err },
 		"DecideGate": func() error {
@@ -389,6 +415,8 @@ func TestOneConnection(t *testing.T) {
 			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})
 			checks["CreateUpload"] = err
 			checks["CompleteUpload"] = s.CompleteUpload(s.ctx, e.claim, u.ID, "blob")
+			_, checks["ComputeMerge"] = s.ComputeMerge(s.ctx, s.tenant, e.merge, "tester")
+			_, checks["MergeConflicts"] = s.MergeConflicts(s.ctx, s.tenant, e.merge, 0, 10)
 			_, checks["StartWork"] = s.StartWork(s.ctx, s.tenant, verification(t, "k"))
 			_, checks["ExpireSystemRuns"] = s.ExpireSystemRuns(s.ctx, 10)
 			_, checks["ExpireUploads"] = s.ExpireUploads(s.ctx, 10)

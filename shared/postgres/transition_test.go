@@ -112,6 +112,12 @@ func (s *store) place(t *testing.T, m *machine.Machine, state run.State) subject
 		s.exec(t, `INSERT INTO nofx.gate (tenant_id, id, run_id, step_id, round, name, kind, input_digest, trace_id, expires_at)
 			VALUES ($1, $2, $3, $4, 1, 'g', 'manual', 'sha256:in', repeat('0', 32), clock_timestamp() + interval '1 hour')`, s.tenant, sub.id, r.ID, step)
 		set("gate", sub.id, "")
+	case run.MergeMachine:
+		other, _ := s.create(t, "a:")
+		sub.id = run.NewID()
+		s.exec(t, `INSERT INTO nofx.merge (tenant_id, id, target_run_id, source_run_id, target_head, source_head, target_leaves, source_leaves, base_id, strategy, mode, created_by)
+			VALUES ($1, $2, $3, $4, $2, $2, '{}', '{}', $2, 'manual', 'normal', 'tester')`, s.tenant, sub.id, r.ID, other.ID)
+		set("merge", sub.id, "")
 	}
 	if err := pgx.BeginFunc(s.ctx, s.Admin, func(tx pgx.Tx) error {
 		_, err := tx.Exec(s.ctx, strings.Join(forced, ";"))
@@ -340,6 +346,8 @@ func (s *store) eventsOf(sub subject) string {
 		return "run_id = $1 AND step_id IS NULL"
 	case run.StepMachine:
 		return "step_id = $1 AND type LIKE 'step.%'"
+	case run.MergeMachine:
+		return "data->>'merge_id' = nofx.public_id('mrg', $1)"
 	}
 	return "data->>'gate_id' = nofx.public_id('gate', $1)"
 }

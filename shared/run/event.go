@@ -27,6 +27,7 @@ var eventTypes = catalogue(
 	EventType{"artifact.created", []string{"artifact_id", "bytes", "name", "sha256"}},
 	EventType{"approval.decided", []string{"by", "by_name", "decision", "gate_id", "given", "wanted"}},
 	EventType{"gate.pending", gateData},
+	EventType{"merge.open", mergeData},
 )
 
 // stateData are the members of data in events of state, by machine.
@@ -34,9 +35,13 @@ var stateData = map[string][]string{
 	RunMachine.String():  {"failure_class"},
 	StepMachine.String(): {"at", "attempt", "failure_class", "wait_ms"},
 	GateMachine.String(): gateData,
+
+	MergeMachine.String(): mergeData,
 }
 
 var gateData = []string{"expires_at", "gate", "gate_id", "kind", "message", "round"}
+
+var mergeData = []string{"checkpoint_id", "conflicts", "merge_id", "outcome", "source_run_id"}
 
 // catalogue adds to types those of the states that some transition leads to.
 func catalogue(types ...EventType) []EventType {

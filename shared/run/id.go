@@ -22,6 +22,7 @@ const (
 	KeyID        Prefix = "key"
 	TenantID     Prefix = "ten"
 	SignalID     Prefix = "sig"
+	MergeID      Prefix = "mrg"
 )
 
 // NewID makes a UUIDv7, so that rows of one kind sort by creation.
@@ -47,7 +48,7 @@ func (p Prefix) Parse(s string) (uuid.UUID, error) {
 func notFound(p Prefix) error {
 	noun := map[Prefix]string{
 		RunID: "run", StepID: "step", CheckpointID: "checkpoint", GateID: "gate",
-		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant",
+		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant", MergeID: "merge",
 	}[p]
 	return fault.New(fault.NotFound, "not-found", "no such %s", noun)
 }

@@ -49,6 +49,8 @@ type Plan struct {
 	Policy    *Policy           `json:"policy,omitempty"`
 	DeadlineS *int              `json:"deadline_s,omitempty"` // from the run's start, but for the time that it is paused
 	Labels    map[string]string `json:"labels,omitempty"`
+
+	StateSchema *StateSchema `json:"state_schema,omitempty"` // how a merge treats the state of the plan's runs
 }
 
 // Workspace says what files a run starts from.
@@ -153,6 +155,7 @@ func (c *checker) plan(p Plan) Plan {
 	c.text("/plan/goal", p.Goal, 1, MaxGoal)
 	p.Workspace = c.workspace(p.Workspace)
 	c.labels(p.Labels)
+	c.stateSchema("/plan/state_schema", p.StateSchema)
 	c.policy(p.Policy)
 	p.DeadlineS = c.deadline(p.DeadlineS)
 	switch n := len(p.Steps); {

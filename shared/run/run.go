@@ -210,9 +210,9 @@ const (
 	GateFailedCheckpoint CheckpointKind = "gate_failed"
 	WaitCheckpoint       CheckpointKind = "wait"
 	InterruptCheckpoint  CheckpointKind = "interrupt"
+	MergeCheckpoint      CheckpointKind = "merge"
 	ManualCheckpoint     CheckpointKind = "manual"
 	EditCheckpoint       CheckpointKind = "edit"
-	MergeCheckpoint      CheckpointKind = "merge"
 )
 
 // Artifact is bytes that a step produced or a client uploaded, addressed by object

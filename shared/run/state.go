@@ -2,7 +2,7 @@ package run
 
 import "nofx.dev/shared/machine"
 
-// State is a state of a run, a step or a gate.
+// State is a state of a run, a step, a gate or a merge.
 type State = machine.State
 
 // The states, each listed under the first machine that has it.
@@ -24,6 +24,11 @@ const (
 	Waived  State = "waived"
 	Expired State = "expired"
 	Error   State = "error"
+
+	Open       State = "open"
+	Conflicted State = "conflicted"
+	Committed  State = "committed"
+	Abandoned  State = "abandoned"
 )
 
 // The machines of EXECUTION.md, Transitions. A test compares them with the rows of the
@@ -88,10 +93,23 @@ var GateMachine = machine.New("gate",
 	machine.Edges{From: []State{Pending}, Event: "withdraw", To: Expired, NeedsReason: true},
 )
 
+// MergeMachine is the state machine of a merge. One that is ready can be committed.
+var MergeMachine = machine.New("merge",
+	[]State{Open, Conflicted, Ready, Committed, Abandoned},
+	[]State{Committed, Abandoned},
+	machine.Edges{From: []State{Open}, Event: "compute_clean", To: Ready},
+	machine.Edges{From: []State{Open}, Event: "compute_conflicts", To: Conflicted},
+	machine.Edges{From: []State{Conflicted}, Event: "resolve_all", To: Ready},
+	machine.Edges{From: []State{Ready}, Event: "unresolve", To: Conflicted},
+	machine.Edges{From: []State{Conflicted, Ready}, Event: "target_moved", To: Open},
+	machine.Edges{From: []State{Ready}, Event: "commit", To: Committed},
+	machine.Edges{From: []State{Open, Conflicted, Ready}, Event: "abandon", To: Abandoned, NeedsReason: true},
+)
+
 var liveRun = []State{Queued, Running, Waiting, Paused}
 
 // Machines are the machines of this package, by name.
-var Machines = []*machine.Machine{GateMachine, RunMachine, StepMachine}
+var Machines = []*machine.Machine{GateMachine, MergeMachine, RunMachine, StepMachine}
 
 // FailureClass says why a step or run failed, for people and for the retry rule.
 type FailureClass string

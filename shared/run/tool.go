@@ -41,6 +41,9 @@ const (
 
 	// ToolDiff is the system step that computes what lies between two checkpoints.
 	ToolDiff = "sys:diff"
+
+	// ToolMerge is the system step that computes a merge of two runs.
+	ToolMerge = "sys:merge"
 )
 
 // FileUse says how a tool uses the run's files.
@@ -88,6 +91,7 @@ var tools = []Tool{
 	{Name: ToolArchive, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, ArchiveInputs) {})},
 	{Name: ToolBisect, Queue: StepQueue, Code: true, System: true, internal: true, Text: "/command", inputs: inputs((*checker).bisect)},
 	{Name: ToolDiff, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, DiffInputs) {})},
+	{Name: ToolMerge, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, MergeInputs) {})},
 }
 
 // reserved are names of families that those do not have.

@@ -61,6 +61,7 @@ var Catalogue = []Metric{
 	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "Time from scanning the workspace to storing the last object.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
 	{Name: "diff_seconds", Type: HistogramType, Help: "Time to compute and store what lies between two checkpoints.", Buckets: durationBuckets},
 	{Name: "diff_state_replaced_total", Type: CounterType, Help: "Diffs whose operations on the state did not lead to it, so that one replaces it."},
+	{Name: "merges_total", Type: CounterType, Help: "Merges committed, by what their computation found.", Labels: []Label{oneOf("outcome", "up_to_date", "fast_forward", "clean", "conflicted")}},
 	{Name: "gate_verdicts_total", Type: CounterType, Help: "Gates decided.", Labels: []Label{gateLabel, oneOf("verdict", "passed", "failed", "waived", "expired", "error")}},
 
 	{Name: "llm_request_duration_seconds", Type: HistogramType, Help: "One try at a model, answered or not.", Labels: []Label{providerLabel, modelLabel, oneOf("outcome", llmOutcomes...)}, Buckets: durationBuckets, Exemplars: true},

@@ -64,25 +64,28 @@ var (
 	jobStates   = []string{"available", "pending", "retryable", "running", "scheduled"}
 	jobOutcomes = []string{"completed", "retryable", "discarded", "cancelled", "snoozed", "panic", "timeout", "fenced"}
 
-	machines        = []string{"run", "step", "gate"}
+	machines        = []string{"run", "step", "gate", "merge"}
 	liveRunStates   = []string{"queued", "running", "waiting", "paused"}
 	finalRunStates  = []string{"succeeded", "failed", "cancelled"}
 	finalStepStates = []string{"succeeded", "failed", "skipped", "cancelled"}
 	allStates       = []string{
 		"queued", "running", "waiting", "paused", "succeeded", "failed", "cancelled", "pending", "ready",
 		"retrying", "skipped", "passed", "waived", "expired", "error",
+		"open", "conflicted", "committed", "abandoned",
 	}
 	allTransitions = []string{
 		"start", "pause", "cancel", "fail", "wait", "wake", "succeed", "resume", "resume_waiting", "resume_queued",
 		"retry", "deps_met", "skip", "claim", "interrupted", "lease_expired", "poison", "signal", "approve", "waive",
 		"elapsed", "expire", "reject", "backoff_elapsed", "reopen", "pass", "error", "withdraw",
+		"compute_clean", "compute_conflicts", "resolve_all", "unresolve", "target_moved", "commit", "abandon",
 	}
 	attemptOutcomes = []string{"succeeded", "failed", "waiting", "retrying", "interrupted", "cancelled", "timeout", "fenced"}
-	checkpointKinds = []string{"pre", "post", "gate_failed", "wait", "interrupt", "manual", "edit"}
+	checkpointKinds = []string{"pre", "post", "gate_failed", "wait", "interrupt", "edit", "merge", "manual"}
 
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
-		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen", "sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "sys:diff", "manual:deploy", "manual:other", "gate:typecheck",
+		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen",
+		"sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "sys:diff", "sys:merge", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 
@@ -102,6 +105,7 @@ var (
 		"step.skipped", "step.cancelled", "step.log",
 		"artifact.created", "bisect.probed", "checkpoint.created", "checkpoint.marked", "checkpoint.corrupt",
 		"gate.pending", "gate.passed", "gate.failed", "gate.waived", "gate.expired", "gate.error", "approval.decided",
+		"merge.open", "merge.conflicted", "merge.ready", "merge.committed", "merge.abandoned",
 		"stream.ready", "stream.gap", "stream.end",
 	}
 )

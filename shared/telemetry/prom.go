@@ -38,6 +38,7 @@ type Metrics struct {
 	CheckpointWrite *Histogram // kind
 	DiffDuration    *Histogram
 	DiffReplaced    *Counter
+	Merges          *Counter // outcome
 	GateVerdicts    *Counter // gate, verdict
 
 	LLMDuration *Histogram // provider, model, outcome
@@ -86,6 +87,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.CheckpointWrite = m.histogram("checkpoint_write_seconds")
 	m.DiffDuration = m.histogram("diff_seconds")
 	m.DiffReplaced = m.counter("diff_state_replaced_total")
+	m.Merges = m.counter("merges_total")
 	m.GateVerdicts = m.counter("gate_verdicts_total")
 	m.LLMDuration = m.histogram("llm_request_duration_seconds")
 	m.LLMTokens = m.counter("llm_tokens_total")

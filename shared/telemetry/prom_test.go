@@ -270,7 +270,7 @@ func TestCatalogueKnowsTheDomain(t *testing.T) {
 		"transitions": {slices.Sorted(maps.Keys(events)), sorted(allTransitions)},
 		"run states":  {text(run.RunMachine.States()), append(slices.Clone(liveRunStates), finalRunStates...)},
 		"failpoints":  {failpoint.Names(), failpoints},
-		"checkpoints": {[]string{string(run.PreCheckpoint), string(run.PostCheckpoint), string(run.GateFailedCheckpoint), string(run.WaitCheckpoint), string(run.InterruptCheckpoint), string(run.ManualCheckpoint), string(run.EditCheckpoint)}, checkpointKinds},
+		"checkpoints": {[]string{string(run.PreCheckpoint), string(run.PostCheckpoint), string(run.GateFailedCheckpoint), string(run.WaitCheckpoint), string(run.InterruptCheckpoint), string(run.EditCheckpoint), string(run.MergeCheckpoint), string(run.ManualCheckpoint)}, checkpointKinds},
 	} {
 		if diff := cmp.Diff(c.want, c.got); diff != "" {
 			t.Errorf("%s (-domain +catalogue):\n%s", what, diff)

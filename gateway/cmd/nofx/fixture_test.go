@@ -157,3 +157,29 @@ func eventBlock(e api.Event) string {
 	}
 	return block(fmt.Sprint(e.Seq), e.Type, string(raw))
 }
+
+// conflictedMerge is a merge with a conflict of each form.
+func conflictedMerge() api.Merge {
+	side := func(text string) *api.MergeSide {
+		return &api.MergeSide{Sha256: ptr(digest(8)[7:]), SizeBytes: ptr(int64(len(text))), Mode: ptr("100644"), Excerpt: &text}
+	}
+	value := func(v string) *api.MergeSide {
+		return &api.MergeSide{SizeBytes: ptr(int64(len(v))), Value: json.RawMessage(v)}
+	}
+	file := func(n int64) *api.MergeSide {
+		return &api.MergeSide{Sha256: ptr(digest(9)[7:]), SizeBytes: &n, Mode: ptr("100755")}
+	}
+	takes := []api.MergeTake{api.MergeTakeOurs, api.MergeTakeTheirs, api.MergeTakeBase, api.MergeTakeValue}
+	return api.Merge{
+		ID: id("mrg", 1), TargetRunID: id("run", 1), SourceRunID: id("run", 2), TargetHeadCheckpointID: id("ckpt", 1), SourceHeadCheckpointID: id("ckpt", 2), BaseCheckpointID: id("ckpt", 3),
+		Status: api.MergeStatusConflicted, Version: 2, Strategy: api.MergeStrategyManual, Mode: api.MergeModeNormal, Outcome: ptr(api.MergeOutcomeConflicted),
+		ConflictCount: 4, UnresolvedCount: 3, CreatedBy: alice, CreatedAt: ago(60), UpdatedAt: ago(50), TargetMoved: true,
+		Preview: &api.MergePreview{Added: 1, Modified: 1, State: true, Files: []api.MergeChange{{Path: "new.go", Status: api.MergeChangeStatusAdded}, {Path: "go.mod\x1b[2J", Status: api.MergeChangeStatusModified}}},
+		Conflicts: []api.MergeConflict{
+			{Path: ptr("a.go"), Kind: api.MergeConflictKindContent, Line: ptr(12), Takes: append(takes, api.MergeTakeBoth), Base: side("x := 1\n"), Ours: side("x := 2\ny := 2\n"), Theirs: side("x := 3\x1b[31m\n")},
+			{Path: ptr("b.sh"), Kind: api.MergeConflictKindDeleted, RenamedTo: ptr("tools/b.sh"), Takes: takes, Base: file(120), Theirs: file(140)},
+			{Path: ptr("c.go"), Kind: api.MergeConflictKindAdded, Takes: takes, Ours: file(1), Theirs: file(2), Resolution: ptr(api.MergeTakeOurs)},
+			{Pointer: ptr("/vars/x"), Kind: api.MergeConflictKindType, Takes: takes, Base: value("1"), Ours: value(`"one"`), Theirs: &api.MergeSide{SizeBytes: ptr(int64(9000))}},
+		},
+	}
+}

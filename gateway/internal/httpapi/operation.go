@@ -95,6 +95,13 @@ func (s *Server) operations() []operation {
 		{id: "listCheckpointFiles", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/files", rule: viewer("checkpoints:read"), handle: s.listCheckpointFiles},
 		{id: "getCheckpointFile", method: get, path: "/api/runs/{run_id}/checkpoints/{checkpoint_id}/file", rule: viewer("checkpoints:read"), handle: s.getCheckpointFile},
 
+		{id: "listMerges", method: get, path: "/api/runs/{run_id}/merges", rule: viewer("checkpoints:read"), handle: s.listMerges},
+		{id: "startMerge", method: post, path: "/api/runs/{run_id}/merges", rule: operator("checkpoints:write"), handle: s.startMerge, once: true},
+		{id: "getMerge", method: get, path: "/api/merges/{merge_id}", rule: viewer("checkpoints:read"), handle: s.getMerge},
+		{id: "resolveMerge", method: http.MethodPut, path: "/api/merges/{merge_id}/resolutions", rule: operator("checkpoints:write"), handle: s.resolveMerge},
+		{id: "commitMerge", method: post, path: "/api/merges/{merge_id}/commit", rule: operator("runs:write"), handle: s.commitMerge, once: true, event: "merge.commit"},
+		{id: "abandonMerge", method: post, path: "/api/merges/{merge_id}/abandon", rule: operator("checkpoints:write"), handle: s.abandonMerge, event: "merge.abandon"},
+
 		{id: "listArtifacts", method: get, path: "/api/runs/{run_id}/artifacts", rule: viewer("artifacts:read"), handle: s.listArtifacts},
 		{id: "createArtifact", method: post, path: "/api/artifacts", rule: operator("artifacts:write"), handle: s.createArtifact, once: true},
 		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", rule: viewer("artifacts:read"), handle: s.getArtifact},

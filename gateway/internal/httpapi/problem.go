@@ -10,6 +10,8 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 )
 
@@ -145,6 +147,9 @@ func (s *Server) addFacts(p *api.Problem, err error) {
 	if d, ok := errors.AsType[decided](err); ok {
 		gate := apiGate(d.gate)
 		p.Gate = &gate
+	}
+	if ambiguous, ok := errors.AsType[*postgres.AmbiguousBase](err); ok {
+		p.Bases = convert(ambiguous.Bases, run.CheckpointID.Format)
 	}
 	if lost, ok := errors.AsType[lostEvents](err); ok {
 		p.Oldest = &lost.oldest

@@ -30,6 +30,7 @@ var measurements = []struct {
 	{"checkpoint", (*bench).checkpoints, false}, // one worker
 	{"diff", (*bench).diffs, false},             // one worker
 	{"post", (*bench).posts, false},             // no worker
+	{"merge", (*bench).merges, false},
 }
 
 // Both systems run as many steps at once.

@@ -4,7 +4,8 @@
 // A [Maker] makes them for one [Author], an attempt or a step of a system run. The
 // checkpoint that a step starts from comes of those of its dependencies: [Maker.Pre]
 // makes it where that takes no storage, [Maker.Join] where trees or states have to be
-// merged, and [Maker.Edit] that of a branch's edits. [Maker.Save] makes one of a workspace, [Maker.SameTree] one that leaves the
+// merged, [Maker.Edit] that of a branch's edits, and [Maker.Merge] merges two runs.
+// [Maker.Save] makes one of a workspace, [Maker.SameTree] one that leaves the
 // files as they were, and [Maker.Make] one of any state and tree. All of them store the
 // bytes first and return the row, which the caller's transaction inserts: a crash before
 // it leaves objects without a row, and never a row without its objects.

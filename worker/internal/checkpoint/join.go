@@ -61,12 +61,7 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 // large for their rows. Conflicts mean that they do not fit together; then there is no
 // start. Its row is the caller's to insert.
 func (m *Maker) Join(ctx context.Context, kind run.CheckpointKind, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
-	j := &joining{Maker: m, trees: merge.NewTrees(merge.Source{
-		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-			return m.snapshots.Nodes(ctx, m.TenantID, digests)
-		},
-		File: func(ctx context.Context, d tree.Digest) ([]byte, error) { return m.Read(ctx, m.TenantID, d) },
-	}), unions: map[string]union{}}
+	j := m.joining()
 	u, err := j.unite(ctx, parents)
 	if err != nil {
 		return nil, nil, fmt.Errorf("join %d checkpoints: %w", len(parents), err)

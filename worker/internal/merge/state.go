@@ -24,34 +24,92 @@ import (
 // with the sides before it, by pointer. More than 10,000 of them are fault.Conflict
 // (too-many-conflicts).
 func States(base []byte, sides ...[]byte) (doc []byte, conflicts []Conflict, err error) {
-	b := map[string]any{}
-	if len(base) > 0 {
-		if b, err = decode(base); err != nil {
-			return nil, nil, err
-		}
+	if doc = base; len(base) == 0 {
+		doc = []byte("{}")
 	}
-	result := any(b)
-	m := &states{}
 	for i, side := range sides {
-		s, err := decode(side)
-		if err != nil {
-			return nil, nil, err
-		}
 		if i == 0 {
-			result = s
+			doc = side
 			continue
 		}
-		result = m.value("", b, result, s)
-		if len(m.conflicts) > mostConflicts {
-			return nil, nil, tooMany("keys")
-		}
-		if len(m.conflicts) > 0 {
-			slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Pointer, b.Pointer) })
-			return nil, m.conflicts, nil
+		if doc, conflicts, err = StatesBy(Rules{}, base, doc, side); err != nil || len(conflicts) > 0 {
+			return nil, conflicts, err
 		}
 	}
-	doc, err = encode(result.(map[string]any)) // with no conflict it is one, as every side is
+	object, err := decode(doc)
+	if err != nil {
+		return nil, nil, err
+	}
+	doc, err = encode(object)
 	return doc, nil, err
+}
+
+// StatesBy merges two state documents as States does, by rules. It returns the document as
+// well when the rules decide all conflicts, which are returned all the same.
+func StatesBy(rules Rules, base, ours, theirs []byte) (doc []byte, conflicts []Conflict, err error) {
+	docs := []map[string]any{{}, nil, nil}
+	for i, raw := range [][]byte{base, ours, theirs} {
+		if i == 0 && len(raw) == 0 {
+			continue
+		}
+		if docs[i], err = decode(raw); err != nil {
+			return nil, nil, err
+		}
+	}
+	if rules.Gates != nil {
+		keepRecords(rules.Gates, docs[0], docs[1], docs[2])
+	}
+	m := &states{rules: rules}
+	merged := m.value("", docs[0], docs[1], docs[2])
+	if len(m.conflicts) > mostConflicts {
+		return nil, nil, tooMany("keys")
+	}
+	slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Pointer, b.Pointer) })
+	if m.open > 0 {
+		return nil, m.conflicts, nil
+	}
+	object, ok := merged.(map[string]any)
+	if !ok {
+		return nil, nil, fault.New(fault.Invalid, "invalid-field", "the merged state is not an object")
+	}
+	doc, err = encode(object)
+	return doc, m.conflicts, err
+}
+
+// keepRecords lets the records of steps that are facts of ours stay as they are: those of
+// gates, whose verdicts are about another tree, and those of steps that ours has not
+// brought to success. Which attempt it was, and its state, is a fact of ours for all.
+func keepRecords(gate func(string) bool, base, ours, theirs map[string]any) {
+	own := records(ours)
+	for _, doc := range []map[string]any{base, theirs} {
+		others := records(doc)
+		for name := range others {
+			mine, known := own[name].(map[string]any)
+			switch {
+			case gate(name) && !known:
+				delete(others, name)
+			case known && (gate(name) || mine["state"] != "succeeded"):
+				others[name] = own[name]
+			}
+		}
+	}
+	were, others := records(base), records(theirs)
+	for name, record := range own {
+		mine, _ := record.(map[string]any)
+		was, _ := were[name].(map[string]any)
+		if theirs, ok := others[name].(map[string]any); ok && mine != nil && !reflect.DeepEqual(mine, was) {
+			for _, fact := range []string{"state", "attempt"} {
+				theirs[fact] = mine[fact]
+			}
+		}
+	}
+}
+
+// records returns the records of a document's steps; changes of it are changes of the
+// document.
+func records(doc map[string]any) map[string]any {
+	all, _ := doc["steps"].(map[string]any)
+	return all
 }
 
 // Union merges state documents without their base, and reports whether it could: the
@@ -99,7 +157,11 @@ func Union(sides ...[]byte) (doc []byte, ok bool, err error) {
 func sameBytes(a, b json.RawMessage) bool { return bytes.Equal(a, b) }
 
 // states is one merge of two documents on its way.
-type states struct{ conflicts []Conflict }
+type states struct {
+	rules     Rules
+	conflicts []Conflict
+	open      int // those of them that nothing is decided about
+}
 
 // absent stands for the value of a key that an object does not have.
 type absent struct{}
@@ -115,8 +177,11 @@ func (m *states) value(at string, base, ours, theirs any) any {
 	o, ourObject := ours.(map[string]any)
 	t, theirObject := theirs.(map[string]any)
 	b, wasObject := base.(map[string]any)
-	if ourObject && theirObject && (wasObject || base == absent{}) {
+	if ourObject && theirObject && (wasObject || base == absent{} && !m.rules.Strict) {
 		return m.object(at, b, o, t)
+	}
+	if array, ok := m.array(at, base, ours, theirs); ok {
+		return array
 	}
 	kind := Content
 	switch {
@@ -127,8 +192,51 @@ func (m *states) value(at string, base, ours, theirs any) any {
 	case base == absent{}:
 		kind = Added
 	}
-	m.conflicts = append(m.conflicts, Conflict{Pointer: at, Kind: kind})
+	return m.conflict(Conflict{Pointer: at, Kind: kind}, base, ours, theirs)
+}
+
+// conflict adds a conflict and returns what is decided to be there instead.
+func (m *states) conflict(c Conflict, base, ours, theirs any) any {
+	if m.rules.Values {
+		c.Base, c.Ours, c.Theirs = jsonOf(base), jsonOf(ours), jsonOf(theirs)
+	}
+	m.conflicts = append(m.conflicts, c)
+	var take Take
+	decided := false
+	if m.rules.Takes != nil {
+		take, decided = m.rules.Takes(c)
+	}
+	if decided {
+		switch take.Side {
+		case Ours:
+			return ours
+		case Theirs:
+			return theirs
+		case Base:
+			return base
+		case Given:
+			if v, err := decodeValue(take.JSON); err == nil {
+				return v
+			}
+		}
+	}
+	m.open++
 	return ours
+}
+
+// jsonOf returns a value for people to read.
+func jsonOf(v any) *Value {
+	if v == (absent{}) {
+		return nil
+	}
+	if ref, ok := v.(reference); ok {
+		v = map[string]any{outputsRef: ref.digest}
+	}
+	raw, err := marshal(v)
+	if err != nil {
+		return nil // it was read from JSON
+	}
+	return &Value{JSON: raw}
 }
 
 func (m *states) object(at string, base, ours, theirs map[string]any) any {
@@ -182,15 +290,10 @@ const outputs, outputsRef = "outputs", "outputs_ref"
 
 // decode reads a document.
 func decode(doc []byte) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	dec.UseNumber()
-	var object map[string]any
-	err := dec.Decode(&object)
-	if err == nil && object == nil {
-		err = errors.New("null")
-	}
-	if _, more := dec.Token(); err == nil && more != io.EOF {
-		err = errors.New("more than one value")
+	v, err := decodeValue(doc)
+	object, ok := v.(map[string]any)
+	if err == nil && !ok {
+		err = errors.New("not an object")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("state document: %w", err)
@@ -202,6 +305,19 @@ func decode(doc []byte) (map[string]any, error) {
 		}
 	}
 	return object, nil
+}
+
+// decodeValue reads one JSON value, numbers with their digits.
+func decodeValue(raw []byte) (v any, err error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, more := dec.Token(); more != io.EOF {
+		return nil, errors.New("more than one value")
+	}
+	return v, nil
 }
 
 // encode writes a document with its keys sorted, no spaces and its numbers as they were.

@@ -24,11 +24,11 @@ type Hunk struct {
 // With conflicts there is no text.
 func Text(base, ours, theirs string) (merged string, conflicts []Hunk) {
 	b, o, t := lines(base), lines(ours), lines(theirs)
-	merged, conflicts = textOf(b, o, t, lineEdits)
+	merged, conflicts = textOf(b, o, t, lineEdits, nothing)
 	if len(conflicts) > 0 {
 		return "", conflicts
 	}
-	again, conflicts := textOf(b, o, t, lineEditsFromEnd)
+	again, conflicts := textOf(b, o, t, lineEditsFromEnd, nothing)
 	if len(conflicts) == 0 && again != merged {
 		conflicts = []Hunk{{Line: 1, Base: base, Ours: ours, Theirs: theirs}}
 	}
@@ -38,8 +38,35 @@ func Text(base, ours, theirs string) (merged string, conflicts []Hunk) {
 	return merged, nil
 }
 
-// textOf merges texts by the edits that diff finds.
-func textOf(base, ours, theirs []string, diff func(base, side []string) []edit) (merged string, conflicts []Hunk) {
+// bothTexts merges as Text does, and where that is a conflict takes the lines of ours and
+// then those of theirs.
+func bothTexts(base, ours, theirs string) string {
+	b, o, t := lines(base), lines(ours), lines(theirs)
+	merged, conflicts := textOf(b, o, t, lineEdits, Hunk.both)
+	if len(conflicts) > 0 {
+		return merged
+	}
+	again, conflicts := textOf(b, o, t, lineEditsFromEnd, Hunk.both)
+	if len(conflicts) == 0 && again != merged {
+		return Hunk{Ours: ours, Theirs: theirs}.both()
+	}
+	return again
+}
+
+// both returns the lines of ours and then those of theirs. A last line of a file without
+// an end gets one where lines follow it.
+func (h Hunk) both() string {
+	if h.Ours != "" && h.Theirs != "" && !strings.HasSuffix(h.Ours, "\n") {
+		return h.Ours + "\n" + h.Theirs
+	}
+	return h.Ours + h.Theirs
+}
+
+func nothing(Hunk) string { return "" }
+
+// textOf merges texts by the edits that diff finds. The text has what decide returns at
+// the places of conflicts.
+func textOf(base, ours, theirs []string, diff func(base, side []string) []edit, decide func(Hunk) string) (merged string, conflicts []Hunk) {
 	var out strings.Builder
 	at := 0 // lines of base that are in out, or in a conflict
 	for _, g := range groups(diff(base, ours), diff(base, theirs)) {
@@ -52,9 +79,11 @@ func textOf(base, ours, theirs []string, diff func(base, side []string) []edit) 
 		case slices.Equal(was, mine):
 			write(&out, yours)
 		default:
-			conflicts = append(conflicts, Hunk{
+			h := Hunk{
 				Line: g.start + 1, Base: strings.Join(was, ""), Ours: strings.Join(mine, ""), Theirs: strings.Join(yours, ""),
-			})
+			}
+			conflicts = append(conflicts, h)
+			out.WriteString(decide(h))
 		}
 	}
 	write(&out, base[at:])
@@ -91,6 +120,7 @@ func write(out *strings.Builder, lines []string) {
 type edit struct {
 	lcs.Diff
 	first, last int
+	parts       []lcs.Diff // what it consists of, where the diff found it
 }
 
 // lineEdits returns how a side differs from the base.
@@ -121,19 +151,36 @@ func reversed(lines []string) []string {
 // two together may have happened at places where neither could alone.
 func widened(base, side []string, diffs []lcs.Diff) (list []edit) {
 	for _, d := range diffs {
-		e := edit{d, d.Start, d.End}
+		e := edit{d, d.Start, d.End, []lcs.Diff{d}}
 		e.slide(base, side)
 		for last := len(list) - 1; last >= 0 && list[last].reaches(e); last = len(list) - 1 {
 			before := list[last]
-			k := e.Start - before.End
-			e.Start, e.ReplStart = before.Start+k, before.ReplStart+k
+			if k := e.Start - before.End; before.shifts(base, side, k) {
+				e.Start, e.ReplStart = before.Start+k, before.ReplStart+k
+			}
 			e.first = min(before.first, e.first)
+			e.parts = append(before.parts, e.parts...)
 			e.slide(base, side)
 			list = list[:last]
 		}
 		list = append(list, e)
 	}
 	return list
+}
+
+// shifts reports whether the whole edit, which inserts or deletes, gives the same result k
+// lines further down. Of one that consists of others only a part may.
+func (e *edit) shifts(base, side []string, k int) bool {
+	block := base[e.Start:e.End]
+	if e.inserts() {
+		block = side[e.ReplStart:e.ReplEnd]
+	}
+	for i := range k {
+		if base[e.End+i] != block[i%len(block)] {
+			return false
+		}
+	}
+	return true
 }
 
 // slide widens an edit that inserts or deletes a block of lines to all places at which
@@ -197,8 +244,10 @@ func groups(ours, theirs []edit) (list []group) {
 func (g group) of(side int, base, text []string) (lines []string) {
 	at := g.start
 	for _, e := range g.edits[side] {
-		lines = append(append(lines, base[at:e.Start]...), text[e.ReplStart:e.ReplEnd]...)
-		at = e.End
+		for _, d := range e.parts {
+			lines = append(append(lines, base[at:d.Start]...), text[d.ReplStart:d.ReplEnd]...)
+			at = d.End
+		}
 	}
 	return append(lines, base[at:g.end]...)
 }

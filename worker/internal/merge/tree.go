@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/tree"
@@ -28,7 +29,9 @@ type Trees struct {
 	src       Source
 	nodes     map[tree.Digest][]tree.Entry // those read, and those made
 	made      map[tree.Digest][]byte       // directories and files
-	conflicts []Conflict                   // of the merge under way
+	rules     Rules
+	conflicts []Conflict // of the merge under way
+	open      int        // those of them that nothing is decided about
 }
 
 // NewTrees returns a merger of trees that src reads.
@@ -43,15 +46,27 @@ func NewTrees(src Source) *Trees {
 // deeper than a workspace may be fault.Invalid (workspace-limit); other errors are those
 // of the source.
 func (m *Trees) Merge(ctx context.Context, base, ours, theirs tree.Digest) (merged tree.Digest, conflicts []Conflict, err error) {
-	m.conflicts = nil
+	return m.MergeBy(ctx, Rules{}, base, ours, theirs)
+}
+
+// MergeBy does what Merge does, by rules. It returns the merged tree as well when the rules
+// decide all conflicts, which are returned all the same.
+func (m *Trees) MergeBy(ctx context.Context, rules Rules, base, ours, theirs tree.Digest) (merged tree.Digest, conflicts []Conflict, err error) {
+	m.rules, m.conflicts, m.open = rules, nil, 0
 	if merged, err = m.dirs(ctx, "", 0, base, ours, theirs); err != nil {
 		return tree.Digest{}, nil, err
 	}
-	if len(m.conflicts) > 0 {
-		slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Path, b.Path) })
-		return tree.Digest{}, slices.Compact(m.conflicts), nil
+	if rules.Values {
+		if err := m.findRenames(ctx, base, ours, theirs); err != nil {
+			return tree.Digest{}, nil, err
+		}
 	}
-	return merged, nil, nil
+	slices.SortStableFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Path, b.Path) })
+	conflicts = slices.CompactFunc(m.conflicts, func(a, b Conflict) bool { return a.Path == b.Path && a.Kind == b.Kind })
+	if m.open > 0 {
+		return tree.Digest{}, conflicts, nil
+	}
+	return merged, conflicts, nil
 }
 
 // Made returns the directories and files of a tree that merges have made, which are to be
@@ -93,8 +108,12 @@ func (m *Trees) dirs(ctx context.Context, at string, depth int, base, ours, thei
 		return tree.Digest{}, err
 	}
 	b, o, t := m.nodes[base], m.nodes[ours], m.nodes[theirs]
+	all := names(b, o, t)
+	if err := m.loadBelow(ctx, all, b, o, t); err != nil {
+		return tree.Digest{}, err
+	}
 	var entries []tree.Entry
-	for _, name := range names(b, o, t) {
+	for _, name := range all {
 		e, err := m.entry(ctx, join(at, name), depth, find(b, name), find(o, name), find(t, name))
 		if err != nil {
 			return tree.Digest{}, err
@@ -103,7 +122,10 @@ func (m *Trees) dirs(ctx context.Context, at string, depth int, base, ours, thei
 			entries = append(entries, *e)
 		}
 	}
-	m.foldCase(at, entries, o, t)
+	entries, err := m.foldCase(ctx, at, entries, b, o, t)
+	if err != nil {
+		return tree.Digest{}, err
+	}
 	if len(m.conflicts) > mostConflicts {
 		return tree.Digest{}, tooMany("paths")
 	}
@@ -130,19 +152,19 @@ func (m *Trees) entry(ctx context.Context, at string, depth int, base, ours, the
 	// Where a directory took a file's place, or a file a directory's, the paths of
 	// the one are gone and those of the other are new: a side that has nothing
 	// here removed the old ones too, and has no say in the new.
-	case ours == nil && isDir(base) != isDir(theirs):
+	case ours == nil && isDir(base) != isDir(theirs) && !m.rules.Strict:
 		return theirs, nil
-	case theirs == nil && isDir(base) != isDir(ours):
+	case theirs == nil && isDir(base) != isDir(ours) && !m.rules.Strict:
 		return ours, nil
 	case ours == nil || theirs == nil:
-		return nil, m.conflict(at, Deleted)
+		return m.conflict(ctx, at, Conflict{Kind: Deleted}, base, ours, theirs)
 	case class(ours) != class(theirs):
-		return nil, m.conflict(at, Type)
+		return m.conflict(ctx, at, Conflict{Kind: Type}, base, ours, theirs)
 	case base == nil || class(base) != class(ours):
 		if ours.Digest == theirs.Digest {
-			return nil, m.conflict(at, Mode)
+			return m.conflict(ctx, at, Conflict{Kind: Mode}, base, ours, theirs)
 		}
-		return nil, m.conflict(at, Added)
+		return m.added(ctx, at, base, ours, theirs)
 	}
 	// Bytes and mode are merged each for itself; a mode is one of two, so it
 	// cannot have become two others.
@@ -150,44 +172,79 @@ func (m *Trees) entry(ctx context.Context, at string, depth int, base, ours, the
 	if ours.Mode == base.Mode {
 		e.Mode = theirs.Mode
 	}
-	switch base.Digest {
-	case ours.Digest:
+	if m.rules.Strict || ours.Digest != theirs.Digest && ours.Digest != base.Digest && theirs.Digest != base.Digest {
+		return m.file(ctx, at, e, base, ours, theirs)
+	}
+	if ours.Digest == base.Digest {
 		e.Digest, e.Size = theirs.Digest, theirs.Size
-	case theirs.Digest:
-	default:
-		if ours.Digest != theirs.Digest {
-			return m.file(ctx, at, e, base, ours, theirs)
-		}
 	}
 	return &e, nil
+}
+
+// added reports a conflict of two different files or links, where the base has neither.
+func (m *Trees) added(ctx context.Context, at string, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+	c := Conflict{Kind: Added}
+	if m.rules.Values {
+		texts, err := m.texts(ctx, ours, theirs)
+		if err != nil {
+			return nil, err
+		}
+		if texts != nil {
+			c.Text, c.Ours, c.Theirs = true, &Value{Excerpt: texts[0]}, &Value{Excerpt: texts[1]}
+		}
+	}
+	return m.conflict(ctx, at, c, base, ours, theirs)
 }
 
 // file merges a file whose bytes both sides changed differently. e is what is merged of it
 // besides.
 func (m *Trees) file(ctx context.Context, at string, e tree.Entry, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
-	texts := make([]string, 3)
-	for i, side := range []*tree.Entry{base, ours, theirs} {
-		if class(side) != tree.File || side.Size > mostText {
-			return nil, m.conflict(at, Content)
+	texts, err := m.texts(ctx, base, ours, theirs)
+	if err != nil {
+		return nil, err
+	}
+	if texts == nil {
+		return m.conflict(ctx, at, Conflict{Kind: Content}, base, ours, theirs)
+	}
+	merged, hunks := Text(texts[0], texts[1], texts[2])
+	if len(hunks) == 0 && !m.rules.Strict {
+		return m.make(e, []byte(merged)), nil
+	}
+	c := Conflict{Kind: Content}
+	if len(hunks) > 0 {
+		c.Line = hunks[0].Line
+	}
+	if m.rules.Values {
+		h := append(hunks, Hunk{Base: texts[0], Ours: texts[1], Theirs: texts[2]})[0]
+		c.Text, c.Base, c.Ours, c.Theirs = true, &Value{Excerpt: h.Base}, &Value{Excerpt: h.Ours}, &Value{Excerpt: h.Theirs}
+	}
+	return m.conflict(ctx, at, c, base, ours, theirs)
+}
+
+// make returns e with a content that was made here.
+func (m *Trees) make(e tree.Entry, content []byte) *tree.Entry {
+	e.Digest, e.Size = tree.Sum(content), int64(len(content))
+	m.made[e.Digest] = content
+	return &e
+}
+
+// texts returns the contents of files, or nil unless lines of all of them may be merged.
+func (m *Trees) texts(ctx context.Context, files ...*tree.Entry) ([]string, error) {
+	var texts []string
+	for _, f := range files {
+		if f == nil || class(f) != tree.File || f.Size > mostText {
+			return nil, nil
 		}
-		content, err := m.content(ctx, side.Digest)
+		content, err := m.content(ctx, f.Digest)
 		if err != nil {
 			return nil, err
 		}
-		texts[i] = string(content)
+		texts = append(texts, string(content))
 	}
 	if !mergeable(texts...) {
-		return nil, m.conflict(at, Content)
-	}
-	merged, hunks := Text(texts[0], texts[1], texts[2])
-	if len(hunks) > 0 {
-		m.conflicts = append(m.conflicts, Conflict{Path: at, Kind: Content, Line: hunks[0].Line})
 		return nil, nil
 	}
-	content := []byte(merged)
-	e.Digest, e.Size = tree.Sum(content), int64(len(content))
-	m.made[e.Digest] = content
-	return &e, nil
+	return texts, nil
 }
 
 func (m *Trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
@@ -223,17 +280,91 @@ func (m *Trees) below(ctx context.Context, at string, depth int, base, ours, the
 	return &e, nil
 }
 
-func (m *Trees) conflict(at string, kind Kind) error {
-	m.conflicts = append(m.conflicts, Conflict{Path: at, Kind: kind})
-	return nil
+// conflict adds a conflict, c with its path and values, and returns what is decided to be
+// there instead.
+func (m *Trees) conflict(ctx context.Context, at string, c Conflict, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+	c.Path = at
+	if m.rules.Values {
+		c.Base, c.Ours, c.Theirs = valueOf(c.Base, base), valueOf(c.Ours, ours), valueOf(c.Theirs, theirs)
+	}
+	m.conflicts = append(m.conflicts, c)
+	if m.rules.Takes != nil {
+		if take, ok := m.rules.Takes(c); ok {
+			return m.taken(ctx, c, take, base, ours, theirs)
+		}
+	}
+	m.open++
+	return nil, nil
 }
 
-// foldCase finds names that differ in case only and that the merge brought
-// together: a side that has both has decided that it wants them.
-func (m *Trees) foldCase(at string, merged, ours, theirs []tree.Entry) {
+func (m *Trees) taken(ctx context.Context, c Conflict, take Take, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
+	e := tree.Entry{Name: c.Path[strings.LastIndexByte(c.Path, '/')+1:], Mode: tree.File}
+	for _, side := range []*tree.Entry{theirs, ours} {
+		if side != nil && class(side) == tree.File {
+			e.Mode = side.Mode
+		}
+	}
+	switch take.Side {
+	case Ours:
+		return ours, nil
+	case Theirs:
+		return theirs, nil
+	case Base:
+		return base, nil
+	case Both:
+		texts, err := m.texts(ctx, ours, theirs)
+		if err != nil {
+			return nil, err
+		}
+		if texts == nil {
+			return nil, fault.New(fault.Invalid, "invalid-field", "%s is not text on both sides", c.Path)
+		}
+		before := ""
+		if was, err := m.texts(ctx, base); err != nil {
+			return nil, err
+		} else if was != nil {
+			before = was[0]
+		}
+		if base != nil && ours.Mode == base.Mode {
+			e.Mode = theirs.Mode
+		}
+		return m.make(e, []byte(bothTexts(before, texts[0], texts[1]))), nil
+	}
+	if take.Entry == nil {
+		return m.make(e, take.Content), nil
+	}
+	e.Digest, e.Size = take.Entry.Digest, take.Entry.Size
+	return &e, nil
+}
+
+// valueOf returns what a side has under a path; known is what is known of it already.
+func valueOf(known *Value, e *tree.Entry) *Value {
+	if e == nil {
+		return nil
+	}
+	v := &Value{Entry: e}
+	if known != nil {
+		v.Excerpt = excerpt(known.Excerpt)
+	}
+	return v
+}
+
+// excerpt returns the beginning of a text, cut between characters.
+func excerpt(text string) string {
+	if len(text) <= mostExcerpt {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostExcerpt], "")
+}
+
+// foldCase finds names that differ in case only and that the merge brought together: a
+// side that has both has decided that it wants them. It returns the entries with what is
+// decided about these.
+func (m *Trees) foldCase(ctx context.Context, at string, merged, base, ours, theirs []tree.Entry) ([]tree.Entry, error) {
 	folded := make(map[string]string, len(merged))
+	clash := map[string]bool{}
 	for _, e := range merged {
-		key := strings.ToLower(e.Name)
+		key := fold(e.Name)
 		other, ok := folded[key]
 		folded[key] = e.Name
 		if !ok {
@@ -241,9 +372,145 @@ func (m *Trees) foldCase(at string, merged, ours, theirs []tree.Entry) {
 		}
 		both := func(side []tree.Entry) bool { return find(side, e.Name) != nil && find(side, other) != nil }
 		if !both(ours) && !both(theirs) {
-			m.conflicts = append(m.conflicts, Conflict{Path: join(at, other), Kind: Case}, Conflict{Path: join(at, e.Name), Kind: Case})
+			clash[e.Name], clash[other] = true, true
 		}
 	}
+	if len(clash) == 0 {
+		return merged, nil
+	}
+	var entries []tree.Entry
+	for _, e := range merged {
+		if !clash[e.Name] {
+			entries = append(entries, e)
+			continue
+		}
+		taken, err := m.conflict(ctx, join(at, e.Name), Conflict{Kind: Case}, find(base, e.Name), find(ours, e.Name), find(theirs, e.Name))
+		if err != nil {
+			return nil, err
+		}
+		if taken != nil {
+			entries = append(entries, *taken)
+		}
+	}
+	return entries, nil
+}
+
+// fold returns a name in the form that it shares with all that differ from it in case
+// only: of each letter the least that stands for it.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return least
+	}, name)
+}
+
+// findRenames names, for each file that one side deleted and the other changed, the file
+// of the same bytes that the side which deleted it has added, if there is one.
+func (m *Trees) findRenames(ctx context.Context, base, ours, theirs tree.Digest) error {
+	added := map[tree.Digest]map[tree.Digest]string{} // by side and file
+	for i := range m.conflicts {
+		c := &m.conflicts[i]
+		if c.Kind != Deleted || c.Base == nil || isDir(c.Base.Entry) {
+			continue
+		}
+		side := ours
+		if c.Ours != nil {
+			side = theirs
+		}
+		if added[side] == nil {
+			added[side] = map[tree.Digest]string{}
+			if err := m.addedFiles(ctx, "", 0, base, side, added[side]); err != nil {
+				return err
+			}
+		}
+		c.Renamed = added[side][c.Base.Entry.Digest]
+	}
+	return nil
+}
+
+// addedFiles collects the files of a directory that the base does not have, by their
+// bytes: of several, the first by path.
+func (m *Trees) addedFiles(ctx context.Context, at string, depth int, base, side tree.Digest, found map[tree.Digest]string) error {
+	if base == side || depth > maxDepth {
+		return nil
+	}
+	if err := m.load(ctx, base, side); err != nil {
+		return err
+	}
+	b := m.nodes[base]
+	for _, e := range m.nodes[side] {
+		was := find(b, e.Name)
+		if isDir(&e) {
+			if err := m.addedFiles(ctx, join(at, e.Name), depth+1, nodeOf(was), e.Digest, found); err != nil {
+				return err
+			}
+		} else if _, known := found[e.Digest]; was == nil && !known {
+			found[e.Digest] = join(at, e.Name)
+		}
+	}
+	return nil
+}
+
+// Change is a file that two trees do not have alike.
+type Change struct {
+	Path     string
+	From, To *tree.Entry // nil: it is not there
+}
+
+// Changes returns the files and links that differ between two trees, by path.
+func (m *Trees) Changes(ctx context.Context, from, to tree.Digest) (list []Change, err error) {
+	err = m.changes(ctx, "", 0, from, to, &list)
+	slices.SortFunc(list, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
+	return list, err
+}
+
+func (m *Trees) changes(ctx context.Context, at string, depth int, from, to tree.Digest, list *[]Change) error {
+	if from == to || depth > maxDepth {
+		return nil
+	}
+	if err := m.load(ctx, from, to); err != nil {
+		return err
+	}
+	f, t := m.nodes[from], m.nodes[to]
+	for _, name := range names(f, t) {
+		was, is := find(f, name), find(t, name)
+		if same(was, is) {
+			continue
+		}
+		if isDir(was) || isDir(is) {
+			if err := m.changes(ctx, join(at, name), depth+1, nodeOf(was), nodeOf(is), list); err != nil {
+				return err
+			}
+		}
+		if was, is = fileOf(was), fileOf(is); was != nil || is != nil {
+			*list = append(*list, Change{join(at, name), was, is})
+		}
+	}
+	return nil
+}
+
+// fileOf returns an entry that is no directory, or nil.
+func fileOf(e *tree.Entry) *tree.Entry {
+	if isDir(e) {
+		return nil
+	}
+	return e
+}
+
+// loadBelow reads, in one go, the directories of these names that all sides have and that
+// are to be merged: one by one each would cost a way to the storage and back.
+func (m *Trees) loadBelow(ctx context.Context, names []string, base, ours, theirs []tree.Entry) error {
+	var digests []tree.Digest
+	for _, name := range names {
+		b, o, t := find(base, name), find(ours, name), find(theirs, name)
+		if isDir(b) && isDir(o) && isDir(t) && !same(o, t) && !same(b, o) && !same(b, t) {
+			digests = append(digests, b.Digest, o.Digest, t.Digest)
+		}
+	}
+	return m.load(ctx, digests...)
 }
 
 // load reads the directories that are not known yet.

@@ -10,7 +10,8 @@
 //
 // A new tool is a row in shared/run, a file here with its handler, and its entry in
 // handlers. Handlers: verify.go (sys:verify), checkpoint.go (sys:checkpoint), archive.go
-// (sys:archive), bisect.go with search.go (sys:bisect), diff.go (sys:diff).
+// (sys:archive), bisect.go with search.go (sys:bisect), diff.go (sys:diff),
+// merge.go (sys:merge).
 package system
 
 import (
@@ -69,6 +70,7 @@ var handlers = map[string]func(Config, context.Context, Call) (tool.Result, erro
 	run.ToolArchive:    handler(archive),
 	run.ToolBisect:     handler(bisect),
 	run.ToolDiff:       handler(computeDiff),
+	run.ToolMerge:      handler(computeMerge),
 }
 
 // handler decodes the inputs of a call for handle.

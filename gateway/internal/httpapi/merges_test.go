@@ -1,0 +1,330 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
+)
+
+// line makes a run whose step leaves a checkpoint that comes from others.
+func (g *gateway) line(parents ...*postgres.Checkpoint) (api.CreatedRun, *postgres.Checkpoint) {
+	g.Helper()
+	created := g.create(oneStep)
+	c := g.claim(created.Steps[0])
+	ck := g.checkpoint(c, run.PostCheckpoint, tree.Empty, []byte("x"))
+	for _, p := range parents {
+		ck.Parents, ck.Generation = append(ck.Parents, p.ID), max(ck.Generation, p.Generation+1)
+	}
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Checkpoints: []*postgres.Checkpoint{ck}})
+	return created, ck
+}
+
+// compute does the step of the run that computes a merge.
+func (g *gateway) computeMerge(m api.Merge, result postgres.MergeResult) {
+	g.Helper()
+	d := decodeAs[api.RunDetail](g, g.get("/api/runs/"+*m.MergeRunID))
+	if len(d.Steps) != 1 || d.Steps[0].Tool != run.ToolMerge || d.Run.Kind != api.RunKindSystem {
+		g.Fatalf("run %s = %s with %d steps, want a system run of one step of %s", *m.MergeRunID, d.Run.Kind, len(d.Steps), run.ToolMerge)
+	}
+	c := g.claim(d.Steps[0])
+	in, err := run.Inputs[run.MergeInputs](c.Spec.Inputs)
+	if err != nil || in.MergeID != m.ID || in.Version != m.Version {
+		g.Fatalf("inputs = %+v, %v, want those of %s at version %d", in, err, m.ID, m.Version)
+	}
+	id := uuidOf(g, run.MergeID, m.ID)
+	result.BaseID = uuidOf(g, run.CheckpointID, m.BaseCheckpointID)
+	if result.Tree != nil {
+		w, err := g.db.MergeWork(g.Context(), g.tenant, id)
+		if err != nil {
+			g.Fatal(err)
+		}
+		ck := g.checkpoint(c, run.MergeCheckpoint, tree.Empty, []byte("y"))
+		for _, p := range []postgres.Parent{w.Ours[0], w.Theirs[0]} {
+			ck.Parents, ck.Generation = append(ck.Parents, p.ID), max(ck.Generation, p.Generation+1)
+		}
+		result.Checkpoints = []*postgres.Checkpoint{ck}
+	}
+	if err := g.db.RecordMerge(g.Context(), c, id, m.Version, result); err != nil {
+		g.Fatal(err)
+	}
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
+}
+
+// conflictsAt returns a result with conflicts at these places.
+func conflictsAt(places ...string) (r postgres.MergeResult) {
+	r.Outcome = run.InConflict
+	for _, at := range places {
+		c := run.MergeConflict{Unit: run.PathUnit, At: at, Kind: "content", Takes: []run.Take{run.TakeOurs, run.TakeTheirs, run.TakeBase, run.TakeValue, run.TakeArtifact},
+			Ours: &run.MergeSide{SHA256: strings.Repeat("a", 64), Excerpt: "password: hunter2-hunter2\n"}}
+		if strings.HasPrefix(at, "/") {
+			c.Unit, c.Takes = run.PointerUnit, []run.Take{run.TakeOurs, run.TakeTheirs, run.TakeBase, run.TakeValue}
+		}
+		r.Conflicts = append(r.Conflicts, c)
+	}
+	return r
+}
+
+func stored() postgres.MergeResult {
+	d := tree.Empty
+	return postgres.MergeResult{Outcome: run.Clean, Tree: &d, State: &d, Preview: run.MergePreview{Files: []run.MergeChange{}}}
+}
+
+// TestMerge takes a merge from its start over its conflicts to the commit.
+func TestMerge(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	target, _ := g.line(base)
+	source, _ := g.line(base)
+	path := "/api/runs/" + target.Run.ID + "/merges"
+	r := g.do(http.MethodPost, path, `{"source_run_id":"`+source.Run.ID+`"}`)
+	g.want(r, http.StatusCreated, "")
+	m := decodeAs[api.MergeAnswer](t, r).Merge
+	at := "/api/merges/" + m.ID
+	if m.Status != api.MergeStatusOpen || m.BaseCheckpointID != run.CheckpointID.Format(base.ID) || m.MergeRunID == nil || r.header.Get("ETag") != `"v1"` || r.header.Get("Location") != at {
+		t.Fatalf("merge = %s %v, want it open over %s", r.body, r.header, base.ID)
+	}
+	again := g.do(http.MethodPost, path, `{"source_run_id":"`+source.Run.ID+`","mode":"normal"}`)
+	g.want(again, http.StatusOK, "")
+	if got := decodeAs[api.MergeAnswer](t, again).Merge.ID; got != m.ID {
+		t.Errorf("the same heads again = %s, want the same merge %s", got, m.ID)
+	}
+	g.want(g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"a","take":"ours"}]}`), http.StatusConflict, "illegal-transition")
+	g.want(g.do(http.MethodPost, at+"/commit", ""), http.StatusConflict, "illegal-transition")
+
+	g.computeMerge(m, conflictsAt("a", "b", "/vars/x"))
+	r = g.get(at + "?limit=2")
+	g.want(r, http.StatusOK, "")
+	page := decodeAs[api.MergeAnswer](t, r)
+	if m = page.Merge; m.Status != api.MergeStatusConflicted || len(m.Conflicts) != 2 || m.ConflictCount != 3 || m.UnresolvedCount != 3 || page.NextCursor == nil || r.header.Get("ETag") != `"v2"` {
+		t.Fatalf("merge = %s, want two of three conflicts and a cursor", r.body)
+	}
+	if strings.Contains(string(r.body), "hunter2") {
+		t.Errorf("merge = %s, want the password masked", r.body)
+	}
+	rest := decodeAs[api.MergeAnswer](t, g.get(at+"?limit=2&cursor="+*page.NextCursor)).Merge.Conflicts
+	if len(rest) != 1 || *rest[0].Pointer != "/vars/x" {
+		t.Errorf("second page = %+v, want the third conflict", rest)
+	}
+
+	for body, status := range map[string]int{
+		`{"resolutions":[]}`: 422, `{"resolutions":[{"take":"ours"}]}`: 422, `{"resolutions":[{"path":"a","pointer":"/vars/x","take":"ours"}]}`: 422,
+		`{"resolutions":[{"path":"../a","take":"ours"}]}`: 422, `{"resolutions":[{"path":"/a","take":"ours"}]}`: 422, `{"resolutions":[{"pointer":"vars","take":"ours"}]}`: 422,
+		`{"resolutions":[{"path":"c","take":"ours"}]}`: 422, `{"resolutions":[{"path":"a","take":"both"}]}`: 422, `{"resolutions":[{"path":"a","take":"mine"}]}`: 422,
+		`{"resolutions":[{"path":"a","take":"value"}]}`: 422, `{"resolutions":[{"path":"a","take":"value","value":1}]}`: 422, `{"resolutions":[{"path":"a","take":"ours","value":"x"}]}`: 422,
+		`{"resolutions":[{"path":"a","take":"artifact","artifact_id":"art_` + strings.Repeat("0", 32) + `"}]}`:          422,
+		`{"resolutions":[{"pointer":"/vars/x","take":"artifact","artifact_id":"art_` + strings.Repeat("0", 32) + `"}]}`: 422,
+		`{"resolutions":[{"path":"a","take":"ours"},{"path":"a","take":"theirs"}]}`:                                     422, `{"resolutions":[{"path":"a","take":null,"value":"x"}]}`: 422,
+		`{"resolutions":[{"path":"a","take":"ours"},{"path":"c","take":"ours"}]}`: 422, `{"resolution":[]}`: 400, `{`: 400,
+	} {
+		if r := g.do(http.MethodPut, at+"/resolutions", body); r.status != status {
+			t.Errorf("PUT %s = %d %s, want %d", body, r.status, r.body, status)
+		}
+	}
+	if m = decodeAs[api.MergeAnswer](t, g.get(at)).Merge; m.UnresolvedCount != 3 {
+		t.Errorf("unresolved = %d after refused decisions, want 3: nothing was written", m.UnresolvedCount)
+	}
+	g.want(g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"a","take":"ours"}]}`, header{"If-Match": `"v1"`}), http.StatusPreconditionFailed, "stale-version")
+	g.want(g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"a","take":"ours"},{"pointer":"/vars/x","take":"value","value":null}]}`, header{"If-Match": `"v2"`}), http.StatusOK, "")
+	g.want(g.do(http.MethodPost, at+"/commit", ""), http.StatusConflict, "illegal-transition")
+	r = g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"b","take":"value","value":"new\n"}]}`)
+	g.want(r, http.StatusOK, "")
+	if m = decodeAs[api.MergeAnswer](t, r).Merge; m.Status != api.MergeStatusReady || m.Prepared || m.Version != 3 || m.MergeRunID == nil {
+		t.Fatalf("merge = %s, want it ready, its result to be stored", r.body)
+	}
+	r = g.do(http.MethodPost, at+"/commit?wait_s=0", "")
+	g.want(r, http.StatusAccepted, "")
+	if r.header.Get("Location") != "/api/runs/"+*m.MergeRunID || r.header.Get("Retry-After") != "1" {
+		t.Errorf("202 = %v, want the run that stores the result", r.header)
+	}
+	g.computeMerge(m, stored())
+	g.want(g.do(http.MethodPost, at+"/commit", "", header{"If-Match": `"v2"`}), http.StatusPreconditionFailed, "stale-version")
+
+	// Of many commits one does it; the same request again is answered the same.
+	replies := make([]reply, 8)
+	var wg sync.WaitGroup
+	for i := range replies {
+		wg.Go(func() {
+			replies[i] = g.do(http.MethodPost, at+"/commit", `{"resume":true}`, header{"If-Match": `"v3"`})
+		})
+	}
+	wg.Wait()
+	committed := 0
+	for _, r := range replies {
+		switch r.status {
+		case http.StatusOK:
+			committed++
+			a := decodeAs[api.MergeAnswer](t, r)
+			if a.Merge.Status != api.MergeStatusCommitted || a.Merge.CommittedCheckpointID == nil || *a.Requeued != 0 {
+				t.Errorf("commit = %s, want it committed and nothing requeued", r.body)
+			}
+		case http.StatusPreconditionFailed, http.StatusConflict:
+		default:
+			t.Errorf("commit = %d %s, want 200, 409 or 412", r.status, r.body)
+		}
+	}
+	if committed != 1 {
+		t.Errorf("%d of %d commits succeeded, want one", committed, len(replies))
+	}
+	m = decodeAs[api.MergeAnswer](t, g.get(at)).Merge
+	d := decodeAs[api.RunDetail](t, g.get("/api/runs/"+target.Run.ID))
+	if d.Run.Status != api.RunStatusSucceeded || *d.Run.HeadCheckpointID != *m.CommittedCheckpointID {
+		t.Errorf("target = %s, head %s, want it succeeded with the merge as head", d.Run.Status, *d.Run.HeadCheckpointID)
+	}
+	g.want(g.do(http.MethodPost, at+"/abandon", ""), http.StatusConflict, "illegal-transition")
+	list := decodeAs[api.MergePage](t, g.get(path))
+	if len(list.Items) != 1 || list.Items[0].ID != m.ID {
+		t.Errorf("merges = %+v, want the one", list.Items)
+	}
+	g.sound()
+}
+
+// TestMergeOnce sends a hundred requests under one key, which make one merge.
+func TestMergeOnce(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	target, _ := g.line(base)
+	source, _ := g.line(base)
+	ids := make([]string, 100)
+	var wg sync.WaitGroup
+	for i := range ids {
+		wg.Go(func() {
+			for {
+				r := g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`, header{"Idempotency-Key": "once"})
+				if r.status == http.StatusConflict && r.code() == "idempotency-in-flight" || r.status == http.StatusTooManyRequests {
+					continue
+				}
+				g.want(r, http.StatusCreated, "")
+				ids[i] = decodeAs[api.MergeAnswer](t, r).Merge.ID
+				return
+			}
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Errorf("merges = %s and %s, want one", id, ids[0])
+		}
+	}
+	if list := decodeAs[api.MergePage](t, g.get("/api/runs/"+target.Run.ID+"/merges")); len(list.Items) != 1 {
+		t.Errorf("%d merges, want one", len(list.Items))
+	}
+}
+
+// TestMergeRefused asks for merges that cannot be.
+func TestMergeRefused(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	_, other := g.line()
+	target, _ := g.line(base, other)
+	source, _ := g.line(base, other)
+	alone, _ := g.line()
+	fresh := g.create(oneStep)
+	path := "/api/runs/" + target.Run.ID + "/merges"
+	id := run.CheckpointID.Format
+	for body, want := range map[string]struct {
+		status int
+		code   string
+	}{
+		`{}`:                        {422, "invalid-field"},
+		`{"source_run_id":"run_1"}`: {422, "invalid-field"},
+		`{"source_run_id":"` + run.RunID.Format(run.NewID()) + `"}`:                                {422, "invalid-field"},
+		`{"source_run_id":"` + target.Run.ID + `"}`:                                                {422, "invalid-field"},
+		`{"source_run_id":"` + source.Run.ID + `","strategy":"x"}`:                                 {422, "invalid-field"},
+		`{"source_run_id":"` + source.Run.ID + `","mode":"x"}`:                                     {422, "invalid-field"},
+		`{"source_run_id":"` + source.Run.ID + `","base_checkpoint_id":"x"}`:                       {422, "invalid-field"},
+		`{"source_run_id":"` + source.Run.ID + `","base_checkpoint_id":"` + id(run.NewID()) + `"}`: {422, "invalid-field"},
+		`{"source_run_id":"` + source.Run.ID + `","more":1}`:                                       {400, "unknown-field"},
+		`{"source_run_id":"` + alone.Run.ID + `"}`:                                                 {409, "no-common-base"},
+		`{"source_run_id":"` + fresh.Run.ID + `"}`:                                                 {409, "no-common-base"},
+		`{"source_run_id":"` + source.Run.ID + `"}`:                                                {409, "ambiguous-base"},
+		`{"source_run_id":"` + source.Run.ID + `","base_checkpoint_id":"` + id(other.ID) + `"}`:    {201, ""},
+	} {
+		r := g.do(http.MethodPost, path, body)
+		g.want(r, want.status, want.code)
+		if want.code == "ambiguous-base" {
+			p := decodeAs[api.Problem](t, r)
+			if len(p.Bases) != 2 || strings.Join(p.Bases, " ") != strings.Join([]string{id(base.ID), id(other.ID)}, " ") && strings.Join(p.Bases, " ") != strings.Join([]string{id(other.ID), id(base.ID)}, " ") {
+				t.Errorf("bases = %v, want both", p.Bases)
+			}
+		}
+	}
+	m := decodeAs[api.MergePage](t, g.get(path)).Items[0]
+	g.computeMerge(m, postgres.MergeResult{Failure: fault.New(fault.Conflict, "too-many-conflicts", "more than 10000 paths conflict")})
+	at := "/api/merges/" + m.ID
+	m = decodeAs[api.MergeAnswer](t, g.get(at)).Merge
+	if m.Status != api.MergeStatusAbandoned || *m.FailureCode != "too-many-conflicts" {
+		t.Errorf("merge = %s %v, want it abandoned with the code", m.Status, m.FailureCode)
+	}
+	g.want(g.do(http.MethodPost, at+"/commit", ""), http.StatusConflict, "too-many-conflicts")
+	g.want(g.do(http.MethodPost, path, `{"source_run_id":"`+source.Run.ID+`","base_checkpoint_id":"`+id(other.ID)+`"}`), http.StatusConflict, "too-many-conflicts")
+
+	// Another tenant finds nothing, and a viewer changes nothing.
+	viewer := header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}
+	stranger := header{"Authorization": "Bearer " + g.newKey(g.pg.Tenant(t), api.RoleAdmin)}
+	for _, x := range []struct{ method, path, body string }{
+		{http.MethodGet, path, ""}, {http.MethodPost, path, `{"source_run_id":"` + source.Run.ID + `"}`}, {http.MethodGet, at, ""},
+		{http.MethodPut, at + "/resolutions", `{"resolutions":[{"path":"a","take":"ours"}]}`}, {http.MethodPost, at + "/commit", ""}, {http.MethodPost, at + "/abandon", ""},
+	} {
+		g.want(g.do(x.method, x.path, x.body, stranger), http.StatusNotFound, "not-found")
+		if x.method != http.MethodGet {
+			g.want(g.do(x.method, x.path, x.body, viewer), http.StatusForbidden, "forbidden")
+		}
+	}
+	g.want(g.get("/api/merges/"+run.RunID.Format(uuid.New())), http.StatusNotFound, "not-found")
+}
+
+// TestMergeBusy commits while the target may not be changed, and after it has moved.
+func TestMergeBusy(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	source, _ := g.line(base)
+	two := g.create(`{"plan":{"goal":"g","steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}},{"name":"b","tool":"bash","inputs":{"script":"true"}}]}}`)
+	c := g.claim(two.Steps[0])
+	ck := g.checkpoint(c, run.PostCheckpoint, tree.Empty, []byte("x"))
+	ck.Parents, ck.Generation = []uuid.UUID{base.ID}, base.Generation+1
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Checkpoints: []*postgres.Checkpoint{ck}})
+	r := g.do(http.MethodPost, "/api/runs/"+two.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`)
+	m := decodeAs[api.MergeAnswer](t, r).Merge
+	g.computeMerge(m, stored())
+	at := "/api/merges/" + m.ID
+	g.want(g.do(http.MethodPost, at+"/commit", ""), http.StatusConflict, "run-busy")
+	c = g.claim(decodeAs[api.RunDetail](t, g.get("/api/runs/"+two.Run.ID)).Steps[1])
+	g.want(g.do(http.MethodPost, "/api/runs/"+two.Run.ID+"/pause", ""), http.StatusOK, "")
+	g.want(g.do(http.MethodPost, at+"/commit", ""), http.StatusConflict, "run-busy")
+	last := g.checkpoint(c, run.PostCheckpoint, tree.Empty, []byte("z"))
+	last.Parents, last.Generation = []uuid.UUID{ck.ID}, ck.Generation+1
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Checkpoints: []*postgres.Checkpoint{last}})
+
+	r = g.do(http.MethodPost, at+"/commit", "", header{"Idempotency-Key": "moved"})
+	g.want(r, http.StatusPreconditionFailed, "stale-version")
+	m = decodeAs[api.MergeAnswer](t, g.get(at)).Merge
+	if m.Status != api.MergeStatusOpen || m.TargetMoved || m.TargetHeadCheckpointID != run.CheckpointID.Format(last.ID) {
+		t.Fatalf("merge = %s of %s, want it open for the new head", m.Status, m.TargetHeadCheckpointID)
+	}
+	g.computeMerge(m, stored())
+	r = g.do(http.MethodPost, at+"/commit", `{"resume":true}`, header{"If-Match": fmt.Sprintf(`"v%d"`, m.Version+1)})
+	g.want(r, http.StatusOK, "")
+	g.sound()
+}
+
+// sound fails the test unless all invariants of the database hold.
+func (g *gateway) sound() {
+	g.Helper()
+	var broken []string
+	if err := g.pg.Admin.QueryRow(g.Context(), "SELECT coalesce(array_agg(invariant || ': ' || offender), '{}') FROM nofx.unsound()").Scan(&broken); err != nil {
+		g.Fatal(err)
+	}
+	for _, b := range broken {
+		g.Error(b)
+	}
+}

@@ -1,0 +1,490 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
+)
+
+const mergeColumns = `m.id, m.target_run_id, m.source_run_id, m.target_head, m.source_head, m.base_id, m.asked_base_id, m.state, m.version, m.strategy, m.mode,
+	m.work_run_id, coalesce(m.outcome, ''), m.conflicts, m.open_conflicts, coalesce(m.preview, '{}'), coalesce(m.result_tree, ''), coalesce(m.result_state, ''),
+	m.committed_checkpoint_id, coalesce(m.failure_code, ''), coalesce(m.reason, ''), m.created_by, m.created_at, m.updated_at,
+	m.state IN ('open', 'conflicted', 'ready') AND m.target_head <> (SELECT r.head_checkpoint_id FROM nofx.run r WHERE r.tenant_id = m.tenant_id AND r.id = m.target_run_id)
+	FROM nofx.merge m`
+
+func scanMerge(row pgx.CollectableRow) (m run.Merge, err error) {
+	err = row.Scan(&m.ID, &m.TargetRunID, &m.SourceRunID, &m.TargetHead, &m.SourceHead, &m.BaseID, &m.AskedBaseID, &m.State, &m.Version, &m.Strategy, &m.Mode,
+		&m.WorkRunID, &m.Outcome, &m.Conflicts, &m.Unresolved, &m.Preview, &m.ResultTree, &m.ResultState,
+		&m.CommittedID, &m.FailureCode, &m.Reason, &m.CreatedBy, &m.CreatedAt, &m.UpdatedAt, &m.TargetMoved)
+	return m, err
+}
+
+func oneMerge(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (run.Merge, error) {
+	rows, err := tx.Query(ctx, "SELECT "+mergeColumns+" WHERE m.tenant_id = $1 AND m.id = $2", tenant, id)
+	if err != nil {
+		return run.Merge{}, err
+	}
+	m, err := pgx.CollectExactlyOneRow(rows, scanMerge)
+	return m, missing(err, "merge")
+}
+
+// Merge returns one merge, or fault.NotFound.
+func (db *DB) Merge(ctx context.Context, tenant, id uuid.UUID) (m run.Merge, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		m, err = oneMerge(ctx, tx, tenant, id)
+		return err
+	})
+	return m, err
+}
+
+// Merges lists the merges into a run, the newest first, before one of them (nil: from the
+// newest). An unknown run is fault.NotFound.
+func (db *DB) Merges(ctx context.Context, tenant, target uuid.UUID, before *uuid.UUID, limit int) (list []run.Merge, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := oneRun(ctx, tx, tenant, target); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT "+mergeColumns+` WHERE m.target_run_id = $2 AND m.tenant_id = $1 AND ($3::uuid IS NULL OR m.id < $3)
+			ORDER BY m.id DESC LIMIT $4`, tenant, target, before, limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanMerge)
+		return err
+	})
+	return list, err
+}
+
+// MergeConflicts lists the conflicts of a merge in their order, after the n-th.
+func (db *DB) MergeConflicts(ctx context.Context, tenant, id uuid.UUID, after, limit int) (list []run.MergeConflict, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		list, err = conflictsOf(ctx, tx, tenant, id, "c.n > $3 ORDER BY c.n LIMIT $4", after, limit)
+		return err
+	})
+	return list, err
+}
+
+func conflictsOf(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, which string, args ...any) ([]run.MergeConflict, error) {
+	rows, err := tx.Query(ctx, `SELECT c.n, c.unit, c.at, c.kind, c.line, c.renamed_to, c.takes, c.base, c.ours, c.theirs, c.resolution, c.value, c.artifact_id, c.resolved_by
+		FROM nofx.merge_conflict c WHERE c.tenant_id = $1 AND c.merge_id = $2 AND `+which, append([]any{tenant, id}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[run.MergeConflict])
+}
+
+// NewMerge is a merge to be computed.
+type NewMerge struct {
+	TargetRunID   uuid.UUID
+	SourceRunID   uuid.UUID
+	Strategy      run.MergeStrategy
+	Mode          run.MergeMode
+	BaseID        *uuid.UUID // nil: the nearest common checkpoint
+	CorrelationID string
+	CreatedBy     string
+}
+
+// AmbiguousBase is the refusal of a merge whose runs have several nearest common
+// checkpoints.
+type AmbiguousBase struct {
+	error
+	Bases []uuid.UUID
+}
+
+// Unwrap returns the fault.
+func (a *AmbiguousBase) Unwrap() error { return a.error }
+
+// NoBase returns the refusal of a merge of runs that have nothing in common.
+func NoBase() *fault.Error {
+	return fault.New(fault.Conflict, "no-common-base", "the two runs have no checkpoint in common, as a run and its branch have")
+}
+
+// StartMerge makes a merge of the heads of two runs and starts the system run that computes
+// it, or returns the one that there is of the same heads, asked for in the same way. An
+// unknown target is fault.NotFound, an unknown source or base fault.Invalid. fault.Conflict
+// is: system-run; no-common-base; ambiguous-base, an [AmbiguousBase], unless one is named;
+// and the failure code of a merge that cannot be computed.
+func (db *DB) StartMerge(ctx context.Context, tenant uuid.UUID, n NewMerge) (m run.Merge, created bool, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		target, err := oneRun(ctx, tx, tenant, n.TargetRunID)
+		if err != nil {
+			return err
+		}
+		source, err := oneRun(ctx, tx, tenant, n.SourceRunID)
+		switch {
+		case fault.KindOf(err) == fault.NotFound:
+			return fault.OfFields("invalid-field", fault.Field{Pointer: "/source_run_id", Detail: "no such run"})
+		case err != nil:
+			return err
+		case target.Kind == run.SystemRun || source.Kind == run.SystemRun:
+			return fault.New(fault.Conflict, "system-run", "system runs have no checkpoints to merge")
+		case source.ID == target.ID:
+			return fault.OfFields("invalid-field", fault.Field{Pointer: "/source_run_id", Detail: "a run cannot be merged into itself"})
+		}
+		base, err := mergeBase(ctx, tx, tenant, n)
+		if err != nil {
+			return err
+		}
+		doc, err := document(map[string]any{"target_run_id": n.TargetRunID, "source_run_id": n.SourceRunID, "base_id": base,
+			"asked_base_id": n.BaseID, "strategy": n.Strategy, "mode": n.Mode, "created_by": n.CreatedBy})
+		if err != nil {
+			return err
+		}
+		var id uuid.UUID
+		if err := tx.QueryRow(ctx, "SELECT merge_id, created FROM nofx.create_merge($1, $2)", run.NewID(), doc).Scan(&id, &created); err != nil {
+			return err
+		}
+		if m, err = oneMerge(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		if m.FailureCode != "" {
+			return fault.New(fault.Conflict, m.FailureCode, "%s", m.Reason)
+		}
+		m, err = db.computeMerge(ctx, tx, target, m, n.CorrelationID, n.CreatedBy)
+		return err
+	})
+	return m, created, err
+}
+
+// mergeBase returns the common checkpoint from which a merge counts changes.
+func mergeBase(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, n NewMerge) (uuid.UUID, error) {
+	var ours, theirs []uuid.UUID
+	if err := tx.QueryRow(ctx, "SELECT ARRAY(SELECT nofx.run_leaves($1)), ARRAY(SELECT nofx.run_leaves($2))", n.TargetRunID, n.SourceRunID).Scan(&ours, &theirs); err != nil {
+		return uuid.Nil, err
+	}
+	if n.BaseID != nil {
+		common, err := sharesAncestor(ctx, tx, tenant, ours, theirs, *n.BaseID)
+		if err == nil && !common {
+			err = fault.OfFields("invalid-field", fault.Field{Pointer: "/base_checkpoint_id", Detail: "no checkpoint that both runs descend from"})
+		}
+		return *n.BaseID, err
+	}
+	shared, err := sharedAncestors(ctx, tx, tenant, ours, theirs)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	return BaseOf(shared, ours, theirs)
+}
+
+// BaseOf returns the base of a merge of leaves whose nearest common checkpoints are shared,
+// or the fault.Conflict no-common-base or ambiguous-base. Where one side has all of the
+// other there is nothing to choose.
+func BaseOf(shared []Parent, ours, theirs []uuid.UUID) (uuid.UUID, error) {
+	ids := make([]uuid.UUID, len(shared))
+	for i, p := range shared {
+		ids[i] = p.ID
+	}
+	switch {
+	case len(ids) == 0:
+		return uuid.Nil, NoBase()
+	case len(ids) == 1, Contains(shared, ours), Contains(shared, theirs):
+		return ids[0], nil
+	}
+	return uuid.Nil, &AmbiguousBase{Bases: ids, error: fault.New(fault.Conflict, "ambiguous-base",
+		"the two runs have %d nearest common checkpoints; name one as base_checkpoint_id", len(ids))}
+}
+
+// Contains reports whether all these leaves are among shared checkpoints.
+func Contains(shared []Parent, leaves []uuid.UUID) bool {
+	return !slices.ContainsFunc(leaves, func(id uuid.UUID) bool {
+		return !slices.ContainsFunc(shared, func(p Parent) bool { return p.ID == id })
+	})
+}
+
+// computeMerge starts the system run that computes what m lacks, unless one is under way,
+// and returns m with it.
+func (db *DB) computeMerge(ctx context.Context, tx pgx.Tx, target run.Run, m run.Merge, correlation, by string) (run.Merge, error) {
+	if m.Prepared() || m.State != run.Open && m.State != run.Ready {
+		return m, nil
+	}
+	id := run.MergeID.Format(m.ID)
+	plan, err := run.SystemPlan(run.ToolMerge, "compute merge "+id, run.MergeInputs{MergeID: id, Version: m.Version})
+	if err != nil {
+		return m, err
+	}
+	w, err := db.startWork(ctx, tx, target.TenantID, Work{
+		Key: run.ToolMerge + "/" + id + "/" + strconv.FormatInt(m.Version, 10), Project: target.Project, Plan: plan,
+		SubjectRunID: &target.ID, CorrelationID: correlation, CreatedBy: by,
+	})
+	if err != nil {
+		return m, err
+	}
+	if _, err := tx.Exec(ctx, "SELECT nofx.assign_merge($1, $2)", m.ID, w.ID); err != nil {
+		return m, err
+	}
+	m.WorkRunID = &w.ID
+	return m, nil
+}
+
+// ComputeMerge starts the system run that computes what a merge lacks, unless one is under
+// way or nothing is lacking, and returns the merge.
+func (db *DB) ComputeMerge(ctx context.Context, tenant, id uuid.UUID, by string) (m run.Merge, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		m, err = db.recompute(ctx, tx, tenant, id, by)
+		return err
+	})
+	return m, err
+}
+
+func (db *DB) recompute(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, by string) (run.Merge, error) {
+	m, err := oneMerge(ctx, tx, tenant, id)
+	if err != nil {
+		return m, err
+	}
+	target, err := oneRun(ctx, tx, tenant, m.TargetRunID)
+	if err != nil {
+		return m, err
+	}
+	return db.computeMerge(ctx, tx, target, m, "", by)
+}
+
+// ResolveMerge records decisions about conflicts, all or none; when the last one is decided
+// it starts the computation of the result. A place that is no conflict and a decision that
+// the conflict does not have are fault.Invalid, with the place of each in the list; a merge
+// that is not conflicted or ready is fault.Conflict.
+func (db *DB) ResolveMerge(ctx context.Context, tenant, id uuid.UUID, list []run.MergeResolution, version *int64, by string) (m run.Merge, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if m, err = oneMerge(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		at := make([]string, len(list))
+		for i, r := range list {
+			at[i] = r.At
+		}
+		known, err := conflictsOf(ctx, tx, tenant, id, "c.at = ANY ($3)", at)
+		if err != nil {
+			return err
+		}
+		items, fields := resolutions(known, list)
+		if m.State != run.Open && len(fields) > 0 && !run.MergeMachine.Terminal(m.State) {
+			return fault.OfFields("invalid-field", fields...)
+		}
+		if err := checkMergeArtifacts(ctx, tx, tenant, list); err != nil {
+			return err
+		}
+		doc, err := document(items)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "SELECT nofx.resolve_merge($1, $2, $3)", id, doc, version); err != nil {
+			return err
+		}
+		m, err = db.recompute(ctx, tx, tenant, id, by)
+		return err
+	})
+	return m, err
+}
+
+// resolutions returns decisions by the numbers of the conflicts, and what is wrong with
+// them.
+func resolutions(known []run.MergeConflict, list []run.MergeResolution) (items []map[string]any, fields []fault.Field) {
+	items = []map[string]any{}
+	for i, r := range list {
+		at := "/resolutions/" + strconv.Itoa(i)
+		found := false
+		for _, c := range known {
+			if c.Unit != r.Unit || c.At != r.At {
+				continue
+			}
+			found = true
+			if r.Take != nil && !slices.Contains(c.Takes, *r.Take) {
+				fields = append(fields, fault.Field{Pointer: at + "/take", Detail: fmt.Sprintf("%s is not possible here, %v are", *r.Take, c.Takes)})
+			}
+			items = append(items, map[string]any{"n": c.N, "take": r.Take, "value": r.Value, "artifact_id": r.ArtifactID})
+		}
+		if !found {
+			fields = append(fields, fault.Field{Pointer: at + "/" + string(r.Unit), Detail: "there is no conflict"})
+		}
+	}
+	return items, fields
+}
+
+// checkMergeArtifacts returns fault.Invalid unless the artifacts that resolutions name can
+// be read.
+func checkMergeArtifacts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, list []run.MergeResolution) error {
+	var fields []fault.Field
+	for i, r := range list {
+		if r.ArtifactID == nil {
+			continue
+		}
+		a, err := oneArtifact(ctx, tx, tenant, *r.ArtifactID)
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return err
+		}
+		if err != nil || a.State != run.Ready {
+			fields = append(fields, fault.Field{Pointer: "/resolutions/" + strconv.Itoa(i) + "/artifact_id", Detail: "no artifact that can be read"})
+		}
+	}
+	if len(fields) > 0 {
+		return fault.OfFields("invalid-field", fields...)
+	}
+	return nil
+}
+
+// AbandonMerge ends a merge. One that is committed or abandoned is fault.Conflict
+// (illegal-transition).
+func (db *DB) AbandonMerge(ctx context.Context, tenant, id uuid.UUID, v Verb) (m run.Merge, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.merge_transition($1, 'abandon', $2, $3)", id, nullable(v.Reason), v.Version); err != nil {
+			return err
+		}
+		m, err = oneMerge(ctx, tx, tenant, id)
+		return err
+	})
+	return m, err
+}
+
+// MergeAnswer is what became of a commit.
+type MergeAnswer string
+
+// The answers. In the first case only the merge is committed.
+const (
+	MergeCommitted  MergeAnswer = "ok"
+	MergeMoved      MergeAnswer = "moved"      // the target has a new head; the merge is computed anew
+	MergeUnprepared MergeAnswer = "unprepared" // a system run stores the result
+)
+
+// CommitMerge inserts the checkpoint of a merge that is ready and makes it the head of the
+// target, whose steps that have not succeeded start from it, after fresh verdicts of the
+// gates that had passed. With resume the target goes on at once; requeued is how many of
+// its steps that makes run. fault.Conflict is: run-busy, unless the target is paused,
+// waiting or has ended and none of its steps runs; illegal-transition; stale-version.
+func (db *DB) CommitMerge(ctx context.Context, tenant, id uuid.UUID, resume bool, v Verb, by string) (m run.Merge, answer MergeAnswer, requeued int, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		if m, err = oneMerge(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		if m.FailureCode != "" {
+			return fault.New(fault.Conflict, m.FailureCode, "%s", m.Reason)
+		}
+		if err := tx.QueryRow(ctx, "SELECT answer, requeued FROM nofx.commit_merge($1, $2, $3, $4)", id, v.Version, resume, nullable(v.Reason)).Scan(&answer, &requeued); err != nil {
+			return err
+		}
+		if answer == MergeCommitted {
+			if err := db.enqueueReady(ctx, tx, tenant, m.TargetRunID); err != nil {
+				return err
+			}
+			m, err = oneMerge(ctx, tx, tenant, id)
+			return err
+		}
+		m, err = db.recompute(ctx, tx, tenant, id, by)
+		return err
+	})
+	return m, answer, requeued, err
+}
+
+// MergeWork is what the computation of a merge needs.
+type MergeWork struct {
+	Merge          run.Merge
+	Ours, Theirs   []Parent // the leaves of both runs
+	Base           Parent
+	Shared         []Parent // the nearest common checkpoints
+	Target, Source run.Run
+	Resolved       []run.MergeConflict // conflicts with a resolution
+}
+
+// MergeWork returns what there is to merge, or fault.NotFound. fault.Conflict is
+// no-common-base or ambiguous-base, where that came up since the merge was asked for.
+func (db *DB) MergeWork(ctx context.Context, tenant, id uuid.UUID) (w MergeWork, err error) {
+	err = db.snapshot(ctx, tenant, func(tx pgx.Tx) error {
+		if w.Merge, err = oneMerge(ctx, tx, tenant, id); err != nil {
+			return err
+		}
+		if w.Target, err = oneRun(ctx, tx, tenant, w.Merge.TargetRunID); err != nil {
+			return err
+		}
+		if w.Source, err = oneRun(ctx, tx, tenant, w.Merge.SourceRunID); err != nil {
+			return err
+		}
+		if w.Resolved, err = conflictsOf(ctx, tx, tenant, id, "c.resolution IS NOT NULL ORDER BY c.n"); err != nil {
+			return err
+		}
+		var ours, theirs []uuid.UUID
+		if err := tx.QueryRow(ctx, "SELECT target_leaves, source_leaves FROM nofx.merge WHERE tenant_id = $1 AND id = $2", tenant, id).Scan(&ours, &theirs); err != nil {
+			return err
+		}
+		if w.Ours, err = parentsOf(ctx, tx, tenant, ours); err != nil {
+			return err
+		}
+		if w.Theirs, err = parentsOf(ctx, tx, tenant, theirs); err != nil {
+			return err
+		}
+		if w.Shared, err = sharedAncestors(ctx, tx, tenant, ours, theirs); err != nil {
+			return err
+		}
+		base := w.Merge.AskedBaseID
+		if base == nil {
+			b, err := BaseOf(w.Shared, ours, theirs)
+			if err != nil {
+				return err
+			}
+			base = &b
+		}
+		list, err := parentsOf(ctx, tx, tenant, []uuid.UUID{*base})
+		if err == nil {
+			w.Base = list[0]
+		}
+		return err
+	})
+	return w, err
+}
+
+// MergeResult is what the computation of a merge came to.
+type MergeResult struct {
+	Outcome   run.MergeOutcome
+	BaseID    uuid.UUID
+	Conflicts []run.MergeConflict
+	Preview   run.MergePreview
+
+	// The result, if nothing is left to decide: the checkpoints that the commit inserts,
+	// the merge's own last, none where there is nothing to merge.
+	Tree, State *tree.Digest
+	Checkpoints []*Checkpoint
+
+	Failure *fault.Error // why it cannot be computed; then the rest is empty
+}
+
+// RecordMerge records what the attempt of c has computed of a merge at a version, with the
+// blobs that were stored for it. A merge that has moved on does not change. fault.Fenced
+// means that c no longer holds its step.
+func (db *DB) RecordMerge(ctx context.Context, c *Claim, id uuid.UUID, version int64, r MergeResult) error {
+	doc := map[string]any{"outcome": r.Outcome, "base_id": r.BaseID, "preview": r.Preview, "conflicts": r.Conflicts}
+	if r.Conflicts == nil {
+		doc["conflicts"] = []any{}
+	}
+	if r.Tree != nil {
+		prepared := []any{}
+		for _, ck := range r.Checkpoints {
+			prepared = append(prepared, ck.document())
+		}
+		doc["result_tree"], doc["result_state"], doc["prepared"] = r.Tree, r.State, prepared
+	}
+	if r.Failure != nil {
+		doc = map[string]any{"code": r.Failure.Code, "reason": r.Failure.Detail}
+	}
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("merge as JSON: %w", err)
+	}
+	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT nofx.record_merge($1, $2, $3, $4, $5)", c.StepID, c.Fence, id, version, string(raw)); err != nil {
+			return err
+		}
+		var blobs []tree.Blob
+		var objects []tree.Object
+		for _, ck := range r.Checkpoints {
+			blobs, objects = append(blobs, ck.Blobs...), append(objects, ck.Objects...)
+		}
+		insertBlobs(tx, c.TenantID, blobs, objects)
+		return nil
+	})
+}
