@@ -1545,6 +1545,13 @@ type CheckpointRequest struct {
 	Label *string `json:"label,omitempty"`
 }
 
+// ComparedDiff How much the files of its newest checkpoint differ from those of the common one. Absent until that diff was asked for, see `diffCheckpoint`
+type ComparedDiff struct {
+	Files        int `json:"files"`
+	LinesAdded   int `json:"lines_added"`
+	LinesDeleted int `json:"lines_deleted"`
+}
+
 // ComparedGate defines model for ComparedGate.
 type ComparedGate struct {
 	Name   string     `json:"name"`
@@ -1559,6 +1566,9 @@ type ComparedGate struct {
 type ComparedRun struct {
 	Attempts int     `json:"attempts"`
 	CostUsd  float64 `json:"cost_usd"`
+
+	// Diff How much the files of its newest checkpoint differ from those of the common one. Absent until that diff was asked for, see `diffCheckpoint`
+	Diff *ComparedDiff `json:"diff,omitempty"`
 
 	// DurationMs Time without waits and pauses; absent before it has started and once its events are deleted
 	DurationMs *int64 `json:"duration_ms,omitempty"`

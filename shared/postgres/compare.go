@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -39,8 +40,10 @@ func (db *DB) CompareRuns(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID
 		if err := comparedGates(ctx, tx, tenant, ids, of); err != nil {
 			return err
 		}
-		c.Common, err = commonCheckpoint(ctx, tx, tenant, c.Runs)
-		return err
+		if c.Common, err = commonCheckpoint(ctx, tx, tenant, c.Runs); err != nil || c.Common == nil {
+			return err
+		}
+		return comparedDiffs(ctx, tx, tenant, *c.Common, c.Runs)
 	})
 	return c, err
 }
@@ -146,6 +149,28 @@ func commonCheckpoint(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, runs []r
 		return nil, fmt.Errorf("common checkpoint: %w", err)
 	}
 	return id, nil
+}
+
+// comparedDiffs reads the sizes of stored diffs against the common checkpoint.
+func comparedDiffs(ctx context.Context, tx pgx.Tx, tenant, common uuid.UUID, runs []run.Compared) error {
+	for i := range runs {
+		head, d := *runs[i].Run.HeadCheckpointID, run.DiffSize{}
+		if head == common {
+			runs[i].Diff = &d
+			continue
+		}
+		err := tx.QueryRow(ctx, `SELECT d.files, d.lines_added, d.lines_deleted FROM nofx.diff d
+			WHERE d.tenant_id = $1 AND d.to_id = $2 AND d.from_id = $3 AND d.options = $4 AND d.state = 'stored'`,
+			tenant, head, common, run.DiffInputs{}.Options()).Scan(&d.Files, &d.LinesAdded, &d.LinesDeleted)
+		if errors.Is(err, pgx.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		runs[i].Diff = &d
+	}
+	return nil
 }
 
 // Lineage returns the runs of a run's line, at most limit of them, or fault.NotFound.

@@ -21,9 +21,13 @@ type Compared struct {
 	Active   *time.Duration // without waits and pauses; nil: it has not started, or its events were deleted
 	Attempts int            // its own, not those of restored steps
 	Usage    Usage          // of these
+	Diff     *DiffSize      // of its newest checkpoint against the common one; nil: it was not computed
 	Steps    []ComparedStep // in plan order
 	Gates    []ComparedGate
 }
+
+// DiffSize is how much a diff is.
+type DiffSize struct{ Files, LinesAdded, LinesDeleted int }
 
 // ComparedStep is a step of a run with digests of what it left.
 type ComparedStep struct {

@@ -24,11 +24,12 @@ func branchPreview() api.BranchPreview {
 
 func comparison() api.Comparison {
 	first, second := detail().Run, branchRun(3, "try")
+	first.HeadCheckpointID, second.HeadCheckpointID = ptr(id("ckpt", 5)), ptr(id("ckpt", 6))
 	second.Status, second.FailureClass, second.FailureSignature = api.RunStatusFailed, ptr(api.FailureClassGateFailed), ptr("v1-0f1e")
 	return api.Comparison{
 		CommonCheckpointID: ptr(id("ckpt", 1)),
 		Runs: []api.ComparedRun{
-			{Run: first, Gates: []api.ComparedGate{{Step: "unit", Name: "unit", Status: api.GateStatusPassed, Round: 1}}, DurationMs: ptr(int64(62_000)), Attempts: 3, InputTokens: 900, OutputTokens: 100, CostUsd: 0.5},
+			{Run: first, Gates: []api.ComparedGate{{Step: "unit", Name: "unit", Status: api.GateStatusPassed, Round: 1}}, DurationMs: ptr(int64(62_000)), Attempts: 3, Diff: &api.ComparedDiff{Files: 3, LinesAdded: 40, LinesDeleted: 7}, InputTokens: 900, OutputTokens: 100, CostUsd: 0.5},
 			{Run: second, Gates: []api.ComparedGate{{Step: "unit", Name: "unit", Status: api.GateStatusFailed, Round: 1}}, Attempts: 1, RestoredSteps: 1},
 		},
 		Steps: []api.StepComparison{

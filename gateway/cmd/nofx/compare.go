@@ -20,7 +20,9 @@ func (a *app) runCompareCommand() *cobra.Command {
 		Short: "Show runs side by side: what each came to, and where they differ",
 		Long: `Show runs side by side that have the same plan or come from the same run, as branches do:
 what each came to, what it used, and for each step that differs the first thing in which it
-does. Restored steps cost a branch nothing. TIME is without waits and pauses.`,
+does. Restored steps cost a branch nothing. TIME is without waits and pauses. FILES counts
+the files and lines changed since the common checkpoint, once somebody has looked at that
+diff: nofx checkpoint diff RUN CHECKPOINT --against COMMON.`,
 		Args:              cobra.RangeArgs(2, 16),
 		ValidArgsFunction: a.asks(16, completeRuns),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,7 +48,10 @@ func (a *app) printComparison(w io.Writer, c api.Comparison) {
 		for j, g := range r.Gates {
 			gates[j] = g.Step + " " + string(g.Status)
 		}
-		var lasted, cost, tokens string
+		var lasted, cost, tokens, changed string
+		if d := r.Diff; d != nil {
+			changed = fmt.Sprintf("%d +%d -%d", d.Files, d.LinesAdded, d.LinesDeleted)
+		}
 		if r.DurationMs != nil {
 			lasted = span(time.Duration(*r.DurationMs) * time.Millisecond)
 		}
@@ -57,16 +62,16 @@ func (a *app) printComparison(w io.Writer, c api.Comparison) {
 			tokens = strconv.FormatInt(n, 10)
 		}
 		rows[i] = []string{strconv.Itoa(i + 1), r.Run.ID, deref(r.Run.Name), string(r.Run.Status), lasted, strconv.Itoa(r.Attempts), strconv.Itoa(r.RestoredSteps),
-			tokens, cost, strings.Join(gates, ", ")}
+			tokens, cost, changed, strings.Join(gates, ", ")}
 		if r.Run.FailureClass != nil {
 			rows[i][len(rows[i])-1] = strings.Trim(rows[i][len(rows[i])-1]+"; "+string(*r.Run.FailureClass)+" "+deref(r.Run.FailureSignature), "; ")
 		}
 	}
-	head := []string{"#", "RUN", "NAME", "STATUS", "TIME", "TRIES", "RESTORED", "TOKENS", "COST", "GATES"}
+	head := []string{"#", "RUN", "NAME", "STATUS", "TIME", "TRIES", "RESTORED", "TOKENS", "COST", "FILES", "GATES"}
 	if a.narrow() { // a name is enough there, or else the id
-		head = []string{"#", "RUN", "STATUS", "TIME", "COST", "GATES"}
+		head = []string{"#", "RUN", "STATUS", "TIME", "FILES", "GATES"}
 		for i, row := range rows {
-			rows[i] = []string{row[0], cmp.Or(shorten(clean(row[2]), 36), row[1]), row[3], row[4], row[8], row[9]}
+			rows[i] = []string{row[0], cmp.Or(shorten(clean(row[2]), 36), row[1]), row[3], row[4], row[9], row[10]}
 		}
 	}
 	a.fitted(w, head, rows)

@@ -35,6 +35,10 @@ func (g *gateway) pass(step api.Step, before ...string) string {
 	ck := g.checkpoint(c, run.PostCheckpoint, tree.Empty, []byte("x"))
 	ck.State = stateOf(append(before, c.Name)...)
 	ck.StateDigest = tree.Sum(ck.State)
+	for _, p := range c.Parents {
+		ck.Parents = append(ck.Parents, p.ID)
+		ck.Generation = max(ck.Generation, p.Generation+1)
+	}
 	f := postgres.Finish{Claim: c, Outcome: "succeed", Outputs: outputs, Checkpoints: []*postgres.Checkpoint{ck}, Usage: run.Usage{RunMillis: 5, InputTokens: 7}}
 	if strings.HasPrefix(c.Tool, run.GateFamily) {
 		f.Gate = &postgres.NewGate{ID: run.NewID(), Name: c.Name, Kind: run.CommandGate, InputDigest: tree.Sum(nil).String(), ShownCheckpoint: ck.ID, ShownDigest: ck.Digest, Event: "pass"}

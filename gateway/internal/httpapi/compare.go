@@ -79,6 +79,9 @@ func apiCompared(r run.Compared) api.ComparedRun {
 	if r.Active != nil {
 		out.DurationMs = ptr(r.Active.Milliseconds())
 	}
+	if r.Diff != nil {
+		out.Diff = &api.ComparedDiff{Files: r.Diff.Files, LinesAdded: r.Diff.LinesAdded, LinesDeleted: r.Diff.LinesDeleted}
+	}
 	for _, step := range r.Steps {
 		if step.Restored {
 			out.RestoredSteps++

@@ -25,6 +25,12 @@ func TestCompareAndLineage(t *testing.T) {
 	g.pass(g.step(one, "b"), "a")
 	deep := branch(two, a, "")
 
+	// Of one run there is a stored diff; another is where all come from.
+	if _, err := g.pg.Admin.Exec(t.Context(), `INSERT INTO nofx.diff (tenant_id, to_id, from_id, options, json_sha256, json_bytes, patch_sha256, patch_bytes, files, lines_added, lines_deleted, truncated)
+		SELECT r.tenant_id, r.head_checkpoint_id, $2, $3, sha256('a'), 1, sha256('b'), 1, 3, 40, 7, false FROM nofx.run r WHERE r.id = $1`,
+		uuidOf(g, run.RunID, id), uuidOf(g, run.CheckpointID, a), run.DiffInputs{}.Options()); err != nil {
+		t.Fatal(err)
+	}
 	r := g.get("/api/compare?runs=" + id + "," + one + "," + two)
 	g.want(r, http.StatusOK, "")
 	got := decodeAs[api.Comparison](g, r)
@@ -39,6 +45,10 @@ func TestCompareAndLineage(t *testing.T) {
 	}
 	if strings.Join(words, "\n") != strings.Join(want, "\n") {
 		t.Errorf("runs =\n%s\nwant\n%s", strings.Join(words, "\n"), strings.Join(want, "\n"))
+	}
+	if d := got.Runs[0].Diff; got.CommonCheckpointID == nil || *got.CommonCheckpointID != a || d == nil || *d != (api.ComparedDiff{Files: 3, LinesAdded: 40, LinesDeleted: 7}) ||
+		got.Runs[1].Diff != nil || got.Runs[2].Diff == nil || got.Runs[2].Diff.Files != 0 {
+		t.Errorf("runs = %s, want diffs against %s of the first and the last", r.body, a)
 	}
 	if got.Runs[0].DurationMs == nil || got.Runs[2].DurationMs != nil || got.Runs[0].Gates[0].Status != api.GateStatusPassed {
 		t.Errorf("runs = %s, want the duration of the first, none of the last, and a passed gate", r.body)
