@@ -1993,6 +1993,8 @@ CREATE INDEX artifact_pending ON nofx.artifact USING btree (created_at) WHERE (s
 
 CREATE INDEX artifact_run ON nofx.artifact USING btree (run_id, tenant_id, id);
 
+CREATE INDEX artifact_step ON nofx.artifact USING btree (step_id, tenant_id) WHERE (step_id IS NOT NULL);
+
 CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt USING btree (tenant_id, step_id) WHERE accepted;
 
 CREATE INDEX blob_pack ON nofx.blob USING btree (pack_sha256, tenant_id) WHERE (pack_sha256 IS NOT NULL);

@@ -131,7 +131,8 @@ END
 $$;
 
 -- Deletes at most p_limit system runs of all tenants that ended more than seven days ago,
--- with all their rows, and returns their number. Objects of logs are condemned.
+-- with all their rows, and returns their number. Objects of logs are condemned. Those
+-- of artifacts stay: other rows may need the same content.
 CREATE OR REPLACE FUNCTION nofx.expire_system_runs(p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -149,6 +150,7 @@ BEGIN
             WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id AND c.tenant_id = s.tenant_id AND c.step_id = s.id RETURNING c.key
         )
         UPDATE object o SET state = 'condemned' FROM gone g WHERE o.tenant_id = x.tenant_id AND o.key = g.key;
+        DELETE FROM artifact a WHERE a.tenant_id = x.tenant_id AND a.run_id = x.id;
         DELETE FROM attempt a USING step s WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id AND a.tenant_id = s.tenant_id AND a.step_id = s.id;
         DELETE FROM step s WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id;
         WITH gone AS (DELETE FROM event e WHERE e.tenant_id = x.tenant_id AND e.run_id = x.id RETURNING e.xid)

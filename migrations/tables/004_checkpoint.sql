@@ -89,6 +89,7 @@ CREATE TABLE nofx.artifact (
 );
 CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pending'; -- expire_uploads
 ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
+CREATE INDEX artifact_step ON nofx.artifact (step_id, tenant_id) WHERE step_id IS NOT NULL; -- the foreign key, when a step is deleted
 CREATE INDEX artifact_run ON nofx.artifact (run_id, tenant_id, id); -- artifacts of a run
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"crypto/sha256"
 	"strings"
 	"sync"
 	"testing"
@@ -150,7 +151,12 @@ func TestExpireSystemRuns(t *testing.T) {
 	if err := s.RecordLogChunk(s.ctx, c, postgres.LogChunk{N: 1, Bytes: 3, Lines: 1, Key: "log/old", SHA256: make([]byte, 32)}); err != nil {
 		t.Fatal(err)
 	}
-	s.finish(t, c, "succeed")
+	sum := sha256.Sum256([]byte("archive"))
+	if err := s.FinishStep(s.ctx, postgres.Finish{Claim: c, Outcome: "succeed", Artifacts: []run.Artifact{
+		{ID: run.NewID(), Name: "archive", Key: "archive", MediaType: "application/gzip", Size: 1, SHA256: sum[:]},
+	}}); err != nil {
+		t.Fatal(err)
+	}
 	s.finish(t, s.claimWork(t, fresh), "succeed")
 	s.do(t, steps["a"].ID, "succeed")
 	s.exec(t, "UPDATE nofx.run SET created_at = created_at - interval '8 days' WHERE id <> $1", fresh.ID)
@@ -166,7 +172,7 @@ func TestExpireSystemRuns(t *testing.T) {
 	_, err := s.Run(s.ctx, s.tenant, old.ID)
 	wantKind(t, "Run(expired)", err, fault.NotFound, "not-found")
 	for table, sql := range map[string]string{
-		"step": "run_id = $1", "event": "run_id = $1", "run_search": "run_id = $1", "attempt": "step_id = $1", "log_chunk": "step_id = $1",
+		"step": "run_id = $1", "event": "run_id = $1", "run_search": "run_id = $1", "attempt": "step_id = $1", "artifact": "run_id = $1", "log_chunk": "step_id = $1",
 	} {
 		id := old.ID
 		if strings.HasPrefix(sql, "step_id") {
