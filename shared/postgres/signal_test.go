@@ -125,7 +125,7 @@ func TestSignal(t *testing.T) {
 func TestSignalMeetsWait(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	const lanes, rounds = 8, 125
+	const lanes, rounds = 8, 40
 	taken := make([]int, lanes)
 	var wg sync.WaitGroup
 	for lane := range lanes {

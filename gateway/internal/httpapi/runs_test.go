@@ -261,6 +261,11 @@ func TestForeignIDs(t *testing.T) {
 		"{bisect_id}": created.Run.ID,
 	}
 	unknown := strings.Repeat("0", 31) + "1"
+	needed := map[string]string{ // bodies, where a reason is not enough
+		"rerunRun": "", "createCheckpoint": "", "archiveCheckpoint": "", "markCheckpoint": `{"label":"x"}`, "bisectRun": `{"command":"x"}`,
+		"createBranches": `{"checkpoint_id":"` + *gate.ShownCheckpointID + `"}`, "startMerge": `{"source_run_id":"` + created.Run.ID + `"}`,
+		"resolveMerge": `{"resolutions":[{"path":"x","take":"ours"}]}`, "commitMerge": "", "abandonMerge": `{"reason":"x"}`,
+	}
 	for _, op := range g.server.operations() {
 		if !strings.Contains(op.path, "{") {
 			continue
@@ -270,20 +275,12 @@ func TestForeignIDs(t *testing.T) {
 			noun, _, _ := strings.Cut(id, "_")
 			foreign, absent, wrong = append(foreign, name, id), append(absent, name, noun+"_"+unknown), append(wrong, name, "x"+id)
 		}
-		query, body := "", ""
+		query, body := "", needed[op.id]
 		if op.id == "getCheckpointFile" {
 			query = "?path=x"
 		}
-		switch op.id {
-		case "rerunRun", "createCheckpoint", "archiveCheckpoint":
-		case "markCheckpoint":
-			body = `{"label":"x"}`
-		case "bisectRun":
-			body = `{"command":"x"}`
-		default:
-			if op.method == http.MethodPost {
-				body = `{"reason":"x"}`
-			}
+		if _, other := needed[op.id]; !other && op.method == http.MethodPost {
+			body = `{"reason":"x"}`
 		}
 		var bodies []string
 		for _, with := range [][]string{foreign, absent, wrong} {
