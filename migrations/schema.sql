@@ -1092,6 +1092,12 @@ CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RET
 
 ALTER FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text DEFAULT NULL::text, p_wait_ms bigint DEFAULT NULL::bigint, p_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS nofx.new_event
     LANGUAGE sql STABLE
     AS …;
@@ -2650,6 +2656,8 @@ REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) 
 GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text, p_wait_ms bigint, p_at timestamp with time zone) FROM PUBLIC;
 

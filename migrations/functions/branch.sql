@@ -23,6 +23,26 @@ BEGIN
 END
 $$;
 
+-- Returns the start that a run had when a checkpoint of it was made: its newest edit or merge
+-- up to then, else the start that it began with. p_start is the one it has now.
+CREATE OR REPLACE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    v_seq bigint;
+    v_start uuid;
+BEGIN
+    SELECT c.seq INTO v_seq FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = p_checkpoint AND c.run_id = p_run;
+    SELECT c.id INTO v_start FROM checkpoint c
+    WHERE c.run_id = p_run AND c.tenant_id = p_tenant AND c.seq <= v_seq AND c.kind IN ('edit', 'merge') ORDER BY c.seq DESC LIMIT 1;
+    IF v_start IS NOT NULL THEN
+        RETURN v_start;
+    END IF;
+    SELECT c.id INTO v_start FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = p_start AND c.run_id <> p_run;
+    RETURN v_start;
+END
+$$;
+
 -- Inserts a branch of a run with its steps, as create_run inserts a run. p_steps has in
 -- addition: waits, how many of the steps that a step needs are not restored, and restored
 -- for those that are. These are references to the steps of earlier runs that did the work,
@@ -45,7 +65,8 @@ DECLARE
 BEGIN
     PERFORM lock_run(v_parent);
     PERFORM check_branches(v_tenant, v_parent);
-    SELECT y.project_id, y.root_run_id, coalesce((p_run->>'start_checkpoint_id')::uuid, y.start_checkpoint_id) AS start INTO r FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_parent AND y.kind = 'plan';
+    SELECT y.project_id, y.root_run_id, coalesce((p_run->>'start_checkpoint_id')::uuid, start_at(v_tenant, v_parent, (p_run->>'parent_checkpoint_id')::uuid, y.start_checkpoint_id)) AS start INTO r
+    FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_parent AND y.kind = 'plan';
     IF NOT FOUND OR NOT EXISTS (SELECT FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = (p_run->>'parent_checkpoint_id')::uuid) THEN
         RAISE EXCEPTION 'no run of a plan %, or no such checkpoint', v_parent USING ERRCODE = 'NX005', DETAIL = '{"noun":"checkpoint"}';
     END IF;

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 
@@ -243,6 +244,31 @@ func TestBranchStart(t *testing.T) {
 		}
 	}
 	s.wantSound(t)
+}
+
+// What a merge brought into a run after the checkpoint of a branch is not in the branch.
+func TestBranchStartBeforeAMerge(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	r, steps := s.create(t, "a:", "b: a", "e:")
+	a := s.pass(t, steps["a"].ID)
+	merged := uuid.New()
+	s.exec(t, `INSERT INTO nofx.checkpoint (tenant_id, id, run_id, seq, kind, generation, digest, manifest, state_digest, tree_digest, bytes_new)
+		SELECT tenant_id, $2, run_id, seq + 1000, 'merge', generation + 1, digest, manifest, state_digest, tree_digest, 0 FROM nofx.checkpoint WHERE id = $1`, a, merged)
+	s.exec(t, "UPDATE nofx.run SET start_checkpoint_id = $2 WHERE id = $1", r.ID, merged)
+	for name, tt := range map[string]struct {
+		from uuid.UUID
+		want []uuid.UUID
+	}{"before": {a, nil}, "after": {merged, []uuid.UUID{merged}}} {
+		_, mine := s.branch(t, s.fork(t, r, tt.from, "a"))
+		var got []uuid.UUID
+		for _, p := range s.claim(t, mine["e"].ID).Parents {
+			got = append(got, p.ID)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("a step without dependencies of a branch from %s the merge starts from (-want +got):\n%s", name, diff)
+		}
+	}
 }
 
 // A branch repeats an effect under a key of its own, unless it reuses those of its parent.
