@@ -84,7 +84,10 @@ require (
 
 require golang.org/x/time v0.15.0
 
-require github.com/agnivade/levenshtein v1.2.2 // indirect
+require (
+	github.com/agnivade/levenshtein v1.2.2 // indirect
+	github.com/evanphx/json-patch/v5 v5.9.11 // indirect
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
