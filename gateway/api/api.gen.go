@@ -389,12 +389,15 @@ func (e HealthStatus) Valid() bool {
 // Defines values for LineageEdgeKind.
 const (
 	LineageEdgeKindBranch LineageEdgeKind = "branch"
+	LineageEdgeKindMerge  LineageEdgeKind = "merge"
 )
 
 // Valid indicates whether the value is a known member of the LineageEdgeKind enum.
 func (e LineageEdgeKind) Valid() bool {
 	switch e {
 	case LineageEdgeKindBranch:
+		return true
+	case LineageEdgeKindMerge:
 		return true
 	default:
 		return false
@@ -4197,7 +4200,7 @@ type ClientInterface interface {
 
 	// GetLineage The runs that come from the same first run
 	//
-	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it, one of kind `merge` from a run to one that took over what it had changed.
 	//
 	// Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
 	GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -5547,7 +5550,7 @@ func (c *Client) ListRunEvents(ctx context.Context, runID RunIDParameter, params
 
 // GetLineage The runs that come from the same first run
 //
-// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it, one of kind `merge` from a run to one that took over what it had changed.
 //
 // Corresponds with GET /api/runs/{run_id}/lineage (the `GetLineage` operationId).
 func (c *Client) GetLineage(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -10561,7 +10564,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetLineageWithResponse The runs that come from the same first run
 	//
-	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+	// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it, one of kind `merge` from a run to one that took over what it had changed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -13773,7 +13776,7 @@ func (c *ClientWithResponses) ListRunEventsWithResponse(ctx context.Context, run
 
 // GetLineageWithResponse The runs that come from the same first run
 //
-// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it
+// Nodes are runs, oldest first. An edge of kind `branch` leads from a run to one that began at a checkpoint of it, one of kind `merge` from a run to one that took over what it had changed.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -189,9 +189,21 @@ func (db *DB) Lineage(ctx context.Context, tenant, id uuid.UUID, limit int) (l r
 			return err
 		}
 		l.Runs, err = pgx.CollectRows(rows, pgx.RowToStructByPos[run.LineRun])
+		if err != nil {
+			return err
+		}
 		if len(l.Runs) > limit {
 			l.Runs, l.Truncated = l.Runs[:limit], true
 		}
+		ids := make([]uuid.UUID, len(l.Runs))
+		for i, r := range l.Runs {
+			ids[i] = r.ID
+		}
+		if rows, err = tx.Query(ctx, `SELECT m.source_run_id, m.target_run_id, m.committed_checkpoint_id FROM nofx.merge m
+			WHERE m.tenant_id = $1 AND m.target_run_id = ANY ($2) AND m.committed_checkpoint_id IS NOT NULL ORDER BY m.id`, tenant, ids); err != nil {
+			return err
+		}
+		l.Merges, err = pgx.CollectRows(rows, pgx.RowToStructByPos[run.LineMerge])
 		return err
 	})
 	return l, err

@@ -128,7 +128,15 @@ func (d *StepDifference) first(sameDefinition func(i int) bool) Difference {
 type Lineage struct {
 	Root      uuid.UUID
 	Runs      []LineRun // oldest first
+	Merges    []LineMerge
 	Truncated bool      // there are more
+}
+
+// LineMerge is a merge that was committed into a run of a line.
+type LineMerge struct {
+	SourceRunID  uuid.UUID
+	TargetRunID  uuid.UUID
+	CheckpointID uuid.UUID // that it made in the target
 }
 
 // LineRun is a run of a line.

@@ -49,5 +49,6 @@ func lineage() api.Lineage {
 	}
 	return api.Lineage{RootRunID: id("run", 1),
 		Nodes: []api.LineageNode{node(1, nil, api.RunStatusFailed), node(2, ptr("small"), api.RunStatusSucceeded), node(3, ptr("again"), api.RunStatusRunning), node(4, ptr("large"), api.RunStatusFailed), node(5, nil, api.RunStatusQueued)},
-		Edges: []api.LineageEdge{edge(1, 2), edge(2, 3), edge(2, 5), edge(1, 4)}}
+		Edges: []api.LineageEdge{edge(1, 2), edge(2, 3), edge(2, 5), edge(1, 4),
+			{Kind: api.LineageEdgeKindMerge, From: id("run", 4), To: id("run", 2), CheckpointID: id("ckpt", 7)}}}
 }

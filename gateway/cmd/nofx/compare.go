@@ -167,6 +167,11 @@ func (a *app) printLineage(w io.Writer, l api.Lineage, marked string) {
 		}
 	}
 	a.fitted(w, head, rows)
+	for _, e := range l.Edges {
+		if e.Kind == api.LineageEdgeKindMerge {
+			fmt.Fprintf(w, "\nmerged into %s\n  from %s\n  as   %s\n", e.To, e.From, e.CheckpointID)
+		}
+	}
 	if l.Truncated {
 		fmt.Fprintf(w, "only the first %d runs of the line are shown\n", len(l.Nodes))
 	}

@@ -120,5 +120,10 @@ func (s *Server) getLineage(c echo.Context, p *identity.Principal) error {
 			})
 		}
 	}
+	for _, m := range l.Merges {
+		out.Edges = append(out.Edges, api.LineageEdge{
+			Kind: api.LineageEdgeKindMerge, From: run.RunID.Format(m.SourceRunID), To: run.RunID.Format(m.TargetRunID), CheckpointID: run.CheckpointID.Format(m.CheckpointID),
+		})
+	}
 	return answer(c, http.StatusOK, out)
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,10 @@ func TestMerge(t *testing.T) {
 	d := decodeAs[api.RunDetail](t, g.get("/api/runs/"+target.Run.ID))
 	if d.Run.Status != api.RunStatusSucceeded || *d.Run.HeadCheckpointID != *m.CommittedCheckpointID {
 		t.Errorf("target = %s, head %s, want it succeeded with the merge as head", d.Run.Status, *d.Run.HeadCheckpointID)
+	}
+	edge := api.LineageEdge{Kind: api.LineageEdgeKindMerge, From: m.SourceRunID, To: m.TargetRunID, CheckpointID: *m.CommittedCheckpointID}
+	if l := decodeAs[api.Lineage](t, g.get("/api/runs/"+m.TargetRunID+"/lineage")); !slices.Contains(l.Edges, edge) {
+		t.Errorf("edges of the lineage = %+v, want %+v among them", l.Edges, edge)
 	}
 	g.want(g.do(http.MethodPost, at+"/abandon", ""), http.StatusConflict, "illegal-transition")
 	list := decodeAs[api.MergePage](t, g.get(path))
