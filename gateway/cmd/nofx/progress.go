@@ -18,6 +18,7 @@ type progress struct {
 	steps []api.Step
 	gates []api.Gate
 	index map[api.StepID]int
+	seq   int64                   // of the last event that the run was read with
 	tails map[api.StepID][]string // the last lines of logs, of steps that failed
 }
 
@@ -26,13 +27,18 @@ func newProgress(d api.RunDetail) *progress {
 	for i, s := range d.Steps {
 		p.index[s.ID] = i
 	}
+	p.seq, _ = strconv.ParseInt(d.StreamCursor, 10, 64) // watchEvents refuses another form
 	return p
 }
 
 // apply updates p by one event and reports whether the run must be read again, because the
 // event does not have all facts: gates have more members than a status, and only the run
-// names the signal that a step waits for.
+// names the signal that a step waits for. An event that the run was read with changes
+// nothing.
 func (p *progress) apply(e api.Event) (stale bool) {
+	if e.Seq <= p.seq {
+		return false
+	}
 	var data struct {
 		To           string            `json:"to"`
 		Attempt      *int              `json:"attempt"`

@@ -567,14 +567,16 @@ func TestApply(t *testing.T) {
 	for name, tt := range map[string]struct {
 		event api.Event
 		stale bool
-		want  string // status of run and of step 2, its try
+		want  string // status of run and of step 2, its try, and how often it was tried
 	}{
-		"run":           {event(8, 0, "run.waiting", `{"to":"waiting"}`), false, "waiting running 2"},
-		"step":          {event(8, 2, "step.retrying", `{"to":"retrying","attempt":3}`), false, "running retrying 3"},
-		"gate":          {event(8, 2, "gate.passed", `{"to":"passed"}`), true, "running running 2"},
-		"other verbs":   {event(8, 2, "step.progress", `{"percent":4}`), false, "running running 2"},
-		"unknown noun":  {event(8, 2, "planet.exploded", `{"to":"dust"}`), false, "running running 2"},
-		"a step unseen": {event(8, 77, "step.ready", `{"to":"ready"}`), true, "running running 2"},
+		"run":           {event(8, 0, "run.waiting", `{"to":"waiting"}`), false, "waiting running 2 2"},
+		"step":          {event(8, 2, "step.retrying", `{"to":"retrying","attempt":3}`), false, "running retrying 3 2"},
+		"another try":   {event(8, 2, "step.running", `{"to":"running","attempt":3}`), false, "running running 3 3"},
+		"a known try":   {event(7, 2, "step.running", `{"to":"running","attempt":2}`), false, "running running 2 2"},
+		"gate":          {event(8, 2, "gate.passed", `{"to":"passed"}`), true, "running running 2 2"},
+		"other verbs":   {event(8, 2, "step.progress", `{"percent":4}`), false, "running running 2 2"},
+		"unknown noun":  {event(8, 2, "planet.exploded", `{"to":"dust"}`), false, "running running 2 2"},
+		"a step unseen": {event(8, 77, "step.ready", `{"to":"ready"}`), true, "running running 2 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -582,7 +584,7 @@ func TestApply(t *testing.T) {
 			if got := p.apply(tt.event); got != tt.stale {
 				t.Errorf("apply(%s) = %v, want %v", tt.event.Type, got, tt.stale)
 			}
-			if got := fmt.Sprintf("%s %s %d", p.run.Status, p.steps[1].Status, p.steps[1].Attempt); got != tt.want {
+			if got := fmt.Sprintf("%s %s %d %d", p.run.Status, p.steps[1].Status, p.steps[1].Attempt, p.steps[1].Attempts); got != tt.want {
 				t.Errorf("after %s: %q, want %q", tt.event.Type, got, tt.want)
 			}
 		})
