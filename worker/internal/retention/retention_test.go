@@ -214,8 +214,8 @@ func TestBatches(t *testing.T) {
 	b := setup(t)
 	tenant := b.Tenant(t)
 	id, _ := b.ended(t, tenant, 1, month)
-	b.exec(t, `INSERT INTO nofx.event (tenant_id, run_id, seq, type, data, actor, trace_id)
-		SELECT tenant_id, id, event_seq + n, 'step.progress', '{}', 'test', trace_id FROM nofx.run, generate_series(1, 1000) AS n WHERE id = $1`, id)
+	b.exec(t, `INSERT INTO nofx.event (tenant_id, run_id, seq, type, data, actor, trace_id, at)
+		SELECT tenant_id, id, event_seq + n, 'step.progress', '{}', 'test', trace_id, finished_at FROM nofx.run, generate_series(1, 1000) AS n WHERE id = $1`, id)
 	b.exec(t, "UPDATE nofx.run SET event_seq = event_seq + 1000 WHERE id = $1", id)
 	b.exec(t, "CREATE TABLE public.deleted (xid xid8, n bigint)")
 	b.exec(t, `CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
