@@ -89,6 +89,7 @@ const (
 	CheckpointKindGateFailed CheckpointKind = "gate_failed"
 	CheckpointKindInterrupt  CheckpointKind = "interrupt"
 	CheckpointKindManual     CheckpointKind = "manual"
+	CheckpointKindMerge      CheckpointKind = "merge"
 	CheckpointKindPost       CheckpointKind = "post"
 	CheckpointKindPre        CheckpointKind = "pre"
 	CheckpointKindWait       CheckpointKind = "wait"
@@ -104,6 +105,8 @@ func (e CheckpointKind) Valid() bool {
 	case CheckpointKindInterrupt:
 		return true
 	case CheckpointKindManual:
+		return true
+	case CheckpointKindMerge:
 		return true
 	case CheckpointKindPost:
 		return true

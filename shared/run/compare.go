@@ -129,7 +129,7 @@ type Lineage struct {
 	Root      uuid.UUID
 	Runs      []LineRun // oldest first
 	Merges    []LineMerge
-	Truncated bool      // there are more
+	Truncated bool // there are more
 }
 
 // LineMerge is a merge that was committed into a run of a line.

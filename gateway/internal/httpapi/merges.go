@@ -446,7 +446,7 @@ func (s *Server) apiConflict(c run.MergeConflict) api.MergeConflict {
 	out := api.MergeConflict{
 		Kind: api.MergeConflictKind(c.Kind), Line: c.Line, RenamedTo: c.RenamedTo, ResolvedBy: c.ResolvedBy,
 		Takes: convert(c.Takes, func(t run.Take) api.MergeTake { return api.MergeTake(t) }),
-		Base:  s.apiSide(c.Base), Ours: s.apiSide(c.Ours), Theirs: s.apiSide(c.Theirs),
+		Base:  s.apiSide(c.At, c.Base), Ours: s.apiSide(c.At, c.Ours), Theirs: s.apiSide(c.At, c.Theirs),
 	}
 	if c.Unit == run.PathUnit {
 		out.Path = &c.At
@@ -459,9 +459,17 @@ func (s *Server) apiConflict(c run.MergeConflict) api.MergeConflict {
 	return out
 }
 
-func (s *Server) apiSide(side *run.MergeSide) *api.MergeSide {
+// apiSide returns what a side has at a place, with secrets masked.
+func (s *Server) apiSide(at string, side *run.MergeSide) *api.MergeSide {
 	if side == nil {
 		return nil
 	}
-	return &api.MergeSide{Sha256: ptr(side.SHA256), SizeBytes: side.Size, Mode: ptr(side.Mode), Excerpt: ptr(s.Redactor.String(side.Excerpt)), Value: side.Value}
+	out := &api.MergeSide{Sha256: ptr(side.SHA256), SizeBytes: side.Size, Mode: ptr(side.Mode), Excerpt: ptr(s.Redactor.String(side.Excerpt))}
+	if side.Value != nil {
+		name := at[strings.LastIndexByte(at, '/')+1:] // which may say that the value is a secret
+		for _, value := range s.Redactor.Members(map[string]any{name: side.Value}) {
+			out.Value = encode(value)
+		}
+	}
+	return out
 }

@@ -69,6 +69,7 @@ func conflictsAt(places ...string) (r postgres.MergeResult) {
 			Ours: &run.MergeSide{SHA256: strings.Repeat("a", 64), Excerpt: "password: hunter2-hunter2\n"}}
 		if strings.HasPrefix(at, "/") {
 			c.Unit, c.Takes = run.PointerUnit, []run.Take{run.TakeOurs, run.TakeTheirs, run.TakeBase, run.TakeValue}
+			c.Ours = &run.MergeSide{Value: []byte(`["AKIAIOSFODNN7EXAMPL1", 12345678901234567890]`)}
 		}
 		r.Conflicts = append(r.Conflicts, c)
 	}
@@ -115,6 +116,9 @@ func TestMerge(t *testing.T) {
 	rest := decodeAs[api.MergeAnswer](t, g.get(at+"?limit=2&cursor="+*page.NextCursor)).Merge.Conflicts
 	if len(rest) != 1 || *rest[0].Pointer != "/vars/x" {
 		t.Errorf("second page = %+v, want the third conflict", rest)
+	}
+	if value := string(rest[0].Ours.Value); strings.Contains(value, "AKIA") || !strings.Contains(value, "12345678901234567890") {
+		t.Errorf("value = %s, want the key masked and the number with its digits", value)
 	}
 
 	for body, status := range map[string]int{
