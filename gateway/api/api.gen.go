@@ -3904,7 +3904,7 @@ type ClientInterface interface {
 
 	// CommitMergeWithBody Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3913,7 +3913,7 @@ type ClientInterface interface {
 
 	// CommitMerge Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4039,7 +4039,7 @@ type ClientInterface interface {
 
 	// BisectRunWithBody Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4048,7 +4048,7 @@ type ClientInterface interface {
 
 	// BisectRun Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4904,7 +4904,7 @@ func (c *Client) AbandonMerge(ctx context.Context, mergeID MergeIDParameter, par
 
 // CommitMergeWithBody Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4923,7 +4923,7 @@ func (c *Client) CommitMergeWithBody(ctx context.Context, mergeID MergeIDParamet
 
 // CommitMerge Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5209,7 +5209,7 @@ func (c *Client) ListArtifacts(ctx context.Context, runID RunIDParameter, params
 
 // BisectRunWithBody Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5228,7 +5228,7 @@ func (c *Client) BisectRunWithBody(ctx context.Context, runID RunIDParameter, pa
 
 // BisectRun Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -10246,7 +10246,7 @@ type ClientWithResponsesInterface interface {
 
 	// CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10255,7 +10255,7 @@ type ClientWithResponsesInterface interface {
 
 	// CommitMergeWithResponse Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10391,7 +10391,7 @@ type ClientWithResponsesInterface interface {
 
 	// BisectRunWithBodyWithResponse Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10400,7 +10400,7 @@ type ClientWithResponsesInterface interface {
 
 	// BisectRunWithResponse Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13248,7 +13248,7 @@ func (c *ClientWithResponses) AbandonMergeWithResponse(ctx context.Context, merg
 
 // CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13263,7 +13263,7 @@ func (c *ClientWithResponses) CommitMergeWithBodyWithResponse(ctx context.Contex
 
 // CommitMergeWithResponse Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, otherwise when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13495,7 +13495,7 @@ func (c *ClientWithResponses) ListArtifactsWithResponse(ctx context.Context, run
 
 // BisectRunWithBodyWithResponse Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13510,7 +13510,7 @@ func (c *ClientWithResponses) BisectRunWithBodyWithResponse(ctx context.Context,
 
 // BisectRunWithResponse Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other up to 127 is bad. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

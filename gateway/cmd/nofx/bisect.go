@@ -22,8 +22,9 @@ func (a *app) checkpointBisectCommand() *cobra.Command {
 		Short: "Find the step that broke a command",
 		Long: `Find the checkpoint of a run at which a command began to fail. A worker restores one
 checkpoint after another and runs the command in each, as a gate does: exit code 0 is
-good, 125 skips the checkpoint, any other up to 127 is bad. Without --good and --bad all
-of the run is searched, along first parents.
+good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127)
+or is ended by a signal ends the bisection. Without --good and --bad all of the run is
+searched, along first parents.
 
 The exit code is 0 if the first bad checkpoint was found, and 3 if not.`,
 		Example: `  nofx checkpoint bisect run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --command 'go test ./...'`,

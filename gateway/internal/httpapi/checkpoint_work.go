@@ -14,8 +14,8 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// createCheckpoint has a worker make a manual checkpoint of what the finished steps of a run
-// have left, and answers with it once it is made.
+// createCheckpoint starts a system run that makes a manual checkpoint of what the finished
+// steps of a run have left, and answers with the checkpoint once it is made.
 func (s *Server) createCheckpoint(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	wait := waitFor(q)
@@ -81,8 +81,8 @@ func (s *Server) createCheckpoint(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusCreated, out)
 }
 
-// archiveCheckpoint has a worker pack the workspace of a checkpoint, and answers with the
-// archive and a URL that serves it once it is packed. It is packed once.
+// archiveCheckpoint starts a system run that packs the workspace of a checkpoint, unless
+// there is one, and answers with the archive and a URL that serves it once it is packed.
 func (s *Server) archiveCheckpoint(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	wait := waitFor(q)

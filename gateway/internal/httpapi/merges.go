@@ -23,7 +23,8 @@ import (
 	"nofx.dev/shared/tree"
 )
 
-// startMerge has a worker compute what a merge of another run into this one would do.
+// startMerge starts the computation of a merge of another run into this one, and answers
+// with the merge, which may be one that was asked for before.
 func (s *Server) startMerge(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
