@@ -89,7 +89,7 @@ func (n *nofx) get(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	n.authorize(ctx, req) //nolint:errcheck // it has no way to fail
+	n.sign(req)
 	resp, err := n.http.Do(req)
 	if err != nil {
 		return err

@@ -123,7 +123,7 @@ func (n *nofx) call(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return err
 	}
-	n.authorize(ctx, req) //nolint:errcheck // it has no way to fail
+	n.sign(req)
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

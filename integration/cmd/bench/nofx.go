@@ -32,7 +32,10 @@ func newNOFX(ctx context.Context, url, key, database string) (*nofx, error) {
 		Transport: &http.Transport{MaxIdleConnsPerHost: 512}, // as many as an open loop may need
 		Timeout:   30 * time.Second,
 	}}
-	client, err := api.NewClientWithResponses(url, api.WithHTTPClient(n.http), api.WithRequestEditorFn(n.authorize))
+	client, err := api.NewClientWithResponses(url, api.WithHTTPClient(n.http), api.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+		n.sign(r)
+		return nil
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +68,8 @@ func newNOFX(ctx context.Context, url, key, database string) (*nofx, error) {
 
 func (n *nofx) close() { n.db.Close() }
 
-func (n *nofx) authorize(_ context.Context, r *http.Request) error {
-	r.Header.Set("Authorization", "Bearer "+n.key)
-	return nil
-}
+// sign adds the API key to a request.
+func (n *nofx) sign(r *http.Request) { r.Header.Set("Authorization", "Bearer "+n.key) }
 
 // noop returns a plan of steps that do nothing, one after the other.
 func noop(steps int) map[string]any {
@@ -91,7 +92,7 @@ func (n *nofx) post(ctx context.Context, plan map[string]any) error {
 	if err != nil {
 		return err
 	}
-	n.authorize(ctx, req) //nolint:errcheck // it has no way to fail
+	n.sign(req)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", rand.Text())
 	resp, err := n.http.Do(req)

@@ -234,10 +234,10 @@ func FuzzStates(f *testing.F) {
 		for _, doc := range []*[]byte{&from, &to} {
 			v, err := decode(*doc)
 			if _, ok := v.(map[string]any); err != nil || !ok {
-				t.Skip("no state")
+				return // no state
 			}
 			if *doc, err = marshal(v); err != nil { // states are stored in this form
-				t.Skip("no state")
+				return // no state
 			}
 		}
 		checkStates(t, from, to)
