@@ -544,6 +544,13 @@ CREATE FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) RETU
 
 ALTER FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) RETURNS TABLE(step_id uuid, renewed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1092,11 +1099,12 @@ CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RET
 
 ALTER FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) RETURNS uuid
+CREATE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) RETURNS uuid
     LANGUAGE plpgsql STABLE
+    SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) OWNER TO nofx_system;
+ALTER FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text DEFAULT NULL::text, p_wait_ms bigint DEFAULT NULL::bigint, p_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS nofx.new_event
     LANGUAGE sql STABLE
@@ -2474,6 +2482,9 @@ REVOKE ALL ON PROCEDURE nofx.guard_tenant(IN p_table regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) TO nofx_app;
 
@@ -2657,7 +2668,8 @@ GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) T
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text, p_wait_ms bigint, p_at timestamp with time zone) FROM PUBLIC;
 

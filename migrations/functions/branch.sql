@@ -23,23 +23,61 @@ BEGIN
 END
 $$;
 
--- Returns the start that a run had when a checkpoint of it was made: its newest edit or merge
--- up to then, else the start that it began with. p_start is the one it has now.
-CREATE OR REPLACE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid, p_start uuid) RETURNS uuid
-    LANGUAGE plpgsql STABLE
+-- Returns the start of a run as it was at a checkpoint: the newest edit or merge up to
+-- there, of the run or else of those that it descends from; NULL if there is none. The
+-- checkpoint is one of the run, or that at which it began.
+CREATE OR REPLACE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE SET search_path = nofx, pg_temp
 AS $$
 DECLARE
-    v_seq bigint;
+    v_run uuid := p_run;
+    v_checkpoint uuid := p_checkpoint;
     v_start uuid;
 BEGIN
-    SELECT c.seq INTO v_seq FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = p_checkpoint AND c.run_id = p_run;
-    SELECT c.id INTO v_start FROM checkpoint c
-    WHERE c.run_id = p_run AND c.tenant_id = p_tenant AND c.seq <= v_seq AND c.kind IN ('edit', 'merge') ORDER BY c.seq DESC LIMIT 1;
-    IF v_start IS NOT NULL THEN
-        RETURN v_start;
+    LOOP
+        SELECT c.id INTO v_start FROM checkpoint c
+        WHERE c.run_id = v_run AND c.tenant_id = p_tenant AND c.kind IN ('edit', 'merge')
+            AND c.seq <= (SELECT k.seq FROM checkpoint k WHERE k.tenant_id = p_tenant AND k.id = v_checkpoint AND k.run_id = v_run)
+        ORDER BY c.seq DESC LIMIT 1;
+        IF v_start IS NOT NULL THEN
+            RETURN v_start;
+        END IF;
+        SELECT y.parent_run_id, y.parent_checkpoint_id INTO v_run, v_checkpoint FROM run y WHERE y.tenant_id = p_tenant AND y.id = v_run;
+        IF v_run IS NULL THEN
+            RETURN NULL;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Returns the checkpoint that the steps after a step start from: its head, unless that is
+-- older than the start of their run, which then stands for it. A head is older if it was
+-- made before the start in the same run, or in a run that the start's run descends from.
+CREATE OR REPLACE FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) RETURNS uuid
+    LANGUAGE plpgsql STABLE SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s record;
+    h record;
+    v_run uuid;
+BEGIN
+    IF p_start IS NULL OR p_head IS NULL THEN
+        RETURN p_head;
     END IF;
-    SELECT c.id INTO v_start FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = p_start AND c.run_id <> p_run;
-    RETURN v_start;
+    SELECT c.run_id, c.seq INTO s FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = p_start;
+    SELECT c.run_id, c.seq INTO h FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = p_head;
+    IF h.run_id = s.run_id THEN
+        RETURN CASE WHEN h.seq < s.seq THEN p_start ELSE p_head END;
+    END IF;
+    v_run := s.run_id;
+    LOOP
+        SELECT y.parent_run_id INTO v_run FROM run y WHERE y.tenant_id = p_tenant AND y.id = v_run;
+        IF v_run IS NULL THEN
+            RETURN p_head;
+        ELSIF v_run = h.run_id THEN
+            RETURN p_start;
+        END IF;
+    END LOOP;
 END
 $$;
 
@@ -47,8 +85,7 @@ $$;
 -- addition: waits, how many of the steps that a step needs are not restored, and restored
 -- for those that are. These are references to the steps of earlier runs that did the work,
 -- so no result is copied; but outputs that were edited belong to the branch that edited
--- them and to its own branches. With a start_checkpoint_id all that comes after the
--- restored steps starts there; otherwise at what each of them left. NX011 when the parent has too many branches.
+-- them and to its own branches. NX011 when the parent has too many branches.
 CREATE OR REPLACE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT ready_steps int)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -65,7 +102,7 @@ DECLARE
 BEGIN
     PERFORM lock_run(v_parent);
     PERFORM check_branches(v_tenant, v_parent);
-    SELECT y.project_id, y.root_run_id, coalesce((p_run->>'start_checkpoint_id')::uuid, start_at(v_tenant, v_parent, (p_run->>'parent_checkpoint_id')::uuid, y.start_checkpoint_id)) AS start INTO r
+    SELECT y.project_id, y.root_run_id, start_at(v_tenant, v_parent, (p_run->>'parent_checkpoint_id')::uuid) AS start INTO r
     FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_parent AND y.kind = 'plan';
     IF NOT FOUND OR NOT EXISTS (SELECT FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = (p_run->>'parent_checkpoint_id')::uuid) THEN
         RAISE EXCEPTION 'no run of a plan %, or no such checkpoint', v_parent USING ERRCODE = 'NX005', DETAIL = '{"noun":"checkpoint"}';
@@ -90,7 +127,7 @@ BEGIN
         INSERT INTO step (tenant_id, id, run_id, idx, name, tool, queue, spec, max_attempts, deps_left, event, seq, state, outputs, outputs_bytes, head_checkpoint_id, restored_from)
         SELECT v_tenant, (s->>'id')::uuid, v_run, (ord - 1)::int, s->>'name', s->>'tool', s->>'queue', s->'spec', (s->>'max_attempts')::int,
             (s->>'waits')::int, CASE WHEN n > 0 THEN 'deps_met' END, coalesce(n + 1, 0),
-            CASE WHEN f.id IS NULL THEN 'pending' ELSE 'succeeded' END, coalesce(s->'outputs', f.edited), coalesce(octet_length((s->'outputs')::text), f.outputs_bytes), CASE WHEN f.id IS NOT NULL THEN coalesce((p_run->>'start_checkpoint_id')::uuid, f.head_checkpoint_id) END, f.id
+            CASE WHEN f.id IS NULL THEN 'pending' ELSE 'succeeded' END, coalesce(s->'outputs', f.edited), coalesce(octet_length((s->'outputs')::text), f.outputs_bytes), f.head_checkpoint_id, f.id
         FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS e (s, ord) LEFT JOIN unnest(v_ready) WITH ORDINALITY AS x (id, n) ON x.id = (s->>'id')::uuid
         LEFT JOIN LATERAL (
             SELECT coalesce(y.restored_from, y.id) AS id, CASE WHEN y.restored_from IS NOT NULL THEN y.outputs END AS edited, y.outputs_bytes, y.head_checkpoint_id
@@ -138,12 +175,13 @@ BEGIN
     RETURNING y.event_seq, y.trace_id INTO r;
     PERFORM write_events(s.tenant_id, ARRAY[plain_event(s.run_id, r.event_seq, s.id, 'checkpoint.created', p_fence,
         store_checkpoint(s.tenant_id, s.run_id, s.id, p_fence, r.event_seq, p_checkpoint), r.trace_id, cause())]);
-    UPDATE step y SET head_checkpoint_id = v_id WHERE y.tenant_id = s.tenant_id AND y.run_id = s.run_id AND y.restored_from IS NOT NULL;
     RETURN true;
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.start_at(uuid, uuid, uuid),
+    nofx.head_after(uuid, uuid, uuid),
     nofx.create_branch(jsonb, jsonb),
     nofx.record_edit(uuid, bigint, jsonb)
 TO nofx_app;

@@ -32,9 +32,8 @@ END
 $$;
 
 -- Returns the checkpoints that steps start from, in the order of the plan: those that the
--- steps before them left, each once. A run's start, if it is a checkpoint of the run itself
--- (a merge, or the edits of a branch), stands for all checkpoints that are older, and a step
--- without dependencies begins there.
+-- steps before them left, each once. The run's start (a merge, or the edits of a branch)
+-- stands for all that are older, and a step without dependencies begins there.
 CREATE OR REPLACE FUNCTION nofx.step_parents(p_steps uuid[]) RETURNS TABLE (step_id uuid, id uuid, digest text, generation int, tree_digest text, state_digest text, state_inline bytea)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -43,7 +42,6 @@ DECLARE
     v_heads uuid[];
     v_run uuid;
     v_start uuid;
-    v_seq bigint;
     v_head uuid;
     v_alone boolean;
     d record;
@@ -53,13 +51,11 @@ BEGIN
         v_alone := true;
         SELECT s.run_id INTO v_run FROM step s WHERE s.tenant_id = v_tenant AND s.id = step_parents.step_id;
         SELECT r.start_checkpoint_id INTO v_start FROM run r WHERE r.tenant_id = v_tenant AND r.id = v_run;
-        SELECT c.seq INTO v_seq FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = v_start AND c.run_id = v_run;
-        FOR d IN SELECT y.*, c.run_id, c.seq FROM step_dep x,
+        FOR d IN SELECT y.* FROM step_dep x,
             LATERAL (SELECT z.idx, z.head_checkpoint_id FROM step z WHERE z.tenant_id = v_tenant AND z.id = x.needs OFFSET 0) AS y
-            LEFT JOIN LATERAL (SELECT k.run_id, k.seq FROM checkpoint k WHERE k.tenant_id = v_tenant AND k.id = y.head_checkpoint_id OFFSET 0) AS c ON v_seq IS NOT NULL
             WHERE x.tenant_id = v_tenant AND x.step_id = step_parents.step_id ORDER BY y.idx LOOP
             v_alone := false;
-            v_head := CASE WHEN d.run_id <> v_run OR d.seq < v_seq THEN v_start ELSE d.head_checkpoint_id END;
+            v_head := head_after(v_tenant, v_start, d.head_checkpoint_id);
             IF v_head <> ALL (v_heads) THEN
                 v_heads := v_heads || v_head;
             END IF;

@@ -292,7 +292,7 @@ DECLARE
     g record;
 BEGIN
     SELECT c.seq INTO v_seq FROM run r JOIN checkpoint c ON c.tenant_id = r.tenant_id AND c.id = r.start_checkpoint_id
-    WHERE r.tenant_id = p_tenant AND r.id = p_run AND c.kind = 'merge';
+    WHERE r.tenant_id = p_tenant AND r.id = p_run AND c.run_id = r.id AND c.kind = 'merge';
     IF NOT FOUND THEN
         RETURN;
     END IF;

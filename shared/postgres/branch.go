@@ -18,8 +18,9 @@ import (
 type Fork struct {
 	Run        run.Run
 	Checkpoint run.Checkpoint
-	State      []byte // of the checkpoint; nil: a blob of its StateDigest
-	Stored     bool   // the root of its tree is stored, as far as is known
+	State      []byte     // of the checkpoint; nil: a blob of its StateDigest
+	Stored     bool       // the root of its tree is stored, as far as is known
+	Start      *uuid.UUID // the newest edit or merge up to there, which stands for all that is older
 	Steps      []ForkStep
 }
 
@@ -32,7 +33,7 @@ type ForkStep struct {
 
 // Fork returns the place of a run at which a branch begins. An unknown run, and a
 // checkpoint that is not of this run, are fault.NotFound; that at which a branch itself
-// began counts as its own, unless its steps start somewhere else.
+// began counts as its own, unless the branch edited it.
 func (db *DB) Fork(ctx context.Context, tenant, runID, checkpointID uuid.UUID) (f Fork, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		f = Fork{}
@@ -40,15 +41,18 @@ func (db *DB) Fork(ctx context.Context, tenant, runID, checkpointID uuid.UUID) (
 			return err
 		}
 		err := tx.QueryRow(ctx, "SELECT "+checkpointColumns+`, c.state_inline,
-			EXISTS (SELECT FROM nofx.blob b WHERE b.tenant_id = c.tenant_id AND b.sha256 = decode(substr(c.tree_digest, 8), 'hex') AND b.state = 'live')
+			EXISTS (SELECT FROM nofx.blob b WHERE b.tenant_id = c.tenant_id AND b.sha256 = decode(substr(c.tree_digest, 8), 'hex') AND b.state = 'live'),
+			nofx.start_at($1, $2, c.id)
 			FROM nofx.checkpoint c WHERE c.tenant_id = $1 AND c.id = $3 AND (c.run_id = $2 OR EXISTS (
-				SELECT FROM nofx.run b WHERE b.tenant_id = $1 AND b.id = $2 AND b.parent_checkpoint_id = c.id AND coalesce(b.start_checkpoint_id = c.id, true)))`, tenant, runID, checkpointID).
-			Scan(append(checkpointFields(&f.Checkpoint), &f.State, &f.Stored)...)
+				SELECT FROM nofx.run b WHERE b.tenant_id = $1 AND b.id = $2 AND b.parent_checkpoint_id = c.id
+				AND NOT EXISTS (SELECT FROM nofx.branch_edit e WHERE e.tenant_id = $1 AND e.run_id = b.id)
+				AND NOT EXISTS (SELECT FROM nofx.checkpoint e WHERE e.tenant_id = $1 AND e.run_id = b.id AND e.kind = 'edit')))`, tenant, runID, checkpointID).
+			Scan(append(checkpointFields(&f.Checkpoint), &f.State, &f.Stored, &f.Start)...)
 		if err != nil {
 			return missing(err, "checkpoint")
 		}
-		rows, err := tx.Query(ctx, `SELECT coalesce(s.restored_from, s.id), s.name, s.head_checkpoint_id FROM nofx.step s
-			WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'succeeded' ORDER BY s.idx`, tenant, runID)
+		rows, err := tx.Query(ctx, `SELECT coalesce(s.restored_from, s.id), s.name, nofx.head_after($1, $3, s.head_checkpoint_id) FROM nofx.step s
+			WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'succeeded' ORDER BY s.idx`, tenant, runID, f.Start)
 		if err != nil {
 			return err
 		}
@@ -67,7 +71,6 @@ type NewBranch struct {
 	Plan          run.Plan // normalised
 	Steps         []run.BranchStep
 	Outputs       map[string]json.RawMessage // of restored steps: those that were edited
-	Start         *uuid.UUID                 // the checkpoint from which steps start in the place of restored ones, if one
 	Edit          *run.BranchEdit            // of state and files, which the worker of the first step makes
 	Bases         []uuid.UUID                // the checkpoints that are edited, together
 	ReuseEffects  bool
@@ -122,7 +125,7 @@ func (b NewBranch) draft(ctx context.Context, tenant uuid.UUID) (*draftRun, erro
 	}
 	header := n.header(d.run)
 	header["name"], header["parent_run_id"], header["parent_checkpoint_id"] = nullable(b.Name), b.Parent.ID, b.Checkpoint
-	header["start_checkpoint_id"], header["reuse_effects"] = b.Start, b.ReuseEffects
+	header["reuse_effects"] = b.ReuseEffects
 	if b.Edit != nil {
 		if header["edit"], err = document(b.Edit); err != nil {
 			return nil, err

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 
@@ -206,69 +205,128 @@ func TestBranchReopensGates(t *testing.T) {
 	s.wantSound(t)
 }
 
-// A start stands for all that was restored, and is where steps without dependencies begin.
+// merged gives a run a merge of its newest checkpoint to start from.
+func (s *store) merged(t testing.TB, r run.Run, newest uuid.UUID) uuid.UUID {
+	t.Helper()
+	id := uuid.New()
+	s.exec(t, fmt.Sprintf(`BEGIN;
+		SET LOCAL search_path = nofx;
+		SELECT nofx.append_checkpoint(c.tenant_id, '%[3]s', jsonb_build_object('id', '%[2]s', 'kind', 'merge', 'generation', c.generation + 1, 'digest', c.digest,
+			'manifest', encode(c.manifest, 'base64'), 'state_digest', c.state_digest, 'state_inline', encode(c.state_inline, 'base64'),
+			'tree_digest', c.tree_digest, 'bytes_new', 0, 'parents', jsonb_build_array('%[1]s'))) FROM nofx.checkpoint c WHERE c.id = '%[1]s';
+		UPDATE nofx.run SET start_checkpoint_id = '%[2]s', head_checkpoint_id = '%[2]s' WHERE id = '%[3]s';
+		COMMIT`, newest, id, r.ID))
+	return id
+}
+
+// The newest merge up to the checkpoint of a branch stands for all that is older, also for
+// restored steps of runs before; none from later on is in the branch.
 func TestBranchStart(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	r, steps := s.create(t, "a:", "b: a", "c: a", "d: b c", "e:")
-	a := s.pass(t, steps["a"].ID)
-	b := s.pass(t, steps["b"].ID, a)
-	fork := s.fork(t, r, b, "a b")
-	fork.Start = &b
-	other, mine := s.branch(t, fork)
-	for _, step := range []string{"c", "e"} {
-		claim := s.claim(t, mine[step].ID)
-		if len(claim.Parents) != 1 || claim.Parents[0].ID != b {
-			t.Errorf("%s starts from %+v, want %s", step, claim.Parents, b)
+	plan := []string{"a:", "b: a", "c: a", "d: b c", "e:"}
+	r, steps := s.create(t, plan...)
+	names := map[uuid.UUID]string{}
+	told := func(ids []uuid.UUID) string {
+		var list []string
+		for _, id := range ids {
+			list = append(list, names[id])
 		}
-		post := checkpoint(run.PostCheckpoint, b)
-		f := outcome(claim, "succeed")
-		f.Checkpoints = []*postgres.Checkpoint{post}
-		if err := s.FinishStep(s.ctx, f); err != nil {
-			t.Fatal(err)
-		}
-		if step == "c" {
-			d := s.claim(t, mine["d"].ID)
-			if len(d.Parents) != 2 || d.Parents[0].ID != b || d.Parents[1].ID != post.ID {
-				t.Errorf("d starts from %+v, want the start and what c left", d.Parents)
+		return strings.Join(list, " ")
+	}
+	// starts claims steps of a run, one after the other, and lets each succeed with a
+	// checkpoint. It returns where they started from.
+	starts := func(prefix string, mine map[string]run.Step, list ...string) string {
+		t.Helper()
+		var words []string
+		for _, name := range list {
+			c := s.claim(t, mine[name].ID)
+			var from []uuid.UUID
+			for _, p := range c.Parents {
+				from = append(from, p.ID)
 			}
-			s.finish(t, d, "succeed")
+			post := checkpoint(run.PostCheckpoint, from...)
+			names[post.ID] = prefix + name
+			f := outcome(c, "succeed")
+			f.Checkpoints = []*postgres.Checkpoint{post}
+			if err := s.FinishStep(s.ctx, f); err != nil {
+				t.Fatal(err)
+			}
+			words = append(words, name+"("+told(from)+")")
+		}
+		return strings.Join(words, " ")
+	}
+	id := func(name string) uuid.UUID {
+		for id, n := range names {
+			if n == name {
+				return id
+			}
+		}
+		t.Fatalf("no checkpoint %s", name)
+		return uuid.Nil
+	}
+	check := func(what, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s starts from %s, want %s", what, got, want)
 		}
 	}
-	// It is that of the branch's branches as well.
-	again := s.fork(t, other, b, "a b")
-	_, mine = s.branch(t, again)
-	for _, step := range []string{"c", "e"} {
-		if claim := s.claim(t, mine[step].ID); len(claim.Parents) != 1 || claim.Parents[0].ID != b {
-			t.Errorf("%s of a branch of it starts from %+v, want %s", step, claim.Parents, b)
-		}
+	check("the run", starts("", steps, "a"), "a()")
+	merge := s.merged(t, r, id("a"))
+	names[merge] = "merge"
+	check("the run after the merge", starts("", steps, "b"), "b(merge)")
+	names[s.merged(t, r, id("b"))] = "later"
+	check("the run after two merges", starts("", steps, "c"), "c(later)")
+
+	for _, tt := range []struct{ from, passed, runs, want, start string }{
+		{"a", "a", "b c e d", "b(a) c(a) e() d(of a:b of a:c)", ""},
+		{"merge", "a", "b c e d", "b(merge) c(merge) e(merge) d(of merge:b of merge:c)", "merge"},
+		{"b", "a b", "c e d", "c(merge) e(merge) d(b of b:c)", "merge"},
+		{"later", "a b", "c e d", "c(later) e(later) d(later of later:c)", "later"},
+		{"c", "a b c", "d e", "d(later c) e(later)", "later"},
+	} {
+		branch, mine := s.branch(t, s.fork(t, r, id(tt.from), tt.passed))
+		check("a branch at "+tt.from, starts("of "+tt.from+":", mine, strings.Fields(tt.runs)...), tt.want)
+		first, _, _ := strings.Cut(tt.runs, " ")
+		_, mine = s.branch(t, s.fork(t, branch, id("of "+tt.from+":"+first), tt.passed+" "+first))
+		check("a branch of the branch at "+tt.from, starts("again "+tt.from+":", mine, "e"), "e("+tt.start+")")
+		_, mine = s.branch(t, s.fork(t, branch, id(tt.from), tt.passed))
+		check("a branch of it, where that began at "+tt.from, starts("same "+tt.from+":", mine, "e"), "e("+tt.start+")")
 	}
+
+	// A merge into a branch stands for what the branch inherited.
+	branch, mine := s.branch(t, s.fork(t, r, id("b"), "a b"))
+	check("a branch", starts("x:", mine, "c"), "c(merge)")
+	before := id("x:c")
+	names[s.merged(t, branch, before)] = "own"
+	check("a branch after a merge", starts("x:", mine, "d", "e"), "d(own) e(own)")
+	_, mine = s.branch(t, s.fork(t, branch, before, "a b c"))
+	check("a branch from before the merge into its parent", starts("y:", mine, "e", "d"), "e(merge) d(b x:c)")
 	s.wantSound(t)
 }
 
-// What a merge brought into a run after the checkpoint of a branch is not in the branch.
-func TestBranchStartBeforeAMerge(t *testing.T) {
+// Gates that passed in a branch pass once, although the branch starts from a merge of its
+// parent, whose own gates had to pass again.
+func TestBranchOfAMergeRetried(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	r, steps := s.create(t, "a:", "b: a", "e:")
+	r, steps := s.create(t, "a:", "m: a", "b: m", "c: b", "x:", "y:", "z:")
 	a := s.pass(t, steps["a"].ID)
-	merged := uuid.New()
-	s.exec(t, `INSERT INTO nofx.checkpoint (tenant_id, id, run_id, seq, kind, generation, digest, manifest, state_digest, tree_digest, bytes_new)
-		SELECT tenant_id, $2, run_id, seq + 1000, 'merge', generation + 1, digest, manifest, state_digest, tree_digest, 0 FROM nofx.checkpoint WHERE id = $1`, a, merged)
-	s.exec(t, "UPDATE nofx.run SET start_checkpoint_id = $2 WHERE id = $1", r.ID, merged)
-	for name, tt := range map[string]struct {
-		from uuid.UUID
-		want []uuid.UUID
-	}{"before": {a, nil}, "after": {merged, []uuid.UUID{merged}}} {
-		_, mine := s.branch(t, s.fork(t, r, tt.from, "a"))
-		var got []uuid.UUID
-		for _, p := range s.claim(t, mine["e"].ID).Parents {
-			got = append(got, p.ID)
-		}
-		if diff := cmp.Diff(tt.want, got); diff != "" {
-			t.Errorf("a step without dependencies of a branch from %s the merge starts from (-want +got):\n%s", name, diff)
-		}
+	for _, other := range []string{"x", "y", "z"} { // the merge comes late in its run
+		s.do(t, steps[other].ID, "succeed")
 	}
+	branch, mine := s.branch(t, s.fork(t, r, s.merged(t, r, a), "a x y z"))
+	f := s.do(t, mine["m"].ID, "approval")
+	if _, err := s.DecideGate(s.ctx, s.tenant, f.Gate.ID, postgres.Decision{Event: "approve"}); err != nil {
+		t.Fatalf("DecideGate() = %v", err)
+	}
+	s.do(t, mine["b"].ID, "fail")
+	s.wantStates(t, branch.ID, "failed a:succeeded m:succeeded b:failed c:skipped x:succeeded y:succeeded z:succeeded")
+	if _, err := s.RetryRun(s.ctx, s.tenant, branch.ID, postgres.Verb{Reason: "again"}); err != nil {
+		t.Fatalf("RetryRun() = %v", err)
+	}
+	s.wantStates(t, branch.ID, "running a:succeeded m:succeeded b:ready c:pending x:succeeded y:succeeded z:succeeded")
+	s.wantSound(t)
 }
 
 // A branch repeats an effect under a key of its own, unless it reuses those of its parent.

@@ -287,5 +287,8 @@ func (f *fork) bases(steps []run.BranchStep) []uuid.UUID {
 			list = append(list, *head)
 		}
 	}
+	if len(list) == 0 && f.Start != nil { // no step is restored
+		list = append(list, *f.Start)
+	}
 	return list
 }

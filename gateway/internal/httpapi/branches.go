@@ -362,9 +362,6 @@ func (f *fork) planned(ctx context.Context, ch change) (postgres.NewBranch, erro
 	if err := *failed; err != nil {
 		return b, err
 	}
-	if f.Checkpoint.Kind == run.MergeCheckpoint { // what was merged is in no step's checkpoint
-		b.Start = &f.Checkpoint.ID
-	}
 	if !state.edits && len(ch.files) == 0 {
 		return b, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -334,6 +335,40 @@ func TestBranchEdits(t *testing.T) {
 		}
 		if name == "own outputs" && string(g.step(made.ID, "b").Outputs) != `{"by":"me"}` {
 			t.Errorf("%s: outputs = %s, want the edited ones", name, g.step(made.ID, "b").Outputs)
+		}
+	}
+}
+
+// Edits of a branch whose steps run again are made of the merge that stands for the steps
+// before it, and not of what these left.
+func TestBranchEditsAfterAMerge(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(chain(`{"name":"b","tool":"bash","inputs":{"script":"true","env":{"BY":"${{ steps.a.outputs.by }}"}}}`))
+	id := created.Run.ID
+	a := g.pass(created.Steps[0])
+	merge := run.NewID()
+	_, err := g.pg.Admin.Exec(t.Context(), fmt.Sprintf(`BEGIN;
+		SET LOCAL search_path = nofx;
+		SELECT nofx.append_checkpoint(c.tenant_id, c.run_id, jsonb_build_object('id', '%[2]s', 'kind', 'merge', 'generation', c.generation + 1, 'digest', c.digest,
+			'manifest', encode(c.manifest, 'base64'), 'state_digest', c.state_digest, 'state_inline', encode(c.state_inline, 'base64'),
+			'tree_digest', c.tree_digest, 'bytes_new', 0, 'parents', jsonb_build_array('%[1]s'))) FROM nofx.checkpoint c WHERE c.id = '%[1]s';
+		UPDATE nofx.run SET start_checkpoint_id = '%[2]s', head_checkpoint_id = '%[2]s' WHERE id = (SELECT run_id FROM nofx.checkpoint WHERE id = '%[1]s');
+		COMMIT`, uuidOf(g, run.CheckpointID, a), merge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := g.pass(g.step(id, "b"), "a")
+	for patch, want := range map[string]string{
+		`{"op":"replace","path":"/steps/a/outputs/by","value":"me"}`: run.CheckpointID.Format(merge), // b runs again
+		`{"op":"add","path":"/vars/x","value":1}`:                    b,
+	} {
+		r := g.branches(id, `{"checkpoint_id":"`+b+`","state_patch":[`+patch+`]}`)
+		g.want(r, http.StatusCreated, "")
+		made := decodeAs[api.CreatedBranches](g, r).Run
+		var bases []string
+		err := g.pg.Admin.QueryRow(t.Context(), "SELECT ARRAY(SELECT nofx.public_id('ckpt', b) FROM unnest(e.bases) AS b) FROM nofx.branch_edit e WHERE e.run_id = $1", uuidOf(g, run.RunID, made.ID)).Scan(&bases)
+		if err != nil || !slices.Equal(bases, []string{want}) {
+			t.Errorf("%s: edits of %q, %v, want of %q", patch, bases, err, want)
 		}
 	}
 }

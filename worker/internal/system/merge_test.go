@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
@@ -32,6 +33,22 @@ func fork(t *testing.T, b *hosttest.Bundle, checkpoint uuid.UUID, steps ...run.P
 		t.Fatal(err)
 	}
 	return r
+}
+
+// branch makes a branch of a run at a checkpoint, at which the steps in passed had succeeded.
+func branch(t *testing.T, b *hosttest.Bundle, r run.Run, checkpoint uuid.UUID, passed ...string) run.Run {
+	t.Helper()
+	var p run.Plan
+	if err := json.Unmarshal(r.Plan, &p); err != nil {
+		t.Fatal(err)
+	}
+	steps := run.Fork{Before: p.Expanded(), After: p.Expanded(), Passed: func(name string) bool { return slices.Contains(passed, name) }}.Steps()
+	list, err := b.DB.CreateBranches(b.Ctx, b.TenantID, []postgres.NewBranch{{
+		Span: trace.SpanContextFromContext(b.Ctx), Parent: r, Checkpoint: checkpoint, Plan: p, Steps: steps, CreatedBy: "tester"}})
+	if err != nil {
+		t.Fatalf("CreateBranches() = %v", err)
+	}
+	return list[0]
 }
 
 // startMerge starts a merge and waits until it is computed.
@@ -122,7 +139,7 @@ func TestMergeIntoAFailedRun(t *testing.T) {
 		hosttest.Step("lint", "gate:lint", run.GateInputs{Command: "test -f text"}, "a"),
 		hosttest.Step("unit", "gate:unit", run.GateInputs{Command: "grep -q ONE text || test -f text"}, "lint"),
 		hosttest.Script("b", "test -f fixed && cat text", "unit"),
-		hosttest.Script("c", "echo c > c", "b"),
+		hosttest.Script("c", "echo c > c && cat a fixed", "b"),
 	)
 	before := b.Until(t, target.ID, run.Failed)
 	source := fork(t, b, headOf(t, before), hosttest.Script("fix", "echo yes > fixed; sed -i s/one/ONE/ text"))
@@ -154,6 +171,20 @@ func TestMergeIntoAFailedRun(t *testing.T) {
 	}
 	if got := b.File(t, after, "c") + b.File(t, after, "fixed"); got != "c\nyes\n" {
 		t.Errorf("files = %q, want those of both runs", got)
+	}
+	// A branch has what was merged before it, from whichever checkpoint after the merge.
+	var later uuid.UUID
+	if err := b.Admin.QueryRow(b.Ctx, "SELECT head_checkpoint_id FROM nofx.step WHERE id = $1", steps["b"].ID).Scan(&later); err != nil {
+		t.Fatal(err)
+	}
+	for name, other := range map[string]run.Run{
+		"the merge":    branch(t, b, target, *m.CommittedID, "a", "lint", "unit"),
+		"a step after": branch(t, b, target, later, "a", "lint", "unit", "b"),
+	} {
+		d := b.Until(t, other.ID, run.Succeeded)
+		if got := b.File(t, d, "c") + b.File(t, d, "fixed") + b.File(t, d, "text"); got != "c\nyes\nONE\ntwo\nthree\n" {
+			t.Errorf("files of a branch from %s = %q, want those of both runs", name, got)
+		}
 	}
 	ck, err := b.DB.Checkpoint(b.Ctx, b.TenantID, target.ID, *m.CommittedID)
 	if want := []uuid.UUID{m.TargetHead, m.SourceHead}; err != nil || ck.Kind != run.MergeCheckpoint || !slices.Equal(ck.Parents, want) {
