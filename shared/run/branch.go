@@ -99,7 +99,7 @@ type BranchStep struct {
 	PlanStep
 	Restored bool
 	Gate     bool
-	Reopened bool // the gate had passed at the checkpoint
+	Reopened bool // the gate had passed at the checkpoint, or before it in an earlier run
 	Why      Rerun
 	Because  string   // DependencyReruns: the step that runs again
 	Needs    []string // the steps that it waits for, and starts from
@@ -121,7 +121,8 @@ type Fork struct {
 // A step is restored if it had succeeded at the checkpoint, its definition and inputs are
 // the same, and that holds for all that it depends on. Gates are never restored: a gate
 // that had passed opens again and judges what the restored steps after it left, and steps
-// that run wait for each such gate before them. So restored steps depend on no gate, and
+// that run wait for each such gate before them. The same holds for a gate of a parent that
+// is itself a branch, if it was opened again there and a step after it restored. So restored steps depend on no gate, and
 // the steps of a branch have other dependencies than those of its plan.
 func (f Fork) Steps() []BranchStep {
 	after := f.After.Steps
@@ -182,6 +183,7 @@ func (f Fork) Steps() []BranchStep {
 // the parent: those, and gates that had passed.
 func (f Fork) keep(steps []BranchStep, index, before map[string]int) []bool {
 	kept, seen := make([]bool, len(steps)), make([]bool, len(steps))
+	opened := f.opened(before)
 	var visit func(i int) bool
 	visit = func(i int) bool {
 		if seen[i] {
@@ -201,7 +203,7 @@ func (f Fork) keep(steps []BranchStep, index, before map[string]int) []bool {
 		switch {
 		case !known:
 			s.Why = NewStep
-		case !f.Passed(s.Name):
+		case !f.Passed(s.Name) && !opened[s.Name]:
 			s.Why = NotReached
 		case !f.After.sameDefinition(i, f.Before, b):
 			s.Why = DefinitionChanged
@@ -221,6 +223,28 @@ func (f Fork) keep(steps []BranchStep, index, before map[string]int) []bool {
 		visit(i)
 	}
 	return kept
+}
+
+// opened returns the gates of the parent that a step after them had passed: a step that
+// succeeded in an earlier run and was restored, while the gate was to pass again.
+func (f Fork) opened(index map[string]int) map[string]bool {
+	gates := map[string]bool{}
+	var visit func(s PlanStep)
+	visit = func(s PlanStep) {
+		for _, name := range s.DependsOn {
+			d := f.Before.Steps[index[name]]
+			if t, _ := ToolOf(d.Tool); t.Gate != "" && !gates[name] {
+				gates[name] = true
+				visit(d)
+			}
+		}
+	}
+	for _, s := range f.Before.Steps {
+		if f.Passed(s.Name) {
+			visit(s)
+		}
+	}
+	return gates
 }
 
 // reopened returns for each restored step the gates that it had passed and that have to pass

@@ -78,8 +78,11 @@ func TestForkSteps(t *testing.T) {
 		// The gate judges what came after it, and all that runs waits for it.
 		"a gate before":           {before: gated, passed: "a g b", want: "a!() g?(a b) b!() c=not_reached(g b)"},
 		"a gate that was not met": {before: gated, passed: "a", want: "a!() g=not_reached(a) b=not_reached(g) c=not_reached(b)"},
-		"a person's gate":         {before: []string{"a:", "m: a", "b: m", "c: b"}, passed: "a m b", want: "a!() m?(a b) b!() c=not_reached(m b)"},
-		"a gate far before":       {before: []string{"a:", "g: a", "b: g", "c: b", "d: c"}, passed: "a g b c", want: "a!() g?(a c) b!() c!(b) d=not_reached(g c)"},
+		"a gate that was to pass again, before a restored step": {before: gated, passed: "a b", want: "a!() g?(a b) b!() c=not_reached(g b)"},
+		"gates that were to pass again, one after the other":    {before: []string{"a:", "g1: a", "g2: g1", "b: g2", "c: b"}, passed: "a b", want: "a!() g1?(a b) g2?(g1 b) b!() c=not_reached(g2 b)"},
+		"a gate that was to pass again, and is defined anew":    {before: gated, after: []string{"a:", "z:", "g: a z", "b: g", "c: b"}, passed: "a b", want: "a!() z=new() g=definition_changed(a z) b=dependency_reruns/g(g) c=not_reached(b)"},
+		"a person's gate":   {before: []string{"a:", "m: a", "b: m", "c: b"}, passed: "a m b", want: "a!() m?(a b) b!() c=not_reached(m b)"},
+		"a gate far before": {before: []string{"a:", "g: a", "b: g", "c: b", "d: c"}, passed: "a g b c", want: "a!() g?(a c) b!() c!(b) d=not_reached(g c)"},
 		// The last gate waits for the first one.
 		"two gates":          {before: []string{"a:", "g1: a", "b: g1", "g2: b", "c: g2", "d: c"}, passed: "a g1 b g2 c", want: "a!() g1?(a c) b!() g2?(g1 b c) c!() d=not_reached(g2 c)"},
 		"gates side by side": {before: []string{"a:", "g1: a", "g2: a", "b: g1 g2", "c: b"}, passed: "a g1 g2 b", want: "a!() g1?(a b) g2?(a b) b!() c=not_reached(g1 g2 b)"},
