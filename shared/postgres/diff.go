@@ -79,20 +79,27 @@ func (db *DB) CheckpointContent(ctx context.Context, tenant, id uuid.UUID) (p Pa
 	return p, runID, err
 }
 
-// Base returns the nearest checkpoint of another run that a checkpoint descends from, for a
-// branch that of the run which it left. Without one it is fault.NotFound.
+// Base returns the nearest checkpoint that a checkpoint of a branch descends from in the run
+// that the branch left, or in those that this one descends from. Without one it is
+// fault.NotFound. What a merge brought in from the parent counts, as with a merge base in
+// git: the rest is what only the branch changed.
 func (db *DB) Base(ctx context.Context, tenant, id uuid.UUID) (base uuid.UUID, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		return missing(tx.QueryRow(ctx, `
-			WITH RECURSIVE line (id, run_id, generation, own) AS (
-				SELECT c.id, c.run_id, c.generation, c.run_id FROM nofx.checkpoint c WHERE c.tenant_id = $1 AND c.id = $2
+			WITH RECURSIVE above (id) AS (
+				SELECT r.parent_run_id FROM nofx.checkpoint c JOIN nofx.run r ON r.tenant_id = $1 AND r.id = c.run_id
+				WHERE c.tenant_id = $1 AND c.id = $2 AND r.parent_run_id IS NOT NULL
 				UNION
-				SELECT c.id, c.run_id, c.generation, l.own FROM line l
+				SELECT r.parent_run_id FROM above a JOIN nofx.run r ON r.tenant_id = $1 AND r.id = a.id WHERE r.parent_run_id IS NOT NULL
+			), line (id, generation, above) AS (
+				SELECT c.id, c.generation, false FROM nofx.checkpoint c WHERE c.tenant_id = $1 AND c.id = $2 AND EXISTS (SELECT FROM above)
+				UNION
+				SELECT c.id, c.generation, c.run_id IN (SELECT a.id FROM above a) FROM line l
 				JOIN nofx.checkpoint_parent p ON p.tenant_id = $1 AND p.checkpoint_id = l.id
 				JOIN nofx.checkpoint c ON c.tenant_id = $1 AND c.id = p.parent_id
-				WHERE l.run_id = l.own
+				WHERE NOT l.above
 			)
-			SELECT id FROM line WHERE run_id <> own ORDER BY generation DESC, id LIMIT 1`, tenant, id).Scan(&base), "base")
+			SELECT id FROM line WHERE above ORDER BY generation DESC, id LIMIT 1`, tenant, id).Scan(&base), "base")
 	})
 	return base, err
 }

@@ -88,6 +88,7 @@ func TestBase(t *testing.T) {
 	s := setup(t)
 	runs := map[string]uuid.UUID{}
 	ids := map[string]uuid.UUID{}
+	above := map[string]string{"branch": "parent", "branch of it": "branch", "sibling": "parent"}
 	for _, c := range []struct {
 		name, run string
 		parents   []string
@@ -95,10 +96,15 @@ func TestBase(t *testing.T) {
 		{"p1", "parent", nil}, {"p2", "parent", []string{"p1"}}, {"p3", "parent", []string{"p2"}},
 		{"b1", "branch", []string{"p2"}}, {"b2", "branch", []string{"b1"}}, {"b3", "branch", []string{"b2", "p3"}},
 		{"c1", "branch of it", []string{"b2"}}, {"c2", "branch of it", []string{"c1"}},
+		{"s1", "sibling", []string{"p3"}}, {"b4", "branch", []string{"b2", "s1"}}, {"b5", "branch", []string{"b2", "c2"}}, {"o1", "other", []string{"s1"}},
+		{"p4", "parent", []string{"p3", "b2"}},
 	} {
 		if runs[c.run] == uuid.Nil {
 			r, _ := s.create(t, "a:")
 			runs[c.run] = r.ID
+			if parent := above[c.run]; parent != "" {
+				s.exec(t, "UPDATE nofx.run SET parent_run_id = $2 WHERE id = $1", r.ID, runs[parent])
+			}
 		}
 		id, generation := run.NewID(), 1+len(ids)
 		ids[c.name] = id
@@ -113,7 +119,7 @@ func TestBase(t *testing.T) {
 			}
 		}
 	}
-	for name, want := range map[string]string{"b1": "p2", "b2": "p2", "b3": "p3", "c2": "b2", "p3": ""} {
+	for name, want := range map[string]string{"b1": "p2", "b2": "p2", "b3": "p3", "c2": "b2", "p3": "", "b4": "p3", "b5": "p2", "o1": "", "p4": ""} {
 		got, err := s.Base(s.ctx, s.tenant, ids[name])
 		if got != ids[want] || errors.Is(err, fault.NotFound) != (want == "") {
 			t.Errorf("Base(%s) = %s, %v, want %q", name, got, err, want)
