@@ -10,6 +10,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -49,7 +50,10 @@ func OfFields(code string, fields ...Field) *Error {
 	if fields[0].Step != "" {
 		at += " (step " + fields[0].Step + ")"
 	}
-	e := New(Invalid, code, "%s: %s", at, fields[0].Detail)
+	if at != "" { // and not the whole input
+		at += ": "
+	}
+	e := New(Invalid, code, "%s%s", at, fields[0].Detail)
 	if n := len(fields) - 1; n > 0 {
 		e.Detail += fmt.Sprintf(" (and %d more)", n)
 	}
@@ -105,4 +109,12 @@ func KindOf(err error) Kind {
 		return k
 	}
 	return ""
+}
+
+// Count returns a number with its noun, in the plural unless n is 1, for messages.
+func Count[N int | int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.FormatInt(int64(n), 10) + " " + noun + "s"
 }

@@ -131,7 +131,7 @@ func (s *Server) archiveCheckpoint(c echo.Context, p *identity.Principal) error 
 	return answer(c, http.StatusOK, out)
 }
 
-// maxLabel is the length in bytes of the longest label of a checkpoint.
+// maxLabel is the length in characters of the longest label of a checkpoint.
 const maxLabel = 100
 
 // markCheckpoint changes the label and the hold of a checkpoint. A hold is a supervisor's

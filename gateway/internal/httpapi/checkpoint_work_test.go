@@ -51,6 +51,15 @@ func TestMarkCheckpoint(t *testing.T) {
 			t.Errorf("after %s: checkpoint = %+v, want label %q, hold %v", tt.body, ck, tt.label, tt.hold)
 		}
 	}
+	for body, want := range map[string]string{
+		`{}`: "label or hold is required",
+		`{"label":"` + strings.Repeat("é", 101) + `"}`: "/label: 101 characters; at most 100",
+		`{"label":" "}`: "/label: has no visible character",
+	} {
+		if got := decodeAs[api.Problem](t, g.do(http.MethodPatch, path, body, supervisor)).Detail; got != want {
+			t.Errorf("PATCH %.20s: detail = %q, want %q", body, got, want)
+		}
+	}
 	var marks []map[string]any
 	for _, e := range decodeAs[api.EventPage](t, g.get("/api/runs/"+created.Run.ID+"/events?limit=500")).Items {
 		if e.Type == "checkpoint.marked" {

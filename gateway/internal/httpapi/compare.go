@@ -11,6 +11,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/gateway/internal/identity"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 )
 
@@ -24,10 +25,13 @@ func (s *Server) compareRuns(c echo.Context, p *identity.Principal) error {
 	given, _ := q.text("runs")
 	var ids []uuid.UUID
 	seen := map[uuid.UUID]bool{}
-	for _, text := range strings.Split(given, ",") {
+	var texts []string
+	if given != "" {
+		texts = strings.Split(given, ",")
+	}
+	for _, text := range texts {
 		id, err := run.RunID.Parse(text)
 		switch {
-		case given == "":
 		case err != nil:
 			q.bad("runs", fmt.Sprintf("%q is no id of a run; give ids with commas between", text))
 		case seen[id]:
@@ -37,7 +41,7 @@ func (s *Server) compareRuns(c echo.Context, p *identity.Principal) error {
 		ids = append(ids, id)
 	}
 	if n := len(ids); n < 2 || n > run.MaxCompared {
-		q.bad("runs", fmt.Sprintf("from 2 to %d runs", run.MaxCompared))
+		q.bad("runs", fmt.Sprintf("has %s; 2 to %d can be compared", fault.Count(n, "id"), run.MaxCompared))
 	}
 	if err := q.err(); err != nil {
 		return err

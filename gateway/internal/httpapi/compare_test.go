@@ -72,6 +72,11 @@ func TestCompareAndLineage(t *testing.T) {
 	}
 	// The same plan is enough.
 	g.want(g.get("/api/compare?runs="+id+","+g.create(chain(gateB)).Run.ID), http.StatusOK, "")
+	for query, want := range map[string]string{"": "runs has 0 ids; 2 to 16 can be compared", "?runs=" + id: "runs has 1 id; 2 to 16 can be compared"} {
+		if got := decodeAs[api.Problem](t, g.get("/api/compare"+query)).Detail; got != want {
+			t.Errorf("compare%s: detail = %q, want %q", query, got, want)
+		}
+	}
 
 	for _, of := range []string{id, deep} {
 		r := g.get("/api/runs/" + of + "/lineage")

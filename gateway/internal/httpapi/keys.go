@@ -111,8 +111,13 @@ func badName(name string, longest int) string {
 		}
 		seen = seen || !unicode.IsSpace(r) && !joins(r)
 	}
-	if !seen || utf8.RuneCountInString(name) > longest {
-		return fmt.Sprintf("must have 1 to %d characters", longest)
+	switch n := utf8.RuneCountInString(name); {
+	case n == 0:
+		return "is empty"
+	case !seen:
+		return "has no visible character"
+	case n > longest:
+		return fmt.Sprintf("%d characters; at most %d", n, longest)
 	}
 	return ""
 }
