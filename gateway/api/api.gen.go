@@ -1321,23 +1321,25 @@ type Bisect struct {
 	Bad CheckpointID `json:"bad"`
 
 	// Candidates Checkpoints from good to bad that changed the workspace, both included
-	Candidates       int            `json:"candidates"`
-	Command          string         `json:"command"`
-	CreatedAt        time.Time      `json:"created_at"`
-	FinishedAt       *time.Time     `json:"finished_at,omitempty"`
-	FirstBad         *CheckpointID  `json:"first_bad,omitempty"`
-	FirstBadRunID    *RunID         `json:"first_bad_run_id,omitempty"`
-	FirstBadStepID   *StepID        `json:"first_bad_step_id,omitempty"`
-	FirstBadStepName *string        `json:"first_bad_step_name,omitempty"`
-	Good             CheckpointID   `json:"good"`
-	ID               RunID          `json:"id"`
-	LastGood         *CheckpointID  `json:"last_good,omitempty"`
-	Probes           []BisectProbe  `json:"probes"`
-	Reason           *string        `json:"reason,omitempty"`
-	RunID            RunID          `json:"run_id"`
-	Status           RunStatus      `json:"status"`
-	Suspects         []CheckpointID `json:"suspects,omitempty"`
-	TimeoutS         int            `json:"timeout_s"`
+	Candidates       int           `json:"candidates"`
+	Command          string        `json:"command"`
+	CreatedAt        time.Time     `json:"created_at"`
+	FinishedAt       *time.Time    `json:"finished_at,omitempty"`
+	FirstBad         *CheckpointID `json:"first_bad,omitempty"`
+	FirstBadRunID    *RunID        `json:"first_bad_run_id,omitempty"`
+	FirstBadStepID   *StepID       `json:"first_bad_step_id,omitempty"`
+	FirstBadStepName *string       `json:"first_bad_step_name,omitempty"`
+	Good             CheckpointID  `json:"good"`
+	ID               RunID         `json:"id"`
+	LastGood         *CheckpointID `json:"last_good,omitempty"`
+	Probes           []BisectProbe `json:"probes"`
+
+	// Reason Why it failed or was cancelled
+	Reason   *string        `json:"reason,omitempty"`
+	RunID    RunID          `json:"run_id"`
+	Status   RunStatus      `json:"status"`
+	Suspects []CheckpointID `json:"suspects,omitempty"`
+	TimeoutS int            `json:"timeout_s"`
 }
 
 // BisectAnswer defines model for BisectAnswer.

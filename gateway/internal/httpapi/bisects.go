@@ -179,12 +179,16 @@ func (s *Server) addBad(ctx context.Context, p *identity.Principal, out *api.Bis
 }
 
 func apiBisect(r run.Run, in run.BisectInputs, probes []run.Probe) api.Bisect {
-	return api.Bisect{
-		ID: run.RunID.Format(r.ID), RunID: in.RunID, Status: api.RunStatus(r.State), Reason: ptr(r.Reason),
+	out := api.Bisect{
+		ID: run.RunID.Format(r.ID), RunID: in.RunID, Status: api.RunStatus(r.State),
 		Command: in.Command, Good: in.Good, Bad: in.Bad, Candidates: in.Candidates, TimeoutS: in.TimeoutS,
 		Probes: convert(probes, func(p run.Probe) api.BisectProbe {
 			return api.BisectProbe{CheckpointID: p.CheckpointID, Outcome: api.BisectProbeOutcome(p.Outcome), ExitCode: p.ExitCode, DurationMs: p.DurationMS, Left: p.Left}
 		}),
 		CreatedAt: r.CreatedAt.UTC(), FinishedAt: utc(r.FinishedAt),
 	}
+	if r.FinishedAt != nil { // the reason of a retry does not concern the bisection
+		out.Reason = ptr(r.Reason)
+	}
+	return out
 }

@@ -112,3 +112,26 @@ func TestBisect(t *testing.T) {
 		g.want(g.get("/api/bisects/"+id), http.StatusNotFound, "not-found")
 	}
 }
+
+// TestBisectRetried retries a bisection that was cancelled: the reason of its end goes with
+// the end.
+func TestBisectRetried(t *testing.T) {
+	g := newGateway(t)
+	created, _ := line(g, 3)
+	b := decodeAs[api.BisectAnswer](t, g.do(http.MethodPost, "/api/runs/"+created.Run.ID+"/bisect", `{"command":"x"}`)).Bisect
+	reason := func(want *string, status api.RunStatus) {
+		t.Helper()
+		r := g.get("/api/bisects/" + b.ID)
+		if got := decodeAs[api.BisectAnswer](t, r).Bisect; got.Status != status || cmp.Diff(want, got.Reason) != "" {
+			t.Errorf("bisection = %s, want it %s; reason (-want +got):\n%s", r.body, status, cmp.Diff(want, got.Reason))
+		}
+	}
+	g.want(g.do(http.MethodPost, "/api/runs/"+b.ID+"/cancel", `{"reason":"not now"}`), http.StatusOK, "")
+	reason(ptr("not now"), api.RunStatusCancelled)
+	g.want(g.do(http.MethodPost, "/api/runs/"+b.ID+"/retry", `{"reason":"now"}`), http.StatusOK, "")
+	reason(nil, api.RunStatusRunning)
+	c := g.claim(decodeAs[api.RunDetail](t, g.get("/api/runs/"+b.ID)).Steps[0])
+	reason(nil, api.RunStatusRunning)
+	g.finish(postgres.Finish{Claim: c, Outcome: "fail", FailureClass: run.ClassInvalid, Reason: "no sandbox"})
+	reason(ptr("step bisect: no sandbox"), api.RunStatusFailed)
+}
