@@ -171,7 +171,7 @@ func (s *Server) resolveMerge(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	in, _, err := readJSON[api.MergeResolutions](c)
+	in, _, err := readJSON[resolutionsRequest](c)
 	if err != nil {
 		return err
 	}
@@ -188,11 +188,22 @@ func (s *Server) resolveMerge(c echo.Context, p *identity.Principal) error {
 	return s.answerMerge(c, p, m, 0, conflictsShown, http.StatusOK, nil)
 }
 
+// resolutionsRequest is the contract's MergeResolutions. It tells a take of null, which
+// takes a decision back, from none.
+type resolutionsRequest struct {
+	Resolutions []resolutionRequest `json:"resolutions"`
+}
+
+type resolutionRequest struct {
+	api.MergeResolution
+	Take json.RawMessage `json:"take"`
+}
+
 // maxResolutions is how many decisions a request may have: a merge has no more conflicts.
 const maxResolutions = 10_000
 
 // newResolutions returns the decisions that in has, or all that is wrong with them.
-func newResolutions(in api.MergeResolutions) (list []run.MergeResolution, err error) {
+func newResolutions(in resolutionsRequest) (list []run.MergeResolution, err error) {
 	var fields []fault.Field
 	if n := len(in.Resolutions); n == 0 || n > maxResolutions {
 		fields = append(fields, fault.Field{Pointer: "/resolutions", Detail: fmt.Sprintf("%d of them; 1 to %d are possible", n, maxResolutions)})
@@ -222,6 +233,9 @@ func newResolutions(in api.MergeResolutions) (list []run.MergeResolution, err er
 		} else {
 			seen[place] = true
 		}
+		if take := []byte(r.Take); len(take) > 0 && take[0] != '"' && string(take) != "null" {
+			return nil, malformed(at+"/take", "must be a string or null")
+		}
 		takeOf(r, &out, bad)
 		list = append(list, out)
 	}
@@ -244,24 +258,31 @@ func goodPath(p string) bool {
 	return true
 }
 
+const takes = "ours, theirs, base, both, value, artifact or null"
+
 // takeOf reads what a resolution takes.
-func takeOf(r api.MergeResolution, out *run.MergeResolution, bad func(member, detail string)) {
-	if r.Take == nil {
+func takeOf(r resolutionRequest, out *run.MergeResolution, bad func(member, detail string)) {
+	var take run.Take
+	switch {
+	case len(r.Take) == 0:
+		bad("/take", "is required: "+takes)
+		return
+	case string(r.Take) == "null":
 		if r.Value != nil || r.ArtifactID != nil {
 			bad("/take", "is null, so that there is no value and no artifact")
 		}
 		return
+	case json.Unmarshal(r.Take, &take) != nil || !api.MergeTake(take).Valid():
+		bad("/take", "must be "+takes)
+		return
 	}
-	take := run.Take(*r.Take)
-	if out.Take = &take; !r.Take.Valid() {
-		bad("/take", "must be ours, theirs, base, both, value, artifact or null")
-	}
+	out.Take = &take
 	if (take == run.TakeValue) != (r.Value != nil) {
 		bad("/value", "belongs to take value, and is required there")
 	} else if r.Value != nil {
 		text := string(r.Value)
 		if out.Unit == run.PathUnit {
-			if json.Unmarshal(r.Value, &text) != nil || !utf8.ValidString(text) {
+			if r.Value[0] != '"' || json.Unmarshal(r.Value, &text) != nil || !utf8.ValidString(text) {
 				bad("/value", "must be a string, the content of the file")
 			}
 		}

@@ -197,6 +197,83 @@ func TestMerge(t *testing.T) {
 	g.sound()
 }
 
+// TestResolutionShapes sends resolutions of all shapes: each that is not in the contract is
+// refused at the member in question, and changes nothing.
+func TestResolutionShapes(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	target, _ := g.line(base)
+	source, _ := g.line(base)
+	m := decodeAs[api.MergeAnswer](t, g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`)).Merge
+	at := "/api/merges/" + m.ID
+	g.computeMerge(m, conflictsAt("a", "/vars/x"))
+	artifact := `"art_` + strings.Repeat("0", 32) + `"`
+	for _, tt := range []struct {
+		resolution string
+		status     int
+		pointer    string
+	}{
+		{`{"path":"a"}`, 422, "/resolutions/0/take"},
+		{`{"pointer":"/vars/x"}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","value":"x"}`, 422, "/resolutions/0/take"},
+		{`{"pointer":"/vars/x","value":null}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","artifact_id":` + artifact + `}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","take":null,"value":"x"}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","take":null,"artifact_id":` + artifact + `}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","take":""}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","take":"mine"}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","take":1}`, 400, "/resolutions/0/take"},
+		{`{"path":"a","take":["ours"]}`, 400, "/resolutions/0/take"},
+		{`{"path":"a","take":"both"}`, 422, "/resolutions/0/take"},
+		{`{"path":"a","take":"ours","value":"x"}`, 422, "/resolutions/0/value"},
+		{`{"path":"a","take":"ours","artifact_id":` + artifact + `}`, 422, "/resolutions/0/artifact_id"},
+		{`{"path":"a","take":"value"}`, 422, "/resolutions/0/value"},
+		{`{"path":"a","take":"value","value":null}`, 422, "/resolutions/0/value"},
+		{`{"path":"a","take":"value","value":{}}`, 422, "/resolutions/0/value"},
+		{`{"path":"a","take":"value","value":"x","artifact_id":` + artifact + `}`, 422, "/resolutions/0/artifact_id"},
+		{`{"pointer":"/vars/x","take":"value"}`, 422, "/resolutions/0/value"},
+		{`{"path":"a","take":"artifact"}`, 422, "/resolutions/0/artifact_id"},
+		{`{"path":"a","take":"artifact","artifact_id":"x"}`, 422, "/resolutions/0/artifact_id"},
+		{`{"path":"a","take":"artifact","artifact_id":` + artifact + `}`, 422, "/resolutions/0/artifact_id"},
+		{`{"pointer":"/vars/x","take":"artifact","artifact_id":` + artifact + `}`, 422, "/resolutions/0/take"},
+		{`{"take":"ours"}`, 422, "/resolutions/0"},
+		{`{"path":"a","pointer":"/vars/x","take":"ours"}`, 422, "/resolutions/0"},
+		{`{"path":"a","take":"value","content":"x"}`, 400, "/resolutions/0/content"},
+		{`{"path":null,"take":"ours"}`, 422, "/resolutions/0"},
+		{`{}`, 422, "/resolutions/0"},
+		{`null`, 422, "/resolutions/0"},
+		{`[]`, 400, "/resolutions/0"},
+		{`{"path":"a","take":"ours"},{"path":"a"}`, 422, "/resolutions/1"},
+		{`{"path":"a","take":null}`, 200, ""},
+		{`{"path":"a","take":"ours"}`, 200, ""},
+		{`{"path":"a","take":"theirs"}`, 200, ""},
+		{`{"path":"a","take":"base"}`, 200, ""},
+		{`{"path":"a","take":"value","value":""}`, 200, ""},
+		{`{"path":"a","take":null}`, 200, ""},
+		{`{"pointer":"/vars/x","take":"value","value":null}`, 200, ""},
+		{`{"pointer":"/vars/x","take":null}`, 200, ""},
+	} {
+		before := g.get(at)
+		r := g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[`+tt.resolution+`]}`)
+		if r.status == http.StatusOK && tt.status == http.StatusOK {
+			continue
+		}
+		pointer := ""
+		if p := decodeAs[api.Problem](t, r); len(p.Errors) > 0 {
+			pointer = p.Errors[0].Pointer
+		}
+		if r.status != tt.status || pointer != tt.pointer {
+			t.Errorf("resolution %s = %d at %q %s, want %d at %q", tt.resolution, r.status, pointer, r.body, tt.status, tt.pointer)
+		}
+		if after := g.get(at); string(after.body) != string(before.body) {
+			t.Errorf("resolution %s: merge = %s after the refusal, want %s", tt.resolution, after.body, before.body)
+		}
+	}
+	if m = decodeAs[api.MergeAnswer](t, g.get(at)).Merge; m.UnresolvedCount != 2 {
+		t.Errorf("unresolved = %d, want 2: what was decided was taken back", m.UnresolvedCount)
+	}
+}
+
 // TestMergeOnce sends a hundred requests under one key, which make one merge.
 func TestMergeOnce(t *testing.T) {
 	g := newGateway(t)
