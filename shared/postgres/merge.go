@@ -105,7 +105,7 @@ func (a *AmbiguousBase) Unwrap() error { return a.error }
 
 // NoBase returns the refusal of a merge of runs that have nothing in common.
 func NoBase() *fault.Error {
-	return fault.New(fault.Conflict, "no-common-base", "the two runs have no checkpoint in common, as a run and its branch have")
+	return fault.New(fault.Conflict, "no-common-base", "the two runs have no checkpoint in common: only runs of one line can be merged, such as a run and its branches")
 }
 
 // StartMerge makes a merge of the heads of two runs and starts the system run that computes
@@ -190,7 +190,7 @@ func BaseOf(shared []Parent, ours, theirs []uuid.UUID) (uuid.UUID, error) {
 		return ids[0], nil
 	}
 	return uuid.Nil, &AmbiguousBase{Bases: ids, error: fault.New(fault.Conflict, "ambiguous-base",
-		"the two runs have %d nearest common checkpoints; name one as base_checkpoint_id", len(ids))}
+		"the two runs have %d nearest common checkpoints; name one of them as base_checkpoint_id", len(ids))}
 }
 
 // Contains reports whether all these leaves are among shared checkpoints.
@@ -281,7 +281,35 @@ func (db *DB) ResolveMerge(ctx context.Context, tenant, id uuid.UUID, list []run
 		m, err = db.recompute(ctx, tx, tenant, id, by)
 		return err
 	})
-	return m, err
+	return m, mergeRefused(err, m)
+}
+
+// mergeRefused returns an error about a merge's state with a detail that says what is to be
+// done instead, and any other unchanged.
+func mergeRefused(err error, m run.Merge) error {
+	t, ok := fault.TransitionOf(err)
+	if !ok {
+		return err
+	}
+	e := fault.OfTransition(t).Because(err)
+	resolves := t.Event != "commit"
+	switch state := run.State(t.From); {
+	case state == run.Open && resolves:
+		e.Detail = "the merge is open: a worker is computing it, and its conflicts can be resolved once it is conflicted"
+	case state == run.Open:
+		e.Detail = "the merge is open: a worker is computing it, and it can be committed once it is ready"
+	case state == run.Conflicted && m.Unresolved == 1:
+		e.Detail = "1 conflict of the merge is not resolved; resolve it first"
+	case state == run.Conflicted:
+		e.Detail = fmt.Sprintf("%d conflicts of the merge are not resolved; resolve them first", m.Unresolved)
+	case state == run.Committed && !resolves:
+		e.Detail = "the merge is committed already"
+	case resolves:
+		e.Detail = fmt.Sprintf("the merge is %s, so that its conflicts cannot be resolved any more; start another merge", state)
+	default:
+		e.Detail = fmt.Sprintf("the merge is %s, so that it cannot be committed any more; start another merge", state)
+	}
+	return e
 }
 
 // resolutions returns decisions by the numbers of the conflicts, and what is wrong with
@@ -379,7 +407,7 @@ func (db *DB) CommitMerge(ctx context.Context, tenant, id uuid.UUID, resume bool
 		m, err = db.recompute(ctx, tx, tenant, id, by)
 		return err
 	})
-	return m, answer, requeued, err
+	return m, answer, requeued, mergeRefused(err, m)
 }
 
 // MergeWork is what the computation of a merge needs.

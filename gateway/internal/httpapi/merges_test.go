@@ -274,6 +274,44 @@ func TestResolutionShapes(t *testing.T) {
 	}
 }
 
+// TestMergeSaysWhy asks for what a merge's status does not allow: the answer says why, and
+// what to do instead.
+func TestMergeSaysWhy(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	target, _ := g.line(base)
+	source, _ := g.line(base)
+	m := decodeAs[api.MergeAnswer](t, g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`)).Merge
+	at := "/api/merges/" + m.ID
+	refused := func(want string, r reply) {
+		t.Helper()
+		g.want(r, http.StatusConflict, "illegal-transition")
+		if got := decodeAs[api.Problem](t, r).Detail; got != want {
+			t.Errorf("%s: detail = %q, want %q", m.Status, got, want)
+		}
+	}
+	resolve := func() reply {
+		return g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"a","take":"ours"}]}`)
+	}
+	commit := func() reply { return g.do(http.MethodPost, at+"/commit", "") }
+	refused("the merge is open: a worker is computing it, and its conflicts can be resolved once it is conflicted", resolve())
+	refused("the merge is open: a worker is computing it, and it can be committed once it is ready", commit())
+	g.computeMerge(m, conflictsAt("a", "b"))
+	refused("2 conflicts of the merge are not resolved; resolve them first", commit())
+	g.want(resolve(), http.StatusOK, "")
+	refused("1 conflict of the merge is not resolved; resolve it first", commit())
+	g.want(g.do(http.MethodPost, at+"/abandon", ""), http.StatusOK, "")
+	refused("the merge is abandoned, so that its conflicts cannot be resolved any more; start another merge", resolve())
+	refused("the merge is abandoned, so that it cannot be committed any more; start another merge", commit())
+
+	m = decodeAs[api.MergeAnswer](t, g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`)).Merge
+	at = "/api/merges/" + m.ID
+	g.computeMerge(m, stored())
+	g.want(commit(), http.StatusOK, "")
+	refused("the merge is committed, so that its conflicts cannot be resolved any more; start another merge", resolve())
+	refused("the merge is committed already", commit())
+}
+
 // TestMergeOnce sends a hundred requests under one key, which make one merge.
 func TestMergeOnce(t *testing.T) {
 	g := newGateway(t)
