@@ -200,7 +200,8 @@ func (db *DB) Lineage(ctx context.Context, tenant, id uuid.UUID, limit int) (l r
 			ids[i] = r.ID
 		}
 		if rows, err = tx.Query(ctx, `SELECT m.source_run_id, m.target_run_id, m.committed_checkpoint_id FROM nofx.merge m
-			WHERE m.tenant_id = $1 AND m.target_run_id = ANY ($2) AND m.committed_checkpoint_id IS NOT NULL ORDER BY m.id`, tenant, ids); err != nil {
+			WHERE m.tenant_id = $1 AND m.target_run_id = ANY ($2) AND m.committed_checkpoint_id <> m.target_head -- there was something to merge
+			ORDER BY m.id`, tenant, ids); err != nil {
 			return err
 		}
 		l.Merges, err = pgx.CollectRows(rows, pgx.RowToStructByPos[run.LineMerge])

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"nofx.dev/gateway/api"
@@ -310,6 +311,46 @@ func TestMergeSaysWhy(t *testing.T) {
 	g.want(commit(), http.StatusOK, "")
 	refused("the merge is committed, so that its conflicts cannot be resolved any more; start another merge", resolve())
 	refused("the merge is committed already", commit())
+}
+
+// TestMergeOfNothing commits a merge that has nothing to merge: there is no checkpoint of
+// it, and so no edge in the lineage.
+func TestMergeOfNothing(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	target, _ := g.line(base)
+	other, _ := g.line(base)
+	source, _ := g.line(base)
+	start := func(source string) api.Merge {
+		t.Helper()
+		r := g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source+`"}`)
+		g.want(r, http.StatusCreated, "")
+		return decodeAs[api.MergeAnswer](t, r).Merge
+	}
+	m := start(other.Run.ID)
+	g.computeMerge(m, stored())
+	g.want(g.do(http.MethodPost, "/api/merges/"+m.ID+"/commit", ""), http.StatusOK, "")
+	head := *decodeAs[api.RunDetail](t, g.get("/api/runs/"+target.Run.ID)).Run.HeadCheckpointID
+	m = start(source.Run.ID)
+	d := decodeAs[api.RunDetail](t, g.get("/api/runs/"+*m.MergeRunID))
+	c, digest := g.claim(d.Steps[0]), tree.Empty
+	result := postgres.MergeResult{Outcome: run.UpToDate, BaseID: base.ID, Tree: &digest, State: &digest, Preview: run.MergePreview{Files: []run.MergeChange{}}}
+	if err := g.db.RecordMerge(t.Context(), c, uuidOf(g, run.MergeID, m.ID), m.Version, result); err != nil {
+		t.Fatal(err)
+	}
+	g.finish(postgres.Finish{Claim: c, Outcome: "succeed"})
+	r := g.do(http.MethodPost, "/api/merges/"+m.ID+"/commit", "")
+	g.want(r, http.StatusOK, "")
+	m = decodeAs[api.MergeAnswer](t, r).Merge
+	if m.Status != api.MergeStatusCommitted || *m.CommittedCheckpointID != head {
+		t.Errorf("merge = %s of checkpoint %s, want it committed with the target's head %s", m.Status, *m.CommittedCheckpointID, head)
+	}
+	edges := decodeAs[api.Lineage](t, g.get("/api/runs/"+target.Run.ID+"/lineage")).Edges
+	want := []api.LineageEdge{{Kind: api.LineageEdgeKindMerge, From: other.Run.ID, To: target.Run.ID, CheckpointID: head}}
+	if diff := cmp.Diff(want, edges); diff != "" {
+		t.Errorf("edges (-want +got):\n%s", diff)
+	}
+	g.sound()
 }
 
 // TestMergeOnce sends a hundred requests under one key, which make one merge.
