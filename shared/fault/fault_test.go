@@ -74,3 +74,12 @@ func TestFacts(t *testing.T) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{0: "0 files", 1: "1 file", 2: "2 files", -1: "-1 files", 1 << 40: "1099511627776 files"} {
+		if got := fault.Count(n, "file"); got != want {
+			t.Errorf("Count(%d, file) = %q, want %q", n, got, want)
+		}
+	}
+}

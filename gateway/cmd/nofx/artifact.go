@@ -308,7 +308,7 @@ func (a *app) download(ctx context.Context, f api.Artifact, file string) error {
 		return err
 	}
 	if sum != f.Sha256 {
-		return errors.Join(fmt.Errorf("the download has %d bytes and the SHA-256 %s, not %s; it was discarded", n, sum, f.Sha256), os.Remove(part))
+		return errors.Join(fmt.Errorf("the download has %s and the SHA-256 %s, not %s; it was discarded", count(n, "byte"), sum, f.Sha256), os.Remove(part))
 	}
 	if err := out.Close(); err != nil {
 		return err
@@ -392,7 +392,7 @@ func (a *app) fetch(ctx context.Context, f api.Artifact, out *os.File) error {
 		return brokenTransfer{fmt.Errorf("download: %w", cause(err))}
 	}
 	if have+n < f.SizeBytes {
-		return brokenTransfer{fmt.Errorf("download: the storage sent %d of %d bytes", have+n, f.SizeBytes)}
+		return brokenTransfer{fmt.Errorf("download: the storage sent %d of %s", have+n, count(f.SizeBytes, "byte"))}
 	}
 	return nil
 }

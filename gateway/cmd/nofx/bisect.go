@@ -80,7 +80,7 @@ func (a *app) followBisect(ctx context.Context, client *api.Client, b api.Bisect
 	if a.json {
 		w = io.Discard
 	}
-	fmt.Fprintf(w, "%d checkpoints from %s to %s; in system run %s\n", b.Candidates, b.Good, b.Bad, b.ID)
+	fmt.Fprintf(w, "%s from %s to %s; in system run %s\n", count(b.Candidates, "checkpoint"), b.Good, b.Bad, b.ID)
 	for shown := 0; ; {
 		for _, p := range b.Probes[min(shown, len(b.Probes)):] {
 			fmt.Fprintf(w, "%-7s  %s  exit %d, %s, %d left\n", p.Outcome, p.CheckpointID, p.ExitCode, span(time.Duration(p.DurationMs)*time.Millisecond), p.Left)

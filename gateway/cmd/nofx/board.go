@@ -112,7 +112,7 @@ func (b *board) lines(width, height int) []string {
 			done++
 		}
 	}
-	head := fmt.Sprintf("%s  %s  %d/%d steps  %s", r.ID, r.Status, done, len(b.p.steps), span(lasted(r.StartedAt, r.FinishedAt, now)))
+	head := fmt.Sprintf("%s  %s  %d/%s  %s", r.ID, r.Status, done, count(len(b.p.steps), "step"), span(lasted(r.StartedAt, r.FinishedAt, now)))
 	lines := []string{shorten(head, width), shorten(clean(r.Goal), width)}
 	foot := b.foot(width, height)
 	steps, rest := b.visible(max(height-len(lines)-rows(foot, width)-3, 3))

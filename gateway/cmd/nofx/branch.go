@@ -283,23 +283,15 @@ func printBranchPreview(w io.Writer, p api.BranchPreview) {
 		fmt.Fprintf(w, "done before: %s by %s at %s; %s\n", clean(e.Name), clean(e.Step), clock(&e.DoneAt), again)
 	}
 	e := p.Estimate
-	fmt.Fprintf(w, "estimate: %s", counted(e.Steps, "step"))
+	fmt.Fprintf(w, "estimate: %s", count(e.Steps, "step"))
 	if e.KnownSteps > 0 {
 		fmt.Fprintf(w, "; %d of them took %s before", e.KnownSteps, span(time.Duration(e.RunMs)*time.Millisecond))
 		if e.InputTokens+e.OutputTokens > 0 {
-			fmt.Fprintf(w, ", %d tokens", e.InputTokens+e.OutputTokens)
+			fmt.Fprintf(w, ", %s", count(e.InputTokens+e.OutputTokens, "token"))
 		}
 		if e.CostUsd > 0 {
 			fmt.Fprintf(w, ", $%.2f", e.CostUsd)
 		}
 	}
 	fmt.Fprintln(w)
-}
-
-// counted returns a number of things.
-func counted(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

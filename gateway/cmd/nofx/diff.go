@@ -166,7 +166,7 @@ func (p painter) diff(w io.Writer, d diffDocument, hunks bool) {
 	}
 	p.files(w, rows)
 	if n := len(d.Files); n > 0 {
-		fmt.Fprintf(w, "  %s, %s, %s\n", plural(n, "file"), p.paint(green, "+"+strconv.Itoa(d.Summary.Lines.Added)), p.paint(red, "-"+strconv.Itoa(d.Summary.Lines.Deleted)))
+		fmt.Fprintf(w, "  %s, %s, %s\n", count(n, "file"), p.paint(green, "+"+strconv.Itoa(d.Summary.Lines.Added)), p.paint(red, "-"+strconv.Itoa(d.Summary.Lines.Deleted)))
 	}
 	for _, f := range d.Files {
 		if hunks && deref(f.Unified) != "" {
@@ -315,11 +315,4 @@ func (p painter) patch(w io.Writer, text string) error {
 		}
 	}
 	return nil
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

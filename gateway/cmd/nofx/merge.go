@@ -145,7 +145,7 @@ func (a *app) printMerge(w io.Writer, answer api.MergeAnswer) {
 	m := answer.Merge
 	changes := ""
 	if p := m.Preview; p != nil {
-		changes = fmt.Sprintf("%d files added, %d modified, %d deleted", p.Added, p.Modified, p.Deleted)
+		changes = fmt.Sprintf("%s added, %d modified, %d deleted", count(p.Added, "file"), p.Modified, p.Deleted)
 		if p.State {
 			changes += "; the state changes"
 		}
@@ -415,12 +415,4 @@ func (a *app) mergeAbandonCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the merge")
 	return c
-}
-
-// count returns a number with its noun.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return strconv.Itoa(n) + " " + noun + "s"
 }

@@ -187,3 +187,11 @@ func verdict(g api.Gate) string {
 	}
 	return s
 }
+
+// count returns a number with its noun, in the plural unless n is 1.
+func count[N int | int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -123,7 +123,7 @@ func (a *app) planRequest(file string) ([]byte, error) {
 }
 
 func printPreview(w io.Writer, p api.RunPreview) {
-	fmt.Fprintf(w, "the plan is valid: %d steps, digest %s\n", len(p.Plan.Steps), p.PlanDigest)
+	fmt.Fprintf(w, "the plan is valid: %s, digest %s\n", count(len(p.Plan.Steps), "step"), p.PlanDigest)
 	tools := map[string]string{}
 	for _, s := range p.Plan.Steps {
 		tools[s.Name] = s.Tool

@@ -77,7 +77,7 @@ func (s *Server) openStream(p *identity.Principal) (release func(), err error) {
 		place, ok := of.Acquire(of.name)
 		if !ok {
 			release()
-			e := fault.New(of.kind, of.code, "%d streams %s are open already", of.Most(), of.whose)
+			e := fault.New(of.kind, of.code, "no more than %s %s can be open at once", fault.Count(of.Most(), "stream"), of.whose)
 			e.RetryAfter = 5 * time.Second
 			return nil, e
 		}

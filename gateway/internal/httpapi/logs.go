@@ -71,7 +71,7 @@ func (s *Server) sendLog(c echo.Context, l postgres.Log) error {
 		switch a, b, ok := parseRange(given, size); {
 		case ok && a >= size:
 			header.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
-			return fault.New(fault.Invalid, "range-not-satisfiable", "the log has %d bytes", size)
+			return fault.New(fault.Invalid, "range-not-satisfiable", "the log has %s", fault.Count(size, "byte"))
 		case ok:
 			from, to, status = a, b, http.StatusPartialContent
 			header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, size))

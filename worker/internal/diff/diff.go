@@ -114,7 +114,7 @@ func (d *Document) files(ctx context.Context, src Source, deltas []delta, opts O
 func (d *Document) sentence(changes []change) string {
 	var parts []string
 	if n := d.Summary.Files.Total(); n > 0 {
-		parts = append(parts, counted(n, "file")+" changed")
+		parts = append(parts, fault.Count(n, "file")+" changed")
 	}
 	vars := 0
 	for _, c := range changes {
@@ -137,11 +137,11 @@ func (d *Document) sentence(changes []change) string {
 		parts = append(parts, name)
 	}
 	if more := vars - mostNamed; more > 0 {
-		parts = append(parts, counted(more, "more change")+" of vars")
+		parts = append(parts, fault.Count(more, "more change")+" of vars")
 	}
 	for i, s := range d.Steps {
 		if i == mostNamed {
-			parts = append(parts, counted(len(d.Steps)-i, "more step"))
+			parts = append(parts, fault.Count(len(d.Steps)-i, "more step"))
 			break
 		}
 		if s.To == "" {
@@ -150,7 +150,7 @@ func (d *Document) sentence(changes []change) string {
 		parts = append(parts, s.Name+" "+s.To)
 	}
 	if len(parts) == 0 && len(changes) > 0 {
-		parts = append(parts, counted(len(changes), "change")+" of the state")
+		parts = append(parts, fault.Count(len(changes), "change")+" of the state")
 	}
 	if len(parts) == 0 {
 		return "nothing changed"
@@ -163,13 +163,6 @@ const mostNamed = 3
 
 // unescape returns a JSON pointer with dots between its parts.
 var unescape = strings.NewReplacer("/", ".", "~1", "/", "~0", "~")
-
-func counted(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
 
 // shown returns a value for a sentence.
 func shown(v any) string {

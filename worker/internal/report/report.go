@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/sieve"
 )
@@ -83,13 +84,13 @@ func (rep Report) Says(in run.GateReport) string {
 		for _, c := range rep.Findings {
 			n += c
 		}
-		text := fmt.Sprintf("%d findings, %d of level %s", n, rep.Failures, failLevel(in))
+		text := fmt.Sprintf("%s, %d of level %s", fault.Count(n, "finding"), rep.Failures, failLevel(in))
 		if failLevel(in) != levels[0] {
 			text += " or worse"
 		}
 		return text
 	}
-	text := fmt.Sprintf("%d of %d tests failed", rep.Failures, rep.Tests)
+	text := fmt.Sprintf("%d of %s failed", rep.Failures, fault.Count(rep.Tests, "test"))
 	if rep.Flaky > 0 {
 		text += fmt.Sprintf("; %d failed at first and passed when they ran again", rep.Flaky)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"nofx.dev/shared/blob"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/tool"
@@ -74,7 +75,7 @@ func archive(ctx context.Context, cfg Config, c Call, in run.ArchiveInputs) (too
 	if err := cfg.Blobs.Put(ctx, key, file, size, blob.PutOptions{ContentType: "application/gzip", SHA256: &digest}); err != nil {
 		return tool.Result{}, err
 	}
-	fmt.Fprintf(c.Log, "packed %d files into %d bytes\n", files, size)
+	fmt.Fprintf(c.Log, "packed %s into %s\n", fault.Count(files, "file"), fault.Count(size, "byte"))
 	a := run.Artifact{
 		ID: run.NewID(), Name: fmt.Sprintf("%s-%d.tar.gz", in.RunID, ck.Seq), Key: key, MediaType: "application/gzip", Size: size, SHA256: digest[:],
 	}

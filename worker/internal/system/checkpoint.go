@@ -40,7 +40,7 @@ func makeCheckpoint(ctx context.Context, cfg Config, c Call, in run.CheckpointIn
 		return tool.Result{}, err
 	}
 	if len(conflicts) > 0 {
-		return tool.Result{}, tool.Failuref(run.ClassWorkspaceConflict, "the finished steps of the run changed %d places differently, first %s", len(conflicts), conflicts[0].At())
+		return tool.Result{}, tool.Failuref(run.ClassWorkspaceConflict, "the finished steps of the run changed %s differently, first %s", fault.Count(len(conflicts), "place"), conflicts[0].At())
 	}
 	ck := start.Checkpoint
 	ck.ID, ck.Label = id, in.Label

@@ -55,7 +55,8 @@ func computeMerge(ctx context.Context, cfg Config, c Call, in run.MergeInputs) (
 	if err := cfg.DB.RecordMerge(ctx, c.Claim, id, in.Version, result); err != nil {
 		return tool.Result{}, err
 	}
-	fmt.Fprintf(c.Log, "%s: %d conflicts, %d files change\n", result.Outcome, len(result.Conflicts), result.Preview.Added+result.Preview.Modified+result.Preview.Deleted)
+	fmt.Fprintf(c.Log, "%s: %s; %s changed\n", result.Outcome, fault.Count(len(result.Conflicts), "conflict"),
+		fault.Count(result.Preview.Added+result.Preview.Modified+result.Preview.Deleted, "file"))
 	return tool.Result{}, nil
 }
 

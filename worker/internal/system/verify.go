@@ -35,12 +35,12 @@ func verify(ctx context.Context, cfg Config, c Call, in run.VerifyInputs) (tool.
 	case errors.Is(err, fault.Conflict):
 		return tool.Result{}, &tool.Failure{
 			Class:  run.ClassInvalid,
-			Reason: fmt.Sprintf("what was put is not %d bytes with the SHA-256 %s", a.Size, hex.EncodeToString(a.SHA256)), Err: err,
+			Reason: fmt.Sprintf("what was put is not %s with the SHA-256 %s", fault.Count(a.Size, "byte"), hex.EncodeToString(a.SHA256)), Err: err,
 		}
 	case err != nil:
 		return tool.Result{}, err
 	}
-	fmt.Fprintf(c.Log, "verified %d bytes\n", a.Size)
+	fmt.Fprintf(c.Log, "verified %s\n", fault.Count(a.Size, "byte"))
 	return tool.Result{}, nil
 }
 

@@ -62,7 +62,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 	if err != nil {
 		return Result{}, unread(ctx, err)
 	}
-	fmt.Fprintf(c.Log, "asking %s of %s, showing %d files\n", model.Name(), b.cfg.Models.Provider(), len(files.Shown))
+	fmt.Fprintf(c.Log, "asking %s of %s, showing %s\n", model.Name(), b.cfg.Models.Provider(), fault.Count(len(files.Shown), "file"))
 	for _, p := range files.Skipped {
 		fmt.Fprintf(c.Log, "not shown, since it is no text: %s\n", p)
 	}
@@ -75,7 +75,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 		if err != nil {
 			return r, noModel(ctx, err)
 		}
-		fmt.Fprintf(c.Log, "%s answered: %d tokens read, %d written\n", resp.Model, resp.Usage.Input, resp.Usage.Output)
+		fmt.Fprintf(c.Log, "%s answered: %s read, %d written\n", resp.Model, fault.Count(resp.Usage.Input, "token"), resp.Usage.Output)
 		answer, changes, err := accept(root, resp, files)
 		invalid, ok := errors.AsType[*edit.Invalid](err)
 		switch {
@@ -121,7 +121,7 @@ func accept(root *os.Root, resp llm.Response, files edit.Collection) (edit.Answe
 	case llm.Refusal:
 		return edit.Answer{}, nil, Failuref(run.ClassTool, "the model refused%s", because(resp))
 	case llm.Length:
-		return edit.Answer{}, nil, Failuref(run.ClassTool, "the model's answer was cut off after %d tokens; ask for less at once", resp.Usage.Output)
+		return edit.Answer{}, nil, Failuref(run.ClassTool, "the model's answer was cut off after %s; ask for less at once", fault.Count(resp.Usage.Output, "token"))
 	}
 	answer, err := edit.Parse(resp.Text)
 	if err != nil {
@@ -154,7 +154,7 @@ func (r Result) changed(c Call, root *os.Root, a edit.Answer, changes []edit.Cha
 		if change.Content == nil {
 			fmt.Fprintf(c.Log, "deleted %s\n", change.Path)
 		} else {
-			fmt.Fprintf(c.Log, "wrote %s, %d bytes\n", change.Path, len(change.Content))
+			fmt.Fprintf(c.Log, "wrote %s, %s\n", change.Path, fault.Count(len(change.Content), "byte"))
 		}
 	}
 	r.Outputs = map[string]any{"files": Fit(paths), "total": len(paths), "model": model, "tokens": used.Input + used.Output}

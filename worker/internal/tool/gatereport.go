@@ -146,7 +146,7 @@ func (b *Box) judgeReport(r Result, root *os.Root, in run.GateReport, begun time
 	}
 	r = r.decide(run.Passed, "")
 	if found.Tests > 0 && found.Skipped == found.Tests {
-		r.Evidence["reason"] = fmt.Sprintf("none of the %d tests of the report ran: all were skipped", found.Tests)
+		r.Evidence["reason"] = "the report has " + fault.Count(found.Tests, "test") + ", and none ran: all were skipped"
 	}
 	return r
 }

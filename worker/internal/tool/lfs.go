@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 	"nofx.dev/worker/internal/edit"
 	"nofx.dev/worker/internal/egress"
@@ -126,7 +127,7 @@ func (g *git) fetchLFS(ctx context.Context, files []pointer) error {
 			}
 		}
 	}
-	fmt.Fprintf(g.call.Log, "fetched %d files of Git LFS, %d bytes\n", len(files), total)
+	fmt.Fprintf(g.call.Log, "fetched %s of Git LFS, %s\n", fault.Count(len(files), "file"), fault.Count(total, "byte"))
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
 )
 
@@ -57,7 +58,7 @@ func (b *Box) unpack(ctx context.Context, c Call, in run.UnpackInputs) (Result, 
 	if err := u.unpack(f, size); err != nil {
 		return Result{}, unpackFailure(ctx, err)
 	}
-	fmt.Fprintf(c.Log, "unpacked %d files of %d bytes\n", u.files, u.bytes)
+	fmt.Fprintf(c.Log, "unpacked %s of %s\n", fault.Count(u.files, "file"), fault.Count(u.bytes, "byte"))
 	return Result{Outputs: map[string]any{"files": u.files}}, nil
 }
 
@@ -176,7 +177,7 @@ func (u *unpacker) file(raw string, size int64, mode fs.FileMode, r io.Reader) e
 		return made(name, err)
 	}
 	if exact.n != size {
-		return fmt.Errorf("%q ends after %d of %d bytes", name, exact.n, size)
+		return fmt.Errorf("%q ends after %d of %s", name, exact.n, fault.Count(size, "byte"))
 	}
 	return nil
 }

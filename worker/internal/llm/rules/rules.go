@@ -72,7 +72,7 @@ func (model) Complete(_ context.Context, r llm.Request) (llm.Response, error) {
 	if len(answer.Files) == 0 {
 		return llm.Response{Stop: llm.Refusal, Model: Name, Text: "there is no block with path=FILE in the instruction"}, nil
 	}
-	answer.Summary = fmt.Sprintf("%d files as the instruction spells them out", len(answer.Files))
+	answer.Summary = fault.Count(len(answer.Files), "file") + " as the instruction says"
 	text, err := json.Marshal(answer)
 	if err != nil {
 		return llm.Response{}, fmt.Errorf("answer as JSON: %w", err)
