@@ -76,20 +76,29 @@ func (a *app) artifactCompleteCommand() *cobra.Command {
 	}
 }
 
-// complete has the uploaded bytes verified and asks until there is a result. Without a
-// result it says how to continue later.
+// complete has the uploaded bytes verified and answers with the artifact.
 func (a *app) complete(ctx context.Context, client *api.Client, id string) error {
+	done, raw, err := a.verified(ctx, client, id)
+	if err != nil {
+		return err
+	}
+	return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
+}
+
+// verified has the uploaded bytes verified and asks until there is a result. Without a
+// result it says how to continue later.
+func (a *app) verified(ctx context.Context, client *api.Client, id string) (api.ArtifactAnswer, []byte, error) {
 	done, raw, err := await(ctx, a, "verifying it", func() (*http.Response, error) { return client.CompleteArtifact(ctx, id, nil) },
 		func(d api.ArtifactAnswer) string { return deref(d.VerifyRunID) })
 	if err == nil {
-		return a.answer(raw, func(w io.Writer) { printArtifact(w, done.Artifact) })
+		return done, raw, nil
 	}
 	var p *problemError
 	refused := errors.As(err, &p) && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict)
 	if asItCame := p != nil && a.json; !refused && !asItCame { // the answer names the artifact too
 		fmt.Fprintf(a.errOut, "the uploaded bytes are stored but not verified yet; to continue: %s artifact complete %s\n", a.self(), id)
 	}
-	return err
+	return done, raw, err
 }
 
 func printArtifact(w io.Writer, f api.Artifact) {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,7 +66,7 @@ The name is that of the file by default. --dry-run shows what would happen.`,
 			if body["checkpoint_id"], err = checkpointArg(cmd.Context(), client, args); err != nil {
 				return err
 			}
-			raw, err := json.Marshal(body)
+			raw, err := encoded(body)
 			if err != nil {
 				return err
 			}
@@ -148,7 +149,7 @@ func (a *app) branchRequest(f branchFlags) (map[string]any, error) {
 	put("force", true, f.force)
 	put("dry_run", true, f.dryRun)
 	put("reuse_effects", true, f.reuseEffects)
-	var state []any
+	var state []json.RawMessage
 	if f.statePatch != "" {
 		if err := a.readJSON("the patch of the state", f.statePatch, &state); err != nil {
 			return nil, err
@@ -162,11 +163,15 @@ func (a *app) branchRequest(f branchFlags) (map[string]any, error) {
 		if !json.Valid([]byte(value)) {
 			return nil, usagef("--set %q: the value is not JSON; a text is written as %s", s, shellWord(pointer+`="`+strings.ReplaceAll(value, `"`, `\"`)+`"`))
 		}
-		state = append(state, map[string]any{"op": "add", "path": pointer, "value": json.RawMessage(value)})
+		op, err := encoded(map[string]any{"op": "add", "path": pointer, "value": json.RawMessage(value)})
+		if err != nil {
+			return nil, err
+		}
+		state = append(state, op)
 	}
 	put("state_patch", state, len(state) > 0)
 	if f.planPatch != "" {
-		var plan []any
+		var plan []json.RawMessage
 		if err := a.readJSON("the patch of the plan", f.planPatch, &plan); err != nil {
 			return nil, err
 		}
@@ -177,14 +182,18 @@ func (a *app) branchRequest(f branchFlags) (map[string]any, error) {
 		return nil, err
 	}
 	put("files", files, len(files) > 0)
-	var variants []map[string]any
+	var variants []map[string]json.RawMessage
 	for _, file := range f.variants {
-		variant := map[string]any{}
+		variant := map[string]json.RawMessage{}
 		if err := a.readJSON("the variant", file, &variant); err != nil {
 			return nil, err
 		}
 		if variant["name"] == nil {
-			variant["name"] = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+			name, err := encoded(strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)))
+			if err != nil {
+				return nil, err
+			}
+			variant["name"] = name
 		}
 		variants = append(variants, variant)
 	}
@@ -192,7 +201,8 @@ func (a *app) branchRequest(f branchFlags) (map[string]any, error) {
 	return body, nil
 }
 
-// readJSON reads a file, or standard input for -.
+// readJSON reads a file, or standard input for -. What is read into a json.RawMessage goes
+// out as it is written, so that the gateway sees, and names, every mistake in it.
 func (a *app) readJSON(what, file string, v any) error {
 	var raw []byte
 	var err error
@@ -204,12 +214,14 @@ func (a *app) readJSON(what, file string, v any) error {
 	if err != nil {
 		return usagef("%s: %w", what, err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	if err := dec.Decode(v); err != nil {
+	raw = bytes.TrimPrefix(raw, []byte("\ufeff")) // a byte order mark, as some editors write
+	if err := json.Unmarshal(raw, v); err != nil {
 		form := "a list of operations"
-		if _, ok := v.(*map[string]any); ok {
+		if _, ok := v.(*map[string]json.RawMessage); ok {
 			form = "an object"
+		}
+		if other, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return usagef("%s: %s holds a JSON %s, not %s", what, file, other.Value, form)
 		}
 		return usagef("%s: %s does not hold %s in JSON: %w", what, file, form, err)
 	}
@@ -220,12 +232,18 @@ var artifactID = regexp.MustCompile(`^art_[0-9a-f]{32}$`)
 
 func editedFiles(files, deletes []string) (list []map[string]any, err error) {
 	for _, path := range deletes {
+		if !utf8.ValidString(path) {
+			return nil, usagef("--delete %q: the path is not UTF-8", path)
+		}
 		list = append(list, map[string]any{"path": path, "delete": true})
 	}
 	for _, f := range files {
 		path, local, ok := strings.Cut(f, "=")
 		if !ok {
 			return nil, usagef("--file %q: give PATH=LOCAL", f)
+		}
+		if !utf8.ValidString(path) {
+			return nil, usagef("--file %q: the path in the workspace is not UTF-8", f)
 		}
 		if artifactID.MatchString(local) {
 			list = append(list, map[string]any{"path": path, "artifact_id": local})
@@ -236,7 +254,7 @@ func editedFiles(files, deletes []string) (list []map[string]any, err error) {
 			return nil, usagef("--file %s: %w", path, err)
 		}
 		file := map[string]any{"path": path}
-		if utf8.Valid(content) && !bytes.Contains(content, []byte{0}) {
+		if isText(content) {
 			file["content"] = string(content)
 		} else {
 			file["content_base64"] = base64.StdEncoding.EncodeToString(content)
@@ -247,6 +265,19 @@ func editedFiles(files, deletes []string) (list []map[string]any, err error) {
 		list = append(list, file)
 	}
 	return list, nil
+}
+
+// isText reports whether a text in JSON can hold a content: the gateway takes no NUL in
+// texts.
+func isText(content []byte) bool { return utf8.Valid(content) && !bytes.Contains(content, []byte{0}) }
+
+// encoded returns v in JSON, without escapes for HTML.
+func encoded(v any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 func printBranchPreview(w io.Writer, p api.BranchPreview) {

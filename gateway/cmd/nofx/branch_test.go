@@ -1,6 +1,12 @@
 package main
 
 import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
 	"nofx.dev/gateway/api"
 )
 
@@ -51,4 +57,56 @@ func lineage() api.Lineage {
 		Nodes: []api.LineageNode{node(1, nil, api.RunStatusFailed), node(2, ptr("small"), api.RunStatusSucceeded), node(3, ptr("again"), api.RunStatusRunning), node(4, ptr("large"), api.RunStatusFailed), node(5, nil, api.RunStatusQueued)},
 		Edges: []api.LineageEdge{edge(1, 2), edge(2, 3), edge(2, 5), edge(1, 4),
 			{Kind: api.LineageEdgeKindMerge, From: id("run", 4), To: id("run", 2), CheckpointID: id("ckpt", 7)}}}
+}
+
+// TestPatchesAsWritten sends what files of patches and variants hold as it is written, so
+// that the gateway sees, and names, every mistake in it.
+func TestPatchesAsWritten(t *testing.T) {
+	t.Parallel()
+	c := newCLI(t, "http://gateway.invalid")
+	file := func(name, content string) string {
+		path := filepath.Join(c.dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, value := range []string{`"caf` + "\xe9" + `"`, `"\ud800"`, `12345678901234567890.50`, `{"a":1,"a":2}`, `"\u2028<&>"`} {
+		patch := `[{"op":"add","path":"/vars/x","value":` + value + `}]`
+		f := branchFlags{statePatch: file("state.json", "\ufeff"+patch), planPatch: file("plan.json", patch), variants: []string{file("v.json", `{"state_patch":`+patch+`}`)}}
+		body, err := c.branchRequest(f)
+		if err != nil {
+			t.Errorf("branchRequest of %s: %v", value, err)
+			continue
+		}
+		sent, err := encoded(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(sent), patch); n != 3 {
+			t.Errorf("request = %s, want %s three times", sent, patch)
+		}
+	}
+	for _, wrong := range []string{"", "{", `[] []`, `{}`, `[] x`} {
+		if body, err := c.branchRequest(branchFlags{statePatch: file("bad.json", wrong)}); err == nil {
+			t.Errorf("branchRequest of the patch %q = %v, want an error", wrong, body)
+		}
+	}
+	for _, path := range []string{"a\xff=" + file("f", "x"), "\xff=" + id("art", 1)} {
+		if body, err := c.branchRequest(branchFlags{files: []string{path}}); err == nil {
+			t.Errorf("branchRequest of the file %q = %v, want an error", path, body)
+		}
+	}
+	if body, err := c.branchRequest(branchFlags{deletes: []string{"a\xff"}}); err == nil {
+		t.Errorf("branchRequest of a path that is not UTF-8 = %v, want an error", body)
+	}
+	// A file that no text in JSON can hold comes as it is.
+	body, err := c.branchRequest(branchFlags{files: []string{"g=" + file("g", "caf\xe9\x00")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(body["files"])
+	if want := `[{"content_base64":"Y2Fm6QA=","path":"g"}]`; string(raw) != want || err != nil {
+		t.Errorf("files = %s, %v, want %s", raw, err, want)
+	}
 }

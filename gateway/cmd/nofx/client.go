@@ -228,6 +228,9 @@ func (p *problemError) print(w io.Writer, asJSON bool) {
 	if len(p.Allowed) > 0 {
 		fmt.Fprintf(w, "  its status is %s; possible: %s\n", clean(deref(p.From)), clean(strings.Join(p.Allowed, ", ")))
 	}
+	for _, base := range p.Bases {
+		fmt.Fprintf(w, "  --base %s\n", clean(base))
+	}
 	if g := p.Gate; g != nil {
 		fmt.Fprintf(w, "  %s\n", clean(verdict(*g)))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -43,6 +44,9 @@ are. Nothing changes before "nofx merge commit".`,
 			started, _, err := call[api.MergeAnswer](client.StartMerge(cmd.Context(), args[0], &api.StartMergeParams{IdempotencyKey: &key}, api.MergeRequest{
 				SourceRunID: args[1], Strategy: optional(api.MergeStrategy(strategy)), Mode: optional(api.MergeMode(mode)), BaseCheckpointID: optional(base),
 			}))
+			if p, ok := errors.AsType[*problemError](err); ok {
+				p.Detail = strings.ReplaceAll(p.Detail, "as base_checkpoint_id", "with --base")
+			}
 			if err != nil {
 				return err
 			}
@@ -262,7 +266,7 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 			if all == (len(args) > 1) {
 				return usagef("name the conflicts, or give --all")
 			}
-			client, err := a.client()
+			client, err := a.patientClient(answerTimeout)
 			if err != nil {
 				return err
 			}
@@ -275,11 +279,15 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 					return usagef("merge %s has no open conflict", args[0])
 				}
 			}
+			decided, err := a.decision(cmd.Context(), client, take, value, file, artifact, len(places))
+			if err != nil {
+				return err
+			}
 			in := api.MergeResolutions{}
 			for _, place := range places {
-				r, err := resolution(place, take, value, file, artifact)
-				if err != nil {
-					return err
+				r := decided
+				if r.Path = &place; strings.HasPrefix(place, "/") {
+					r.Path, r.Pointer = nil, &place
 				}
 				in.Resolutions = append(in.Resolutions, r)
 			}
@@ -294,7 +302,7 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 	}
 	c.Flags().StringVar(&take, "take", "", "ours, theirs, base, both (texts: the lines of ours, then those of theirs) or none")
 	c.Flags().StringVar(&value, "value", "", "another value, as JSON: for a pointer")
-	c.Flags().StringVar(&file, "file", "", "a file with the content: for a path")
+	c.Flags().StringVar(&file, "file", "", "a file with the content, of any bytes: for a path")
 	c.Flags().StringVar(&artifact, "artifact", "", "an artifact with the content: for a path")
 	c.Flags().BoolVar(&all, "all", false, "all conflicts that are open")
 	oneOf(c, "take", "ours", "theirs", "base", "both", "none")
@@ -323,12 +331,13 @@ func openConflicts(ctx context.Context, client *api.Client, merge string) (place
 	}
 }
 
-// resolution returns the decision about the conflict at a place.
-func resolution(place, take, value, file, artifact string) (api.MergeResolution, error) {
-	r := api.MergeResolution{Path: &place}
-	if strings.HasPrefix(place, "/") {
-		r.Path, r.Pointer = nil, &place
-	}
+// maxInline is the number of bytes of files that a request has as text: it has a megabyte
+// at most.
+const maxInline = 512 << 10
+
+// decision returns what the flags decide, for a number of conflicts. The content of a file
+// goes as text or, where it is none or too long, as an artifact.
+func (a *app) decision(ctx context.Context, client *api.Client, take, value, file, artifact string, conflicts int) (r api.MergeResolution, err error) {
 	how := api.MergeTake(take)
 	switch {
 	case take == "none":
@@ -341,13 +350,29 @@ func resolution(place, take, value, file, artifact string) (api.MergeResolution,
 	case file != "":
 		content, err := os.ReadFile(file)
 		if err != nil {
-			return r, err
+			return r, usagef("the file: %w", err)
 		}
-		text, err := json.Marshal(string(content))
+		text, err := encoded(string(content))
 		if err != nil {
 			return r, err
 		}
-		how, r.Value = api.MergeTakeValue, text
+		if isText(content) && len(text) <= maxInline/conflicts {
+			how, r.Value = api.MergeTakeValue, text
+			break
+		}
+		f, request, err := announce(file, "", "")
+		if err != nil {
+			return r, err
+		}
+		defer f.Close()
+		id, err := a.upload(ctx, client, f, request)
+		if err != nil {
+			return r, err
+		}
+		if _, _, err := a.verified(ctx, client, id); err != nil {
+			return r, err
+		}
+		how, r.ArtifactID = api.MergeTakeArtifact, &id
 	case artifact != "":
 		how, r.ArtifactID = api.MergeTakeArtifact, &artifact
 	}
