@@ -2133,7 +2133,7 @@ type MergeChangeStatus string
 type MergeCommit struct {
 	Reason *string `json:"reason,omitempty"`
 
-	// Resume Lets the target go on
+	// Resume Lets a target go on that is paused, failed or was cancelled; one that waits goes on anyway
 	Resume *bool `json:"resume,omitempty"`
 }
 
@@ -3906,7 +3906,7 @@ type ClientInterface interface {
 
 	// CommitMergeWithBody Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3915,7 +3915,7 @@ type ClientInterface interface {
 
 	// CommitMerge Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4906,7 +4906,7 @@ func (c *Client) AbandonMerge(ctx context.Context, mergeID MergeIDParameter, par
 
 // CommitMergeWithBody Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4925,7 +4925,7 @@ func (c *Client) CommitMergeWithBody(ctx context.Context, mergeID MergeIDParamet
 
 // CommitMerge Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -10248,7 +10248,7 @@ type ClientWithResponsesInterface interface {
 
 	// CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10257,7 +10257,7 @@ type ClientWithResponsesInterface interface {
 
 	// CommitMergeWithResponse Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13250,7 +13250,7 @@ func (c *ClientWithResponses) AbandonMergeWithResponse(ctx context.Context, merg
 
 // CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13265,7 +13265,7 @@ func (c *ClientWithResponses) CommitMergeWithBodyWithResponse(ctx context.Contex
 
 // CommitMergeWithResponse Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. With `resume` the target goes on at once, and so does one that is waiting; otherwise it goes on when it is resumed or retried. A target that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -387,7 +387,10 @@ func (a *app) mergeCommitCommand() *cobra.Command {
 		Use:   "commit MERGE",
 		Short: "Make the result of a merge the head of its target",
 		Long: `Make the result of a merge the head of its target, which is paused, waits or is over. Steps
-that have not succeeded start from it, and gates that had passed pass again before them.`,
+that have not succeeded start from it, and gates that had passed pass again before them.
+
+A target that waits goes on at once. One that is paused, failed or was cancelled does with
+--resume, and otherwise when it is resumed or retried. One that succeeded stays so.`,
 		Example: "  nofx merge commit mrg_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --resume",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -415,7 +418,7 @@ that have not succeeded start from it, and gates that had passed pass again befo
 			})
 		},
 	}
-	c.Flags().BoolVar(&resume, "resume", false, "let the target go on")
+	c.Flags().BoolVar(&resume, "resume", false, "let a target go on that is paused, failed or was cancelled")
 	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the merge")
 	return c
 }
