@@ -55,7 +55,9 @@ func (m *Maker) Merge(ctx context.Context, in Merging) (*Merged, error) {
 	if r.to.state, keys, err = merge.StatesBy(in.Rules, state, r.ours.state, r.theirs.state); err != nil {
 		return nil, err
 	}
-	r.Conflicts = append(paths, keys...)
+	if r.Conflicts = append(paths, keys...); len(r.Conflicts) > merge.MaxConflicts {
+		return nil, merge.TooMany("paths and keys")
+	}
 	if r.to.state == nil {
 		return nil, fmt.Errorf("merge of checkpoint %s: the rules leave conflicts open", in.Base.ID)
 	}

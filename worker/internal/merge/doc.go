@@ -97,7 +97,7 @@ const (
 // Limits of a merge: how many conflicts it reports, and how large a file may be whose lines
 // are merged.
 const (
-	mostConflicts = 10_000
-	mostText      = 1 << 20
-	mostExcerpt   = 1 << 10
+	MaxConflicts = 10_000
+	mostText     = 1 << 20
+	mostExcerpt  = 1 << 10
 )

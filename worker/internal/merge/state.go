@@ -61,8 +61,8 @@ func StatesBy(rules Rules, base, ours, theirs []byte) (doc []byte, conflicts []C
 	}
 	m := &states{rules: rules}
 	merged := m.value("", docs[0], docs[1], docs[2])
-	if len(m.conflicts) > mostConflicts {
-		return nil, nil, tooMany("keys")
+	if len(m.conflicts) > MaxConflicts {
+		return nil, nil, TooMany("keys")
 	}
 	slices.SortFunc(m.conflicts, func(a, b Conflict) int { return strings.Compare(a.Pointer, b.Pointer) })
 	if m.open > 0 {
@@ -358,6 +358,7 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-func tooMany(what string) error {
-	return fault.New(fault.Conflict, "too-many-conflicts", "more than %d %s conflict", mostConflicts, what)
+// TooMany returns the error of a merge with too many conflicts of something.
+func TooMany(what string) error {
+	return fault.New(fault.Conflict, "too-many-conflicts", "more than %d %s conflict", MaxConflicts, what)
 }

@@ -107,14 +107,14 @@ func TestStatesOfManySides(t *testing.T) {
 		}
 	}
 	ours, theirs := map[string]any{}, map[string]any{}
-	for i := range mostConflicts + 1 {
+	for i := range MaxConflicts + 1 {
 		ours[fmt.Sprint(i)], theirs[fmt.Sprint(i)] = 1, 2
 	}
 	o, _ := json.Marshal(ours)
 	th, _ := json.Marshal(theirs)
 	_, _, err := States(nil, o, th)
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Conflict || e.Code != "too-many-conflicts" {
-		t.Errorf("States(%d conflicts) = %v, want too-many-conflicts", mostConflicts+1, err)
+		t.Errorf("States(%d conflicts) = %v, want too-many-conflicts", MaxConflicts+1, err)
 	}
 }
 

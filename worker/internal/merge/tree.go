@@ -125,8 +125,8 @@ func (m *Trees) dirs(ctx context.Context, at string, depth int, base, ours, thei
 	if err != nil {
 		return tree.Digest{}, err
 	}
-	if len(m.conflicts) > mostConflicts {
-		return tree.Digest{}, tooMany("paths")
+	if len(m.conflicts) > MaxConflicts {
+		return tree.Digest{}, TooMany("paths")
 	}
 	node := tree.Encode(entries)
 	d := tree.Sum(node)

@@ -375,7 +375,7 @@ func TestTreesWithTooManyConflicts(t *testing.T) {
 	t.Parallel()
 	nodes := map[tree.Digest][]tree.Entry{}
 	ours, theirs := files{}, files{}
-	for i := range mostConflicts + 1 {
+	for i := range MaxConflicts + 1 {
 		ours[fmt.Sprint(i)], theirs[fmt.Sprint(i)] = "1", "2"
 	}
 	read := func(context.Context, []tree.Digest) (map[tree.Digest][]tree.Entry, error) { return nodes, nil }
