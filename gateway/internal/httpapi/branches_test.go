@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -249,40 +248,6 @@ func TestBranchRefusals(t *testing.T) {
 	}
 	viewer := &gateway{T: t, http: g.http, key: g.newKey(g.tenant, api.RoleViewer)}
 	g.want(viewer.branches(id, `{"checkpoint_id":"`+b+`"}`), http.StatusForbidden, "forbidden")
-}
-
-// A hundred requests under one key make one branch.
-func TestBranchesOnce(t *testing.T) {
-	g := newGateway(t)
-	created := g.create(chain(shellB))
-	a := g.pass(created.Steps[0])
-	ids := make([]string, 100)
-	var wg sync.WaitGroup
-	for i := range ids {
-		wg.Go(func() {
-			for {
-				r := g.branches(created.Run.ID, `{"checkpoint_id":"`+a+`"}`, header{"Idempotency-Key": "k"})
-				if r.code() == "idempotency-in-flight" || r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable {
-					continue
-				}
-				if r.status == http.StatusCreated {
-					ids[i] = decodeAs[api.CreatedBranches](g, r).Run.ID
-				}
-				return
-			}
-		})
-	}
-	wg.Wait()
-	for i, id := range ids {
-		if id == "" || id != ids[0] {
-			t.Errorf("answer %d = %q, want %q as the first", i, id, ids[0])
-		}
-	}
-	var n int
-	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.run WHERE parent_run_id IS NOT NULL").Scan(&n); err != nil || n != 1 {
-		t.Errorf("there are %d branches, %v, want 1", n, err)
-	}
-	g.want(g.branches(created.Run.ID, `{"checkpoint_id":"`+a+`","name":"x"}`, header{"Idempotency-Key": "k"}), http.StatusUnprocessableEntity, "idempotency-key-reused")
 }
 
 // Edits are kept with the branch until its first step is claimed. A step whose inputs name

@@ -100,6 +100,75 @@ func TestVerbsOnce(t *testing.T) {
 	}
 }
 
+// TestCheckpointsOnce sends a hundred requests at once under one key to each operation that
+// makes something of checkpoints: it is made once, and all get the same answer.
+func TestCheckpointsOnce(t *testing.T) {
+	g := newGateway(t)
+	created := g.create(chain(shellB))
+	a := g.pass(created.Steps[0])
+	_, base := g.line()
+	target, _ := g.line(base)
+	source, _ := g.line(base)
+	searched, _ := line(g, 3)
+	at := "/api/runs/" + created.Run.ID
+	for name, tt := range map[string]struct {
+		path, body, other string
+		status            int
+		made              string // how many there are
+		want              int
+	}{
+		"branch": {at + "/branches", `{"checkpoint_id":"` + a + `"}`, `{"checkpoint_id":"` + a + `","name":"x"}`, http.StatusCreated,
+			"SELECT count(*) FROM nofx.run WHERE parent_run_id IS NOT NULL AND name IS NULL", 1},
+		"variants": {at + "/branches", `{"checkpoint_id":"` + a + `","variants":[{"name":"v1"},{"name":"v2"}]}`, `{"checkpoint_id":"` + a + `","variants":[{"name":"v1"}]}`, http.StatusCreated,
+			"SELECT count(*) FROM nofx.run WHERE name LIKE 'v_'", 2},
+		"merge": {"/api/runs/" + target.Run.ID + "/merges", `{"source_run_id":"` + source.Run.ID + `"}`, `{"source_run_id":"` + source.Run.ID + `","mode":"strict"}`, http.StatusCreated,
+			"SELECT count(*) FROM nofx.merge", 1},
+		"bisection": {"/api/runs/" + searched.Run.ID + "/bisect", `{"command":"true"}`, `{"command":"false"}`, http.StatusAccepted,
+			"SELECT count(*) FROM nofx.step WHERE tool = 'sys:bisect'", 1},
+		"checkpoint": {at + "/checkpoints?wait_s=0", `{"label":"x"}`, `{"label":"y"}`, http.StatusAccepted,
+			"SELECT count(*) FROM nofx.step WHERE tool = 'sys:checkpoint'", 1},
+		"archive": {at + "/checkpoints/" + a + "/archive?wait_s=0", "", "", http.StatusAccepted,
+			"SELECT count(*) FROM nofx.step WHERE tool = 'sys:archive'", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := header{"Idempotency-Key": name}
+			answers := make([]reply, 100)
+			var wg sync.WaitGroup
+			for i := range answers {
+				wg.Go(func() {
+					for {
+						answers[i] = g.do(http.MethodPost, tt.path, tt.body, key)
+						if code := answers[i].code(); code != "idempotency-in-flight" && code != "rate-limited" && code != "unavailable" {
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			replayed := 0
+			for i, r := range answers {
+				if r.status != tt.status || string(r.body) != string(answers[0].body) {
+					t.Errorf("answer %d = %d %s, want %d and the bytes of the first, %s", i, r.status, r.body, tt.status, answers[0].body)
+				}
+				if r.header.Get("Idempotent-Replayed") == "true" {
+					replayed++
+				}
+			}
+			if replayed != len(answers)-1 {
+				t.Errorf("%d answers are marked as repeated, want all but one", replayed)
+			}
+			var n int
+			if err := g.pg.Admin.QueryRow(t.Context(), tt.made).Scan(&n); err != nil || n != tt.want {
+				t.Errorf("there are %d, %v, want %d", n, err, tt.want)
+			}
+			if tt.other != "" {
+				g.want(g.do(http.MethodPost, tt.path, tt.other, key), http.StatusUnprocessableEntity, "idempotency-key-reused")
+			}
+		})
+	}
+	g.sound()
+}
+
 // TestRefusalsAreKept checks that a refusal of a request's own text is answered again
 // byte by byte.
 func TestRefusalsAreKept(t *testing.T) {

@@ -353,38 +353,6 @@ func TestMergeOfNothing(t *testing.T) {
 	g.sound()
 }
 
-// TestMergeOnce sends a hundred requests under one key, which make one merge.
-func TestMergeOnce(t *testing.T) {
-	g := newGateway(t)
-	_, base := g.line()
-	target, _ := g.line(base)
-	source, _ := g.line(base)
-	ids := make([]string, 100)
-	var wg sync.WaitGroup
-	for i := range ids {
-		wg.Go(func() {
-			for {
-				r := g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`, header{"Idempotency-Key": "once"})
-				if r.status == http.StatusConflict && r.code() == "idempotency-in-flight" || r.status == http.StatusTooManyRequests {
-					continue
-				}
-				g.want(r, http.StatusCreated, "")
-				ids[i] = decodeAs[api.MergeAnswer](t, r).Merge.ID
-				return
-			}
-		})
-	}
-	wg.Wait()
-	for _, id := range ids {
-		if id != ids[0] {
-			t.Errorf("merges = %s and %s, want one", id, ids[0])
-		}
-	}
-	if list := decodeAs[api.MergePage](t, g.get("/api/runs/"+target.Run.ID+"/merges")); len(list.Items) != 1 {
-		t.Errorf("%d merges, want one", len(list.Items))
-	}
-}
-
 // TestMergeRefused asks for merges that cannot be.
 func TestMergeRefused(t *testing.T) {
 	g := newGateway(t)
@@ -446,6 +414,134 @@ func TestMergeRefused(t *testing.T) {
 		}
 	}
 	g.want(g.get("/api/merges/"+run.RunID.Format(uuid.New())), http.StatusNotFound, "not-found")
+}
+
+// TestMergeRaces commits a merge while somebody else changes its target. Where one excludes
+// the other, one wins; of each commit that was answered there is a checkpoint and an event,
+// and nothing else is left.
+func TestMergeRaces(t *testing.T) {
+	const rounds = 6 // of each
+	two := plan(`{"name":"a","tool":"bash","inputs":{"script":"true"}},{"name":"b","tool":"bash","inputs":{"script":"true"}}`)
+	run1 := func(id string) string { return "/api/runs/" + id }
+	for name, tt := range map[string]struct {
+		target  api.RunStatus
+		verb    string
+		commit  string // body
+		exclude bool   // only one of both can be
+	}{
+		"resume of a failed run":      {api.RunStatusFailed, "resume", `{"resume":true}`, true},
+		"retry of a failed run":       {api.RunStatusFailed, "retry", `{"resume":true}`, true},
+		"retry of its step":           {api.RunStatusFailed, "step", `{"resume":true}`, true},
+		"retry of a cancelled run":    {api.RunStatusCancelled, "retry", `{"resume":true}`, true},
+		"resume of a paused run":      {api.RunStatusPaused, "resume", `{"resume":true}`, true},
+		"cancel of a paused run":      {api.RunStatusPaused, "cancel", `{"resume":true}`, false},
+		"cancel, not resumed":         {api.RunStatusPaused, "cancel", `{}`, false},
+		"retry, not resumed":          {api.RunStatusFailed, "retry", `{}`, false},
+		"another merge into a target": {api.RunStatusFailed, "merge", `{}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGateway(t)
+			_, base := g.line()
+			source, _ := g.line(base)
+			other, _ := g.line(base)
+			for round := range rounds {
+				target := g.create(two)
+				c := g.claim(target.Steps[0])
+				ck := g.checkpoint(c, run.PostCheckpoint, tree.Empty, []byte("x"))
+				ck.Parents, ck.Generation = []uuid.UUID{base.ID}, base.Generation+1
+				g.finish(postgres.Finish{Claim: c, Outcome: "succeed", Checkpoints: []*postgres.Checkpoint{ck}})
+				b := g.detail(target.Run.ID).Steps[1]
+				switch tt.target {
+				case api.RunStatusFailed:
+					g.finish(postgres.Finish{Claim: g.claim(b), Outcome: "fail", FailureClass: run.ClassTool, Reason: "it is to fail"})
+				case api.RunStatusCancelled:
+					g.want(g.do(http.MethodPost, run1(target.Run.ID)+"/cancel", ""), http.StatusOK, "")
+				default:
+					g.want(g.do(http.MethodPost, run1(target.Run.ID)+"/pause", ""), http.StatusOK, "")
+				}
+				ready := func(source string) api.Merge {
+					r := g.do(http.MethodPost, run1(target.Run.ID)+"/merges", `{"source_run_id":"`+source+`"}`)
+					g.want(r, http.StatusCreated, "")
+					m := decodeAs[api.MergeAnswer](t, r).Merge
+					g.computeMerge(m, stored())
+					return m
+				}
+				m := ready(source.Run.ID)
+				verb, rival := run1(target.Run.ID)+"/"+tt.verb, api.Merge{}
+				switch tt.verb {
+				case "step":
+					verb = "/api/steps/" + b.ID + "/retry"
+				case "merge":
+					rival = ready(other.Run.ID)
+					verb = "/api/merges/" + rival.ID + "/commit"
+				}
+				var answers [2]reply
+				gate := make(chan struct{})
+				var wg sync.WaitGroup
+				for i := range answers {
+					wg.Go(func() {
+						<-gate
+						if i == round%2 { // each is the first to start in half of the rounds
+							answers[0] = g.do(http.MethodPost, "/api/merges/"+m.ID+"/commit", tt.commit)
+						} else {
+							answers[1] = g.do(http.MethodPost, verb, "")
+						}
+					})
+				}
+				close(gate)
+				wg.Wait()
+
+				won := 0
+				for _, r := range answers {
+					switch {
+					case r.status == http.StatusOK:
+						won++
+					case r.status == http.StatusConflict && (r.code() == "run-busy" || r.code() == "illegal-transition"), r.status == http.StatusPreconditionFailed && r.code() == "stale-version":
+					default:
+						t.Errorf("answer = %d %s, want 200, run-busy, illegal-transition or stale-version", r.status, r.body)
+					}
+				}
+				if tt.exclude && won != 1 || won == 0 {
+					t.Errorf("%d requests succeeded, want one:\n%s\n%s", won, answers[0].body, answers[1].body)
+				}
+				var commits []string
+				for _, id := range []string{m.ID, rival.ID} {
+					if id == "" {
+						continue
+					}
+					switch now := decodeAs[api.MergeAnswer](t, g.get("/api/merges/"+id)).Merge; now.Status {
+					case api.MergeStatusCommitted:
+						commits = append(commits, *now.CommittedCheckpointID)
+					case api.MergeStatusReady, api.MergeStatusOpen: // to be committed later, or computed for the new head
+					default:
+						t.Errorf("merge = %s, want it committed, ready or open", now.Status)
+					}
+				}
+				if committed := answers[0].status == http.StatusOK || tt.verb == "merge"; committed != (len(commits) == 1) {
+					t.Errorf("checkpoints of commits = %v, want one if a commit was answered by 200: %d", commits, answers[0].status)
+				}
+				d, head := g.detail(target.Run.ID), run.CheckpointID.Format(ck.ID)
+				if len(commits) > 0 {
+					head = commits[0]
+				}
+				if *d.Run.HeadCheckpointID != head {
+					t.Errorf("head = %s, want %s", *d.Run.HeadCheckpointID, head)
+				}
+				var merged []string
+				for _, e := range decodeAs[api.EventPage](t, g.get(run1(target.Run.ID)+"/events?limit=500&types=merge.committed")).Items {
+					merged = append(merged, e.Type)
+				}
+				var kinds int
+				if err := g.pg.Admin.QueryRow(t.Context(), "SELECT count(*) FROM nofx.checkpoint WHERE run_id = $1 AND kind = 'merge'", uuidOf(g, run.RunID, target.Run.ID)).Scan(&kinds); err != nil {
+					t.Fatal(err)
+				}
+				if len(merged) != len(commits) || kinds != len(commits) {
+					t.Errorf("%d events and %d checkpoints of %d commits, want one of each", len(merged), kinds, len(commits))
+				}
+			}
+			g.sound()
+		})
+	}
 }
 
 // TestMergeBusy commits while the target may not be changed, and after it has moved.
