@@ -113,10 +113,11 @@ func TestBadInput(t *testing.T) {
 		w.AutoRestart(false)
 		w.Stop()
 	}
+	mine.half = decode[api.CreatedCheckpoint](t, s.do(t, http.StatusAccepted, http.MethodPost, "/api/runs/"+mine.run+"/checkpoints?wait_s=0", nil)).CheckpointID
 	w := wire{strings.TrimPrefix(s.URL, "http://"), s.APIKey}
 	for name, table := range map[string][]bad{
 		"syntax": syntax(), "plans": plans(), "uploads": uploads(mine), "headers and routes": routes(), "parameters": parameters(mine),
-		"ids": ids(mine, theirs), "states": states(mine), "keys": keyed(keys, viewer, service),
+		"ids": ids(mine, theirs), "checkpoints": checkpoints(mine, theirs), "merges": merges(mine, theirs), "states": states(mine), "keys": keyed(keys, viewer, service),
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := s.contents(t)
@@ -139,6 +140,10 @@ func TestBadInput(t *testing.T) {
 // things are the ids of one of each, made by a run that failed at its gate.
 type things struct {
 	run, step, gate, checkpoint, artifact, key, pending string
+
+	one, other string // branches of the run
+	merge      string // of other into one, with a conflict at the path file
+	half       string // a checkpoint that was asked for and is not made
 }
 
 func (s *system) things(t *testing.T, c *client) (all things) {
@@ -149,6 +154,13 @@ func (s *system) things(t *testing.T, c *client) (all things) {
 	all.artifact = items[api.Artifact](t, c, "/api/runs/"+all.run+"/artifacts", "50")[0].ID
 	all.key = items[api.APIKey](t, c, "/api/api-keys", "50")[0].ID
 	all.pending = c.await(t, c.create(t, manual("ship", 86400)).Run.ID, api.RunStatusWaiting).Gates[0].ID
+	made := decode[api.CreatedBranches](t, c.do(t, http.StatusCreated, http.MethodPost, "/api/runs/"+all.run+"/branches", map[string]any{
+		"checkpoint_id": all.checkpoint, "variants": []map[string]any{
+			{"name": "one", "files": []map[string]any{{"path": "file", "content": "one"}}}, {"name": "other", "files": []map[string]any{{"path": "file", "content": "other"}}}}})).Runs
+	all.one, all.other = c.await(t, made[0].ID, api.RunStatusFailed).Run.ID, c.await(t, made[1].ID, api.RunStatusFailed).Run.ID
+	m := decode[api.MergeAnswer](t, c.do(t, http.StatusCreated, http.MethodPost, "/api/runs/"+all.one+"/merges", map[string]any{"source_run_id": all.other})).Merge
+	c.await(t, deref(m.MergeRunID), api.RunStatusSucceeded)
+	all.merge = m.ID
 	return all
 }
 
