@@ -2215,7 +2215,7 @@ type MergeRequest struct {
 	Strategy *MergeStrategy `json:"strategy,omitempty"`
 }
 
-// MergeResolution A decision about the conflict at a path of the workspace, or at a pointer into the state document
+// MergeResolution A decision about the conflict at a path of the workspace, or at a pointer into the state document; a `take` of null takes it back
 type MergeResolution struct {
 	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
 	Path       *string     `json:"path,omitempty"`
