@@ -163,6 +163,20 @@ func (s *Source) Nodes(ctx context.Context, tenant uuid.UUID, digests []Digest) 
 	return nodes, err
 }
 
+// Files reads contents, each as a whole.
+func (s *Source) Files(ctx context.Context, tenant uuid.UUID, digests []Digest) (map[Digest][]byte, error) {
+	files := make(map[Digest][]byte, len(digests))
+	var mu sync.Mutex
+	err := s.Each(ctx, tenant, digests, func(d Digest, content io.Reader) error {
+		b, err := io.ReadAll(content)
+		mu.Lock()
+		defer mu.Unlock()
+		files[d] = b
+		return err
+	})
+	return files, err
+}
+
 // item is one digest to read, and where it is.
 type item struct {
 	Digest

@@ -123,6 +123,8 @@ func (m *Maker) joining() *joining {
 		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 			return m.snapshots.Nodes(ctx, m.TenantID, digests)
 		},
-		File: func(ctx context.Context, d tree.Digest) ([]byte, error) { return m.Read(ctx, m.TenantID, d) },
+		Files: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+			return m.snapshots.Files(ctx, m.TenantID, digests)
+		},
 	}), unions: map[string]union{}}
 }

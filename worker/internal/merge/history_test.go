@@ -136,7 +136,13 @@ func TestTreesAgreeWithGit(t *testing.T) {
 			t.Fatalf("git merge-tree of %s and %s = %v", ours, theirs, err)
 		}
 		nodes := map[tree.Digest][]tree.Entry{}
-		m := NewTrees(Source{Nodes: stored(nodes).Nodes, File: func(_ context.Context, d tree.Digest) ([]byte, error) { return r.blob(r.oids[d]), nil }})
+		m := NewTrees(Source{Nodes: stored(nodes).Nodes, Files: func(_ context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+			files := map[tree.Digest][]byte{}
+			for _, d := range digests {
+				files[d] = r.blob(r.oids[d])
+			}
+			return files, nil
+		}})
 		got, conflicts, mergeErr := m.Merge(t.Context(), r.treeOf(base, nodes), r.treeOf(ours, nodes), r.treeOf(theirs, nodes))
 		switch {
 		case mergeErr != nil:

@@ -2,8 +2,6 @@ package merge
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -18,8 +16,9 @@ const maxDepth = 64
 type Source struct {
 	// Nodes returns the entries of each of the directories.
 	Nodes func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error)
-	// File returns the content of a file. It is called for files of at most a mebibyte.
-	File func(ctx context.Context, digest tree.Digest) ([]byte, error)
+	// Files returns the content of each of the files: at most a mebibyte of one, and
+	// several mebibytes together.
+	Files func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error)
 }
 
 // Trees merges trees. It knows what it has made, so that a tree which is not stored can be
@@ -28,6 +27,8 @@ type Trees struct {
 	src       Source
 	nodes     map[tree.Digest][]tree.Entry // those read, and those made
 	made      map[tree.Digest][]byte       // directories and files
+	wanted    []tree.Entry                 // files that the merge under way may read, in its order
+	files     map[tree.Digest][]byte       // those of them that were read together
 	rules     Rules
 	conflicts []Conflict // of the merge under way
 	open      int        // those of them that nothing is decided about
@@ -52,6 +53,9 @@ func (m *Trees) Merge(ctx context.Context, base, ours, theirs tree.Digest) (merg
 // decide all conflicts, which are returned all the same.
 func (m *Trees) MergeBy(ctx context.Context, rules Rules, base, ours, theirs tree.Digest) (merged tree.Digest, conflicts []Conflict, err error) {
 	m.rules, m.conflicts, m.open = rules, nil, 0
+	if err := m.readMerge(ctx, base, ours, theirs); err != nil {
+		return tree.Digest{}, nil, err
+	}
 	if merged, err = m.dirs(ctx, "", 0, base, ours, theirs); err != nil {
 		return tree.Digest{}, nil, err
 	}
@@ -68,9 +72,10 @@ func (m *Trees) MergeBy(ctx context.Context, rules Rules, base, ours, theirs tre
 	return merged, conflicts, nil
 }
 
-// Made returns the directories and files of a tree that merges have made, which are to be
-// stored: each directory after what is in it.
-func (m *Trees) Made(root tree.Digest) (contents [][]byte) {
+// Made returns the files and directories of a tree that merges have made, which are to be
+// stored: the files first, and each directory after what is in it.
+func (m *Trees) Made(root tree.Digest) [][]byte {
+	var files, nodes [][]byte
 	seen := map[tree.Digest]bool{}
 	var walk func(tree.Digest)
 	walk = func(d tree.Digest) {
@@ -82,14 +87,14 @@ func (m *Trees) Made(root tree.Digest) (contents [][]byte) {
 		for _, e := range m.nodes[d] {
 			if e.Mode == tree.Directory {
 				walk(e.Digest)
-			} else if content, ok := m.made[e.Digest]; ok && class(&e) == tree.File {
-				contents = append(contents, content)
+			} else if content, ok := m.made[e.Digest]; ok && isFile(&e) {
+				files = append(files, content)
 			}
 		}
-		contents = append(contents, node)
+		nodes = append(nodes, node)
 	}
 	walk(root)
-	return contents
+	return append(files, nodes...)
 }
 
 // dirs merges two directories that come from base. Where only one differs from
@@ -107,13 +112,13 @@ func (m *Trees) dirs(ctx context.Context, at string, depth int, base, ours, thei
 		return tree.Digest{}, err
 	}
 	b, o, t := m.nodes[base], m.nodes[ours], m.nodes[theirs]
-	all := names(b, o, t)
-	if err := m.loadBelow(ctx, all, b, o, t); err != nil {
-		return tree.Digest{}, err
-	}
-	var entries []tree.Entry
-	for _, name := range all {
-		e, err := m.entry(ctx, join(at, name), depth, find(b, name), find(o, name), find(t, name))
+	entries := make([]tree.Entry, 0, max(len(o), len(t)))
+	for name, of := range entriesOf(b, o, t) {
+		if same(of[1], of[2]) && of[1] != nil { // most are
+			entries = append(entries, *of[1])
+			continue
+		}
+		e, err := m.entry(ctx, join(at, name), depth, of[0], of[1], of[2])
 		if err != nil {
 			return tree.Digest{}, err
 		}
@@ -142,9 +147,7 @@ func (m *Trees) entry(ctx context.Context, at string, depth int, base, ours, the
 	case same(base, ours):
 		return theirs, nil
 	}
-	// All three differ. A directory missing on a side is one without files there:
-	// then it is its files that were deleted or not.
-	if isDir(ours) && isDir(theirs) || isDir(base) && (ours == nil && isDir(theirs) || isDir(ours) && theirs == nil) {
+	if asDirs(base, ours, theirs) {
 		return m.below(ctx, at, depth, base, ours, theirs)
 	}
 	switch {
@@ -178,6 +181,13 @@ func (m *Trees) entry(ctx context.Context, at string, depth int, base, ours, the
 		e.Digest, e.Size = theirs.Digest, theirs.Size
 	}
 	return &e, nil
+}
+
+// asDirs reports whether what is under one name, all three of it different, is merged as
+// directories are. One missing on a side is one without files there: then it is its files
+// that were deleted or not.
+func asDirs(base, ours, theirs *tree.Entry) bool {
+	return isDir(ours) && isDir(theirs) || isDir(base) && (ours == nil && isDir(theirs) || isDir(ours) && theirs == nil)
 }
 
 // added reports a conflict of two different files or links, where the base has neither.
@@ -231,7 +241,7 @@ func (m *Trees) make(e tree.Entry, content []byte) *tree.Entry {
 func (m *Trees) texts(ctx context.Context, files ...*tree.Entry) ([]string, error) {
 	var texts []string
 	for _, f := range files {
-		if f == nil || class(f) != tree.File || f.Size > mostText {
+		if !isFile(f) || f.Size > mostText {
 			return nil, nil
 		}
 		content, err := m.content(ctx, f.Digest)
@@ -244,17 +254,6 @@ func (m *Trees) texts(ctx context.Context, files ...*tree.Entry) ([]string, erro
 		return nil, nil
 	}
 	return texts, nil
-}
-
-func (m *Trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
-	if content, ok := m.made[d]; ok {
-		return content, nil
-	}
-	content, err := m.src.File(ctx, d)
-	if err != nil {
-		return nil, fmt.Errorf("read file %s: %w", d, err)
-	}
-	return content, nil
 }
 
 // below merges directories of which one may be missing. The result is missing
@@ -287,44 +286,6 @@ func fileOf(e *tree.Entry) *tree.Entry {
 	return e
 }
 
-// loadBelow reads, in one go, the directories of these names that all sides have and that
-// are to be merged: one by one each would cost a way to the storage and back.
-func (m *Trees) loadBelow(ctx context.Context, names []string, base, ours, theirs []tree.Entry) error {
-	var digests []tree.Digest
-	for _, name := range names {
-		b, o, t := find(base, name), find(ours, name), find(theirs, name)
-		if isDir(b) && isDir(o) && isDir(t) && !same(o, t) && !same(b, o) && !same(b, t) {
-			digests = append(digests, b.Digest, o.Digest, t.Digest)
-		}
-	}
-	return m.load(ctx, digests...)
-}
-
-// load reads the directories that are not known yet.
-func (m *Trees) load(ctx context.Context, digests ...tree.Digest) error {
-	unknown := slices.DeleteFunc(digests, func(d tree.Digest) bool { _, ok := m.nodes[d]; return ok || d == tree.Empty })
-	if len(unknown) == 0 {
-		return nil
-	}
-	read, err := m.src.Nodes(ctx, unknown)
-	if err != nil {
-		return fmt.Errorf("read directories: %w", err)
-	}
-	maps.Copy(m.nodes, read)
-	return nil
-}
-
-func names(sides ...[]tree.Entry) []string {
-	var all []string
-	for _, side := range sides {
-		for _, e := range side {
-			all = append(all, e.Name)
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
 func find(entries []tree.Entry, name string) *tree.Entry {
 	i, ok := slices.BinarySearchFunc(entries, name, func(e tree.Entry, name string) int { return strings.Compare(e.Name, name) })
 	if !ok {
@@ -337,7 +298,8 @@ func same(a, b *tree.Entry) bool {
 	return a == b || a != nil && b != nil && a.Mode == b.Mode && a.Digest == b.Digest
 }
 
-func isDir(e *tree.Entry) bool { return e != nil && e.Mode == tree.Directory }
+func isDir(e *tree.Entry) bool  { return e != nil && e.Mode == tree.Directory }
+func isFile(e *tree.Entry) bool { return e != nil && class(e) == tree.File }
 
 // class returns the mode without the bit that says executable.
 func class(e *tree.Entry) tree.Mode {

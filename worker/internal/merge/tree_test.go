@@ -110,12 +110,16 @@ func stored(nodes map[tree.Digest][]tree.Entry) Source {
 			found[d] = entries
 		}
 		return found, nil
-	}, File: func(_ context.Context, d tree.Digest) ([]byte, error) {
-		content, ok := written.Load(d)
-		if !ok {
-			return nil, fault.New(fault.Gone, "object-gone", "no file %s", d)
+	}, Files: func(_ context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+		found := map[tree.Digest][]byte{}
+		for _, d := range digests {
+			content, ok := written.Load(d)
+			if !ok {
+				return nil, fault.New(fault.Gone, "object-gone", "no file %s", d)
+			}
+			found[d] = []byte(content.(string))
 		}
-		return []byte(content.(string)), nil
+		return found, nil
 	}}
 }
 
@@ -382,5 +386,108 @@ func TestTreesWithTooManyConflicts(t *testing.T) {
 	_, _, err := NewTrees(Source{Nodes: read}).Merge(t.Context(), tree.Empty, ours.build(nodes), theirs.build(nodes))
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Conflict || e.Code != "too-many-conflicts" {
 		t.Errorf("Merge(%d conflicts) = %v, want too-many-conflicts", len(ours), err)
+	}
+}
+
+// reads counts what a source is asked.
+type reads struct{ directories, files int }
+
+func (r *reads) of(src Source) Source {
+	return Source{Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
+		r.directories++
+		return src.Nodes(ctx, digests)
+	}, Files: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+		r.files++
+		return src.Files(ctx, digests)
+	}}
+}
+
+// A merge asks for directories once per level, and for files many at a time, however many
+// of them differ; so does the list of what it changed.
+func TestReadsOfAMerge(t *testing.T) {
+	t.Parallel()
+	nodes := map[tree.Digest][]tree.Entry{}
+	base, ours, theirs := files{}, files{}, files{}
+	for i := range 5 {
+		for k := range 5 {
+			at := fmt.Sprintf("d%d/e%d/", i, k)
+			base[at+"text"], ours[at+"text"], theirs[at+"text"] = at+"\nb\nc\n", at+"A\nb\nc\n", at+"\nb\nC\n"
+			ours[at+"ours"], theirs[at+"theirs"], theirs[fmt.Sprintf("n%d/e%d/new", i, k)] = "1", "2", "3"
+			base[fmt.Sprintf("r%d/e%d/old", i, k)], theirs[fmt.Sprintf("r%d/e%d/old", i, k)], ours[fmt.Sprintf("s%d/e%d/old", i, k)] = at, at+"new", at
+		}
+	}
+	var asked reads
+	m := NewTrees(asked.of(stored(nodes)))
+	b, o := base.build(nodes), ours.build(nodes)
+	merged, conflicts, err := m.MergeBy(t.Context(), Rules{Values: true, Takes: func(Conflict) (Take, bool) { return Take{Side: Ours}, true }}, b, o, theirs.build(nodes))
+	if err != nil || len(conflicts) != 25 || conflicts[0].Renamed != "s0/e0/old" {
+		t.Fatalf("MergeBy() = %d conflicts, %v, want 25 of renamed files", len(conflicts), err)
+	}
+	if want := (reads{3, 1}); asked != want {
+		t.Errorf("the merge asked %+v, want %+v", asked, want)
+	}
+	asked = reads{}
+	list, err := m.Changes(t.Context(), o, merged)
+	if err != nil || len(list) != 75 {
+		t.Fatalf("Changes() = %d files, %v, want 75", len(list), err)
+	}
+	if want := (reads{2, 0}); asked != want {
+		t.Errorf("the list of changes asked %+v, want %+v", asked, want)
+	}
+}
+
+// Files that are too many to be held together are read in several goes.
+func TestReadsOfManyFiles(t *testing.T) {
+	t.Parallel()
+	nodes := map[tree.Digest][]tree.Entry{}
+	base, ours, theirs := files{}, files{}, files{}
+	for i := range 8 {
+		p, long := fmt.Sprintf("d%d/long", i), strings.Repeat(fmt.Sprintf("line %d\n", i), 100_000)
+		base[p], ours[p], theirs[p] = "\n"+long+"\n", "ours\n"+long+"\n", "\n"+long+"theirs\n"
+	}
+	var asked reads
+	m := NewTrees(asked.of(stored(nodes)))
+	if _, conflicts, err := m.Merge(t.Context(), base.build(nodes), ours.build(nodes), theirs.build(nodes)); err != nil || len(conflicts) > 0 {
+		t.Fatalf("Merge() = %v, %v, want all merged", conflicts, err)
+	}
+	if want := (reads{2, 2}); asked != want {
+		t.Errorf("a merge of 8 files of 0.8 MB asked %+v, want %+v", asked, want)
+	}
+}
+
+// The merge of 10,000 files in 100 directories of which each side changed one, from memory.
+func BenchmarkTrees(b *testing.B) {
+	nodes := map[tree.Digest][]tree.Entry{}
+	workspace := func(changed int) tree.Digest {
+		var root []tree.Entry
+		for d := range 100 {
+			var dir []tree.Entry
+			for f := range 100 {
+				name := fmt.Sprintf("f%02d.go", f)
+				content := fmt.Sprint(d, name)
+				if f == changed {
+					content += "changed"
+				}
+				dir = append(dir, tree.Entry{Name: name, Mode: tree.File, Digest: tree.Sum([]byte(content)), Size: 4096})
+			}
+			node := tree.Encode(dir)
+			nodes[tree.Sum(node)] = dir
+			root = append(root, tree.Entry{Name: fmt.Sprintf("d%02d", d), Mode: tree.Directory, Digest: tree.Sum(node), Size: int64(len(node))})
+		}
+		digest := tree.Sum(tree.Encode(root))
+		nodes[digest] = root
+		return digest
+	}
+	base, ours, theirs := workspace(-1), workspace(1), workspace(2)
+	b.ReportAllocs()
+	for b.Loop() {
+		m := NewTrees(stored(nodes))
+		merged, _, err := m.Merge(b.Context(), base, ours, theirs)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if list, err := m.Changes(b.Context(), ours, merged); err != nil || len(list) != 100 {
+			b.Fatalf("Changes() = %d files, %v, want 100", len(list), err)
+		}
 	}
 }

@@ -16,7 +16,13 @@ type Change struct {
 
 // Changes returns the files and links that differ between two trees, by path.
 func (m *Trees) Changes(ctx context.Context, from, to tree.Digest) (list []Change, err error) {
-	err = m.changes(ctx, "", 0, from, to, &list)
+	if from == to {
+		return nil, nil
+	}
+	err = m.readLevels(ctx, [3]tree.Digest{from, to, to}, func(_ string, of [3]*tree.Entry) bool { return isDir(of[0]) || isDir(of[1]) })
+	if err == nil {
+		err = m.changes(ctx, "", 0, from, to, &list)
+	}
 	slices.SortFunc(list, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })
 	return list, err
 }
@@ -28,9 +34,8 @@ func (m *Trees) changes(ctx context.Context, at string, depth int, from, to tree
 	if err := m.load(ctx, from, to); err != nil {
 		return err
 	}
-	f, t := m.nodes[from], m.nodes[to]
-	for _, name := range names(f, t) {
-		was, is := find(f, name), find(t, name)
+	for name, of := range entriesOf(m.nodes[from], m.nodes[to]) {
+		was, is := of[0], of[1]
 		if same(was, is) {
 			continue
 		}

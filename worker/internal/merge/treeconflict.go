@@ -28,7 +28,7 @@ func (m *Trees) conflict(ctx context.Context, at string, c Conflict, base, ours,
 func (m *Trees) taken(ctx context.Context, c Conflict, take Take, base, ours, theirs *tree.Entry) (*tree.Entry, error) {
 	e := tree.Entry{Name: c.Path[strings.LastIndexByte(c.Path, '/')+1:], Mode: tree.File}
 	for _, side := range []*tree.Entry{theirs, ours} {
-		if side != nil && class(side) == tree.File {
+		if isFile(side) {
 			e.Mode = side.Mode
 		}
 	}

@@ -12,6 +12,9 @@ import (
 // side that has both has decided that it wants them. It returns the entries with what is
 // decided about these.
 func (m *Trees) foldCase(ctx context.Context, at string, merged, base, ours, theirs []tree.Entry) ([]tree.Entry, error) {
+	if hasAll(ours, merged) || hasAll(theirs, merged) {
+		return merged, nil
+	}
 	folded := make(map[string]string, len(merged))
 	clash := map[string]bool{}
 	for _, e := range merged {
@@ -46,6 +49,17 @@ func (m *Trees) foldCase(ctx context.Context, at string, merged, base, ours, the
 	return entries, nil
 }
 
+// hasAll reports whether a directory has all names of another.
+func hasAll(dir, names []tree.Entry) bool {
+	i := 0
+	for _, e := range dir {
+		if i < len(names) && names[i].Name == e.Name {
+			i++
+		}
+	}
+	return i == len(names)
+}
+
 // fold returns a name in the form that it shares with all that differ from it in case
 // only: of each letter the least that stands for it.
 func fold(name string) string {
@@ -73,6 +87,9 @@ func (m *Trees) findRenames(ctx context.Context, base, ours, theirs tree.Digest)
 		}
 		if added[side] == nil {
 			added[side] = map[tree.Digest]string{}
+			if err := m.readLevels(ctx, [3]tree.Digest{base, side, side}, func(_ string, of [3]*tree.Entry) bool { return isDir(of[1]) }); err != nil {
+				return err
+			}
 			if err := m.addedFiles(ctx, "", 0, base, side, added[side]); err != nil {
 				return err
 			}

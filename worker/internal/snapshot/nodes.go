@@ -14,8 +14,13 @@ func (s *Store) Nodes(ctx context.Context, tenant uuid.UUID, digests []tree.Dige
 	return s.src.Nodes(ctx, tenant, digests)
 }
 
-// SaveContents stores those of contents, directories and files, that are not stored yet. The rows it returns
-// must be in before a tree that holds them is restored.
+// Files reads stored files of a tenant, each as a whole.
+func (s *Store) Files(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+	return s.src.Files(ctx, tenant, digests)
+}
+
+// SaveContents stores those of contents, files and directories, that are not stored yet, in
+// their order. The rows it returns must be in before a tree that holds them is restored.
 func (s *Store) SaveContents(ctx context.Context, tenant uuid.UUID, contents [][]byte) (Saved, error) {
 	wanted := make([]content, len(contents))
 	for i, c := range contents {

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"context"
 	"errors"
-	"io"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,13 +35,8 @@ func TestJoinStored(t *testing.T) {
 			Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 				return store.Nodes(ctx, x.tenant, digests)
 			},
-			File: func(ctx context.Context, d tree.Digest) ([]byte, error) {
-				r, err := store.src.Open(ctx, x.tenant, d)
-				if err != nil {
-					return nil, err
-				}
-				defer r.Close()
-				return io.ReadAll(r)
+			Files: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+				return store.Files(ctx, x.tenant, digests)
 			},
 		})
 		root = sides[0]
