@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,9 @@ import (
 // There is one encoding of a directory and no other is accepted. The header is
 // the version: another form gets another one.
 const header = "nofx tree 1\n"
+
+// shortest is the size of an entry whose name has one byte.
+const shortest = 1 + 1 + len(Digest{}) + 1 + 1
 
 var modes = map[byte]Mode{'-': File, 'x': Executable, 'l': Symlink, 'd': Directory}
 
@@ -58,7 +62,7 @@ func Decode(b []byte) ([]Entry, error) {
 	if !ok {
 		return nil, errors.New("directory node: unknown form")
 	}
-	var entries []Entry
+	entries := slices.Grow([]Entry(nil), len(rest)/shortest)
 	for rest != "" {
 		e, after, err := decodeEntry(rest)
 		if err != nil {

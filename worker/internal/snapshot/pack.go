@@ -19,8 +19,8 @@ import (
 )
 
 // A pack is the zstd frames of its content, one behind the other and each for
-// itself, so that one range read serves one file; then its index, from which the
-// blob rows could be made again. The index is a skippable frame, which makes the
+// itself, so that one range read serves one file, with those of directories last; then its
+// index, from which the blob rows could be made again. The index is a skippable frame, which makes the
 // whole a valid zstd stream:
 //
 //	0x184D2A50, length of what follows      4 bytes each, little endian

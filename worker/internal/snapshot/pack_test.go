@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"testing"
 
 	"nofx.dev/shared/tree"
 )
@@ -35,4 +37,40 @@ func readIndex(pack []byte) (rows []tree.Blob, err error) {
 		rows = append(rows, b)
 	}
 	return rows, nil
+}
+
+// The directories of a checkpoint are neighbours in its pack, behind its files: whoever
+// merges or compares reads them alone.
+func TestPackKeepsDirectoriesTogether(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	w := store.Workspace(x.tenant, t.TempDir())
+	f := files{}
+	for i := range 200 {
+		f[fmt.Sprintf("d%d/e%d/f%d", i%10, i%20, i)] = fmt.Sprint(i)
+	}
+	f.write(t, w.path)
+	scan, saved := checkpoint(t.Context(), t, w, x)
+	nodes := map[tree.Digest]bool{}
+	var walk func(d *dir)
+	walk = func(d *dir) {
+		nodes[d.digest] = true
+		for _, sub := range d.dirs {
+			if sub != nil {
+				walk(sub)
+			}
+		}
+	}
+	walk(scan.root)
+	first, last := saved.Objects[0].Bytes, int64(0)
+	for _, b := range saved.Blobs {
+		if nodes[b.SHA256] {
+			first = min(first, b.Off)
+		} else {
+			last = max(last, b.Off+b.Len)
+		}
+	}
+	if len(nodes) != 31 || last > first {
+		t.Errorf("%d directories begin at %d, the last file ends at %d, want 31 behind all files", len(nodes), first, last)
+	}
 }

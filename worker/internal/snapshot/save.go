@@ -39,7 +39,9 @@ func (w *Workspace) Save(ctx context.Context, scan *Scan, docs ...[]byte) (Saved
 	var wanted []content
 	var root *os.Root
 	if scan != nil {
-		wanted = differing(nil, "", scan.root, w.stored)
+		var c changes
+		c.add("", scan.root, w.stored)
+		wanted = c.all()
 		var err error
 		if root, err = os.OpenRoot(w.path); err != nil {
 			return Saved{}, fmt.Errorf("save workspace: %w", err)
@@ -56,21 +58,27 @@ func (w *Workspace) Save(ctx context.Context, scan *Scan, docs ...[]byte) (Saved
 	return saved, nil
 }
 
-// differing appends what d holds and was does not, in the order of the paths and
-// a directory's node after what is in it.
-func differing(all []content, at string, d, was *dir) []content {
+// changes is what a directory holds and an earlier state of it did not.
+type changes struct{ files, nodes []content }
+
+// all returns the files in the order of their paths and then the nodes, each after those
+// of what is in it: in a pack the nodes are neighbours, so that one read brings all of them
+// and none of the files.
+func (c *changes) all() []content { return append(c.files, c.nodes...) }
+
+func (c *changes) add(at string, d, was *dir) {
 	if was != nil && d.digest == was.digest {
-		return all
+		return
 	}
 	for i, e := range d.entries {
 		p := join(at, e.Name)
 		if d.dirs[i] != nil {
-			all = differing(all, p, d.dirs[i], was.sub(e.Name))
+			c.add(p, d.dirs[i], was.sub(e.Name))
 		} else if j, ok := was.find(e.Name); !ok || was.entries[j].Digest != e.Digest {
-			all = append(all, content{digest: e.Digest, size: e.Size, path: p, stat: d.stats[i]})
+			c.files = append(c.files, content{digest: e.Digest, size: e.Size, path: p, stat: d.stats[i]})
 		}
 	}
-	return append(all, content{digest: d.digest, size: d.size, bytes: tree.Encode(d.entries)})
+	c.nodes = append(c.nodes, content{digest: d.digest, size: d.size, bytes: tree.Encode(d.entries)})
 }
 
 // save uploads those of wanted that are not known: large ones as they are, small
