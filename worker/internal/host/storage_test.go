@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -46,6 +47,7 @@ func newOutage(t *testing.T) *outage {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if o.refuse(r) {
 			if o.hangs {
+				_, _ = io.Copy(io.Discard, r.Body) // before that the server does not see that the client is gone
 				<-r.Context().Done()
 			}
 			w.WriteHeader(http.StatusServiceUnavailable)
