@@ -297,8 +297,14 @@ func TestMergeSaysWhy(t *testing.T) {
 	commit := func() reply { return g.do(http.MethodPost, at+"/commit", "") }
 	refused("the merge is open: a worker is computing it, and its conflicts can be resolved once it is conflicted", resolve())
 	refused("the merge is open: a worker is computing it, and it can be committed once it is ready", commit())
+	if p := decodeAs[api.Problem](t, resolve()); *p.Event != "resolve" {
+		t.Errorf("event = %q, want resolve", *p.Event)
+	}
 	g.computeMerge(m, conflictsAt("a", "b"))
 	refused("2 conflicts of the merge are not resolved; resolve them first", commit())
+	if p := decodeAs[api.Problem](t, commit()); !slices.Equal(p.Allowed, []string{"abandon", "resolve"}) {
+		t.Errorf("allowed = %q, want abandon and resolve", p.Allowed)
+	}
 	g.want(resolve(), http.StatusOK, "")
 	refused("1 conflict of the merge is not resolved; resolve it first", commit())
 	g.want(g.do(http.MethodPost, at+"/abandon", ""), http.StatusOK, "")

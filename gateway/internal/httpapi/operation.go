@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -25,6 +26,7 @@ type operation struct {
 	streams func(*http.Request) bool
 	once    bool          // it accepts an Idempotency-Key
 	event   string        // machine and event that it causes, as run.cancel; refusals list the possible ones
+	verb    string        // what clients call the event, if not by its name
 	probe   bool          // it is called every few seconds, and logged at a lower level
 	timeout time.Duration // of its handler; 0: handlerTimeout
 	// errors is the form of its errors; nil is asProblem. All rows of a path have the same
@@ -98,7 +100,7 @@ func (s *Server) operations() []operation {
 		{id: "listMerges", method: get, path: "/api/runs/{run_id}/merges", rule: viewer("checkpoints:read"), handle: s.listMerges},
 		{id: "startMerge", method: post, path: "/api/runs/{run_id}/merges", rule: operator("checkpoints:write"), handle: s.startMerge, once: true},
 		{id: "getMerge", method: get, path: "/api/merges/{merge_id}", rule: viewer("checkpoints:read"), handle: s.getMerge},
-		{id: "resolveMerge", method: http.MethodPut, path: "/api/merges/{merge_id}/resolutions", rule: operator("checkpoints:write"), handle: s.resolveMerge},
+		{id: "resolveMerge", method: http.MethodPut, path: "/api/merges/{merge_id}/resolutions", rule: operator("checkpoints:write"), handle: s.resolveMerge, event: "merge.resolve_all", verb: "resolve"},
 		{id: "commitMerge", method: post, path: "/api/merges/{merge_id}/commit", rule: operator("runs:write"), handle: s.commitMerge, once: true, event: "merge.commit"},
 		{id: "abandonMerge", method: post, path: "/api/merges/{merge_id}/abandon", rule: operator("checkpoints:write"), handle: s.abandonMerge, event: "merge.abandon"},
 
@@ -137,7 +139,8 @@ func (s *Server) serve(op operation) error {
 		return fmt.Errorf("operations %s and %s write the errors of %s differently", first.id, op.id, op.path)
 	}
 	if op.event != "" {
-		s.asked[op.event] = true
+		_, event, _ := strings.Cut(op.event, ".")
+		s.asked[op.event] = cmp.Or(op.verb, event)
 	}
 	if scope := op.rule.scope; scope != "" && !slices.Contains(s.scopes, scope) {
 		s.scopes = append(s.scopes, scope)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -134,10 +135,10 @@ func (s *Server) addFacts(p *api.Problem, err error) {
 		p.Allowed = []string{} // said even when there is none
 	}
 	if t, ok := fault.TransitionOf(err); ok {
-		p.From, p.Event = ptr(t.From), ptr(t.Event)
+		p.From, p.Event = ptr(t.From), ptr(cmp.Or(s.asked[t.Machine+"."+t.Event], t.Event))
 		for _, event := range t.Allowed {
-			if s.asked[t.Machine+"."+event] { // the others are the system's own
-				p.Allowed = append(p.Allowed, event)
+			if name := s.asked[t.Machine+"."+event]; name != "" { // the others are the system's own
+				p.Allowed = append(p.Allowed, name)
 			}
 		}
 	}

@@ -64,7 +64,7 @@ type Server struct {
 	health   healthCache
 	draining atomic.Bool
 	routes   map[string]operation // by Echo's path: the first of it
-	asked    map[string]bool      // events of machines, as run.cancel, that operations ask for
+	asked    map[string]string    // by events of machines that operations ask for, as run.cancel: what clients call them
 	scopes   []string             // that operations ask for, sorted; a key with another would get nothing by it
 }
 
@@ -79,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 		streams: streams{limit.NewSlots(cfg.Streams), limit.NewSlots(cfg.TenantStreams), limit.NewSlots(cfg.TotalStreams)},
 		trees:   &tree.Source{Blobs: cfg.Blobs, Locator: cfg.Store},
 		routes:  map[string]operation{},
-		asked:   map[string]bool{},
+		asked:   map[string]string{},
 	}
 	s.echo.Use(s.observe) // after routing, which says how errors are written
 	for _, op := range s.operations() {
