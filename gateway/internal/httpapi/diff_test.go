@@ -91,7 +91,9 @@ func TestDiff(t *testing.T) {
 	var wg sync.WaitGroup
 	runs := make([]string, 50)
 	for i := range runs {
-		wg.Go(func() { runs[i] = *decodeAs[api.CheckpointDiff](t, g.get(path+"&against=parent")).DiffRunID })
+		wg.Go(func() {
+			runs[i] = *decodeAs[api.CheckpointDiff](t, g.patient(http.MethodGet, path+"&against=parent", "")).DiffRunID
+		})
 	}
 	wg.Wait()
 	for _, id := range runs {

@@ -135,14 +135,7 @@ func TestCheckpointsOnce(t *testing.T) {
 			answers := make([]reply, 100)
 			var wg sync.WaitGroup
 			for i := range answers {
-				wg.Go(func() {
-					for {
-						answers[i] = g.do(http.MethodPost, tt.path, tt.body, key)
-						if code := answers[i].code(); code != "idempotency-in-flight" && code != "rate-limited" && code != "unavailable" {
-							return
-						}
-					}
-				})
+				wg.Go(func() { answers[i] = g.patient(http.MethodPost, tt.path, tt.body, key) })
 			}
 			wg.Wait()
 			replayed := 0

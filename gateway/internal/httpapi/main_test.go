@@ -191,6 +191,18 @@ func (g *gateway) do(method, path, body string, headers ...header) reply {
 	return g.send(req)
 }
 
+// patient returns do's answer, asking again while the gateway is busy with the request or
+// with others.
+func (g *gateway) patient(method, path, body string, headers ...header) reply {
+	g.Helper()
+	for {
+		r := g.do(method, path, body, headers...)
+		if code := r.code(); code != "idempotency-in-flight" && code != "rate-limited" && code != "unavailable" {
+			return r
+		}
+	}
+}
+
 func (g *gateway) get(path string, headers ...header) reply {
 	g.Helper()
 	return g.do(http.MethodGet, path, "", headers...)
