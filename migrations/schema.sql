@@ -357,6 +357,12 @@ CREATE FUNCTION nofx.delete_expired(p_limit integer) RETURNS bigint
 
 ALTER FUNCTION nofx.delete_expired(p_limit integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) RETURNS boolean
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -449,6 +455,13 @@ CREATE FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE(
     AS …;
 
 ALTER FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.expire_signals(p_limit integer) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
@@ -564,6 +577,13 @@ CREATE FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) RETURNS
 
 ALTER FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.hold_runs(p_runs uuid[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.hold_runs(p_runs uuid[]) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) RETURNS nofx.locked_step
     LANGUAGE plpgsql
     AS …;
@@ -593,6 +613,12 @@ CREATE FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence big
     AS …;
 
 ALTER FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_needed(p_tenant uuid, p_run uuid) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.is_needed(p_tenant uuid, p_run uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.is_now(p_at timestamp with time zone) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -1696,6 +1722,7 @@ CREATE TABLE nofx.run (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
+    expired_at timestamp with time zone,
     deadline timestamp with time zone NOT NULL,
     paused_at timestamp with time zone,
     stopped_deadline timestamp with time zone,
@@ -2020,6 +2047,8 @@ CREATE INDEX event_feed ON nofx.event USING btree (tenant_id, xid, run_id, seq);
 CREATE INDEX gate_inbox ON nofx.gate USING btree (tenant_id, state, id);
 
 CREATE INDEX gate_run ON nofx.gate USING btree (run_id, tenant_id, id);
+
+CREATE INDEX gate_shown ON nofx.gate USING btree (shown_checkpoint_id) WHERE (shown_checkpoint_id IS NOT NULL);
 
 CREATE INDEX idempotency_key_expiry ON nofx.idempotency_key USING btree (expires_at);
 
@@ -2415,6 +2444,8 @@ GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text,
 REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) TO nofx_app;
 
@@ -2443,6 +2474,9 @@ GRANT ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) TO no
 
 REVOKE ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.expire_signals(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.expire_signals(p_limit integer) TO nofx_app;
@@ -2490,6 +2524,9 @@ GRANT ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl in
 
 REVOKE ALL ON FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.hold_runs(p_runs uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.hold_runs(p_runs uuid[]) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) FROM PUBLIC;
@@ -2499,6 +2536,8 @@ REVOKE ALL ON FUNCTION nofx.is_digest(p text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_needed(p_tenant uuid, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) TO nofx_system;

@@ -90,7 +90,7 @@ AS $$
 DECLARE
     r record;
 BEGIN
-    UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = p_tenant AND y.id = p_run RETURNING y.event_seq, y.trace_id INTO r;
+    UPDATE run y SET event_seq = y.event_seq + 1 WHERE y.tenant_id = p_tenant AND y.id = p_run AND y.expired_at IS NULL RETURNING y.event_seq, y.trace_id INTO r;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
     END IF;
@@ -136,14 +136,16 @@ CREATE OR REPLACE FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label t
 AS $$
 BEGIN
     PERFORM lock_runs(tenant(), ARRAY[p_run]);
+    IF NOT EXISTS (SELECT FROM checkpoint c JOIN run r ON r.tenant_id = c.tenant_id AND r.id = c.run_id
+        WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id AND r.expired_at IS NULL) THEN
+        RAISE EXCEPTION 'no checkpoint %', p_id USING ERRCODE = 'NX005', DETAIL = '{"noun":"checkpoint"}';
+    END IF;
     UPDATE checkpoint c SET label = nullif(coalesce(p_label, c.label), ''), hold = coalesce(p_hold, c.hold)
     WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id
         AND (c.label, c.hold) IS DISTINCT FROM (nullif(coalesce(p_label, c.label), ''), coalesce(p_hold, c.hold));
     IF FOUND THEN
         PERFORM append_event(tenant(), p_run, NULL, 'checkpoint.marked', NULL, jsonb_strip_nulls(jsonb_build_object(
             'checkpoint_id', public_id('ckpt', p_id), 'label', p_label, 'hold', p_hold, 'reason', p_reason)));
-    ELSIF NOT EXISTS (SELECT FROM checkpoint c WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id) THEN
-        RAISE EXCEPTION 'no checkpoint %', p_id USING ERRCODE = 'NX005', DETAIL = '{"noun":"checkpoint"}';
     END IF;
 END
 $$;

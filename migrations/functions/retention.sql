@@ -1,6 +1,7 @@
--- Deletes logs and events of runs that ended long ago, run by run.
+-- Deletes runs that ended long ago, run by run: first their logs and events, and then the
+-- whole run, unless something that stays needs it.
 
--- Returns the retention of a tenant's logs and events, from the end of a run: its setting
+-- Returns the retention of a tenant's runs, from the end of a run: its setting
 -- retention_days, from a day to ten years, or 30 days.
 CREATE OR REPLACE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
     LANGUAGE sql STABLE
@@ -20,12 +21,27 @@ AS $$
         AND (e.type LIKE 'run.%' OR e.at <= p_since))
 $$;
 
--- Returns runs whose retention has passed and that have events left, at most p_limit of
--- those found by p_looks looks behind a place, over all tenants; then, unless the
--- end was reached, the place to go on from. A look is one descent into the events'
--- primary key, to the next run that has any; so what was deleted costs nothing, and
--- no index knows of retention. Within a tenant it stops at the first run that was
--- made too late to have expired: ids are in the order of time.
+-- Reports whether something that stays needs a run: a branch of it, a merge into it or of it
+-- that is not over, a checkpoint of another run that descends from one of its own, as that of
+-- a merge does, or a checkpoint of its own with a label or a hold. What its branches restored
+-- is read from it, so a line of branches stays as long as the last of them.
+CREATE OR REPLACE FUNCTION nofx.is_needed(p_tenant uuid, p_run uuid) RETURNS boolean
+    LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (SELECT FROM run b WHERE b.parent_run_id = p_run AND b.tenant_id = p_tenant)
+        OR EXISTS (SELECT FROM merge m WHERE m.target_run_id = p_run AND m.tenant_id = p_tenant AND m.state NOT IN ('committed', 'abandoned'))
+        OR EXISTS (SELECT FROM merge m WHERE m.source_run_id = p_run AND m.tenant_id = p_tenant AND m.state NOT IN ('committed', 'abandoned'))
+        OR EXISTS (SELECT FROM checkpoint c WHERE c.run_id = p_run AND c.tenant_id = p_tenant AND (c.hold OR c.label IS NOT NULL
+            OR EXISTS (SELECT FROM checkpoint_parent p JOIN checkpoint d ON d.tenant_id = p.tenant_id AND d.id = p.checkpoint_id
+                WHERE p.parent_id = c.id AND p.tenant_id = p_tenant AND d.run_id <> p_run)))
+$$;
+
+-- Returns runs of plans whose retention has passed and of which something is to be deleted,
+-- at most p_limit of those found by p_looks looks behind a place, over all tenants; then,
+-- unless the end was reached, the place to go on from. A look is one descent into the
+-- primary key of runs; so what was deleted costs nothing, and no index knows of retention.
+-- Within a tenant it stops at the first run that was made too late to have expired: ids are
+-- in the order of time.
 CREATE OR REPLACE FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks int, p_limit int)
     RETURNS TABLE (tenant_id uuid, run_id uuid, expired boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -36,26 +52,25 @@ DECLARE
     v_keeper uuid;
     v_since timestamptz;
     v_found int := 0;
-    x record;
     r record;
 BEGIN
     FOR i IN 1..p_looks LOOP
         EXIT WHEN v_found = p_limit;
-        SELECT e.tenant_id, e.run_id INTO x FROM event e
-        WHERE (e.tenant_id, e.run_id) > (v_tenant, v_run) ORDER BY e.tenant_id, e.run_id LIMIT 1;
+        SELECT y.tenant_id, y.id, y.kind, y.created_at, y.finished_at, y.event_seq, y.pruned_seq, y.expired_at INTO r FROM run y
+        WHERE (y.tenant_id, y.id) > (v_tenant, v_run) ORDER BY y.tenant_id, y.id LIMIT 1;
         IF NOT FOUND THEN
             RETURN;
         END IF;
-        v_tenant := x.tenant_id;
-        v_run := x.run_id;
+        v_tenant := r.tenant_id;
+        v_run := r.id;
         IF v_tenant IS DISTINCT FROM v_keeper THEN
             v_keeper := v_tenant;
             v_since := clock_timestamp() - retention(v_tenant);
         END IF;
-        SELECT y.created_at, y.finished_at, y.event_seq INTO r FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_run;
         IF r.created_at > v_since THEN
             v_run := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-        ELSIF r.finished_at <= v_since AND is_quiet(v_tenant, v_run, r.event_seq, v_since) THEN
+        ELSIF r.kind = 'plan' AND (r.expired_at IS NOT NULL OR r.finished_at <= v_since
+            AND CASE WHEN r.pruned_seq = r.event_seq THEN NOT is_needed(v_tenant, v_run) ELSE is_quiet(v_tenant, v_run, r.event_seq, v_since) END) THEN
             v_found := v_found + 1;
             tenant_id := v_tenant;
             run_id := v_run;
@@ -130,41 +145,123 @@ BEGIN
 END
 $$;
 
+-- Deletes rows of a run that has ended: p_steps of its steps with all that they have, or
+-- when no step is left as many checkpoints, or when none is left one of its merges, or at
+-- last the run itself, and returns whether the run is gone. What is left in between is sound. Objects of logs are condemned;
+-- those of checkpoints and artifacts are found by the collection. The caller holds the lock
+-- of the run.
+CREATE OR REPLACE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps int) RETURNS boolean
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_ids uuid[];
+    v_names text[];
+    v_failed int;
+    v_xid xid8;
+BEGIN
+    SELECT array_agg(s.id), array_agg(s.name), count(*) FILTER (WHERE s.state = 'failed') INTO v_ids, v_names, v_failed
+    FROM (SELECT y.id, y.name, y.state FROM step y WHERE y.run_id = p_run AND y.tenant_id = p_tenant ORDER BY y.idx LIMIT p_steps) AS s;
+    IF v_ids IS NOT NULL THEN
+        WITH gone AS (DELETE FROM log_chunk c WHERE c.tenant_id = p_tenant AND c.step_id = ANY (v_ids) RETURNING c.key)
+        UPDATE object o SET state = 'condemned' FROM gone g WHERE o.tenant_id = p_tenant AND o.key = g.key;
+        DELETE FROM approval a USING gate g WHERE g.step_id = ANY (v_ids) AND g.tenant_id = p_tenant AND a.tenant_id = p_tenant AND a.gate_id = g.id;
+        DELETE FROM gate g WHERE g.step_id = ANY (v_ids) AND g.tenant_id = p_tenant;
+        DELETE FROM wait w WHERE w.tenant_id = p_tenant AND w.step_id = ANY (v_ids);
+        DELETE FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = ANY (v_ids);
+        DELETE FROM step_effect e WHERE e.run_id = p_run AND e.tenant_id = p_tenant AND e.step_name = ANY (v_names);
+        DELETE FROM artifact a WHERE a.run_id = p_run AND a.tenant_id = p_tenant AND a.step_id = ANY (v_ids);
+        DELETE FROM step_dep d WHERE d.tenant_id = p_tenant AND d.needs = ANY (v_ids);
+        DELETE FROM step_dep d WHERE d.step_id = ANY (v_ids) AND d.tenant_id = p_tenant;
+        DELETE FROM step s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_ids);
+        UPDATE run r SET failed_steps = r.failed_steps - v_failed WHERE r.tenant_id = p_tenant AND r.id = p_run;
+        IF cardinality(v_ids) = p_steps THEN
+            RETURN false;
+        END IF;
+    END IF;
+    v_ids := ARRAY(SELECT c.id FROM checkpoint c WHERE c.run_id = p_run AND c.tenant_id = p_tenant ORDER BY c.seq LIMIT p_steps);
+    DELETE FROM checkpoint_parent p WHERE p.tenant_id = p_tenant AND p.checkpoint_id = ANY (v_ids);
+    DELETE FROM checkpoint_parent p WHERE p.parent_id = ANY (v_ids) AND p.tenant_id = p_tenant; -- of later ones of the run
+    DELETE FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = ANY (v_ids);
+    IF cardinality(v_ids) = p_steps THEN
+        RETURN false;
+    END IF;
+    -- Merges that are over, into the run and of it: each may have many conflicts.
+    SELECT array_agg(x.id) INTO v_ids FROM (
+        SELECT m.id FROM merge m WHERE m.target_run_id = p_run AND m.tenant_id = p_tenant
+        UNION ALL
+        SELECT m.id FROM merge m WHERE m.source_run_id = p_run AND m.tenant_id = p_tenant LIMIT 1) AS x;
+    IF v_ids IS NOT NULL THEN
+        DELETE FROM merge_conflict c WHERE c.tenant_id = p_tenant AND c.merge_id = ANY (v_ids);
+        DELETE FROM merge m WHERE m.tenant_id = p_tenant AND m.id = ANY (v_ids);
+        RETURN false;
+    END IF;
+    DELETE FROM artifact a WHERE a.run_id = p_run AND a.tenant_id = p_tenant;
+    WITH gone AS (DELETE FROM event e WHERE e.tenant_id = p_tenant AND e.run_id = p_run RETURNING e.xid)
+    SELECT max(g.xid) INTO v_xid FROM gone g;
+    PERFORM raise_horizon(p_tenant, v_xid);
+    DELETE FROM run_search t WHERE t.tenant_id = p_tenant AND t.run_id = p_run;
+    DELETE FROM run r WHERE r.tenant_id = p_tenant AND r.id = p_run;
+    RETURN true;
+END
+$$;
+
+-- Deletes runs of the tenant whose retention has passed, whose logs and events were deleted
+-- and which nothing needs, p_steps steps of each; returns those that are gone, and whether
+-- something of the others is left to delete. The first call that deletes of a run marks it
+-- as expired: from then on it can be neither read nor changed. Runs that another transaction
+-- has locked are left out.
+CREATE OR REPLACE FUNCTION nofx.expire_runs(p_runs uuid[], p_steps int, OUT gone uuid[], OUT more boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    v_since timestamptz := clock_timestamp() - retention(v_tenant);
+    x record;
+BEGIN
+    gone := '{}';
+    more := false;
+    FOR x IN
+        SELECT r.id, r.expired_at FROM run r
+        WHERE r.tenant_id = v_tenant AND r.id = ANY (p_runs) AND r.kind = 'plan' AND r.state IN ('succeeded', 'failed', 'cancelled')
+            AND r.finished_at <= v_since AND r.pruned_seq = r.event_seq
+        ORDER BY r.id FOR UPDATE SKIP LOCKED
+    LOOP
+        IF x.expired_at IS NULL THEN
+            -- Looked at under the lock: whoever makes a branch of the run locks it as well.
+            CONTINUE WHEN is_needed(v_tenant, x.id);
+            UPDATE run SET expired_at = clock_timestamp(), head_checkpoint_id = NULL WHERE tenant_id = v_tenant AND id = x.id;
+            DELETE FROM run_search t WHERE t.tenant_id = v_tenant AND t.run_id = x.id;
+        END IF;
+        IF delete_run(v_tenant, x.id, p_steps) THEN
+            gone := gone || x.id;
+        ELSE
+            more := true;
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Deletes at most p_limit system runs of all tenants that ended more than seven days ago,
--- with all their rows, and returns their number. Objects of logs are condemned. Those
--- of artifacts stay: other rows may need the same content.
+-- with all their rows, and returns their number.
 CREATE OR REPLACE FUNCTION nofx.expire_system_runs(p_limit int) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     x record;
-    v_xid xid8;
     n bigint := 0;
 BEGIN
     FOR x IN
         SELECT r.tenant_id, r.id FROM run r WHERE r.kind = 'system' AND r.finished_at <= (SELECT clock_timestamp()) - interval '7 days'
         ORDER BY r.id FOR UPDATE SKIP LOCKED LIMIT p_limit
     LOOP
-        WITH gone AS (
-            DELETE FROM log_chunk c USING step s
-            WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id AND c.tenant_id = s.tenant_id AND c.step_id = s.id RETURNING c.key
-        )
-        UPDATE object o SET state = 'condemned' FROM gone g WHERE o.tenant_id = x.tenant_id AND o.key = g.key;
-        DELETE FROM artifact a WHERE a.tenant_id = x.tenant_id AND a.run_id = x.id;
-        DELETE FROM attempt a USING step s WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id AND a.tenant_id = s.tenant_id AND a.step_id = s.id;
-        DELETE FROM step s WHERE s.tenant_id = x.tenant_id AND s.run_id = x.id;
-        WITH gone AS (DELETE FROM event e WHERE e.tenant_id = x.tenant_id AND e.run_id = x.id RETURNING e.xid)
-        SELECT max(g.xid) INTO v_xid FROM gone g;
-        PERFORM raise_horizon(x.tenant_id, v_xid);
-        DELETE FROM run_search t WHERE t.tenant_id = x.tenant_id AND t.run_id = x.id;
-        DELETE FROM run r WHERE r.tenant_id = x.tenant_id AND r.id = x.id;
-        n := n + 1;
+        n := n + delete_run(x.tenant_id, x.id, 1000)::int; -- it has one step, and no checkpoints
     END LOOP;
     RETURN n;
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.expire_runs(uuid[], int),
     nofx.expire_system_runs(int),
     nofx.expired_runs(uuid, uuid, int, int),
     nofx.prune_runs(uuid[], int)

@@ -60,7 +60,7 @@ AS $$
 DECLARE
     r nofx.locked_run;
 BEGIN
-    SELECT tenant_id, id, state, version INTO r FROM run WHERE tenant_id = tenant() AND id = p_run FOR NO KEY UPDATE;
+    SELECT tenant_id, id, state, version INTO r FROM run WHERE tenant_id = tenant() AND id = p_run AND expired_at IS NULL FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no run %', p_run USING ERRCODE = 'NX005', DETAIL = '{"noun":"run"}';
     END IF;
@@ -103,6 +103,13 @@ BEGIN
 END
 $$;
 
+-- Locks runs for a caller that looks at them before it changes something that needs them.
+CREATE OR REPLACE FUNCTION nofx.hold_runs(p_runs uuid[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT lock_runs(tenant(), p_runs)
+$$;
+
 -- Locks the run of a candidate, unless another transaction holds the lock: that transaction
 -- may handle the candidate, and if not, the next pass finds it again. A pass that waited
 -- would delay all other candidates because of one run. A missing run is not held; the
@@ -125,6 +132,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.run_transition(uuid, text, text, bigint, text),
+    nofx.hold_runs(uuid[]),
     nofx.run_counts()
 TO nofx_app;
 

@@ -50,6 +50,7 @@ CREATE TABLE nofx.run (
     created_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at           timestamptz,
     finished_at          timestamptz,
+    expired_at           timestamptz, -- it is being deleted since, see expire_runs: for all others it is gone
     deadline             timestamptz NOT NULL, -- infinity while it is paused
     paused_at            timestamptz, -- while it is paused: since when, and the deadline as it was then
     stopped_deadline     timestamptz,
@@ -67,7 +68,7 @@ CREATE INDEX run_deadline ON nofx.run (deadline) WHERE state IN ('queued', 'runn
 -- them only indexes that begin with another column, which find the rows of a run or a step.
 ALTER TABLE nofx.run ADD PRIMARY KEY (tenant_id, id),
     ADD FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run (tenant_id, id);
-CREATE INDEX run_branches ON nofx.run (parent_run_id, tenant_id, id) WHERE parent_run_id IS NOT NULL; -- branches of a run: create_branch, lineage
+CREATE INDEX run_branches ON nofx.run (parent_run_id, tenant_id, id) WHERE parent_run_id IS NOT NULL; -- branches of a run: create_branch, lineage, is_needed
 CREATE INDEX run_line ON nofx.run (root_run_id, tenant_id, id) WHERE parent_run_id IS NOT NULL; -- lineage
 CALL nofx.guard_tenant('nofx.run');
 GRANT SELECT ON nofx.run TO nofx_app;

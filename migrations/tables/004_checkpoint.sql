@@ -36,7 +36,7 @@ CREATE TABLE nofx.checkpoint_parent (
     parent_id     uuid NOT NULL,
     PRIMARY KEY (tenant_id, checkpoint_id, ord)
 );
-CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (parent_id); -- CHECK
+CREATE INDEX checkpoint_child ON nofx.checkpoint_parent (parent_id); -- is_needed, delete_run
 CALL nofx.guard_tenant('nofx.checkpoint_parent');
 GRANT SELECT ON nofx.checkpoint_parent TO nofx_app;
 

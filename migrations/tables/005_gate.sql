@@ -32,6 +32,7 @@ CREATE TABLE nofx.gate (
 CREATE INDEX gate_inbox ON nofx.gate (tenant_id, state, id); -- lists of gates by state
 ALTER TABLE nofx.gate ADD PRIMARY KEY (tenant_id, id), ADD UNIQUE (step_id, tenant_id, round);
 CREATE INDEX gate_run ON nofx.gate (run_id, tenant_id, id); -- gates of a run; withdraw_gates
+CREATE INDEX gate_shown ON nofx.gate (shown_checkpoint_id) WHERE shown_checkpoint_id IS NOT NULL; -- the foreign key, when a checkpoint is deleted
 CALL nofx.guard_tenant('nofx.gate');
 GRANT SELECT ON nofx.gate TO nofx_app;
 

@@ -1,7 +1,6 @@
--- Retention: rows of runs that ended long ago are deleted run by run, in small batches
--- (EXECUTION.md, Tables). Runs, steps, attempts, effects, gates, checkpoints and artifacts
--- stay; step logs and events are deleted, and the run records up to which seq. Signals have
--- their own expiry.
+-- Retention: runs that ended long ago are deleted run by run, in small batches
+-- (EXECUTION.md, Tables). Step logs and events go first, and the run records up to which
+-- seq; the rest follows unless something needs the run. Signals have their own expiry.
 SET LOCAL ROLE nofx_owner;
 
 -- The newest transaction of which an event was deleted. A tenant's feed is complete after

@@ -115,6 +115,10 @@ func NoBase() *fault.Error {
 // and the failure code of a merge that cannot be computed.
 func (db *DB) StartMerge(ctx context.Context, tenant uuid.UUID, n NewMerge) (m run.Merge, created bool, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		// Neither expires while the merge is made, nor while it is open.
+		if _, err := tx.Exec(ctx, "SELECT nofx.hold_runs($1)", []uuid.UUID{n.TargetRunID, n.SourceRunID}); err != nil {
+			return err
+		}
 		target, err := oneRun(ctx, tx, tenant, n.TargetRunID)
 		if err != nil {
 			return err

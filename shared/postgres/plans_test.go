@@ -301,7 +301,7 @@ func TestNothingScansHistory(t *testing.T) {
 		"feed":     "SELECT FROM nofx.event WHERE tenant_id = '" + s.tenant.String() + "' AND (xid, run_id, seq) > ('1'::xid8, '" + uuid.Nil.String() + "', 0) ORDER BY xid, run_id, seq LIMIT 50",
 		"inbox":    "SELECT FROM nofx.gate WHERE tenant_id = '" + s.tenant.String() + "' AND state = 'pending' ORDER BY id LIMIT 50",
 		"deps":     "SELECT FROM nofx.step_dep WHERE tenant_id = '" + s.tenant.String() + "' AND needs = '" + steps["a"].ID.String() + "'",
-		"expired":  "SELECT FROM nofx.event WHERE (tenant_id, run_id) > ('" + s.tenant.String() + "', '" + uuid.Nil.String() + "') ORDER BY tenant_id, run_id LIMIT 1",
+		"expired":  "SELECT FROM nofx.run WHERE (tenant_id, id) > ('" + s.tenant.String() + "', '" + uuid.Nil.String() + "') ORDER BY tenant_id, id LIMIT 1",
 		"by trace": "SELECT FROM nofx.run WHERE tenant_id = '" + s.tenant.String() + "' AND trace_id = '" + live.TraceID + "'",
 	} {
 		// Small tables are scanned whatever indexes they have.

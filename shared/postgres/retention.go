@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ExpiredRuns lists at most limit runs of all tenants whose retention has passed and that
-// have events left, in order of tenant and run, behind a place: the zero RunRef is the
-// beginning. It reads a limited number of runs and returns the place to continue from, or
-// the zero RunRef at the end.
+// ExpiredRuns lists at most limit runs of plans of all tenants whose retention has passed
+// and of which something is to be deleted, in order of tenant and run, behind a place: the
+// zero RunRef is the beginning. It reads a limited number of runs and returns the place to
+// continue from, or the zero RunRef at the end.
 func (db *DB) ExpiredRuns(ctx context.Context, after RunRef, looks, limit int) (runs []RunRef, next RunRef, err error) {
 	type look struct {
 		Tenant, Run uuid.UUID
@@ -41,4 +41,16 @@ func (db *DB) PruneRuns(ctx context.Context, tenant uuid.UUID, runs []uuid.UUID,
 		return tx.QueryRow(ctx, "SELECT events, chunks FROM nofx.prune_runs($1, $2)", runs, limit).Scan(&p.Events, &p.Chunks)
 	})
 	return p, err
+}
+
+// ExpireRuns deletes runs of one tenant whose retention has passed, whose logs and events
+// were deleted and which nothing needs: of each at most so many steps, or checkpoints. It
+// returns the runs that are gone, and whether something of the others is left to delete.
+// From the first call on, a run is fault.NotFound for everybody. Runs that somebody else
+// holds are left alone.
+func (db *DB) ExpireRuns(ctx context.Context, tenant uuid.UUID, runs []uuid.UUID, steps int) (gone []uuid.UUID, more bool, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, "SELECT gone, more FROM nofx.expire_runs($1, $2)", runs, steps).Scan(&gone, &more)
+	})
+	return gone, more, err
 }

@@ -158,8 +158,8 @@ func TestPruneRuns(t *testing.T) {
 	if n := one[int](t, s, "SELECT count(*) FROM nofx.object WHERE state = 'condemned'"); n != 3 {
 		t.Errorf("condemned objects = %d, want those of the log", n)
 	}
-	if got := s.expired(t, 100, 100); len(got) != 0 {
-		t.Errorf("ExpiredRuns afterwards = %v, want none", got)
+	if got := s.expired(t, 100, 100); len(got) != 1 || got[0] != old.ID {
+		t.Errorf("ExpiredRuns afterwards = %v, want the old run, to be deleted as a whole", got)
 	}
 	if log, err := s.Log(s.ctx, s.tenant, one[uuid.UUID](t, s, "SELECT id FROM nofx.step WHERE run_id = $1", young.ID), nil, 0, 0); err != nil || len(log.Chunks) != 3 {
 		t.Errorf("Log() of the young run = %+v, %v, want all of it", log, err)

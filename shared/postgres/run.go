@@ -182,7 +182,7 @@ func scanRun(row pgx.CollectableRow) (r run.Run, err error) {
 }
 
 func oneRun(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (run.Run, error) {
-	rows, err := tx.Query(ctx, "SELECT "+runColumns+" WHERE r.tenant_id = $1 AND r.id = $2", tenant, id)
+	rows, err := tx.Query(ctx, "SELECT "+runColumns+" WHERE r.tenant_id = $1 AND r.id = $2 AND r.expired_at IS NULL", tenant, id)
 	if err != nil {
 		return run.Run{}, err
 	}

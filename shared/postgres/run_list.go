@@ -90,7 +90,7 @@ func (f RunFilter) scan(tenant uuid.UUID, project *uuid.UUID) *scan {
 		probe = " JOIN LATERAL (SELECT FROM nofx.run_search t WHERE t.tenant_id = $1 AND t.run_id = d.id" + f.search(q, "t", project) + " OFFSET 0) AS t ON true"
 	}
 	s.sql = "SELECT r.* FROM (" + s.slice + ") AS d" + probe +
-		" JOIN LATERAL (SELECT " + listedRun + " WHERE r.tenant_id = $1 AND r.id = d.id" + f.self(q) + " OFFSET 0) AS r ON true" +
+		" JOIN LATERAL (SELECT " + listedRun + " WHERE r.tenant_id = $1 AND r.id = d.id AND r.expired_at IS NULL" + f.self(q) + " OFFSET 0) AS r ON true" +
 		where + " ORDER BY d.id DESC LIMIT "
 	s.args = q.args
 	return s

@@ -412,6 +412,7 @@ func TestOneConnection(t *testing.T) {
 			checks["WakeParked"] = s.WakeParked(s.ctx)
 			_, _, checks["ExpiredRuns"] = s.ExpiredRuns(s.ctx, postgres.RunRef{}, 10, 10)
 			_, checks["PruneRuns"] = s.PruneRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
+			_, _, checks["ExpireRuns"] = s.ExpireRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
 			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})
 			checks["CreateUpload"] = err
 			checks["CompleteUpload"] = s.CompleteUpload(s.ctx, e.claim, u.ID, "blob")

@@ -74,6 +74,7 @@ var Catalogue = []Metric{
 	{Name: "sse_connections", Type: GaugeType, Help: "Open event streams.", Labels: []Label{oneOf("stream", "run", "feed")}},
 	{Name: "sse_events_sent_total", Type: CounterType, Help: "Events written to streams, once per stream.", Labels: []Label{oneOf("type", eventTypes...)}},
 	{Name: "events_pruned_total", Type: CounterType, Help: "Events deleted because the retention of their run has passed."},
+	{Name: "runs_expired_total", Type: CounterType, Help: "Runs deleted because their retention has passed.", Labels: []Label{oneOf("kind", "plan", "system")}},
 	{Name: "listener_up", Type: GaugeType, Help: "1 while notifications arrive; 0 is polling only."},
 	{Name: "db_pool_connections", Type: GaugeType, Help: "Connections of a pool.", Labels: []Label{oneOf("pool", pools...), oneOf("state", "max", "used", "idle")}, Scraped: true},
 

@@ -51,6 +51,7 @@ type Metrics struct {
 	SSEConnections    *Gauge   // run|feed
 	SSEEventsSent     *Counter // type
 	EventsPruned      *Counter
+	RunsExpired       *Counter // plan|system
 	ListenerUp        *Gauge
 
 	FailpointHits *Counter // name
@@ -98,6 +99,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.SSEConnections = m.gauge("sse_connections")
 	m.SSEEventsSent = m.counter("sse_events_sent_total")
 	m.EventsPruned = m.counter("events_pruned_total")
+	m.RunsExpired = m.counter("runs_expired_total")
 	m.ListenerUp = m.gauge("listener_up")
 	m.FailpointHits = m.counter("failpoint_hits_total")
 	m.SpansDropped = m.counter("otel_spans_dropped_total")

@@ -1,6 +1,6 @@
 // Package retention deletes what runs have left once the time for it has passed:
-// step logs and events, uploads that nobody completed, signals that nobody waited
-// for, and the objects that no row needs any more.
+// step logs and events, then the whole run unless something needs it, uploads that nobody
+// completed, signals that nobody waited for, and the objects that no row needs any more.
 //
 // Every worker has a [Cleaner]. They share the work by SKIP LOCKED and need no
 // leader; each does a little at a time, so that a backlog of years is worked off
@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/pause"
 )
@@ -34,6 +36,8 @@ const (
 	batch   = 200
 	batches = 50   // of a pass
 	looks   = 1000 // runs looked at in a pass
+	steps   = 50   // of each run, deleted in one transaction
+	whole   = 10   // runs deleted in one transaction
 	deletes = 8    // objects deleted at once
 
 	idle = 15 * time.Second
@@ -93,11 +97,12 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	c.Metrics.RunsExpired.Add(float64(system), string(run.SystemRun))
 	objects, err := c.objects(ctx)
 	return pruned || uploads == batch || signals == batch || system == batch/4 || objects, err
 }
 
-// runs prunes runs whose retention has passed.
+// runs deletes runs whose retention has passed, or what of them can go.
 func (c *Cleaner) runs(ctx context.Context) (more bool, err error) {
 	runs, next, err := c.DB.ExpiredRuns(ctx, c.at, looks, batch)
 	if err != nil {
@@ -132,7 +137,29 @@ func (c *Cleaner) prune(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID, 
 		}
 		c.Metrics.EventsPruned.Add(float64(p.Events))
 		if p.Events+p.Chunks < batch {
-			return left - 1, nil
+			return c.expire(ctx, tenant, ids, left-1)
+		}
+	}
+	return left, nil
+}
+
+// expire deletes pruned runs of one tenant as a whole, unless something needs them, in at
+// most so many transactions, and says how many are left.
+func (c *Cleaner) expire(ctx context.Context, tenant uuid.UUID, ids []uuid.UUID, left int) (int, error) {
+	for some := range slices.Chunk(ids, whole) {
+		for more := true; more; left-- {
+			if left <= 0 {
+				return left, nil
+			}
+			var gone []uuid.UUID
+			var err error
+			if gone, more, err = c.DB.ExpireRuns(ctx, tenant, some, steps); err != nil {
+				return left, err
+			}
+			c.Metrics.RunsExpired.Add(float64(len(gone)), string(run.PlanRun))
+			for _, id := range gone {
+				c.Log.InfoContext(ctx, "run expired", "tenant_id", run.TenantID.Format(tenant), "run_id", run.RunID.Format(id))
+			}
 		}
 	}
 	return left, nil
