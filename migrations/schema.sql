@@ -191,6 +191,12 @@ CREATE FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) RETURNS void
 
 ALTER FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN (((((('t/'::text || replace((p_tenant)::text, '-'::text, ''::text)) || '/blob/'::text) || encode(substr(p_sha256, 1, 1), 'hex'::text)) || '/'::text) || encode(p_sha256, 'hex'::text)) || CASE WHEN (p_copy = 0) THEN ''::text ELSE ('-'::text || p_copy) END);
+
+ALTER FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.cause() RETURNS text
     LANGUAGE sql STABLE
     RETURN CASE WHEN (length(current_setting('nofx.traceparent'::text, true)) = 55) THEN current_setting('nofx.traceparent'::text, true) ELSE NULL::text END;
@@ -272,6 +278,13 @@ CREATE FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_k
     AS …;
 
 ALTER FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.condemn_object(p_key text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -362,6 +375,13 @@ CREATE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) RETU
     AS …;
 
 ALTER FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.due_collections(p_key text, p_limit integer) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.due_collections(p_key text, p_limit integer) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) RETURNS TABLE(tenant_id uuid, run_id uuid, step_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -504,6 +524,13 @@ CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_re
     AS …;
 
 ALTER FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
@@ -774,6 +801,13 @@ CREATE FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p
 
 ALTER FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) RETURNS TABLE(sha256 bytea, bytes bigint, first boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -807,6 +841,13 @@ CREATE FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text 
     AS …;
 
 ALTER FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) RETURNS void
     LANGUAGE plpgsql
@@ -882,6 +923,13 @@ CREATE FUNCTION nofx.public_time(p_at timestamp with time zone) RETURNS text
     RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
 
 ALTER FUNCTION nofx.public_time(p_at timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.queue_pauses() RETURNS TABLE(tenant text, queue text, paused_at timestamp with time zone, paused_by text, reason text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -969,12 +1017,12 @@ CREATE FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, 
 
 ALTER FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) RETURNS void
+CREATE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) OWNER TO nofx_system;
+ALTER FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.renew_gates(p_tenant uuid, p_run uuid) RETURNS void
     LANGUAGE plpgsql
@@ -1047,6 +1095,13 @@ CREATE FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) R
     AS …;
 
 ALTER FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) RETURNS SETOF bytea
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -1198,6 +1253,20 @@ $_$;
 
 ALTER FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) RETURNS TABLE(sha256 bytea, bytes bigint, what text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) RETURNS TABLE(key text, bytes bigint, what text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.sweep_run(p_run uuid) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1236,6 +1305,20 @@ CREATE FUNCTION nofx.try_run(p_run uuid) RETURNS boolean
     AS …;
 
 ALTER FUNCTION nofx.try_run(p_run uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) RETURNS TABLE(sha256 bytea, what text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.unknown_keys(p_keys text[]) RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.unknown_keys(p_keys text[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -1385,12 +1468,21 @@ CREATE TABLE nofx.blob (
     pack_sha256 bytea,
     off bigint DEFAULT 0 NOT NULL,
     len bigint NOT NULL,
+    copy bigint DEFAULT 0 NOT NULL,
     state text DEFAULT 'live'::text NOT NULL,
     last_ref timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    mark timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    condemned_at timestamp with time zone,
+    purged_at timestamp with time zone,
+    purged_by text,
+    reason text,
+    CONSTRAINT blob_check CHECK (((state = 'tombstone'::text) = ((purged_at IS NOT NULL) AND (purged_by IS NOT NULL) AND (reason IS NOT NULL)))),
     CONSTRAINT blob_pack_sha256_check CHECK ((octet_length(pack_sha256) = 32)),
+    CONSTRAINT blob_reason_check CHECK ((length(reason) <= 2048)),
     CONSTRAINT blob_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT blob_state_check CHECK ((state = ANY (ARRAY['live'::text, 'condemned'::text, 'tombstone'::text])))
-);
+)
+WITH (fillfactor='80');
 
 ALTER TABLE ONLY nofx.blob FORCE ROW LEVEL SECURITY;
 
@@ -1650,6 +1742,7 @@ CREATE TABLE nofx.object (
     kind text NOT NULL,
     state text DEFAULT 'live'::text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    condemned_at timestamp with time zone,
     CONSTRAINT object_kind_check CHECK ((kind = ANY (ARRAY['blob'::text, 'pack'::text, 'log'::text, 'upload'::text, 'diff'::text]))),
     CONSTRAINT object_sha256_check CHECK ((octet_length(sha256) = 32)),
     CONSTRAINT object_state_check CHECK ((state = ANY (ARRAY['live'::text, 'condemned'::text])))
@@ -2030,6 +2123,8 @@ CREATE UNIQUE INDEX api_key_id ON nofx.api_key USING btree (id);
 
 CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key USING btree (tenant_id, lower(name)) WHERE (revoked_at IS NULL);
 
+CREATE INDEX artifact_key ON nofx.artifact USING btree (key, tenant_id);
+
 CREATE INDEX artifact_pending ON nofx.artifact USING btree (created_at) WHERE (state = 'pending'::text);
 
 CREATE INDEX artifact_run ON nofx.artifact USING btree (run_id, tenant_id, id);
@@ -2059,6 +2154,8 @@ CREATE INDEX inbox_taken ON nofx.inbox USING btree (tenant_id, step_id) WHERE (s
 CREATE INDEX inbox_waiting ON nofx.inbox USING btree (tenant_id, key, id) WHERE (step_id IS NULL);
 
 CREATE UNIQUE INDEX merge_conflict_at ON nofx.merge_conflict USING btree (tenant_id, merge_id, unit, md5(at), kind);
+
+CREATE INDEX merge_prepared ON nofx.merge USING btree (tenant_id) WHERE ((state = 'ready'::text) AND (prepared IS NOT NULL));
 
 CREATE INDEX merge_source ON nofx.merge USING btree (source_run_id, tenant_id, id);
 
@@ -2383,6 +2480,8 @@ GRANT ALL ON FUNCTION nofx.begin_epoch() TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
@@ -2410,6 +2509,9 @@ GRANT ALL ON FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume
 
 REVOKE ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.condemn_object(p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.condemn_object(p_key text) TO nofx_app;
@@ -2445,6 +2547,9 @@ REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) TO nofx_app;
@@ -2495,6 +2600,9 @@ GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolea
 
 REVOKE ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) FROM PUBLIC;
 
@@ -2575,6 +2683,9 @@ GRANT ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_k
 REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) TO nofx_app;
 
@@ -2588,6 +2699,9 @@ GRANT ALL ON FUNCTION nofx.merge_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) FROM PUBLIC;
 
@@ -2615,6 +2729,9 @@ GRANT ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events
 REVOKE ALL ON FUNCTION nofx.public_id(p_prefix text, p_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.public_time(p_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.queue_pauses() FROM PUBLIC;
 
@@ -2649,8 +2766,8 @@ REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_eve
 
 REVOKE ALL ON FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.renew_gates(p_tenant uuid, p_run uuid) FROM PUBLIC;
 
@@ -2679,6 +2796,9 @@ REVOKE ALL ON FUNCTION nofx.retention(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) FROM PUBLIC;
 
@@ -2733,6 +2853,12 @@ REVOKE ALL ON FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step u
 REVOKE ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.sweep_run(p_run uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.sweep_run(p_run uuid) TO nofx_app;
 
@@ -2748,6 +2874,12 @@ GRANT ALL ON FUNCTION nofx.tenant() TO nofx_system;
 REVOKE ALL ON FUNCTION nofx.tenants() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.try_run(p_run uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.unknown_keys(p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.unknown_keys(p_keys text[]) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 

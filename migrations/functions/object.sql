@@ -27,6 +27,12 @@ AS $$
     SELECT count(*) FROM gone
 $$;
 
+-- Returns the key of content in an object of its own, as package blob makes it.
+CREATE OR REPLACE FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN 't/' || replace(p_tenant::text, '-', '') || '/blob/' || encode(substr(p_sha256, 1, 1), 'hex') || '/' || encode(p_sha256, 'hex')
+        || CASE WHEN p_copy = 0 THEN '' ELSE '-' || p_copy END;
+
 -- Locks object before blobs and blobs in the order of their digests, as those who
 -- store them do.
 CREATE OR REPLACE FUNCTION nofx.condemn_object(p_key text) RETURNS void
@@ -43,7 +49,8 @@ BEGIN
     END IF;
     UPDATE object SET state = 'condemned' WHERE tenant_id = v_tenant AND key = p_key AND state = 'live';
     IF o.kind = 'blob' THEN
-        UPDATE blob SET state = 'condemned' WHERE tenant_id = v_tenant AND sha256 = o.sha256 AND pack_sha256 IS NULL AND state = 'live';
+        UPDATE blob SET state = 'condemned' WHERE tenant_id = v_tenant AND sha256 = o.sha256 AND pack_sha256 IS NULL AND state = 'live'
+            AND blob_key(v_tenant, sha256, copy) = p_key;
         RETURN;
     END IF;
     FOR v_sha256 IN
@@ -63,19 +70,34 @@ DECLARE
     v_key text;
 BEGIN
     FOREACH v_key IN ARRAY p_keys LOOP
-        UPDATE object SET state = 'live' WHERE tenant_id = tenant() AND key = v_key AND kind IN ('blob', 'pack') AND state = 'condemned';
+        UPDATE object SET state = 'live', condemned_at = NULL WHERE tenant_id = tenant() AND key = v_key AND kind IN ('blob', 'pack') AND state = 'condemned';
     END LOOP;
 END
 $$;
 
--- The same for blobs, which are where the caller has stored them now.
-CREATE OR REPLACE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_pack bytea[], p_off bigint[], p_len bigint[]) RETURNS void
+-- The same for blobs, which are where the caller has stored them now. A collection may have
+-- deleted a condemned one since the caller found it there; then it is inserted.
+CREATE OR REPLACE FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    v_state text;
 BEGIN
     FOR i IN 1 .. cardinality(p_sha256) LOOP
-        UPDATE blob SET state = 'live', pack_sha256 = p_pack[i], off = p_off[i], len = p_len[i], last_ref = clock_timestamp()
-        WHERE tenant_id = tenant() AND sha256 = p_sha256[i] AND state = 'condemned';
+        LOOP
+            SELECT b.state INTO v_state FROM blob b WHERE b.tenant_id = v_tenant AND b.sha256 = p_sha256[i] FOR NO KEY UPDATE;
+            EXIT WHEN FOUND;
+            INSERT INTO blob (tenant_id, sha256, size, pack_sha256, off, len, copy)
+            VALUES (v_tenant, p_sha256[i], p_size[i], p_pack[i], p_off[i], p_len[i], p_copy[i]) ON CONFLICT DO NOTHING;
+        END LOOP;
+        IF v_state = 'condemned' THEN
+            UPDATE blob SET state = 'live', pack_sha256 = p_pack[i], off = p_off[i], len = p_len[i], copy = p_copy[i], last_ref = clock_timestamp(),
+                condemned_at = NULL
+            WHERE tenant_id = v_tenant AND sha256 = p_sha256[i];
+        ELSIF v_state = 'tombstone' THEN -- purged while it was being stored: the next collection deletes the bytes
+            UPDATE blob SET len = p_len[i] WHERE tenant_id = v_tenant AND sha256 = p_sha256[i];
+        END IF;
     END LOOP;
 END
 $$;
@@ -85,5 +107,5 @@ GRANT EXECUTE ON FUNCTION
     nofx.forget_objects(uuid[], text[]),
     nofx.condemn_object(text),
     nofx.renew_objects(text[]),
-    nofx.renew_blobs(bytea[], bytea[], bigint[], bigint[])
+    nofx.renew_blobs(bytea[], bigint[], bytea[], bigint[], bigint[], bigint[])
 TO nofx_app;

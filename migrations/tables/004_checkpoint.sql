@@ -42,6 +42,11 @@ GRANT SELECT ON nofx.checkpoint_parent TO nofx_app;
 
 -- Where the bytes of a digest are: in a pack at off and len (a zstd frame), or
 -- in an object of their own. Dedupe never crosses a tenant.
+--
+-- A live blob may be named by the next checkpoint. A condemned one is still readable, but
+-- whoever needs it stores it again, elsewhere: either the collection found that no
+-- checkpoint names it (condemned_at), or its object is gone or corrupt. Of a tombstone the
+-- bytes were purged, and are not stored again. See gc.sql.
 CREATE TABLE nofx.blob (
     tenant_id   uuid NOT NULL REFERENCES nofx.tenant,
     sha256      bytea NOT NULL CHECK (octet_length(sha256) = 32),
@@ -49,10 +54,17 @@ CREATE TABLE nofx.blob (
     pack_sha256 bytea CHECK (octet_length(pack_sha256) = 32),
     off         bigint NOT NULL DEFAULT 0,
     len         bigint NOT NULL,
+    copy        bigint NOT NULL DEFAULT 0, -- of an object of its own: part of its key, so that no key is used again once it was deleted
     state       text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'condemned', 'tombstone')),
-    last_ref    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_ref    timestamptz NOT NULL DEFAULT clock_timestamp(), -- when a checkpoint was last about to name it
+    mark        timestamptz NOT NULL DEFAULT '-infinity', -- the beginning of the last collection that found it named
+    condemned_at timestamptz,
+    purged_at   timestamptz,
+    purged_by   text,
+    reason      text CHECK (length(reason) <= 2048), -- of the purge
+    CHECK ((state = 'tombstone') = (purged_at IS NOT NULL AND purged_by IS NOT NULL AND reason IS NOT NULL)),
     PRIMARY KEY (tenant_id, sha256)
-);
+) WITH (fillfactor = 80); -- each collection updates the marks
 CALL nofx.guard_tenant('nofx.blob');
 GRANT SELECT, INSERT ON nofx.blob TO nofx_app;
 
@@ -65,6 +77,7 @@ CREATE TABLE nofx.object (
     kind       text NOT NULL CHECK (kind IN ('blob', 'pack', 'log', 'upload', 'diff')),
     state      text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'condemned')),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    condemned_at timestamptz, -- by the collection
     PRIMARY KEY (tenant_id, key)
 );
 CREATE INDEX object_condemned ON nofx.object (kind, created_at) WHERE state = 'condemned'; -- condemned_objects
@@ -90,6 +103,7 @@ CREATE TABLE nofx.artifact (
 CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pending'; -- expire_uploads
 ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
 CREATE INDEX artifact_step ON nofx.artifact (step_id, tenant_id) WHERE step_id IS NOT NULL; -- the foreign key, when a step is deleted
+CREATE INDEX artifact_key ON nofx.artifact (key, tenant_id); -- sweep_objects
 CREATE INDEX artifact_run ON nofx.artifact (run_id, tenant_id, id); -- artifacts of a run
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;
@@ -134,7 +148,7 @@ CREATE TABLE nofx.diff (
 );
 CALL nofx.guard_tenant('nofx.diff');
 GRANT SELECT ON nofx.diff TO nofx_app;
--- condemn_object looks for the blobs of a pack.
+-- condemn_object and sweep_objects look for the blobs of a pack.
 CREATE INDEX blob_pack ON nofx.blob (pack_sha256, tenant_id) WHERE pack_sha256 IS NOT NULL;
 
 -- The edits of a branch's state and files, until the worker of its first step has made a

@@ -38,6 +38,7 @@ CREATE TABLE nofx.merge (
 );
 CREATE INDEX merge_target ON nofx.merge (target_run_id, tenant_id, id); -- merges of a run; create_merge
 CREATE INDEX merge_source ON nofx.merge (source_run_id, tenant_id, id); -- the foreign key
+CREATE INDEX merge_prepared ON nofx.merge (tenant_id) WHERE state = 'ready' AND prepared IS NOT NULL; -- roots of the collection
 ALTER TABLE nofx.merge ADD PRIMARY KEY (tenant_id, id);
 CALL nofx.guard_tenant('nofx.merge');
 GRANT SELECT ON nofx.merge TO nofx_app;

@@ -33,6 +33,17 @@ func Gone(cause error) error {
 	return fault.New(fault.Gone, codeGone, "the stored object is gone").Because(cause)
 }
 
+// Purged returns the error of content whose bytes an administrator has deleted for good:
+// fault.Gone with code object-gone, which is no loss that is to be repaired.
+func Purged(cause error) error {
+	return fault.New(fault.Gone, codeGone, "the stored object was purged by an administrator").Because(fmt.Errorf("%w: %w", errPurged, cause))
+}
+
+// IsPurged reports whether err says that content was purged.
+func IsPurged(err error) bool { return errors.Is(err, errPurged) }
+
+var errPurged = errors.New("purged")
+
 // Corrupt returns the error of stored bytes that are not what was stored:
 // fault.Conflict with code object-corrupt. The cause goes to logs only.
 func Corrupt(cause error) error {

@@ -3,6 +3,8 @@ package blob
 import (
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 
 	"github.com/google/uuid"
 )
@@ -13,6 +15,26 @@ import (
 
 // BlobKey returns the key of content that is kept as it is: t/<tenant>/blob/<aa>/<sha256>.
 func BlobKey(tenant uuid.UUID, sha256 [32]byte) string { return digestKey(tenant, "blob", sha256) }
+
+// CopyKey returns the key of one copy of content that is kept as it is:
+// t/<tenant>/blob/<aa>/<sha256>-<copy>, or the BlobKey for copy 0. Whoever stores content
+// makes a copy of its own ([NewCopy]): a request that deletes an object may arrive late, so
+// that a key must not be used again once the collection has begun to delete it.
+func CopyKey(tenant uuid.UUID, sha256 [32]byte, n int64) string {
+	if n == 0 {
+		return BlobKey(tenant, sha256)
+	}
+	return BlobKey(tenant, sha256) + "-" + strconv.FormatInt(n, 10)
+}
+
+// NewCopy returns the number of a new copy of content.
+func NewCopy() int64 { return 1 + rand.Int64N(1<<62) }
+
+// TenantPrefix returns what the keys of a tenant's objects begin with.
+func TenantPrefix(tenant uuid.UUID) string { return "t/" + id(tenant) + "/" }
+
+// Prefix returns what the keys of a tenant's objects of one kind begin with.
+func Prefix(tenant uuid.UUID, kind string) string { return TenantPrefix(tenant) + kind + "/" }
 
 // PackKey returns the key of the small contents of one checkpoint together, addressed
 // by the digest of the whole pack: t/<tenant>/pack/<aa>/<sha256>.

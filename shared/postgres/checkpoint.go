@@ -61,7 +61,8 @@ func (c *Checkpoint) parent() Parent {
 
 // insertBlobs records what was stored, with the next statement or the commit.
 // What is known already stays as it is, since the same digest is the same bytes, unless
-// it is condemned: only where something was known is that looked at. To learn
+// it is condemned, or a collection deletes it in between: only where something was known
+// is that looked at. To learn
 // that of a row that another transaction has just inserted is to wait for its end,
 // as for a lock: so a transaction records all that it has at once, in the order of
 // digests and keys, after it has locked its runs.
@@ -82,20 +83,20 @@ func insertBlobs(tx pgx.Tx, tenant uuid.UUID, blobs []tree.Blob, objects []tree.
 	}
 	if len(blobs) > 0 {
 		var sums, packs [][]byte
-		var sizes, offs, lens []int64
+		var sizes, offs, lens, copies []int64
 		for _, b := range slices.SortedFunc(slices.Values(blobs), func(a, b tree.Blob) int { return bytes.Compare(a.SHA256[:], b.SHA256[:]) }) {
 			var pack []byte
 			if b.Pack != nil {
 				pack = b.Pack[:]
 			}
 			sums, packs = append(sums, b.SHA256[:]), append(packs, pack)
-			sizes, offs, lens = append(sizes, b.Size), append(offs, b.Off), append(lens, b.Len)
+			sizes, offs, lens, copies = append(sizes, b.Size), append(offs, b.Off), append(lens, b.Len), append(copies, b.Copy)
 		}
 		queue(tx, `WITH stored AS (
-				INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len)
-				SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[]) AS b
+				INSERT INTO nofx.blob (tenant_id, sha256, size, pack_sha256, off, len, copy)
+				SELECT $1, b.* FROM unnest($2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[]) AS b
 				ON CONFLICT DO NOTHING RETURNING 1
-			) SELECT nofx.renew_blobs($2, $4, $5, $6) WHERE (SELECT count(*) FROM stored) < cardinality($2)`, tenant, sums, sizes, packs, offs, lens)
+			) SELECT nofx.renew_blobs($2, $3, $4, $5, $6, $7) WHERE (SELECT count(*) FROM stored) < cardinality($2)`, tenant, sums, sizes, packs, offs, lens, copies)
 	}
 }
 
@@ -119,17 +120,17 @@ func (db *DB) RecordCorrupt(ctx context.Context, c *Claim, checkpoint uuid.UUID,
 }
 
 // LocateBlobs returns the locations of the digests that are stored for tenant, including
-// condemned ones. Digests that are not stored are absent.
+// condemned ones, and those that were purged. Digests that are not stored are absent.
 func (db *DB) LocateBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (at map[tree.Digest]tree.Location, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		at = make(map[tree.Digest]tree.Location, len(digests))
-		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len FROM nofx.blob
-			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state IN ('live', 'condemned')`, tenant, sums(digests))
+		rows, err := tx.Query(ctx, `SELECT sha256, size, pack_sha256, off, len, copy, state = 'tombstone' FROM nofx.blob
+			WHERE tenant_id = $1 AND sha256 = ANY ($2) `, tenant, sums(digests))
 		if err != nil {
 			return err
 		}
 		var b tree.Blob
-		_, err = pgx.ForEachRow(rows, []any{&b.SHA256, &b.Size, &b.Pack, &b.Off, &b.Len}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&b.SHA256, &b.Size, &b.Pack, &b.Off, &b.Len, &b.Copy, &b.Purged}, func() error {
 			at[b.SHA256] = b.Location
 			return nil
 		})
@@ -138,12 +139,23 @@ func (db *DB) LocateBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.
 	return at, err
 }
 
-// KnownBlobs returns which of the digests are stored for tenant and not condemned.
-func (db *DB) KnownBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (known map[tree.Digest]bool, err error) {
+// KnownBlobs returns which of the digests are stored for tenant and not condemned, or were
+// purged and so must not be stored again. It records that a checkpoint is about to name
+// them: the collection does not condemn them for the grace that follows.
+func (db *DB) KnownBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
+	return db.whichBlobs(ctx, tenant, digests, "SELECT nofx.reuse_blobs($1)", sums(digests))
+}
+
+// LiveBlobs returns which of the digests are stored for tenant and can be read.
+func (db *DB) LiveBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
+	return db.whichBlobs(ctx, tenant, digests, `SELECT b.sha256 FROM nofx.blob b
+		WHERE b.tenant_id = $1 AND b.sha256 = ANY ($2) AND (b.state = 'live' OR b.condemned_at IS NOT NULL)`, tenant, sums(digests))
+}
+
+func (db *DB) whichBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest, sql string, args ...any) (known map[tree.Digest]bool, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		known = make(map[tree.Digest]bool, len(digests))
-		rows, err := tx.Query(ctx, `SELECT sha256 FROM nofx.blob
-			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'live'`, tenant, sums(digests))
+		rows, err := tx.Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}

@@ -17,11 +17,13 @@ type Work struct {
 	SubjectRunID  *uuid.UUID
 	CorrelationID string
 	CreatedBy     string
+	Again         bool // a run that has ended is no answer: what it did is to be done again
 }
 
 // StartWork returns the system run that does w: the newest run with its key, if that is
 // live, has succeeded, or has failed because of its inputs and so would fail again;
-// otherwise a new run, in the trace of ctx's span, which must be valid.
+// otherwise, and with Again whenever none is live, a new run, in the trace of ctx's span,
+// which must be valid.
 func (db *DB) StartWork(ctx context.Context, tenant uuid.UUID, w Work) (r run.Run, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		r, err = db.startWork(ctx, tx, tenant, w)
@@ -40,7 +42,7 @@ func (db *DB) startWork(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, w Work
 		return run.Run{}, err
 	}
 	if id != nil {
-		if r, err = oneRun(ctx, tx, tenant, *id); err != nil || standing(r) {
+		if r, err = oneRun(ctx, tx, tenant, *id); err != nil || standing(r) && !(w.Again && run.RunMachine.Terminal(r.State)) {
 			return r, err
 		}
 	}

@@ -176,6 +176,7 @@ func TestS06_TwoTenants(t *testing.T) {
 	e := s.everything(t)
 	other := s.Tenant(t)
 	s.behindHorizon(t)
+	used := one[time.Time](t, s, "SELECT max(last_ref) FROM nofx.blob")
 	before := s.image(t)
 	for name, do := range map[string]func() error{
 		"Run":         func() error { _, err := s.Run(s.ctx, other, e.run.ID); return err },
@@ -290,6 +291,9 @@ func TestS06_TwoTenants(t *testing.T) {
 		}
 		if n, err := count(s.tenant); n == 0 || err != nil {
 			t.Errorf("%s of its own tenant = %d, %v, want some: the test looks at nothing", name, n, err)
+		}
+		if name == "KnownBlobs" { // it notes when they were used
+			s.exec(t, "UPDATE nofx.blob SET last_ref = $1", used)
 		}
 	}
 	s.wantUntouched(t, "the other tenant", before)
@@ -412,6 +416,12 @@ func TestOneConnection(t *testing.T) {
 			checks["WakeParked"] = s.WakeParked(s.ctx)
 			_, _, checks["ExpiredRuns"] = s.ExpiredRuns(s.ctx, postgres.RunRef{}, 10, 10)
 			_, checks["PruneRuns"] = s.PruneRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
+			_, checks["Roots"] = s.Roots(s.ctx, s.tenant, uuid.Nil, 10)
+			_, checks["DueCollections"] = s.DueCollections(s.ctx, "sys:gc/all", 10)
+			_, checks["Objects"] = s.Objects(s.ctx, s.tenant, "", 10)
+			_, _, checks["UnbackedBlobs"] = s.UnbackedBlobs(s.ctx, s.tenant, "", 10)
+			_, checks["UnknownKeys"] = s.UnknownKeys(s.ctx, s.tenant, []string{"x"})
+			_, checks["Unpurged"] = s.Unpurged(s.ctx, s.tenant)
 			_, _, checks["ExpireRuns"] = s.ExpireRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
 			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})
 			checks["CreateUpload"] = err

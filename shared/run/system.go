@@ -15,6 +15,9 @@ const (
 	systemDeadline = 24 * time.Hour
 )
 
+// WholeTenant is the key of work on all that a tenant has stored, as collections do it.
+const WholeTenant = "all"
+
 // SystemPlan returns the plan of a system run: one step of a tool of the system, with
 // every default. The inputs are encoded as JSON.
 func SystemPlan(tool, goal string, inputs any) (Plan, error) {

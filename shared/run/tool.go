@@ -44,6 +44,15 @@ const (
 
 	// ToolMerge is the system step that computes a merge of two runs.
 	ToolMerge = "sys:merge"
+
+	// ToolGC is the system step that deletes what no checkpoint needs from storage.
+	ToolGC = "sys:gc"
+
+	// ToolVerifyStorage is the system step that compares rows and objects.
+	ToolVerifyStorage = "sys:verify-storage"
+
+	// ToolPurge is the system step that deletes the bytes of purged content.
+	ToolPurge = "sys:purge"
 )
 
 // FileUse says how a tool uses the run's files.
@@ -92,6 +101,9 @@ var tools = []Tool{
 	{Name: ToolBisect, Queue: StepQueue, Code: true, System: true, internal: true, Text: "/command", inputs: inputs((*checker).bisect)},
 	{Name: ToolDiff, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, DiffInputs) {})},
 	{Name: ToolMerge, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, MergeInputs) {})},
+	{Name: ToolGC, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, GCInputs) {})},
+	{Name: ToolVerifyStorage, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, VerifyStorageInputs) {})},
+	{Name: ToolPurge, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, PurgeInputs) {})},
 }
 
 // reserved are names of families that those do not have.
@@ -207,6 +219,21 @@ type DiffInputs struct {
 // Options returns what of a diff is asked for, besides its checkpoints.
 func (d DiffInputs) Options() string {
 	return fmt.Sprintf("%d:%d:%s", DiffVersion, d.First, d.Path)
+}
+
+// GCInputs are the inputs of the tool that collects garbage.
+type GCInputs struct {
+	DryRun bool `json:"dry_run"` // nothing is deleted
+}
+
+// VerifyStorageInputs are the inputs of the tool that compares rows and objects.
+type VerifyStorageInputs struct {
+	Deep bool `json:"deep"` // all bytes are read
+}
+
+// PurgeInputs are the inputs of the tool that deletes the bytes of purged content.
+type PurgeInputs struct {
+	SHA256 string `json:"sha256"` // in hex digits
 }
 
 // Bytes returns the content of a file that does not name an artifact.

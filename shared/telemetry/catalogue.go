@@ -75,6 +75,9 @@ var Catalogue = []Metric{
 	{Name: "sse_events_sent_total", Type: CounterType, Help: "Events written to streams, once per stream.", Labels: []Label{oneOf("type", eventTypes...)}},
 	{Name: "events_pruned_total", Type: CounterType, Help: "Events deleted because the retention of their run has passed."},
 	{Name: "runs_expired_total", Type: CounterType, Help: "Runs deleted because their retention has passed.", Labels: []Label{oneOf("kind", "plan", "system")}},
+	{Name: "gc_blobs_condemned_total", Type: CounterType, Help: "Blobs that a collection found no checkpoint to name."},
+	{Name: "gc_objects_deleted_total", Type: CounterType, Help: "Objects that a collection deleted from storage: those that rows did not need any more, and orphans without a row.", Labels: []Label{oneOf("kind", "object", "orphan")}},
+	{Name: "gc_bytes_deleted_total", Type: CounterType, Help: "Bytes of the objects that collections deleted from storage.", Labels: []Label{oneOf("kind", "object", "orphan")}},
 	{Name: "listener_up", Type: GaugeType, Help: "1 while notifications arrive; 0 is polling only."},
 	{Name: "db_pool_connections", Type: GaugeType, Help: "Connections of a pool.", Labels: []Label{oneOf("pool", pools...), oneOf("state", "max", "used", "idle")}, Scraped: true},
 

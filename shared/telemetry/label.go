@@ -85,7 +85,7 @@ var (
 	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
 	knownTools = []string{
 		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen",
-		"sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "sys:diff", "sys:merge", "manual:deploy", "manual:other", "gate:typecheck",
+		"sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "sys:diff", "sys:merge", "sys:gc", "sys:verify-storage", "sys:purge", "manual:deploy", "manual:other", "gate:typecheck",
 		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
 	}
 
@@ -134,7 +134,7 @@ var modelShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 func foldModel(name string) (string, bool) { return name, modelShape.MatchString(name) }
 
 // routes are templates, as the router knows them: an id in its place has digits.
-var routeShape = regexp.MustCompile(`^(?:/[a-z.-]*|/\{[a-z_]+\}|/:[a-z_]+|/\*)+$`)
+var routeShape = regexp.MustCompile(`^(?:/[a-z.-]*|/\{[a-z0-9_]+\}|/:[a-z0-9_]+|/\*)+$`)
 
 func foldRoute(route string) (string, bool) {
 	if route == "" { // no route matched

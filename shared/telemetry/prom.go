@@ -52,6 +52,9 @@ type Metrics struct {
 	SSEEventsSent     *Counter // type
 	EventsPruned      *Counter
 	RunsExpired       *Counter // plan|system
+	BlobsCondemned    *Counter
+	ObjectsCollected  *Counter // object|orphan
+	BytesCollected    *Counter // object|orphan
 	ListenerUp        *Gauge
 
 	FailpointHits *Counter // name
@@ -100,6 +103,9 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.SSEEventsSent = m.counter("sse_events_sent_total")
 	m.EventsPruned = m.counter("events_pruned_total")
 	m.RunsExpired = m.counter("runs_expired_total")
+	m.BlobsCondemned = m.counter("gc_blobs_condemned_total")
+	m.ObjectsCollected = m.counter("gc_objects_deleted_total")
+	m.BytesCollected = m.counter("gc_bytes_deleted_total")
 	m.ListenerUp = m.gauge("listener_up")
 	m.FailpointHits = m.counter("failpoint_hits_total")
 	m.SpansDropped = m.counter("otel_spans_dropped_total")

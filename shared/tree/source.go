@@ -36,6 +36,16 @@ type Location struct {
 	Pack     *Digest
 	Off, Len int64
 	Size     int64 // of the content
+	Copy     int64 // of an object of its own: which copy of the content it is
+	Purged   bool  // its bytes were deleted for good, and it is nowhere
+}
+
+// Key returns the key of the object that holds the content of digest d.
+func (l Location) Key(tenant uuid.UUID, d Digest) string {
+	if l.Pack != nil {
+		return blob.PackKey(tenant, *l.Pack)
+	}
+	return blob.CopyKey(tenant, d, l.Copy)
 }
 
 // Blob is stored content: its digest, and where its bytes are.
@@ -108,7 +118,7 @@ func (s *Source) Open(ctx context.Context, tenant uuid.UUID, d Digest) (io.ReadC
 		return nil, err
 	}
 	if loc := located[0]; loc.own() {
-		key := blob.BlobKey(tenant, d)
+		key := loc.Key(tenant, d)
 		r, err := s.Blobs.Open(ctx, key, 0, -1)
 		if err != nil {
 			return nil, s.condemn(ctx, tenant, err)
@@ -125,6 +135,15 @@ func (s *Source) Open(ctx context.Context, tenant uuid.UUID, d Digest) (io.ReadC
 		return nil, s.condemn(ctx, tenant, err)
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+// Key returns the key of the object that holds the content of one digest.
+func (s *Source) Key(ctx context.Context, tenant uuid.UUID, d Digest) (string, error) {
+	located, err := s.locate(ctx, tenant, []Digest{d})
+	if err != nil {
+		return "", err
+	}
+	return located[0].Key(tenant, d), nil
 }
 
 // opened is an open object whose errors go through failed.
@@ -221,6 +240,9 @@ func (s *Source) locate(ctx context.Context, tenant uuid.UUID, digests []Digest)
 			if !ok && NeedsObject(d) {
 				return nil, blob.Gone(fmt.Errorf("no location is known for %s", d))
 			}
+			if loc.Purged {
+				return nil, blob.Purged(fmt.Errorf("%s was purged", d))
+			}
 			it := item{d, loc}
 			if !it.sane() {
 				return nil, blob.Corrupt(fmt.Errorf("%s: impossible location %+v", d, loc))
@@ -263,7 +285,7 @@ func (s *Source) read(ctx context.Context, tenant uuid.UUID, sp span, fn func(Di
 		return fn(first.Digest, bytes.NewReader(b))
 	}
 	if first.own() {
-		key := blob.BlobKey(tenant, first.Digest)
+		key := first.Key(tenant, first.Digest)
 		r, err := s.Blobs.Open(ctx, key, 0, -1)
 		if err != nil {
 			return err
@@ -271,7 +293,7 @@ func (s *Source) read(ctx context.Context, tenant uuid.UUID, sp span, fn func(Di
 		defer r.Close()
 		return blob.At(key, fn(first.Digest, blob.Verify(r, first.Digest, first.Size)))
 	}
-	key := blob.PackKey(tenant, *first.Pack)
+	key := first.Key(tenant, first.Digest)
 	packed, err := s.readPack(ctx, key, sp)
 	if err != nil {
 		return err

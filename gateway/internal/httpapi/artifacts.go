@@ -19,6 +19,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 // listArtifacts answers what a run produced, oldest first, without URLs.
@@ -57,7 +58,7 @@ func (s *Server) getArtifact(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	out, err := s.signedArtifact(ctx, a)
+	out, err := s.signedArtifact(ctx, p, a)
 	if err != nil {
 		return err
 	}
@@ -68,8 +69,16 @@ func (s *Server) getArtifact(c echo.Context, p *identity.Principal) error {
 }
 
 // signedArtifact returns an artifact with a URL that serves its bytes for a while.
-func (s *Server) signedArtifact(ctx context.Context, a run.Artifact) (api.Artifact, error) {
+func (s *Server) signedArtifact(ctx context.Context, p *identity.Principal, a run.Artifact) (api.Artifact, error) {
 	out := apiArtifact(a)
+	d := tree.Digest(a.SHA256)
+	at, err := s.Store.LocateBlobs(ctx, p.Tenant, []tree.Digest{d})
+	if err != nil {
+		return out, err
+	}
+	if at[d].Purged {
+		return out, blob.Purged(fmt.Errorf("artifact %s", a.ID))
+	}
 	expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
 	url, err := s.Blobs.SignedURL(ctx, a.Key, a.Name, blob.MaxSignedTTL)
 	out.URL, out.ExpiresAt = &url, &expires

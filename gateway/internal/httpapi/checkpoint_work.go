@@ -123,7 +123,7 @@ func (s *Server) archiveCheckpoint(c echo.Context, p *identity.Principal) error 
 	if len(made) == 0 {
 		return workFailed(r)
 	}
-	signed, err := s.signedArtifact(ctx, made[0])
+	signed, err := s.signedArtifact(ctx, p, made[0])
 	if err != nil {
 		return err
 	}

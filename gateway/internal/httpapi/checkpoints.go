@@ -100,15 +100,15 @@ func (s *Server) objects(ctx context.Context, p *identity.Principal, ck run.Chec
 	g.SetLimit(8)
 	for i, k := range keys {
 		g.Go(func() error {
-			key, kind := blob.BlobKey(p.Tenant, k.digest), api.StoredObjectKindBlob
+			kind := api.StoredObjectKindBlob
 			if k.pack {
-				key, kind = blob.PackKey(p.Tenant, k.digest), api.StoredObjectKindPack
+				kind = api.StoredObjectKindPack
 			}
-			about, err := s.Blobs.Stat(ctx, key)
+			about, err := s.Blobs.Stat(ctx, k.key)
 			if err != nil {
 				return err
 			}
-			url, err := s.Blobs.SignedURL(ctx, key, hex.EncodeToString(k.digest[:]), blob.MaxSignedTTL)
+			url, err := s.Blobs.SignedURL(ctx, k.key, hex.EncodeToString(k.digest[:]), blob.MaxSignedTTL)
 			objects[i] = api.StoredObject{Kind: kind, Sha256: hex.EncodeToString(k.digest[:]), SizeBytes: about.Size, URL: url, ExpiresAt: expires}
 			return err
 		})
@@ -117,6 +117,7 @@ func (s *Server) objects(ctx context.Context, p *identity.Principal, ck run.Chec
 }
 
 type objectKey struct {
+	key    string
 	digest tree.Digest
 	pack   bool
 }
@@ -137,11 +138,11 @@ func (s *Server) objectKeys(ctx context.Context, p *identity.Principal, ck run.C
 		found, err := s.trees.Locator.LocateBlobs(ctx, p.Tenant, wanted)
 		for _, d := range wanted {
 			at, ok := found[d]
-			k := objectKey{digest: d}
+			k := objectKey{key: at.Key(p.Tenant, d), digest: d}
 			if at.Pack != nil {
-				k = objectKey{digest: *at.Pack, pack: true}
+				k.digest, k.pack = *at.Pack, true
 			}
-			if ok && len(keys) < maxObjects && !slices.Contains(keys, k) {
+			if ok && !at.Purged && len(keys) < maxObjects && !slices.Contains(keys, k) {
 				keys = append(keys, k)
 			}
 		}
@@ -244,7 +245,11 @@ func (s *Server) getCheckpointFile(c echo.Context, p *identity.Principal) error 
 		return err
 	}
 	if e.Size > maxInline && e.Mode != tree.Directory {
-		url, err := s.Blobs.SignedURL(ctx, blob.BlobKey(p.Tenant, e.Digest), path.Base(name), blob.MaxSignedTTL)
+		key, err := s.trees.Key(ctx, p.Tenant, e.Digest)
+		if err != nil {
+			return err
+		}
+		url, err := s.Blobs.SignedURL(ctx, key, path.Base(name), blob.MaxSignedTTL)
 		if err != nil {
 			return err
 		}

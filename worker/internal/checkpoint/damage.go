@@ -85,7 +85,7 @@ func (s *Store) hasTree(ctx context.Context, tenant uuid.UUID, root tree.Digest,
 	if err != nil {
 		return false
 	}
-	known, err := s.db.KnownBlobs(ctx, tenant, all)
+	known, err := s.db.LiveBlobs(ctx, tenant, all)
 	if err != nil {
 		return false
 	}

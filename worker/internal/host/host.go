@@ -68,6 +68,7 @@ type Config struct {
 	Concurrency  int // steps at once, on each queue
 	LeaseTTL     time.Duration
 	DrainGrace   time.Duration // for running steps to end after a stop
+	Grace        time.Duration // of collections; postgres.Grace if it is 0
 	Budget       time.Duration // for a step to get over failures of the infrastructure
 	WorkspaceDir string        // shared with other workers of the machine; "" is the default one
 	PollOnly     bool          // notifications do not arrive
@@ -116,7 +117,7 @@ func New(cfg Config) (*Host, error) {
 		Tools: cfg.Tools, Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
 		System: system.New(system.Config{
 			DB: cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Tools: cfg.Tools,
-			Redactor: cfg.Redactor, Metrics: cfg.Metrics,
+			Redactor: cfg.Redactor, Metrics: cfg.Metrics, Grace: cfg.Grace,
 		}),
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, Open: h.beacon.open, LeaseTTL: cfg.LeaseTTL, Budget: cfg.Budget,
 	})

@@ -13,12 +13,15 @@ package retention
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"nofx.dev/shared/blob"
@@ -40,6 +43,9 @@ const (
 	whole   = 10   // runs deleted in one transaction
 	deletes = 8    // objects deleted at once
 
+	tenants = 20               // whose collections are begun in a pass
+	between = 10 * time.Minute // looks for those that are due
+
 	idle = 15 * time.Second
 	busy = time.Second
 )
@@ -57,6 +63,7 @@ type Cleaner struct {
 	Config
 	at     postgres.RunRef // where the look at runs goes on
 	behind time.Time       // where that at objects does: after those that stay
+	looked time.Time       // when collections that are due were last looked for
 }
 
 // New makes a Cleaner.
@@ -98,6 +105,9 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	c.Metrics.RunsExpired.Add(float64(system), string(run.SystemRun))
+	if err := c.collections(ctx); err != nil {
+		return false, err
+	}
 	objects, err := c.objects(ctx)
 	return pruned || uploads == batch || signals == batch || system == batch/4 || objects, err
 }
@@ -125,6 +135,41 @@ func (c *Cleaner) runs(ctx context.Context) (more bool, err error) {
 		c.at = postgres.RunRef{} // what was not reached is found again
 	}
 	return left <= 0 || next != (postgres.RunRef{}), nil
+}
+
+// collections begins the daily collection of tenants whose last one was a day ago: a system
+// run, which one worker does whoever asks for it.
+func (c *Cleaner) collections(ctx context.Context) error {
+	if time.Since(c.looked) < between {
+		return nil
+	}
+	c.looked = time.Now()
+	key := run.ToolGC + "/" + run.WholeTenant
+	due, err := c.DB.DueCollections(ctx, key, tenants)
+	if err != nil {
+		return err
+	}
+	plan, err := run.SystemPlan(run.ToolGC, "collect garbage", run.GCInputs{})
+	if err != nil {
+		return err
+	}
+	for _, tenant := range due {
+		begun, span := otel.Tracer("nofx.dev/worker/internal/retention").Start(newTrace(ctx), "run.create")
+		_, err := c.DB.StartWork(postgres.WithActor(begun, "system"), tenant, postgres.Work{Key: key, Project: "default", Plan: plan, CreatedBy: "system", Again: true})
+		span.End()
+		if err != nil {
+			return fmt.Errorf("begin the collection of tenant %s: %w", tenant, err)
+		}
+	}
+	return nil
+}
+
+// newTrace returns ctx in a trace of its own, for a run that nobody has asked for.
+func newTrace(ctx context.Context) context.Context {
+	id, span := uuid.New(), uuid.New()
+	return trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID(id), SpanID: trace.SpanID(span[:8]), TraceFlags: trace.FlagsSampled,
+	}))
 }
 
 // prune deletes what runs of one tenant left, in at most so many transactions, and

@@ -365,3 +365,43 @@ func TestRun(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// Each tenant that has objects gets a collection a day, one however many workers look.
+func TestCollections(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	old, empty, young := b.Tenant(t), b.Tenant(t), b.Tenant(t)
+	b.exec(t, "INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind) SELECT x, 'k', sha256('x'), 1, 'pack' FROM unnest($1::uuid[]) AS x", []uuid.UUID{old, young})
+	b.exec(t, "UPDATE nofx.tenant SET created_at = created_at - interval '25 hours' WHERE tenant_id = ANY ($1)", []uuid.UUID{old, empty})
+	look := func() int {
+		t.Helper()
+		for range 2 { // workers
+			if err := New(b.cleaner.Config).collections(context.Background()); err != nil {
+				t.Fatalf("collections() = %v", err)
+			}
+		}
+		return b.count(t, "run WHERE kind = 'system' AND work_key = 'sys:gc/all'")
+	}
+	if n := look(); n != 1 || b.count(t, "run WHERE work_key = 'sys:gc/all' AND tenant_id = '"+old.String()+"'") != 1 {
+		t.Errorf("%d collections, want one, of the old tenant", n)
+	}
+	due := func() int {
+		t.Helper()
+		list, err := b.db.DueCollections(context.Background(), "sys:gc/all", 10)
+		if err != nil {
+			t.Fatalf("DueCollections() = %v", err)
+		}
+		return len(list)
+	}
+	if n := due(); n != 0 {
+		t.Errorf("%d tenants are due after their collection, want none", n)
+	}
+	b.exec(t, "UPDATE nofx.run SET plan = jsonb_set(plan, '{steps,0,inputs,dry_run}', 'true') WHERE work_key = 'sys:gc/all'")
+	if n := due(); n != 1 {
+		t.Errorf("%d tenants are due after a dry run, want one", n)
+	}
+	b.exec(t, "UPDATE nofx.run SET created_at = created_at - interval '25 hours' WHERE work_key = 'sys:gc/all'")
+	if n := look(); n != 1 {
+		t.Errorf("%d collections while the first has not ended, want no other", n)
+	}
+}

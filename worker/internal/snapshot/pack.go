@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -20,8 +21,10 @@ import (
 
 // A pack is the zstd frames of its content, one behind the other and each for
 // itself, so that one range read serves one file, with those of directories last; then its
-// index, from which the blob rows could be made again. The index is a skippable frame, which makes the
-// whole a valid zstd stream:
+// index, from which the blob rows could be made again. The index is a skippable frame, which
+// makes the whole a valid zstd stream. Another skippable frame of 16 random bytes begins it:
+// packs of the same content have different digests, and so no key is used again once it was
+// deleted.
 //
 //	0x184D2A50, length of what follows      4 bytes each, little endian
 //	per content: digest, off, len, size     32 bytes and three unsigned varints
@@ -56,11 +59,19 @@ func (s *Store) putPack(ctx context.Context, tenant uuid.UUID, dir *os.Root, sma
 	}
 
 	p := packer{w: f, hash: sha256.New()}
+	if err := p.begin(); err != nil {
+		return tree.Object{}, nil, err
+	}
 	for some := range slices.Chunk(small, compressAtOnce) {
 		if err := p.append(ctx, dir, some); err != nil {
 			return tree.Object{}, nil, err
 		}
 	}
+	return s.finishPack(ctx, tenant, f, &p)
+}
+
+// finishPack ends the pack that p has written to f, and stores it.
+func (s *Store) finishPack(ctx context.Context, tenant uuid.UUID, f *os.File, p *packer) (tree.Object, []tree.Blob, error) {
 	digest, err := p.finish()
 	if err != nil {
 		return tree.Object{}, nil, err
@@ -85,6 +96,15 @@ type packer struct {
 	hash  hash.Hash
 	off   int64
 	blobs []tree.Blob
+}
+
+// begin writes what makes the pack different from all others.
+func (p *packer) begin() error {
+	head := binary.LittleEndian.AppendUint32(nil, skippableFrame)
+	head = binary.LittleEndian.AppendUint32(head, 16)
+	salt := make([]byte, 16)
+	rand.Read(salt) // does not fail
+	return p.write(append(head, salt...))
 }
 
 // append compresses contents side by side and writes them in their order.

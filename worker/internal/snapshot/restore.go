@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/tree"
@@ -18,8 +19,9 @@ import (
 // content ever reaches the directory. After an error the directory is neither
 // the old nor the new tree; another Restore repairs it.
 //
-// Content that is missing is fault.Gone (object-gone), content that is not what
-// it should be fault.Conflict (object-corrupt).
+// A file whose content was purged is left out, and Purged names it. Other content that is
+// missing is fault.Gone (object-gone), content that is not what it should be fault.Conflict
+// (object-corrupt).
 func (w *Workspace) Restore(ctx context.Context, want tree.Digest) error {
 	if err := w.restore(ctx, want); err != nil {
 		return fmt.Errorf("restore %s: %w", want, err)
@@ -45,7 +47,7 @@ func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 	if err != nil {
 		return err
 	}
-	w.Reset, w.seen, w.stored = nil, nil, nil // from here on the directory is in between, and what is stored may be lost
+	w.Reset, w.Purged, w.seen, w.stored = nil, nil, nil, nil // from here on the directory is in between, and what is stored may be lost
 	then, err := r.compare(ctx, now, want)
 	if err != nil {
 		return err
@@ -53,7 +55,9 @@ func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 	if err := r.apply(ctx); err != nil {
 		return err
 	}
-	w.seen, w.stored = then, then
+	if len(w.Purged) == 0 { // else the directory is not that tree
+		w.seen, w.stored = then, then
+	}
 	for _, m := range r.modes {
 		if then.has(m.Path) {
 			w.Reset = append(w.Reset, m)
@@ -219,5 +223,33 @@ func (r *restorer) apply(ctx context.Context) error {
 	for d := range r.files {
 		digests = append(digests, d)
 	}
+	err := r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
+	if !blob.IsPurged(err) {
+		return err
+	}
+	if digests, err = r.leaveOut(ctx, digests); err != nil {
+		return err
+	}
 	return r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
+}
+
+// leaveOut returns those of digests that were not purged, and notes the paths of the others.
+func (r *restorer) leaveOut(ctx context.Context, digests []tree.Digest) (rest []tree.Digest, err error) {
+	for some := range slices.Chunk(digests, askAtOnce) {
+		at, err := r.w.store.cfg.Index.LocateBlobs(ctx, r.w.tenant, some)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range some {
+			if !at[d].Purged {
+				rest = append(rest, d)
+				continue
+			}
+			for _, t := range r.files[d] {
+				r.w.Purged = append(r.w.Purged, t.path)
+			}
+		}
+	}
+	slices.Sort(r.w.Purged)
+	return rest, nil
 }

@@ -96,13 +96,13 @@ func (s *Store) save(ctx context.Context, tenant uuid.UUID, dir *os.Root, wanted
 			continue
 		}
 		large = append(large, c)
-		saved.add(tree.Object{Key: blob.BlobKey(tenant, c.digest), SHA256: c.digest, Bytes: c.size, Kind: "blob"},
-			tree.Blob{SHA256: c.digest, Location: tree.Location{Size: c.size, Len: c.size}})
+		b := tree.Blob{SHA256: c.digest, Location: tree.Location{Size: c.size, Len: c.size, Copy: blob.NewCopy()}}
+		saved.add(tree.Object{Key: b.Key(tenant, c.digest), SHA256: c.digest, Bytes: c.size, Kind: "blob"}, b)
 	}
 	g, putting := errgroup.WithContext(ctx)
 	g.SetLimit(uploads)
-	for _, c := range large {
-		g.Go(func() error { return s.putLarge(putting, tenant, dir, c) })
+	for i, c := range large {
+		g.Go(func() error { return s.putLarge(putting, saved.Objects[i].Key, dir, c) })
 	}
 	if err := g.Wait(); err != nil {
 		return Saved{}, err
@@ -150,14 +150,14 @@ func (s *Store) missing(ctx context.Context, tenant uuid.UUID, wanted []content)
 	return missing, nil
 }
 
-func (s *Store) putLarge(ctx context.Context, tenant uuid.UUID, dir *os.Root, c content) error {
+func (s *Store) putLarge(ctx context.Context, key string, dir *os.Root, c content) error {
 	r, err := c.open(dir)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
 	sum := [32]byte(c.digest)
-	return s.cfg.Blobs.Put(ctx, blob.BlobKey(tenant, c.digest), r, c.size, blob.PutOptions{SHA256: &sum})
+	return s.cfg.Blobs.Put(ctx, key, r, c.size, blob.PutOptions{SHA256: &sum})
 }
 
 // open reads c from its beginning.

@@ -77,6 +77,10 @@ type Workspace struct {
 	// Reset is what the last Restore found with a mode that is not kept.
 	Reset Modes
 
+	// Purged are the paths that the last Restore left out, since an administrator has
+	// purged their content.
+	Purged []string
+
 	seen   *dir // what the directory held when last looked at; nil: never
 	stored *dir // a tree whose rows are committed
 }

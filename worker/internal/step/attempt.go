@@ -176,6 +176,9 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 		log = a.openLog(ctx)
 		defer a.closeLog(ctx, toolCtx, log)
 	}
+	if a.space != nil && len(a.space.Purged) > 0 {
+		fmt.Fprintf(log, "[nofx] purged by an administrator, and left out of the workspace: %q\n", a.space.Purged)
+	}
 	if a.space != nil && len(a.space.Reset) > 0 {
 		fmt.Fprintf(log, otherModes, "this step sees", a.space.Reset)
 	}

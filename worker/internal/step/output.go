@@ -101,7 +101,7 @@ func (a *attempt) evidence(ctx context.Context, f *postgres.Finish) error {
 		return err
 	}
 	sum := sha256.Sum256(doc)
-	key := blob.BlobKey(a.claim.TenantID, sum)
+	key := blob.CopyKey(a.claim.TenantID, sum, blob.NewCopy())
 	if err := a.blobs.Put(ctx, key, bytes.NewReader(doc), int64(len(doc)), blob.PutOptions{ContentType: "application/json"}); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func archive(ctx context.Context, cfg Config, c Call, in run.ArchiveInputs) (too
 		return tool.Result{}, err
 	}
 	digest := [sha256.Size]byte(sum.Sum(nil))
-	key := blob.BlobKey(tenant, digest)
+	key := blob.CopyKey(tenant, digest, blob.NewCopy())
 	if err := cfg.Blobs.Put(ctx, key, file, size, blob.PutOptions{ContentType: "application/gzip", SHA256: &digest}); err != nil {
 		return tool.Result{}, err
 	}

@@ -164,7 +164,7 @@ func TestDiffRefuses(t *testing.T) {
 	}
 	// Purged bytes are left out, lost ones end it.
 	a, b := tree.Sum([]byte("a\n")), tree.Sum([]byte("b\n"))
-	if _, err := c.Admin.Exec(c.Ctx, "UPDATE nofx.blob SET state = 'tombstone' WHERE sha256 = $1", a[:]); err != nil {
+	if _, err := c.Admin.Exec(c.Ctx, "UPDATE nofx.blob SET state = 'tombstone', purged_at = now(), purged_by = 'x', reason = 'x' WHERE sha256 = $1", a[:]); err != nil {
 		t.Fatal(err)
 	}
 	c.compute(t, "purged", good)

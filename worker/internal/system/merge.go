@@ -171,18 +171,24 @@ func takeOf(ctx context.Context, cfg Config, c Call, r run.MergeConflict, extra 
 			return merge.Take{}, err
 		}
 		sum := tree.Digest(a.SHA256)
-		if key := blob.BlobKey(c.Claim.TenantID, sum); a.Key != key {
+		known, err := cfg.DB.KnownBlobs(ctx, c.Claim.TenantID, []tree.Digest{sum})
+		if err != nil {
+			return merge.Take{}, err
+		}
+		if !known[sum] && tree.NeedsObject(sum) {
 			content, err := cfg.Blobs.Open(ctx, a.Key, 0, -1)
 			if err != nil {
 				return merge.Take{}, err
 			}
 			defer content.Close()
+			b := tree.Blob{SHA256: sum, Location: tree.Location{Size: a.Size, Len: a.Size, Copy: blob.NewCopy()}}
+			key := b.Key(c.Claim.TenantID, sum)
 			if err := cfg.Blobs.Put(ctx, key, blob.Verify(content, sum, a.Size), a.Size, blob.PutOptions{SHA256: (*[32]byte)(&sum)}); err != nil {
 				return merge.Take{}, err
 			}
 			extra.Objects = append(extra.Objects, tree.Object{Key: key, SHA256: sum, Bytes: a.Size, Kind: "blob"})
+			extra.Blobs = append(extra.Blobs, b)
 		}
-		extra.Blobs = append(extra.Blobs, tree.Blob{SHA256: sum, Location: tree.Location{Size: a.Size, Len: a.Size}})
 		return merge.Take{Side: merge.Given, Entry: &tree.Entry{Digest: sum, Size: a.Size}}, nil
 	default:
 		return merge.Take{Side: merge.Side(take)}, nil

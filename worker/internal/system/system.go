@@ -10,13 +10,14 @@
 //
 // A new tool is a row in shared/run, a file here with its handler, and its entry in
 // handlers. Handlers: verify.go (sys:verify), checkpoint.go (sys:checkpoint), archive.go
-// (sys:archive), bisect.go with search.go (sys:bisect), diff.go (sys:diff),
-// merge.go (sys:merge).
+// (sys:archive), bisect.go with search.go (sys:bisect), diff.go (sys:diff), merge.go
+// (sys:merge), gc.go (sys:gc, sys:verify-storage, sys:purge).
 package system
 
 import (
 	"context"
 	"io"
+	"time"
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
@@ -36,6 +37,7 @@ type Config struct {
 	Tools       *tool.Box // runs the commands of people
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
+	Grace       time.Duration // of collections; postgres.Grace if it is 0
 }
 
 // Tools has the handlers of a worker. It is safe for concurrent use.
@@ -65,12 +67,15 @@ func (t *Tools) Run(ctx context.Context, c Call) (tool.Result, error) {
 
 // handlers has the handler of each system tool.
 var handlers = map[string]func(Config, context.Context, Call) (tool.Result, error){
-	run.ToolVerify:     handler(verify),
-	run.ToolCheckpoint: handler(makeCheckpoint),
-	run.ToolArchive:    handler(archive),
-	run.ToolBisect:     handler(bisect),
-	run.ToolDiff:       handler(computeDiff),
-	run.ToolMerge:      handler(computeMerge),
+	run.ToolVerify:        handler(verify),
+	run.ToolCheckpoint:    handler(makeCheckpoint),
+	run.ToolArchive:       handler(archive),
+	run.ToolBisect:        handler(bisect),
+	run.ToolDiff:          handler(computeDiff),
+	run.ToolMerge:         handler(computeMerge),
+	run.ToolGC:            handler(collect),
+	run.ToolVerifyStorage: handler(verifyStorage),
+	run.ToolPurge:         handler(purge),
 }
 
 // handler decodes the inputs of a call for handle.

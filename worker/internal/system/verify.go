@@ -64,7 +64,7 @@ func openUpload(ctx context.Context, cfg Config, c Call, id string) (a run.Artif
 // is not what a announces is fault.Conflict, and nothing is kept.
 func keepUpload(ctx context.Context, cfg Config, c Call, a run.Artifact, content io.Reader) error {
 	sum := [32]byte(a.SHA256)
-	key := blob.BlobKey(c.Claim.TenantID, sum)
+	key := blob.CopyKey(c.Claim.TenantID, sum, blob.NewCopy())
 	if err := cfg.Blobs.Put(ctx, key, blob.Verify(content, sum, a.Size), a.Size, blob.PutOptions{SHA256: &sum}); err != nil {
 		return err
 	}

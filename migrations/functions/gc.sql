@@ -1,0 +1,271 @@
+-- The collection: bytes that no checkpoint names, and objects that no row needs.
+--
+-- A collection is a system step. It marks the blobs that checkpoints name with the time of
+-- its beginning, and then sweeps: a live blob without the mark, which nobody has been about
+-- to name for the grace, is condemned, and a condemned one is deleted after the grace. A
+-- checkpoint that is being written asks reuse_blobs for what it need not store, which
+-- touches last_ref of live blobs alone: whatever it names afterwards is either touched, and
+-- not condemned before its row can be found, or stored by itself, elsewhere. No key is used
+-- twice, so nobody stores what a request to delete, however late, could hit.
+--
+-- Whatever the collection changes is changed under the fence of its step. Two collections
+-- of a tenant would take the marks of the other for their own.
+
+-- Returns which of the digests a checkpoint may name without storing them: those that are
+-- live, and those that must not be stored again.
+CREATE OR REPLACE FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) RETURNS SETOF bytea
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH known AS (
+        SELECT b.sha256 FROM blob b WHERE b.tenant_id = tenant() AND b.sha256 = ANY (p_sha256) AND b.state IN ('live', 'tombstone')
+        ORDER BY b.sha256 FOR NO KEY UPDATE
+    )
+    UPDATE blob b SET last_ref = clock_timestamp() FROM known k
+    WHERE b.tenant_id = tenant() AND b.sha256 = k.sha256 AND b.state IN ('live', 'tombstone') RETURNING b.sha256
+$$;
+
+-- Marks blobs as named by checkpoints that are kept, and returns those that there are, and
+-- whether this call marked them first. One that a collection had condemned is live again.
+CREATE OR REPLACE FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamptz, p_sha256 bytea[])
+    RETURNS TABLE (sha256 bytea, bytes bigint, first boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    RETURN QUERY
+    WITH due AS (
+        SELECT b.sha256 FROM blob b WHERE b.tenant_id = s.tenant_id AND b.sha256 = ANY (p_sha256) AND b.mark < p_at
+        ORDER BY b.sha256 FOR NO KEY UPDATE
+    ), marked AS (
+        UPDATE blob b SET mark = p_at, condemned_at = NULL,
+            state = CASE WHEN b.state = 'condemned' AND b.condemned_at IS NOT NULL THEN 'live' ELSE b.state END
+        FROM due d WHERE b.tenant_id = s.tenant_id AND b.sha256 = d.sha256
+    )
+    SELECT b.sha256, b.len, b.mark < p_at FROM blob b WHERE b.tenant_id = s.tenant_id AND b.sha256 = ANY (p_sha256);
+END
+$$;
+
+-- Sweeps p_limit blobs after one, in the order of their digests, and returns what became of
+-- those that no checkpoint names: condemned or deleted; then, unless the end was reached,
+-- the last one looked at, as next. With p_dry nothing changes.
+CREATE OR REPLACE FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamptz, p_grace interval, p_after bytea, p_limit int, p_dry boolean)
+    RETURNS TABLE (sha256 bytea, bytes bigint, what text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+    v_last bytea;
+    b record;
+BEGIN
+    SELECT x.sha256 INTO v_last FROM (
+        SELECT y.sha256 FROM blob y WHERE y.tenant_id = s.tenant_id AND y.sha256 > p_after ORDER BY y.sha256 LIMIT p_limit) AS x
+    ORDER BY x.sha256 DESC LIMIT 1;
+    FOR b IN
+        -- One that is locked is being used, or stored again.
+        SELECT x.sha256, x.len, x.state FROM blob x
+        WHERE x.tenant_id = s.tenant_id AND x.sha256 > p_after AND x.sha256 <= v_last AND x.mark < p_at AND x.state IN ('live', 'condemned')
+            AND CASE x.state WHEN 'live' THEN x.last_ref ELSE coalesce(x.condemned_at, x.last_ref) END <= p_at - p_grace
+        ORDER BY x.sha256 FOR UPDATE SKIP LOCKED
+    LOOP
+        sha256 := b.sha256;
+        bytes := b.len;
+        IF b.state = 'live' THEN
+            what := 'condemned';
+            UPDATE blob x SET state = 'condemned', condemned_at = clock_timestamp() WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.sha256 = b.sha256;
+        ELSE
+            what := 'deleted';
+            DELETE FROM blob x WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.sha256 = b.sha256;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    IF v_last IS NOT NULL THEN
+        sha256 := v_last;
+        bytes := 0;
+        what := 'next';
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- Sweeps p_limit objects after one, in the order of their keys: one that holds no live blob
+-- and no artifact is condemned, and one that was condemned for the grace and holds no blob
+-- at all is returned as deleted, for the caller to delete from storage and to forget. An
+-- object that is lost needs no grace. What is returned is as of sweep_blobs.
+CREATE OR REPLACE FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamptz, p_grace interval, p_after text, p_limit int, p_dry boolean)
+    RETURNS TABLE (key text, bytes bigint, what text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+    v_last text;
+    v_live boolean;
+    v_any boolean;
+    o record;
+BEGIN
+    FOR o IN
+        SELECT x.key, x.kind, x.sha256, x.bytes, x.state, x.condemned_at FROM object x
+        WHERE x.tenant_id = s.tenant_id AND x.key > p_after ORDER BY x.key LIMIT p_limit
+    LOOP
+        v_last := o.key;
+        CONTINUE WHEN o.kind NOT IN ('blob', 'pack');
+        IF o.kind = 'pack' THEN
+            SELECT coalesce(bool_or(b.state = 'live'), false), count(*) > 0 INTO v_live, v_any FROM blob b
+            WHERE b.pack_sha256 = o.sha256 AND b.tenant_id = s.tenant_id AND b.state <> 'tombstone';
+        ELSE
+            SELECT coalesce(bool_or(b.state = 'live'), false), count(*) > 0 INTO v_live, v_any FROM blob b
+            WHERE b.tenant_id = s.tenant_id AND b.sha256 = o.sha256 AND b.pack_sha256 IS NULL AND b.state <> 'tombstone'
+                AND blob_key(b.tenant_id, b.sha256, b.copy) = o.key;
+            v_live := v_live OR EXISTS (SELECT FROM artifact a WHERE a.key = o.key AND a.tenant_id = s.tenant_id);
+        END IF;
+        key := o.key;
+        bytes := o.bytes;
+        IF v_live THEN
+            UPDATE object x SET state = 'live', condemned_at = NULL
+            WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.key = o.key AND o.condemned_at IS NOT NULL;
+        ELSIF o.state = 'live' THEN
+            what := 'condemned';
+            UPDATE object x SET state = 'condemned', condemned_at = clock_timestamp() WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.key = o.key;
+            RETURN NEXT;
+        ELSIF NOT v_any AND (o.condemned_at IS NULL OR o.condemned_at <= p_at - p_grace) THEN
+            what := 'deleted';
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    IF v_last IS NOT NULL THEN
+        key := v_last;
+        bytes := 0;
+        what := 'next';
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- Returns the keys among these that no object of the tenant has.
+CREATE OR REPLACE FUNCTION nofx.unknown_keys(p_keys text[]) RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT k.key FROM unnest(p_keys) AS k (key) WHERE NOT EXISTS (SELECT FROM object o WHERE o.tenant_id = tenant() AND o.key = k.key)
+$$;
+
+-- Replaces stored content of the tenant by a tombstone: from then on it cannot be read, and
+-- no checkpoint stores it again. A step of sys:purge deletes the bytes; until then len says
+-- that there are some. A tombstone stays as it is. NX005 when nothing with the digest is
+-- stored.
+CREATE OR REPLACE FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamptz, OUT reason text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_tenant uuid := tenant();
+    v_size bigint;
+BEGIN
+    SELECT a.size_bytes INTO v_size FROM artifact a WHERE a.tenant_id = v_tenant AND a.sha256 = p_sha256 AND a.state = 'ready' LIMIT 1;
+    IF FOUND THEN -- an artifact has no blob
+        INSERT INTO blob (tenant_id, sha256, size, len) VALUES (v_tenant, p_sha256, v_size, v_size) ON CONFLICT DO NOTHING;
+    END IF;
+    UPDATE blob b SET state = 'tombstone', purged_at = clock_timestamp(), purged_by = coalesce(nullif(current_setting('nofx.actor', true), ''), 'system'), reason = p_reason, condemned_at = NULL
+    WHERE b.tenant_id = v_tenant AND b.sha256 = p_sha256 AND b.state <> 'tombstone';
+    SELECT b.purged_by, b.purged_at, b.reason INTO purged_by, purged_at, reason FROM blob b WHERE b.tenant_id = v_tenant AND b.sha256 = p_sha256 AND b.state = 'tombstone';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no blob %', encode(p_sha256, 'hex') USING ERRCODE = 'NX005', DETAIL = '{"noun":"blob"}';
+    END IF;
+END
+$$;
+
+-- Moves blobs of a pack to another one, whose object the caller has stored, and condemns the
+-- object of the first. A blob that is elsewhere by now stays there.
+CREATE OR REPLACE FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    IF cardinality(p_sha256) > 0 THEN
+        INSERT INTO object (tenant_id, key, sha256, bytes, kind) VALUES (s.tenant_id, p_key, p_pack, p_bytes, 'pack') ON CONFLICT DO NOTHING;
+    END IF;
+    UPDATE object o SET state = 'condemned', condemned_at = clock_timestamp() WHERE o.tenant_id = s.tenant_id AND o.key = p_from_key;
+    FOR i IN 1 .. cardinality(p_sha256) LOOP
+        UPDATE blob b SET pack_sha256 = p_pack, off = p_off[i]
+        WHERE b.tenant_id = s.tenant_id AND b.sha256 = p_sha256[i] AND b.pack_sha256 = p_from AND b.state IN ('live', 'condemned');
+    END LOOP;
+END
+$$;
+
+-- Condemns objects that hold purged content.
+CREATE OR REPLACE FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    UPDATE object o SET state = 'condemned', condemned_at = clock_timestamp() WHERE o.tenant_id = s.tenant_id AND o.key = ANY (p_keys);
+END
+$$;
+
+-- Records that the bytes of purged content are deleted.
+CREATE OR REPLACE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+BEGIN
+    UPDATE blob b SET pack_sha256 = NULL, off = 0, len = 0, copy = 0 WHERE b.tenant_id = s.tenant_id AND b.sha256 = p_sha256 AND b.state = 'tombstone';
+END
+$$;
+
+-- Names the live blobs whose object has no row, of p_limit blobs after one in the order of
+-- their digests; and then, as next, the last one looked at, unless the end was reached.
+CREATE OR REPLACE FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit int) RETURNS TABLE (sha256 bytea, what text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_last bytea;
+    b record;
+BEGIN
+    FOR b IN
+        SELECT x.sha256, x.state, CASE
+            WHEN x.pack_sha256 IS NULL THEN blob_key(x.tenant_id, x.sha256, x.copy)
+            ELSE replace(blob_key(x.tenant_id, x.pack_sha256, 0), '/blob/', '/pack/') END AS key
+        FROM blob x WHERE x.tenant_id = tenant() AND x.sha256 > p_after ORDER BY x.sha256 LIMIT p_limit
+    LOOP
+        v_last := b.sha256;
+        IF b.state = 'live' AND NOT EXISTS (SELECT FROM object o WHERE o.tenant_id = tenant() AND o.key = b.key) THEN
+            sha256 := b.sha256;
+            what := 'unbacked';
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+    IF v_last IS NOT NULL THEN
+        sha256 := v_last;
+        what := 'next';
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
+-- Returns the tenants, at most p_limit, that have had no collection for a day and are older
+-- than that. One that only said what it would delete does not count.
+CREATE OR REPLACE FUNCTION nofx.due_collections(p_key text, p_limit int) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT t.tenant_id FROM tenant t
+    WHERE t.created_at <= clock_timestamp() - interval '1 day' AND EXISTS (SELECT FROM object o WHERE o.tenant_id = t.tenant_id)
+        AND coalesce((SELECT r.created_at FROM run r WHERE r.tenant_id = t.tenant_id AND r.work_key = p_key
+            AND r.plan #>> '{steps,0,inputs,dry_run}' = 'false' ORDER BY r.id DESC LIMIT 1), '-infinity')
+            <= clock_timestamp() - interval '1 day'
+    ORDER BY t.tenant_id LIMIT p_limit
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.reuse_blobs(bytea[]),
+    nofx.mark_blobs(uuid, bigint, timestamptz, bytea[]),
+    nofx.sweep_blobs(uuid, bigint, timestamptz, interval, bytea, int, boolean),
+    nofx.sweep_objects(uuid, bigint, timestamptz, interval, text, int, boolean),
+    nofx.purge_blob(bytea, text),
+    nofx.move_blobs(uuid, bigint, bytea, text, bytea, text, bigint, bytea[], bigint[]),
+    nofx.condemn_copies(uuid, bigint, text[]),
+    nofx.finish_purge(uuid, bigint, bytea),
+    nofx.unbacked_blobs(bytea, int),
+    nofx.unknown_keys(text[]),
+    nofx.due_collections(text, int)
+TO nofx_app;

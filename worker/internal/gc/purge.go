@@ -1,0 +1,142 @@
+package gc
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"path"
+
+	"golang.org/x/sync/errgroup"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/snapshot"
+)
+
+// Erased is what a purge deleted.
+type Erased struct {
+	Objects  int64 `json:"objects"`  // deleted from storage
+	Repacked int64 `json:"repacked"` // packs that were written again without the content
+}
+
+// Purge deletes the bytes of a content that has a tombstone from wherever they are: all
+// copies in objects of their own, those of artifacts among them, and every pack whose index
+// names it, which is written again without it. A pack that has no row yet belongs to a
+// checkpoint that is being written: the collection after it looks again.
+func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
+	var e Erased
+	var doomed []string
+	tenant := j.Claim.TenantID
+	if err := j.Blobs.List(ctx, blob.BlobKey(tenant, d), func(page []blob.Listed) error {
+		for _, o := range page {
+			doomed = append(doomed, o.Key)
+		}
+		return nil
+	}); err != nil {
+		return e, err
+	}
+	if len(doomed) > 0 {
+		if err := j.DB.CondemnCopies(ctx, j.Claim, doomed); err != nil {
+			return e, err
+		}
+	}
+	store := snapshot.New(snapshot.Config{Blobs: j.Blobs, Index: j.DB})
+	looked := 0
+	if err := j.Blobs.List(ctx, blob.Prefix(tenant, "pack"), func(page []blob.Listed) error {
+		for _, key := range j.packsWith(ctx, store, page, d) {
+			moved, err := j.repackWithout(ctx, store, key)
+			if err != nil {
+				return err
+			}
+			if moved {
+				e.Repacked++
+				doomed = append(doomed, key)
+			}
+		}
+		looked += len(page)
+		j.say("looked at %d packs, %d written again", looked, e.Repacked)
+		return ctx.Err()
+	}); err != nil {
+		return e, err
+	}
+	if err := failpoint.Hit(failpoint.InGC); err != nil {
+		return e, err
+	}
+	if err := j.Fresh(ctx); err != nil {
+		return e, err
+	}
+	for _, key := range doomed {
+		if err := j.Blobs.Delete(ctx, key); err != nil {
+			return e, err
+		}
+		e.Objects++
+	}
+	if err := j.forget(ctx, doomed); err != nil {
+		return e, err
+	}
+	j.say("%d objects deleted", e.Objects)
+	return e, j.DB.FinishPurge(ctx, j.Claim, d)
+}
+
+// packsWith returns the packs of a page whose index names a content, or cannot be read and
+// so may hold it: those have no whole content for anybody.
+func (j Job) packsWith(ctx context.Context, store *snapshot.Store, page []blob.Listed, d tree.Digest) (keys []string) {
+	holds := make([]bool, len(page))
+	var g errgroup.Group
+	g.SetLimit(looks)
+	for i, o := range page {
+		g.Go(func() error {
+			list, err := store.Packed(ctx, o.Key, o.Size)
+			if err != nil {
+				j.say("%s: %v", o.Key, err)
+			}
+			for _, b := range list {
+				holds[i] = holds[i] || b.SHA256 == d
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // nothing above is an error
+	for i, o := range page {
+		if holds[i] {
+			keys = append(keys, o.Key)
+		}
+	}
+	return keys
+}
+
+// repackWithout writes a pack again with the blobs that rows name, of which purged ones are
+// none, and condemns its object. It does nothing with a pack that has no row yet.
+func (j Job) repackWithout(ctx context.Context, store *snapshot.Store, key string) (moved bool, err error) {
+	var pack tree.Digest
+	if _, err := hex.Decode(pack[:], []byte(path.Base(key))); err != nil {
+		return false, fmt.Errorf("key %s: %w", key, err)
+	}
+	blobs, known, err := j.DB.BlobsOfPack(ctx, j.Claim.TenantID, pack, key)
+	if err != nil || !known {
+		return false, err
+	}
+	var object tree.Object
+	if len(blobs) > 0 {
+		if err := j.Fresh(ctx); err != nil {
+			return false, err
+		}
+		if object, blobs, err = store.Repack(ctx, j.Claim.TenantID, blobs); err != nil {
+			return false, err
+		}
+	}
+	return true, j.DB.MoveBlobs(ctx, j.Claim, pack, key, object, blobs)
+}
+
+// purges deletes the bytes of purged contents that an earlier purge has not found.
+func (c *collector) purges(ctx context.Context) error {
+	if c.col.Dry {
+		return nil
+	}
+	list, err := c.DB.Unpurged(ctx, c.Claim.TenantID)
+	for i := 0; err == nil && i < len(list); i++ {
+		_, err = Purge(ctx, c.Job, list[i])
+	}
+	return err
+}

@@ -1,0 +1,109 @@
+package system_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/blob"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/host/hosttest"
+)
+
+// collect has a worker collect garbage, when all that is stored was last used days ago.
+func collect(t *testing.T, b *hosttest.Bundle) {
+	t.Helper()
+	for _, sql := range []string{
+		"UPDATE nofx.blob SET last_ref = last_ref - interval '3 days', condemned_at = condemned_at - interval '3 days'",
+		"UPDATE nofx.object SET condemned_at = condemned_at - interval '3 days'",
+	} {
+		if _, err := b.Admin.Exec(b.Ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := run.SystemPlan(run.ToolGC, "collect", run.GCInputs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.DB.StartWork(b.Ctx, b.TenantID, postgres.Work{Key: uuid.NewString(), Project: "default", Plan: p, CreatedBy: "tester"})
+	if err != nil {
+		t.Fatalf("StartWork() = %v", err)
+	}
+	b.Until(t, r.ID, run.Succeeded)
+}
+
+// What a merge has prepared stays until it is committed, however long that takes: content
+// that it made, and an artifact that was taken in the place of both sides.
+func TestCollectionKeepsPreparedMerges(t *testing.T) {
+	t.Parallel()
+	b := hosttest.Setup(t)
+	b.Worker(t, serveAll)
+	target := b.Create(t, hosttest.Script("a", `printf '1\n2\n3\n4\n5\n' > text; echo base > both`), hosttest.Script("b", "sed -i s/1/one/ text; echo ours > both", "a"))
+	d := b.Until(t, target.ID, run.Succeeded)
+	var base uuid.UUID
+	if err := b.Admin.QueryRow(b.Ctx, "SELECT id FROM nofx.checkpoint WHERE run_id = $1 AND kind = 'post' ORDER BY seq LIMIT 1", d.Run.ID).Scan(&base); err != nil {
+		t.Fatal(err)
+	}
+	source := fork(t, b, base, hosttest.Script("c", "sed -i s/5/five/ text; echo theirs > both"))
+	b.Until(t, source.ID, run.Succeeded)
+	m := startMerge(t, b, postgres.NewMerge{TargetRunID: target.ID, SourceRunID: source.ID})
+	if m.State != run.Conflicted || m.Unresolved != 1 {
+		t.Fatalf("merge = %s with %d open conflicts, want one conflict", m.State, m.Unresolved)
+	}
+	artifact := run.NewID()
+	content := []byte("taken from an artifact\n")
+	sum := tree.Sum(content)
+	key := blob.CopyKey(b.TenantID, sum, blob.NewCopy())
+	if err := b.Blobs.Put(b.Ctx, key, bytes.NewReader(content), int64(len(content)), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		"INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind) SELECT $1, $3, $4, $5, 'blob' WHERE $2::uuid IS NOT NULL",
+		"INSERT INTO nofx.artifact (tenant_id, id, name, key, media_type, size_bytes, sha256) VALUES ($1, $2, 'x', $3, 'text/plain', $5, $4)",
+	} {
+		if _, err := b.Admin.Exec(b.Ctx, sql, b.TenantID, artifact, key, sum[:], len(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take := run.TakeArtifact
+	if _, err := b.DB.ResolveMerge(b.Ctx, b.TenantID, m.ID, []run.MergeResolution{{Unit: run.PathUnit, At: "both", Take: &take, ArtifactID: &artifact}}, nil, "tester"); err != nil {
+		t.Fatalf("ResolveMerge() = %v", err)
+	}
+	if m = computed(t, b, m.ID); m.State != run.Ready {
+		t.Fatalf("merge = %s, want it ready", m.State)
+	}
+	for range 3 {
+		collect(t, b)
+	}
+	commit(t, b, m, false)
+	d, err := b.DB.RunDetail(b.Ctx, b.TenantID, target.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.File(t, d, "text"); got != "one\n2\n3\n4\nfive\n" {
+		t.Errorf("merged file = %q, want what both sides changed", got)
+	}
+	if got := b.File(t, d, "both"); got != string(content) {
+		t.Errorf("file = %q, want the artifact's content", got)
+	}
+	var objects []string
+	rows, err := b.Admin.Query(b.Ctx, "SELECT key FROM nofx.object WHERE sha256 = $1", sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			t.Fatal(err)
+		}
+		objects = append(objects, key)
+	}
+	if len(objects) != 2 {
+		t.Errorf("objects of the artifact's content = %s, want the artifact's and the checkpoint's", strings.Join(objects, ", "))
+	}
+}
