@@ -1016,6 +1016,30 @@ func (e StepStatus) Valid() bool {
 	}
 }
 
+// Defines values for StorageItemKind.
+const (
+	StorageItemKindBlob    StorageItemKind = "blob"
+	StorageItemKindContent StorageItemKind = "content"
+	StorageItemKindObject  StorageItemKind = "object"
+	StorageItemKindOrphan  StorageItemKind = "orphan"
+)
+
+// Valid indicates whether the value is a known member of the StorageItemKind enum.
+func (e StorageItemKind) Valid() bool {
+	switch e {
+	case StorageItemKindBlob:
+		return true
+	case StorageItemKindContent:
+		return true
+	case StorageItemKindObject:
+		return true
+	case StorageItemKindOrphan:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StoredObjectKind.
 const (
 	StoredObjectKindBlob StoredObjectKind = "blob"
@@ -1598,6 +1622,13 @@ type Comparison struct {
 	Steps []StepComparison `json:"steps"`
 }
 
+// Count defines model for Count.
+type Count struct {
+	// Bytes What they take in storage
+	Bytes int64 `json:"bytes"`
+	N     int64 `json:"n"`
+}
+
 // CreatedAPIKey defines model for CreatedAPIKey.
 type CreatedAPIKey struct {
 	Key APIKey `json:"key"`
@@ -1919,6 +1950,42 @@ type FilePage struct {
 
 	// NextCursor Null on the last page
 	NextCursor *string `json:"next_cursor"`
+}
+
+// GCAnswer defines model for GCAnswer.
+type GCAnswer struct {
+	Collection *GCReport `json:"collection,omitempty"`
+	GcRunID    RunID     `json:"gc_run_id"`
+}
+
+// GCReport defines model for GCReport.
+type GCReport struct {
+	// Checkpoints How many checkpoints there are
+	Checkpoints int64 `json:"checkpoints"`
+	Condemned   Count `json:"condemned"`
+	Deleted     Count `json:"deleted"`
+	DryRun      bool  `json:"dry_run"`
+
+	// Items The first of them
+	Items []StorageItem `json:"items"`
+
+	// ItemsTruncated There are more than are listed
+	ItemsTruncated bool `json:"items_truncated"`
+
+	// Lost Contents that checkpoints name and that cannot be read: verify the storage
+	Lost    int64 `json:"lost"`
+	Named   Count `json:"named"`
+	Objects Count `json:"objects"`
+	Orphans Count `json:"orphans"`
+
+	// Uploads Uploads in parts that were ended
+	Uploads int `json:"uploads"`
+}
+
+// GCRequest defines model for GCRequest.
+type GCRequest struct {
+	// DryRun Delete nothing, and answer what would be deleted
+	DryRun *bool `json:"dry_run,omitempty"`
 }
 
 // Gate defines model for Gate.
@@ -2411,6 +2478,28 @@ type Problem struct {
 // ProblemCode What went wrong, for machines; stable
 type ProblemCode string
 
+// Purge defines model for Purge.
+type Purge struct {
+	At time.Time `json:"at"`
+
+	// By Who purged it
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+	Sha256 string `json:"sha256"`
+}
+
+// PurgeAnswer defines model for PurgeAnswer.
+type PurgeAnswer struct {
+	Purge      Purge `json:"purge"`
+	PurgeRunID RunID `json:"purge_run_id"`
+}
+
+// PurgeRequest defines model for PurgeRequest.
+type PurgeRequest struct {
+	// Reason Why it is purged; required
+	Reason *string `json:"reason,omitempty"`
+}
+
 // Queue A queue, and what the tenant has in it
 type Queue struct {
 	// Depth The tenant's steps. At most 10,000 steps that are ready or waiting for a retry are counted; with `more`, there are at least as many, and the oldest is at least as old.
@@ -2805,6 +2894,39 @@ type StepRetry struct {
 // StepStatus defines model for StepStatus.
 type StepStatus string
 
+// StorageItem defines model for StorageItem.
+type StorageItem struct {
+	Bytes int64 `json:"bytes"`
+
+	// ID The digest of a blob or of content, or the key of an object
+	ID   string          `json:"id"`
+	Kind StorageItemKind `json:"kind"`
+
+	// What What became of it, or what is wrong with it
+	What string `json:"what"`
+}
+
+// StorageItemKind defines model for StorageItem.Kind.
+type StorageItemKind string
+
+// StorageReport defines model for StorageReport.
+type StorageReport struct {
+	Corrupt Count `json:"corrupt"`
+	Deep    bool  `json:"deep"`
+
+	// Items The first of them
+	Items []StorageItem `json:"items"`
+
+	// ItemsTruncated There are more than are listed
+	ItemsTruncated bool  `json:"items_truncated"`
+	Missing        Count `json:"missing"`
+	Objects        Count `json:"objects"`
+	Orphans        Count `json:"orphans"`
+
+	// Unbacked Blobs whose object has no row
+	Unbacked int64 `json:"unbacked"`
+}
+
 // StoredObject defines model for StoredObject.
 type StoredObject struct {
 	ExpiresAt time.Time `json:"expires_at"`
@@ -2920,6 +3042,18 @@ type Usage struct {
 	MaxRssBytes  *int64 `json:"max_rss_bytes,omitempty"`
 	OutputTokens *int64 `json:"output_tokens,omitempty"`
 	RunMs        *int64 `json:"run_ms,omitempty"`
+}
+
+// VerifyStorageAnswer defines model for VerifyStorageAnswer.
+type VerifyStorageAnswer struct {
+	Verification *StorageReport `json:"verification,omitempty"`
+	VerifyRunID  RunID          `json:"verify_run_id"`
+}
+
+// VerifyStorageRequest defines model for VerifyStorageRequest.
+type VerifyStorageRequest struct {
+	// Deep Read every byte and compare digests
+	Deep *bool `json:"deep,omitempty"`
 }
 
 // Whoami defines model for Whoami.
@@ -3136,6 +3270,15 @@ type CompleteArtifactParams struct {
 	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
 }
 
+// PurgeBlobParams defines parameters for PurgeBlob.
+type PurgeBlobParams struct {
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // CompareRunsParams defines parameters for CompareRuns.
 type CompareRunsParams struct {
 	// Runs From 2 to 16 ids of runs, with commas between
@@ -3216,6 +3359,15 @@ type RejectGateParams struct {
 type WaiveGateParams struct {
 	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// CollectGarbageParams defines parameters for CollectGarbage.
+type CollectGarbageParams struct {
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // GetMergeParams defines parameters for GetMerge.
@@ -3523,6 +3675,15 @@ type RetryStepParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// VerifyStorageParams defines parameters for VerifyStorage.
+type VerifyStorageParams struct {
+	// WaitS Maximum number of seconds to wait for the system run that does the work.
+	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // GetTraceParams defines parameters for GetTrace.
 type GetTraceParams struct {
 	// Limit Items per page.
@@ -3538,6 +3699,9 @@ type CreateAPIKeyJSONRequestBody = APIKeyRequest
 // CreateArtifactJSONRequestBody defines body for CreateArtifact for application/json ContentType.
 type CreateArtifactJSONRequestBody = ArtifactRequest
 
+// PurgeBlobJSONRequestBody defines body for PurgeBlob for application/json ContentType.
+type PurgeBlobJSONRequestBody = PurgeRequest
+
 // RequeueDeadLettersJSONRequestBody defines body for RequeueDeadLetters for application/json ContentType.
 type RequeueDeadLettersJSONRequestBody = Requeue
 
@@ -3552,6 +3716,9 @@ type RejectGateJSONRequestBody = RequiredReason
 
 // WaiveGateJSONRequestBody defines body for WaiveGate for application/json ContentType.
 type WaiveGateJSONRequestBody = RequiredReason
+
+// CollectGarbageJSONRequestBody defines body for CollectGarbage for application/json ContentType.
+type CollectGarbageJSONRequestBody = GCRequest
 
 // AbandonMergeJSONRequestBody defines body for AbandonMerge for application/json ContentType.
 type AbandonMergeJSONRequestBody = Reason
@@ -3612,6 +3779,9 @@ type SendSignalJSONRequestBody = SignalRequest
 
 // RetryStepJSONRequestBody defines body for RetryStep for application/json ContentType.
 type RetryStepJSONRequestBody = StepRetry
+
+// VerifyStorageJSONRequestBody defines body for VerifyStorage for application/json ContentType.
+type VerifyStorageJSONRequestBody = VerifyStorageRequest
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -3760,6 +3930,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
 	GetBisect(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PurgeBlobWithBody Delete content for good, as a secret that leaked into a file
+	//
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+	PurgeBlobWithBody(ctx context.Context, sha256 string, params *PurgeBlobParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeBlob Delete content for good, as a secret that leaked into a file
+	//
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+	PurgeBlob(ctx context.Context, sha256 string, params *PurgeBlobParams, body PurgeBlobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CompareRuns Runs side by side
 	//
 	// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
@@ -3884,6 +4072,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 	WaiveGate(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, body WaiveGateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CollectGarbageWithBody Delete stored bytes of the tenant that no checkpoint needs
+	//
+	// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+	CollectGarbageWithBody(ctx context.Context, params *CollectGarbageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CollectGarbage Delete stored bytes of the tenant that no checkpoint needs
+	//
+	// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+	CollectGarbage(ctx context.Context, params *CollectGarbageParams, body CollectGarbageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetMerge A merge with a page of its conflicts
 	//
@@ -4365,6 +4571,24 @@ type ClientInterface interface {
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
 	RetryStep(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// VerifyStorageWithBody Compare the tenant's rows with the objects in storage
+	//
+	// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+	VerifyStorageWithBody(ctx context.Context, params *VerifyStorageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyStorage Compare the tenant's rows with the objects in storage
+	//
+	// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+	VerifyStorage(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetTrace The runs that belong to a trace, newest first
 	//
 	// A trace without runs is 404, whether it exists elsewhere or not.
@@ -4550,6 +4774,44 @@ func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDPara
 // Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
 func (c *Client) GetBisect(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetBisectRequest(c.Server, bisectID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeBlobWithBody Delete content for good, as a secret that leaked into a file
+//
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+func (c *Client) PurgeBlobWithBody(ctx context.Context, sha256 string, params *PurgeBlobParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeBlobRequestWithBody(c.Server, sha256, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeBlob Delete content for good, as a secret that leaked into a file
+//
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+func (c *Client) PurgeBlob(ctx context.Context, sha256 string, params *PurgeBlobParams, body PurgeBlobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeBlobRequest(c.Server, sha256, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4845,6 +5107,44 @@ func (c *Client) WaiveGateWithBody(ctx context.Context, gateID GateIDParameter, 
 // Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 func (c *Client) WaiveGate(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, body WaiveGateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWaiveGateRequest(c.Server, gateID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CollectGarbageWithBody Delete stored bytes of the tenant that no checkpoint needs
+//
+// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+func (c *Client) CollectGarbageWithBody(ctx context.Context, params *CollectGarbageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCollectGarbageRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CollectGarbage Delete stored bytes of the tenant that no checkpoint needs
+//
+// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+func (c *Client) CollectGarbage(ctx context.Context, params *CollectGarbageParams, body CollectGarbageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCollectGarbageRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5915,6 +6215,44 @@ func (c *Client) RetryStep(ctx context.Context, stepID StepIDParameter, params *
 	return c.Client.Do(req)
 }
 
+// VerifyStorageWithBody Compare the tenant's rows with the objects in storage
+//
+// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+func (c *Client) VerifyStorageWithBody(ctx context.Context, params *VerifyStorageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyStorageRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyStorage Compare the tenant's rows with the objects in storage
+//
+// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+func (c *Client) VerifyStorage(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyStorageRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetTrace The runs that belong to a trace, newest first
 //
 // A trace without runs is 404, whether it exists elsewhere or not.
@@ -6342,6 +6680,95 @@ func NewGetBisectRequest(server string, bisectID RunID) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPurgeBlobRequest calls the generic PurgeBlob builder with application/json body
+func NewPurgeBlobRequest(server string, sha256 string, params *PurgeBlobParams, body PurgeBlobJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPurgeBlobRequestWithBody(server, sha256, params, "application/json", bodyReader)
+}
+
+// NewPurgeBlobRequestWithBody constructs an http.Request for the PurgeBlob method, with any body, and a specified content type
+func NewPurgeBlobRequestWithBody(server string, sha256 string, params *PurgeBlobParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sha256", sha256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/blobs/%s/purge", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -7106,6 +7533,88 @@ func NewWaiveGateRequestWithBody(server string, gateID GateIDParameter, params *
 			}
 
 			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCollectGarbageRequest calls the generic CollectGarbage builder with application/json body
+func NewCollectGarbageRequest(server string, params *CollectGarbageParams, body CollectGarbageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCollectGarbageRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCollectGarbageRequestWithBody constructs an http.Request for the CollectGarbage method, with any body, and a specified content type
+func NewCollectGarbageRequestWithBody(server string, params *CollectGarbageParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/gc")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
 	}
@@ -9778,6 +10287,88 @@ func NewRetryStepRequestWithBody(server string, stepID StepIDParameter, params *
 	return req, nil
 }
 
+// NewVerifyStorageRequest calls the generic VerifyStorage builder with application/json body
+func NewVerifyStorageRequest(server string, params *VerifyStorageParams, body VerifyStorageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewVerifyStorageRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewVerifyStorageRequestWithBody constructs an http.Request for the VerifyStorage method, with any body, and a specified content type
+func NewVerifyStorageRequestWithBody(server string, params *VerifyStorageParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/storage/verify")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetTraceRequest constructs an http.Request for the GetTrace method
 func NewGetTraceRequest(server string, traceID TraceIDPath, params *GetTraceParams) (*http.Request, error) {
 	var err error
@@ -10086,6 +10677,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/bisects/{bisect_id} (the `GetBisect` operationId).
 	GetBisectWithResponse(ctx context.Context, bisectID RunID, reqEditors ...RequestEditorFn) (*GetBisectResponse, error)
 
+	// PurgeBlobWithBodyWithResponse Delete content for good, as a secret that leaked into a file
+	//
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+	PurgeBlobWithBodyWithResponse(ctx context.Context, sha256 string, params *PurgeBlobParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PurgeBlobResponse, error)
+
+	// PurgeBlobWithResponse Delete content for good, as a secret that leaked into a file
+	//
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+	PurgeBlobWithResponse(ctx context.Context, sha256 string, params *PurgeBlobParams, body PurgeBlobJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeBlobResponse, error)
+
 	// CompareRunsWithResponse Runs side by side
 	//
 	// What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
@@ -10224,6 +10833,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/gates/{gate_id}/waive (the `WaiveGate` operationId).
 	WaiveGateWithResponse(ctx context.Context, gateID GateIDParameter, params *WaiveGateParams, body WaiveGateJSONRequestBody, reqEditors ...RequestEditorFn) (*WaiveGateResponse, error)
+
+	// CollectGarbageWithBodyWithResponse Delete stored bytes of the tenant that no checkpoint needs
+	//
+	// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+	CollectGarbageWithBodyWithResponse(ctx context.Context, params *CollectGarbageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CollectGarbageResponse, error)
+
+	// CollectGarbageWithResponse Delete stored bytes of the tenant that no checkpoint needs
+	//
+	// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+	CollectGarbageWithResponse(ctx context.Context, params *CollectGarbageParams, body CollectGarbageJSONRequestBody, reqEditors ...RequestEditorFn) (*CollectGarbageResponse, error)
 
 	// GetMergeWithResponse A merge with a page of its conflicts
 	//
@@ -10741,6 +11368,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/steps/{step_id}/retry (the `RetryStep` operationId).
 	RetryStepWithResponse(ctx context.Context, stepID StepIDParameter, params *RetryStepParams, body RetryStepJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryStepResponse, error)
 
+	// VerifyStorageWithBodyWithResponse Compare the tenant's rows with the objects in storage
+	//
+	// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+	VerifyStorageWithBodyWithResponse(ctx context.Context, params *VerifyStorageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifyStorageResponse, error)
+
+	// VerifyStorageWithResponse Compare the tenant's rows with the objects in storage
+	//
+	// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+	VerifyStorageWithResponse(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifyStorageResponse, error)
+
 	// GetTraceWithResponse The runs that belong to a trace, newest first
 	//
 	// A trace without runs is 404, whether it exists elsewhere or not.
@@ -11008,6 +11653,41 @@ func (r GetBisectResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBisectResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PurgeBlobResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PurgeAnswer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *PurgeAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r PurgeBlobResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PurgeBlobResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PurgeBlobResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11400,6 +12080,41 @@ func (r WaiveGateResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r WaiveGateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CollectGarbageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GCAnswer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *GCAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CollectGarbageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CollectGarbageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CollectGarbageResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12666,6 +13381,41 @@ func (r RetryStepResponse) ContentType() string {
 	return ""
 }
 
+type VerifyStorageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VerifyStorageAnswer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *VerifyStorageAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyStorageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyStorageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyStorageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetTraceResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12968,6 +13718,36 @@ func (c *ClientWithResponses) GetBisectWithResponse(ctx context.Context, bisectI
 	return ParseGetBisectResponse(rsp)
 }
 
+// PurgeBlobWithBodyWithResponse Delete content for good, as a secret that leaked into a file
+//
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+func (c *ClientWithResponses) PurgeBlobWithBodyWithResponse(ctx context.Context, sha256 string, params *PurgeBlobParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PurgeBlobResponse, error) {
+	rsp, err := c.PurgeBlobWithBody(ctx, sha256, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeBlobResponse(rsp)
+}
+
+// PurgeBlobWithResponse Delete content for good, as a secret that leaked into a file
+//
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/blobs/{sha256}/purge (the `PurgeBlob` operationId).
+func (c *ClientWithResponses) PurgeBlobWithResponse(ctx context.Context, sha256 string, params *PurgeBlobParams, body PurgeBlobJSONRequestBody, reqEditors ...RequestEditorFn) (*PurgeBlobResponse, error) {
+	rsp, err := c.PurgeBlob(ctx, sha256, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeBlobResponse(rsp)
+}
+
 // CompareRunsWithResponse Runs side by side
 //
 // What runs came to that have a plan in common or come from the same first run, as variants do. Restored steps cost nothing in a branch, so they are not in its attempts, tokens and cost.
@@ -13207,6 +13987,36 @@ func (c *ClientWithResponses) WaiveGateWithResponse(ctx context.Context, gateID 
 		return nil, err
 	}
 	return ParseWaiveGateResponse(rsp)
+}
+
+// CollectGarbageWithBodyWithResponse Delete stored bytes of the tenant that no checkpoint needs
+//
+// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+func (c *ClientWithResponses) CollectGarbageWithBodyWithResponse(ctx context.Context, params *CollectGarbageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CollectGarbageResponse, error) {
+	rsp, err := c.CollectGarbageWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCollectGarbageResponse(rsp)
+}
+
+// CollectGarbageWithResponse Delete stored bytes of the tenant that no checkpoint needs
+//
+// A worker walks all checkpoints of the tenant in a system run, and the request waits for it. A blob that no checkpoint names and none has used for a day is condemned, and deleted a day later; then its object goes. Objects without a row, and uploads in parts that were never completed, go after a day. A collection starts by itself once a day. With `dry_run` nothing is deleted, and the answer says what would be. 202 means that the run `gc_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another collection, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/gc (the `CollectGarbage` operationId).
+func (c *ClientWithResponses) CollectGarbageWithResponse(ctx context.Context, params *CollectGarbageParams, body CollectGarbageJSONRequestBody, reqEditors ...RequestEditorFn) (*CollectGarbageResponse, error) {
+	rsp, err := c.CollectGarbage(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCollectGarbageResponse(rsp)
 }
 
 // GetMergeWithResponse A merge with a page of its conflicts
@@ -14073,6 +14883,36 @@ func (c *ClientWithResponses) RetryStepWithResponse(ctx context.Context, stepID 
 	return ParseRetryStepResponse(rsp)
 }
 
+// VerifyStorageWithBodyWithResponse Compare the tenant's rows with the objects in storage
+//
+// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+func (c *ClientWithResponses) VerifyStorageWithBodyWithResponse(ctx context.Context, params *VerifyStorageParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*VerifyStorageResponse, error) {
+	rsp, err := c.VerifyStorageWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyStorageResponse(rsp)
+}
+
+// VerifyStorageWithResponse Compare the tenant's rows with the objects in storage
+//
+// A worker looks at every object in a system run, and the request waits for it: objects that are missing or corrupt, blobs whose object has no row, and objects without a row. An object that is lost is condemned, so that a later checkpoint stores its content again. With `deep` every byte is read and its digest compared. 202 means that the run `verify_run_id` has not ended: its step has the answer as its outputs. 409 `run-busy`: another verification, of the other kind, has not ended yet. 409 `system-run-failed`: the run failed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
+func (c *ClientWithResponses) VerifyStorageWithResponse(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifyStorageResponse, error) {
+	rsp, err := c.VerifyStorage(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyStorageResponse(rsp)
+}
+
 // GetTraceWithResponse The runs that belong to a trace, newest first
 //
 // A trace without runs is 404, whether it exists elsewhere or not.
@@ -14368,6 +15208,46 @@ func ParseGetBisectResponse(rsp *http.Response) (*GetBisectResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePurgeBlobResponse parses an HTTP response from a PurgeBlobWithResponse call
+func ParsePurgeBlobResponse(rsp *http.Response) (*PurgeBlobResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PurgeBlobResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PurgeAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest PurgeAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -14756,6 +15636,46 @@ func ParseWaiveGateResponse(rsp *http.Response) (*WaiveGateResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCollectGarbageResponse parses an HTTP response from a CollectGarbageWithResponse call
+func ParseCollectGarbageResponse(rsp *http.Response) (*CollectGarbageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CollectGarbageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GCAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest GCAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -16052,6 +16972,46 @@ func ParseRetryStepResponse(rsp *http.Response) (*RetryStepResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseVerifyStorageResponse parses an HTTP response from a VerifyStorageWithResponse call
+func ParseVerifyStorageResponse(rsp *http.Response) (*VerifyStorageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyStorageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VerifyStorageAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest VerifyStorageAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

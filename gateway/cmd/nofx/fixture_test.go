@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -182,4 +183,21 @@ func conflictedMerge() api.Merge {
 			{Pointer: ptr("/vars/x"), Kind: api.MergeConflictKindType, Takes: takes, Base: value("1"), Ours: value(`"one"`), Theirs: &api.MergeSide{SizeBytes: ptr(int64(9000))}},
 		},
 	}
+}
+
+// collectedGarbage answers a collection that has ended.
+func collectedGarbage(w http.ResponseWriter, r *http.Request) {
+	var in api.GCRequest
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	dry := in.DryRun != nil && *in.DryRun
+	answer(http.StatusOK, api.GCAnswer{GcRunID: id("run", 9), Collection: &api.GCReport{
+		DryRun: dry, Checkpoints: 40, Named: api.Count{N: 1200, Bytes: 34_000_000}, Condemned: api.Count{N: 2, Bytes: 4096}, Deleted: api.Count{N: 1, Bytes: 512},
+		Objects: api.Count{N: 1, Bytes: 70_000}, Lost: 1,
+		Items: []api.StorageItem{
+			{Kind: api.StorageItemKindContent, ID: strings.Repeat("ef", 32), What: "lost"},
+			{Kind: api.StorageItemKindBlob, ID: strings.Repeat("ab", 32), Bytes: 2048, What: "condemned"},
+			{Kind: api.StorageItemKindObject, ID: "t/1/pack/ab/abcd", Bytes: 70_000, What: "deleted"},
+		},
+		ItemsTruncated: true,
+	}})(w, r)
 }

@@ -247,7 +247,7 @@ var contract = func() *openapi3.T {
 
 // contractPaths are the paths of the contract as patterns.
 var contractPaths = func() map[string]*regexp.Regexp {
-	parameter := regexp.MustCompile(`\\\{[a-z_]+\\\}`) // as QuoteMeta leaves them
+	parameter := regexp.MustCompile(`\\\{[a-z0-9_]+\\\}`) // as QuoteMeta leaves them
 	paths := map[string]*regexp.Regexp{}
 	for path := range contract.Paths.Map() {
 		paths[path] = regexp.MustCompile("^" + parameter.ReplaceAllString(regexp.QuoteMeta(path), "[^/]+") + "$")

@@ -114,6 +114,10 @@ func (s *Server) operations() []operation {
 		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", rule: admin, handle: s.revokeAPIKey},
 		{id: "whoami", method: get, path: "/api/whoami", rule: anyKey, handle: s.whoami},
 
+		{id: "collectGarbage", method: post, path: "/api/gc", rule: admin, handle: s.collectGarbage, once: true},
+		{id: "verifyStorage", method: post, path: "/api/storage/verify", rule: admin, handle: s.verifyStorage, once: true},
+		{id: "purgeBlob", method: post, path: "/api/blobs/{sha256}/purge", rule: admin, handle: s.purgeBlob, once: true},
+
 		{id: "listQueues", method: get, path: "/api/queues", rule: viewer("queues:read"), handle: s.listQueues},
 		{id: "pauseQueue", method: post, path: "/api/queues/{queue_name}/pause", rule: admin, handle: s.pauseQueue},
 		{id: "resumeQueue", method: post, path: "/api/queues/{queue_name}/resume", rule: admin, handle: s.resumeQueue},

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -258,7 +259,7 @@ func TestForeignIDs(t *testing.T) {
 	ids := map[string]string{
 		"{run_id}": created.Run.ID, "{step_id}": created.Steps[0].ID, "{gate_id}": gate.ID,
 		"{checkpoint_id}": *gate.ShownCheckpointID, "{artifact_id}": run.ArtifactID.Format(a.ID), "{trace_id}": created.Run.TraceID,
-		"{bisect_id}": created.Run.ID,
+		"{bisect_id}": created.Run.ID, "{sha256}": hex.EncodeToString(a.SHA256),
 	}
 	unknown := strings.Repeat("0", 31) + "1"
 	needed := map[string]string{ // bodies, where a reason is not enough

@@ -25,6 +25,7 @@ type work struct {
 	goal    string // for people
 	inputs  any    // of the tool
 	subject *uuid.UUID
+	again   bool // it is done again once it has ended
 }
 
 // startWork returns the system run that does w, which may be one that was started before.
@@ -41,7 +42,7 @@ func (s *Server) startPlan(ctx context.Context, req *http.Request, p *identity.P
 	ctx, span := s.tracer.Start(ctx, "run.create")
 	defer span.End()
 	r, err := s.Store.StartWork(ctx, p.Tenant, postgres.Work{
-		Key: w.tool + "/" + w.key, Project: defaultProject, Plan: plan, SubjectRunID: w.subject,
+		Key: w.tool + "/" + w.key, Project: defaultProject, Plan: plan, SubjectRunID: w.subject, Again: w.again,
 		CorrelationID: req.Header.Get("X-Correlation-Id"), CreatedBy: p.Subject,
 	})
 	span.SetAttributes(telemetry.RunIDKey.String(run.RunID.Format(r.ID)))
