@@ -41,7 +41,7 @@ var invariantsOfWorkers = []invariant{
 				AND y.event = 'retry' AND y.from_state = 'failed' AND y.type = 'step.ready')`},
 	{"a packed blob names an object, and so does any other", `
 		SELECT encode(b.sha256, 'hex') FROM nofx.blob b
-		WHERE NOT EXISTS (SELECT FROM nofx.object o WHERE o.tenant_id = b.tenant_id AND o.sha256 = coalesce(b.pack_sha256, b.sha256))`},
+		WHERE b.state <> 'tombstone' AND NOT EXISTS (SELECT FROM nofx.object o WHERE o.tenant_id = b.tenant_id AND o.sha256 = coalesce(b.pack_sha256, b.sha256))`},
 }
 
 // invariantsAtRest are those that hold once no run is live and the queue has been

@@ -10,17 +10,25 @@ import (
 	"nofx.dev/integration/harness"
 )
 
-// TestRetention has a run expire, with all around it as it runs in production: its
-// log and its events go, rows and bytes; the run, its checkpoints and another,
-// younger run stay. Finished jobs go too.
+// TestRetention has runs expire, with all around them as it runs in production. Of one with
+// a label on a checkpoint, logs and events go, rows and bytes, and so do they of the parent
+// of a younger branch, which still starts from it; one that nothing needs goes whole, and
+// after it what only it had in storage. A younger run stays. Finished jobs go too.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	s := up(t, harness.Config{Workers: 2})
 	const ofStep = "SELECT count(*) = 0 FROM river.river_job WHERE (args->>'step_id')::uuid = $1"
-	plan := func() string { return s.create(t, bash("print", "echo printed; echo file > file")).Run.ID }
-	old, young := plan(), plan()
+	plan := func(name string) string {
+		return s.create(t, bash("print", "echo printed; echo file > file; echo "+name+" > own"), bash("again", "cat own", "print")).Run.ID
+	}
+	old, parent, whole, young := plan("old"), plan("parent"), plan("whole"), plan("young") // runs expire in the order in which they were made
 	d := s.await(t, old, api.RunStatusSucceeded)
 	s.await(t, young, api.RunStatusSucceeded)
+	of := s.await(t, parent, api.RunStatusSucceeded)
+	w := s.await(t, whole, api.RunStatusSucceeded)
+	s.do(t, http.StatusOK, http.MethodPatch, "/api/runs/"+old+"/checkpoints/"+*d.Run.HeadCheckpointID, map[string]any{"label": "kept"})
+	at := checkpointOf(t, s, parent, named(t, of, "print").ID, api.CheckpointKindPost).ID
+	branch := s.branch(t, parent, at, nil)
 	keys := func(kind, id string) (n int) {
 		for key := range s.storage.keys(t) {
 			if strings.Contains(key, "/"+kind+"/") && strings.Contains(key, strings.TrimPrefix(id, "run_")) {
@@ -38,9 +46,11 @@ func TestRetention(t *testing.T) {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
-	exec("UPDATE nofx.run SET created_at = created_at - interval '31 days', finished_at = finished_at - interval '31 days' WHERE id = $1", uuidOf(old))
+	expire := "UPDATE nofx.run SET created_at = created_at - interval '31 days', finished_at = finished_at - interval '31 days' WHERE id = ANY ($1::uuid[])"
+	exec(expire, []string{uuidOf(old), uuidOf(parent), uuidOf(whole)})
+	exec("UPDATE nofx.event SET at = at - interval '31 days' WHERE run_id = $1", uuidOf(old)) // the label is as old as the run
 	until(t, "the jobs are completed", 3*time.Minute, func() bool {
-		return one[bool](t, s, "SELECT count(*) = 2 FROM river.river_job WHERE state = 'completed'")
+		return one[bool](t, s, "SELECT bool_and(state = 'completed') FROM river.river_job")
 	})
 	exec("UPDATE river.river_job SET finalized_at = finalized_at - interval '2 hours' WHERE (args->>'step_id')::uuid = $1", uuidOf(d.Steps[0].ID))
 
@@ -63,6 +73,21 @@ func TestRetention(t *testing.T) {
 		t.Errorf("the run = %+v, want it as it was", again.Run)
 	}
 	checkFiles(t, s, "/api/runs/"+old+"/checkpoints/"+*d.Run.HeadCheckpointID, "")
+	until(t, "the run that nothing needs is gone", 3*time.Minute, func() bool {
+		return one[bool](t, s, "SELECT count(*) = 0 FROM nofx.run WHERE id = $1", uuidOf(whole))
+	})
+	for _, path := range []string{"/api/runs/" + whole, "/api/steps/" + w.Steps[0].ID, "/api/runs/" + whole + "/checkpoints/" + *w.Run.HeadCheckpointID} {
+		s.do(t, http.StatusNotFound, http.MethodGet, path, nil)
+	}
+	until(t, "the parent's log is gone", 3*time.Minute, func() bool { return keys("log", parent) == 0 })
+	checkFiles(t, s, "/api/runs/"+branch.Run.ID+"/checkpoints/"+*branch.Run.HeadCheckpointID, "")
+	if got := s.file(t, s.branch(t, parent, at, map[string]any{"name": "late"}), "own"); got != "parent\n" {
+		t.Errorf("file of a branch of an expired run = %q, want what its parent left", got)
+	}
+	s.collect(t)
+	if digest := digestOf([]byte("whole\n")); one[int](t, s, "SELECT count(*)::int FROM nofx.blob WHERE encode(sha256, 'hex') = $1", digest) != 0 {
+		t.Error("the content that only the deleted run had is still there")
+	}
 	if keys("log", young) == 0 || len(s.events(t, young, "50")) == 0 || !strings.Contains(s.log(t, s.run(t, young).Steps[0].ID), "printed") {
 		t.Error("the young run lost something")
 	}
@@ -74,4 +99,26 @@ func TestRetention(t *testing.T) {
 		t.Error("younger jobs are gone too")
 	}
 	s.holdObjects(t)
+}
+
+// collect collects garbage three times, when all that is stored was last used days ago: what
+// nothing needs is condemned, then deleted, then its objects are.
+func (s *system) collect(t *testing.T) {
+	t.Helper()
+	for range 3 {
+		for _, sql := range []string{
+			"UPDATE nofx.blob SET last_ref = last_ref - interval '3 days', condemned_at = condemned_at - interval '3 days'",
+			"UPDATE nofx.object SET condemned_at = condemned_at - interval '3 days'",
+		} {
+			if _, err := s.db.Exec(t.Context(), sql); err != nil {
+				t.Fatalf("%s: %v", sql, err)
+			}
+		}
+		c := decode[api.GCAnswer](t, s.do(t, http.StatusOK, http.MethodPost, "/api/gc", nil)).Collection
+		t.Logf("collection: %d condemned, %d deleted, %d objects and %d orphans deleted, of %d checkpoints", c.Condemned.N, c.Deleted.N, c.Objects.N, c.Orphans.N, c.Checkpoints)
+	}
+	v := decode[api.VerifyStorageAnswer](t, s.do(t, http.StatusOK, http.MethodPost, "/api/storage/verify", map[string]any{"deep": true})).Verification
+	if v.Missing.N+v.Corrupt.N+v.Unbacked+v.Orphans.N != 0 {
+		t.Errorf("verification afterwards = %+v, want all sound and no orphan", v)
+	}
 }

@@ -65,7 +65,8 @@ func (s *system) holdObjects(t *testing.T) {
 	rows := list[[]string](t, s, `
 		SELECT ARRAY[key, encode(sha256, 'hex'), bytes::text] FROM nofx.object
 		UNION ALL SELECT ARRAY[key, encode(sha256, 'hex'), bytes::text] FROM nofx.log_chunk WHERE mark IS NULL
-		UNION ALL SELECT ARRAY[key, encode(sha256, 'hex'), size_bytes::text] FROM nofx.artifact`)
+		UNION ALL SELECT ARRAY[a.key, encode(a.sha256, 'hex'), a.size_bytes::text] FROM nofx.artifact a
+		WHERE NOT EXISTS (SELECT FROM nofx.blob b WHERE b.tenant_id = a.tenant_id AND b.sha256 = a.sha256 AND b.state = 'tombstone')`)
 	if len(rows) == 0 {
 		t.Error("no row names an object, want some")
 	}

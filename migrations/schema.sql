@@ -376,6 +376,19 @@ CREATE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) RETU
 
 ALTER FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.diff_key(p_tenant uuid, p_sha256 bytea, p_copy bigint, p_form text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN ((((((((('t/'::text || replace((p_tenant)::text, '-'::text, ''::text)) || '/diff/'::text) || encode(substr(p_sha256, 1, 1), 'hex'::text)) || '/'::text) || encode(p_sha256, 'hex'::text)) || '-'::text) || p_copy) || '.'::text) || p_form);
+
+ALTER FUNCTION nofx.diff_key(p_tenant uuid, p_sha256 bytea, p_copy bigint, p_form text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.due_collections(p_key text, p_limit integer) RETURNS SETOF uuid
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1005,6 +1018,12 @@ CREATE FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) RE
 
 ALTER FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN ((p_side ->> 'sha256'::text) = p_digest) THEN ((p_side - 'excerpt'::text) || '{"kind": "redacted"}'::jsonb) ELSE p_side END;
+
+ALTER FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
     LANGUAGE plpgsql STABLE
     AS …;
@@ -1549,6 +1568,7 @@ CREATE TABLE nofx.diff (
     to_id uuid NOT NULL,
     from_id uuid NOT NULL,
     options text NOT NULL,
+    copy bigint NOT NULL,
     json_sha256 bytea NOT NULL,
     json_bytes bigint NOT NULL,
     patch_sha256 bytea NOT NULL,
@@ -2137,6 +2157,8 @@ CREATE INDEX blob_pack ON nofx.blob USING btree (pack_sha256, tenant_id) WHERE (
 
 CREATE INDEX checkpoint_child ON nofx.checkpoint_parent USING btree (parent_id);
 
+CREATE INDEX diff_from ON nofx.diff USING btree (from_id, tenant_id);
+
 CREATE INDEX event_feed ON nofx.event USING btree (tenant_id, xid, run_id, seq);
 
 CREATE INDEX gate_inbox ON nofx.gate USING btree (tenant_id, state, id);
@@ -2548,6 +2570,11 @@ GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.diff_key(p_tenant uuid, p_sha256 bytea, p_copy bigint, p_form text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) TO nofx_app;
 
@@ -2761,6 +2788,8 @@ GRANT ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uui
 
 REVOKE ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) FROM PUBLIC;
 

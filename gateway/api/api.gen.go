@@ -500,6 +500,21 @@ func (e MergeOutcome) Valid() bool {
 	}
 }
 
+// Defines values for MergeSideKind.
+const (
+	MergeSideKindRedacted MergeSideKind = "redacted"
+)
+
+// Valid indicates whether the value is a known member of the MergeSideKind enum.
+func (e MergeSideKind) Valid() bool {
+	switch e {
+	case MergeSideKindRedacted:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MergeStatus.
 const (
 	MergeStatusAbandoned  MergeStatus = "abandoned"
@@ -2301,14 +2316,20 @@ type MergeResolutions struct {
 // MergeSide What a side has there; absent where it has nothing
 type MergeSide struct {
 	// Excerpt Of a text: the lines in question, up to a kibibyte
-	Excerpt   *string `json:"excerpt,omitempty"`
-	Mode      *string `json:"mode,omitempty"`
-	Sha256    *string `json:"sha256,omitempty"`
-	SizeBytes *int64  `json:"size_bytes,omitempty"`
+	Excerpt *string `json:"excerpt,omitempty"`
+
+	// Kind `redacted`: the content was purged
+	Kind      *MergeSideKind `json:"kind,omitempty"`
+	Mode      *string        `json:"mode,omitempty"`
+	Sha256    *string        `json:"sha256,omitempty"`
+	SizeBytes *int64         `json:"size_bytes,omitempty"`
 
 	// Value Of the state: the value, unless it has more than 4096 bytes
 	Value json.RawMessage `json:"value,omitempty"`
 }
+
+// MergeSideKind `redacted`: the content was purged
+type MergeSideKind string
 
 // MergeStatus defines model for MergeStatus.
 type MergeStatus string
@@ -3932,7 +3953,7 @@ type ClientInterface interface {
 
 	// PurgeBlobWithBody Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3941,7 +3962,7 @@ type ClientInterface interface {
 
 	// PurgeBlob Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4786,7 +4807,7 @@ func (c *Client) GetBisect(ctx context.Context, bisectID RunID, reqEditors ...Re
 
 // PurgeBlobWithBody Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4805,7 +4826,7 @@ func (c *Client) PurgeBlobWithBody(ctx context.Context, sha256 string, params *P
 
 // PurgeBlob Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -10679,7 +10700,7 @@ type ClientWithResponsesInterface interface {
 
 	// PurgeBlobWithBodyWithResponse Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10688,7 +10709,7 @@ type ClientWithResponsesInterface interface {
 
 	// PurgeBlobWithResponse Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13720,7 +13741,7 @@ func (c *ClientWithResponses) GetBisectWithResponse(ctx context.Context, bisectI
 
 // PurgeBlobWithBodyWithResponse Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13735,7 +13756,7 @@ func (c *ClientWithResponses) PurgeBlobWithBodyWithResponse(ctx context.Context,
 
 // PurgeBlobWithResponse Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. What was derived from the content is not purged: logs that printed it, diffs and archives. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

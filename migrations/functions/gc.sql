@@ -191,6 +191,47 @@ BEGIN
 END
 $$;
 
+-- Drops what may hold purged content besides objects and packs, p_limit objects of it, and
+-- returns their keys, for the caller to delete: stored diffs, which are computed anew when
+-- they are asked for; archives; and what clients have uploaded. Nothing is left once it
+-- returns none.
+CREATE OR REPLACE FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit int) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+    v_keys text[];
+    v_runs uuid[];
+BEGIN
+    WITH lost AS (
+        UPDATE diff d SET state = 'lost', losses = d.losses + 1 FROM (
+            SELECT x.to_id, x.from_id, x.options FROM diff x WHERE x.tenant_id = s.tenant_id AND x.state = 'stored'
+            ORDER BY x.to_id, x.from_id, x.options LIMIT p_limit FOR UPDATE) AS y
+        WHERE d.tenant_id = s.tenant_id AND d.to_id = y.to_id AND d.from_id = y.from_id AND d.options = y.options
+        RETURNING d.json_sha256, d.patch_sha256, d.copy
+    )
+    SELECT array_agg(k.key) INTO v_keys FROM lost l,
+        LATERAL (VALUES (diff_key(s.tenant_id, l.json_sha256, l.copy, 'json')), (diff_key(s.tenant_id, l.patch_sha256, l.copy, 'patch'))) AS k (key);
+    IF v_keys IS NULL THEN
+        v_runs := ARRAY(SELECT r.id FROM run r WHERE r.tenant_id = s.tenant_id AND r.work_key LIKE 'sys:archive/%'
+            AND EXISTS (SELECT FROM artifact a WHERE a.run_id = r.id AND a.tenant_id = r.tenant_id) ORDER BY r.id LIMIT p_limit);
+        UPDATE run r SET work_key = NULL WHERE r.tenant_id = s.tenant_id AND r.id = ANY (v_runs); -- the next request gets another archive
+        WITH gone AS (DELETE FROM artifact a WHERE a.run_id = ANY (v_runs) AND a.tenant_id = s.tenant_id RETURNING a.key)
+        SELECT array_agg(g.key) INTO v_keys FROM gone g;
+    END IF;
+    IF v_keys IS NULL THEN
+        v_keys := ARRAY(SELECT o.key FROM object o WHERE o.tenant_id = s.tenant_id AND o.kind = 'upload' AND o.sha256 = p_sha256 ORDER BY o.key LIMIT p_limit);
+    END IF;
+    UPDATE object o SET state = 'condemned', condemned_at = clock_timestamp() WHERE o.tenant_id = s.tenant_id AND o.key = ANY (v_keys);
+    RETURN QUERY SELECT unnest(v_keys);
+END
+$$;
+
+-- Returns a side of a conflict without what it quotes, if it is of the digest.
+CREATE OR REPLACE FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN p_side->>'sha256' = p_digest THEN p_side - 'excerpt' || '{"kind":"redacted"}' ELSE p_side END;
+
 -- Condemns objects that hold purged content.
 CREATE OR REPLACE FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -202,13 +243,17 @@ BEGIN
 END
 $$;
 
--- Records that the bytes of purged content are deleted.
+-- Records that the bytes of purged content are deleted, and takes out what merges quote of
+-- it.
 CREATE OR REPLACE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     s nofx.locked_step := hold_step(p_step, p_fence);
+    v_digest text := encode(p_sha256, 'hex');
 BEGIN
+    UPDATE merge_conflict c SET base = redacted_side(c.base, v_digest), ours = redacted_side(c.ours, v_digest), theirs = redacted_side(c.theirs, v_digest)
+    WHERE c.tenant_id = s.tenant_id AND v_digest IN (c.base->>'sha256', c.ours->>'sha256', c.theirs->>'sha256');
     UPDATE blob b SET pack_sha256 = NULL, off = 0, len = 0, copy = 0 WHERE b.tenant_id = s.tenant_id AND b.sha256 = p_sha256 AND b.state = 'tombstone';
 END
 $$;
@@ -264,6 +309,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.purge_blob(bytea, text),
     nofx.move_blobs(uuid, bigint, bytea, text, bytea, text, bigint, bytea[], bigint[]),
     nofx.condemn_copies(uuid, bigint, text[]),
+    nofx.drop_derived(uuid, bigint, bytea, int),
     nofx.finish_purge(uuid, bigint, bytea),
     nofx.unbacked_blobs(bytea, int),
     nofx.unknown_keys(text[]),

@@ -11,6 +11,9 @@ AS $$
         WHERE o.state = 'condemned' AND o.kind = 'log' AND o.created_at > p_after ORDER BY o.created_at LIMIT p_limit)
         UNION ALL
         (SELECT o.tenant_id, o.key, o.created_at FROM object o
+        WHERE o.state = 'condemned' AND o.kind = 'diff' AND o.created_at > p_after ORDER BY o.created_at LIMIT p_limit)
+        UNION ALL
+        (SELECT o.tenant_id, o.key, o.created_at FROM object o
         WHERE o.state = 'condemned' AND o.kind = 'upload' AND o.created_at > p_after AND o.created_at <= (SELECT clock_timestamp()) - interval '1 day'
         ORDER BY o.created_at LIMIT p_limit)) AS c
     ORDER BY c.created_at LIMIT p_limit
@@ -43,11 +46,14 @@ DECLARE
     o record;
     v_sha256 bytea;
 BEGIN
-    SELECT x.sha256, x.kind INTO o FROM object x WHERE x.tenant_id = v_tenant AND x.key = p_key AND x.kind IN ('blob', 'pack') FOR UPDATE;
+    SELECT x.sha256, x.kind INTO o FROM object x WHERE x.tenant_id = v_tenant AND x.key = p_key AND x.kind IN ('blob', 'pack', 'diff') FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     UPDATE object SET state = 'condemned' WHERE tenant_id = v_tenant AND key = p_key AND state = 'live';
+    IF o.kind = 'diff' THEN -- whoever reads it next finds that it is lost
+        RETURN;
+    END IF;
     IF o.kind = 'blob' THEN
         UPDATE blob SET state = 'condemned' WHERE tenant_id = v_tenant AND sha256 = o.sha256 AND pack_sha256 IS NULL AND state = 'live'
             AND blob_key(v_tenant, sha256, copy) = p_key;

@@ -147,8 +147,8 @@ $$;
 
 -- Deletes rows of a run that has ended: p_steps of its steps with all that they have, or
 -- when no step is left as many checkpoints, or when none is left one of its merges, or at
--- last the run itself, and returns whether the run is gone. What is left in between is sound. Objects of logs are condemned;
--- those of checkpoints and artifacts are found by the collection. The caller holds the lock
+-- last the run itself, and returns whether the run is gone. What is left in between is sound. Objects of logs and of diffs are
+-- condemned; those of checkpoints and artifacts are found by the collection. The caller holds the lock
 -- of the run.
 CREATE OR REPLACE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps int) RETURNS boolean
     LANGUAGE plpgsql
@@ -182,6 +182,13 @@ BEGIN
     DELETE FROM checkpoint_parent p WHERE p.tenant_id = p_tenant AND p.checkpoint_id = ANY (v_ids);
     DELETE FROM checkpoint_parent p WHERE p.parent_id = ANY (v_ids) AND p.tenant_id = p_tenant; -- of later ones of the run
     DELETE FROM checkpoint c WHERE c.tenant_id = p_tenant AND c.id = ANY (v_ids);
+    -- A diff that is being recorded holds its checkpoints: it is found from here on.
+    WITH gone AS (DELETE FROM diff d WHERE d.tenant_id = p_tenant AND d.to_id = ANY (v_ids) RETURNING d.json_sha256, d.patch_sha256, d.copy)
+    UPDATE object o SET state = 'condemned' FROM gone g
+    WHERE o.tenant_id = p_tenant AND o.key IN (diff_key(p_tenant, g.json_sha256, g.copy, 'json'), diff_key(p_tenant, g.patch_sha256, g.copy, 'patch'));
+    WITH gone AS (DELETE FROM diff d WHERE d.from_id = ANY (v_ids) AND d.tenant_id = p_tenant RETURNING d.json_sha256, d.patch_sha256, d.copy)
+    UPDATE object o SET state = 'condemned' FROM gone g
+    WHERE o.tenant_id = p_tenant AND o.key IN (diff_key(p_tenant, g.json_sha256, g.copy, 'json'), diff_key(p_tenant, g.patch_sha256, g.copy, 'patch'));
     IF cardinality(v_ids) = p_steps THEN
         RETURN false;
     END IF;

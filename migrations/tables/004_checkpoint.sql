@@ -127,12 +127,13 @@ CREATE TABLE nofx.log_chunk (
 CALL nofx.guard_tenant('nofx.log_chunk');
 GRANT SELECT ON nofx.log_chunk TO nofx_app;
 -- What lies between two checkpoints, as it was asked for: in JSON and as a patch, each an
--- object of its own. Written only by nofx.record_diff and nofx.lose_diff.
+-- object of its own. Written only by nofx.record_diff, nofx.lose_diff and nofx.drop_derived.
 CREATE TABLE nofx.diff (
     tenant_id     uuid NOT NULL REFERENCES nofx.tenant,
     to_id         uuid NOT NULL,
     from_id       uuid NOT NULL, -- zero: before the first checkpoint of a run
     options       text NOT NULL, -- version of the form, first change of the page, path
+    copy          bigint NOT NULL, -- part of the keys of its objects, which no other diff has
     json_sha256   bytea NOT NULL CHECK (octet_length(json_sha256) = 32),
     json_bytes    bigint NOT NULL, -- before compression
     patch_sha256  bytea NOT NULL CHECK (octet_length(patch_sha256) = 32),
@@ -141,11 +142,12 @@ CREATE TABLE nofx.diff (
     lines_added   int NOT NULL,
     lines_deleted int NOT NULL,
     truncated     boolean NOT NULL,
-    state         text NOT NULL DEFAULT 'stored' CHECK (state IN ('stored', 'lost')),
-    losses        int NOT NULL DEFAULT 0, -- how often storage has lost an object of it
+    state         text NOT NULL DEFAULT 'stored' CHECK (state IN ('stored', 'lost')), -- lost: it is to be computed anew
+    losses        int NOT NULL DEFAULT 0, -- how often its objects were lost, or dropped because of a purge
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, to_id, from_id, options)
 );
+CREATE INDEX diff_from ON nofx.diff (from_id, tenant_id); -- delete_run
 CALL nofx.guard_tenant('nofx.diff');
 GRANT SELECT ON nofx.diff TO nofx_app;
 -- condemn_object and sweep_objects look for the blobs of a pack.

@@ -47,10 +47,11 @@ func LogKey(tenant, run, step uuid.UUID, fence int64, n int) string {
 	return fmt.Sprintf("t/%s/log/%s/%s/%d-%d", id(tenant), id(run), id(step), fence, n)
 }
 
-// DiffKey returns the key of what lies between two checkpoints, addressed by the digest of
-// the object: t/<tenant>/diff/<aa>/<sha256>.<form>, where form is json or patch.
-func DiffKey(tenant uuid.UUID, sha256 [32]byte, form string) string {
-	return digestKey(tenant, "diff", sha256) + "." + form
+// DiffKey returns the key of what lies between two checkpoints, by the digest of the object
+// and the number of its diff ([NewCopy]): t/<tenant>/diff/<aa>/<sha256>-<copy>.<form>, where
+// form is json or patch. No two diffs share an object.
+func DiffKey(tenant uuid.UUID, sha256 [32]byte, n int64, form string) string {
+	return digestKey(tenant, "diff", sha256) + "-" + strconv.FormatInt(n, 10) + "." + form
 }
 
 // UploadKey returns the key at which a client puts the bytes of an artifact that nobody has

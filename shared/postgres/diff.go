@@ -16,6 +16,7 @@ import (
 type Diff struct {
 	From, To     uuid.UUID
 	Options      string // what was asked for, by run.DiffInputs
+	Copy         int64  // of the keys of its objects
 	JSON         tree.Digest
 	JSONBytes    int64 // before compression
 	Patch        tree.Digest
@@ -32,22 +33,23 @@ type Diff struct {
 func (db *DB) Diff(ctx context.Context, tenant, from, to uuid.UUID, options string) (d Diff, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		d = Diff{From: from, To: to, Options: options}
-		return missing(tx.QueryRow(ctx, `SELECT json_sha256, json_bytes, patch_sha256, patch_bytes, files, lines_added, lines_deleted, truncated, state = 'lost', losses
+		return missing(tx.QueryRow(ctx, `SELECT copy, json_sha256, json_bytes, patch_sha256, patch_bytes, files, lines_added, lines_deleted, truncated, state = 'lost', losses
 			FROM nofx.diff WHERE tenant_id = $1 AND to_id = $2 AND from_id = $3 AND options = $4`, tenant, to, from, options).
-			Scan(&d.JSON, &d.JSONBytes, &d.Patch, &d.PatchBytes, &d.Files, &d.LinesAdded, &d.LinesDeleted, &d.Truncated, &d.Lost, &d.Losses), "diff")
+			Scan(&d.Copy, &d.JSON, &d.JSONBytes, &d.Patch, &d.PatchBytes, &d.Files, &d.LinesAdded, &d.LinesDeleted, &d.Truncated, &d.Lost, &d.Losses), "diff")
 	})
 	return d, err
 }
 
 // RecordDiff records a diff whose objects are stored, with the fence of the step that has
-// computed it. fault.Fenced means that the lease is lost and nothing was written.
+// computed it. fault.Fenced means that the lease is lost, fault.NotFound that a checkpoint
+// is gone; then nothing was written.
 func (db *DB) RecordDiff(ctx context.Context, c *Claim, d Diff, objects []tree.Object) error {
 	list := make([]map[string]any, len(objects))
 	for i, o := range objects {
 		list[i] = map[string]any{"key": o.Key, "sha256": hex.EncodeToString(o.SHA256[:]), "bytes": o.Bytes}
 	}
 	doc, err := document(map[string]any{
-		"from_id": d.From, "to_id": d.To, "options": d.Options, "json_sha256": hex.EncodeToString(d.JSON[:]), "json_bytes": d.JSONBytes,
+		"from_id": d.From, "to_id": d.To, "options": d.Options, "copy": d.Copy, "json_sha256": hex.EncodeToString(d.JSON[:]), "json_bytes": d.JSONBytes,
 		"patch_sha256": hex.EncodeToString(d.Patch[:]), "patch_bytes": d.PatchBytes, "files": d.Files, "lines_added": d.LinesAdded,
 		"lines_deleted": d.LinesDeleted, "truncated": d.Truncated, "objects": list,
 	})

@@ -2,40 +2,47 @@ package postgres_test
 
 import (
 	"errors"
-	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 )
 
-func keyOf(d tree.Digest, form string) string { return fmt.Sprintf("t/x/diff/aa/%x.%s", d[:], form) }
+func (s *store) keyOf(d postgres.Diff, form string) string {
+	return blob.DiffKey(s.tenant, map[string]tree.Digest{"json": d.JSON, "patch": d.Patch}[form], d.Copy, form)
+}
 
 // A diff is recorded once, with the fence of the step that computed it.
 func TestRecordDiff(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
+	of := s.withCheckpoint(t)
+	ends := all[uuid.UUID](t, s, "SELECT id FROM nofx.checkpoint WHERE run_id = $1 ORDER BY seq", of.ID)
 	_, steps := s.create(t, "a:")
 	c := s.claim(t, steps["a"].ID)
 	want := postgres.Diff{
-		From: uuid.New(), To: uuid.New(), Options: "1:0:src", JSON: tree.Digest{1}, JSONBytes: 10, Patch: tree.Digest{2}, PatchBytes: 20,
+		From: ends[0], To: ends[1], Options: "1:0:src", Copy: 1, JSON: tree.Digest{1}, JSONBytes: 10, Patch: tree.Digest{2}, PatchBytes: 20,
 		Files: 3, LinesAdded: 4, LinesDeleted: 5, Truncated: true,
 	}
-	objects := []tree.Object{{Key: keyOf(want.JSON, "json"), SHA256: want.JSON, Bytes: 7}, {Key: keyOf(want.Patch, "patch"), SHA256: want.Patch, Bytes: 20}}
+	objects := func(d postgres.Diff) []tree.Object {
+		return []tree.Object{{Key: s.keyOf(d, "json"), SHA256: d.JSON, Bytes: 7}, {Key: s.keyOf(d, "patch"), SHA256: d.Patch, Bytes: 20}}
+	}
 	stale := *c
 	stale.Fence++
-	if err := s.RecordDiff(s.ctx, &stale, want, objects); !errors.Is(err, fault.Fenced) {
+	if err := s.RecordDiff(s.ctx, &stale, want, objects(want)); !errors.Is(err, fault.Fenced) {
 		t.Errorf("RecordDiff(another fence) = %v, want Fenced", err)
 	}
 	if _, err := s.Diff(s.ctx, s.tenant, want.From, want.To, want.Options); !errors.Is(err, fault.NotFound) {
 		t.Errorf("Diff() = %v before it is recorded, want NotFound", err)
 	}
-	if err := s.RecordDiff(s.ctx, c, want, objects); err != nil {
+	if err := s.RecordDiff(s.ctx, c, want, objects(want)); err != nil {
 		t.Fatalf("RecordDiff() = %v", err)
 	}
 	live := func(want int) {
@@ -47,7 +54,7 @@ func TestRecordDiff(t *testing.T) {
 	}
 	live(2)
 	other := want
-	other.JSON, other.Patch = tree.Digest{3}, tree.Digest{4}
+	other.Copy, other.JSON, other.Patch = 2, tree.Digest{3}, tree.Digest{4}
 	stored := func(when string, want postgres.Diff) {
 		t.Helper()
 		got, err := s.Diff(s.ctx, s.tenant, want.From, want.To, want.Options)
@@ -55,28 +62,56 @@ func TestRecordDiff(t *testing.T) {
 			t.Errorf("Diff(%s) = %v (-want +got):\n%s", when, err, d)
 		}
 	}
-	if err := s.RecordDiff(s.ctx, c, other, objects); err != nil {
+	if err := s.RecordDiff(s.ctx, c, other, objects(other)); err != nil {
 		t.Fatalf("RecordDiff(again) = %v", err)
 	}
 	stored("recorded twice", want)
-	if err := s.LoseDiff(s.ctx, s.tenant, want, keyOf(other.JSON, "json")); err != nil {
+	if err := s.LoseDiff(s.ctx, s.tenant, want, s.keyOf(other, "json")); err != nil {
 		t.Fatalf("LoseDiff(another object) = %v", err)
 	}
 	stored("another object lost", want)
 	for range 2 { // two requests may notice it
-		if err := s.LoseDiff(s.ctx, s.tenant, want, keyOf(want.Patch, "patch")); err != nil {
+		if err := s.LoseDiff(s.ctx, s.tenant, want, s.keyOf(want, "patch")); err != nil {
 			t.Fatalf("LoseDiff() = %v", err)
 		}
 	}
 	want.Lost, want.Losses = true, 1
 	stored("lost", want)
-	live(1)
-	if err := s.RecordDiff(s.ctx, c, other, objects); err != nil {
+	live(0)
+	if err := s.RecordDiff(s.ctx, c, other, objects(other)); err != nil {
 		t.Fatalf("RecordDiff(anew) = %v", err)
 	}
 	other.Losses = 1
 	stored("recorded anew", other)
 	live(2)
+	gone := other
+	gone.To, gone.Copy = run.NewID(), 3
+	wantKind(t, "RecordDiff(of a checkpoint that is gone)", s.RecordDiff(s.ctx, c, gone, objects(gone)), fault.NotFound, "not-found")
+	live(2)
+
+	// They go with either of their checkpoints.
+	before := want
+	before.From, before.Copy, before.Lost, before.Losses = uuid.Nil, 4, false, 0
+	if err := s.RecordDiff(s.ctx, c, before, objects(before)); err != nil {
+		t.Fatalf("RecordDiff(of the first checkpoint) = %v", err)
+	}
+	live(4)
+	s.age(t, 31, of.ID)
+	s.prune(t, 1000, of.ID)
+	for more := true; more; {
+		var err error
+		if _, more, err = s.ExpireRuns(s.ctx, s.tenant, []uuid.UUID{of.ID}, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live(0)
+	if n := one[int](t, s, "SELECT count(*) FROM nofx.diff"); n != 0 {
+		t.Errorf("%d diffs of an expired run are left, want none", n)
+	}
+	condemned, err := s.CondemnedObjects(s.ctx, time.Time{}, 100)
+	if err != nil || len(condemned) != 6 {
+		t.Errorf("CondemnedObjects() = %d, %v, want the six of all that were stored", len(condemned), err)
+	}
 	if _, err := s.Diff(s.ctx, uuid.New(), want.From, want.To, want.Options); !errors.Is(err, fault.NotFound) {
 		t.Errorf("Diff(another tenant) = %v, want NotFound", err)
 	}

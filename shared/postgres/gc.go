@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
 )
 
@@ -148,7 +149,7 @@ type Object struct {
 	Key    string
 	SHA256 tree.Digest
 	Bytes  int64
-	Kind   string // blob, pack, log or upload
+	Kind   string // blob, pack, log, upload or diff
 }
 
 // Objects lists the live objects of a tenant, in the order of their keys, after one of them.
@@ -268,6 +269,37 @@ func (db *DB) CondemnCopies(ctx context.Context, c *Claim, keys []string) error 
 		_, err := tx.Exec(ctx, "SELECT nofx.condemn_copies($1, $2, $3)", c.StepID, c.Fence, keys)
 		return err
 	})
+}
+
+// Deriving lists live system runs of a tenant that make something of contents which is
+// stored: diffs, archives and merges.
+func (db *DB) Deriving(ctx context.Context, tenant uuid.UUID) (runs []uuid.UUID, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT r.id FROM nofx.run r JOIN nofx.step s ON s.tenant_id = r.tenant_id AND s.run_id = r.id
+			WHERE r.tenant_id = $1 AND r.kind = 'system' AND r.state IN ('queued', 'running', 'waiting', 'paused') AND s.tool = ANY ($2) ORDER BY r.id`,
+			tenant, []string{run.ToolDiff, run.ToolArchive, run.ToolMerge})
+		if err != nil {
+			return err
+		}
+		runs, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		return err
+	})
+	return runs, err
+}
+
+// DropDerived drops what may hold purged content besides its copies and packs, at most limit
+// things, and returns the keys of their objects, for the caller to delete from storage and
+// then from the database ([DB.ForgetObjects]). None means that nothing is left.
+func (db *DB) DropDerived(ctx context.Context, c *Claim, d tree.Digest, limit int) (keys []string, err error) {
+	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, "SELECT nofx.drop_derived($1, $2, $3, $4)", c.StepID, c.Fence, d[:], limit)
+		if err != nil {
+			return err
+		}
+		keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return keys, err
 }
 
 // FinishPurge records that the bytes of purged content are deleted.

@@ -122,9 +122,13 @@ type MergeSide struct {
 	SHA256  string          `json:"sha256,omitempty"`
 	Size    *int64          `json:"size_bytes,omitempty"`
 	Mode    string          `json:"mode,omitempty"`
+	Kind    string          `json:"kind,omitempty"`    // SideRedacted, or ""
 	Excerpt string          `json:"excerpt,omitempty"` // of a text file: the lines in question, up to a kibibyte
 	Value   json.RawMessage `json:"value,omitempty"`   // unless it is larger than MaxMergeValue
 }
+
+// SideRedacted is the kind of a side whose content was purged.
+const SideRedacted = "redacted"
 
 // MaxMergeValue is how large a value of the state is in bytes that a conflict shows.
 const MaxMergeValue = 4 << 10

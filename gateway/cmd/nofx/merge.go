@@ -235,6 +235,8 @@ func sideLines(s *api.MergeSide) []string {
 	switch {
 	case s == nil:
 		return []string{"nothing"}
+	case s.Kind != nil:
+		return []string{"purged content"}
 	case s.Value != nil:
 		return []string{shorten(string(s.Value), 200)}
 	case s.Excerpt != nil:

@@ -149,8 +149,9 @@ func (a *app) blobPurgeCommand() *cobra.Command {
 		Use:   "purge SHA256 --reason REASON",
 		Short: "Delete content for good, such as a secret that leaked into a file",
 		Long: `Delete content for good, by its SHA-256: from then on every checkpoint and artifact that has it
-answers that it was purged, and no later checkpoint stores it again. Logs that printed it,
-diffs and archives are not purged. There is no way back. This needs the role admin.`,
+answers that it was purged, and no later checkpoint stores it again. Stored diffs and archives
+go as well, and are made anew without it. Logs that printed it stay, and so do files that
+contain it among other text. There is no way back. This needs the role admin.`,
 		Example: "  nofx blob purge $(sha256sum < .env | cut -d' ' -f1) --reason 'leaked credentials'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

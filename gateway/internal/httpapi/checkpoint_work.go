@@ -3,12 +3,14 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/gateway/internal/identity"
+	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -119,6 +121,9 @@ func (s *Server) archiveCheckpoint(c echo.Context, p *identity.Principal) error 
 	made, err := s.Store.Artifacts(ctx, p.Tenant, r.ID, nil, 1)
 	if err != nil {
 		return err
+	}
+	if len(made) == 0 && r.State == run.Succeeded {
+		return blob.Purged(fmt.Errorf("the archive of run %s", r.ID))
 	}
 	if len(made) == 0 {
 		return workFailed(r)

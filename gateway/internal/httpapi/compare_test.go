@@ -26,8 +26,8 @@ func TestCompareAndLineage(t *testing.T) {
 	deep := branch(two, a, "")
 
 	// Of one run there is a stored diff; another is where all come from.
-	if _, err := g.pg.Admin.Exec(t.Context(), `INSERT INTO nofx.diff (tenant_id, to_id, from_id, options, json_sha256, json_bytes, patch_sha256, patch_bytes, files, lines_added, lines_deleted, truncated)
-		SELECT r.tenant_id, r.head_checkpoint_id, $2, $3, sha256('a'), 1, sha256('b'), 1, 3, 40, 7, false FROM nofx.run r WHERE r.id = $1`,
+	if _, err := g.pg.Admin.Exec(t.Context(), `INSERT INTO nofx.diff (tenant_id, to_id, from_id, options, copy, json_sha256, json_bytes, patch_sha256, patch_bytes, files, lines_added, lines_deleted, truncated)
+		SELECT r.tenant_id, r.head_checkpoint_id, $2, $3, 1, sha256('a'), 1, sha256('b'), 1, 3, 40, 7, false FROM nofx.run r WHERE r.id = $1`,
 		uuidOf(g, run.RunID, id), uuidOf(g, run.CheckpointID, a), run.DiffInputs{}.Options()); err != nil {
 		t.Fatal(err)
 	}

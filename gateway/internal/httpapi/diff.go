@@ -149,7 +149,7 @@ func (s *Server) sendDiff(c echo.Context, p *identity.Principal, d postgres.Diff
 		object, size, form = d.Patch, d.PatchBytes, "patch"
 	}
 	ctx, header := c.Request().Context(), c.Response().Header()
-	key = blob.DiffKey(p.Tenant, object, form)
+	key = blob.DiffKey(p.Tenant, object, d.Copy, form)
 	tag := `"` + object.String() + `"`
 	if slices.Contains(strings.Split(strings.ReplaceAll(c.Request().Header.Get("If-None-Match"), " ", ""), ","), tag) {
 		header.Set("ETag", tag)

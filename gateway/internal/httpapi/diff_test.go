@@ -56,10 +56,10 @@ func (g *gateway) compute(runID, text string, failure run.FailureClass, reason s
 		g.Fatal(err)
 	}
 	patch := []byte("# " + text + "\n")
-	row := postgres.Diff{From: from, To: uuidOf(g, run.CheckpointID, in.To), Options: in.Options(),
+	row := postgres.Diff{From: from, To: uuidOf(g, run.CheckpointID, in.To), Options: in.Options(), Copy: blob.NewCopy(),
 		JSON: tree.Sum(packed.Bytes()), JSONBytes: int64(len(doc)), Patch: tree.Sum(patch), PatchBytes: int64(len(patch))}
 	objects := []tree.Object{
-		{Key: blob.DiffKey(g.tenant, row.JSON, "json"), SHA256: row.JSON, Bytes: int64(packed.Len())}, {Key: blob.DiffKey(g.tenant, row.Patch, "patch"), SHA256: row.Patch, Bytes: row.PatchBytes},
+		{Key: blob.DiffKey(g.tenant, row.JSON, row.Copy, "json"), SHA256: row.JSON, Bytes: int64(packed.Len())}, {Key: blob.DiffKey(g.tenant, row.Patch, row.Copy, "patch"), SHA256: row.Patch, Bytes: row.PatchBytes},
 	}
 	if err := g.blobs.Put(g.Context(), objects[0].Key, &packed, objects[0].Bytes, blob.PutOptions{ContentEncoding: "gzip"}); err != nil {
 		g.Fatal(err)
@@ -182,10 +182,11 @@ func TestLostDiff(t *testing.T) {
 		g.compute(first, strings.Repeat("x", size), "", "")
 		g.want(g.get(path), http.StatusOK, "")
 		var sum []byte
-		if err := g.pg.Admin.QueryRow(t.Context(), "SELECT json_sha256 FROM nofx.diff WHERE state = 'stored'").Scan(&sum); err != nil {
+		var n int64
+		if err := g.pg.Admin.QueryRow(t.Context(), "SELECT json_sha256, copy FROM nofx.diff WHERE state = 'stored'").Scan(&sum, &n); err != nil {
 			t.Fatal(err)
 		}
-		key := blob.DiffKey(g.tenant, [32]byte(sum), "json")
+		key := blob.DiffKey(g.tenant, [32]byte(sum), n, "json")
 		if size == 1 {
 			g.put(key, []byte("other bytes"))
 		} else if err := g.blobs.Delete(t.Context(), key); err != nil {

@@ -487,6 +487,9 @@ func (s *Server) apiSide(at string, side *run.MergeSide) *api.MergeSide {
 		return nil
 	}
 	out := &api.MergeSide{Sha256: ptr(side.SHA256), SizeBytes: side.Size, Mode: ptr(side.Mode), Excerpt: ptr(s.Redactor.String(side.Excerpt))}
+	if side.Kind == run.SideRedacted {
+		out.Kind, out.Excerpt = ptr(api.MergeSideKindRedacted), nil
+	}
 	if side.Value != nil {
 		name := at[strings.LastIndexByte(at, '/')+1:] // which may say that the value is a secret
 		for _, value := range s.Redactor.Members(map[string]any{name: side.Value}) {

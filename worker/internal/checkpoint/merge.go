@@ -3,8 +3,10 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
@@ -123,8 +125,20 @@ func (m *Maker) joining() *joining {
 		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
 			return m.snapshots.Nodes(ctx, m.TenantID, digests)
 		},
-		Files: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
-			return m.snapshots.Files(ctx, m.TenantID, digests)
-		},
+		Files: m.readFiles,
 	}), unions: map[string]union{}}
+}
+
+// readFiles returns contents, each as a whole, without those that were purged.
+func (m *Maker) readFiles(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+	files, err := m.snapshots.Files(ctx, m.TenantID, digests)
+	if !blob.IsPurged(err) {
+		return files, err
+	}
+	purged, err := m.db.PurgedBlobs(ctx, m.TenantID, digests)
+	if err != nil {
+		return nil, err
+	}
+	rest := slices.DeleteFunc(slices.Clone(digests), func(d tree.Digest) bool { return purged[d] })
+	return m.snapshots.Files(ctx, m.TenantID, rest)
 }

@@ -3,6 +3,7 @@ package gc
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path"
 
@@ -10,6 +11,8 @@ import (
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/failpoint"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/snapshot"
 )
@@ -18,12 +21,15 @@ import (
 type Erased struct {
 	Objects  int64 `json:"objects"`  // deleted from storage
 	Repacked int64 `json:"repacked"` // packs that were written again without the content
+	Derived  int64 `json:"derived"`  // objects that may have held it: of diffs, archives and uploads
 }
 
 // Purge deletes the bytes of a content that has a tombstone from wherever they are: all
 // copies in objects of their own, those of artifacts among them, and every pack whose index
 // names it, which is written again without it. A pack that has no row yet belongs to a
-// checkpoint that is being written: the collection after it looks again.
+// checkpoint that is being written: the collection after it looks again. What was made of the
+// content goes as well, and is made anew without it when it is asked for: diffs and
+// archives.
 func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
 	var e Erased
 	var doomed []string
@@ -75,8 +81,45 @@ func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
 	if err := j.forget(ctx, doomed); err != nil {
 		return e, err
 	}
-	j.say("%d objects deleted", e.Objects)
+	if err := j.dropDerived(ctx, d, &e); err != nil {
+		return e, err
+	}
+	j.say("%d objects deleted, and %d of diffs, archives and uploads", e.Objects, e.Derived)
 	return e, j.DB.FinishPurge(ctx, j.Claim, d)
+}
+
+// dropDerived deletes what may hold purged content besides its copies and packs. Work that
+// may have read the content before it was purged is cancelled first: it can store what it
+// made, but no row will name that, and so the collection finds it.
+func (j Job) dropDerived(ctx context.Context, d tree.Digest, e *Erased) error {
+	runs, err := j.DB.Deriving(ctx, j.Claim.TenantID)
+	if err != nil {
+		return err
+	}
+	for _, id := range runs {
+		_, err := j.DB.CancelRun(postgres.WithActor(ctx, "system"), j.Claim.TenantID, id, postgres.Verb{Reason: "content that it may have read was purged: ask for it again"})
+		if err != nil && !errors.Is(err, fault.Conflict) && !errors.Is(err, fault.NotFound) { // it has ended
+			return err
+		}
+	}
+	for {
+		keys, err := j.DB.DropDerived(ctx, j.Claim, d, sweptAtOnce)
+		if err != nil || len(keys) == 0 {
+			return err
+		}
+		if err := j.Fresh(ctx); err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if err := j.Blobs.Delete(ctx, key); err != nil {
+				return err
+			}
+			e.Derived++
+		}
+		if err := j.forget(ctx, keys); err != nil {
+			return err
+		}
+	}
 }
 
 // packsWith returns the packs of a page whose index names a content, or cannot be read and

@@ -20,7 +20,7 @@ const (
 
 // kinds are the kinds of objects, as their keys have them, all of whose objects have rows. An
 // object of one of them without a row is what a crash has left.
-var kinds = []string{"blob", "pack", "log", "upload"}
+var kinds = []string{"blob", "pack", "log", "upload", "diff"}
 
 // blobs condemns and deletes blobs that are not marked.
 func (c *collector) blobs(ctx context.Context) error {

@@ -2,6 +2,7 @@ package merge
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -17,9 +18,13 @@ type Source struct {
 	// Nodes returns the entries of each of the directories.
 	Nodes func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error)
 	// Files returns the content of each of the files: at most a mebibyte of one, and
-	// several mebibytes together.
+	// several mebibytes together. It leaves out content that was deleted for good: such
+	// files are merged as those are that have no lines.
 	Files func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error)
 }
+
+// errPurged is the error of a content that its source has left out.
+var errPurged = errors.New("the content was purged")
 
 // Trees merges trees. It knows what it has made, so that a tree which is not stored can be
 // a side or the base of its next merge. Use it from one goroutine at a time.
@@ -245,6 +250,9 @@ func (m *Trees) texts(ctx context.Context, files ...*tree.Entry) ([]string, erro
 			return nil, nil
 		}
 		content, err := m.content(ctx, f.Digest)
+		if errors.Is(err, errPurged) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -111,7 +111,7 @@ func (m *Trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
 		return content, nil
 	}
 	if content, ok := m.files[d]; ok {
-		return content, nil
+		return content, purged(content)
 	}
 	batch := []tree.Digest{d}
 	if i := slices.IndexFunc(m.wanted, func(e tree.Entry) bool { return e.Digest == d }); i >= 0 {
@@ -130,7 +130,20 @@ func (m *Trees) content(ctx context.Context, d tree.Digest) ([]byte, error) {
 	if m.files, err = m.src.Files(ctx, batch); err != nil {
 		return nil, fmt.Errorf("read files: %w", err)
 	}
-	return m.files[d], nil
+	for _, d := range batch {
+		if _, ok := m.files[d]; !ok {
+			m.files[d] = nil // so that it is not asked for again
+		}
+	}
+	return m.files[d], purged(m.files[d])
+}
+
+// purged returns errPurged for content that its source has left out, which is nil.
+func purged(content []byte) error {
+	if content == nil {
+		return errPurged
+	}
+	return nil
 }
 
 // entriesOf yields the names that any of three directories has, in their order, each with

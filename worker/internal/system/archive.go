@@ -53,7 +53,7 @@ func archive(ctx context.Context, cfg Config, c Call, in run.ArchiveInputs) (too
 	defer file.Close()
 	sum := sha256.New()
 	source := &tree.Source{Blobs: cfg.Blobs, Locator: cfg.DB}
-	files, err := writeArchive(ctx, io.MultiWriter(file, sum), source, tenant, root, ck.CreatedAt)
+	files, purged, err := writeArchive(ctx, io.MultiWriter(file, sum), source, tenant, root, ck.CreatedAt)
 	if err != nil {
 		if key, _ := blob.Lost(err); key != "" {
 			return tool.Result{}, tool.Failuref(run.ClassInvalid, "content of the checkpoint is lost: %w", err)
@@ -76,6 +76,9 @@ func archive(ctx context.Context, cfg Config, c Call, in run.ArchiveInputs) (too
 		return tool.Result{}, err
 	}
 	fmt.Fprintf(c.Log, "packed %s into %s\n", fault.Count(files, "file"), fault.Count(size, "byte"))
+	if len(purged) > 0 {
+		fmt.Fprintf(c.Log, "purged by an administrator, and left out: %q\n", purged)
+	}
 	a := run.Artifact{
 		ID: run.NewID(), Name: fmt.Sprintf("%s-%d.tar.gz", in.RunID, ck.Seq), Key: key, MediaType: "application/gzip", Size: size, SHA256: digest[:],
 	}
@@ -93,8 +96,8 @@ const (
 )
 
 // writeArchive writes a tree as tar.gz, every entry with the given time, and returns the
-// number of files.
-func writeArchive(ctx context.Context, w io.Writer, source *tree.Source, tenant uuid.UUID, root tree.Digest, at time.Time) (files int, err error) {
+// number of files, and the paths of those that are left out, since they were purged.
+func writeArchive(ctx context.Context, w io.Writer, source *tree.Source, tenant uuid.UUID, root tree.Digest, at time.Time) (files int, purged []string, err error) {
 	zipped := gzip.NewWriter(w)
 	p := &packer{tar: tar.NewWriter(zipped), source: source, tenant: tenant, at: at.UTC().Truncate(time.Second)}
 	err = source.Tree(tenant, root).Walk(ctx, "", "", func(path string, e tree.Entry) error { return p.add(ctx, path, e) })
@@ -102,12 +105,12 @@ func writeArchive(ctx context.Context, w io.Writer, source *tree.Source, tenant 
 		err = p.flush(ctx)
 	}
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if err := p.tar.Close(); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	return p.files, zipped.Close()
+	return p.files - len(p.purged), p.purged, zipped.Close()
 }
 
 // packer writes entries in their order, and reads the content of small files together.
@@ -117,6 +120,7 @@ type packer struct {
 	tenant uuid.UUID
 	at     time.Time
 	files  int
+	purged []string // paths that are left out, since their content was purged
 
 	paths   []string
 	entries []tree.Entry // to be written, by paths
@@ -141,9 +145,13 @@ func (p *packer) add(ctx context.Context, path string, e tree.Entry) error {
 func small(e tree.Entry) bool { return e.Mode != tree.Directory && e.Size < tree.Small }
 
 func (p *packer) flush(ctx context.Context) error {
+	purged, err := p.whichPurged(ctx)
+	if err != nil {
+		return err
+	}
 	var wanted []tree.Digest
 	for _, e := range p.entries {
-		if small(e) && tree.NeedsObject(e.Digest) {
+		if small(e) && !purged[e.Digest] && tree.NeedsObject(e.Digest) {
 			wanted = append(wanted, e.Digest)
 		}
 	}
@@ -159,12 +167,34 @@ func (p *packer) flush(ctx context.Context) error {
 		return err
 	}
 	for i, e := range p.entries {
+		if purged[e.Digest] {
+			p.purged = append(p.purged, p.paths[i])
+			continue
+		}
 		if err := p.write(ctx, p.paths[i], e, contents[e.Digest]); err != nil {
 			return fmt.Errorf("%s: %w", p.paths[i], err)
 		}
 	}
 	p.paths, p.entries, p.bytes = p.paths[:0], p.entries[:0], 0
 	return nil
+}
+
+// whichPurged returns which contents of files to be written were purged.
+func (p *packer) whichPurged(ctx context.Context) (map[tree.Digest]bool, error) {
+	var digests []tree.Digest
+	for _, e := range p.entries {
+		if e.Mode != tree.Directory && tree.NeedsObject(e.Digest) {
+			digests = append(digests, e.Digest)
+		}
+	}
+	at, err := p.source.Locator.LocateBlobs(ctx, p.tenant, digests)
+	purged := map[tree.Digest]bool{}
+	for d, l := range at {
+		if l.Purged {
+			purged[d] = true
+		}
+	}
+	return purged, err
 }
 
 // write writes one entry; content is that of a small file.

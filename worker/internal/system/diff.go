@@ -72,7 +72,9 @@ func computeDiff(ctx context.Context, cfg Config, c Call, in run.DiffInputs) (to
 	if err := c.Fresh(ctx); err != nil {
 		return tool.Result{}, err
 	}
-	if err := cfg.DB.RecordDiff(ctx, c.Claim, d, objects); err != nil {
+	if err := cfg.DB.RecordDiff(ctx, c.Claim, d, objects); errors.Is(err, fault.NotFound) {
+		return tool.Result{}, tool.Failuref(run.ClassInvalid, "%w", err)
+	} else if err != nil {
 		return tool.Result{}, err
 	}
 	cfg.Metrics.DiffDuration.Observe(ctx, time.Since(began).Seconds())
@@ -109,9 +111,10 @@ func storeDiff(ctx context.Context, blobs *blob.Store, tenant uuid.UUID, doc *di
 	patch := doc.Patch()
 	d.JSON, d.JSONBytes = tree.Sum(packed.Bytes()), int64(len(text))
 	d.Patch, d.PatchBytes = tree.Sum(patch), int64(len(patch))
+	d.Copy = blob.NewCopy()
 	objects := []tree.Object{
-		{Key: blob.DiffKey(tenant, d.JSON, "json"), SHA256: d.JSON, Bytes: int64(packed.Len()), Kind: "diff"},
-		{Key: blob.DiffKey(tenant, d.Patch, "patch"), SHA256: d.Patch, Bytes: d.PatchBytes, Kind: "diff"},
+		{Key: blob.DiffKey(tenant, d.JSON, d.Copy, "json"), SHA256: d.JSON, Bytes: int64(packed.Len()), Kind: "diff"},
+		{Key: blob.DiffKey(tenant, d.Patch, d.Copy, "patch"), SHA256: d.Patch, Bytes: d.PatchBytes, Kind: "diff"},
 	}
 	for i, put := range []struct {
 		bytes []byte
@@ -143,6 +146,9 @@ func (r contents) checkpoint(ctx context.Context, id uuid.UUID) (diff.Checkpoint
 	ck := diff.Checkpoint{ID: run.CheckpointID.Format(id), Digest: p.Digest.String(), State: p.State, Tree: p.TreeDigest}
 	if ck.State == nil {
 		all, err := r.read(ctx, []tree.Digest{p.StateDigest})
+		if blob.IsPurged(err) {
+			all, err = map[tree.Digest][]byte{p.StateDigest: []byte(`{"kind":"redacted"}`)}, nil
+		}
 		if err != nil {
 			return ck, runID, fmt.Errorf("state of checkpoint %s: %w", id, err)
 		}

@@ -69,7 +69,7 @@ func (c *compared) stored(t *testing.T, from, to uuid.UUID, in run.DiffInputs) (
 		t.Fatalf("Diff() = %v", err)
 	}
 	for form, digest := range map[string]tree.Digest{"json": d.JSON, "patch": d.Patch} {
-		r, err := c.Blobs.Open(c.Ctx, blob.DiffKey(c.TenantID, digest, form), 0, -1)
+		r, err := c.Blobs.Open(c.Ctx, blob.DiffKey(c.TenantID, digest, d.Copy, form), 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,10 +136,10 @@ func TestDiff(t *testing.T) {
 		t.Errorf("Diff() = %+v after a second run, want %+v", again, d)
 	}
 	// An object that storage has lost is computed anew.
-	if err := c.Blobs.Delete(c.Ctx, blob.DiffKey(c.TenantID, d.Patch, "patch")); err != nil {
+	if err := c.Blobs.Delete(c.Ctx, blob.DiffKey(c.TenantID, d.Patch, d.Copy, "patch")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.DB.LoseDiff(c.Ctx, c.TenantID, d, blob.DiffKey(c.TenantID, d.Patch, "patch")); err != nil {
+	if err := c.DB.LoseDiff(c.Ctx, c.TenantID, d, blob.DiffKey(c.TenantID, d.Patch, d.Copy, "patch")); err != nil {
 		t.Fatal(err)
 	}
 	if lost, err := c.DB.Diff(c.Ctx, c.TenantID, d.From, d.To, d.Options); err != nil || !lost.Lost || lost.Losses != 1 {

@@ -100,9 +100,13 @@ func mergeRuns(ctx context.Context, cfg Config, c Call, w postgres.MergeWork) (p
 	if result.Outcome == "" {
 		result.Outcome = run.Clean
 	}
+	purged, err := purgedSides(ctx, cfg, c, merged.Conflicts)
+	if err != nil {
+		return result, err
+	}
 	for _, conflict := range merged.Conflicts {
 		result.Outcome = run.InConflict
-		result.Conflicts = append(result.Conflicts, conflictOf(conflict, w.Merge.Strategy))
+		result.Conflicts = append(result.Conflicts, conflictOf(conflict, w.Merge.Strategy, purged))
 	}
 	if open > 0 {
 		return result, nil
@@ -202,12 +206,28 @@ func unitOf(c merge.Conflict) run.MergeUnit {
 	return run.PathUnit
 }
 
+// purgedSides returns which contents of files in conflict were purged.
+func purgedSides(ctx context.Context, cfg Config, c Call, conflicts []merge.Conflict) (map[tree.Digest]bool, error) {
+	var digests []tree.Digest
+	for _, conflict := range conflicts {
+		for _, v := range []*merge.Value{conflict.Base, conflict.Ours, conflict.Theirs} {
+			if v != nil && v.Entry != nil {
+				digests = append(digests, v.Entry.Digest)
+			}
+		}
+	}
+	if len(digests) == 0 {
+		return nil, nil
+	}
+	return cfg.DB.PurgedBlobs(ctx, c.Claim.TenantID, digests)
+}
+
 // conflictOf returns a conflict as it is recorded, resolved by the strategy unless that is
 // manual.
-func conflictOf(c merge.Conflict, strategy run.MergeStrategy) run.MergeConflict {
+func conflictOf(c merge.Conflict, strategy run.MergeStrategy, purged map[tree.Digest]bool) run.MergeConflict {
 	out := run.MergeConflict{
 		Unit: unitOf(c), At: c.At(), Kind: string(c.Kind), Takes: []run.Take{run.TakeOurs, run.TakeTheirs, run.TakeBase, run.TakeValue},
-		Base: sideOf(c.Base), Ours: sideOf(c.Ours), Theirs: sideOf(c.Theirs),
+		Base: sideOf(c.Base, purged), Ours: sideOf(c.Ours, purged), Theirs: sideOf(c.Theirs, purged),
 	}
 	if c.Path != "" {
 		out.Takes = append(out.Takes, run.TakeArtifact)
@@ -228,7 +248,7 @@ func conflictOf(c merge.Conflict, strategy run.MergeStrategy) run.MergeConflict 
 	return out
 }
 
-func sideOf(v *merge.Value) *run.MergeSide {
+func sideOf(v *merge.Value, purged map[tree.Digest]bool) *run.MergeSide {
 	switch {
 	case v == nil:
 		return nil
@@ -240,7 +260,13 @@ func sideOf(v *merge.Value) *run.MergeSide {
 		}
 		return side
 	}
-	return &run.MergeSide{SHA256: hex.EncodeToString(v.Entry.Digest[:]), Size: &v.Entry.Size, Mode: v.Entry.Mode.String(), Excerpt: strings.ReplaceAll(v.Excerpt, "\x00", "")}
+	side := &run.MergeSide{SHA256: hex.EncodeToString(v.Entry.Digest[:]), Size: &v.Entry.Size, Mode: v.Entry.Mode.String()}
+	if purged[v.Entry.Digest] {
+		side.Kind = run.SideRedacted
+	} else {
+		side.Excerpt = strings.ReplaceAll(v.Excerpt, "\x00", "")
+	}
+	return side
 }
 
 func previewOf(m *checkpoint.Merged) run.MergePreview {

@@ -10,6 +10,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -64,6 +65,11 @@ func openUpload(ctx context.Context, cfg Config, c Call, id string) (a run.Artif
 // is not what a announces is fault.Conflict, and nothing is kept.
 func keepUpload(ctx context.Context, cfg Config, c Call, a run.Artifact, content io.Reader) error {
 	sum := [32]byte(a.SHA256)
+	if at, err := cfg.DB.LocateBlobs(ctx, c.Claim.TenantID, []tree.Digest{sum}); err != nil {
+		return err
+	} else if at[sum].Purged {
+		return tool.Failuref(run.ClassInvalid, "the content was purged and is not stored again")
+	}
 	key := blob.CopyKey(c.Claim.TenantID, sum, blob.NewCopy())
 	if err := cfg.Blobs.Put(ctx, key, blob.Verify(content, sum, a.Size), a.Size, blob.PutOptions{SHA256: &sum}); err != nil {
 		return err
