@@ -1272,6 +1272,13 @@ $_$;
 
 ALTER FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) RETURNS TABLE(id uuid, bytes bigint, what text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) RETURNS TABLE(sha256 bytea, bytes bigint, what text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -2145,6 +2152,8 @@ CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key USING btree (tenant_id, lo
 
 CREATE INDEX artifact_key ON nofx.artifact USING btree (key, tenant_id);
 
+CREATE INDEX artifact_loose ON nofx.artifact USING btree (tenant_id, id) WHERE (run_id IS NULL);
+
 CREATE INDEX artifact_pending ON nofx.artifact USING btree (created_at) WHERE (state = 'pending'::text);
 
 CREATE INDEX artifact_run ON nofx.artifact USING btree (run_id, tenant_id, id);
@@ -2881,6 +2890,9 @@ REVOKE ALL ON FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step u
 
 REVOKE ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) TO nofx_app;

@@ -1033,15 +1033,18 @@ func (e StepStatus) Valid() bool {
 
 // Defines values for StorageItemKind.
 const (
-	StorageItemKindBlob    StorageItemKind = "blob"
-	StorageItemKindContent StorageItemKind = "content"
-	StorageItemKindObject  StorageItemKind = "object"
-	StorageItemKindOrphan  StorageItemKind = "orphan"
+	StorageItemKindArtifact StorageItemKind = "artifact"
+	StorageItemKindBlob     StorageItemKind = "blob"
+	StorageItemKindContent  StorageItemKind = "content"
+	StorageItemKindObject   StorageItemKind = "object"
+	StorageItemKindOrphan   StorageItemKind = "orphan"
 )
 
 // Valid indicates whether the value is a known member of the StorageItemKind enum.
 func (e StorageItemKind) Valid() bool {
 	switch e {
+	case StorageItemKindArtifact:
+		return true
 	case StorageItemKindBlob:
 		return true
 	case StorageItemKindContent:
@@ -1975,6 +1978,8 @@ type GCAnswer struct {
 
 // GCReport defines model for GCReport.
 type GCReport struct {
+	Artifacts Count `json:"artifacts"`
+
 	// Checkpoints How many checkpoints there are
 	Checkpoints int64 `json:"checkpoints"`
 	Condemned   Count `json:"condemned"`
@@ -1988,10 +1993,11 @@ type GCReport struct {
 	ItemsTruncated bool `json:"items_truncated"`
 
 	// Lost Contents that checkpoints name and that cannot be read: verify the storage
-	Lost    int64 `json:"lost"`
-	Named   Count `json:"named"`
-	Objects Count `json:"objects"`
-	Orphans Count `json:"orphans"`
+	Lost      int64 `json:"lost"`
+	Named     Count `json:"named"`
+	Objects   Count `json:"objects"`
+	Orphans   Count `json:"orphans"`
+	Rewritten Count `json:"rewritten"`
 
 	// Uploads Uploads in parts that were ended
 	Uploads int `json:"uploads"`
@@ -2919,7 +2925,7 @@ type StepStatus string
 type StorageItem struct {
 	Bytes int64 `json:"bytes"`
 
-	// ID The digest of a blob or of content, or the key of an object
+	// ID The digest of a blob or of content, the key of an object, or the id of an artifact
 	ID   string          `json:"id"`
 	Kind StorageItemKind `json:"kind"`
 

@@ -88,10 +88,56 @@ BEGIN
 END
 $$;
 
+-- Deletes artifacts that clients uploaded longer ago than runs are kept, p_limit after one,
+-- unless something that is not over names them: a run, the edits of a branch, or a merge.
+-- What is returned is as of sweep_blobs; their objects are swept after them.
+CREATE OR REPLACE FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamptz, p_after uuid, p_limit int, p_dry boolean)
+    RETURNS TABLE (id uuid, bytes bigint, what text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    s nofx.locked_step := hold_step(p_step, p_fence);
+    v_last uuid;
+    v_named text[];
+    a record;
+BEGIN
+    FOR a IN
+        SELECT x.id, x.size_bytes FROM artifact x
+        WHERE x.tenant_id = s.tenant_id AND x.run_id IS NULL AND x.state = 'ready' AND x.id > p_after AND x.created_at <= p_at - retention(s.tenant_id)
+        ORDER BY x.id LIMIT p_limit
+    LOOP
+        IF v_last IS NULL THEN
+            v_named := ARRAY(
+                SELECT m[1] FROM (
+                    SELECT r.plan::text AS doc FROM run r WHERE r.tenant_id = s.tenant_id AND r.state IN ('queued', 'running', 'waiting', 'paused')
+                    UNION ALL
+                    SELECT e.doc FROM branch_edit e WHERE e.tenant_id = s.tenant_id) AS d, regexp_matches(d.doc, 'art_[0-9a-f]{32}', 'g') AS m
+                UNION
+                SELECT public_id('art', c.artifact_id) FROM merge m JOIN merge_conflict c ON c.tenant_id = m.tenant_id AND c.merge_id = m.id
+                WHERE m.tenant_id = s.tenant_id AND m.state NOT IN ('committed', 'abandoned') AND c.artifact_id IS NOT NULL);
+        END IF;
+        v_last := a.id;
+        CONTINUE WHEN public_id('art', a.id) = ANY (v_named);
+        DELETE FROM artifact x WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.id = a.id;
+        id := a.id;
+        bytes := a.size_bytes;
+        what := 'deleted';
+        RETURN NEXT;
+    END LOOP;
+    IF v_last IS NOT NULL THEN
+        id := v_last;
+        bytes := 0;
+        what := 'next';
+        RETURN NEXT;
+    END IF;
+END
+$$;
+
 -- Sweeps p_limit objects after one, in the order of their keys: one that holds no live blob
 -- and no artifact is condemned, and one that was condemned for the grace and holds no blob
 -- at all is returned as deleted, for the caller to delete from storage and to forget. An
--- object that is lost needs no grace. What is returned is as of sweep_blobs.
+-- object that is lost needs no grace. A pack that would have less than 30 % of its bytes if
+-- it were written again is returned as sparse. What is returned is as of sweep_blobs.
 CREATE OR REPLACE FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamptz, p_grace interval, p_after text, p_limit int, p_dry boolean)
     RETURNS TABLE (key text, bytes bigint, what text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -101,6 +147,7 @@ DECLARE
     v_last text;
     v_live boolean;
     v_any boolean;
+    v_bytes bigint; -- that its blobs would take as a pack: at most 48, and 64 for each of them, are not theirs
     o record;
 BEGIN
     FOR o IN
@@ -110,7 +157,8 @@ BEGIN
         v_last := o.key;
         CONTINUE WHEN o.kind NOT IN ('blob', 'pack');
         IF o.kind = 'pack' THEN
-            SELECT coalesce(bool_or(b.state = 'live'), false), count(*) > 0 INTO v_live, v_any FROM blob b
+            SELECT coalesce(bool_or(b.state = 'live'), false), count(*) > 0, 48 + coalesce(sum(b.len + 64), 0)
+            INTO v_live, v_any, v_bytes FROM blob b
             WHERE b.pack_sha256 = o.sha256 AND b.tenant_id = s.tenant_id AND b.state <> 'tombstone';
         ELSE
             SELECT coalesce(bool_or(b.state = 'live'), false), count(*) > 0 INTO v_live, v_any FROM blob b
@@ -123,6 +171,10 @@ BEGIN
         IF v_live THEN
             UPDATE object x SET state = 'live', condemned_at = NULL
             WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.key = o.key AND o.condemned_at IS NOT NULL;
+            IF o.kind = 'pack' AND v_bytes < 0.3 * o.bytes THEN
+                what := 'sparse';
+                RETURN NEXT;
+            END IF;
         ELSIF o.state = 'live' THEN
             what := 'condemned';
             UPDATE object x SET state = 'condemned', condemned_at = clock_timestamp() WHERE NOT p_dry AND x.tenant_id = s.tenant_id AND x.key = o.key;
@@ -306,6 +358,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.mark_blobs(uuid, bigint, timestamptz, bytea[]),
     nofx.sweep_blobs(uuid, bigint, timestamptz, interval, bytea, int, boolean),
     nofx.sweep_objects(uuid, bigint, timestamptz, interval, text, int, boolean),
+    nofx.sweep_artifacts(uuid, bigint, timestamptz, uuid, int, boolean),
     nofx.purge_blob(bytea, text),
     nofx.move_blobs(uuid, bigint, bytea, text, bytea, text, bigint, bytea[], bigint[]),
     nofx.condemn_copies(uuid, bigint, text[]),

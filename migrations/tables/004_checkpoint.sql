@@ -104,6 +104,7 @@ CREATE INDEX artifact_pending ON nofx.artifact (created_at) WHERE state = 'pendi
 ALTER TABLE nofx.artifact ADD PRIMARY KEY (tenant_id, id);
 CREATE INDEX artifact_step ON nofx.artifact (step_id, tenant_id) WHERE step_id IS NOT NULL; -- the foreign key, when a step is deleted
 CREATE INDEX artifact_key ON nofx.artifact (key, tenant_id); -- sweep_objects
+CREATE INDEX artifact_loose ON nofx.artifact (tenant_id, id) WHERE run_id IS NULL; -- sweep_artifacts
 CREATE INDEX artifact_run ON nofx.artifact (run_id, tenant_id, id); -- artifacts of a run
 CALL nofx.guard_tenant('nofx.artifact');
 GRANT SELECT ON nofx.artifact TO nofx_app;

@@ -83,8 +83,8 @@ func (db *DB) MarkBlobs(ctx context.Context, col Collection, digests []tree.Dige
 	return list, err
 }
 
-// Swept is a blob or an object that nothing needs, and what became of it: condemned or
-// deleted.
+// Swept is a blob, an object or an artifact that nothing needs, and what became of it:
+// condemned or deleted. A pack that is sparse holds little that is needed.
 type Swept struct {
 	Name  string // digest of a blob in hex digits, key of an object
 	Bytes int64
@@ -99,15 +99,26 @@ func (db *DB) SweepBlobs(ctx context.Context, col Collection, after string, limi
 
 // SweepObjects condemns objects that hold no live blob and no artifact, of limit objects
 // after one, and returns them and those that the caller is to delete from storage and then
-// from the database ([DB.ForgetObjects]).
+// from the database ([DB.ForgetObjects]), and packs that are worth writing again.
 func (db *DB) SweepObjects(ctx context.Context, col Collection, after string, limit int) ([]Swept, string, error) {
 	return db.sweep(ctx, col, "SELECT key, bytes, what FROM nofx.sweep_objects($1, $2, $3, $4, $5, $6, $7)", after, limit)
 }
 
+// SweepArtifacts deletes artifacts that clients uploaded longer ago than runs are kept and
+// that nothing names any more, of limit artifacts after one, and returns them, and the
+// place to go on from; the zero id is the beginning, "" the end.
+func (db *DB) SweepArtifacts(ctx context.Context, col Collection, after string, limit int) ([]Swept, string, error) {
+	return db.sweepBy(ctx, col, "SELECT id::text, bytes, what FROM nofx.sweep_artifacts($1, $2, $3, $4::uuid, $5, $6)", col.At, after, limit, col.Dry)
+}
+
 func (db *DB) sweep(ctx context.Context, col Collection, sql, after string, limit int) (list []Swept, next string, err error) {
+	return db.sweepBy(ctx, col, sql, col.At, col.Grace, after, limit, col.Dry)
+}
+
+func (db *DB) sweepBy(ctx context.Context, col Collection, sql string, args ...any) (list []Swept, next string, err error) {
 	err = db.tx(ctx, col.Claim.TenantID, func(tx pgx.Tx) error {
 		list, next = nil, ""
-		rows, err := tx.Query(ctx, sql, col.Claim.StepID, col.Claim.Fence, col.At, col.Grace, after, limit, col.Dry)
+		rows, err := tx.Query(ctx, sql, append([]any{col.Claim.StepID, col.Claim.Fence}, args...)...)
 		if err != nil {
 			return err
 		}

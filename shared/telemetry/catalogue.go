@@ -76,6 +76,7 @@ var Catalogue = []Metric{
 	{Name: "events_pruned_total", Type: CounterType, Help: "Events deleted because the retention of their run has passed."},
 	{Name: "runs_expired_total", Type: CounterType, Help: "Runs deleted because their retention has passed.", Labels: []Label{oneOf("kind", "plan", "system")}},
 	{Name: "gc_blobs_condemned_total", Type: CounterType, Help: "Blobs that a collection found no checkpoint to name."},
+	{Name: "gc_packs_rewritten_total", Type: CounterType, Help: "Packs that a collection wrote again, because little of them was needed."},
 	{Name: "gc_objects_deleted_total", Type: CounterType, Help: "Objects that a collection deleted from storage: those that rows did not need any more, and orphans without a row.", Labels: []Label{oneOf("kind", "object", "orphan")}},
 	{Name: "gc_bytes_deleted_total", Type: CounterType, Help: "Bytes of the objects that collections deleted from storage.", Labels: []Label{oneOf("kind", "object", "orphan")}},
 	{Name: "listener_up", Type: GaugeType, Help: "1 while notifications arrive; 0 is polling only."},

@@ -53,6 +53,7 @@ type Metrics struct {
 	EventsPruned      *Counter
 	RunsExpired       *Counter // plan|system
 	BlobsCondemned    *Counter
+	PacksRewritten    *Counter
 	ObjectsCollected  *Counter // object|orphan
 	BytesCollected    *Counter // object|orphan
 	ListenerUp        *Gauge
@@ -104,6 +105,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.EventsPruned = m.counter("events_pruned_total")
 	m.RunsExpired = m.counter("runs_expired_total")
 	m.BlobsCondemned = m.counter("gc_blobs_condemned_total")
+	m.PacksRewritten = m.counter("gc_packs_rewritten_total")
 	m.ObjectsCollected = m.counter("gc_objects_deleted_total")
 	m.BytesCollected = m.counter("gc_bytes_deleted_total")
 	m.ListenerUp = m.gauge("listener_up")

@@ -22,7 +22,7 @@ func (a *app) gcCommand() *cobra.Command {
 		Short: "Delete stored bytes that no checkpoint needs",
 		Long: `Have a worker delete from storage what no checkpoint of your tenant needs: content that no
 checkpoint names is condemned once nobody has used it for a day, and deleted a day later,
-and so are objects that a crash has left. This happens by itself once a day. With
+and so are objects that a crash has left, and old uploads that no run needs. This happens by itself once a day. With
 --dry-run nothing is deleted, and what would be is listed. This needs the role admin.`,
 		Example: "  nofx gc --dry-run",
 		Args:    cobra.NoArgs,
@@ -63,13 +63,13 @@ func (a *app) printCollection(w io.Writer, r api.GCReport) {
 	if r.Lost > 0 {
 		lost = fmt.Sprintf("%d contents, see nofx storage verify", r.Lost)
 	}
-	condemned, done := "condemned", "deleted"
+	condemned, done, rewritten := "condemned", "deleted", "rewritten"
 	if r.DryRun {
-		condemned, done = "to condemn", "to delete"
+		condemned, done, rewritten = "to condemn", "to delete", "to rewrite"
 	}
 	facts(w,
 		"checkpoints", fmt.Sprint(r.Checkpoints), "in use", counts(r.Named), condemned, counts(r.Condemned),
-		done, counts(r.Deleted), "objects "+done, counts(r.Objects), "orphans "+done, counts(r.Orphans),
+		done, counts(r.Deleted), "artifacts "+done, counts(r.Artifacts), "packs "+rewritten, counts(r.Rewritten), "objects "+done, counts(r.Objects), "orphans "+done, counts(r.Orphans),
 		"uploads ended", fmt.Sprint(r.Uploads), "lost", lost)
 	a.printItems(w, r.Items, r.ItemsTruncated)
 }

@@ -33,7 +33,7 @@ func (g *gateway) finishWork(runID string, outputs map[string]any, failure run.F
 var (
 	collected = map[string]any{
 		"dry_run": false, "checkpoints": 3, "named": map[string]any{"n": 5, "bytes": 50}, "condemned": map[string]any{"n": 1, "bytes": 10},
-		"deleted": map[string]any{"n": 0, "bytes": 0}, "objects": map[string]any{"n": 0, "bytes": 0}, "orphans": map[string]any{"n": 0, "bytes": 0},
+		"deleted": map[string]any{"n": 0, "bytes": 0}, "artifacts": map[string]any{"n": 0, "bytes": 0}, "rewritten": map[string]any{"n": 0, "bytes": 0}, "objects": map[string]any{"n": 0, "bytes": 0}, "orphans": map[string]any{"n": 0, "bytes": 0},
 		"uploads": 0, "lost": 0, "items": []any{map[string]any{"kind": "blob", "id": "ab", "bytes": 10, "what": "condemned"}}, "items_truncated": false,
 	}
 	compared = map[string]any{

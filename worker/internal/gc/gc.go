@@ -47,8 +47,8 @@ const maxItems = 200
 
 // Item is one thing of a report.
 type Item struct {
-	Kind  string `json:"kind"` // blob, object, orphan or content
-	ID    string `json:"id"`   // digest of a blob or a content, key of an object
+	Kind  string `json:"kind"` // blob, object, orphan, content or artifact
+	ID    string `json:"id"`   // digest of a blob or a content, key of an object, id of an artifact
 	Bytes int64  `json:"bytes"`
 	What  string `json:"what"`
 }
@@ -85,6 +85,8 @@ type Report struct {
 	Named       Count `json:"named"`       // blobs that they name
 	Condemned   Count `json:"condemned"`   // blobs, to be deleted after the grace
 	Deleted     Count `json:"deleted"`     // blobs
+	Artifacts   Count `json:"artifacts"`   // of clients, deleted: no run that is not over names them
+	Rewritten   Count `json:"rewritten"`   // packs of which little was needed, with what they took before
 	Objects     Count `json:"objects"`     // deleted from storage
 	Orphans     Count `json:"orphans"`     // objects without a row, deleted from storage
 	Uploads     int   `json:"uploads"`     // in parts, never completed
@@ -111,7 +113,7 @@ func Collect(ctx context.Context, j Job, dry bool) (Report, error) {
 		return Report{}, err
 	}
 	c := &collector{Job: j, col: col, trees: j.source(), report: Report{DryRun: dry, Items: Items{Items: []Item{}}}}
-	for _, phase := range []func(context.Context) error{c.purges, c.mark, c.blobs, c.objects, c.orphans} {
+	for _, phase := range []func(context.Context) error{c.purges, c.mark, c.artifacts, c.blobs, c.objects, c.orphans} {
 		if err := phase(ctx); err != nil {
 			return c.report, err
 		}

@@ -3,6 +3,7 @@ package gc_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -280,7 +281,7 @@ func TestCollect(t *testing.T) {
 	}
 	b.age(t, 2*day)
 	second := b.collect(t, b.TenantID, 0, false)
-	if second.Deleted != first.Condemned || second.Objects.N == 0 || len(b.keys(t, b.TenantID)) != all-int(second.Objects.N) {
+	if second.Deleted != first.Condemned || second.Objects.N == 0 || len(b.keys(t, b.TenantID)) != all-int(second.Objects.N)+int(second.Rewritten.N) {
 		t.Errorf("Collect() after the grace = %+v, %d of %d objects left, want the condemned blobs and their objects deleted", second, len(b.keys(t, b.TenantID)), all)
 	}
 	b.whole(t, b.TenantID, kept)
@@ -344,6 +345,127 @@ func TestReuse(t *testing.T) {
 	b.whole(t, b.TenantID, stored)
 	if n := b.count(t, "object WHERE tenant_id = $1 AND kind = 'blob' AND sha256 = $2", b.TenantID, sum(large)); n != 1 {
 		t.Errorf("%d objects hold the large content, want the copy that nothing names deleted", n)
+	}
+}
+
+// A pack of which little is needed is written again, once, and the first one goes after the
+// grace; a dry run only says so, and small ones are left as they are.
+func TestSparsePacks(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	noise := func(n int) string { // does not shrink
+		raw := make([]byte, n)
+		rand.Read(raw)
+		return string(raw)
+	}
+	kept := noise(10_000)
+	gone, first := b.saved(t, b.TenantID, map[string]string{"kept": kept, "gone/1": noise(100_000), "gone/2": noise(50_000)})
+	_, ck := b.saved(t, b.TenantID, map[string]string{"kept": kept})
+	small, _ := b.saved(t, b.TenantID, map[string]string{"x": "x", "y": "y", "z": "z"})
+	_, x := b.saved(t, b.TenantID, map[string]string{"x": "x"})
+	packs := func(ck *postgres.Checkpoint) string {
+		for _, o := range ck.Objects {
+			if o.Kind == "pack" {
+				return o.Key
+			}
+		}
+		t.Fatal("no pack")
+		return ""
+	}
+	want := gc.Count{N: 1, Bytes: size(t, b, packs(first))}
+	b.expire(t, gone)
+	b.expire(t, small)
+	for range 2 {
+		b.age(t, 2*day)
+		if r := b.collect(t, b.TenantID, 0, true); r.Rewritten.N != 0 {
+			t.Errorf("Collect(dry) while the pack is full = %+v, want none rewritten", r.Rewritten)
+		}
+		if r := b.collect(t, b.TenantID, 0, false); r.Deleted.N > 0 {
+			if r.Rewritten != want {
+				t.Errorf("Collect() = %+v rewritten, want the sparse pack alone, %+v", r.Rewritten, want)
+			}
+		}
+	}
+	if r := b.collect(t, b.TenantID, 0, false); r.Rewritten.N != 0 {
+		t.Errorf("another Collect() = %+v rewritten, want none", r.Rewritten)
+	}
+	b.age(t, 2*day)
+	if r := b.collect(t, b.TenantID, 0, false); r.Objects.N == 0 {
+		t.Errorf("Collect() after the grace = %+v, want the first pack deleted", r)
+	}
+	if _, err := b.Blobs.Stat(b.Ctx, packs(first)); !errors.Is(err, fault.Gone) {
+		t.Errorf("Stat(the sparse pack) = %v, want it gone", err)
+	}
+	b.whole(t, b.TenantID, ck)
+	b.whole(t, b.TenantID, x)
+	if v, err := gc.Verify(b.Ctx, b.job(b.work(t, b.TenantID), 0), true); err != nil || !v.Sound() || v.Orphans.N != 0 {
+		t.Errorf("Verify(deep) = %+v, %v, want all sound", v, err)
+	}
+}
+
+func size(t testing.TB, b *bundle, key string) int64 {
+	t.Helper()
+	info, err := b.Blobs.Stat(b.Ctx, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size
+}
+
+// What a client uploaded goes when it is older than runs are kept, unless a run that is not
+// over names it, and its object after it. A dry run changes nothing.
+func TestClientArtifacts(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	add := func(content string, days int) uuid.UUID {
+		id, d := run.NewID(), tree.Sum([]byte(content))
+		key := blob.CopyKey(b.TenantID, d, blob.NewCopy())
+		if err := b.Blobs.Put(b.Ctx, key, strings.NewReader(content), int64(len(content)), blob.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		b.exec(t, "INSERT INTO nofx.object (tenant_id, key, sha256, bytes, kind) VALUES ($1, $2, $3, $4, 'blob')", b.TenantID, key, d[:], len(content))
+		b.exec(t, `INSERT INTO nofx.artifact (tenant_id, id, name, key, media_type, size_bytes, sha256, created_at)
+			VALUES ($1, $2, 'x', $3, 'text/plain', $4, $5, clock_timestamp() - make_interval(days => $6))`, b.TenantID, id, key, len(content), d[:], days)
+		return id
+	}
+	old, young, used := add("old", 31), add("young", 29), add("used", 31)
+	p, err := run.Plan{Goal: "g", Steps: []run.PlanStep{{Name: "a", Tool: run.ToolBash,
+		Inputs: []byte(`{"script":"true","env":{"A":"` + run.ArtifactID.Format(used) + `"}}`)}}}.Normalise()
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, _, err := b.DB.CreateRun(b.Ctx, b.TenantID, postgres.NewRun{Project: "default", Plan: p, CreatedBy: "tester"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func() (ids []uuid.UUID) {
+		t.Helper()
+		for _, id := range []uuid.UUID{old, young, used} {
+			if _, err := b.DB.Artifact(b.Ctx, b.TenantID, id); err == nil {
+				ids = append(ids, id)
+			} else if !errors.Is(err, fault.NotFound) {
+				t.Fatal(err)
+			}
+		}
+		return ids
+	}
+	want := gc.Count{N: 1, Bytes: 3}
+	if r := b.collect(t, b.TenantID, 0, true); r.Artifacts != want || len(left()) != 3 || r.Items.Items[0].ID != run.ArtifactID.Format(old) {
+		t.Errorf("Collect(dry) = %+v with %d artifacts left, want the old one listed, %+v, and all there", r, len(left()), want)
+	}
+	if r := b.collect(t, b.TenantID, 0, false); r.Artifacts != want || !slices.Equal(left(), []uuid.UUID{young, used}) {
+		t.Errorf("Collect() = %+v, left %v, want the old one deleted", r, left())
+	}
+	if _, err := b.DB.CancelRun(b.Ctx, b.TenantID, live.ID, postgres.Verb{Reason: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.collect(t, b.TenantID, 0, false); r.Artifacts.N != 1 || !slices.Equal(left(), []uuid.UUID{young}) {
+		t.Errorf("Collect() once the run is over = %+v, left %v, want the one that it named deleted", r, left())
+	}
+	b.age(t, 2*day)
+	b.collect(t, b.TenantID, 0, false)
+	if n := len(b.keys(t, b.TenantID)); n != 1 {
+		t.Errorf("%d objects left, want the young artifact's", n)
 	}
 }
 

@@ -51,7 +51,7 @@ func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
 	looked := 0
 	if err := j.Blobs.List(ctx, blob.Prefix(tenant, "pack"), func(page []blob.Listed) error {
 		for _, key := range j.packsWith(ctx, store, page, d) {
-			moved, err := j.repackWithout(ctx, store, key)
+			moved, err := j.repack(ctx, store, key)
 			if err != nil {
 				return err
 			}
@@ -149,9 +149,9 @@ func (j Job) packsWith(ctx context.Context, store *snapshot.Store, page []blob.L
 	return keys
 }
 
-// repackWithout writes a pack again with the blobs that rows name, of which purged ones are
-// none, and condemns its object. It does nothing with a pack that has no row yet.
-func (j Job) repackWithout(ctx context.Context, store *snapshot.Store, key string) (moved bool, err error) {
+// repack writes a pack again with the blobs that rows name, of which purged ones are none,
+// and condemns its object. It does nothing with a pack that has no row yet.
+func (j Job) repack(ctx context.Context, store *snapshot.Store, key string) (moved bool, err error) {
 	var pack tree.Digest
 	if _, err := hex.Decode(pack[:], []byte(path.Base(key))); err != nil {
 		return false, fmt.Errorf("key %s: %w", key, err)

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/snapshot"
 )
 
 // How much is swept in one transaction, and how many objects are deleted side by side.
@@ -21,6 +24,27 @@ const (
 // kinds are the kinds of objects, as their keys have them, all of whose objects have rows. An
 // object of one of them without a row is what a crash has left.
 var kinds = []string{"blob", "pack", "log", "upload", "diff"}
+
+// artifacts deletes what clients uploaded long ago and nothing names.
+func (c *collector) artifacts(ctx context.Context) error {
+	for after := uuid.Nil.String(); after != ""; {
+		list, next, err := c.DB.SweepArtifacts(ctx, c.col, after, sweptAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			c.report.Artifacts.add(s.Bytes)
+			id, err := uuid.Parse(s.Name)
+			if err != nil {
+				return err
+			}
+			c.report.add(Item{Kind: "artifact", ID: run.ArtifactID.Format(id), Bytes: s.Bytes, What: s.What})
+		}
+		after = next
+	}
+	c.say("%d artifacts of clients deleted", c.report.Artifacts.N)
+	return nil
+}
 
 // blobs condemns and deletes blobs that are not marked.
 func (c *collector) blobs(ctx context.Context) error {
@@ -60,7 +84,8 @@ func (c *collector) count(what string, bytes int64) {
 	}
 }
 
-// objects deletes objects that hold nothing any more.
+// objects deletes objects that hold nothing any more, and writes packs again that hold
+// little.
 func (c *collector) objects(ctx context.Context) error {
 	for after := ""; ; {
 		list, next, err := c.DB.SweepObjects(ctx, c.col, after, sweptAtOnce)
@@ -69,8 +94,13 @@ func (c *collector) objects(ctx context.Context) error {
 		}
 		var doomed []blob.Listed
 		for _, s := range list {
-			if s.What == "deleted" {
+			switch s.What {
+			case "deleted":
 				doomed = append(doomed, blob.Listed{Key: s.Name, Size: s.Bytes})
+			case "sparse":
+				if err := c.rewrite(ctx, s); err != nil {
+					return err
+				}
 			}
 		}
 		gone, err := c.delete(ctx, doomed, &c.report.Objects, "object")
@@ -85,6 +115,25 @@ func (c *collector) objects(ctx context.Context) error {
 		}
 	}
 	c.say("%d objects of %d bytes deleted", c.report.Objects.N, c.report.Objects.Bytes)
+	return nil
+}
+
+// rewrite writes a pack again with what is needed of it. The first one is condemned: who
+// has begun to read it can go on for the grace.
+func (c *collector) rewrite(ctx context.Context, s postgres.Swept) error {
+	if !c.col.Dry {
+		_, err := c.repack(ctx, snapshot.New(snapshot.Config{Blobs: c.Blobs, Index: c.DB}), s.Name)
+		if _, lost := blob.Lost(err); lost {
+			c.say("%s: %v", s.Name, err)
+			return c.DB.CondemnObject(ctx, c.Claim.TenantID, s.Name)
+		}
+		if err != nil {
+			return err
+		}
+		c.Metrics.PacksRewritten.Inc()
+	}
+	c.report.Rewritten.add(s.Bytes)
+	c.report.add(Item{Kind: "object", ID: s.Name, Bytes: s.Bytes, What: "rewritten"})
 	return nil
 }
 
