@@ -58,7 +58,8 @@ var Catalogue = []Metric{
 	{Name: "state_transition_rejections_total", Type: CounterType, Help: "Transitions the database refused.", Labels: []Label{oneOf("entity", machines...), oneOf("from", allStates...), oneOf("event", allTransitions...)}},
 
 	{Name: "checkpoint_bytes", Type: HistogramType, Help: "New bytes stored for a checkpoint.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: byteBuckets},
-	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "Time from scanning the workspace to storing the last object.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
+	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "Time to make a checkpoint: to scan the workspace or join others, and to store what is new.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},
+	{Name: "checkpoint_restore_seconds", Type: HistogramType, Help: "Time to make a workspace equal to the checkpoint that a step starts from.", Buckets: durationBuckets},
 	{Name: "diff_seconds", Type: HistogramType, Help: "Time to compute and store what lies between two checkpoints.", Buckets: durationBuckets},
 	{Name: "diff_state_replaced_total", Type: CounterType, Help: "Diffs whose operations on the state did not lead to it, so that one replaces it."},
 	{Name: "merges_total", Type: CounterType, Help: "Merges committed, by what their computation found.", Labels: []Label{oneOf("outcome", "up_to_date", "fast_forward", "clean", "conflicted")}},

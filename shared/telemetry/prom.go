@@ -34,12 +34,13 @@ type Metrics struct {
 	StepsFinished        *Counter   // tool, state
 	TransitionRejections *Counter   // entity, from, event
 
-	CheckpointBytes *Histogram // kind
-	CheckpointWrite *Histogram // kind
-	DiffDuration    *Histogram
-	DiffReplaced    *Counter
-	Merges          *Counter // outcome
-	GateVerdicts    *Counter // gate, verdict
+	CheckpointBytes   *Histogram // kind
+	CheckpointWrite   *Histogram // kind
+	CheckpointRestore *Histogram
+	DiffDuration      *Histogram
+	DiffReplaced      *Counter
+	Merges            *Counter // outcome
+	GateVerdicts      *Counter // gate, verdict
 
 	LLMDuration *Histogram // provider, model, outcome
 	LLMTokens   *Counter   // provider, model, input|output|cached
@@ -90,6 +91,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.TransitionRejections = m.counter("state_transition_rejections_total")
 	m.CheckpointBytes = m.histogram("checkpoint_bytes")
 	m.CheckpointWrite = m.histogram("checkpoint_write_seconds")
+	m.CheckpointRestore = m.histogram("checkpoint_restore_seconds")
 	m.DiffDuration = m.histogram("diff_seconds")
 	m.DiffReplaced = m.counter("diff_state_replaced_total")
 	m.Merges = m.counter("merges_total")

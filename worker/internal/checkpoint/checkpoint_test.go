@@ -174,7 +174,8 @@ func TestFresh(t *testing.T) {
 // Pre leaves to Join what takes storage or the database.
 func TestPre(t *testing.T) {
 	t.Parallel()
-	m := New(Config{Version: "test"}).For(Author{TenantID: uuid.New(), RunID: uuid.New(), Step: "a", Fence: 1})
+	metrics := telemetry.NewMetrics(prometheus.NewRegistry(), "test")
+	m := New(Config{Metrics: metrics, Version: "test"}).For(Author{TenantID: uuid.New(), RunID: uuid.New(), Step: "a", Fence: 1})
 	at := func(d tree.Digest, state string) postgres.Parent {
 		p := postgres.Parent{ID: uuid.New(), Digest: tree.Empty, Generation: 4, TreeDigest: d, StateDigest: tree.EmptyFile}
 		if state != "" {

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -30,6 +31,7 @@ func (s *Start) parents() []postgres.Parent {
 // that it can be done inside the claim's transaction, which inserts the row. Otherwise it
 // returns nil: then it is for Join.
 func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, error) {
+	began := time.Now()
 	docs := make([][]byte, len(parents))
 	for i, p := range parents {
 		if p.State == nil || p.TreeDigest != parents[0].TreeDigest {
@@ -53,6 +55,7 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 		return nil, err
 	}
 	start.Checkpoint = ck
+	m.metrics.CheckpointWrite.Observe(ctx, time.Since(began).Seconds(), string(run.PreCheckpoint))
 	return start, nil
 }
 
@@ -61,6 +64,7 @@ func (m *Maker) Pre(ctx context.Context, parents []postgres.Parent) (*Start, err
 // large for their rows. Conflicts mean that they do not fit together; then there is no
 // start. Its row is the caller's to insert.
 func (m *Maker) Join(ctx context.Context, kind run.CheckpointKind, parents []postgres.Parent) (*Start, []merge.Conflict, error) {
+	began := time.Now()
 	j := m.joining()
 	u, err := j.unite(ctx, parents)
 	if err != nil {
@@ -81,6 +85,7 @@ func (m *Maker) Join(ctx context.Context, kind run.CheckpointKind, parents []pos
 	if err != nil {
 		return nil, nil, err
 	}
+	m.metrics.CheckpointWrite.Observe(ctx, time.Since(began).Seconds(), string(kind))
 	return start, nil, nil
 }
 

@@ -269,7 +269,12 @@ func (a *attempt) restore(ctx context.Context) (err error) {
 	if a.space, err = a.spaces.Take(a.claim.TenantID, a.claim.RunID); err != nil {
 		return err
 	}
-	return a.space.Restore(ctx, a.start.Tree)
+	began := time.Now()
+	if err := a.space.Restore(ctx, a.start.Tree); err != nil {
+		return err
+	}
+	a.metrics.CheckpointRestore.Observe(ctx, time.Since(began).Seconds())
+	return nil
 }
 
 func (a *attempt) giveBack() {
