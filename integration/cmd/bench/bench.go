@@ -29,9 +29,13 @@ var measurements = []struct {
 	{"soak", (*bench).soak, true},
 	{"checkpoint", (*bench).checkpoints, false}, // one worker
 	{"diff", (*bench).diffs, false},             // one worker
+	{"merge", (*bench).merges, false},           // one worker
+	{"branch", (*bench).branches, false},        // one worker, then none
 	{"post", (*bench).posts, false},             // no worker
-	{"merge", (*bench).merges, false},
 }
+
+// trees are the measurements that have git beside them.
+var trees = []string{"checkpoint", "diff", "merge"}
 
 // Both systems run as many steps at once.
 const (

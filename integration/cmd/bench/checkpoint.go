@@ -3,16 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// changes is how often a hundred files change.
-const changes = 5
+// How often a hundred files change, nothing changes, and a change is undone.
+const (
+	changes   = 5
+	unchanged = 5
+	undone    = 3
+)
 
 // A workspace of 10,000 files in 100 directories, about 4 KiB each, that
 // compress as code does; then one file in each directory is rewritten. The same
@@ -41,11 +42,14 @@ func script(i int) string {
 	return awk(change)
 }
 
-// checkpoints measures the checkpoint of a large workspace on one worker beside
-// `git add -A` and `git write-tree` on the same tree. Each file was written a
-// moment before, as a step leaves it.
+// checkpoints measures the checkpoint and the restore of a large workspace on one worker
+// beside git's `add -A` with `write-tree`, and `checkout`, on the same tree. Each file was
+// written a moment before, as a step leaves it.
 func (b *bench) checkpoints(ctx context.Context) error {
 	b.keepWorkers(1)
+	if err := b.smallCheckpoints(ctx); err != nil {
+		return err
+	}
 	ours, err := b.ourCheckpoints(ctx)
 	if err != nil {
 		return err
@@ -54,68 +58,177 @@ func (b *bench) checkpoints(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sent, err := column(ctx, b.nofx.db, `
-		SELECT bytes_new::float8 / 1024 FROM nofx.checkpoint c JOIN nofx.step s ON s.tenant_id = c.tenant_id AND s.id = c.step_id
-		WHERE c.kind = 'post' AND s.tool = 'bash' ORDER BY c.seq`)
+	const stored = "git add, write-tree"
+	b.report.add(figure{
+		Name: "checkpoint-first", What: "checkpoint of 10,000 files, the first", Unit: "ms", Stat: "median", Samples: ours.changed[:1],
+		Beside: beside(stored, git.changed[:1]),
+	})
+	b.report.add(figure{
+		Name: "checkpoint-changed", What: "the same after 100 changed", Unit: "ms", Stat: "median", Samples: ours.changed[1:],
+		Beside: beside(stored, git.changed[1:]), Pass: 300, Aim: median(git.changed[1:]),
+	})
+	b.report.add(figure{
+		Name: "checkpoint-sent", What: "bytes stored for 100 changed, their directories included", Unit: "KiB", Stat: "median", Samples: ours.sent[1:],
+		Beside: beside("git's objects with SHA-256", git.sent), Pass: 1.2 * median(git.sent),
+	})
+	b.report.add(figure{
+		Name: "checkpoint-unchanged", What: "checkpoint of 10,000 files after none changed", Unit: "ms", Stat: "median", Samples: ours.same,
+		Beside: beside(stored, git.same),
+	})
+	b.report.add(figure{
+		Name: "restore", What: "restore of 10,000 files on a worker that holds them, 100 changed", Unit: "ms", Stat: "median", Samples: ours.restored,
+		Beside: beside("git checkout", git.restored), Pass: 500, Aim: 200,
+	})
+	return nil
+}
+
+// snapshots are what checkpoints and restores of one system took, in ms, and sent, in KiB.
+type snapshots struct{ changed, sent, same, restored []float64 }
+
+// smallCheckpoints measures what the checkpoints before and after a step cost that changes
+// nothing in a workspace of one file: the one before it is made within the claim.
+func (b *bench) smallCheckpoints(ctx context.Context) error {
+	const steps = 20
+	list := []any{bash("small-0", "echo 1 > f")}
+	for i := range steps {
+		list = append(list, bash(fmt.Sprint("small-", i+1), "true"))
+	}
+	var took float64 // of one step, both
+	kinds := map[string]spending{"pre": {}, "post": {}}
+	for kind := range kinds {
+		var err error
+		if kinds[kind], err = b.written(ctx, kind); err != nil {
+			return err
+		}
+	}
+	if err := b.nofx.post(ctx, map[string]any{"goal": "change nothing", "steps": list}); err != nil {
+		return err
+	}
+	if err := settle(ctx, b.nofx); err != nil {
+		return err
+	}
+	for kind, was := range kinds {
+		now, err := b.written(ctx, kind)
+		if err != nil {
+			return err
+		}
+		took += 1000 * (now.seconds - was.seconds) / (now.count - was.count)
+	}
+	stored, err := column(ctx, b.nofx.db, `
+		SELECT coalesce(sum(c.bytes_new), 0)::float8 FROM nofx.checkpoint c JOIN nofx.step s ON s.tenant_id = c.tenant_id AND s.id = c.step_id
+		WHERE s.name LIKE 'small-%' AND s.name <> 'small-0'`)
 	if err != nil {
 		return err
 	}
 	b.report.add(figure{
-		Name: "checkpoint-first", What: "checkpoint of 10,000 files, the first", Unit: "ms", Stat: "median", Samples: ours[:1],
-		Beside: beside("git add, write-tree", git[:1]),
+		Name: "checkpoint-nothing", What: "pre and post checkpoint of a step that changed nothing", Unit: "ms", Stat: "median", Samples: []float64{took}, Pass: 2, Aim: 1,
 	})
-	b.report.add(figure{
-		Name: "checkpoint-changed", What: "the same after 100 changed", Unit: "ms", Stat: "median", Samples: ours[1:],
-		Beside: beside("git add, write-tree", git[1:]), Pass: 300, Aim: median(git[1:]),
-	})
-	b.report.add(figure{
-		Name: "checkpoint-sent", What: "bytes stored for 100 changed", Unit: "KiB", Stat: "median", Samples: sent[1:],
-	})
+	b.report.note("%d steps that changed nothing stored %.0f bytes of objects", steps, stored[0])
 	return nil
+}
+
+// bash returns a step of a plan; needs are those that it depends on, by default the one
+// before it.
+func bash(name, script string, needs ...string) map[string]any {
+	s := map[string]any{"name": name, "tool": "bash", "inputs": map[string]any{"script": script}}
+	if len(needs) > 0 {
+		s["depends_on"] = needs
+	}
+	return s
+}
+
+// rest returns a step of a plan that waits.
+func rest(name string, seconds float64, needs ...string) map[string]any {
+	s := map[string]any{"name": name, "tool": "sleep", "inputs": map[string]any{"duration_s": seconds}}
+	if len(needs) > 0 {
+		s["depends_on"] = needs
+	}
+	return s
 }
 
 // ourCheckpoints runs the scripts as steps and reads off, after each, what the
 // worker says its checkpoint took. A timer between them gives time to read, and
 // makes the files old enough to be trusted, as those of real steps are.
-func (b *bench) ourCheckpoints(ctx context.Context) ([]float64, error) {
+//
+// The last steps change files, each on what the run had left before all of them, and one
+// after the other: so each has to undo first what the one before it did.
+func (b *bench) ourCheckpoints(ctx context.Context) (s snapshots, err error) {
 	var list []any
-	for i := range 1 + changes {
-		list = append(list, map[string]any{"name": fmt.Sprint("files-", i), "tool": "bash", "inputs": map[string]any{"script": script(i)}})
-		if i < changes {
-			list = append(list, map[string]any{"name": fmt.Sprint("pause-", i), "tool": "sleep", "inputs": map[string]any{"duration_s": 1.5}})
-		}
+	var changed, same, restored, last []string // the last step so far
+	then := func(name, text string, seconds float64) {
+		pause := "after-" + name
+		list = append(list, bash(name, text, last...), rest(pause, seconds, name))
+		last = []string{pause}
 	}
-	took, count, err := b.written(ctx)
-	if err != nil {
-		return nil, err
+	for i := range 1 + changes {
+		changed = append(changed, fmt.Sprint("files-", i))
+		then(changed[i], script(i), 2.5)
+	}
+	for i := range unchanged {
+		same = append(same, fmt.Sprint("same-", i))
+		then(same[i], "true", 0.5)
+	}
+	for i := range 1 + undone {
+		restored = append(restored, fmt.Sprint("undo-", i))
+		turn := fmt.Sprint("turn-", i)
+		list = append(list, bash(restored[i], script(1+changes+i), last...), rest(turn, 4, last...))
+		last = []string{turn}
 	}
 	if err := b.nofx.post(ctx, map[string]any{"goal": "change files", "steps": list}); err != nil {
-		return nil, err
+		return s, err
 	}
-	var all []float64
-	for i := range 1 + changes {
-		if err := b.succeeded(ctx, fmt.Sprint("files-", i)); err != nil {
+	write := func(ctx context.Context) (spending, error) { return b.written(ctx, "post") }
+	if s.changed, err = b.spentBy(ctx, changed, write); err != nil {
+		return s, err
+	}
+	if s.same, err = b.spentBy(ctx, same, write); err != nil {
+		return s, err
+	}
+	if s.restored, err = b.spentBy(ctx, restored, func(ctx context.Context) (spending, error) { return b.spent(ctx, "checkpoint_restore_seconds", "") }); err != nil {
+		return s, err
+	}
+	s.restored = s.restored[1:] // before the first there was nothing to undo
+	if err := settle(ctx, b.nofx); err != nil {
+		return s, err
+	}
+	s.sent, err = column(ctx, b.nofx.db, `
+		SELECT bytes_new::float8 / 1024 FROM nofx.checkpoint c JOIN nofx.step s ON s.tenant_id = c.tenant_id AND s.id = c.step_id
+		WHERE c.kind = 'post' AND s.name LIKE 'files-%' ORDER BY c.seq`)
+	return s, err
+}
+
+// spending is how many seconds a worker has spent on something, and how often it did it.
+type spending struct{ seconds, count float64 }
+
+// spent returns what the worker says of a metric, which with its labels is a histogram.
+func (b *bench) spent(ctx context.Context, metric, labels string) (spending, error) {
+	all, err := scrape(ctx, b.stack.Workers()[0])
+	return spending{all["nofx_"+metric+"_sum"+labels], all["nofx_"+metric+"_count"+labels]}, err
+}
+
+// written returns what the worker has spent on checkpoints of a kind.
+func (b *bench) written(ctx context.Context, kind string) (spending, error) {
+	return b.spent(ctx, "checkpoint_write_seconds", fmt.Sprintf("{kind=%q}", kind))
+}
+
+// spentBy waits for one step after the other and returns how many milliseconds each has
+// spent, which did once what read counts.
+func (b *bench) spentBy(ctx context.Context, steps []string, read func(context.Context) (spending, error)) (took []float64, err error) {
+	was, err := read(ctx)
+	for i := 0; err == nil && i < len(steps); i++ {
+		if err := b.succeeded(ctx, steps[i]); err != nil {
 			return nil, err
 		}
-		tookNow, countNow, err := b.written(ctx)
+		now, err := read(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if countNow != count+1 {
-			return nil, fmt.Errorf("%.0f checkpoints were written during step %d, want 1", countNow-count, i)
+		if now.count != was.count+1 {
+			return nil, fmt.Errorf("%.0f were counted during step %s, want 1", now.count-was.count, steps[i])
 		}
-		all = append(all, 1000*(tookNow-took))
-		took, count = tookNow, countNow
+		took, was = append(took, 1000*(now.seconds-was.seconds)), now
 	}
-	return all, settle(ctx, b.nofx)
-}
-
-// written returns how many seconds the worker has spent on post checkpoints, and how
-// many it wrote.
-func (b *bench) written(ctx context.Context) (seconds, count float64, err error) {
-	all, err := scrape(ctx, b.stack.Workers()[0])
-	const name = `nofx_checkpoint_write_seconds_%s{kind="post"}`
-	return all[fmt.Sprintf(name, "sum")], all[fmt.Sprintf(name, "count")], err
+	return took, err
 }
 
 // succeeded waits for the step called name.
@@ -141,44 +254,4 @@ func (b *bench) succeeded(ctx context.Context, name string) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// gitTrees does the same to a folder of git's.
-func (b *bench) gitTrees(ctx context.Context) ([]float64, error) {
-	tree := filepath.Join(b.dir, "tree")
-	if err := os.Mkdir(tree, 0o700); err != nil {
-		return nil, err
-	}
-	run := func(name string, args ...string) error {
-		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Dir = tree
-		cmd.Env = append(os.Environ(), "GIT_DIR="+filepath.Join(b.dir, "git"), "GIT_WORK_TREE="+tree, // as it comes, whatever this user prefers
-			"GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%s %.20s: %w: %s", name, args, err, out)
-		}
-		return nil
-	}
-	if err := run("git", "init", "-q"); err != nil {
-		return nil, err
-	}
-	var all []float64
-	for i := range 1 + changes {
-		if err := run("bash", "-e", "-c", script(i)); err != nil {
-			return nil, err
-		}
-		began := time.Now()
-		if err := run("git", "add", "-A"); err != nil {
-			return nil, err
-		}
-		if err := run("git", "write-tree"); err != nil {
-			return nil, err
-		}
-		all = append(all, milliseconds(time.Since(began)))
-		if err := pause(ctx, 1500*time.Millisecond); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
 }

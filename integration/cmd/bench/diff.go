@@ -21,7 +21,7 @@ func (b *bench) diffs(ctx context.Context) error {
 	b.keepWorkers(1)
 	var list []any
 	for i := range 1 + changes {
-		list = append(list, map[string]any{"name": fmt.Sprint("files-", i), "tool": "bash", "inputs": map[string]any{"script": script(i)}})
+		list = append(list, bash(fmt.Sprint("files-", i), script(i)))
 	}
 	if err := b.nofx.post(ctx, map[string]any{"goal": "change files", "steps": list}); err != nil {
 		return err
@@ -61,7 +61,7 @@ func (b *bench) ourDiff(ctx context.Context, step string) (took, wait float64, e
 		WHERE c.kind = 'post' AND s.name = $1 ORDER BY c.id DESC LIMIT 1`, step).Scan(&runID, &checkpoint); err != nil {
 		return 0, 0, err
 	}
-	before, count, err := b.compared(ctx)
+	before, err := b.spent(ctx, "diff_seconds", "")
 	if err != nil {
 		return 0, 0, err
 	}
@@ -70,17 +70,11 @@ func (b *bench) ourDiff(ctx context.Context, step string) (took, wait float64, e
 		return 0, 0, err
 	}
 	wait = milliseconds(time.Since(began))
-	after, countNow, err := b.compared(ctx)
-	if err == nil && countNow != count+1 {
-		err = fmt.Errorf("%.0f diffs were computed for one request", countNow-count)
+	after, err := b.spent(ctx, "diff_seconds", "")
+	if err == nil && after.count != before.count+1 {
+		err = fmt.Errorf("%.0f diffs were computed for one request", after.count-before.count)
 	}
-	return 1000 * (after - before), wait, err
-}
-
-// compared returns how many seconds the worker has spent on diffs, and how many it made.
-func (b *bench) compared(ctx context.Context) (seconds, count float64, err error) {
-	all, err := scrape(ctx, b.stack.Workers()[0])
-	return all["nofx_diff_seconds_sum"], all["nofx_diff_seconds_count"], err
+	return 1000 * (after.seconds - before.seconds), wait, err
 }
 
 // get reads an answer that is to be 200.

@@ -81,23 +81,20 @@ func (r *report) add(f figure) {
 
 func (f figure) moreIsBetter() bool { return f.Unit == "runs/s" }
 
-// goals returns which of the goals are reached.
-func (f figure) goals() string {
-	var all []string
-	for _, g := range []struct {
-		name string
-		want float64
-	}{{"pass", f.Pass}, {"aim", f.Aim}} {
-		if g.want == 0 {
-			continue
-		}
-		sign, met := "≤", f.Value <= g.want
-		if f.moreIsBetter() {
-			sign, met = "≥", f.Value >= g.want
-		}
-		all = append(all, fmt.Sprintf("%s %s %s: %s", g.name, sign, number(g.want), map[bool]string{true: "yes", false: "no"}[met]))
+// goals returns the pass limit, whether it is kept, and the aim with whether that is
+// reached, each "" where there is none.
+func (f figure) goals() (limit, verdict, aim string) {
+	sign, reaches := "≤", func(want float64) bool { return f.Value <= want }
+	if f.moreIsBetter() {
+		sign, reaches = "≥", func(want float64) bool { return f.Value >= want }
 	}
-	return strings.Join(all, ", ")
+	if f.Pass != 0 {
+		limit, verdict = sign+" "+number(f.Pass), map[bool]string{true: "pass", false: map[bool]string{true: "under", false: "over"}[f.moreIsBetter()]}[reaches(f.Pass)]
+	}
+	if f.Aim != 0 {
+		aim = fmt.Sprintf("%s %s: %s", sign, number(f.Aim), map[bool]string{true: "yes", false: "no"}[reaches(f.Aim)])
+	}
+	return limit, verdict, aim
 }
 
 // number has three digits that say something.
@@ -119,16 +116,18 @@ func (r *report) print(out io.Writer) error {
 	}
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "what\tfigure\tbeside\tratio\tgoals")
+	fmt.Fprintln(t, "what\tfigure\tbeside\tratio\tlimit\t\taim")
 	for _, f := range r.Figures {
+		limit, verdict, aim := f.goals()
+		goals := strings.Join([]string{limit, verdict, aim}, "\t")
 		fmt.Fprintf(t, "%s\t%s %s\t", f.What, number(f.Value), f.Unit)
 		if len(f.Beside) == 0 {
-			fmt.Fprintf(t, "–\t–\t%s\n", f.goals())
+			fmt.Fprintf(t, "–\t–\t%s\n", goals)
 		}
 		for i, c := range f.Beside {
 			fmt.Fprintf(t, "%s %s\t%.2f\t", number(c.Value), c.What, c.Ratio)
 			if i == 0 {
-				fmt.Fprintln(t, f.goals())
+				fmt.Fprintln(t, goals)
 			} else {
 				fmt.Fprintln(t)
 			}

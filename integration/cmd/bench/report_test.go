@@ -31,17 +31,18 @@ func TestReportAdd(t *testing.T) {
 	}
 	var got []numbers
 	for _, f := range sample().Figures {
-		n := numbers{Value: f.Value, Goals: f.goals()}
+		limit, verdict, aim := f.goals()
+		n := numbers{Value: f.Value, Goals: strings.Join([]string{limit, verdict, aim}, ", ")}
 		for _, c := range f.Beside {
 			n.Beside, n.Ratio = append(n.Beside, c.Value), append(n.Ratio, c.Ratio)
 		}
 		got = append(got, n)
 	}
 	want := []numbers{
-		{210, []float64{100, 300}, []float64{2, 0.7}, "pass ≥ 200: yes, aim ≥ 400: no"}, // ratios of the rounds: 1, 2, 2.1 and 0.33, 1, 0.7
-		{900, []float64{10}, []float64{90}, "pass ≤ 200: no, aim ≤ 50: no"},
-		{28, nil, nil, "pass ≤ 60: yes"},
-		{3, nil, nil, ""},
+		{210, []float64{100, 300}, []float64{2, 0.7}, "≥ 200, pass, ≥ 400: no"}, // ratios of the rounds: 1, 2, 2.1 and 0.33, 1, 0.7
+		{900, []float64{10}, []float64{90}, "≤ 200, over, ≤ 50: no"},
+		{28, nil, nil, "≤ 60, pass, "},
+		{3, nil, nil, ", , "},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("figures (-want +got):\n%s", diff)
@@ -57,7 +58,7 @@ func TestReportPrint(t *testing.T) {
 	text := out.String()
 	for _, line := range []string{
 		`(?m)^machine   2 cores \(A CPU\)`,
-		`(?m)^runs +210 runs/s +100 chain +2\.00 +pass ≥ 200: yes, aim ≥ 400: no$`,
+		`(?m)^runs +210 runs/s +100 chain +2\.00 +≥ 200 +pass +≥ 400: no$`,
 		`(?m)^ +300 peer +0\.70 *$`,
 		`(?m)^next +3 ms +– +– *$`,
 		`(?m)^cpu: A CPU$`,
@@ -131,6 +132,7 @@ func TestParse(t *testing.T) {
 		{args: []string{"--json", "f", "--seconds", "3", "post", "runs"}, want: options{json: "f", seconds: 3, rounds: 3, history: 1_000_000, soakFor: 2 * time.Minute, only: []string{"post", "runs"}}},
 		{args: []string{"runs", "--rounds", "1"}, want: options{seconds: 9, rounds: 1, history: 1_000_000, soakFor: 2 * time.Minute, only: []string{"runs"}}},
 		{args: []string{"--history", "5000", "--soak", "20m", "scale", "soak"}, want: options{seconds: 9, rounds: 3, history: 5000, soakFor: 20 * time.Minute, only: []string{"scale", "soak"}}},
+		{args: []string{"memory", "trees"}, want: options{seconds: 9, rounds: 3, history: 1_000_000, soakFor: 2 * time.Minute, only: []string{"memory", "checkpoint", "diff", "merge"}}},
 		{args: []string{"--history", "10"}, bad: "want 1000 to"},
 		{args: []string{"--soak", "1s"}, bad: "want 30s to"},
 		{args: []string{"--rounds", "10"}, bad: "want 1 to the 9 of --seconds"},
