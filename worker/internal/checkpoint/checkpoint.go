@@ -48,16 +48,18 @@ type Store struct {
 	db        *postgres.DB
 	snapshots *snapshot.Store
 	source    *tree.Source
+	nodes     *nodes
 	metrics   *telemetry.Metrics
 	version   string
 }
 
 // New makes a Store.
 func New(cfg Config) *Store {
+	snapshots := snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: cfg.DB})
 	return &Store{
-		db: cfg.DB, metrics: cfg.Metrics, version: cfg.Version,
-		snapshots: snapshot.New(snapshot.Config{Blobs: cfg.Blobs, Index: cfg.DB}),
-		source:    &tree.Source{Blobs: cfg.Blobs, Locator: cfg.DB},
+		db: cfg.DB, metrics: cfg.Metrics, version: cfg.Version, snapshots: snapshots,
+		source: &tree.Source{Blobs: cfg.Blobs, Locator: cfg.DB},
+		nodes:  &nodes{read: snapshots.Nodes, most: keptEntries},
 	}
 }
 

@@ -123,7 +123,7 @@ func (r *Merged) make(ctx context.Context, m *Maker, kind run.CheckpointKind, pa
 func (m *Maker) joining() *joining {
 	return &joining{Maker: m, trees: merge.NewTrees(merge.Source{
 		Nodes: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-			return m.snapshots.Nodes(ctx, m.TenantID, digests)
+			return m.nodes.get(ctx, m.TenantID, digests)
 		},
 		Files: m.readFiles,
 	}), unions: map[string]union{}}
