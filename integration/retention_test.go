@@ -101,6 +101,60 @@ func TestRetention(t *testing.T) {
 	s.holdObjects(t)
 }
 
+// TestCollectionIsKilled kills the worker that collects, between the rows that it has
+// deleted and their objects: no row is without its bytes, and another worker ends the
+// collection, which leaves no orphan.
+func TestCollectionIsKilled(t *testing.T) {
+	t.Parallel()
+	s := up(t, harness.Config{Env: map[string]string{"NOFX_TEST": "1"}})
+	doomed := s.doomed(t, 1)
+	kept := s.await(t, s.create(t, bash("keep", "echo kept > kept")).Run.ID, api.RunStatusSucceeded)
+	gone := s.create(t, bash("go", "echo gone > gone; head -c 300000 /dev/urandom > large")).Run.ID
+	s.await(t, gone, api.RunStatusSucceeded)
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := s.db.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec("UPDATE nofx.tenant SET settings = settings || '{\"retention_days\": 1}'")
+	exec("UPDATE nofx.run SET created_at = created_at - interval '2 days', finished_at = finished_at - interval '2 days' WHERE id = $1", uuidOf(gone))
+	exec("UPDATE nofx.run SET created_at = created_at - interval '2 days' WHERE id = $1", uuidOf(kept.Run.ID)) // it was made first
+	until(t, "the run is gone, and its log", 3*time.Minute, func() bool {
+		return one[bool](t, s, "SELECT count(*) = 1 FROM nofx.run") && one[bool](t, s, "SELECT count(*) = 0 FROM nofx.object WHERE state = 'condemned'")
+	})
+	const age = "UPDATE nofx.blob SET last_ref = last_ref - interval '3 days', condemned_at = condemned_at - interval '3 days'"
+	exec(age)
+	s.do(t, http.StatusOK, http.MethodPost, "/api/gc", nil)
+	exec(age)
+	exec("UPDATE nofx.object SET condemned_at = condemned_at - interval '3 days'")
+
+	s.arm(t, doomed, "in_gc")
+	awaitDeath := s.deaths(t, doomed)
+	ask := func(want int) answer {
+		t.Helper()
+		return s.do(t, want, http.MethodPost, "/api/gc?wait_s=0", nil, "Idempotency-Key", "killed")
+	}
+	ask(http.StatusAccepted)
+	awaitDeath()
+	if n := one[int](t, s, "SELECT count(*)::int FROM nofx.object WHERE state = 'condemned'"); n != 2 {
+		t.Errorf("%d objects are condemned when the worker is dead, want a pack and a large file", n)
+	}
+	s.holdObjects(t)
+	if _, err := s.AddWorker(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	id := decode[api.GCAnswer](t, ask(http.StatusAccepted)).GcRunID
+	s.await(t, id, api.RunStatusSucceeded)
+	c := decode[api.GCAnswer](t, ask(http.StatusOK)).Collection
+	if c.Objects.N != 2 || one[int](t, s, "SELECT count(*)::int FROM nofx.object WHERE state = 'condemned'") != 0 {
+		t.Errorf("the collection of the next worker = %+v, want both objects deleted", c)
+	}
+	s.holdObjects(t)
+	checkFiles(t, s, "/api/runs/"+kept.Run.ID+"/checkpoints/"+*kept.Run.HeadCheckpointID, "")
+	s.collect(t)
+}
+
 // collect collects garbage three times, when all that is stored was last used days ago: what
 // nothing needs is condemned, then deleted, then its objects are.
 func (s *system) collect(t *testing.T) {

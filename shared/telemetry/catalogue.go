@@ -79,6 +79,7 @@ var Catalogue = []Metric{
 	{Name: "gc_blobs_condemned_total", Type: CounterType, Help: "Blobs that a collection found no checkpoint to name."},
 	{Name: "gc_packs_rewritten_total", Type: CounterType, Help: "Packs that a collection wrote again, because little of them was needed."},
 	{Name: "gc_objects_deleted_total", Type: CounterType, Help: "Objects that a collection deleted from storage: those that rows did not need any more, and orphans without a row.", Labels: []Label{oneOf("kind", "object", "orphan")}},
+	{Name: "storage_findings_total", Type: CounterType, Help: "Objects and blobs that verifications of the storage found wrong.", Labels: []Label{oneOf("kind", "missing", "corrupt", "unbacked", "orphan")}},
 	{Name: "gc_bytes_deleted_total", Type: CounterType, Help: "Bytes of the objects that collections deleted from storage.", Labels: []Label{oneOf("kind", "object", "orphan")}},
 	{Name: "listener_up", Type: GaugeType, Help: "1 while notifications arrive; 0 is polling only."},
 	{Name: "db_pool_connections", Type: GaugeType, Help: "Connections of a pool.", Labels: []Label{oneOf("pool", pools...), oneOf("state", "max", "used", "idle")}, Scraped: true},

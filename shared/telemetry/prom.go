@@ -56,6 +56,7 @@ type Metrics struct {
 	BlobsCondemned    *Counter
 	PacksRewritten    *Counter
 	ObjectsCollected  *Counter // object|orphan
+	StorageFindings   *Counter // missing|corrupt|unbacked|orphan
 	BytesCollected    *Counter // object|orphan
 	ListenerUp        *Gauge
 
@@ -109,6 +110,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.BlobsCondemned = m.counter("gc_blobs_condemned_total")
 	m.PacksRewritten = m.counter("gc_packs_rewritten_total")
 	m.ObjectsCollected = m.counter("gc_objects_deleted_total")
+	m.StorageFindings = m.counter("storage_findings_total")
 	m.BytesCollected = m.counter("gc_bytes_deleted_total")
 	m.ListenerUp = m.gauge("listener_up")
 	m.FailpointHits = m.counter("failpoint_hits_total")

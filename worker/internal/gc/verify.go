@@ -73,6 +73,9 @@ func Verify(ctx context.Context, j Job, deep bool) (Verification, error) {
 		}
 	}
 	j.say("%d objects without a row", v.Orphans.N)
+	for kind, n := range map[string]int64{"missing": v.Missing.N, "corrupt": v.Corrupt.N, "unbacked": v.Unbacked, "orphan": v.Orphans.N} {
+		j.Metrics.StorageFindings.Add(float64(n), kind)
+	}
 	return v, nil
 }
 
