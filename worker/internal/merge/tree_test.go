@@ -455,6 +455,34 @@ func TestReadsOfManyFiles(t *testing.T) {
 	}
 }
 
+// A file whose content was purged is merged as one without lines, and keeps no other from
+// being merged.
+func TestTreesOfPurgedFiles(t *testing.T) {
+	t.Parallel()
+	nodes := map[tree.Digest][]tree.Entry{}
+	base := files{"purged": "a\nb\nc\n", "stays": "d\ne\nf\n"}
+	ours := files{"purged": "A\nb\nc\n", "stays": "D\ne\nf\n"}
+	theirs := files{"purged": "a\nb\nC\n", "stays": "d\ne\nF\n"}
+	var asked reads
+	src := asked.of(stored(nodes))
+	m := NewTrees(Source{Nodes: src.Nodes, Files: func(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
+		found, err := src.Files(ctx, digests)
+		delete(found, tree.Sum([]byte(ours["purged"])))
+		return found, err
+	}})
+	merged, conflicts, err := m.MergeBy(t.Context(), Rules{Values: true, Takes: func(Conflict) (Take, bool) { return Take{Side: Theirs}, true }},
+		base.build(nodes), ours.build(nodes), theirs.build(nodes))
+	if err != nil || len(conflicts) != 1 || conflicts[0].Path != "purged" || conflicts[0].Kind != Content || conflicts[0].Text {
+		t.Fatalf("MergeBy() = %+v, %v, want one conflict of a content without lines", conflicts, err)
+	}
+	if want := (files{"purged": theirs["purged"], "stays": "D\ne\nF\n"}).build(nodes); merged != want {
+		t.Errorf("MergeBy() = %v, want %v", m.nodes[merged], nodes[want])
+	}
+	if asked.files != 1 {
+		t.Errorf("the merge asked %d times for files, want 1", asked.files)
+	}
+}
+
 // The merge of 10,000 files in 100 directories of which each side changed one, from memory.
 func BenchmarkTrees(b *testing.B) {
 	nodes := map[tree.Digest][]tree.Entry{}
