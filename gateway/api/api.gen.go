@@ -2246,7 +2246,7 @@ type MergeConflict struct {
 	// RenamedTo deleted: the new file with the same bytes on the side that deleted it
 	RenamedTo *string `json:"renamed_to,omitempty"`
 
-	// Resolution both (texts only): the lines of ours, then those of theirs
+	// Resolution Of a text, the lines of that side where the two conflict (`both`: those of ours, then those of theirs); what else either changed stays merged. Of other files, and in strict mode, the whole of that side
 	Resolution *MergeTake `json:"resolution,omitempty"`
 	ResolvedBy *string    `json:"resolved_by,omitempty"`
 
@@ -2343,7 +2343,7 @@ type MergeStatus string
 // MergeStrategy How conflicts are decided before anybody has looked; manual leaves them open
 type MergeStrategy string
 
-// MergeTake both (texts only): the lines of ours, then those of theirs
+// MergeTake Of a text, the lines of that side where the two conflict (`both`: those of ours, then those of theirs); what else either changed stays merged. Of other files, and in strict mode, the whole of that side
 type MergeTake string
 
 // Object An object whose members depend on the case

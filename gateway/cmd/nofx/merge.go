@@ -302,7 +302,7 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 			})
 		},
 	}
-	c.Flags().StringVar(&take, "take", "", "ours, theirs, base, both (texts: the lines of ours, then those of theirs) or none")
+	c.Flags().StringVar(&take, "take", "", "whose lines stand where a text conflicts, or whose file: ours, theirs, base, both (texts only) or none")
 	c.Flags().StringVar(&value, "value", "", "another value, as JSON: for a pointer")
 	c.Flags().StringVar(&file, "file", "", "a file with the content, of any bytes: for a path")
 	c.Flags().StringVar(&artifact, "artifact", "", "an artifact with the content: for a path")

@@ -90,7 +90,7 @@ const (
 	Ours   Side = "ours"
 	Theirs Side = "theirs"
 	Base   Side = "base"
-	Both   Side = "both" // of texts: the lines of ours, then those of theirs
+	Both   Side = "both" // of texts, where they conflict: the lines of ours, then those of theirs
 	Given  Side = "given"
 )
 

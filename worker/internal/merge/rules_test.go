@@ -78,6 +78,10 @@ func TestTakesOfPaths(t *testing.T) {
 		{"one of two cases", with(files{"n": "1"}), with(files{"N": "2"}), "n N", Take{Side: Ours}, with(files{"n": "1"})},
 		{"the link", with(files{"x": "link:y"}), with(files{"x": "2"}), "x", Take{Side: Ours}, with(files{"x": "link:y"})},
 		{"both", with(files{"t": "a\nB\nc\nd\ne\n"}), with(files{"t": "a\n2\nc\nd\nE\n"}), "t", Take{Side: Both}, with(files{"t": "a\nB\n2\nc\nd\nE\n"})},
+		{"theirs of one place", with(files{"t": "exec:1\nb\nC\nd\ne\n"}), with(files{"t": "2\nb\nc\nd\nE\n"}), "t", Take{Side: Theirs}, with(files{"t": "exec:2\nb\nC\nd\nE\n"})},
+		{"ours of one place", with(files{"t": "1\nb\nC\nd\ne\n"}), with(files{"t": "2\nb\nc\nd\nE\n"}), "t", Take{Side: Ours}, with(files{"t": "1\nb\nC\nd\nE\n"})},
+		{"base of one place", with(files{"t": "1\nb\nC\nd\ne\n"}), with(files{"t": "2\nb\nc\nd\nE\n"}), "t", Take{Side: Base}, with(files{"t": "a\nb\nC\nd\nE\n"})},
+		{"base of no text", with(files{"bin": "1\n"}), with(files{"bin": "2\n"}), "bin", Take{Side: Base}, base},
 		{"both of what was added", with(files{"n": "1"}), with(files{"n": "exec:2\n"}), "n", Take{Side: Both}, with(files{"n": "1\n2\n"})},
 		{"both keep a mode", with(files{"x": "exec:2\n"}), with(files{"x": "3\n"}), "x", Take{Side: Both}, with(files{"x": "exec:2\n3\n"})},
 		{"both of no text", with(files{"bin": "\x001"}), with(files{"bin": "\x002"}), "bin", Take{Side: Both}, nil},
@@ -102,6 +106,21 @@ func TestTakesOfPaths(t *testing.T) {
 		}
 		if got, conflicts := mergeBy(t, Rules{}, base, c.ours, c.theirs); got != nil || len(conflicts) != len(sides) {
 			t.Errorf("%s, undecided: got %v with conflicts %v, want the conflicts alone", c.name, got, conflicts)
+		}
+	}
+}
+
+// In strict mode every place that both changed is a conflict, so a side counts for the whole
+// text.
+func TestStrictTakesOfTexts(t *testing.T) {
+	t.Parallel()
+	base := files{"t": "a\nb\nc\nd\ne\n"}
+	ours, theirs := files{"t": "A\nb\nc\nd\ne\n"}, files{"t": "a\nb\nc\nd\nE\n"}
+	for side, want := range map[Side]files{Ours: ours, Theirs: theirs, Base: base} {
+		rules := takes(map[string]Take{"t": {Side: side}})
+		rules.Strict = true
+		if got, conflicts := mergeBy(t, rules, base, ours, theirs); len(conflicts) != 1 || !maps.Equal(got, want) {
+			t.Errorf("%s: got %v with conflicts %v, want %v", side, got, conflicts, want)
 		}
 	}
 }
@@ -295,8 +314,10 @@ func FuzzText(f *testing.F) {
 		if got, conflicts := Text(base, ours, ours); got != ours || len(conflicts) > 0 {
 			t.Errorf("Text(the same) = %q, %v, want %q", got, conflicts, ours)
 		}
-		if both := bothTexts(base, ours, theirs); len(conflicts) == 0 && both != merged {
-			t.Errorf("bothTexts() = %q, want %q as nothing conflicts", both, merged)
+		for side, decide := range decisions {
+			if decided := decidedText(base, ours, theirs, decide); len(conflicts) == 0 && decided != merged {
+				t.Errorf("decidedText(%s) = %q, want %q as nothing conflicts", side, decided, merged)
+			}
 		}
 	})
 }

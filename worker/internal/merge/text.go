@@ -38,17 +38,16 @@ func Text(base, ours, theirs string) (merged string, conflicts []Hunk) {
 	return merged, nil
 }
 
-// bothTexts merges as Text does, and where that is a conflict takes the lines of ours and
-// then those of theirs.
-func bothTexts(base, ours, theirs string) string {
+// decidedText merges as Text does, and where that is a conflict takes what decide returns.
+func decidedText(base, ours, theirs string, decide func(Hunk) string) string {
 	b, o, t := lines(base), lines(ours), lines(theirs)
-	merged, conflicts := textOf(b, o, t, lineEdits, Hunk.both)
+	merged, conflicts := textOf(b, o, t, lineEdits, decide)
 	if len(conflicts) > 0 {
 		return merged
 	}
-	again, conflicts := textOf(b, o, t, lineEditsFromEnd, Hunk.both)
+	again, conflicts := textOf(b, o, t, lineEditsFromEnd, decide)
 	if len(conflicts) == 0 && again != merged {
-		return Hunk{Ours: ours, Theirs: theirs}.both()
+		return decide(Hunk{Base: base, Ours: ours, Theirs: theirs})
 	}
 	return again
 }
@@ -63,6 +62,14 @@ func (h Hunk) both() string {
 }
 
 func nothing(Hunk) string { return "" }
+
+// decisions are what the sides that can be taken make of a place where texts conflict.
+var decisions = map[Side]func(Hunk) string{
+	Ours:   func(h Hunk) string { return h.Ours },
+	Theirs: func(h Hunk) string { return h.Theirs },
+	Base:   func(h Hunk) string { return h.Base },
+	Both:   Hunk.both,
+}
 
 // textOf merges texts by the edits that diff finds. The text has what decide returns at
 // the places of conflicts.
