@@ -4274,7 +4274,7 @@ type ClientInterface interface {
 
 	// BisectRunWithBody Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4283,7 +4283,7 @@ type ClientInterface interface {
 
 	// BisectRun Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -5538,7 +5538,7 @@ func (c *Client) ListArtifacts(ctx context.Context, runID RunIDParameter, params
 
 // BisectRunWithBody Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5557,7 +5557,7 @@ func (c *Client) BisectRunWithBody(ctx context.Context, runID RunIDParameter, pa
 
 // BisectRun Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -11047,7 +11047,7 @@ type ClientWithResponsesInterface interface {
 
 	// BisectRunWithBodyWithResponse Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -11056,7 +11056,7 @@ type ClientWithResponsesInterface interface {
 
 	// BisectRunWithResponse Find the checkpoint at which a command began to fail
 	//
-	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+	// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14334,7 +14334,7 @@ func (c *ClientWithResponses) ListArtifactsWithResponse(ctx context.Context, run
 
 // BisectRunWithBodyWithResponse Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14349,7 +14349,7 @@ func (c *ClientWithResponses) BisectRunWithBodyWithResponse(ctx context.Context,
 
 // BisectRunWithResponse Find the checkpoint at which a command began to fail
 //
-// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
+// A worker restores checkpoints of the run in binary order and runs the command in each, as a gate does: exit code 0 is good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127) or is ended by a signal ends the bisection. The candidates are the checkpoints that changed the workspace, from `good` (by default the first of the line with files) to `bad` (by default the run's head), along first parents. The bisection is a system run with the same id: cancel it as any run. 409 `nothing-to-bisect`: no step changed the workspace between the two.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

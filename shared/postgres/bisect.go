@@ -23,7 +23,7 @@ type Candidate struct {
 // Candidates returns the checkpoints on the way from good to bad that changed the
 // workspace, oldest first, beginning with good and ending with bad's workspace. The way is
 // that of first parents, as with `git bisect --first-parent`. Without good it begins at the
-// line's first checkpoint. An unknown bad is fault.NotFound; good not on the way and a way
+// line's first checkpoint with files, if a later one changed them. An unknown bad is fault.NotFound; good not on the way and a way
 // of more than [run.MaxCandidates] changes are fault.Invalid.
 func (db *DB) Candidates(ctx context.Context, tenant uuid.UUID, good *uuid.UUID, bad uuid.UUID) (list []Candidate, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
@@ -56,6 +56,9 @@ func (db *DB) Candidates(ctx context.Context, tenant uuid.UUID, good *uuid.UUID,
 	}
 	// The first one with a workspace stands for those after it that did not change it.
 	list = slices.CompactFunc(list, func(a, b Candidate) bool { return a.TreeDigest == b.TreeDigest })
+	if good == nil && len(list) > 2 && list[0].TreeDigest == tree.Empty {
+		list = list[1:] // most commands fail before there is a workspace
+	}
 	if len(list) > run.MaxCandidates {
 		return nil, fault.New(fault.Invalid, "invalid-field", "%d checkpoints changed the workspace; a bisection looks at %d at most, so name a later good one", len(list), run.MaxCandidates)
 	}

@@ -24,7 +24,7 @@ func (a *app) checkpointBisectCommand() *cobra.Command {
 checkpoint after another and runs the command in each, as a gate does: exit code 0 is
 good, 125 skips the checkpoint, any other is bad; a command that cannot be run (126, 127)
 or is ended by a signal ends the bisection. Without --good and --bad all of the run is
-searched, along first parents.
+searched from its first files on, along first parents.
 
 The exit code is 0 if the first bad checkpoint was found, and 3 if not.`,
 		Example: `  nofx checkpoint bisect run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f --command 'go test ./...'`,
@@ -51,7 +51,7 @@ The exit code is 0 if the first bad checkpoint was found, and 3 if not.`,
 		},
 	}
 	c.Flags().StringVar(&command, "command", "", "what to run at a checkpoint")
-	c.Flags().StringVar(&good, "good", "", "checkpoint at which it passes (default: the first)")
+	c.Flags().StringVar(&good, "good", "", "checkpoint at which it passes (default: the first with files)")
 	c.Flags().StringVar(&bad, "bad", "", "checkpoint at which it fails (default: the run's last)")
 	c.Flags().StringArrayVar(&env, "env", nil, "NAME=VALUE for the command; may be repeated")
 	c.Flags().DurationVar(&timeout, "timeout", 0, "time limit of one probe (default 10m)")

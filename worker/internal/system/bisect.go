@@ -157,7 +157,7 @@ func (b *bisection) result() (tool.Result, error) {
 	last := len(b.list) - 1
 	switch first := b.outcomes[0]; {
 	case first != run.ProbeGood:
-		return tool.Result{}, tool.Failuref(run.ClassInvalid, "the command was to pass at the good checkpoint %s, where it is %s", b.id(0), first)
+		return tool.Result{}, tool.Failuref(run.ClassInvalid, "the command was to pass at the good checkpoint %s, where it is %s; name one as good at which it passes", b.id(0), first)
 	case b.outcomes[last] != run.ProbeBad:
 		return tool.Result{}, tool.Failuref(run.ClassInvalid, "the command was to fail at the bad checkpoint %s, where it is %s", b.id(last), b.outcomes[last])
 	}

@@ -56,11 +56,11 @@ func TestBisect(t *testing.T) {
 		found   func(list []postgres.Candidate) run.BisectOutputs
 	}{
 		"broken": {fmt.Sprintf("test ! -e n || test $(cat n) -lt %d", broken), run.Succeeded, "", 8, func(list []postgres.Candidate) run.BisectOutputs {
-			return run.BisectOutputs{LastGood: id(list, broken), FirstBad: id(list, broken+1)}
+			return run.BisectOutputs{LastGood: id(list, broken-1), FirstBad: id(list, broken)}
 		}},
 		"skipped around it": {fmt.Sprintf("test ! -e n && exit 0; x=$(cat n); test $x -ge %d && test $x -le %d && exit 125; test $x -lt %d", broken-1, broken+1, broken), run.Succeeded, "", 16,
 			func(list []postgres.Candidate) run.BisectOutputs {
-				return run.BisectOutputs{LastGood: id(list, broken-1), FirstBad: id(list, broken+3), Suspects: []string{id(list, broken), id(list, broken+1), id(list, broken+2), id(list, broken+3)}}
+				return run.BisectOutputs{LastGood: id(list, broken-2), FirstBad: id(list, broken+2), Suspects: []string{id(list, broken-1), id(list, broken), id(list, broken+1), id(list, broken+2)}}
 			}},
 		"good is bad":    {"exit 1", run.Failed, "the command was to pass at the good checkpoint", 0, nil},
 		"bad is good":    {"exit 0", run.Failed, "the command was to fail at the bad checkpoint", 0, nil},
@@ -69,8 +69,8 @@ func TestBisect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			work, list := startBisect(t, b, d.Run, tt.command)
-			if len(list) != steps+1 {
-				t.Fatalf("candidates = %d, want the empty workspace and one for each of %d steps", len(list), steps)
+			if len(list) != steps {
+				t.Fatalf("candidates = %d, want one for each of %d steps", len(list), steps)
 			}
 			w := b.Until(t, work.ID, tt.state)
 			probes, err := b.DB.Probes(b.Ctx, b.TenantID, work.ID)
@@ -140,7 +140,7 @@ func TestBisectAfterAKilledWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead := claimAs(t, b, wd.Steps[0], "worker-dead")
-	for _, p := range []run.Probe{{CheckpointID: run.CheckpointID.Format(list[0].ID), Outcome: run.ProbeGood}, {CheckpointID: run.CheckpointID.Format(list[20].ID), Outcome: run.ProbeBad, ExitCode: 1}} {
+	for _, p := range []run.Probe{{CheckpointID: run.CheckpointID.Format(list[0].ID), Outcome: run.ProbeGood}, {CheckpointID: run.CheckpointID.Format(list[len(list)-1].ID), Outcome: run.ProbeBad, ExitCode: 1}} {
 		if err := b.DB.RecordProbe(b.Ctx, dead, p); err != nil {
 			t.Fatal(err)
 		}
