@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -316,6 +317,14 @@ func mergeRefused(err error, m run.Merge) error {
 	return e
 }
 
+func listed(takes []run.Take) string {
+	var texts []string
+	for _, take := range takes {
+		texts = append(texts, string(take))
+	}
+	return strings.Join(texts, ", ")
+}
+
 // resolutions returns decisions by the numbers of the conflicts, and what is wrong with
 // them.
 func resolutions(known []run.MergeConflict, list []run.MergeResolution) (items []map[string]any, fields []fault.Field) {
@@ -329,12 +338,12 @@ func resolutions(known []run.MergeConflict, list []run.MergeResolution) (items [
 			}
 			found = true
 			if r.Take != nil && !slices.Contains(c.Takes, *r.Take) {
-				fields = append(fields, fault.Field{Pointer: at + "/take", Detail: fmt.Sprintf("%s is not possible here, %v are", *r.Take, c.Takes)})
+				fields = append(fields, fault.Field{Pointer: at + "/take", Detail: fmt.Sprintf("%s is not possible for %s; possible are %s", *r.Take, r.At, listed(c.Takes))})
 			}
 			items = append(items, map[string]any{"n": c.N, "take": r.Take, "value": r.Value, "artifact_id": r.ArtifactID})
 		}
 		if !found {
-			fields = append(fields, fault.Field{Pointer: at + "/" + string(r.Unit), Detail: "there is no conflict"})
+			fields = append(fields, fault.Field{Pointer: at + "/" + string(r.Unit), Detail: fmt.Sprintf("there is no conflict at %s", r.At)})
 		}
 	}
 	return items, fields

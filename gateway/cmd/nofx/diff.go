@@ -58,6 +58,17 @@ as one to less, gets none. With --json a large diff is a URL that serves it for 
 				if err != nil {
 					return err
 				}
+				if !a.terminal { // a program reads the patch, so nobody would see what is not in it
+					for line := range strings.Lines(string(patch)) {
+						left, comment := strings.CutPrefix(line, "# ")
+						if !comment {
+							break
+						}
+						if strings.HasPrefix(left, "left out: ") {
+							fmt.Fprint(a.errOut, left)
+						}
+					}
+				}
 				return a.foreign(false, func(w io.Writer) error { return paint.patch(w, string(patch)) })
 			}
 			if a.json {

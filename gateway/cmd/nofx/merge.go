@@ -182,6 +182,10 @@ func (a *app) printMerge(w io.Writer, answer api.MergeAnswer) {
 	case api.MergeStatusConflicted:
 		fmt.Fprintf(w, "\nDecide each: %s merge resolve %s PATH --take ours|theirs|…\n", a.self(), m.ID)
 	case api.MergeStatusReady:
+		if deref(m.Outcome) == api.MergeOutcomeUpToDate {
+			fmt.Fprintf(w, "\nThe target has all of it already. There is nothing to commit.\n")
+			return
+		}
 		fmt.Fprintf(w, "\nCommit it: %s merge commit %s [--resume]\n", a.self(), m.ID)
 	}
 }
@@ -199,7 +203,7 @@ func printConflict(w io.Writer, c api.MergeConflict) {
 	if c.Line != nil {
 		place += ":" + strconv.Itoa(*c.Line)
 	}
-	decided := "open: " + join(c.Takes)
+	decided := "open: " + ways(c)
 	if c.Resolution != nil {
 		decided = "take " + string(*c.Resolution)
 	}
@@ -221,12 +225,22 @@ func printConflict(w io.Writer, c api.MergeConflict) {
 	}
 }
 
-func join(takes []api.MergeTake) string {
-	texts := make([]string, len(takes))
-	for i, t := range takes {
-		texts[i] = string(t)
+// ways returns what merge resolve takes for a conflict: values of --take, and other flags.
+func ways(c api.MergeConflict) string {
+	var takes, flags []string
+	for _, t := range c.Takes {
+		switch {
+		case t == api.MergeTakeArtifact:
+			flags = append(flags, "--artifact")
+		case t != api.MergeTakeValue:
+			takes = append(takes, string(t))
+		case c.Path != nil:
+			flags = append(flags, "--file")
+		default:
+			flags = append(flags, "--value")
+		}
 	}
-	return strings.Join(texts, "|")
+	return strings.Join(append([]string{strings.Join(takes, "|")}, flags...), ", ")
 }
 
 // sideLines returns what a side has at a conflict, a few lines at most.
@@ -299,11 +313,16 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 			}
 			return a.answer(raw, func(w io.Writer) {
 				fmt.Fprintf(w, "merge %s is %s, with %d of %s to decide\n", m.Merge.ID, m.Merge.Status, m.Merge.UnresolvedCount, count(m.Merge.ConflictCount, "conflict"))
+				if m.Merge.Status == api.MergeStatusReady {
+					fmt.Fprintf(w, "Commit it: %s merge commit %s [--resume]\n", a.self(), m.Merge.ID)
+				} else {
+					fmt.Fprintf(w, "What is left: %s merge show %s\n", a.self(), m.Merge.ID)
+				}
 			})
 		},
 	}
 	c.Flags().StringVar(&take, "take", "", "whose lines stand where a text conflicts, or whose file: ours, theirs, base, both (texts only) or none")
-	c.Flags().StringVar(&value, "value", "", "another value, as JSON: for a pointer")
+	c.Flags().StringVar(&value, "value", "", "another value, as JSON: for a pointer into the state")
 	c.Flags().StringVar(&file, "file", "", "a file with the content, of any bytes: for a path")
 	c.Flags().StringVar(&artifact, "artifact", "", "an artifact with the content: for a path")
 	c.Flags().BoolVar(&all, "all", false, "all conflicts that are open")
@@ -414,15 +433,29 @@ A target that waits goes on at once. One that is paused, failed or was cancelled
 			}
 			return a.answer(raw, func(w io.Writer) {
 				fmt.Fprintf(w, "merge %s is committed: checkpoint %s is the head of run %s\n", m.Merge.ID, deref(m.Merge.CommittedCheckpointID), m.Merge.TargetRunID)
-				if n := deref(m.Requeued); n > 0 {
-					fmt.Fprintf(w, "%s to run; see %s run watch %s\n", count(n, "step"), a.self(), m.Merge.TargetRunID)
-				}
+				fmt.Fprintln(w, a.afterCommit(cmd.Context(), client, m.Merge.TargetRunID))
 			})
 		},
 	}
 	c.Flags().BoolVar(&resume, "resume", false, "let a target go on that is paused, failed or was cancelled")
 	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the merge")
 	return c
+}
+
+// afterCommit says how the target of a merge goes on.
+func (a *app) afterCommit(ctx context.Context, client *api.Client, target string) string {
+	d, _, err := call[api.RunDetail](client.GetRun(ctx, target))
+	how := "show"
+	switch {
+	case err != nil: // the merge is committed all the same
+	case d.Run.Status == api.RunStatusPaused:
+		return fmt.Sprintf("It is paused. To let it go on: %s run resume %s", a.self(), target)
+	case d.Run.Status == api.RunStatusFailed || d.Run.Status == api.RunStatusCancelled:
+		return fmt.Sprintf("It is %s. To let it go on: %s run retry %s", d.Run.Status, a.self(), target)
+	case d.Run.Status != api.RunStatusSucceeded:
+		how = "watch"
+	}
+	return fmt.Sprintf("See %s run %s %s", a.self(), how, target)
 }
 
 func (a *app) mergeAbandonCommand() *cobra.Command {
