@@ -22,8 +22,9 @@ func (a *app) gcCommand() *cobra.Command {
 		Short: "Delete stored bytes that no checkpoint needs",
 		Long: `Have a worker delete from storage what no checkpoint of your tenant needs: content that no
 checkpoint names is condemned once nobody has used it for a day, and deleted a day later,
-and so are objects that a crash has left, and old uploads that no run needs. This happens by itself once a day. With
---dry-run nothing is deleted, and what would be is listed. This needs the role admin.`,
+and so are objects that a crash has left, and old uploads that no run needs. This happens
+by itself once a day. With --dry-run nothing is deleted, and what would be is listed. This
+needs the role admin.`,
 		Example: "  nofx gc --dry-run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -150,8 +151,8 @@ func (a *app) blobPurgeCommand() *cobra.Command {
 		Short: "Delete content for good, such as a secret that leaked into a file",
 		Long: `Delete content for good, by its SHA-256: from then on every checkpoint and artifact that has it
 answers that it was purged, and no later checkpoint stores it again. Stored diffs and archives
-go as well, and are made anew without it. Logs that printed it stay, and so do files that
-contain it among other text. There is no way back. This needs the role admin.`,
+go as well, and are made anew without it. Logs that printed it stay, and so do plans and
+files that contain it among other text. There is no way back. This needs the role admin.`,
 		Example: "  nofx blob purge $(sha256sum < .env | cut -d' ' -f1) --reason 'leaked credentials'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
