@@ -66,8 +66,8 @@ type Rules struct {
 	// Takes returns the decision about a conflict by its path or pointer. Nil has none.
 	Takes func(c Conflict) (Take, bool)
 	// Gates reports whether a step is a gate, for a merge of runs: what is recorded of a
-	// gate, and of a step that has not succeeded, is a fact of ours and no content. Nil
-	// merges records as any other value.
+	// gate, and of a step that has not succeeded in ours, is a fact of ours and no content.
+	// Nil merges records as any other value.
 	Gates func(step string) bool
 	// Values gives conflicts what all sides have there, so that people can decide.
 	Values bool

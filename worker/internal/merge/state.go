@@ -77,7 +77,7 @@ func StatesBy(rules Rules, base, ours, theirs []byte) (doc []byte, conflicts []C
 }
 
 // keepRecords lets the records of steps that are facts of ours stay as they are: those of
-// gates, whose verdicts are about another tree, and those of steps that ours has not
+// gates, whose verdicts are about another tree, and those of steps that ours has not begun or
 // brought to success. Which attempt it was, and its state, is a fact of ours for all.
 func keepRecords(gate func(string) bool, base, ours, theirs map[string]any) {
 	own := records(ours)
@@ -86,9 +86,9 @@ func keepRecords(gate func(string) bool, base, ours, theirs map[string]any) {
 		for name := range others {
 			mine, known := own[name].(map[string]any)
 			switch {
-			case gate(name) && !known:
+			case !known:
 				delete(others, name)
-			case known && (gate(name) || mine["state"] != "succeeded"):
+			case gate(name) || mine["state"] != "succeeded":
 				others[name] = own[name]
 			}
 		}

@@ -142,7 +142,7 @@ func TestMergeIntoAFailedRun(t *testing.T) {
 		hosttest.Script("c", "echo c > c && cat a fixed", "b"),
 	)
 	before := b.Until(t, target.ID, run.Failed)
-	source := fork(t, b, headOf(t, before), hosttest.Script("fix", "echo yes > fixed; sed -i s/one/ONE/ text"))
+	source := fork(t, b, headOf(t, before), hosttest.Script("fix", "echo yes > fixed; sed -i s/one/ONE/ text"), hosttest.Script("c", "true", "fix"))
 	b.Until(t, source.ID, run.Succeeded)
 
 	m := startMerge(t, b, postgres.NewMerge{TargetRunID: target.ID, SourceRunID: source.ID})
@@ -171,6 +171,11 @@ func TestMergeIntoAFailedRun(t *testing.T) {
 	}
 	if got := b.File(t, after, "c") + b.File(t, after, "fixed"); got != "c\nyes\n" {
 		t.Errorf("files = %q, want those of both runs", got)
+	}
+	// What only the source had done by then is still to be done in the target.
+	var state string
+	if err := b.Admin.QueryRow(b.Ctx, "SELECT string_agg(s, ' ' ORDER BY s) FROM nofx.checkpoint, jsonb_object_keys(convert_from(state_inline, 'UTF8')::jsonb->'steps') AS s WHERE id = $1", m.CommittedID).Scan(&state); err != nil || state != "a lint unit" {
+		t.Errorf("the merged state knows steps %q, %v, want those of the target up to the merge", state, err)
 	}
 	// A branch has what was merged before it, from whichever checkpoint after the merge.
 	var later uuid.UUID
