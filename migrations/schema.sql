@@ -538,12 +538,12 @@ CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_re
 
 ALTER FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) RETURNS void
+CREATE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) OWNER TO nofx_system;
+ALTER FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
@@ -2637,8 +2637,8 @@ GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolea
 REVOKE ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_app;
 
-REVOKE ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) FROM PUBLIC;
 

@@ -295,9 +295,9 @@ BEGIN
 END
 $$;
 
--- Records that the bytes of purged content are deleted, and takes out what merges quote of
--- it.
-CREATE OR REPLACE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea) RETURNS void
+-- Takes out what merges quote of purged content and, unless some are pending, records that
+-- its bytes are deleted.
+CREATE OR REPLACE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -306,7 +306,8 @@ DECLARE
 BEGIN
     UPDATE merge_conflict c SET base = redacted_side(c.base, v_digest), ours = redacted_side(c.ours, v_digest), theirs = redacted_side(c.theirs, v_digest)
     WHERE c.tenant_id = s.tenant_id AND v_digest IN (c.base->>'sha256', c.ours->>'sha256', c.theirs->>'sha256');
-    UPDATE blob b SET pack_sha256 = NULL, off = 0, len = 0, copy = 0 WHERE b.tenant_id = s.tenant_id AND b.sha256 = p_sha256 AND b.state = 'tombstone';
+    UPDATE blob b SET pack_sha256 = NULL, off = 0, len = 0, copy = 0
+    WHERE NOT p_pending AND b.tenant_id = s.tenant_id AND b.sha256 = p_sha256 AND b.state = 'tombstone';
 END
 $$;
 
@@ -363,7 +364,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.move_blobs(uuid, bigint, bytea, text, bytea, text, bigint, bytea[], bigint[]),
     nofx.condemn_copies(uuid, bigint, text[]),
     nofx.drop_derived(uuid, bigint, bytea, int),
-    nofx.finish_purge(uuid, bigint, bytea),
+    nofx.finish_purge(uuid, bigint, bytea, boolean),
     nofx.unbacked_blobs(bytea, int),
     nofx.unknown_keys(text[]),
     nofx.due_collections(text, int)

@@ -224,6 +224,17 @@ func (db *DB) PurgeBlob(ctx context.Context, tenant uuid.UUID, d tree.Digest, re
 	return t, err
 }
 
+// OldestAttempt returns when the oldest attempt that runs began, besides that of c, or nil
+// if there is none.
+func (db *DB) OldestAttempt(ctx context.Context, c *Claim) (began *time.Time, err error) {
+	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT min(a.started_at) FROM nofx.step_lease l
+			JOIN nofx.attempt a ON a.tenant_id = l.tenant_id AND a.step_id = l.step_id AND a.fence = l.fence
+			WHERE l.tenant_id = $1 AND l.step_id <> $2`, c.TenantID, c.StepID).Scan(&began)
+	})
+	return began, err
+}
+
 // Unpurged lists purged contents of a tenant whose bytes are not deleted yet.
 func (db *DB) Unpurged(ctx context.Context, tenant uuid.UUID) (list []tree.Digest, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
@@ -313,10 +324,11 @@ func (db *DB) DropDerived(ctx context.Context, c *Claim, d tree.Digest, limit in
 	return keys, err
 }
 
-// FinishPurge records that the bytes of purged content are deleted.
-func (db *DB) FinishPurge(ctx context.Context, c *Claim, d tree.Digest) error {
+// FinishPurge takes out what merges quote of purged content and, unless some are pending,
+// records that its bytes are deleted.
+func (db *DB) FinishPurge(ctx context.Context, c *Claim, d tree.Digest, pending bool) error {
 	return db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "SELECT nofx.finish_purge($1, $2, $3)", c.StepID, c.Fence, d[:])
+		_, err := tx.Exec(ctx, "SELECT nofx.finish_purge($1, $2, $3, $4)", c.StepID, c.Fence, d[:], pending)
 		return err
 	})
 }

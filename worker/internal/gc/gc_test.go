@@ -714,3 +714,58 @@ func TestPurgeWhileStored(t *testing.T) {
 		}
 	}
 }
+
+// Packs that no row names are deleted by a purge once no attempt runs that may have stored
+// them, as those of killed workers, and of steps that edited a branch side by side.
+func TestPurgeOfPacksWithoutRow(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	secret := "SECRET-" + uuid.NewString()
+	d := tree.Sum([]byte(secret))
+	r, err := newRun(b.Ctx, b.DB, b.TenantID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := b.claim(t, r)
+	if _, err := b.save(t, c, map[string]string{"s": secret, "y": "y"}); err != nil { // and not committed
+		t.Fatal(err)
+	}
+	b.saved(t, b.TenantID, map[string]string{"s": secret})
+	if _, err := b.DB.PurgeBlob(b.Ctx, b.TenantID, d, "leaked"); err != nil {
+		t.Fatal(err)
+	}
+	unpurged := func() int {
+		list, err := b.DB.Unpurged(b.Ctx, b.TenantID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	purge := b.work(t, b.TenantID)
+	if e, err := gc.Purge(b.Ctx, b.job(purge, 0), d); err != nil || e.Pending != 1 || unpurged() != 1 {
+		t.Fatalf("Purge(while its attempt runs) = %+v, %v, want one pack left to the next collection", e, err)
+	}
+	for _, c := range []*postgres.Claim{c, purge} {
+		if _, err := pgtest.FinishStep(b.Ctx, b.DB, postgres.Finish{Claim: c, Outcome: "fail", FailureClass: run.ClassTool, Reason: "killed", Span: trace.SpanContextFromContext(b.Ctx)},
+			postgres.Worker{ID: "w", PID: 1}, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.collect(t, b.TenantID, time.Hour, false)
+	for _, key := range b.keys(t, b.TenantID) {
+		if !strings.Contains(key, "/pack/") {
+			continue
+		}
+		info, err := b.Blobs.Stat(b.Ctx, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := b.store.Snapshots().Packed(b.Ctx, key, info.Size)
+		if err != nil || slices.ContainsFunc(list, func(x tree.Blob) bool { return x.SHA256 == d }) {
+			t.Errorf("pack %s still holds purged content, %v", key, err)
+		}
+	}
+	if n := unpurged(); n != 0 {
+		t.Errorf("%d purges are not over, want 0", n)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,12 +23,17 @@ type Erased struct {
 	Objects  int64 `json:"objects"`  // deleted from storage
 	Repacked int64 `json:"repacked"` // packs that were written again without the content
 	Derived  int64 `json:"derived"`  // objects that may have held it: of diffs, archives and uploads
+	Pending  int64 `json:"pending"`  // packs of attempts that run, which the next collection looks at
 }
+
+// clocksDiffer is how far the clocks of database and storage may be apart.
+const clocksDiffer = time.Minute
 
 // Purge deletes the bytes of a content that has a tombstone from wherever they are: all
 // copies in objects of their own, those of artifacts among them, and every pack whose index
-// names it, which is written again without it. A pack that has no row yet belongs to a
-// checkpoint that is being written: the collection after it looks again. What was made of the
+// names it, which is written again without it. A pack that has no row is deleted if no attempt
+// runs that may have stored it, since nobody can make its row then; otherwise the next
+// collection looks again. What was made of the
 // content goes as well, and is made anew without it when it is asked for: diffs and
 // archives.
 func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
@@ -50,15 +56,23 @@ func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
 	store := snapshot.New(snapshot.Config{Blobs: j.Blobs, Index: j.DB})
 	looked := 0
 	if err := j.Blobs.List(ctx, blob.Prefix(tenant, "pack"), func(page []blob.Listed) error {
-		for _, key := range j.packsWith(ctx, store, page, d) {
-			moved, err := j.repack(ctx, store, key)
-			if err != nil {
+		// Asked before the rows are: an attempt that ends in between has made its row by then.
+		oldest, err := j.DB.OldestAttempt(ctx, j.Claim)
+		if err != nil {
+			return err
+		}
+		for _, o := range j.packsWith(ctx, store, page, d) {
+			moved, err := j.repack(ctx, store, o.Key)
+			switch {
+			case err != nil:
 				return err
-			}
-			if moved {
+			case moved:
 				e.Repacked++
-				doomed = append(doomed, key)
+			case oldest != nil && oldest.Before(o.Modified.Add(clocksDiffer)):
+				e.Pending++
+				continue
 			}
+			doomed = append(doomed, o.Key)
 		}
 		looked += len(page)
 		j.say("looked at %d packs, %d written again", looked, e.Repacked)
@@ -85,7 +99,10 @@ func Purge(ctx context.Context, j Job, d tree.Digest) (Erased, error) {
 		return e, err
 	}
 	j.say("%d objects deleted, and %d of diffs, archives and uploads", e.Objects, e.Derived)
-	return e, j.DB.FinishPurge(ctx, j.Claim, d)
+	if e.Pending > 0 {
+		j.say("%d packs of steps that run may hold it still; the next collection looks at them", e.Pending)
+	}
+	return e, j.DB.FinishPurge(ctx, j.Claim, d, e.Pending > 0)
 }
 
 // dropDerived deletes what may hold purged content besides its copies and packs. Work that
@@ -124,7 +141,7 @@ func (j Job) dropDerived(ctx context.Context, d tree.Digest, e *Erased) error {
 
 // packsWith returns the packs of a page whose index names a content, or cannot be read and
 // so may hold it: those have no whole content for anybody.
-func (j Job) packsWith(ctx context.Context, store *snapshot.Store, page []blob.Listed, d tree.Digest) (keys []string) {
+func (j Job) packsWith(ctx context.Context, store *snapshot.Store, page []blob.Listed, d tree.Digest) (packs []blob.Listed) {
 	holds := make([]bool, len(page))
 	var g errgroup.Group
 	g.SetLimit(looks)
@@ -143,10 +160,10 @@ func (j Job) packsWith(ctx context.Context, store *snapshot.Store, page []blob.L
 	_ = g.Wait() // nothing above is an error
 	for i, o := range page {
 		if holds[i] {
-			keys = append(keys, o.Key)
+			packs = append(packs, o)
 		}
 	}
-	return keys
+	return packs
 }
 
 // repack writes a pack again with the blobs that rows name, of which purged ones are none,
