@@ -81,7 +81,7 @@ func TestCodegen(t *testing.T) {
 		d := s.await(t, s.create(t, module(t, sum("-"))...).Run.ID, api.RunStatusFailed)
 		unit := named(t, d, "unit")
 		items, _ := report(t, d)["items"].([]any)
-		if len(items) != 1 || deref(unit.FailureClass) != api.FailureClassGateFailed || deref(unit.Reason) != "1 of 1 tests failed" {
+		if len(items) != 1 || deref(unit.FailureClass) != api.FailureClassGateFailed || deref(unit.Reason) != "1 of 1 test failed" {
 			t.Fatalf("gate of wrong code = %s (%s) with %v, want gate_failed for one test", deref(unit.FailureClass), deref(unit.Reason), items)
 		}
 		got, _ := items[0].(map[string]any)
