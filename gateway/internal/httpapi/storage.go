@@ -106,7 +106,7 @@ func (s *Server) purgeBlob(c echo.Context, p *identity.Principal) error {
 	given := c.Param("sha256")
 	d, err := tree.ParseDigest("sha256:" + given)
 	if err != nil {
-		return fault.New(fault.NotFound, "not-found", "no such blob: a digest is 64 hex digits in lower case")
+		return fault.New(fault.NotFound, "not-found", "no such blob")
 	}
 	in, body, err := readJSON[api.PurgeRequest](c)
 	if err != nil {

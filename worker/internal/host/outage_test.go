@@ -42,7 +42,13 @@ func TestOutageCostsNoWork(t *testing.T) {
 				steps[len(steps)-1].DependsOn = []string{}
 			}
 			r := b.Create(t, steps...)
-			b.Wait(t, "all four run", "SELECT count(*) = 4 FROM nofx.step_lease")
+			// Not only claimed: a worker that the answer to a claim has not reached has no work to lose.
+			for _, s := range steps {
+				eventually(t, "step "+s.Name+" begins", func() bool {
+					_, err := os.Stat(filepath.Join(dir, "began-"+s.Name))
+					return err == nil
+				})
+			}
 			cut(p)
 			// Until every lease has run out for a second: whoever came back first could take them.
 			b.Wait(t, "the leases have run out", "SELECT count(*) = 4 FROM nofx.step_lease WHERE lease_until < clock_timestamp() - interval '1 s'")
