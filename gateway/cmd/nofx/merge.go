@@ -442,7 +442,8 @@ A target that waits goes on at once. One that is paused, failed or was cancelled
 	return c
 }
 
-// afterCommit says how the target of a merge goes on.
+// afterCommit returns a line for people: the command with which the target of a committed
+// merge goes on, or that shows it.
 func (a *app) afterCommit(ctx context.Context, client *api.Client, target string) string {
 	d, _, err := call[api.RunDetail](client.GetRun(ctx, target))
 	how := "show"
