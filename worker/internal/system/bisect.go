@@ -151,14 +151,14 @@ func (b *bisection) probe(ctx context.Context, i int) error {
 	return b.DB.RecordProbe(ctx, c, p)
 }
 
-// result returns what the probes say: the first bad candidate, or that an end is not what
-// it was said to be.
+// result returns what the probes say: the first bad candidate, or that the command did not
+// pass at any candidate, or failed at none.
 func (b *bisection) result() (tool.Result, error) {
 	last := len(b.list) - 1
-	switch first := b.outcomes[0]; {
-	case first != run.ProbeGood:
-		return tool.Result{}, tool.Failuref(run.ClassInvalid, "the command was to pass at the good checkpoint %s, where it is %s; name one as good at which it passes", b.id(0), first)
-	case b.outcomes[last] != run.ProbeBad:
+	switch {
+	case b.good < 0:
+		return tool.Result{}, tool.Failuref(run.ClassInvalid, "the command was to pass at the good checkpoint %s, where it is %s; name one as good at which it passes", b.id(0), b.outcomes[0])
+	case b.bad > last:
 		return tool.Result{}, tool.Failuref(run.ClassInvalid, "the command was to fail at the bad checkpoint %s, where it is %s", b.id(last), b.outcomes[last])
 	}
 	outputs := map[string]any{"last_good": b.id(b.good), "first_bad": b.id(b.bad)}

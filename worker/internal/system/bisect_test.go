@@ -52,7 +52,7 @@ func TestBisect(t *testing.T) {
 		command string
 		state   run.State
 		reason  string
-		probes  int // at most, besides the two ends
+		probes  int // at most
 		found   func(list []postgres.Candidate) run.BisectOutputs
 	}{
 		"broken": {fmt.Sprintf("test ! -e n || test $(cat n) -lt %d", broken), run.Succeeded, "", 8, func(list []postgres.Candidate) run.BisectOutputs {
@@ -62,10 +62,10 @@ func TestBisect(t *testing.T) {
 			func(list []postgres.Candidate) run.BisectOutputs {
 				return run.BisectOutputs{LastGood: id(list, broken-2), FirstBad: id(list, broken+2), Suspects: []string{id(list, broken-1), id(list, broken), id(list, broken+1), id(list, broken+2)}}
 			}},
-		"good is bad":    {"exit 1", run.Failed, "the command was to pass at the good checkpoint", 0, nil},
-		"bad is good":    {"exit 0", run.Failed, "the command was to fail at the bad checkpoint", 0, nil},
-		"no such tool":   {"no-such-tool", run.Failed, "the command cannot judge checkpoint", 0, nil},
-		"ends by signal": {"kill -9 $$", run.Failed, "the command cannot judge checkpoint", 0, nil},
+		"good is bad":    {"exit 1", run.Failed, "the command was to pass at the good checkpoint", 8, nil},
+		"bad is good":    {"exit 0", run.Failed, "the command was to fail at the bad checkpoint", 8, nil},
+		"no such tool":   {"no-such-tool", run.Failed, "the command cannot judge checkpoint", 1, nil},
+		"ends by signal": {"kill -9 $$", run.Failed, "the command cannot judge checkpoint", 1, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			work, list := startBisect(t, b, d.Run, tt.command)
@@ -74,8 +74,8 @@ func TestBisect(t *testing.T) {
 			}
 			w := b.Until(t, work.ID, tt.state)
 			probes, err := b.DB.Probes(b.Ctx, b.TenantID, work.ID)
-			if err != nil || len(probes) > tt.probes+2 {
-				t.Errorf("probes = %d, %v, want at most %d and the two ends", len(probes), err, tt.probes)
+			if err != nil || len(probes) > tt.probes {
+				t.Errorf("probes = %d, %v, want at most %d", len(probes), err, tt.probes)
 			}
 			if !strings.HasPrefix(w.Steps[0].Reason, tt.reason) {
 				t.Errorf("reason = %q, want %q", w.Steps[0].Reason, tt.reason)

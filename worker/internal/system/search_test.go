@@ -9,26 +9,23 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// Without skips the first bad candidate is found in ⌈log2 n-1⌉ probes besides the two ends,
-// wherever it is; with skips the answer lies in what is left.
+// Without skips the first bad candidate is found in ⌈log2 n+1⌉ probes, wherever it is, and
+// both it and the good one before it were probed; with skips the answer lies in what is left.
+// No candidate is bad where first is n.
 func TestSearch(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
-	for _, n := range []int{2, 3, 4, 5, 17, 200, 201, 1000} {
+	for _, n := range []int{1, 2, 3, 4, 5, 17, 200, 201, 255, 1000} {
 		for _, skips := range []float64{0, 0.3, 1} {
-			for first := 1; first < n; first += 1 + n/50 {
+			for first := 0; first <= n; first++ {
 				s, probes := newSearch(n), 0
-				for {
-					i, ok := s.next()
-					if !ok {
-						break
-					}
+				for i, ok := s.next(); ok; i, ok = s.next() {
 					probes++
 					outcome := run.ProbeGood
 					if i >= first {
 						outcome = run.ProbeBad
 					}
-					if i > 0 && i < n-1 && r.Float64() < skips {
+					if r.Float64() < skips {
 						outcome = run.ProbeSkipped
 					}
 					if s.outcomes[i] != "" {
@@ -40,8 +37,8 @@ func TestSearch(t *testing.T) {
 				if s.good >= first || s.bad < first {
 					t.Errorf("%s = after %d up to %d, want the first bad one among them", what, s.good, s.bad)
 				}
-				if limit := bits.Len(uint(n-2)) + 2; skips == 0 && (s.left() != 1 || probes > limit) {
-					t.Errorf("%s = %d left after %d probes, want 1 after at most %d", what, s.left(), probes, limit)
+				if limit := bits.Len(uint(n)); skips == 0 && (s.bad != first || s.good != first-1 || probes > limit) {
+					t.Errorf("%s = after %d up to %d in %d probes, want %d in at most %d", what, s.good, s.bad, probes, first, limit)
 				}
 				for i := s.good + 1; i < s.bad; i++ {
 					if s.outcomes[i] != run.ProbeSkipped {
@@ -49,23 +46,6 @@ func TestSearch(t *testing.T) {
 					}
 				}
 			}
-		}
-	}
-}
-
-// An end that is not what it was said to be ends the search.
-func TestSearchEnds(t *testing.T) {
-	t.Parallel()
-	for _, ends := range [][2]string{{run.ProbeBad, ""}, {run.ProbeSkipped, ""}, {run.ProbeGood, run.ProbeGood}, {run.ProbeGood, run.ProbeSkipped}} {
-		s := newSearch(10)
-		for i, ok := s.next(); ok; i, ok = s.next() {
-			if i != 0 && i != 9 {
-				t.Fatalf("with ends %q, candidate %d is probed", ends, i)
-			}
-			s.note(i, ends[i/9])
-		}
-		if s.outcomes[0] != ends[0] || s.outcomes[9] != ends[1] {
-			t.Errorf("outcomes of the ends = %q %q, want %q", s.outcomes[0], s.outcomes[9], ends)
 		}
 	}
 }
