@@ -200,9 +200,9 @@ func (a *app) artifactListCommand() *cobra.Command {
 			return a.answer(raw, func(w io.Writer) {
 				rows := make([][]string, len(page.Items))
 				for i, f := range page.Items {
-					rows[i] = []string{f.ID, f.Name, f.MediaType, size(f.SizeBytes), shorten(f.Sha256, 13), clock(&f.CreatedAt)}
+					rows[i] = []string{f.ID, f.Name, f.MediaType, size(f.SizeBytes), f.Sha256, clock(&f.CreatedAt)}
 				}
-				table(w, []string{"ARTIFACT", "NAME", "TYPE", "SIZE", "SHA256", "CREATED"}, rows)
+				a.table(w, []string{"ARTIFACT", "NAME", "TYPE", "SIZE", "SHA256", "CREATED"}, rows, "SHA256", "CREATED", "TYPE")
 				nextPage(w, page.NextCursor)
 			})
 		},

@@ -87,7 +87,7 @@ The name is that of the file by default. --dry-run shows what would happen.`,
 			case err != nil:
 				return err
 			case f.dryRun:
-				return a.answer(answered, func(w io.Writer) { printBranchPreview(w, preview) })
+				return a.answer(answered, func(w io.Writer) { a.printBranchPreview(w, preview) })
 			case made.Run != nil:
 				return a.started(cmd.Context(), client, *made.Run, answered, f.watch)
 			}
@@ -96,7 +96,7 @@ The name is that of the file by default. --dry-run shows what would happen.`,
 				for i, r := range made.Runs {
 					rows[i], ids[i] = []string{deref(r.Name), r.ID, string(r.Status)}, r.ID
 				}
-				table(w, []string{"NAME", "RUN", "STATUS"}, rows)
+				a.table(w, []string{"NAME", "RUN", "STATUS"}, rows)
 				fmt.Fprintf(w, "compare: %s run compare %s\n", a.self(), strings.Join(ids, " "))
 			})
 		},
@@ -280,14 +280,14 @@ func encoded(v any) (json.RawMessage, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-func printBranchPreview(w io.Writer, p api.BranchPreview) {
+func (a *app) printBranchPreview(w io.Writer, p api.BranchPreview) {
 	if len(p.Variants) > 0 {
 		for i, v := range p.Variants {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
 			fmt.Fprintf(w, "%s\n", clean(deref(v.Name)))
-			printBranchPreview(w, v)
+			a.printBranchPreview(w, v)
 		}
 		return
 	}
@@ -305,7 +305,7 @@ func printBranchPreview(w io.Writer, p api.BranchPreview) {
 		}[s.Why]
 		rows = append(rows, []string{s.Name, s.Tool, "runs", why})
 	}
-	table(w, []string{"STEP", "TOOL", "BRANCH", "WHY"}, rows)
+	a.table(w, []string{"STEP", "TOOL", "BRANCH", "WHY"}, rows, "TOOL")
 	for _, e := range p.EffectsDoneBefore {
 		again := "may be done again"
 		if e.Reused {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -65,15 +64,6 @@ func TestShortenedFits(t *testing.T) {
 			t.Fatalf("pad(%q, %d) takes %d cells, want %d", short, n, got, n)
 		}
 	})
-}
-
-func TestTableLinesUp(t *testing.T) {
-	t.Parallel()
-	var out strings.Builder
-	table(&out, []string{"NAME", "STATUS"}, [][]string{{"构建项目", "ready"}, {"unit", ""}})
-	if got, want := out.String(), "NAME      STATUS\n构建项目  ready\nunit      -\n"; got != want {
-		t.Errorf("table() =\n%swant\n%s", got, want)
-	}
 }
 
 func TestSized(t *testing.T) {

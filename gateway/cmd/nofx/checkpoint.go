@@ -48,7 +48,7 @@ func (a *app) checkpointListCommand() *cobra.Command {
 				for i, c := range page.Items {
 					rows[i] = []string{strconv.FormatInt(c.Seq, 10), c.ID, string(c.Kind), names[deref(c.StepID)], clock(&c.CreatedAt), size(c.BytesNew), held(c), deref(c.Label)}
 				}
-				table(w, []string{"SEQ", "CHECKPOINT", "KIND", "STEP", "CREATED", "NEW", "HOLD", "LABEL"}, rows)
+				a.table(w, []string{"SEQ", "CHECKPOINT", "KIND", "STEP", "CREATED", "NEW", "HOLD", "LABEL"}, rows, "CREATED", "NEW", "HOLD")
 				nextPage(w, page.NextCursor)
 			})
 		},
@@ -127,9 +127,9 @@ func (a *app) checkpointFilesCommand() *cobra.Command {
 					} else {
 						name += "/"
 					}
-					rows[i] = []string{string(f.Mode), bytes, shorten(strings.TrimPrefix(f.Digest, "sha256:"), 13), name}
+					rows[i] = []string{string(f.Mode), bytes, strings.TrimPrefix(f.Digest, "sha256:"), name}
 				}
-				table(w, []string{"MODE", "SIZE", "SHA256", "PATH"}, rows)
+				a.table(w, []string{"MODE", "SIZE", "SHA256", "PATH"}, rows, "SHA256", "SIZE", "MODE")
 				nextPage(w, page.NextCursor)
 			})
 		},

@@ -59,7 +59,7 @@ func script() map[string]http.HandlerFunc {
 		"previewRun": answer(http.StatusOK, api.RunPreview{PlanDigest: digest(1),
 			Plan:  api.Plan{Goal: "ship the fix", Steps: []api.PlanStep{{Name: "build", Tool: "bash"}, {Name: "unit", Tool: "gate:unit"}}},
 			Graph: api.PlanGraph{Levels: [][]string{{"build"}, {"unit"}}, Edges: []api.PlanEdge{{Needs: "build", Step: "unit"}}}}),
-		"listRuns":  answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run}, NextCursor: ptr("b2xk")}),
+		"listRuns":  answer(http.StatusOK, api.RunPage{Items: []api.Run{d.Run, failedDetail().Run, branchRun(3, "try")}, NextCursor: ptr("b2xk")}),
 		"getRun":    answer(http.StatusOK, d),
 		"cancelRun": answer(http.StatusOK, runIn(api.RunStatusCancelled)),
 		"pauseRun":  answer(http.StatusOK, runIn(api.RunStatusPaused)),
@@ -398,6 +398,8 @@ func TestOnTerminals(t *testing.T) {
 	for name, args := range map[string]string{
 		"run-list": "run list", "run-timeline": "run timeline " + id("run", 1), "worker-list": "worker list", "queue-list": "queue list",
 		"gate-list": "gate list", "run-compare": "run compare " + id("run", 1) + " " + id("run", 3), "run-lineage": "run lineage " + id("run", 3),
+		"checkpoint-list": "checkpoint list " + id("run", 1), "merge-list": "merge list " + id("run", 1), "run-show": "run show " + id("run", 1),
+		"dlq-list": "dlq list", "key-list": "key list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
 	} {
 		for _, width := range []int{80, 200} {
 			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,13 +66,7 @@ func (a *app) printComparison(w io.Writer, c api.Comparison) {
 		}
 	}
 	head := []string{"#", "RUN", "NAME", "STATUS", "TIME", "TRIES", "RESTORED", "TOKENS", "COST", "FILES", "GATES"}
-	if a.narrow() { // a name is enough there, or else the id
-		head = []string{"#", "RUN", "STATUS", "TIME", "FILES", "GATES"}
-		for i, row := range rows {
-			rows[i] = []string{row[0], cmp.Or(shorten(clean(row[2]), 36), row[1]), row[3], row[4], row[9], row[10]}
-		}
-	}
-	a.fitted(w, head, rows)
+	a.table(w, head, rows, "TRIES", "RESTORED", "TOKENS", "COST", "RUN")
 	if c.CommonCheckpointID != nil {
 		fmt.Fprintf(w, "common checkpoint: %s\n", *c.CommonCheckpointID)
 	}
@@ -102,7 +94,7 @@ func (a *app) printComparison(w io.Writer, c api.Comparison) {
 		fmt.Fprintln(w, "no step differs")
 		return
 	}
-	table(w, head, steps)
+	a.table(w, head, steps, "DIFFERS IN")
 }
 
 func (a *app) runLineageCommand() *cobra.Command {
@@ -149,7 +141,7 @@ func (a *app) printLineage(w io.Writer, l api.Lineage, marked string) {
 		if id == marked {
 			sign = " *"
 		}
-		rows = append(rows, []string{before + id + sign, string(n.Status), clock(&n.CreatedAt), from, shorten(clean(title), 60)})
+		rows = append(rows, []string{before + id + sign, string(n.Status), clock(&n.CreatedAt), from, title})
 		for i, e := range below[id] {
 			branch, deeper := "├─ ", "│  "
 			if i == len(below[id])-1 {
@@ -160,13 +152,7 @@ func (a *app) printLineage(w io.Writer, l api.Lineage, marked string) {
 	}
 	draw(l.RootRunID, "", "", "")
 	head := []string{"RUN", "STATUS", "CREATED", "FROM", "NAME OR GOAL"}
-	if a.narrow() {
-		head = slices.Delete(head, 2, 4)
-		for i, row := range rows {
-			rows[i] = slices.Delete(row, 2, 4)
-		}
-	}
-	a.fitted(w, head, rows)
+	a.table(w, head, rows, "FROM", "CREATED")
 	for _, e := range l.Edges {
 		if e.Kind == api.LineageEdgeKindMerge {
 			fmt.Fprintf(w, "\nmerged into %s\n  from %s\n  as   %s\n", e.To, e.From, e.CheckpointID)

@@ -44,7 +44,7 @@ func (a *app) dlqListCommand() *cobra.Command {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				printLetters(w, page.Items)
+				a.printLetters(w, page.Items)
 				nextPage(w, page.NextCursor)
 			})
 		},
@@ -54,12 +54,12 @@ func (a *app) dlqListCommand() *cobra.Command {
 	return c
 }
 
-func printLetters(w io.Writer, letters []api.StepAnswer) {
+func (a *app) printLetters(w io.Writer, letters []api.StepAnswer) {
 	rows := make([][]string, len(letters))
 	for i, l := range letters {
-		rows[i] = []string{l.Step.ID, l.Step.Name, l.Step.Tool, string(deref(l.Step.FailureClass)), clock(l.Step.FinishedAt), l.Run.ID, shorten(deref(l.Step.Reason), 60)}
+		rows[i] = []string{l.Step.ID, l.Step.Name, l.Step.Tool, string(deref(l.Step.FailureClass)), clock(l.Step.FinishedAt), l.Run.ID, deref(l.Step.Reason)}
 	}
-	table(w, []string{"STEP", "NAME", "TOOL", "CLASS", "SINCE", "RUN", "REASON"}, rows)
+	a.table(w, []string{"STEP", "NAME", "TOOL", "CLASS", "SINCE", "RUN", "REASON"}, rows, "SINCE", "STEP", "TOOL")
 }
 
 func (a *app) dlqRequeueCommand() *cobra.Command {

@@ -35,6 +35,8 @@ func (a *app) gateListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the gates that wait for a decision, oldest first",
+		Long: `List the gates that wait for a decision, oldest first. A terminal without room for the ids of
+both gate and run shows that of the run: RUN/STEP names the newest gate of a step as well.`,
 		Example: `  nofx gate list
   nofx gate list --status failed --kind command --project web`,
 		Args: cobra.NoArgs,
@@ -56,23 +58,16 @@ func (a *app) gateListCommand() *cobra.Command {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) {
-				head := []string{"GATE", "STEP", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "RUN", "MESSAGE"}
-				if a.narrow() {
-					head = []string{"GATE", "STEP", "STATUS", "AGE", "MESSAGE"}
-				}
+				head := []string{"GATE", "RUN", "STEP", "NAME", "KIND", "STATUS", "AGE", "EXPIRES", "MESSAGE"}
 				rows := make([][]string, len(page.Items))
 				for i, g := range page.Items {
 					expires := ""
 					if g.ExpiresAt != nil && g.Status == api.GateStatusPending {
 						expires = "in " + span(g.ExpiresAt.Sub(a.now()))
 					}
-					age, message := span(time.Duration(g.AgeS)*time.Second), shorten(deref(g.Message), 60)
-					rows[i] = []string{g.ID, g.StepName, g.Name, string(g.Kind), string(g.Status), age, expires, g.RunID, message}
-					if a.narrow() {
-						rows[i] = []string{g.ID, g.StepName, string(g.Status), age, message}
-					}
+					rows[i] = []string{g.ID, g.RunID, g.StepName, g.Name, string(g.Kind), string(g.Status), span(time.Duration(g.AgeS) * time.Second), expires, deref(g.Message)}
 				}
-				a.fitted(w, head, rows)
+				a.table(w, head, rows, "EXPIRES", "KIND", "NAME", "GATE")
 				nextPage(w, page.NextCursor)
 			})
 		},

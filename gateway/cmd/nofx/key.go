@@ -90,7 +90,7 @@ func (a *app) keyListCommand() *cobra.Command {
 				for i, k := range page.Items {
 					rows[i] = []string{k.ID, k.Name, string(k.Role), strings.Join(k.Scopes, ","), k.Prefix, a.keyStatus(k), clock(k.LastUsedAt)}
 				}
-				table(w, []string{"KEY", "NAME", "ROLE", "SCOPES", "PREFIX", "STATUS", "LAST USED"}, rows)
+				a.table(w, []string{"KEY", "NAME", "ROLE", "SCOPES", "PREFIX", "STATUS", "LAST USED"}, rows, "PREFIX", "LAST USED", "SCOPES")
 				nextPage(w, page.NextCursor)
 			})
 		},

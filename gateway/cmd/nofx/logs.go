@@ -127,7 +127,7 @@ func (a *app) listAttempts(ctx context.Context, c *api.Client, step api.StepID) 
 			rows[i] = []string{strconv.Itoa(i + 1), clock(&t.StartedAt), span(lasted(&t.StartedAt, t.EndedAt, a.now())),
 				deref(t.Outcome), exit, strconv.FormatBool(t.Accepted), t.WorkerID}
 		}
-		table(w, []string{"ATTEMPT", "STARTED", "TIME", "OUTCOME", "EXIT", "ACCEPTED", "WORKER"}, rows)
+		a.table(w, []string{"ATTEMPT", "STARTED", "TIME", "OUTCOME", "EXIT", "ACCEPTED", "WORKER"}, rows, "WORKER", "ACCEPTED")
 	})
 }
 

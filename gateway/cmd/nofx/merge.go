@@ -112,7 +112,7 @@ func (a *app) mergeListCommand() *cobra.Command {
 				for i, m := range page.Items {
 					rows[i] = []string{m.ID, string(m.Status), string(deref(m.Outcome)), strconv.Itoa(m.ConflictCount), strconv.Itoa(m.UnresolvedCount), m.SourceRunID, clock(&m.CreatedAt), deref(m.CommittedCheckpointID)}
 				}
-				table(w, []string{"MERGE", "STATUS", "OUTCOME", "CONFLICTS", "OPEN", "SOURCE", "CREATED", "CHECKPOINT"}, rows)
+				a.table(w, []string{"MERGE", "STATUS", "OUTCOME", "CONFLICTS", "OPEN", "SOURCE", "CREATED", "CHECKPOINT"}, rows, "CHECKPOINT", "CREATED", "SOURCE", "OUTCOME")
 				nextPage(w, page.NextCursor)
 			})
 		},

@@ -19,66 +19,6 @@ func (a *app) answer(raw []byte, human func(w io.Writer)) error {
 	return a.output.err
 }
 
-// table writes rows under a head in columns; its cells are made one clean line.
-func table(w io.Writer, head []string, rows [][]string) {
-	for _, row := range rows {
-		for i := range row {
-			row[i] = clean(row[i])
-			if row[i] == "" {
-				row[i] = "-"
-			}
-		}
-	}
-	columns(w, append([][]string{head}, rows...))
-}
-
-// columns writes rows with the same number of cells, aligned.
-func columns(w io.Writer, rows [][]string) {
-	var widths []int
-	for _, row := range rows {
-		widths = append(widths, make([]int, max(len(row)-len(widths), 0))...)
-		for i, cell := range row {
-			widths[i] = max(widths[i], cells(cell))
-		}
-	}
-	for _, row := range rows {
-		last := len(row) - 1
-		for i, cell := range row[:last] {
-			fmt.Fprint(w, pad(cell, widths[i]+2))
-		}
-		fmt.Fprintln(w, row[last])
-	}
-}
-
-// fitted prints a table. If only its last column is too wide for the terminal, the column
-// is cut.
-func (a *app) fitted(w io.Writer, head []string, rows [][]string) {
-	if a.screen != nil {
-		width, _ := a.screen()
-		last := len(head) - 1
-		for i := range last {
-			widest := cells(head[i])
-			for _, row := range rows {
-				widest = max(widest, cells(clean(row[i])))
-			}
-			width -= widest + 2
-		}
-		for _, row := range rows {
-			row[last] = shorten(clean(row[last]), max(width, 12))
-		}
-	}
-	table(w, head, rows)
-}
-
-// narrow reports whether the terminal has no room for columns that can be spared.
-func (a *app) narrow() bool {
-	if a.screen == nil {
-		return false
-	}
-	width, _ := a.screen()
-	return width < 110
-}
-
 // facts writes names and values in two columns, without those that are empty.
 func facts(w io.Writer, pairs ...string) {
 	var rows [][]string

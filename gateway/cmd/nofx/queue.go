@@ -77,7 +77,7 @@ func (a *app) printQueues(w io.Writer, queues []api.Queue) {
 		rows[i] = []string{q.Name, strconv.Itoa(q.Workers), strconv.FormatInt(q.Depth.Running, 10), counted(q.Depth.Ready),
 			span(time.Duration(q.OldestAgeMs) * time.Millisecond), counted(q.Depth.Retrying), strings.Join(paused, "; ")}
 	}
-	a.fitted(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "RETRYING", "PAUSED"}, rows)
+	a.table(w, []string{"QUEUE", "WORKERS", "RUNNING", "READY", "OLDEST", "RETRYING", "PAUSED"}, rows, "RETRYING", "RUNNING")
 }
 
 func queueNames(queues []api.Queue) []string {
@@ -154,7 +154,7 @@ not at all.`,
 					}
 					rows[i] = []string{strconv.Itoa(p.Workers), status, strconv.Itoa(p.SlotsMax), strings.Join(p.Queues, ","), strconv.Itoa(p.SandboxTier), p.Version}
 				}
-				table(w, []string{"WORKERS", "STATUS", "SLOTS", "QUEUES", "TIER", "VERSION"}, rows)
+				a.table(w, []string{"WORKERS", "STATUS", "SLOTS", "QUEUES", "TIER", "VERSION"}, rows, "TIER", "VERSION")
 			})
 		},
 	}

@@ -37,6 +37,9 @@ The login is nofx/config.json in your configuration folder, written by
 "nofx login", and by "stack up" for the local stack. Its key is sent only to its
 own address.
 
+On a terminal, tables leave out columns or cut texts that do not fit. A file or a pipe
+gets all of them, whole.
+
 Exit codes:
   0    done
   1    an error on the way: no connection, an error of the gateway, output that

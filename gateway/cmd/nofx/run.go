@@ -60,7 +60,7 @@ once. A traceparent in the variable TRACEPARENT is passed on; the run joins that
 				if err != nil {
 					return err
 				}
-				return a.answer(raw, func(w io.Writer) { printPreview(w, p) })
+				return a.answer(raw, func(w io.Writer) { a.printPreview(w, p) })
 			}
 			if key == "" {
 				key = rand.Text()
@@ -122,7 +122,7 @@ func (a *app) planRequest(file string) ([]byte, error) {
 	return []byte(`{"plan":` + string(raw) + `}`), nil
 }
 
-func printPreview(w io.Writer, p api.RunPreview) {
+func (a *app) printPreview(w io.Writer, p api.RunPreview) {
 	fmt.Fprintf(w, "the plan is valid: %s, digest %s\n", count(len(p.Plan.Steps), "step"), p.PlanDigest)
 	tools := map[string]string{}
 	for _, s := range p.Plan.Steps {
@@ -138,7 +138,7 @@ func printPreview(w io.Writer, p api.RunPreview) {
 			rows = append(rows, []string{strconv.Itoa(level + 1), name, tools[name], strings.Join(needs[name], ", ")})
 		}
 	}
-	table(w, []string{"LEVEL", "STEP", "TOOL", "NEEDS"}, rows)
+	a.table(w, []string{"LEVEL", "STEP", "TOOL", "NEEDS"}, rows, "TOOL")
 }
 
 // pageFlags adds the flags of every list.
@@ -214,7 +214,7 @@ func (a *app) printSteps(w io.Writer, steps []api.Step) {
 		rows[i] = []string{s.Name, s.Tool, string(s.Status), tries(s),
 			took(s.StartedAt, s.FinishedAt, a.now()), s.ID}
 	}
-	table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows)
+	a.table(w, []string{"STEP", "TOOL", "STATUS", "TRY", "TIME", "ID"}, rows, "ID", "TOOL")
 }
 
 // tries returns the number of a step's newest attempt, as logs --attempt takes it, and the

@@ -103,19 +103,11 @@ func moment(flag, s string, now time.Time) (*time.Time, error) {
 }
 
 func (a *app) printRuns(w io.Writer, page api.RunPage) {
-	head := []string{"RUN", "STATUS", "PROJECT", "CREATED", "TIME", "GOAL"}
-	if a.narrow() {
-		head = []string{"RUN", "STATUS", "AGE", "TIME", "GOAL"}
-	}
 	rows := make([][]string, len(page.Items))
 	for i, r := range page.Items {
-		spent, goal := took(r.StartedAt, r.FinishedAt, a.now()), shorten(r.Goal, 60)
-		rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), spent, goal}
-		if a.narrow() {
-			rows[i] = []string{r.ID, string(r.Status), span(a.now().Sub(r.CreatedAt)), spent, goal}
-		}
+		rows[i] = []string{r.ID, string(r.Status), r.Project, clock(&r.CreatedAt), span(a.now().Sub(r.CreatedAt)), took(r.StartedAt, r.FinishedAt, a.now()), deref(r.Name), r.Goal}
 	}
-	a.fitted(w, head, rows)
+	a.table(w, []string{"RUN", "STATUS", "PROJECT", "CREATED", "AGE", "TIME", "NAME", "GOAL"}, rows, "PROJECT", "CREATED", "AGE")
 	nextPage(w, page.NextCursor)
 }
 
@@ -229,7 +221,7 @@ func (a *app) printTimeline(w io.Writer, t api.Timeline) {
 		}
 		rows[i][len(head)-1] = "|" + bar + "|"
 	}
-	table(w, head, rows)
+	a.table(w, head, rows)
 	var legend []string
 	for _, b := range bars {
 		if shown[b.cell] {

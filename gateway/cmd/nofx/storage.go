@@ -85,7 +85,7 @@ func (a *app) printItems(w io.Writer, items []api.StorageItem, truncated bool) {
 		rows[i] = []string{string(it.Kind), it.What, size(it.Bytes), it.ID}
 	}
 	fmt.Fprintln(w)
-	a.fitted(w, []string{"KIND", "WHAT", "SIZE", "ID"}, rows)
+	a.table(w, []string{"KIND", "WHAT", "SIZE", "ID"}, rows, "SIZE", "KIND")
 	if truncated {
 		fmt.Fprintf(w, "and more; the first %d are listed\n", len(items))
 	}
