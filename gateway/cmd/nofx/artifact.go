@@ -35,8 +35,9 @@ func (a *app) artifactUploadCommand() *cobra.Command {
 		Long: `Upload a file. The bytes go directly to storage; then a worker verifies them.
 A plan names the artifact as its workspace (an archive, tar.gz or zip) or in the files
 of a workspace:write.`,
-		Example: `  git archive --format tar.gz HEAD > tree.tar.gz && nofx artifact upload tree.tar.gz`,
-		Args:    cobra.ExactArgs(1),
+		Example:     `  git archive --format tar.gz HEAD > tree.tar.gz && nofx artifact upload tree.tar.gz`,
+		Args:        cobra.ExactArgs(1),
+		Annotations: map[string]string{localFiles: ""},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, request, err := announce(args[0], name, media)
 			if err != nil {
@@ -127,6 +128,10 @@ func announce(file, name, media string) (*os.File, api.ArtifactRequest, error) {
 	}
 	if name == "" {
 		name = filepath.Base(file)
+	}
+	if !utf8.ValidString(name) {
+		f.Close()
+		return nil, none, usagef("%q is not UTF-8, so that it cannot name an artifact", name)
 	}
 	if media == "" {
 		media = mime.TypeByExtension(filepath.Ext(name))

@@ -109,6 +109,9 @@ The name is that of the file by default. --dry-run shows what would happen.`,
 	flags.StringArrayVar(&f.deletes, "delete", nil, "delete a path and all below it (repeatable)")
 	flags.StringVar(&f.planPatch, "plan-patch", "", "file with a patch of the plan, which has all defaults as run create --preview --json prints it")
 	flags.StringArrayVar(&f.variants, "variant", nil, "file with the changes of one of several branches (repeatable)")
+	for _, name := range []string{"state-patch", "plan-patch", "variant"} {
+		fileFlag(c, name)
+	}
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only show what is restored, what runs and why, and which effects were done before")
 	flags.BoolVar(&f.reuseEffects, "reuse-effects", false, "use the results of requests to other services that the parent has done")
 	flags.BoolVar(&f.force, "force", false, "edit outputs of a step although it has done requests to other services; needs --reason")

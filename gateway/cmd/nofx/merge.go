@@ -331,6 +331,7 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 	c.MarkFlagsOneRequired("take", "value", "file", "artifact")
 	return c
 }
+	fileFlag(c, "file")
 
 // openConflicts returns the places of the conflicts that nobody has decided.
 func openConflicts(ctx context.Context, client *api.Client, merge string) (places []string, err error) {

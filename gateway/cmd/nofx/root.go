@@ -12,8 +12,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit codes, documented by `nofx --help`.
@@ -92,11 +94,14 @@ func execute(ctx context.Context, a *app, args []string) int {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+		PersistentPreRunE: func(c *cobra.Command, args []string) error {
 			if err := c.ValidateFlagGroups(); err != nil { // cobra does it later, when its errors look like ours
 				return err
 			}
 			begun = true
+			if err := textOnly(c, args); err != nil {
+				return err
+			}
 			return nil
 		},
 	}
@@ -157,6 +162,42 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 }
 
 // version returns the version of this build: a release, or the commit that it was built from.
+// localFiles annotates commands whose arguments are names of local files.
+const localFiles = "local-files"
+
+// fileFlag marks a flag whose value is the name of a local file.
+func fileFlag(c *cobra.Command, name string) {
+	if err := c.MarkFlagFilename(name); err != nil {
+		panic(err) // no such flag: a mistake in this program
+	}
+}
+
+// textOnly refuses arguments and values of flags that are not UTF-8: the request could only
+// hold other characters in their place. Names of local files may have any bytes.
+func textOnly(c *cobra.Command, args []string) (err error) {
+	check := func(what string, values ...string) {
+		for _, v := range values {
+			if err == nil && !utf8.ValidString(v) {
+				err = usagef("%s is not UTF-8: %q", what, v)
+			}
+		}
+	}
+	if _, files := c.Annotations[localFiles]; !files {
+		check("an argument", args...)
+	}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		_, file := f.Annotations[cobra.BashCompFilenameExt]
+		switch list, several := f.Value.(pflag.SliceValue); {
+		case file:
+		case several:
+			check("--"+f.Name, list.GetSlice()...)
+		default:
+			check("--"+f.Name, f.Value.String())
+		}
+	})
+	return err
+}
+
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

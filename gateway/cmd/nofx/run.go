@@ -78,6 +78,7 @@ once. A traceparent in the variable TRACEPARENT is passed on; the run joins that
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "file with the plan, - for standard input")
+	fileFlag(c, "file")
 	c.Flags().BoolVar(&watch, "watch", false, "show its progress until it ends")
 	c.Flags().BoolVar(&preview, "preview", false, "only check the plan and show what would run")
 	c.Flags().StringVar(&project, "project", "", `project of the run ("default" by default)`)
