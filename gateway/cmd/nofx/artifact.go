@@ -225,7 +225,8 @@ func (a *app) artifactDownloadCommand() *cobra.Command {
 path, begins with a dot or is otherwise no plain file name is not taken. What
 arrived of a transfer that broke is kept beside it, as FILE.SHA256.part with the
 first digits of the file's SHA-256, and gone on from. The file gets its name once
-its SHA-256 is right; a file that is there already is never replaced by another.`,
+its SHA-256 is right; a file that is there already is never replaced by another.
+With "-o -", standard output gets the bytes once their SHA-256 is right.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()
@@ -235,41 +236,84 @@ its SHA-256 is right; a file that is there already is never replaced by another.
 			return a.downloadArtifact(cmd.Context(), client, args[0], output)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	a.outputFlag(c, &output)
 	return c
 }
 
+// toOutput is the name for standard output in place of a file.
+const toOutput = "-"
+
+// outputFlag adds the flag for the file that a command writes.
+func (a *app) outputFlag(c *cobra.Command, output *string) {
+	c.Flags().StringVarP(output, "output", "o", "", "file to write, - for standard output")
+	fileFlag(c, "output")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if *output == toOutput && a.json {
+			return usagef("both -o - and --json write to standard output; give one of them")
+		}
+		return nil
+	}
+}
+
 // downloadArtifact downloads an artifact to a file, by default of its name, and answers
-// with the artifact.
+// with the artifact. Standard output gets the bytes once all of them are there and verified:
+// what reads them cannot take any back.
 func (a *app) downloadArtifact(ctx context.Context, client *api.Client, id, output string) error {
-	var f api.Artifact
-	var raw []byte
-	for try := 1; ; try++ {
-		got, answered, err := call[api.ArtifactAnswer](client.GetArtifact(ctx, id, nil))
+	if output != toOutput {
+		f, raw, err := a.downloadTo(ctx, client, id, &output)
 		if err != nil {
 			return err
 		}
-		f, raw = got.Artifact, answered
-		if output == "" {
-			if output, err = localName(f.Name); err != nil {
-				return err
-			}
+		return a.answer(raw, func(w io.Writer) { downloaded(w, output, f) })
+	}
+	folder, err := os.MkdirTemp("", "nofx-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	file := filepath.Join(folder, "content")
+	f, _, err := a.downloadTo(ctx, client, id, &file)
+	if err != nil {
+		return err
+	}
+	content, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	if err := a.foreign(false, func(w io.Writer) error {
+		_, err := io.Copy(w, content)
+		return err
+	}); err != nil {
+		return err
+	}
+	downloaded(a.errOut, f.Name, f)
+	return nil
+}
+
+func downloaded(w io.Writer, name string, f api.Artifact) {
+	fmt.Fprintf(w, "%s, %s, SHA-256 verified\n", clean(name), size(f.SizeBytes))
+}
+
+// downloadTo downloads an artifact to a file; if that is "", to one of the artifact's name.
+func (a *app) downloadTo(ctx context.Context, client *api.Client, id string, file *string) (api.Artifact, []byte, error) {
+	for try := 1; ; try++ {
+		got, raw, err := call[api.ArtifactAnswer](client.GetArtifact(ctx, id, nil))
+		f := got.Artifact
+		if err == nil && *file == "" {
+			*file, err = localName(f.Name)
 		}
-		err = a.download(ctx, f, output)
 		if err == nil {
-			break
+			err = a.download(ctx, f, *file)
 		}
 		var broken brokenTransfer
 		if _, stalled := errors.AsType[*stalledError](err); !errors.As(err, &broken) || stalled || try == maxTries || ctx.Err() != nil {
-			return err
+			return f, raw, err
 		}
 		if err := a.pause(ctx, jitter(200*time.Millisecond<<try)); err != nil {
-			return err
+			return f, raw, err
 		}
 	}
-	return a.answer(raw, func(w io.Writer) {
-		fmt.Fprintf(w, "%s, %s, SHA-256 verified\n", clean(output), size(f.SizeBytes))
-	})
 }
 
 // localName returns the name for a local file with the content of an artifact. The author

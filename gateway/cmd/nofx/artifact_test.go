@@ -391,3 +391,46 @@ func TestLocalName(t *testing.T) {
 		t.Error(".bashrc was made here")
 	}
 }
+
+// TestDownloadToOutput writes what -o - asks for to standard output, verified and nothing
+// else with it.
+func TestDownloadToOutput(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("\x1f\x8b0123456\n", 100)
+	for name, tt := range map[string]struct {
+		stored, args string
+		terminal     bool
+		exit         int
+		out, errOut  string
+	}{
+		"artifact": {content, "artifact download " + id("art", 1) + " -o -", false, exitOK, content, "../report.txt, 1000 B, SHA-256 verified\n"},
+		"archive":  {content, "checkpoint archive " + id("run", 1) + " " + id("ckpt", 1) + " -o -", false, exitOK, content, "../report.txt, 1000 B, SHA-256 verified\n"},
+		"terminal": {content, "artifact download " + id("art", 1) + " -o -", true, exitOK, strings.ReplaceAll(content, "\x1f\x8b", "^_\ufffd"), "../report.txt, 1000 B, SHA-256 verified\n"},
+		"corrupt":  {strings.Repeat("x", 1000), "artifact download " + id("art", 1) + " --output=-", false, exitFailed, "", "it was discarded"},
+		"json":     {content, "artifact download " + id("art", 1) + " -o - --json", false, exitUsage, "", "error: both -o - and --json write to standard output"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, url := newBucket(t, tt.stored, 1)
+			made := api.Artifact{ID: id("art", 1), Name: "../report.txt", MediaType: "text/plain", SizeBytes: int64(len(content)), Sha256: sumOf(content), CreatedAt: now, URL: &url, ExpiresAt: ptr(now)}
+			_, server := newGateway(t, map[string]http.HandlerFunc{
+				"getArtifact":       answer(http.StatusOK, api.ArtifactAnswer{Artifact: made}),
+				"archiveCheckpoint": answer(http.StatusOK, api.CheckpointArchive{ArchiveRunID: id("run", 9), Artifact: &made}),
+			})
+			c := newCLI(t, server.URL)
+			c.terminal = tt.terminal
+			if got := execute(t.Context(), c.app, strings.Fields(tt.args)); got != tt.exit {
+				t.Errorf("%s = exit %d, want %d", tt.args, got, tt.exit)
+			}
+			if got := c.out.String(); got != tt.out {
+				t.Errorf("standard output = %.80q… of %d bytes, want %.80q… of %d", got, len(got), tt.out, len(tt.out))
+			}
+			if got := c.errOut.String(); !strings.Contains(got, tt.errOut) {
+				t.Errorf("error output = %q, want %q in it", got, tt.errOut)
+			}
+			if _, err := os.Lstat("-"); err == nil {
+				t.Error(`there is a file named "-"`)
+			}
+		})
+	}
+}

@@ -99,6 +99,7 @@ func (a *app) checkpointArchiveCommand() *cobra.Command {
 		Short: "Download the workspace of a checkpoint as tar.gz",
 		Long: `Have a worker pack the workspace of a checkpoint, and download the archive as "artifact
 download" does, to RUN-SEQ.tar.gz or the file given by -o.`,
+		Example:           "  nofx checkpoint archive RUN CHECKPOINT -o - | tar xz",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: a.completeCheckpoint(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,6 +121,6 @@ download" does, to RUN-SEQ.tar.gz or the file given by -o.`,
 			return a.downloadArtifact(cmd.Context(), client, packed.Artifact.ID, output)
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write")
+	a.outputFlag(c, &output)
 	return c
 }
