@@ -2170,7 +2170,7 @@ type Merge struct {
 	// Prepared The result is stored, so that a commit is done at once
 	Prepared bool `json:"prepared"`
 
-	// Preview What the merge changes in the target, with ours in the place of conflicts that are not decided
+	// Preview What the merge changes in the target. Ours stands in the place of conflicts that were open when it was computed; decisions count once all are made and the merge is `prepared`
 	Preview *MergePreview `json:"preview,omitempty"`
 	Reason  *string       `json:"reason,omitempty"`
 
@@ -2277,7 +2277,7 @@ type MergePage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// MergePreview What the merge changes in the target, with ours in the place of conflicts that are not decided
+// MergePreview What the merge changes in the target. Ours stands in the place of conflicts that were open when it was computed; decisions count once all are made and the merge is `prepared`
 type MergePreview struct {
 	Added   int `json:"added"`
 	Deleted int `json:"deleted"`

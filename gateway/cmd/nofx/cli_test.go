@@ -147,6 +147,9 @@ func script() map[string]http.HandlerFunc {
 			if r.URL.Query().Has("cursor") {
 				a.NextCursor, a.Merge.Conflicts = nil, nil
 			}
+			if prepared := strings.HasSuffix(r.URL.Path, id("mrg", 3)); prepared || strings.HasSuffix(r.URL.Path, id("mrg", 2)) {
+				a.Merge.Status, a.Merge.UnresolvedCount, a.Merge.Conflicts, a.Merge.TargetMoved, a.Merge.Prepared = api.MergeStatusReady, 0, nil, false, prepared
+			}
 			answer(http.StatusOK, a)(w, r)
 		},
 		"resolveMerge": answer(http.StatusOK, api.MergeAnswer{Merge: conflictedMerge()}),
@@ -297,6 +300,8 @@ func TestCommands(t *testing.T) {
 		"merge-show":            "merge show " + id("mrg", 1),
 		"merge-list":            "merge list " + run,
 		"merge-resolve":         "merge resolve " + id("mrg", 1) + " a.go /vars/x --take theirs",
+		"merge-show-decided":    "merge show " + id("mrg", 2),
+		"merge-show-prepared":   "merge show " + id("mrg", 3),
 		"merge-resolve-all":     "merge resolve " + id("mrg", 1) + " --all --take ours",
 		"merge-resolve-what":    "merge resolve " + id("mrg", 1) + " --take ours",
 		"merge-resolve-how":     "merge resolve " + id("mrg", 1) + " a.go",

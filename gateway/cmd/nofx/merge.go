@@ -154,12 +154,19 @@ func (a *app) printMerge(w io.Writer, answer api.MergeAnswer) {
 			changes += "; the state changes"
 		}
 	}
+	counted := ""
+	switch stale := m.ConflictCount > 0 && !m.Prepared; {
+	case stale && m.Status == api.MergeStatusConflicted:
+		counted = "with ours at open conflicts; decisions count once all are made"
+	case stale && m.Status == api.MergeStatusReady:
+		counted = "without the last decisions, until a worker has stored the result"
+	}
 	moved := ""
 	if m.TargetMoved {
 		moved = "the target has a new head; a commit computes the merge anew"
 	}
 	facts(w, "merge", m.ID, "status", string(m.Status), "outcome", strings.ReplaceAll(string(deref(m.Outcome)), "_", " "), "target", m.TargetRunID, "source", m.SourceRunID,
-		"base", m.BaseCheckpointID, "mode", string(m.Mode), "strategy", string(m.Strategy), "changes", changes, "note", moved,
+		"base", m.BaseCheckpointID, "mode", string(m.Mode), "strategy", string(m.Strategy), "changes", changes, "counted", counted, "note", moved,
 		"checkpoint", deref(m.CommittedCheckpointID), "reason", deref(m.Reason))
 	if p := m.Preview; p != nil && len(p.Files) > 0 {
 		fmt.Fprintln(w)
@@ -324,6 +331,7 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 	c.Flags().StringVar(&take, "take", "", "whose lines stand where a text conflicts, or whose file: ours, theirs, base, both (texts only) or none")
 	c.Flags().StringVar(&value, "value", "", "another value, as JSON: for a pointer into the state")
 	c.Flags().StringVar(&file, "file", "", "a file with the content, of any bytes: for a path")
+	fileFlag(c, "file")
 	c.Flags().StringVar(&artifact, "artifact", "", "an artifact with the content: for a path")
 	c.Flags().BoolVar(&all, "all", false, "all conflicts that are open")
 	oneOf(c, "take", "ours", "theirs", "base", "both", "none")
@@ -331,7 +339,6 @@ which begin with a slash. With --all, all that are open. "--take none" takes a d
 	c.MarkFlagsOneRequired("take", "value", "file", "artifact")
 	return c
 }
-	fileFlag(c, "file")
 
 // openConflicts returns the places of the conflicts that nobody has decided.
 func openConflicts(ctx context.Context, client *api.Client, merge string) (places []string, err error) {
