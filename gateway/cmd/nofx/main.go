@@ -8,10 +8,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,6 +52,20 @@ func surroundings() *app {
 			answer, err := term.ReadPassword(in)
 			fmt.Fprintln(os.Stderr)
 			return string(answer), err
+		}
+		a.ask = func(ctx context.Context, question string) (string, error) {
+			fmt.Fprint(os.Stderr, question)
+			answer := make(chan string, 1)
+			go func() { // not waited for: after Ctrl-C no line may come, and the process ends
+				line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+				answer <- line
+			}()
+			select {
+			case line := <-answer:
+				return strings.TrimSpace(line), nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
 		}
 	}
 	return a

@@ -66,11 +66,12 @@ type app struct {
 	configDir   func() (string, error)
 	now         func() time.Time
 	pause       func(context.Context, time.Duration) error
-	terminal    bool                                  // out is one
-	screen      func() (width, height int)            // nil unless out is a terminal that can be drawn on
-	look        time.Duration                         // interval of reads while following, for facts that events do not have; 0: never
-	stall       time.Duration                         // how long nothing may come from a server
-	prompt      func(question string) (string, error) // nil unless in is a terminal
+	terminal    bool                                                       // out is one
+	screen      func() (width, height int)                                 // nil unless out is a terminal that can be drawn on
+	look        time.Duration                                              // interval of reads while following, for facts that events do not have; 0: never
+	stall       time.Duration                                              // how long nothing may come from a server
+	prompt      func(question string) (string, error)                      // for a secret; nil unless in is a terminal
+	ask         func(ctx context.Context, question string) (string, error) // for a line; nil unless in is a terminal
 
 	output *checkedWriter // out, once a command line is executed
 	noting sync.Mutex     // held by note
@@ -98,10 +99,10 @@ func execute(ctx context.Context, a *app, args []string) int {
 			if err := c.ValidateFlagGroups(); err != nil { // cobra does it later, when its errors look like ours
 				return err
 			}
-			begun = true
 			if err := textOnly(c, args); err != nil {
 				return err
 			}
+			begun = true
 			return nil
 		},
 	}
@@ -161,7 +162,6 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 	return exitFailed
 }
 
-// version returns the version of this build: a release, or the commit that it was built from.
 // localFiles annotates commands whose arguments are names of local files.
 const localFiles = "local-files"
 
@@ -198,6 +198,7 @@ func textOnly(c *cobra.Command, args []string) (err error) {
 	return err
 }
 
+// version returns the version of this build: a release, or the commit that it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -146,13 +148,17 @@ func (a *app) blobCommand() *cobra.Command {
 
 func (a *app) blobPurgeCommand() *cobra.Command {
 	var reason string
+	var yes bool
 	c := &cobra.Command{
 		Use:   "purge SHA256 --reason REASON",
 		Short: "Delete content for good, such as a secret that leaked into a file",
 		Long: `Delete content for good, by its SHA-256: from then on every checkpoint and artifact that has it
 answers that it was purged, and no later checkpoint stores it again. Stored diffs and archives
 go as well, and are made anew without it. Logs that printed it stay, and so do plans and
-files that contain it among other text. There is no way back. This needs the role admin.`,
+files that contain it among other text. This needs the role admin.
+
+There is no way back: on a terminal, the command asks before it deletes anything. Elsewhere
+it needs --yes.`,
 		Example: "  nofx blob purge $(sha256sum < .env | cut -d' ' -f1) --reason 'leaked credentials'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -162,6 +168,11 @@ files that contain it among other text. There is no way back. This needs the rol
 			digest := strings.ToLower(strings.TrimPrefix(args[0], "sha256:"))
 			if raw, err := hex.DecodeString(digest); err != nil || len(raw) != sha256.Size {
 				return usagef("%q is no SHA-256 in hex digits", args[0])
+			}
+			if !yes {
+				if err := a.confirmPurge(cmd.Context(), digest); err != nil {
+					return err
+				}
 			}
 			client, err := a.patientClient(answerTimeout)
 			if err != nil {
@@ -190,5 +201,22 @@ files that contain it among other text. There is no way back. This needs the rol
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "the reason, stored with the tombstone")
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
+}
+
+// confirmPurge asks whether content is to be deleted for good.
+func (a *app) confirmPurge(ctx context.Context, digest string) error {
+	if a.ask == nil {
+		return usagef("there is no way back, and no terminal to ask on: confirm with --yes")
+	}
+	answer, err := a.ask(ctx, fmt.Sprintf("Delete %s\nfor good? There is no way back. Type its first digits (4 or more), or y: ", digest))
+	if err != nil {
+		return err
+	}
+	switch answer = strings.ToLower(answer); {
+	case answer == "y", answer == "yes", len(answer) >= 4 && strings.HasPrefix(digest, answer):
+		return nil
+	}
+	return errors.New("not confirmed: nothing was deleted")
 }
