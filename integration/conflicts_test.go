@@ -12,7 +12,8 @@ import (
 )
 
 // TestTooManyConflicts merges runs that disagree on 10,001 keys of the state, or on that many
-// keys and files together: the merge ends with a code and leaves nothing. 10,000 are listed.
+// keys and files together: the merge ends with a code and leaves nothing. 10,000 are listed,
+// and can be decided in one request.
 func TestTooManyConflicts(t *testing.T) {
 	t.Parallel()
 	s := up(t, harness.Config{Workers: 2})
@@ -76,6 +77,14 @@ func TestTooManyConflicts(t *testing.T) {
 			if tt.conflicts > 0 {
 				if m.Status != api.MergeStatusConflicted {
 					t.Errorf("merge = %s, want it conflicted", m.Status)
+				}
+				var all []map[string]any
+				for i := range most - 1 { // with the last one a worker would store the result
+					all = append(all, map[string]any{"pointer": fmt.Sprintf("/vars/x/k%d", i), "take": "theirs"})
+				}
+				m = decode[api.MergeAnswer](t, s.do(t, http.StatusOK, http.MethodPut, "/api/merges/"+m.ID+"/resolutions", map[string]any{"resolutions": all})).Merge
+				if m.UnresolvedCount != 1 {
+					t.Errorf("conflicts open = %d, want 1", m.UnresolvedCount)
 				}
 				return
 			}

@@ -259,15 +259,11 @@ func (db *DB) ResolveMerge(ctx context.Context, tenant, id uuid.UUID, list []run
 		if m, err = oneMerge(ctx, tx, tenant, id); err != nil {
 			return err
 		}
-		at := make([]string, len(list))
-		for i, r := range list {
-			at[i] = r.At
-		}
-		known, err := conflictsOf(ctx, tx, tenant, id, "c.at = ANY ($3)", at)
+		places, err := placesOf(ctx, tx, tenant, id)
 		if err != nil {
 			return err
 		}
-		items, fields := resolutions(known, list)
+		items, fields := resolutions(places, list)
 		if m.State != run.Open && len(fields) > 0 && !run.MergeMachine.Terminal(m.State) {
 			return fault.OfFields("invalid-field", fields...)
 		}
@@ -323,24 +319,51 @@ func listed(takes []run.Take) string {
 	return strings.Join(texts, ", ")
 }
 
+// place is where a conflict is.
+type place struct {
+	unit run.MergeUnit
+	at   string
+}
+
+// possible is a conflict with what can be taken for it.
+type possible struct {
+	n     int
+	takes []run.Take
+}
+
+// placesOf returns all conflicts of a merge, by place. A request may decide 10,000 of them:
+// picking those that it names in SQL compares each with each, as plans are made without a
+// look at the list.
+func placesOf(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (map[place][]possible, error) {
+	rows, err := tx.Query(ctx, "SELECT c.n, c.unit, c.at, c.takes FROM nofx.merge_conflict c WHERE c.tenant_id = $1 AND c.merge_id = $2 ORDER BY c.n", tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	known := map[place][]possible{}
+	var c possible
+	var p place
+	_, err = pgx.ForEachRow(rows, []any{&c.n, &p.unit, &p.at, &c.takes}, func() error {
+		known[p] = append(known[p], c)
+		c.takes = nil // the next row gets a list of its own
+		return nil
+	})
+	return known, err
+}
+
 // resolutions returns decisions by the numbers of the conflicts, and what is wrong with
 // them.
-func resolutions(known []run.MergeConflict, list []run.MergeResolution) (items []map[string]any, fields []fault.Field) {
+func resolutions(known map[place][]possible, list []run.MergeResolution) (items []map[string]any, fields []fault.Field) {
 	items = []map[string]any{}
 	for i, r := range list {
 		at := "/resolutions/" + strconv.Itoa(i)
-		found := false
-		for _, c := range known {
-			if c.Unit != r.Unit || c.At != r.At {
-				continue
+		there := known[place{r.Unit, r.At}]
+		for _, c := range there {
+			if r.Take != nil && !slices.Contains(c.takes, *r.Take) {
+				fields = append(fields, fault.Field{Pointer: at + "/take", Detail: fmt.Sprintf("%s is not possible for %s; possible are %s", *r.Take, r.At, listed(c.takes))})
 			}
-			found = true
-			if r.Take != nil && !slices.Contains(c.Takes, *r.Take) {
-				fields = append(fields, fault.Field{Pointer: at + "/take", Detail: fmt.Sprintf("%s is not possible for %s; possible are %s", *r.Take, r.At, listed(c.Takes))})
-			}
-			items = append(items, map[string]any{"n": c.N, "take": r.Take, "value": r.Value, "artifact_id": r.ArtifactID})
+			items = append(items, map[string]any{"n": c.n, "take": r.Take, "value": r.Value, "artifact_id": r.ArtifactID})
 		}
-		if !found {
+		if len(there) == 0 {
 			fields = append(fields, fault.Field{Pointer: at + "/" + string(r.Unit), Detail: fmt.Sprintf("there is no conflict at %s", r.At)})
 		}
 	}

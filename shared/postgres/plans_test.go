@@ -69,6 +69,36 @@ func TestPlansOfANewDatabase(t *testing.T) {
 	}
 }
 
+// TestResolvingReadsConflictsOnce decides conflicts of a merge by one look at each: a session
+// keeps its plan for any number of decisions, and to compare each of 10,000 conflicts with
+// each of 10,000 decisions takes longer than a statement may.
+func TestResolvingReadsConflictsOnce(t *testing.T) {
+	t.Parallel()
+	s := setupWith(t, postgres.Config{MaxConns: 1})
+	e := s.everything(t)
+	_, err := s.ResolveMerge(s.ctx, s.tenant, e.merge, []run.MergeResolution{{Unit: run.PathUnit, At: "a"}}, nil, "tester")
+	wantKind(t, "ResolveMerge(of an open merge)", err, fault.Conflict, "illegal-transition")
+	var plan []string
+	err = pgx.BeginFunc(s.ctx, s.Pool(), func(tx pgx.Tx) error {
+		var name string
+		if err := tx.QueryRow(s.ctx, "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT c.n, %'").Scan(&name); err != nil {
+			return err
+		}
+		rows, err := tx.Query(s.ctx, fmt.Sprintf("EXPLAIN EXECUTE %s ('%s', '%s')", pgx.Identifier{name}.Sanitize(), s.tenant, e.merge))
+		if err != nil {
+			return err
+		}
+		plan, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(plan, "\n"); strings.Contains(text, "ANY") || strings.Contains(text, "Join") {
+		t.Errorf("the plan compares each conflict with each decision:\n%s", text)
+	}
+}
+
 // What a run reads is its own, however many others its tenant has, from the first
 // session of a new database on.
 func TestRunsReadNoOthers(t *testing.T) {
