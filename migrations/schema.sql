@@ -2164,6 +2164,8 @@ CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt USING btree (tenant_id, ste
 
 CREATE INDEX blob_pack ON nofx.blob USING btree (pack_sha256, tenant_id) WHERE (pack_sha256 IS NOT NULL);
 
+CREATE INDEX blob_purged ON nofx.blob USING btree (tenant_id, sha256) WHERE (state = 'tombstone'::text);
+
 CREATE INDEX checkpoint_child ON nofx.checkpoint_parent USING btree (parent_id);
 
 CREATE INDEX diff_from ON nofx.diff USING btree (from_id, tenant_id);

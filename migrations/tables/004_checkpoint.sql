@@ -153,6 +153,7 @@ CALL nofx.guard_tenant('nofx.diff');
 GRANT SELECT ON nofx.diff TO nofx_app;
 -- condemn_object and sweep_objects look for the blobs of a pack.
 CREATE INDEX blob_pack ON nofx.blob (pack_sha256, tenant_id) WHERE pack_sha256 IS NOT NULL;
+CREATE INDEX blob_purged ON nofx.blob (tenant_id, sha256) WHERE state = 'tombstone'; -- Tombstones, Unpurged
 
 -- The edits of a branch's state and files, until the worker of its first step has made a
 -- checkpoint of them. That checkpoint holds who made them, why and of what, so the row is

@@ -127,20 +127,7 @@ func (db *DB) GateNames(ctx context.Context, tenant uuid.UUID, runs ...uuid.UUID
 }
 
 // PurgedBlobs returns which of the digests were purged for tenant.
-func (db *DB) PurgedBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (purged map[tree.Digest]bool, err error) {
-	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		purged = map[tree.Digest]bool{}
-		rows, err := tx.Query(ctx, `SELECT sha256 FROM nofx.blob
-			WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'tombstone'`, tenant, sums(digests))
-		if err != nil {
-			return err
-		}
-		var d tree.Digest
-		_, err = pgx.ForEachRow(rows, []any{&d}, func() error {
-			purged[d] = true
-			return nil
-		})
-		return err
-	})
-	return purged, err
+func (db *DB) PurgedBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
+	return db.whichBlobs(ctx, tenant, digests, `SELECT sha256 FROM nofx.blob
+		WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'tombstone'`, tenant, sums(digests))
 }

@@ -235,6 +235,11 @@ func (db *DB) OldestAttempt(ctx context.Context, c *Claim) (began *time.Time, er
 	return began, err
 }
 
+// Tombstones returns all contents of a tenant that were purged.
+func (db *DB) Tombstones(ctx context.Context, tenant uuid.UUID) (map[tree.Digest]bool, error) {
+	return db.whichBlobs(ctx, tenant, nil, "SELECT sha256 FROM nofx.blob WHERE tenant_id = $1 AND state = 'tombstone'", tenant)
+}
+
 // Unpurged lists purged contents of a tenant whose bytes are not deleted yet.
 func (db *DB) Unpurged(ctx context.Context, tenant uuid.UUID) (list []tree.Digest, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {

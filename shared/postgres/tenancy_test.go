@@ -422,6 +422,7 @@ func TestOneConnection(t *testing.T) {
 			_, _, checks["UnbackedBlobs"] = s.UnbackedBlobs(s.ctx, s.tenant, "", 10)
 			_, checks["UnknownKeys"] = s.UnknownKeys(s.ctx, s.tenant, []string{"x"})
 			_, checks["Deriving"] = s.Deriving(s.ctx, s.tenant)
+			_, checks["Tombstones"] = s.Tombstones(s.ctx, s.tenant)
 			_, checks["Unpurged"] = s.Unpurged(s.ctx, s.tenant)
 			_, _, checks["ExpireRuns"] = s.ExpireRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)
 			u, err := s.CreateUpload(s.ctx, s.tenant, run.Artifact{ID: run.NewID(), Name: "x", Key: "u", MediaType: "text/plain", Size: 1, SHA256: make([]byte, 32)})

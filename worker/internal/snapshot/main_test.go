@@ -89,6 +89,28 @@ func (x *memoryIndex) LocateBlobs(_ context.Context, tenant uuid.UUID, digests [
 	return found, nil
 }
 
+func (x *memoryIndex) Tombstones(_ context.Context, tenant uuid.UUID) (map[tree.Digest]bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	purged := map[tree.Digest]bool{}
+	for d, b := range x.rows {
+		if b.Purged && tenant == x.tenant {
+			purged[d] = true
+		}
+	}
+	return purged, nil
+}
+
+// purge replaces contents by tombstones.
+func (x *memoryIndex) purge(contents ...string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range contents {
+		d := tree.Sum([]byte(c))
+		x.rows[d] = tree.Blob{SHA256: d, Location: tree.Location{Purged: true}}
+	}
+}
+
 // commit inserts rows, as the transaction that ends a step does.
 func (x *memoryIndex) commit(s Saved) {
 	x.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 
@@ -19,7 +20,8 @@ import (
 // content ever reaches the directory. After an error the directory is neither
 // the old nor the new tree; another Restore repairs it.
 //
-// A file whose content was purged is left out, and Purged names it. Other content that is
+// A file whose content was purged is left out, wherever it was before, and Purged names it.
+// Other content that is
 // missing is fault.Gone (object-gone), content that is not what it should be fault.Conflict
 // (object-corrupt).
 func (w *Workspace) Restore(ctx context.Context, want tree.Digest) error {
@@ -52,7 +54,7 @@ func (w *Workspace) restore(ctx context.Context, want tree.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := r.apply(ctx); err != nil {
+	if err := r.apply(ctx, now, then); err != nil {
 		return err
 	}
 	if len(w.Purged) == 0 { // else the directory is not that tree
@@ -200,7 +202,7 @@ func (r *restorer) differ(p pair, entries []tree.Entry) (below []pair) {
 
 func isFile(m tree.Mode) bool { return m == tree.File || m == tree.Executable }
 
-func (r *restorer) apply(ctx context.Context) error {
+func (r *restorer) apply(ctx context.Context, now, then *dir) error {
 	for _, p := range r.gone {
 		if err := removeAll(r.root, p); err != nil {
 			return err
@@ -214,42 +216,46 @@ func (r *restorer) apply(ctx context.Context) error {
 			return err
 		}
 	}
+	if now.digest != tree.Empty { // what is fetched shows by itself whether it was purged
+		if err := r.leaveOut(ctx, then); err != nil {
+			return err
+		}
+	}
 	for _, t := range r.perms {
 		if err := r.chmod(t); err != nil {
 			return err
 		}
 	}
-	digests := make([]tree.Digest, 0, len(r.files))
-	for d := range r.files {
-		digests = append(digests, d)
+	for {
+		digests := slices.Collect(maps.Keys(r.files))
+		err := r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
+		if !blob.IsPurged(err) {
+			return err
+		}
+		if err := r.leaveOut(ctx, then); err != nil {
+			return err
+		}
+		if len(r.files) == len(digests) {
+			return err
+		}
 	}
-	err := r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
-	if !blob.IsPurged(err) {
-		return err
-	}
-	if digests, err = r.leaveOut(ctx, digests); err != nil {
-		return err
-	}
-	return r.w.store.src.Each(ctx, r.w.tenant, digests, r.write)
 }
 
-// leaveOut returns those of digests that were not purged, and notes the paths of the others.
-func (r *restorer) leaveOut(ctx context.Context, digests []tree.Digest) (rest []tree.Digest, err error) {
-	for some := range slices.Chunk(digests, askAtOnce) {
-		at, err := r.w.store.cfg.Index.LocateBlobs(ctx, r.w.tenant, some)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range some {
-			if !at[d].Purged {
-				rest = append(rest, d)
-				continue
-			}
-			for _, t := range r.files[d] {
-				r.w.Purged = append(r.w.Purged, t.path)
-			}
+// leaveOut removes files of purged content from the directory, and from what is to be done to
+// make it then. Purged names them.
+func (r *restorer) leaveOut(ctx context.Context, then *dir) error {
+	purged, err := r.w.store.cfg.Index.Tombstones(ctx, r.w.tenant)
+	if err != nil {
+		return err
+	}
+	r.w.Purged = then.paths("", purged)
+	slices.Sort(r.w.Purged)
+	for _, p := range r.w.Purged {
+		if err := removeAll(r.root, p); err != nil {
+			return err
 		}
 	}
-	slices.Sort(r.w.Purged)
-	return rest, nil
+	r.perms = slices.DeleteFunc(r.perms, func(t target) bool { return purged[t.entry().Digest] })
+	maps.DeleteFunc(r.files, func(d tree.Digest, _ []target) bool { return purged[d] })
+	return nil
 }

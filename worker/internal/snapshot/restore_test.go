@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -62,6 +63,91 @@ func TestRestoreFetchesTheDifference(t *testing.T) {
 	if d := cmp.Diff(f.withParents(), readFiles(t, there)); d != "" {
 		t.Errorf("restored (-want +got):\n%s", d)
 	}
+}
+
+// Files of purged content are left out, whatever the directory held before: a workspace that
+// was kept from an earlier step becomes what a new one becomes.
+func TestRestoreLeavesOutWhatWasPurged(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("big", tree.Small)
+	want := files{"same/secret": "secret", "same/other": "other", "d/secret": "exec:secret", "d/other": "d", "big": big, "link": "link:secret", "only/secret": "secret", "f": "f"}
+	purged := []string{"secret", big}
+	for name, before := range map[string]files{
+		"a new directory":       {},
+		"the tree itself":       want,
+		"another file differs":  with(want, "f", "another", "d/other", "another"),
+		"another mode":          with(want, "same/secret", "exec:secret", "d/secret", "secret"),
+		"another content":       with(want, "same/secret", "public", "big", "small", "link", "link:f"),
+		"the content elsewhere": {"x/copy": "secret", "only": "secret", "d/secret": big},
+		"a directory there":     {"d/secret/secret": "secret", "big/x": "x", "link/secret": big, "f": "f"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			store, x := newStore()
+			kept, next := store.Workspace(x.tenant, t.TempDir()), store.Workspace(x.tenant, t.TempDir())
+			want.write(t, next.path)
+			scan, _ := checkpoint(ctx, t, next, x)
+			before.write(t, kept.path)
+			checkpoint(ctx, t, kept, x)
+			x.purge(purged...)
+
+			left := maps.Clone(want)
+			maps.DeleteFunc(left, func(p, content string) bool {
+				return slices.Contains(purged, strings.TrimPrefix(strings.TrimPrefix(content, "link:"), "exec:"))
+			})
+			left["only/"] = ""
+			for range 2 {
+				restore(ctx, t, kept, scan.Tree)
+				if d := cmp.Diff(left.withParents(), readFiles(t, kept.path)); d != "" {
+					t.Errorf("restored (-want +got):\n%s", d)
+				}
+				if want := []string{"big", "d/secret", "link", "only/secret", "same/secret"}; !slices.Equal(kept.Purged, want) {
+					t.Errorf("Purged = %q, want %q", kept.Purged, want)
+				}
+			}
+			restore(ctx, t, next, scan.Tree)
+			if d := cmp.Diff(readFiles(t, next.path), readFiles(t, kept.path)); d != "" {
+				t.Errorf("what the workspace of the step before became (-) is not what another became (+):\n%s", d)
+			}
+			// A step writes the content again: what it names is left out as before.
+			files{"again": "secret", "new": "new"}.write(t, kept.path)
+			again, saved := checkpoint(ctx, t, kept, x)
+			for _, b := range saved.Blobs {
+				if b.SHA256 == tree.Sum([]byte("secret")) {
+					t.Error("Save() stored purged content again")
+				}
+			}
+			restore(ctx, t, kept, again.Tree)
+			if _, err := os.Lstat(filepath.Join(kept.path, "again")); !errors.Is(err, os.ErrNotExist) || !slices.Equal(kept.Purged, []string{"again"}) {
+				t.Errorf("Restore() after the content was written again left it there (%v), Purged = %q", err, kept.Purged)
+			}
+		})
+	}
+}
+
+// A purge of content that the tree does not name costs no file.
+func TestRestoreKeepsWhatWasNotPurged(t *testing.T) {
+	t.Parallel()
+	store, x := newStore()
+	w := store.Workspace(x.tenant, t.TempDir())
+	want := files{"d/f": "f", "empty": ""}
+	want.write(t, w.path)
+	scan, _ := checkpoint(t.Context(), t, w, x)
+	x.purge("else")
+	restore(t.Context(), t, w, scan.Tree)
+	if d := cmp.Diff(want.withParents(), readFiles(t, w.path)); d != "" || len(w.Purged) > 0 {
+		t.Errorf("restored (-want +got), without %q:\n%s", w.Purged, d)
+	}
+}
+
+// with returns f with other contents at some paths.
+func with(f files, changes ...string) files {
+	f = maps.Clone(f)
+	for i := 0; i < len(changes); i += 2 {
+		f[changes[i]] = changes[i+1]
+	}
+	return f
 }
 
 // What a tree does not hold of modes is told by the scan, and by a restore of what is

@@ -35,6 +35,8 @@ type Index interface {
 	// of them, so that the collector does not take what a checkpoint is about to
 	// name. One that is condemned already is not known and is uploaded again.
 	KnownBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error)
+	// Tombstones returns all contents of the tenant that were purged.
+	Tombstones(ctx context.Context, tenant uuid.UUID) (map[tree.Digest]bool, error)
 }
 
 // Saved is what was uploaded. Its rows belong into the transaction that inserts
@@ -150,6 +152,22 @@ func (d *dir) has(path string) bool {
 	}
 	_, ok := d.find(name)
 	return ok
+}
+
+// paths returns the paths of the files and links in d, which is at a path, whose content is
+// one of digests.
+func (d *dir) paths(at string, digests map[tree.Digest]bool) (list []string) {
+	if len(digests) == 0 {
+		return nil
+	}
+	for i, e := range d.entries {
+		if d.dirs[i] != nil {
+			list = append(list, d.dirs[i].paths(join(at, e.Name), digests)...)
+		} else if digests[e.Digest] {
+			list = append(list, join(at, e.Name))
+		}
+	}
+	return list
 }
 
 // join makes a path of a directory's path and a name.

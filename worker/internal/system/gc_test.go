@@ -2,6 +2,7 @@ package system_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strings"
 	"testing"
 
@@ -105,5 +106,75 @@ func TestCollectionKeepsPreparedMerges(t *testing.T) {
 	}
 	if len(objects) != 2 {
 		t.Errorf("objects of the artifact's content = %s, want the artifact's and the checkpoint's", strings.Join(objects, ", "))
+	}
+}
+
+// purge purges a content and has a worker delete its bytes.
+func purge(t *testing.T, b *hosttest.Bundle, content string) {
+	t.Helper()
+	d := tree.Sum([]byte(content))
+	if _, err := b.DB.PurgeBlob(b.Ctx, b.TenantID, d, "leaked"); err != nil {
+		t.Fatalf("PurgeBlob() = %v", err)
+	}
+	erase(t, b, d)
+}
+
+// erase has a worker delete the bytes of a content that has a tombstone.
+func erase(t *testing.T, b *hosttest.Bundle, d tree.Digest) {
+	t.Helper()
+	p, err := run.SystemPlan(run.ToolPurge, "purge", run.PurgeInputs{SHA256: hex.EncodeToString(d[:])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.DB.StartWork(b.Ctx, b.TenantID, postgres.Work{Key: uuid.NewString(), Project: "default", Plan: p, CreatedBy: "tester"})
+	if err != nil {
+		t.Fatalf("StartWork() = %v", err)
+	}
+	b.Until(t, r.ID, run.Succeeded)
+}
+
+// A step that goes on in the workspace of the step before it sees no more of purged content
+// than one that starts in a new directory, and leaves the same tree.
+func TestPurgeReachesWorkspaces(t *testing.T) {
+	t.Parallel()
+	b := hosttest.Setup(t)
+	b.Worker(t, serveAll)
+	r := b.Create(t,
+		hosttest.Script("a", "mkdir d && echo secret | tee d/secret > secret; echo kept | tee kept > d/kept"),
+		hosttest.Step("ask", "manual:ask", run.ManualInputs{Message: "go?"}, "a"),
+		hosttest.Script("b", "echo secret > again; find . -type f | sort", "ask"),
+		hosttest.Script("c", "find . -type f | sort", "b"),
+	)
+	d := b.Until(t, r.ID, run.Waiting)
+	purge(t, b, "secret\n")
+	// The branch has the steps of the run, and no workspace on the worker.
+	other := branch(t, b, r, headOf(t, d), "a")
+	trees := map[string][]string{}
+	for _, id := range []uuid.UUID{r.ID, other.ID} {
+		d := b.Until(t, id, run.Waiting)
+		if _, err := b.DB.DecideGate(b.Ctx, b.TenantID, d.Gates[len(d.Gates)-1].ID, postgres.Decision{Event: "approve"}); err != nil {
+			t.Fatalf("DecideGate() = %v", err)
+		}
+		for _, s := range b.Until(t, id, run.Succeeded).Steps {
+			if s.Name != "b" && s.Name != "c" {
+				continue
+			}
+			if log := b.Log(t, s.ID); !strings.HasPrefix(log, "[nofx] purged by an administrator") || strings.Contains(log, "\n./secret") || strings.Contains(log, "\n./d/secret") || !strings.Contains(log, "\n./d/kept\n./kept\n") {
+				t.Errorf("log of %s of run %s = %q, want what was not purged", s.Name, id, log)
+			}
+			var digest string
+			if err := b.Admin.QueryRow(b.Ctx, "SELECT tree_digest FROM nofx.checkpoint WHERE step_id = $1 AND kind = 'post'", s.ID).Scan(&digest); err != nil {
+				t.Fatal(err)
+			}
+			trees[s.Name] = append(trees[s.Name], digest)
+		}
+	}
+	for name, list := range trees {
+		if len(list) != 2 || list[0] != list[1] {
+			t.Errorf("%s leaves %v, want the same tree in both runs", name, list)
+		}
+	}
+	if len(trees) != 2 {
+		t.Errorf("%d steps ran, want two", len(trees))
 	}
 }
