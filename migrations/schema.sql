@@ -648,6 +648,38 @@ CREATE FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence b
 
 ALTER FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
 
+CREATE TABLE nofx.merge_conflict (
+    tenant_id uuid NOT NULL,
+    merge_id uuid NOT NULL,
+    n integer NOT NULL,
+    unit text NOT NULL,
+    at text NOT NULL,
+    kind text NOT NULL,
+    line integer,
+    renamed_to text,
+    takes text[] NOT NULL,
+    base jsonb,
+    ours jsonb,
+    theirs jsonb,
+    resolution text,
+    value text,
+    artifact_id uuid,
+    resolved_by text,
+    reason text,
+    CONSTRAINT merge_conflict_check CHECK ((resolution = ANY (takes))),
+    CONSTRAINT merge_conflict_unit_check CHECK ((unit = ANY (ARRAY['path'::text, 'pointer'::text])))
+);
+
+ALTER TABLE ONLY nofx.merge_conflict FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.merge_conflict OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.is_given(c nofx.merge_conflict, p_sha256 bytea, p_artifacts uuid[]) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN COALESCE((((c).artifact_id = ANY (p_artifacts)) OR (((c).unit = 'path'::text) AND (sha256(convert_to((c).value, 'UTF8'::name)) = p_sha256))), false);
+
+ALTER FUNCTION nofx.is_given(c nofx.merge_conflict, p_sha256 bytea, p_artifacts uuid[]) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) RETURNS boolean
     LANGUAGE plpgsql
     AS …;
@@ -671,6 +703,12 @@ CREATE FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since t
     AS …;
 
 ALTER FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_side(p_side jsonb, p_digest text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN (((p_side ->> 'sha256'::text) = p_digest) AND (NOT (p_side ? 'kind'::text)));
+
+ALTER FUNCTION nofx.is_side(p_side jsonb, p_digest text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) RETURNS void
     LANGUAGE plpgsql
@@ -1018,9 +1056,15 @@ CREATE FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) RE
 
 ALTER FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.redact_merges(p_sha256 bytea) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.redact_merges(p_sha256 bytea) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
-    RETURN CASE WHEN ((p_side ->> 'sha256'::text) = p_digest) THEN ((p_side - 'excerpt'::text) || '{"kind": "redacted"}'::jsonb) ELSE p_side END;
+    RETURN ((p_side - 'excerpt'::text) || (CASE WHEN ((p_side ->> 'sha256'::text) = p_digest) THEN '{"kind":"redacted"}'::text ELSE '{}'::text END)::jsonb);
 
 ALTER FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) OWNER TO nofx_system;
 
@@ -1735,31 +1779,6 @@ CREATE TABLE nofx.machine_state (
 );
 
 ALTER TABLE nofx.machine_state OWNER TO nofx_owner;
-
-CREATE TABLE nofx.merge_conflict (
-    tenant_id uuid NOT NULL,
-    merge_id uuid NOT NULL,
-    n integer NOT NULL,
-    unit text NOT NULL,
-    at text NOT NULL,
-    kind text NOT NULL,
-    line integer,
-    renamed_to text,
-    takes text[] NOT NULL,
-    base jsonb,
-    ours jsonb,
-    theirs jsonb,
-    resolution text,
-    value text,
-    artifact_id uuid,
-    resolved_by text,
-    CONSTRAINT merge_conflict_check CHECK ((resolution = ANY (takes))),
-    CONSTRAINT merge_conflict_unit_check CHECK ((unit = ANY (ARRAY['path'::text, 'pointer'::text])))
-);
-
-ALTER TABLE ONLY nofx.merge_conflict FORCE ROW LEVEL SECURITY;
-
-ALTER TABLE nofx.merge_conflict OWNER TO nofx_owner;
 
 CREATE TABLE nofx.object (
     tenant_id uuid NOT NULL,
@@ -2681,6 +2700,11 @@ REVOKE ALL ON FUNCTION nofx.is_digest(p text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.merge_conflict TO nofx_system;
+GRANT SELECT ON TABLE nofx.merge_conflict TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.is_given(c nofx.merge_conflict, p_sha256 bytea, p_artifacts uuid[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.is_held(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_needed(p_tenant uuid, p_run uuid) FROM PUBLIC;
@@ -2689,6 +2713,8 @@ REVOKE ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) TO nofx_system;
 
 REVOKE ALL ON FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_side(p_side jsonb, p_digest text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
 
@@ -2799,6 +2825,8 @@ GRANT ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uui
 
 REVOKE ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.redact_merges(p_sha256 bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) FROM PUBLIC;
 
@@ -2998,9 +3026,6 @@ GRANT SELECT ON TABLE nofx.log_chunk TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.machine_state TO nofx_system;
 GRANT SELECT ON TABLE nofx.machine_state TO nofx_app;
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.merge_conflict TO nofx_system;
-GRANT SELECT ON TABLE nofx.merge_conflict TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.object TO nofx_app;

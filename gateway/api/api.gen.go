@@ -2243,6 +2243,9 @@ type MergeConflict struct {
 	// Pointer Into the state document
 	Pointer *string `json:"pointer,omitempty"`
 
+	// Reason Why a decision that was made does not stand any more, such as a purge of what it took
+	Reason *string `json:"reason,omitempty"`
+
 	// RenamedTo deleted: the new file with the same bytes on the side that deleted it
 	RenamedTo *string `json:"renamed_to,omitempty"`
 
@@ -3959,7 +3962,7 @@ type ClientInterface interface {
 
 	// PurgeBlobWithBody Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3968,7 +3971,7 @@ type ClientInterface interface {
 
 	// PurgeBlob Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4139,7 +4142,7 @@ type ClientInterface interface {
 
 	// CommitMergeWithBody Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4148,7 +4151,7 @@ type ClientInterface interface {
 
 	// CommitMerge Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4157,7 +4160,7 @@ type ClientInterface interface {
 
 	// ResolveMergeWithBody Decide conflicts of a merge, all that are given or none
 	//
-	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4166,7 +4169,7 @@ type ClientInterface interface {
 
 	// ResolveMerge Decide conflicts of a merge, all that are given or none
 	//
-	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4813,7 +4816,7 @@ func (c *Client) GetBisect(ctx context.Context, bisectID RunID, reqEditors ...Re
 
 // PurgeBlobWithBody Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4832,7 +4835,7 @@ func (c *Client) PurgeBlobWithBody(ctx context.Context, sha256 string, params *P
 
 // PurgeBlob Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5233,7 +5236,7 @@ func (c *Client) AbandonMerge(ctx context.Context, mergeID MergeIDParameter, par
 
 // CommitMergeWithBody Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5252,7 +5255,7 @@ func (c *Client) CommitMergeWithBody(ctx context.Context, mergeID MergeIDParamet
 
 // CommitMerge Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5271,7 +5274,7 @@ func (c *Client) CommitMerge(ctx context.Context, mergeID MergeIDParameter, para
 
 // ResolveMergeWithBody Decide conflicts of a merge, all that are given or none
 //
-// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5290,7 +5293,7 @@ func (c *Client) ResolveMergeWithBody(ctx context.Context, mergeID MergeIDParame
 
 // ResolveMerge Decide conflicts of a merge, all that are given or none
 //
-// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -10706,7 +10709,7 @@ type ClientWithResponsesInterface interface {
 
 	// PurgeBlobWithBodyWithResponse Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10715,7 +10718,7 @@ type ClientWithResponsesInterface interface {
 
 	// PurgeBlobWithResponse Delete content for good, as a secret that leaked into a file
 	//
-	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+	// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10902,7 +10905,7 @@ type ClientWithResponsesInterface interface {
 
 	// CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10911,7 +10914,7 @@ type ClientWithResponsesInterface interface {
 
 	// CommitMergeWithResponse Make the result of a merge the head of its target
 	//
-	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+	// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10920,7 +10923,7 @@ type ClientWithResponsesInterface interface {
 
 	// ResolveMergeWithBodyWithResponse Decide conflicts of a merge, all that are given or none
 	//
-	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10929,7 +10932,7 @@ type ClientWithResponsesInterface interface {
 
 	// ResolveMergeWithResponse Decide conflicts of a merge, all that are given or none
 	//
-	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+	// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13747,7 +13750,7 @@ func (c *ClientWithResponses) GetBisectWithResponse(ctx context.Context, bisectI
 
 // PurgeBlobWithBodyWithResponse Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -13762,7 +13765,7 @@ func (c *ClientWithResponses) PurgeBlobWithBodyWithResponse(ctx context.Context,
 
 // PurgeBlobWithResponse Delete content for good, as a secret that leaked into a file
 //
-// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. Logs that printed it stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
+// From the answer on, the content is a tombstone, in every checkpoint and artifact that has it: to read it is 410 `object-gone`, and no later checkpoint stores it again. Digests stay as they are. A worker then deletes the bytes in a system run, from objects and packs, and the request waits for it; 202 means that the run `purge_run_id` has not ended. To purge twice answers with the first purge. Stored diffs and archives are deleted as well, and made anew when they are asked for: diffs and merges show the content as `redacted`, archives and workspaces leave the file out. A merge that is not over stays: its decisions about the content are taken back, and the others stand. Logs that printed the content stay, and so do files that contain it among other text. Diffs, archives and merges that are being computed are cancelled: repeat the request. 409 `system-run-failed`: the bytes could not be deleted; repeat the request.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14087,7 +14090,7 @@ func (c *ClientWithResponses) AbandonMergeWithResponse(ctx context.Context, merg
 
 // CommitMergeWithBodyWithResponse Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14102,7 +14105,7 @@ func (c *ClientWithResponses) CommitMergeWithBodyWithResponse(ctx context.Contex
 
 // CommitMergeWithResponse Make the result of a merge the head of its target
 //
-// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 202: the result is not stored yet; repeat the request.
+// The checkpoint of the merge has two parents. All steps of the target that have not succeeded start from it, and for each gate that had passed there is a fresh one, `<name>~<n>`, before them: verdicts do not survive a merge. A target that waits goes on at once. One that is paused, failed or was cancelled does with `resume`, and otherwise when it is resumed or retried. One that succeeded keeps its status. 409 `run-busy`: the target is neither paused nor waiting nor over, or a step of it runs. 412: the target has a new head, and the merge is `open` again, to be computed anew. 409 `illegal-transition`: conflicts are to be decided, perhaps again, since content was purged. 202: the result is not stored yet; repeat the request.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14117,7 +14120,7 @@ func (c *ClientWithResponses) CommitMergeWithResponse(ctx context.Context, merge
 
 // ResolveMergeWithBodyWithResponse Decide conflicts of a merge, all that are given or none
 //
-// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14132,7 +14135,7 @@ func (c *ClientWithResponses) ResolveMergeWithBodyWithResponse(ctx context.Conte
 
 // ResolveMergeWithResponse Decide conflicts of a merge, all that are given or none
 //
-// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back. 422: a place without a conflict, or a decision that it does not have.
+// A merge whose last conflict is decided is `ready`, and a worker stores its result. A take of null takes a decision back, and so does a purge of content that it is about: then the conflict has a `reason`. 422: a place without a conflict, a decision that it does not have, or purged content.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

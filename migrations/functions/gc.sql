@@ -202,8 +202,8 @@ $$;
 
 -- Replaces stored content of the tenant by a tombstone: from then on it cannot be read, and
 -- no checkpoint stores it again. A step of sys:purge deletes the bytes; until then len says
--- that there are some. A tombstone stays as it is. NX005 when nothing with the digest is
--- stored.
+-- that there are some. Merges lose at once what they quote and have decided of it. A tombstone
+-- stays as it is. NX005 when nothing with the digest is stored.
 CREATE OR REPLACE FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamptz, OUT reason text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -211,6 +211,7 @@ DECLARE
     v_tenant uuid := tenant();
     v_size bigint;
 BEGIN
+    PERFORM redact_merges(p_sha256);
     SELECT a.size_bytes INTO v_size FROM artifact a WHERE a.tenant_id = v_tenant AND a.sha256 = p_sha256 AND a.state = 'ready' LIMIT 1;
     IF FOUND THEN -- an artifact has no blob
         INSERT INTO blob (tenant_id, sha256, size, len) VALUES (v_tenant, p_sha256, v_size, v_size) ON CONFLICT DO NOTHING;
@@ -279,11 +280,6 @@ BEGIN
 END
 $$;
 
--- Returns a side of a conflict without what it quotes, if it is of the digest.
-CREATE OR REPLACE FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
-    RETURN CASE WHEN p_side->>'sha256' = p_digest THEN p_side - 'excerpt' || '{"kind":"redacted"}' ELSE p_side END;
-
 -- Condemns objects that hold purged content.
 CREATE OR REPLACE FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -295,17 +291,15 @@ BEGIN
 END
 $$;
 
--- Takes out what merges quote of purged content and, unless some are pending, records that
--- its bytes are deleted.
+-- Takes purged content out of merges once more, for computations that had read it before and
+-- have ended since, and, unless some are pending, records that its bytes are deleted.
 CREATE OR REPLACE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     s nofx.locked_step := hold_step(p_step, p_fence);
-    v_digest text := encode(p_sha256, 'hex');
 BEGIN
-    UPDATE merge_conflict c SET base = redacted_side(c.base, v_digest), ours = redacted_side(c.ours, v_digest), theirs = redacted_side(c.theirs, v_digest)
-    WHERE c.tenant_id = s.tenant_id AND v_digest IN (c.base->>'sha256', c.ours->>'sha256', c.theirs->>'sha256');
+    PERFORM redact_merges(p_sha256);
     UPDATE blob b SET pack_sha256 = NULL, off = 0, len = 0, copy = 0
     WHERE NOT p_pending AND b.tenant_id = s.tenant_id AND b.sha256 = p_sha256 AND b.state = 'tombstone';
 END

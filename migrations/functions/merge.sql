@@ -85,14 +85,16 @@ $$;
 -- Records what a step has computed of a merge at one of its versions: conflicts, preview
 -- and, when all is decided, the result; or why it cannot be computed, as code and reason.
 -- Nothing happens to a merge that has moved on: the transaction can be repeated. A
--- decision that was made before about the same values stays. NX004 when the step's
--- attempt has lost its lease.
+-- decision that was made before about the same values stays. A merge that is ready and has
+-- undecided conflicts after all, since content was purged, is conflicted again. NX004 when
+-- the step's attempt has lost its lease.
 CREATE OR REPLACE FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
     m nofx.merge;
     v_old jsonb;
+    v_conflicts int;
     v_open int;
 BEGIN
     PERFORM lock_runs(tenant(), ARRAY(SELECT x.target_run_id FROM merge x WHERE x.tenant_id = tenant() AND x.id = p_merge
@@ -107,31 +109,101 @@ BEGIN
         WHERE tenant_id = m.tenant_id AND id = m.id;
         RETURN;
     END IF;
-    IF m.state = 'ready' THEN
+    v_conflicts := jsonb_array_length(p->'conflicts');
+    IF m.state = 'ready' AND v_conflicts = m.conflicts AND p ? 'prepared' THEN
         UPDATE merge SET result_tree = p->>'result_tree', result_state = p->>'result_state', prepared = p->'prepared', preview = p->'preview'
         WHERE tenant_id = m.tenant_id AND id = m.id;
         RETURN;
     END IF;
     SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') INTO v_old FROM merge_conflict c
-    WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id AND c.resolution IS NOT NULL;
+    WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id AND (c.resolution IS NOT NULL OR c.reason IS NOT NULL);
     DELETE FROM merge_conflict c WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id;
-    INSERT INTO merge_conflict (tenant_id, merge_id, n, unit, at, kind, line, renamed_to, takes, base, ours, theirs, resolution, value, artifact_id, resolved_by)
+    INSERT INTO merge_conflict (tenant_id, merge_id, n, unit, at, kind, line, renamed_to, takes, base, ours, theirs, resolution, value, artifact_id, resolved_by, reason)
     SELECT m.tenant_id, m.id, x.n, x.unit, x.at, x.kind, x.line, x.renamed_to, x.takes, x.base, x.ours, x.theirs,
-        coalesce(o.resolution, x.resolution), o.value, o.artifact_id, coalesce(o.resolved_by, CASE WHEN x.resolution IS NOT NULL THEN m.created_by END)
+        CASE WHEN d.same THEN o.resolution ELSE x.resolution END, CASE WHEN d.same THEN o.value END, CASE WHEN d.same THEN o.artifact_id END,
+        CASE WHEN d.same THEN o.resolved_by WHEN x.resolution IS NOT NULL THEN m.created_by END,
+        CASE WHEN d.same THEN o.reason WHEN o.n IS NOT NULL AND x.resolution IS NULL THEN 'the sides of the conflict have changed since the decision' END
     FROM (SELECT r.*, ord::int AS n FROM jsonb_array_elements(p->'conflicts') WITH ORDINALITY AS e (c, ord),
             jsonb_to_record(e.c) AS r (unit text, at text, kind text, line int, renamed_to text, takes text[], base jsonb, ours jsonb, theirs jsonb, resolution text)) AS x
-    LEFT JOIN jsonb_populate_recordset(NULL::nofx.merge_conflict, v_old) AS o
-        ON (o.unit, o.at, o.kind) = (x.unit, x.at, x.kind) AND (o.base, o.ours, o.theirs, o.takes) IS NOT DISTINCT FROM (x.base, x.ours, x.theirs, x.takes);
+    LEFT JOIN jsonb_populate_recordset(NULL::nofx.merge_conflict, v_old) AS o ON (o.unit, o.at, o.kind) = (x.unit, x.at, x.kind),
+    LATERAL (SELECT o.n IS NOT NULL AND (o.base, o.ours, o.theirs, o.takes) IS NOT DISTINCT FROM (x.base, x.ours, x.theirs, x.takes) AS same) AS d;
     SELECT count(*) FILTER (WHERE c.resolution IS NULL) INTO v_open FROM merge_conflict c WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id;
-    UPDATE merge SET event = CASE WHEN jsonb_array_length(p->'conflicts') = 0 THEN 'compute_clean' ELSE 'compute_conflicts' END, version = version + 1,
-        outcome = p->>'outcome', base_id = (p->>'base_id')::uuid, conflicts = jsonb_array_length(p->'conflicts'), open_conflicts = v_open, preview = p->'preview',
-        result_tree = p->>'result_tree', result_state = p->>'result_state', prepared = p->'prepared', reason = NULL
+    UPDATE merge SET outcome = p->>'outcome', base_id = (p->>'base_id')::uuid, conflicts = v_conflicts, open_conflicts = v_open, preview = p->'preview', reason = NULL
     WHERE tenant_id = m.tenant_id AND id = m.id;
-    IF v_open = 0 AND jsonb_array_length(p->'conflicts') > 0 THEN
-        UPDATE merge SET event = 'resolve_all', version = version + 1 WHERE tenant_id = m.tenant_id AND id = m.id;
+    IF v_open = 0 THEN -- else the result is of decisions that do not stand any more
+        UPDATE merge SET result_tree = p->>'result_tree', result_state = p->>'result_state', prepared = p->'prepared' WHERE tenant_id = m.tenant_id AND id = m.id;
+    END IF;
+    IF m.state = 'open' THEN
+        UPDATE merge SET event = CASE WHEN v_conflicts = 0 THEN 'compute_clean' ELSE 'compute_conflicts' END, version = version + 1
+        WHERE tenant_id = m.tenant_id AND id = m.id;
+        IF v_open = 0 AND v_conflicts > 0 THEN
+            UPDATE merge SET event = 'resolve_all', version = version + 1 WHERE tenant_id = m.tenant_id AND id = m.id;
+        END IF;
+    ELSIF v_open > 0 THEN
+        UPDATE merge SET event = 'unresolve', version = version + 1, reason = 'content was purged by an administrator, so that texts cannot be merged by lines any more'
+        WHERE tenant_id = m.tenant_id AND id = m.id;
     END IF;
 END
 $$;
+
+-- Takes purged content out of the conflicts of merges: texts that they quote, of which the
+-- conflict is then one of whole files; and decisions that were about it, whose conflicts are
+-- open again. The rest of such a merge stays; one that was ready is conflicted again.
+--
+-- A side that is redacted already was decided by somebody who saw that.
+CREATE OR REPLACE FUNCTION nofx.redact_merges(p_sha256 bytea) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_digest text := encode(p_sha256, 'hex');
+    v_artifacts uuid[] := ARRAY(SELECT a.id FROM artifact a WHERE a.tenant_id = tenant() AND a.sha256 = p_sha256);
+    v_merges uuid[] := ARRAY(SELECT DISTINCT c.merge_id FROM merge_conflict c WHERE c.tenant_id = tenant()
+        AND (is_side(c.base, v_digest) OR is_side(c.ours, v_digest) OR is_side(c.theirs, v_digest) OR is_given(c, p_sha256, v_artifacts)));
+    v_reason constant text := 'content that the decision was about was purged by an administrator';
+    v_live boolean;
+    v_open int;
+    m nofx.merge;
+BEGIN
+    PERFORM lock_runs(tenant(), ARRAY(SELECT x.target_run_id FROM merge x WHERE x.tenant_id = tenant() AND x.id = ANY (v_merges)));
+    FOR m IN SELECT * FROM merge x WHERE x.tenant_id = tenant() AND x.id = ANY (v_merges) ORDER BY x.id FOR NO KEY UPDATE LOOP
+        v_live := m.state IN ('open', 'conflicted', 'ready');
+        -- Where lines can be merged, a decision is about those of all sides.
+        UPDATE merge_conflict c SET resolution = NULL, value = NULL, artifact_id = NULL, resolved_by = NULL, reason = v_reason
+        WHERE v_live AND c.tenant_id = m.tenant_id AND c.merge_id = m.id AND c.resolution IS NOT NULL AND (
+            is_given(c, p_sha256, v_artifacts)
+            OR c.resolution NOT IN ('value', 'artifact') AND CASE WHEN 'both' = ANY (c.takes)
+                THEN is_side(c.base, v_digest) OR is_side(c.ours, v_digest) OR is_side(c.theirs, v_digest)
+                ELSE is_side(CASE c.resolution WHEN 'base' THEN c.base WHEN 'ours' THEN c.ours WHEN 'theirs' THEN c.theirs END, v_digest) END);
+        UPDATE merge_conflict c SET base = redacted_side(c.base, v_digest), ours = redacted_side(c.ours, v_digest), theirs = redacted_side(c.theirs, v_digest),
+            line = NULL, takes = CASE WHEN v_live THEN array_remove(c.takes, 'both') ELSE c.takes END
+        WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id AND (is_side(c.base, v_digest) OR is_side(c.ours, v_digest) OR is_side(c.theirs, v_digest));
+        UPDATE merge_conflict c SET value = NULL WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id AND is_given(c, p_sha256, '{}');
+        SELECT count(*) INTO v_open FROM merge_conflict c WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id AND c.resolution IS NULL;
+        CONTINUE WHEN NOT v_live OR v_open = m.open_conflicts;
+        UPDATE merge SET open_conflicts = v_open, reason = v_reason WHERE tenant_id = m.tenant_id AND id = m.id;
+        IF m.state = 'ready' THEN
+            UPDATE merge SET event = 'unresolve', version = version + 1, result_tree = NULL, result_state = NULL, prepared = NULL
+            WHERE tenant_id = m.tenant_id AND id = m.id;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Reports whether a side of a conflict is a file with the digest that is not redacted yet.
+CREATE OR REPLACE FUNCTION nofx.is_side(p_side jsonb, p_digest text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN p_side->>'sha256' = p_digest AND NOT p_side ? 'kind';
+
+-- Reports whether a conflict is resolved by a content of its own with the digest, which these
+-- artifacts have as well.
+CREATE OR REPLACE FUNCTION nofx.is_given(c nofx.merge_conflict, p_sha256 bytea, p_artifacts uuid[]) RETURNS boolean
+    LANGUAGE sql STABLE
+    RETURN coalesce(c.artifact_id = ANY (p_artifacts) OR c.unit = 'path' AND sha256(convert_to(c.value, 'UTF8')) = p_sha256, false);
+
+-- Returns a side of a conflict of whole files, one of which has the digest and is purged.
+CREATE OR REPLACE FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    RETURN p_side - 'excerpt' || CASE WHEN p_side->>'sha256' = p_digest THEN '{"kind":"redacted"}' ELSE '{}' END::jsonb;
 
 -- Records resolutions of conflicts: an array of {n, take, value, artifact_id}, where a take
 -- of null removes the one that is there. A merge whose last conflict is resolved is ready,
@@ -148,7 +220,7 @@ BEGIN
     IF m.state NOT IN ('conflicted', 'ready') THEN
         PERFORM refuse('merge', m.id, m.state, 'resolve_all');
     END IF;
-    UPDATE merge_conflict c SET resolution = x.take, value = x.value, artifact_id = x.artifact_id,
+    UPDATE merge_conflict c SET resolution = x.take, value = x.value, artifact_id = x.artifact_id, reason = NULL,
         resolved_by = CASE WHEN x.take IS NOT NULL THEN coalesce(nullif(current_setting('nofx.actor', true), ''), session_user) END
     FROM jsonb_to_recordset(p) AS x (n int, take text, value text, artifact_id uuid)
     WHERE c.tenant_id = m.tenant_id AND c.merge_id = m.id AND c.n = x.n
@@ -164,7 +236,7 @@ BEGIN
     END IF;
     UPDATE merge SET open_conflicts = v_open WHERE tenant_id = m.tenant_id AND id = m.id;
     IF v_open = 0 THEN
-        UPDATE merge SET event = 'resolve_all', version = version + 1 WHERE tenant_id = m.tenant_id AND id = m.id;
+        UPDATE merge SET event = 'resolve_all', version = version + 1, reason = NULL WHERE tenant_id = m.tenant_id AND id = m.id;
     END IF;
 END
 $$;

@@ -60,6 +60,7 @@ CREATE TABLE nofx.merge_conflict (
     value       text, -- of a resolution by value: JSON for a pointer, the content for a path
     artifact_id uuid,
     resolved_by text,
+    reason      text, -- why the resolution that there was does not stand any more
     PRIMARY KEY (tenant_id, merge_id, n),
     FOREIGN KEY (tenant_id, merge_id) REFERENCES nofx.merge (tenant_id, id)
 );

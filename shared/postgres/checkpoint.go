@@ -143,30 +143,36 @@ func (db *DB) LocateBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.
 // purged and so must not be stored again. It records that a checkpoint is about to name
 // them: the collection does not condemn them for the grace that follows.
 func (db *DB) KnownBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
-	return db.whichBlobs(ctx, tenant, digests, "SELECT nofx.reuse_blobs($1)", sums(digests))
+	return db.whichBlobs(ctx, tenant, "SELECT nofx.reuse_blobs($1)", sums(digests))
 }
 
 // LiveBlobs returns which of the digests are stored for tenant and can be read.
 func (db *DB) LiveBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
-	return db.whichBlobs(ctx, tenant, digests, `SELECT b.sha256 FROM nofx.blob b
+	return db.whichBlobs(ctx, tenant, `SELECT b.sha256 FROM nofx.blob b
 		WHERE b.tenant_id = $1 AND b.sha256 = ANY ($2) AND (b.state = 'live' OR b.condemned_at IS NOT NULL)`, tenant, sums(digests))
 }
 
-func (db *DB) whichBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest, sql string, args ...any) (known map[tree.Digest]bool, err error) {
+// whichBlobs returns the digests that a query names.
+func (db *DB) whichBlobs(ctx context.Context, tenant uuid.UUID, sql string, args ...any) (named map[tree.Digest]bool, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		known = make(map[tree.Digest]bool, len(digests))
-		rows, err := tx.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		var d tree.Digest
-		_, err = pgx.ForEachRow(rows, []any{&d}, func() error {
-			known[d] = true
-			return nil
-		})
+		named, err = blobsOf(ctx, tx, sql, args...)
 		return err
 	})
-	return known, err
+	return named, err
+}
+
+func blobsOf(ctx context.Context, tx pgx.Tx, sql string, args ...any) (map[tree.Digest]bool, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	named := map[tree.Digest]bool{}
+	var d tree.Digest
+	_, err = pgx.ForEachRow(rows, []any{&d}, func() error {
+		named[d] = true
+		return nil
+	})
+	return named, err
 }
 
 // sums returns digests as an argument of a statement.

@@ -128,6 +128,7 @@ func (db *DB) GateNames(ctx context.Context, tenant uuid.UUID, runs ...uuid.UUID
 
 // PurgedBlobs returns which of the digests were purged for tenant.
 func (db *DB) PurgedBlobs(ctx context.Context, tenant uuid.UUID, digests []tree.Digest) (map[tree.Digest]bool, error) {
-	return db.whichBlobs(ctx, tenant, digests, `SELECT sha256 FROM nofx.blob
-		WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'tombstone'`, tenant, sums(digests))
+	return db.whichBlobs(ctx, tenant, purgedBlobs, tenant, sums(digests))
 }
+
+const purgedBlobs = "SELECT sha256 FROM nofx.blob WHERE tenant_id = $1 AND sha256 = ANY ($2) AND state = 'tombstone'"

@@ -237,7 +237,7 @@ func (db *DB) OldestAttempt(ctx context.Context, c *Claim) (began *time.Time, er
 
 // Tombstones returns all contents of a tenant that were purged.
 func (db *DB) Tombstones(ctx context.Context, tenant uuid.UUID) (map[tree.Digest]bool, error) {
-	return db.whichBlobs(ctx, tenant, nil, "SELECT sha256 FROM nofx.blob WHERE tenant_id = $1 AND state = 'tombstone'", tenant)
+	return db.whichBlobs(ctx, tenant, "SELECT sha256 FROM nofx.blob WHERE tenant_id = $1 AND state = 'tombstone'", tenant)
 }
 
 // Unpurged lists purged contents of a tenant whose bytes are not deleted yet.

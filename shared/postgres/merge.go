@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/tree"
 )
 
 const mergeColumns = `m.id, m.target_run_id, m.source_run_id, m.target_head, m.source_head, m.base_id, m.asked_base_id, m.state, m.version, m.strategy, m.mode,
@@ -73,7 +75,7 @@ func (db *DB) MergeConflicts(ctx context.Context, tenant, id uuid.UUID, after, l
 }
 
 func conflictsOf(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID, which string, args ...any) ([]run.MergeConflict, error) {
-	rows, err := tx.Query(ctx, `SELECT c.n, c.unit, c.at, c.kind, c.line, c.renamed_to, c.takes, c.base, c.ours, c.theirs, c.resolution, c.value, c.artifact_id, c.resolved_by
+	rows, err := tx.Query(ctx, `SELECT c.n, c.unit, c.at, c.kind, c.line, c.renamed_to, c.takes, c.base, c.ours, c.theirs, c.resolution, c.value, c.artifact_id, c.resolved_by, c.reason
 		FROM nofx.merge_conflict c WHERE c.tenant_id = $1 AND c.merge_id = $2 AND `+which, append([]any{tenant, id}, args...)...)
 	if err != nil {
 		return nil, err
@@ -259,6 +261,13 @@ func (db *DB) ResolveMerge(ctx context.Context, tenant, id uuid.UUID, list []run
 		if m, err = oneMerge(ctx, tx, tenant, id); err != nil {
 			return err
 		}
+		// Its conflicts change under this lock alone.
+		if _, err := tx.Exec(ctx, "SELECT nofx.hold_runs($1)", []uuid.UUID{m.TargetRunID}); err != nil {
+			return err
+		}
+		if m, err = oneMerge(ctx, tx, tenant, id); err != nil {
+			return err
+		}
 		places, err := placesOf(ctx, tx, tenant, id)
 		if err != nil {
 			return err
@@ -267,7 +276,7 @@ func (db *DB) ResolveMerge(ctx context.Context, tenant, id uuid.UUID, list []run
 		if m.State != run.Open && len(fields) > 0 && !run.MergeMachine.Terminal(m.State) {
 			return fault.OfFields("invalid-field", fields...)
 		}
-		if err := checkMergeArtifacts(ctx, tx, tenant, list); err != nil {
+		if err := checkGiven(ctx, tx, tenant, list); err != nil {
 			return err
 		}
 		doc, err := document(items)
@@ -298,9 +307,9 @@ func mergeRefused(err error, m run.Merge) error {
 	case state == run.Open:
 		e.Detail = "the merge is open: a worker is computing it, and it can be committed once it is ready"
 	case state == run.Conflicted && m.Unresolved == 1:
-		e.Detail = "1 conflict of the merge is not resolved; resolve it first"
+		e.Detail = "1 conflict of the merge is not resolved" + because(m.Reason) + "; resolve it first"
 	case state == run.Conflicted:
-		e.Detail = fmt.Sprintf("%d conflicts of the merge are not resolved; resolve them first", m.Unresolved)
+		e.Detail = fmt.Sprintf("%d conflicts of the merge are not resolved%s; resolve them first", m.Unresolved, because(m.Reason))
 	case state == run.Committed && !resolves:
 		e.Detail = "the merge is committed already"
 	case resolves:
@@ -309,6 +318,14 @@ func mergeRefused(err error, m run.Merge) error {
 		e.Detail = fmt.Sprintf("the merge is %s, so that it cannot be committed any more; start another merge", state)
 	}
 	return e
+}
+
+// because returns why a merge is conflicted again, as a part of a sentence, or "".
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
 }
 
 func listed(takes []run.Take) string {
@@ -370,20 +387,35 @@ func resolutions(known map[place][]possible, list []run.MergeResolution) (items 
 	return items, fields
 }
 
-// checkMergeArtifacts returns fault.Invalid unless the artifacts that resolutions name can
-// be read.
-func checkMergeArtifacts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, list []run.MergeResolution) error {
+// checkGiven returns fault.Invalid unless the artifacts that resolutions name can be read, and
+// neither they nor the contents of files that resolutions bring were purged.
+func checkGiven(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, list []run.MergeResolution) error {
 	var fields []fault.Field
+	given := map[tree.Digest]string{} // what it is, in the request
 	for i, r := range list {
-		if r.ArtifactID == nil {
-			continue
+		at := "/resolutions/" + strconv.Itoa(i)
+		switch {
+		case r.ArtifactID != nil:
+			a, err := oneArtifact(ctx, tx, tenant, *r.ArtifactID)
+			if err != nil && fault.KindOf(err) != fault.NotFound {
+				return err
+			}
+			if err != nil || a.State != run.Ready {
+				fields = append(fields, fault.Field{Pointer: at + "/artifact_id", Detail: "no artifact that can be read"})
+				continue
+			}
+			given[tree.Digest(a.SHA256)] = at + "/artifact_id"
+		case r.Value != nil && r.Unit == run.PathUnit:
+			given[tree.Sum([]byte(*r.Value))] = at + "/value"
 		}
-		a, err := oneArtifact(ctx, tx, tenant, *r.ArtifactID)
-		if err != nil && fault.KindOf(err) != fault.NotFound {
+	}
+	if len(given) > 0 {
+		purged, err := blobsOf(ctx, tx, purgedBlobs, tenant, sums(slices.Collect(maps.Keys(given))))
+		if err != nil {
 			return err
 		}
-		if err != nil || a.State != run.Ready {
-			fields = append(fields, fault.Field{Pointer: "/resolutions/" + strconv.Itoa(i) + "/artifact_id", Detail: "no artifact that can be read"})
+		for d := range purged {
+			fields = append(fields, fault.Field{Pointer: given[d], Detail: "the content was purged by an administrator"})
 		}
 	}
 	if len(fields) > 0 {

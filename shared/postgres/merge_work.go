@@ -20,7 +20,7 @@ type MergeWork struct {
 	Base           Parent
 	Shared         []Parent // the nearest common checkpoints
 	Target, Source run.Run
-	Resolved       []run.MergeConflict // conflicts with a resolution
+	Decided        []run.MergeConflict // conflicts with a resolution, or with one that does not stand any more
 }
 
 // MergeWork returns what there is to merge, or fault.NotFound. fault.Conflict is
@@ -36,7 +36,7 @@ func (db *DB) MergeWork(ctx context.Context, tenant, id uuid.UUID) (w MergeWork,
 		if w.Source, err = oneRun(ctx, tx, tenant, w.Merge.SourceRunID); err != nil {
 			return err
 		}
-		if w.Resolved, err = conflictsOf(ctx, tx, tenant, id, "c.resolution IS NOT NULL ORDER BY c.n"); err != nil {
+		if w.Decided, err = conflictsOf(ctx, tx, tenant, id, "(c.resolution IS NOT NULL OR c.reason IS NOT NULL) ORDER BY c.n"); err != nil {
 			return err
 		}
 		var ours, theirs []uuid.UUID

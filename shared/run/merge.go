@@ -106,6 +106,7 @@ type MergeConflict struct {
 	Value      *string    `json:"-"` // of a resolution by value: JSON for a pointer, the content for a path
 	ArtifactID *uuid.UUID `json:"-"`
 	ResolvedBy *string    `json:"-"`
+	Reason     *string    `json:"-"` // why the resolution that there was does not stand any more
 }
 
 // MergeUnit says what the place of a conflict is.

@@ -178,7 +178,8 @@ func conflictedMerge() api.Merge {
 		Preview: &api.MergePreview{Added: 1, Modified: 1, State: true, Files: []api.MergeChange{{Path: "new.go", Status: api.MergeChangeStatusAdded}, {Path: "go.mod\x1b[2J", Status: api.MergeChangeStatusModified}}},
 		Conflicts: []api.MergeConflict{
 			{Path: ptr("a.go"), Kind: api.MergeConflictKindContent, Line: ptr(12), Takes: append(takes, api.MergeTakeBoth), Base: side("x := 1\n"), Ours: side("x := 2\ny := 2\n"), Theirs: side("x := 3\x1b[31m\n")},
-			{Path: ptr("b.sh"), Kind: api.MergeConflictKindDeleted, RenamedTo: ptr("tools/b.sh"), Takes: takes, Base: file(120), Theirs: file(140)},
+			{Path: ptr("b.sh"), Kind: api.MergeConflictKindDeleted, RenamedTo: ptr("tools/b.sh"), Takes: takes, Base: file(120), Theirs: &api.MergeSide{Sha256: ptr(digest(9)[7:]), Kind: ptr(api.MergeSideKindRedacted)},
+				Reason: ptr("content that the decision was about was purged by an administrator")},
 			{Path: ptr("c.go"), Kind: api.MergeConflictKindAdded, Takes: takes, Ours: file(1), Theirs: file(2), Resolution: ptr(api.MergeTakeOurs)},
 			{Pointer: ptr("/vars/x"), Kind: api.MergeConflictKindType, Takes: takes, Base: value("1"), Ours: value(`"one"`), Theirs: &api.MergeSide{SizeBytes: ptr(int64(9000))}},
 		},

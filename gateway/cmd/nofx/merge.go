@@ -215,6 +215,9 @@ func printConflict(w io.Writer, c api.MergeConflict) {
 		decided = "take " + string(*c.Resolution)
 	}
 	fmt.Fprintf(w, "\n%s  %s  [%s]\n", clean(place), conflictKinds[c.Kind], decided)
+	if c.Reason != nil {
+		fmt.Fprintf(w, "  decide again: %s\n", clean(*c.Reason))
+	}
 	if c.RenamedTo != nil {
 		fmt.Fprintf(w, "  it may be %s now\n", clean(*c.RenamedTo))
 	}

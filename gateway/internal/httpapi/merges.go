@@ -466,7 +466,7 @@ func (s *Server) apiMerge(m run.Merge) api.Merge {
 // apiConflict returns a conflict with the secrets masked that its texts quote.
 func (s *Server) apiConflict(c run.MergeConflict) api.MergeConflict {
 	out := api.MergeConflict{
-		Kind: api.MergeConflictKind(c.Kind), Line: c.Line, RenamedTo: c.RenamedTo, ResolvedBy: c.ResolvedBy,
+		Kind: api.MergeConflictKind(c.Kind), Line: c.Line, RenamedTo: c.RenamedTo, ResolvedBy: c.ResolvedBy, Reason: c.Reason,
 		Takes: convert(c.Takes, func(t run.Take) api.MergeTake { return api.MergeTake(t) }),
 		Base:  s.apiSide(c.At, c.Base), Ours: s.apiSide(c.At, c.Ours), Theirs: s.apiSide(c.At, c.Theirs),
 	}

@@ -319,6 +319,39 @@ func TestMergeSaysWhy(t *testing.T) {
 	refused("the merge is committed already", commit())
 }
 
+// TestMergeAfterPurge purges a content that was taken: the merge says where to decide again,
+// and why, and a commit does.
+func TestMergeAfterPurge(t *testing.T) {
+	g := newGateway(t)
+	_, base := g.line()
+	target, _ := g.line(base)
+	source, _ := g.line(base)
+	m := decodeAs[api.MergeAnswer](t, g.do(http.MethodPost, "/api/runs/"+target.Run.ID+"/merges", `{"source_run_id":"`+source.Run.ID+`"}`)).Merge
+	at := "/api/merges/" + m.ID
+	g.computeMerge(m, conflictsAt("a", "/vars/x"))
+	g.want(g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"a","take":"ours"},{"pointer":"/vars/x","take":"theirs"}]}`), http.StatusOK, "")
+	leaked := strings.Repeat("a", 64) // ours of a
+	if _, err := g.pg.Admin.Exec(t.Context(), "INSERT INTO nofx.blob (tenant_id, sha256, size, len) SELECT tenant_id, decode($1, 'hex'), 1, 1 FROM nofx.merge", leaked); err != nil {
+		t.Fatal(err)
+	}
+	g.want(g.do(http.MethodPost, "/api/blobs/"+leaked+"/purge?wait_s=0", `{"reason":"leaked"}`), http.StatusAccepted, "")
+
+	m = decodeAs[api.MergeAnswer](t, g.get(at)).Merge
+	a, x := m.Conflicts[0], m.Conflicts[1]
+	if m.Status != api.MergeStatusConflicted || m.UnresolvedCount != 1 || a.Resolution != nil || a.Reason == nil || a.Ours.Kind == nil || a.Ours.Excerpt != nil || x.Resolution == nil || x.Reason != nil {
+		t.Errorf("merge = %s, want that a is to be decided again, and why", g.get(at).body)
+	}
+	r := g.do(http.MethodPost, at+"/commit", "")
+	g.want(r, http.StatusConflict, "illegal-transition")
+	if got, want := decodeAs[api.Problem](t, r).Detail, "1 conflict of the merge is not resolved (content that the decision was about was purged by an administrator); resolve it first"; got != want {
+		t.Errorf("detail = %q, want %q", got, want)
+	}
+	m = decodeAs[api.MergeAnswer](t, g.do(http.MethodPut, at+"/resolutions", `{"resolutions":[{"path":"a","take":"theirs"}]}`)).Merge
+	if m.Status != api.MergeStatusReady || m.Reason != nil || m.Conflicts[0].Reason != nil {
+		t.Errorf("merge = %+v, want it ready, without a reason", m)
+	}
+}
+
 // TestMergeOfNothing commits a merge that has nothing to merge: there is no checkpoint of
 // it, and so no edge in the lineage.
 func TestMergeOfNothing(t *testing.T) {

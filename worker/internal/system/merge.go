@@ -134,14 +134,17 @@ func rulesOf(ctx context.Context, cfg Config, c Call, w postgres.MergeWork) (mer
 			}
 		}
 	}
-	takes := map[string]merge.Take{}
+	decided := map[string]decision{}
 	var extra snapshot.Saved
-	for _, r := range w.Resolved {
-		take, err := takeOf(ctx, cfg, c, r, &extra)
-		if err != nil {
-			return merge.Rules{}, extra, err
+	for _, r := range w.Decided {
+		d := decision{text: slices.Contains(r.Takes, run.TakeBoth)}
+		if d.stands = r.Resolution != nil; d.stands {
+			var err error
+			if d.take, err = takeOf(ctx, cfg, c, r, &extra); err != nil {
+				return merge.Rules{}, extra, err
+			}
 		}
-		takes[string(r.Unit)+"\x00"+r.At+"\x00"+r.Kind] = take
+		decided[string(r.Unit)+"\x00"+r.At+"\x00"+r.Kind] = d
 	}
 	return merge.Rules{
 		Strict: w.Merge.Mode == run.StrictMode,
@@ -151,13 +154,21 @@ func rulesOf(ctx context.Context, cfg Config, c Call, w postgres.MergeWork) (mer
 			return gates[name]
 		},
 		Takes: func(c merge.Conflict) (merge.Take, bool) {
-			if take, ok := takes[string(unitOf(c))+"\x00"+c.At()+"\x00"+string(c.Kind)]; ok {
-				return take, true
+			if d, ok := decided[string(unitOf(c))+"\x00"+c.At()+"\x00"+string(c.Kind)]; ok {
+				return d.take, d.stands && d.text == c.Text
 			}
 			return merge.Take{Side: merge.Side(w.Merge.Strategy)}, w.Merge.Strategy != run.ManualStrategy
 		},
 		Values: true,
 	}, extra, nil
+}
+
+// decision is what was decided about a conflict. One about lines is none about whole files,
+// which the sides are once a text of theirs was purged.
+type decision struct {
+	take   merge.Take
+	stands bool
+	text   bool
 }
 
 // takeOf returns a resolution as the merge reads it. An artifact's bytes are stored under
