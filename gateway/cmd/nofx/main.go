@@ -64,6 +64,7 @@ func surroundings() *app {
 			case line := <-answer:
 				return strings.TrimSpace(line), nil
 			case <-ctx.Done():
+				fmt.Fprintln(os.Stderr)
 				return "", ctx.Err()
 			}
 		}
