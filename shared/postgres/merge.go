@@ -391,16 +391,21 @@ func resolutions(known map[place][]possible, list []run.MergeResolution) (items 
 // neither they nor the contents of files that resolutions bring were purged.
 func checkGiven(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, list []run.MergeResolution) error {
 	var fields []fault.Field
-	given := map[tree.Digest]string{} // what it is, in the request
+	given := map[tree.Digest]string{}         // what it is, in the request
+	artifacts := map[uuid.UUID]run.Artifact{} // those that can be read; thousands of conflicts may take the same
 	for i, r := range list {
 		at := "/resolutions/" + strconv.Itoa(i)
 		switch {
 		case r.ArtifactID != nil:
-			a, err := oneArtifact(ctx, tx, tenant, *r.ArtifactID)
-			if err != nil && fault.KindOf(err) != fault.NotFound {
-				return err
+			a, known := artifacts[*r.ArtifactID]
+			if !known {
+				var err error
+				if a, err = oneArtifact(ctx, tx, tenant, *r.ArtifactID); err != nil && fault.KindOf(err) != fault.NotFound {
+					return err
+				}
+				artifacts[*r.ArtifactID] = a
 			}
-			if err != nil || a.State != run.Ready {
+			if a.State != run.Ready {
 				fields = append(fields, fault.Field{Pointer: at + "/artifact_id", Detail: "no artifact that can be read"})
 				continue
 			}

@@ -38,22 +38,22 @@ func collect(t *testing.T, b *hosttest.Bundle) {
 }
 
 // What a merge has prepared stays until it is committed, however long that takes: content
-// that it made, and an artifact that was taken in the place of both sides.
+// that it made, and an artifact that was taken in the place of both sides, twice.
 func TestCollectionKeepsPreparedMerges(t *testing.T) {
 	t.Parallel()
 	b := hosttest.Setup(t)
 	b.Worker(t, serveAll)
-	target := b.Create(t, hosttest.Script("a", `printf '1\n2\n3\n4\n5\n' > text; echo base > both`), hosttest.Script("b", "sed -i s/1/one/ text; echo ours > both", "a"))
+	target := b.Create(t, hosttest.Script("a", `printf '1\n2\n3\n4\n5\n' > text; echo base | tee both > also`), hosttest.Script("b", "sed -i s/1/one/ text; echo ours | tee both > also", "a"))
 	d := b.Until(t, target.ID, run.Succeeded)
 	var base uuid.UUID
 	if err := b.Admin.QueryRow(b.Ctx, "SELECT id FROM nofx.checkpoint WHERE run_id = $1 AND kind = 'post' ORDER BY seq LIMIT 1", d.Run.ID).Scan(&base); err != nil {
 		t.Fatal(err)
 	}
-	source := fork(t, b, base, hosttest.Script("c", "sed -i s/5/five/ text; echo theirs > both"))
+	source := fork(t, b, base, hosttest.Script("c", "sed -i s/5/five/ text; echo theirs | tee both > also"))
 	b.Until(t, source.ID, run.Succeeded)
 	m := startMerge(t, b, postgres.NewMerge{TargetRunID: target.ID, SourceRunID: source.ID})
-	if m.State != run.Conflicted || m.Unresolved != 1 {
-		t.Fatalf("merge = %s with %d open conflicts, want one conflict", m.State, m.Unresolved)
+	if m.State != run.Conflicted || m.Unresolved != 2 {
+		t.Fatalf("merge = %s with %d open conflicts, want two conflicts", m.State, m.Unresolved)
 	}
 	artifact := run.NewID()
 	content := []byte("taken from an artifact\n")
@@ -71,12 +71,27 @@ func TestCollectionKeepsPreparedMerges(t *testing.T) {
 		}
 	}
 	take := run.TakeArtifact
-	if _, err := b.DB.ResolveMerge(b.Ctx, b.TenantID, m.ID, []run.MergeResolution{{Unit: run.PathUnit, At: "both", Take: &take, ArtifactID: &artifact}}, nil, "tester"); err != nil {
+	var decided []run.MergeResolution
+	for _, at := range []string{"both", "also"} {
+		decided = append(decided, run.MergeResolution{Unit: run.PathUnit, At: at, Take: &take, ArtifactID: &artifact})
+	}
+	if _, err := b.DB.ResolveMerge(b.Ctx, b.TenantID, m.ID, decided, nil, "tester"); err != nil {
 		t.Fatalf("ResolveMerge() = %v", err)
 	}
 	if m = computed(t, b, m.ID); m.State != run.Ready {
 		t.Fatalf("merge = %s, want it ready", m.State)
 	}
+	stored := func(when string) {
+		t.Helper()
+		var n int
+		if err := b.Admin.QueryRow(b.Ctx, "SELECT count(*) FROM nofx.object WHERE sha256 = $1", sum[:]).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n != 2 {
+			t.Errorf("objects of the artifact's content %s = %d, want the artifact's and one of the checkpoint", when, n)
+		}
+	}
+	stored("before a collection")
 	for range 3 {
 		collect(t, b)
 	}
@@ -88,25 +103,12 @@ func TestCollectionKeepsPreparedMerges(t *testing.T) {
 	if got := b.File(t, d, "text"); got != "one\n2\n3\n4\nfive\n" {
 		t.Errorf("merged file = %q, want what both sides changed", got)
 	}
-	if got := b.File(t, d, "both"); got != string(content) {
-		t.Errorf("file = %q, want the artifact's content", got)
-	}
-	var objects []string
-	rows, err := b.Admin.Query(b.Ctx, "SELECT key FROM nofx.object WHERE sha256 = $1", sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key string
-		if err := rows.Scan(&key); err != nil {
-			t.Fatal(err)
+	for _, file := range []string{"both", "also"} {
+		if got := b.File(t, d, file); got != string(content) {
+			t.Errorf("%s = %q, want the artifact's content", file, got)
 		}
-		objects = append(objects, key)
 	}
-	if len(objects) != 2 {
-		t.Errorf("objects of the artifact's content = %s, want the artifact's and the checkpoint's", strings.Join(objects, ", "))
-	}
+	stored("after the commit")
 }
 
 // purge purges a content and has a worker delete its bytes.

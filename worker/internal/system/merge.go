@@ -135,13 +135,21 @@ func rulesOf(ctx context.Context, cfg Config, c Call, w postgres.MergeWork) (mer
 		}
 	}
 	decided := map[string]decision{}
+	artifacts := map[uuid.UUID]merge.Take{} // thousands of conflicts may take the same
 	var extra snapshot.Saved
 	for _, r := range w.Decided {
-		d := decision{text: slices.Contains(r.Takes, run.TakeBoth)}
-		if d.stands = r.Resolution != nil; d.stands {
+		d := decision{text: slices.Contains(r.Takes, run.TakeBoth), stands: r.Resolution != nil}
+		known := false
+		if r.ArtifactID != nil {
+			d.take, known = artifacts[*r.ArtifactID]
+		}
+		if d.stands && !known {
 			var err error
 			if d.take, err = takeOf(ctx, cfg, c, r, &extra); err != nil {
 				return merge.Rules{}, extra, err
+			}
+			if r.ArtifactID != nil {
+				artifacts[*r.ArtifactID] = d.take
 			}
 		}
 		decided[string(r.Unit)+"\x00"+r.At+"\x00"+r.Kind] = d
