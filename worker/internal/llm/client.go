@@ -57,7 +57,7 @@ func (c *Client) Provider() string { return c.cfg.Provider }
 
 // Model returns the model of that name, or the default for "", within a budget. Its
 // Complete tries three times where the provider is busy, down or silent, and then
-// the fallback as often. One that is not offered is fault.Forbidden.
+// the fallback as often; the budget is asked before each try. One that is not offered is fault.Forbidden.
 func (c *Client) Model(name string, b *Budget) (Model, error) {
 	i := slices.IndexFunc(c.cfg.Models, func(m Model) bool { return name == "" || m.Name() == name })
 	if i < 0 {
@@ -125,12 +125,13 @@ var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 func (c *Client) try(ctx context.Context, m Model, b *Budget, r Request) (resp Response, err error) {
 	system, user := r.Prompt()
 	input := estimate(system, user)
-	granted, settle, err := b.reserve(input, r.MaxTokens)
+	price := c.cfg.Prices[m.Name()]
+	granted, settle, err := b.reserve(ctx, price, input, r.MaxTokens)
 	if err != nil {
 		return Response{}, err
 	}
 	r.MaxTokens = granted
-	var used int64
+	var used Spend
 	defer func() { settle(used) }()
 
 	spanCtx, span := otel.Tracer("nofx.dev/worker/internal/llm").Start(ctx, "chat "+m.Name(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
@@ -150,10 +151,14 @@ func (c *Client) try(ctx context.Context, m Model, b *Budget, r Request) (resp R
 		if !modelName.MatchString(resp.Model) {
 			resp.Model = m.Name()
 		}
-		resp.Usage.CostUSD = c.cfg.Prices.cost(m.Name(), resp.Usage)
-		if used = resp.Usage.Input + resp.Usage.Output; used == 0 { // a server that does not count
-			used = input + estimate(resp.Text)
+		resp.Usage.CostUSD = price.of(resp.Usage)
+		if used = (Spend{resp.Usage.Input + resp.Usage.Output, resp.Usage.CostUSD}); used.Tokens == 0 { // a server that does not count
+			output := estimate(resp.Text)
+			used = Spend{input + output, price.of(Usage{Input: input, Output: output})}
 		}
+	}
+	if code := codeOf(err); err != nil && (ctx.Err() != nil || code == "timeout" || code == "malformed" || code == "too-large") {
+		used = Spend{input, price.of(Usage{Input: input})} // it was read, and providers want that paid
 	}
 	c.observe(spanCtx, span, m.Name(), resp, err, time.Since(began))
 	return resp, err

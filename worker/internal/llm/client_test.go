@@ -65,7 +65,7 @@ func ask(t *testing.T, s *server, budget int64) (context.Context, *prometheus.Re
 		Prices: llm.Prices{"first": {Input: 1, Output: 10, Cached: 0.5}}, Metrics: telemetry.NewMetrics(registry, "test"),
 		TryLimit: 2 * time.Second, Pause: time.Millisecond,
 	})
-	m, err := c.Model("", llm.NewBudget(budget))
+	m, err := c.Model("", llm.NewBudget(llm.Spend{Tokens: budget}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestBudget(t *testing.T) {
 	}
 
 	c := llm.NewClient(llm.Config{Provider: "openai", Models: []llm.Model{s.model(http.DefaultClient, s.url, "m")}, Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "t")})
-	m, err := c.Model("m", llm.NewBudget(1500))
+	m, err := c.Model("m", llm.NewBudget(llm.Spend{Tokens: 1500}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestBudget(t *testing.T) {
 	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Code != "token-limit" || calls < 8 || calls > 13 { // 120 tokens each
 		t.Errorf("call %d = %v, want token-limit after about ten of 120 tokens", calls, err)
 	}
-	if _, err := c.Model("other", llm.NewBudget(1)); !errors.Is(err, fault.Forbidden) {
+	if _, err := c.Model("other", llm.NewBudget(llm.Spend{Tokens: 1})); !errors.Is(err, fault.Forbidden) {
 		t.Errorf("Model(other) = %v, want forbidden", err)
 	}
 }
@@ -289,7 +289,7 @@ func TestCancelIsNoAnswer(t *testing.T) {
 				began <- struct{}{}
 			})
 			c := llm.NewClient(llm.Config{Provider: v.name, Models: []llm.Model{v.model(http.DefaultClient, s.url, "m")}, Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "t")})
-			m, err := c.Model("", llm.NewBudget(1e6))
+			m, err := c.Model("", llm.NewBudget(llm.Spend{Tokens: 1e6}))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,9 +1,11 @@
 // Package llm asks language models.
 //
-// A [Model] answers a [Request]. The providers, each in a package of its own, make
-// one try and say what became of it; a [Client] stands before them and adds what is
-// the same for all: a span and metrics for each try, tries again after a pause where
-// that can help, then another model, the [Budget] of whoever asks, and the price.
+// A [Model] answers a [Request]. The providers, each in a package of its own over its
+// vendor's library, make one try through a [Guarded] client and say what became of it; a
+// [Client] stands before them and adds what is the same for all: a span and metrics for
+// each try, tries again after a pause where that can help, then another model, the
+// [Budget] of whoever asks, which lies within each [Ledger] that others use too, and the
+// price.
 //
 // A request tells apart what we say and what we show: text of a workspace, a diff or
 // a person nobody vouches for is an untrusted [Part], which stands between delimiters

@@ -24,8 +24,8 @@ type Request struct {
 	Parts       []Part   // what it is asked and shown, in order
 	Schema      *Schema  // what the answer is an instance of; nil for text
 	MaxTokens   int      // of the answer
-	Temperature *float64 // nil: the model's own
-	Seed        *int64   // where a provider knows seeds
+	Temperature *float64 // where a provider takes one; nil: the model's own
+	Seed        *int64   // where a provider takes one
 }
 
 // Part is one text of a request.

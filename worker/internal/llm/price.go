@@ -37,8 +37,7 @@ func ParsePrices(entries []string) (Prices, error) {
 	return prices, nil
 }
 
-// cost returns what u costs at the price of model, or 0 where that is not known.
-func (p Prices) cost(model string, u Usage) float64 {
-	at := p[model]
-	return (float64(u.Input-u.Cached)*at.Input + float64(u.Cached)*at.Cached + float64(u.Output)*at.Output) / 1e6
+// of returns what u costs, 0 at a price that is not known.
+func (p Price) of(u Usage) float64 {
+	return (float64(u.Input-u.Cached)*p.Input + float64(u.Cached)*p.Cached + float64(u.Output)*p.Output) / 1e6
 }

@@ -79,12 +79,12 @@ var vendors = []vendor{{
 		return anthropic.New(anthropic.Config{Client: c, BaseURL: url, Key: key, Model: name})
 	},
 	path:    "/v1/messages",
-	members: []string{"model", "max_tokens", "system", "messages", "output_config", "temperature"},
+	members: []string{"model", "max_tokens", "system", "messages", "output_config"},
 	refuse: func(r *http.Request, body map[string]any) string {
 		switch {
-		case r.Header.Get("X-Api-Key") != key:
+		case r.Header.Get("Authorization") != "Bearer "+key:
 			return "401 authentication_error"
-		case r.Header.Get("Anthropic-Version") != "2023-06-01":
+		case r.Header.Get("Anthropic-Version") != "2026-10-21":
 			return "400 anthropic-version: header is required"
 		}
 		if n, _ := body["max_tokens"].(float64); n < 1 {
@@ -96,10 +96,12 @@ var vendors = []vendor{{
 		}
 		for i, m := range messages {
 			m, _ := m.(map[string]any)
-			content, _ := m["content"].(string)
-			if m["role"] != []any{"user", "assistant"}[i%2] || content == "" || len(m) != 2 {
+			if m["role"] != []any{"user", "assistant"}[i%2] || !textBlocks(m["content"]) || len(m) != 2 {
 				return "400 messages: roles"
 			}
+		}
+		if s, ok := body["system"]; ok && !textBlocks(s) {
+			return "400 system"
 		}
 		if o, ok := body["output_config"].(map[string]any); ok {
 			f, _ := o["format"].(map[string]any)
@@ -118,8 +120,21 @@ var vendors = []vendor{{
 	refusal: `{"type":"message","role":"assistant","model":"m","content":[],"stop_reason":"refusal","usage":{"input_tokens":9,"output_tokens":3}}`,
 	empty:   `{"type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn","usage":{}}`,
 	wrong: []string{`{"type":"error"}`, `{"type":"message","content":"text","stop_reason":"end_turn"}`,
+		`{"type":"message","content":[{"type":"text","text":["a"]}],"stop_reason":"end_turn"}`,
 		`{"type":"message","content":[{"type":"tool_use"}],"stop_reason":"tool_use"}`, `{}`},
 }}
+
+// textBlocks reports whether v is a list of blocks of text, none of them empty.
+func textBlocks(v any) bool {
+	list, _ := v.([]any)
+	for _, b := range list {
+		b, _ := b.(map[string]any)
+		if text, _ := b["text"].(string); b["type"] != "text" || text == "" || len(b) != 2 {
+			return false
+		}
+	}
+	return len(list) > 0
+}
 
 func doc(format, text, stop string) string {
 	quoted, _ := json.Marshal(text)

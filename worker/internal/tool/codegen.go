@@ -45,7 +45,7 @@ func (b *Box) codegen(ctx context.Context, c Call, in run.CodegenInputs) (r Resu
 	if in.MaxTokens != nil {
 		tokens = min(tokens, int64(*in.MaxTokens))
 	}
-	model, err := b.cfg.Models.Model(in.Model, llm.NewBudget(tokens))
+	model, err := b.cfg.Models.Model(in.Model, llm.NewBudget(llm.Spend{Tokens: tokens}))
 	if err != nil {
 		return Result{}, noModel(ctx, err)
 	}

@@ -1,13 +1,20 @@
-// Package anthropic asks models by the messages of Anthropic's API.
+// Package anthropic asks models by the messages of Anthropic's API, version 2026-10-21.
 //
-// It is plain HTTP, for the reason given in package openai.
+// The vendor's library makes the calls, through llm.Guard and without retries of its own.
+// Its service is made directly and not by its NewClient, which would read ANTHROPIC_* from
+// the environment and look for credentials in files. Its spans are off: they would be
+// second ones of each call, and a variable of the environment puts prompts on them.
 package anthropic
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
+
+	"github.com/anthropics/anthropic-sdk-go/v2"
+	"github.com/anthropics/anthropic-sdk-go/v2/option"
+	"github.com/anthropics/anthropic-sdk-go/v2/packages/param"
 
 	"nofx.dev/worker/internal/llm"
 )
@@ -15,8 +22,9 @@ import (
 // BaseURL is Anthropic's own service.
 const BaseURL = "https://api.anthropic.com"
 
-// version is the API's, which every request names.
-const version = "2023-06-01"
+// callLimit is far beyond the time that the context of a call has. Without a limit the
+// library would refuse to wait for long answers.
+const callLimit = time.Hour
 
 // Config is whom to ask, and how.
 type Config struct {
@@ -26,84 +34,62 @@ type Config struct {
 	Model   string
 }
 
-type model struct{ cfg Config }
+type model struct {
+	name  string
+	calls anthropic.MessageService
+}
 
 // New returns a model of Anthropic's.
 func New(cfg Config) llm.Model {
-	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
-	return model{cfg}
+	return model{cfg.Model, anthropic.NewMessageService(
+		option.WithHTTPClient(llm.Guard(cfg.Client)), option.WithBaseURL(cfg.BaseURL), option.WithAPIKey(cfg.Key),
+		option.WithMaxRetries(0), option.WithRequestTimeout(callLimit), option.WithoutOpenTelemetry(),
+	)}
 }
 
-func (m model) Name() string { return m.cfg.Model }
+func (m model) Name() string { return m.name }
 
-type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+var stops = map[anthropic.StopReason]llm.Stop{
+	anthropic.StopReasonEndTurn: llm.End, anthropic.StopReasonStopSequence: llm.End,
+	anthropic.StopReasonMaxTokens: llm.Length, anthropic.StopReasonModelContextWindowExceeded: llm.Length,
+	anthropic.StopReasonRefusal: llm.Refusal,
 }
 
-type outputConfig struct {
-	Format outputFormat `json:"format"`
-}
-
-type outputFormat struct {
-	Type   string          `json:"type"`
-	Schema json.RawMessage `json:"schema"`
-}
-
-type request struct {
-	Model       string        `json:"model"`
-	MaxTokens   int           `json:"max_tokens"`
-	System      string        `json:"system,omitempty"`
-	Messages    []message     `json:"messages"`
-	Output      *outputConfig `json:"output_config,omitempty"`
-	Temperature *float64      `json:"temperature,omitempty"`
-}
-
-type answer struct {
-	Type    string `json:"type"`
-	Model   string `json:"model"`
-	Content []struct {
-		Type string `json:"type"`
-		Text string `json:"text"`
-	} `json:"content"`
-	StopReason string `json:"stop_reason"`
-	Usage      struct {
-		Input        int64 `json:"input_tokens"` // without those of the cache
-		CacheRead    int64 `json:"cache_read_input_tokens"`
-		CacheCreated int64 `json:"cache_creation_input_tokens"`
-		Output       int64 `json:"output_tokens"`
-	} `json:"usage"`
-}
-
-var stops = map[string]llm.Stop{
-	"end_turn": llm.End, "stop_sequence": llm.End, "max_tokens": llm.Length, "model_context_window_exceeded": llm.Length, "refusal": llm.Refusal,
-}
-
-// Complete makes one call; see llm.Post for its errors. The API knows no seeds.
+// Complete makes one call; see llm.Guarded for its errors. The API knows neither
+// temperature nor seed.
 func (m model) Complete(ctx context.Context, r llm.Request) (llm.Response, error) {
 	system, user := r.Prompt()
-	body := request{
-		Model: m.cfg.Model, MaxTokens: r.MaxTokens, System: system, Messages: []message{{"user", user}}, Temperature: r.Temperature,
+	body := anthropic.MessageNewParams{
+		Model:     m.name,
+		MaxTokens: int64(r.MaxTokens),
+		Messages:  []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(user))},
 	}
-	if r.Schema != nil {
-		body.Output = &outputConfig{outputFormat{"json_schema", r.Schema.JSON}}
+	if system != "" {
+		body.System = []anthropic.TextBlockParam{{Text: system}}
 	}
-	header := http.Header{}
-	header.Set("X-Api-Key", m.cfg.Key)
-	header.Set("Anthropic-Version", version)
-	var a answer
-	if err := llm.Post(ctx, m.cfg.Client, m.cfg.BaseURL+"/v1/messages", header, body, &a); err != nil {
-		return llm.Response{}, err
+	if r.Schema != nil { // as it is, since models answer in the order of its properties
+		body.OutputConfig.Format = param.Override[anthropic.JSONOutputFormatParam](struct {
+			Type   string `json:"type"`
+			Schema any    `json:"schema"`
+		}{"json_schema", r.Schema.JSON})
+	}
+	a, err := m.calls.New(ctx, body)
+	if err != nil {
+		return llm.Response{}, llm.Failure(err)
 	}
 	u := a.Usage
 	resp := llm.Response{Stop: stops[a.StopReason], Model: a.Model, Usage: llm.Usage{
-		Input: u.Input + u.CacheRead + u.CacheCreated, Output: u.Output, Cached: u.CacheRead,
+		Input: u.InputTokens + u.CacheReadInputTokens + u.CacheCreationInputTokens, Output: u.OutputTokens, Cached: u.CacheReadInputTokens,
 	}}
 	var text strings.Builder
 	for _, block := range a.Content {
-		if block.Type == "text" {
-			text.WriteString(block.Text)
+		if block.Type != "text" {
+			continue
 		}
+		if raw := block.JSON.Text.Raw(); raw == "" || raw[0] != '"' { // the library makes text of any JSON
+			return llm.Response{}, llm.Malformed("its content is no text")
+		}
+		text.WriteString(block.Text)
 	}
 	resp.Text = text.String()
 	switch {

@@ -1,15 +1,19 @@
 // Package openai asks models by the chat completions of OpenAI's API, which many
-// servers speak, those one hosts oneself among them.
+// servers speak, self-hosted ones among them.
 //
-// It is plain HTTP: of OpenAI's library one call of hundreds would be used, for two
-// minutes of compiling and some 20 MB in the binary.
+// The vendor's library makes the calls, through llm.Guard and without retries of its own.
+// Its service is made directly and not by its NewClient, which would read OPENAI_* from
+// the environment.
 package openai
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
-	"strings"
+
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/packages/param"
+	"github.com/openai/openai-go/v3/shared"
 
 	"nofx.dev/worker/internal/llm"
 )
@@ -25,97 +29,70 @@ type Config struct {
 	Model   string
 }
 
-type model struct{ cfg Config }
+type model struct {
+	name  string
+	calls openai.ChatCompletionService
+}
 
 // New returns a model of an OpenAI-compatible server.
 func New(cfg Config) llm.Model {
-	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
-	return model{cfg}
+	options := []option.RequestOption{
+		option.WithHTTPClient(llm.Guard(cfg.Client)), option.WithBaseURL(cfg.BaseURL), option.WithMaxRetries(0),
+	}
+	if cfg.Key != "" {
+		options = append(options, option.WithAPIKey(cfg.Key))
+	}
+	return model{cfg.Model, openai.NewChatCompletionService(options...)}
 }
 
-func (m model) Name() string { return m.cfg.Model }
-
-type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
-}
-
-type responseFormat struct {
-	Type   string     `json:"type"`
-	Schema jsonSchema `json:"json_schema"`
-}
-
-type jsonSchema struct {
-	Name   string          `json:"name"`
-	Strict bool            `json:"strict"`
-	Schema json.RawMessage `json:"schema"`
-}
-
-type request struct {
-	Model       string          `json:"model"`
-	Messages    []message       `json:"messages"`
-	MaxTokens   int             `json:"max_completion_tokens"`
-	Format      *responseFormat `json:"response_format,omitempty"`
-	Temperature *float64        `json:"temperature,omitempty"`
-	Seed        *int64          `json:"seed,omitempty"`
-}
-
-type completion struct {
-	Model   string `json:"model"`
-	Choices []struct {
-		Message struct {
-			Content *string `json:"content"`
-			Refusal *string `json:"refusal"`
-		} `json:"message"`
-		FinishReason string `json:"finish_reason"`
-	} `json:"choices"`
-	Usage struct {
-		Prompt     int64 `json:"prompt_tokens"`
-		Completion int64 `json:"completion_tokens"`
-		Details    struct {
-			Cached int64 `json:"cached_tokens"`
-		} `json:"prompt_tokens_details"`
-	} `json:"usage"`
-}
+func (m model) Name() string { return m.name }
 
 var stops = map[string]llm.Stop{"stop": llm.End, "length": llm.Length, "content_filter": llm.Refusal}
 
-// Complete makes one call; see llm.Post for its errors.
+// Complete makes one call; see llm.Guarded for its errors.
 func (m model) Complete(ctx context.Context, r llm.Request) (llm.Response, error) {
 	system, user := r.Prompt()
-	body := request{
-		Model: m.cfg.Model, Messages: []message{{"system", system}, {"user", user}}, MaxTokens: r.MaxTokens,
-		Temperature: r.Temperature, Seed: r.Seed,
+	body := openai.ChatCompletionNewParams{
+		Model:               m.name,
+		Messages:            []openai.ChatCompletionMessageParamUnion{openai.SystemMessage(system), openai.UserMessage(user)},
+		MaxCompletionTokens: openai.Int(int64(r.MaxTokens)),
+		Temperature:         optional(r.Temperature),
+		Seed:                optional(r.Seed),
 	}
 	if r.Schema != nil {
-		body.Format = &responseFormat{"json_schema", jsonSchema{r.Schema.Name, true, r.Schema.JSON}}
+		body.ResponseFormat.OfJSONSchema = &shared.ResponseFormatJSONSchemaParam{JSONSchema: shared.ResponseFormatJSONSchemaJSONSchemaParam{
+			Name: r.Schema.Name, Strict: openai.Bool(true), Schema: r.Schema.JSON,
+		}}
 	}
-	header := http.Header{}
-	if m.cfg.Key != "" {
-		header.Set("Authorization", "Bearer "+m.cfg.Key)
-	}
-	var c completion
-	if err := llm.Post(ctx, m.cfg.Client, m.cfg.BaseURL+"/chat/completions", header, body, &c); err != nil {
-		return llm.Response{}, err
+	c, err := m.calls.New(ctx, body)
+	if err != nil {
+		return llm.Response{}, llm.Failure(err)
 	}
 	if len(c.Choices) == 0 {
 		return llm.Response{}, llm.Malformed("it has no choices")
 	}
 	choice := c.Choices[0]
-	resp := llm.Response{Stop: stops[choice.FinishReason], Model: c.Model, Usage: llm.Usage{
-		Input: c.Usage.Prompt, Output: c.Usage.Completion, Cached: c.Usage.Details.Cached,
+	resp := llm.Response{Text: choice.Message.Content, Stop: stops[choice.FinishReason], Model: c.Model, Usage: llm.Usage{
+		Input: c.Usage.PromptTokens, Output: c.Usage.CompletionTokens, Cached: c.Usage.PromptTokensDetails.CachedTokens,
 	}}
-	if choice.Message.Refusal != nil && *choice.Message.Refusal != "" {
+	if choice.Message.Refusal != "" {
 		resp.Stop = llm.Refusal
 	}
-	if choice.Message.Content != nil {
-		resp.Text = *choice.Message.Content
-	}
-	switch {
+	switch raw := choice.Message.JSON.Content.Raw(); {
+	case raw != "" && raw != "null" && raw[0] != '"': // the library makes text of any JSON
+		return llm.Response{}, llm.Malformed("its content is no text")
 	case resp.Stop == "":
 		return llm.Response{}, llm.Malformed("it ended for an unknown reason")
 	case resp.Stop == llm.End && resp.Text == "":
 		return llm.Response{}, llm.Malformed("it is empty")
 	}
 	return resp, nil
+}
+
+// optional returns what the library sends for a value that may be absent.
+func optional[T comparable](v *T) param.Opt[T] {
+	if v == nil {
+		return param.Opt[T]{}
+	}
+	return param.NewOpt(*v)
 }

@@ -2,8 +2,7 @@ package llm
 
 import (
 	"bytes"
-	"context"
-	stdjson "encoding/json"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"nofx.dev/shared/fault"
 )
@@ -22,45 +21,56 @@ import (
 // maxAnswer is how much of an answer is read, in bytes.
 const maxAnswer = 4 << 20
 
-// Post sends body as JSON and reads the JSON of a 200 into answer, whose unknown
-// members are passed over. It does not try again.
-//
-// Errors, with codes: fault.RateLimited (rate-limited), fault.Unavailable
-// (unavailable; malformed: the answer is cut off or no such JSON; too-large),
-// fault.Unauthenticated, fault.Forbidden (also a quota that is used up),
+// Guarded is what makes the calls of a vendor's library. Through it the library sees
+// whole answers of status 200 alone, each one JSON object of at most 4 MiB; everything
+// else is an error that [Failure] finds again.
+type Guarded struct{ client http.Client }
+
+// Guard returns client, guarded. Redirects are not followed: a prompt goes to the
+// configured address and nowhere else.
+func Guard(client *http.Client) *Guarded {
+	g := &Guarded{*client}
+	g.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return g
+}
+
+// Do returns fault.Errors, with codes: fault.RateLimited (rate-limited),
+// fault.Unavailable (unavailable; malformed: the answer is cut off or no JSON object;
+// too-large), fault.Unauthenticated, fault.Forbidden (also a quota that is used up),
 // fault.NotFound, fault.Invalid (any other refusal of the request).
-func Post(ctx context.Context, client *http.Client, url string, header http.Header, body, answer any) error {
-	raw, err := stdjson.Marshal(body)
+func (g *Guarded) Do(req *http.Request) (*http.Response, error) {
+	resp, err := g.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("request as JSON: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(raw))
-	if err != nil {
-		return fault.New(fault.Invalid, "invalid", "the provider's address cannot be used")
-	}
-	req.Header = header.Clone()
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	resp, err := client.Do(req)
-	if err != nil {
-		return unreachable(err)
+		return nil, unreachable(err)
 	}
 	defer resp.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if resp.StatusCode != http.StatusOK {
-		return refused(resp, content)
-	}
 	switch {
+	case resp.StatusCode != http.StatusOK:
+		return nil, refused(resp, content)
 	case err != nil:
-		return fault.New(fault.Unavailable, "malformed", "the provider's answer broke off").Because(withoutURL(err))
+		return nil, fault.New(fault.Unavailable, "malformed", "the provider's answer broke off").Because(err)
 	case len(content) > maxAnswer:
-		return fault.New(fault.Unavailable, "too-large", "the provider's answer is larger than %d bytes", maxAnswer)
+		return nil, fault.New(fault.Unavailable, "too-large", "the provider's answer is larger than %d bytes", maxAnswer)
 	}
-	if err := json.Unmarshal(content, answer); err != nil {
-		return Malformed("it is not the JSON expected") // the cause would quote it
+	if v := jsontext.Value(content); !v.IsValid() || v.Kind() != '{' {
+		return nil, notExpected() // the cause would quote it
 	}
-	return nil
+	resp.Body = io.NopCloser(bytes.NewReader(content))
+	resp.Header.Set("Content-Type", "application/json") // compatible servers are lax about it, the libraries are not
+	return resp, nil
 }
+
+// Failure returns the error of a call that a vendor's library made through [Guard]. What
+// the library itself says may quote a prompt, an answer or an address, and is left out.
+func Failure(err error) error {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return e
+	}
+	return notExpected()
+}
+
+func notExpected() error { return Malformed("it is not the JSON expected") }
 
 // Malformed returns the error of an answer that is not what the provider's API says.
 func Malformed(format string, args ...any) error {
@@ -73,15 +83,10 @@ func unreachable(err error) error {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e
 	}
-	return fault.New(fault.Unavailable, "unavailable", "the provider cannot be reached").Because(withoutURL(err))
-}
-
-// withoutURL returns err without the address, which may hold more than a host.
-func withoutURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
+		err = e.Err // without the address, which may hold more than a host
 	}
-	return err
+	return fault.New(fault.Unavailable, "unavailable", "the provider cannot be reached").Because(err)
 }
 
 // word is a code of the other side that may be shown; anything else may be prose
@@ -92,11 +97,11 @@ var word = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 func refused(resp *http.Response, content []byte) error {
 	var doc struct {
 		Error struct {
-			Type string             `json:"type"`
-			Code stdjson.RawMessage `json:"code"` // a word, a number or null
+			Type string          `json:"type"`
+			Code json.RawMessage `json:"code"` // a word, a number or null
 		} `json:"error"`
 	}
-	_ = stdjson.Unmarshal(content, &doc) // without it there is less to tell
+	_ = json.Unmarshal(content, &doc) // without it there is less to tell
 	code := strings.Trim(string(doc.Error.Code), `"`)
 	said := ""
 	for _, w := range []string{doc.Error.Type, code} {
