@@ -1,0 +1,146 @@
+package reviewer
+
+import (
+	"strings"
+
+	"nofx.dev/shared/review"
+)
+
+// Anchored says how the place of an answer was found.
+type Anchored string
+
+// How it was found.
+const (
+	Exact      Anchored = "exact"
+	Reanchored Anchored = "reanchored" // at the one other line that has the quote
+	OfFile     Anchored = "of_file"    // the file is known, the line is not
+	Nowhere    Anchored = "nowhere"    // not in what was shown
+)
+
+// anchor finds the place of an answer in the files that its author was shown. The quote
+// decides: where the line of that number has another text, the place is the one other line
+// of the hunk that has it, or else the file. Ranges lie in one hunk on one side, or they
+// are only their last line.
+func anchor(a Answered, shown map[string]File) (review.Anchor, Anchored) {
+	f, ok := shown[a.Path]
+	if !ok {
+		return review.Anchor{}, Nowhere
+	}
+	ofFile := review.Anchor{Path: f.Path}
+	h, at := f.find(a.Side, a.Line)
+	quote := review.Normal(a.Quote)
+	how := Exact
+	switch {
+	case h >= 0 && review.Normal(f.Hunks[h].Lines[at].Text) == quote:
+	case quote == "":
+		return ofFile, OfFile
+	case h >= 0:
+		if at = only(f.Hunks[h], quote); at < 0 {
+			return ofFile, OfFile
+		}
+		how = Reanchored
+	default:
+		if h, at = f.only(quote); h < 0 {
+			return ofFile, OfFile
+		}
+		how = Reanchored
+	}
+	hunk := f.Hunks[h]
+	place := review.Anchor{Path: f.Path, Text: review.Normal(hunk.Lines[at].Text), Symbol: hunk.symbol(at)}
+	place.Side, place.Line = hunk.Lines[at].Place()
+	place.Index = f.index(h, at)
+	if a.StartLine != nil && *a.StartLine < a.Line {
+		start := place.Line - (a.Line - *a.StartLine)
+		if hunk.find(place.Side, start) >= 0 {
+			place.StartLine = start
+		}
+	}
+	return place, how
+}
+
+// find returns the index of the line of that side and number, or -1.
+func (h Hunk) find(side review.Side, number int) int {
+	for i, l := range h.Lines {
+		if s, n := l.Place(); s == side && n == number {
+			return i
+		}
+	}
+	return -1
+}
+
+// find returns the hunk with the line of that side and number, and its index there, or -1.
+func (f File) find(side review.Side, number int) (hunk, line int) {
+	for i, h := range f.Hunks {
+		if j := h.find(side, number); j >= 0 {
+			return i, j
+		}
+	}
+	return -1, -1
+}
+
+// only returns the index of the one line with that normal text, or -1.
+func only(h Hunk, text string) int {
+	found := -1
+	for i, l := range h.Lines {
+		if review.Normal(l.Text) == text {
+			if found >= 0 {
+				return -1
+			}
+			found = i
+		}
+	}
+	return found
+}
+
+// only returns the hunk and the index of the one line of the file with that normal text, or -1.
+func (f File) only(text string) (hunk, line int) {
+	hunk, line = -1, -1
+	for i, h := range f.Hunks {
+		for j, l := range h.Lines {
+			if review.Normal(l.Text) == text {
+				if hunk >= 0 {
+					return -1, -1
+				}
+				hunk, line = i, j
+			}
+		}
+	}
+	return hunk, line
+}
+
+// symbolBytes is how much git shows of the line before a hunk.
+const symbolBytes = 80
+
+// symbol returns what a line is in: the line above that begins with a letter, as git takes
+// it for the heading of a hunk. So it is the same whether that line is in the hunk or not.
+func (h Hunk) symbol(at int) string {
+	side, _ := h.Lines[at].Place()
+	for i := at - 1; i >= 0; i-- {
+		l := h.Lines[i]
+		if side == review.Right && l.Mark == Subtracted || side == review.Left && l.Mark == Addition {
+			continue
+		}
+		if l.Text != "" && (l.Text[0]|0x20 >= 'a' && l.Text[0]|0x20 <= 'z' || l.Text[0] == '_' || l.Text[0] == '$') {
+			return strings.TrimSpace(clean(l.Text[:min(len(l.Text), symbolBytes)]))
+		}
+	}
+	return h.Heading
+}
+
+// index returns how many lines before that one have the same side, text and symbol.
+func (f File) index(hunk, line int) (n int) {
+	h := f.Hunks[hunk]
+	side, _ := h.Lines[line].Place()
+	text, symbol := review.Normal(h.Lines[line].Text), h.symbol(line)
+	for i, other := range f.Hunks[:hunk+1] {
+		for j, l := range other.Lines {
+			if i == hunk && j == line {
+				return n
+			}
+			if s, _ := l.Place(); s == side && review.Normal(l.Text) == text && other.symbol(j) == symbol {
+				n++
+			}
+		}
+	}
+	return n
+}
