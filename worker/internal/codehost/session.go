@@ -1,0 +1,261 @@
+package codehost
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/telemetry"
+)
+
+// Config is how a pull request is reached.
+type Config struct {
+	Repository string // owner/name
+	Number     int
+	Token      string
+	Account    string       // that the token is of, as the forge names it; "" asks the forge
+	Server     Server       // the MCP server
+	API        string       // base of the REST API, such as https://api.github.com
+	HTTP       *http.Client // for the REST API and a remote server, with a Transport and no credential
+	Pin        Pin          // what Pin returned earlier: other tools are refused
+
+	CallLimit time.Duration // for each call; 0: a minute
+	Pace      time.Duration // between two writes; 0: a second, negative: none
+}
+
+// Pin is a digest of the tools that a server announces to each session; "" is not known.
+type Pin struct {
+	Read, Write string
+}
+
+// Server is an MCP server: a command that speaks over stdin and stdout, or an address.
+type Server struct {
+	Command []string // the program and its first arguments
+	Env     []string // beyond the credential, which is added; nothing is inherited
+	Dir     string   // where its folder is made, which Close removes; "": where temporary files are
+
+	URL string // instead of Command
+}
+
+func (c Config) callLimit() time.Duration { return cmp.Or(c.CallLimit, time.Minute) }
+
+func (c Config) pace() time.Duration { return max(0, cmp.Or(c.Pace, time.Second)) }
+
+// provider is what differs between servers.
+type provider interface {
+	rules(c Config, write bool) []rule
+	header(c Config, write bool) http.Header                       // of a remote one
+	command(c Config, dir string, write bool) (args, env []string) // of a child
+	judge(text string) *fault.Error                                // the fault that its text is about
+}
+
+// session is a session with an MCP server, which may do what its rules allow.
+type session struct {
+	mcp    *mcp.ClientSession
+	rules  []rule
+	limit  time.Duration
+	judge  func(text string) *fault.Error // the fault that a server's text is about
+	redact *telemetry.Redactor
+	tools  map[string]*mcp.Tool
+	pin    string
+	end    func()
+}
+
+// openSession connects and checks that the server's tools are those that the rules need,
+// and those that are pinned.
+func openSession(ctx context.Context, cfg Config, p provider, write bool) (*session, error) {
+	transport, end, err := cfg.transport(p, write)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.callLimit())
+	defer cancel()
+	// The client offers nothing that a server could ask for.
+	client := mcp.NewClient(&mcp.Implementation{Name: "nofx", Version: "1"}, &mcp.ClientOptions{
+		Capabilities:   &mcp.ClientCapabilities{},
+		MultiRoundTrip: &mcp.MultiRoundTripOptions{Disabled: true},
+	})
+	client.AddSendingMiddleware(fresh)
+	s := &session{rules: p.rules(cfg, write), limit: cfg.callLimit(), judge: p.judge, redact: telemetry.NewRedactor(cfg.Token), end: end}
+	if s.mcp, err = client.Connect(ctx, transport, nil); err != nil {
+		end()
+		return nil, s.lost(ctx, "connect to the MCP server", err)
+	}
+	if s.tools, s.pin, err = s.list(ctx); err == nil {
+		err = s.admit()
+	}
+	pinned := cfg.Pin.Read
+	if write {
+		pinned = cfg.Pin.Write
+	}
+	if err == nil && pinned != "" && pinned != s.pin {
+		err = changed()
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// fresh keeps lists from being cached: a server could say for how long, and change.
+func fresh(next mcp.MethodHandler) mcp.MethodHandler {
+	return func(ctx context.Context, method string, r mcp.Request) (mcp.Result, error) {
+		got, err := next(ctx, method, r)
+		if l, ok := got.(*mcp.ListToolsResult); ok && l != nil {
+			l.TTLMs = 0
+		}
+		return got, err
+	}
+}
+
+func (s *session) close() {
+	_ = s.mcp.Close() // there is nothing to do about a server that ends badly
+	s.end()
+}
+
+// version returns the server's name and version.
+func (s *session) version() (name, version string) {
+	if r := s.mcp.InitializeResult(); r != nil && r.ServerInfo != nil {
+		return r.ServerInfo.Name, r.ServerInfo.Version
+	}
+	return "", ""
+}
+
+// list returns the tools that the rules name, and a digest of what they take and return.
+func (s *session) list(ctx context.Context) (map[string]*mcp.Tool, string, error) {
+	used := map[string]*mcp.Tool{}
+	for tool, err := range s.mcp.Tools(ctx, nil) {
+		if err != nil {
+			return nil, "", s.lost(ctx, "list the tools of the MCP server", err)
+		}
+		if slices.ContainsFunc(s.rules, func(r rule) bool { return r.tool == tool.Name }) {
+			used[tool.Name] = tool
+		}
+	}
+	sum := sha256.New()
+	names := make([]string, 0, len(used))
+	for name := range used {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		shape, err := json.Marshal([]any{name, used[name].InputSchema, used[name].OutputSchema})
+		if err != nil {
+			return nil, "", fmt.Errorf("encode the schema of %s: %w", name, err)
+		}
+		sum.Write(append(shape, '\n'))
+	}
+	return used, hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// unchanged reports a list of tools that is not what it was when the session was opened.
+func (s *session) unchanged(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
+	defer cancel()
+	_, pin, err := s.list(ctx)
+	if err == nil && pin != s.pin {
+		err = changed()
+	}
+	return err
+}
+
+func changed() error {
+	return fault.New(fault.Forbidden, "tools-changed", "the MCP server announces other tools than it did; look at them and pin them anew")
+}
+
+// answer is what a tool returned.
+type answer struct {
+	content    []mcp.Content
+	structured any
+}
+
+// call calls a tool. The answer is a success; what the server reports as an error, or does
+// not answer, is a fault.
+func (s *session) call(ctx context.Context, tool string, args map[string]any) (answer, error) {
+	if !slices.ContainsFunc(s.rules, func(r rule) bool { return r.allows(tool, args) }) {
+		return answer{}, fault.New(fault.Forbidden, "call-refused", "calling %s with these arguments is not allowed", tool)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
+	defer cancel()
+	r, err := s.mcp.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+	if err != nil {
+		return answer{}, s.lost(ctx, "call "+tool, err)
+	}
+	if r.IsError {
+		return answer{}, s.fault(tool, textOf(r.Content))
+	}
+	return answer{r.Content, r.StructuredContent}, nil
+}
+
+// fault returns the fault that a server's text is about, without secrets.
+func (s *session) fault(tool, text string) *fault.Error {
+	e := s.judge(text)
+	e.Detail = fmt.Sprintf("%s: %s", tool, e.Detail)
+	return e.Because(shown(s.redact, text))
+}
+
+// shown returns the beginning of a text from elsewhere, once its secrets are masked: half of
+// one would not be found.
+func shown(redact *telemetry.Redactor, text string) error {
+	const most = 300
+	text = redact.String(text)
+	return errors.New(strings.ToValidUTF8(text[:min(len(text), most)], ""))
+}
+
+// lost returns the fault of a call that has no answer. The one who cancelled it gets the
+// reason of the context.
+func (s *session) lost(ctx context.Context, doing string, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("%s: %w", doing, ctx.Err())
+	case ctx.Err() != nil:
+		return fault.New(fault.Unavailable, "timeout", "%s: no answer within %s", doing, s.limit)
+	}
+	if e, ok := errors.AsType[*fault.Error](err); ok { // of the way to the server
+		known := *e
+		known.Detail, known.Err = doing+": "+e.Detail, shown(s.redact, err.Error())
+		return &known
+	}
+	return s.fault(doing, err.Error())
+}
+
+// json decodes an answer: its structured content, or else its text.
+func (a answer) json(into any) error {
+	text := []byte(textOf(a.content))
+	if a.structured != nil {
+		var err error
+		if text, err = json.Marshal(a.structured); err != nil {
+			return badAnswer(err)
+		}
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return badAnswer(err)
+	}
+	return nil
+}
+
+func badAnswer(err error) error {
+	return fault.New(fault.Unavailable, "bad-answer", "the MCP server's answer cannot be read").Because(err)
+}
+
+func textOf(content []mcp.Content) string {
+	var b strings.Builder
+	for _, c := range content {
+		if t, ok := c.(*mcp.TextContent); ok {
+			b.WriteString(t.Text)
+		}
+	}
+	return b.String()
+}
