@@ -170,6 +170,13 @@ CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_versio
 
 ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -183,6 +190,52 @@ CREATE FUNCTION nofx.begin_epoch() RETURNS bigint
     AS …;
 
 ALTER FUNCTION nofx.begin_epoch() OWNER TO nofx_system;
+
+CREATE TABLE nofx.review (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    step_id uuid NOT NULL,
+    provider text NOT NULL,
+    repository text DEFAULT ''::text NOT NULL,
+    pull_request integer DEFAULT 0 NOT NULL,
+    change text NOT NULL,
+    head_sha text,
+    base_sha text,
+    dry_run boolean DEFAULT false NOT NULL,
+    state text DEFAULT 'queued'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    reason text,
+    verdict text,
+    result jsonb,
+    policy_hash text,
+    model text,
+    tokens bigint DEFAULT 0 NOT NULL,
+    cost_usd numeric(14,6) DEFAULT 0 NOT NULL,
+    own_run boolean DEFAULT false NOT NULL,
+    rerun_of uuid,
+    superseded_by uuid,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    CONSTRAINT review_check CHECK (((verdict IS NULL) OR (state = 'completed'::text))),
+    CONSTRAINT review_provider_check CHECK ((provider = ANY (ARRAY['github'::text, 'bitbucket'::text, 'workspace'::text, 'diff'::text]))),
+    CONSTRAINT review_reason_check CHECK ((length(reason) <= 2048)),
+    CONSTRAINT review_verdict_check CHECK ((verdict = ANY (ARRAY['passed'::text, 'failed'::text, 'error'::text])))
+);
+
+ALTER TABLE ONLY nofx.review FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.review OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) RETURNS nofx.review
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -202,6 +255,13 @@ CREATE FUNCTION nofx.cause() RETURNS text
     RETURN CASE WHEN (length(current_setting('nofx.traceparent'::text, true)) = 55) THEN current_setting('nofx.traceparent'::text, true) ELSE NULL::text END;
 
 ALTER FUNCTION nofx.cause() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) RETURNS void
     LANGUAGE plpgsql
@@ -342,6 +402,20 @@ CREATE FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT cre
 
 ALTER FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_repository(p_id uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_repository(p_id uuid, p jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.create_review(p_id uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_review(p_id uuid, p jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -369,6 +443,19 @@ CREATE FUNCTION nofx.delete_expired(p_limit integer) RETURNS bigint
     AS …;
 
 ALTER FUNCTION nofx.delete_expired(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_repository(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.delete_repository(p_id uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_reviews(p_tenant uuid, p_steps uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.delete_reviews(p_tenant uuid, p_steps uuid[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) RETURNS boolean
     LANGUAGE plpgsql
@@ -458,6 +545,13 @@ CREATE FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_f
 
 ALTER FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.end_job(p_job bigint) RETURNS void
     LANGUAGE plpgsql
     AS …;
@@ -524,12 +618,46 @@ CREATE FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_
 
 ALTER FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.fail_reviews(p_tenant uuid, p_run uuid, p_reason text) RETURNS void
+    LANGUAGE sql
+    AS …;
+
+ALTER FUNCTION nofx.fail_reviews(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
 ALTER FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.find_repository(p_id uuid) RETURNS TABLE(tenant_id uuid, name text, project text, enabled boolean, secret_version integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.find_repository(p_id uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finding_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.finding_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text DEFAULT NULL::text, p_version bigint DEFAULT NULL::bigint, p_scope text DEFAULT NULL::text, p_expires timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -544,6 +672,13 @@ CREATE FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p
     AS …;
 
 ALTER FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) RETURNS nofx.finished
     LANGUAGE plpgsql
@@ -636,6 +771,12 @@ CREATE FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) RETURNS boolean
 
 ALTER FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.insert_review(p_id uuid, p jsonb, p_own_run boolean) RETURNS void
+    LANGUAGE sql
+    AS …;
+
+ALTER FUNCTION nofx.insert_review(p_id uuid, p jsonb, p_own_run boolean) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.is_digest(p text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     RETURN ((length(p) = 71) AND starts_with(p, 'sha256:'::text) AND (translate(substr(p, 8), '0123456789abcdef'::text, ''::text) = ''::text));
@@ -709,6 +850,13 @@ CREATE FUNCTION nofx.is_side(p_side jsonb, p_digest text) RETURNS boolean
     RETURN (((p_side ->> 'sha256'::text) = p_digest) AND (NOT (p_side ? 'kind'::text)));
 
 ALTER FUNCTION nofx.is_side(p_side jsonb, p_digest text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) RETURNS void
     LANGUAGE plpgsql
@@ -918,6 +1066,13 @@ CREATE FUNCTION nofx.note_contact(p_gap interval) RETURNS void
 
 ALTER FUNCTION nofx.note_contact(p_gap interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     AS …;
@@ -1119,6 +1274,12 @@ CREATE FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) RETU
 
 ALTER FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.report_finding(v nofx.review, p_id uuid, f jsonb, p_why text) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.report_finding(v nofx.review, p_id uuid, f jsonb, p_why text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1165,6 +1326,20 @@ CREATE FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) RETURNS SETOF bytea
     AS …;
 
 ALTER FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.review_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.review_guard() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text DEFAULT NULL::text, p_version bigint DEFAULT NULL::bigint, p_fence bigint DEFAULT NULL::bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) RETURNS void
     LANGUAGE plpgsql
@@ -1243,6 +1418,13 @@ CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RET
 
 ALTER FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) RETURNS uuid
     LANGUAGE plpgsql STABLE
     SET search_path TO 'nofx', 'pg_temp'
@@ -1315,6 +1497,12 @@ END
 $_$;
 
 ALTER FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.supersede_reviews(p_review uuid) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.supersede_reviews(p_review uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) RETURNS TABLE(id uuid, bytes bigint, what text)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1683,6 +1871,64 @@ CREATE TABLE nofx.feed_epoch (
 
 ALTER TABLE nofx.feed_epoch OWNER TO nofx_owner;
 
+CREATE TABLE nofx.finding (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    change text NOT NULL,
+    provider text NOT NULL,
+    repository text NOT NULL,
+    pull_request integer NOT NULL,
+    fingerprint text NOT NULL,
+    path text NOT NULL,
+    category text NOT NULL,
+    severity text NOT NULL,
+    confidence real NOT NULL,
+    rule_id text,
+    title text NOT NULL,
+    body text NOT NULL,
+    evidence jsonb,
+    suggestion text,
+    anchor jsonb NOT NULL,
+    state text DEFAULT 'open'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    reason text,
+    scope text,
+    expires_at timestamp with time zone,
+    gone jsonb,
+    decided_by text,
+    decided_at timestamp with time zone,
+    first_review_id uuid NOT NULL,
+    last_review_id uuid NOT NULL,
+    thread_id text,
+    comment_id text,
+    url text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT finding_check CHECK (((scope IS NULL) = (state <> 'dismissed'::text))),
+    CONSTRAINT finding_reason_check CHECK ((length(reason) <= 2048)),
+    CONSTRAINT finding_scope_check CHECK ((scope = ANY (ARRAY['this'::text, 'path'::text, 'rule'::text]))),
+    CONSTRAINT finding_severity_check CHECK ((severity = ANY (ARRAY['critical'::text, 'high'::text, 'medium'::text, 'low'::text, 'info'::text])))
+);
+
+ALTER TABLE ONLY nofx.finding FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.finding OWNER TO nofx_owner;
+
+CREATE TABLE nofx.finding_occurrence (
+    tenant_id uuid NOT NULL,
+    review_id uuid NOT NULL,
+    finding_id uuid NOT NULL,
+    anchor jsonb NOT NULL,
+    disposition text NOT NULL,
+    why text,
+    CONSTRAINT finding_occurrence_disposition_check CHECK ((disposition = ANY (ARRAY['posted'::text, 'capped'::text, 'demoted'::text, 'duplicate'::text, 'rejected'::text])))
+);
+
+ALTER TABLE ONLY nofx.finding_occurrence FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.finding_occurrence OWNER TO nofx_owner;
+
 CREATE TABLE nofx.gate (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -1780,6 +2026,17 @@ CREATE TABLE nofx.machine_state (
 
 ALTER TABLE nofx.machine_state OWNER TO nofx_owner;
 
+CREATE TABLE nofx.model_spend (
+    tenant_id uuid NOT NULL,
+    day date NOT NULL,
+    tokens bigint DEFAULT 0 NOT NULL,
+    cost_usd numeric(14,6) DEFAULT 0 NOT NULL
+);
+
+ALTER TABLE ONLY nofx.model_spend FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.model_spend OWNER TO nofx_owner;
+
 CREATE TABLE nofx.object (
     tenant_id uuid NOT NULL,
     key text NOT NULL,
@@ -1823,6 +2080,41 @@ CREATE TABLE nofx.queue_pause (
 ALTER TABLE ONLY nofx.queue_pause FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.queue_pause OWNER TO nofx_owner;
+
+CREATE TABLE nofx.repository (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    provider text NOT NULL,
+    name text NOT NULL,
+    project_id uuid NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    secret_version integer DEFAULT 1 NOT NULL,
+    version bigint DEFAULT 1 NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT repository_name_check CHECK (((length(name) >= 3) AND (length(name) <= 201))),
+    CONSTRAINT repository_provider_check CHECK ((provider = 'github'::text))
+);
+
+ALTER TABLE ONLY nofx.repository FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.repository OWNER TO nofx_owner;
+
+CREATE TABLE nofx.review_artifact (
+    tenant_id uuid NOT NULL,
+    review_id uuid NOT NULL,
+    stage text NOT NULL,
+    ordinal integer NOT NULL,
+    artifact_id uuid NOT NULL,
+    input text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT review_artifact_stage_check CHECK (((length(stage) >= 1) AND (length(stage) <= 64)))
+);
+
+ALTER TABLE ONLY nofx.review_artifact FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.review_artifact OWNER TO nofx_owner;
 
 CREATE TABLE nofx.run (
     tenant_id uuid NOT NULL,
@@ -2023,6 +2315,25 @@ ALTER TABLE ONLY nofx.wait FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.wait OWNER TO nofx_owner;
 
+CREATE TABLE nofx.webhook_delivery (
+    tenant_id uuid NOT NULL,
+    repository_id uuid NOT NULL,
+    delivery text NOT NULL,
+    event text NOT NULL,
+    pull_request integer,
+    subject_at timestamp with time zone,
+    result text,
+    review_id uuid,
+    received_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT webhook_delivery_delivery_check CHECK (((length(delivery) >= 1) AND (length(delivery) <= 128))),
+    CONSTRAINT webhook_delivery_event_check CHECK (((length(event) >= 1) AND (length(event) <= 64))),
+    CONSTRAINT webhook_delivery_result_check CHECK ((result = ANY (ARRAY['started'::text, 'exists'::text, 'skipped'::text, 'ignored'::text, 'stale'::text])))
+);
+
+ALTER TABLE ONLY nofx.webhook_delivery FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.webhook_delivery OWNER TO nofx_owner;
+
 CREATE UNLOGGED TABLE nofx.worker (
     id text NOT NULL,
     pid integer NOT NULL,
@@ -2087,6 +2398,12 @@ ALTER TABLE ONLY nofx.feed_epoch
 ALTER TABLE ONLY nofx.feed_epoch
     ADD CONSTRAINT feed_epoch_pkey PRIMARY KEY (first);
 
+ALTER TABLE ONLY nofx.finding_occurrence
+    ADD CONSTRAINT finding_occurrence_pkey PRIMARY KEY (tenant_id, review_id, finding_id);
+
+ALTER TABLE ONLY nofx.finding
+    ADD CONSTRAINT finding_pkey PRIMARY KEY (tenant_id, id);
+
 ALTER TABLE ONLY nofx.gate
     ADD CONSTRAINT gate_pkey PRIMARY KEY (tenant_id, id);
 
@@ -2111,6 +2428,9 @@ ALTER TABLE ONLY nofx.merge_conflict
 ALTER TABLE ONLY nofx.merge
     ADD CONSTRAINT merge_pkey PRIMARY KEY (tenant_id, id);
 
+ALTER TABLE ONLY nofx.model_spend
+    ADD CONSTRAINT model_spend_pkey PRIMARY KEY (tenant_id, day);
+
 ALTER TABLE ONLY nofx.object
     ADD CONSTRAINT object_pkey PRIMARY KEY (tenant_id, key);
 
@@ -2122,6 +2442,15 @@ ALTER TABLE ONLY nofx.project
 
 ALTER TABLE ONLY nofx.queue_pause
     ADD CONSTRAINT queue_pause_pkey PRIMARY KEY (tenant_id, queue);
+
+ALTER TABLE ONLY nofx.repository
+    ADD CONSTRAINT repository_pkey PRIMARY KEY (tenant_id, id);
+
+ALTER TABLE ONLY nofx.review_artifact
+    ADD CONSTRAINT review_artifact_pkey PRIMARY KEY (tenant_id, review_id, stage, ordinal);
+
+ALTER TABLE ONLY nofx.review
+    ADD CONSTRAINT review_pkey PRIMARY KEY (tenant_id, id);
 
 ALTER TABLE ONLY nofx.run
     ADD CONSTRAINT run_pkey PRIMARY KEY (tenant_id, id);
@@ -2162,6 +2491,9 @@ ALTER TABLE ONLY nofx.transition
 ALTER TABLE ONLY nofx.wait
     ADD CONSTRAINT wait_pkey PRIMARY KEY (tenant_id, step_id, round);
 
+ALTER TABLE ONLY nofx.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_pkey PRIMARY KEY (tenant_id, repository_id, delivery);
+
 ALTER TABLE ONLY nofx.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
 
@@ -2191,6 +2523,16 @@ CREATE INDEX diff_from ON nofx.diff USING btree (from_id, tenant_id);
 
 CREATE INDEX event_feed ON nofx.event USING btree (tenant_id, xid, run_id, seq);
 
+CREATE INDEX finding_day ON nofx.finding USING btree (tenant_id, created_at);
+
+CREATE INDEX finding_dismissed ON nofx.finding USING btree (tenant_id, provider, repository) WHERE ((state = 'dismissed'::text) AND (scope <> 'this'::text));
+
+CREATE UNIQUE INDEX finding_fingerprint ON nofx.finding USING btree (tenant_id, change, fingerprint);
+
+CREATE INDEX finding_occurrence_finding ON nofx.finding_occurrence USING btree (finding_id, tenant_id, review_id);
+
+CREATE INDEX finding_review ON nofx.finding USING btree (last_review_id, tenant_id);
+
 CREATE INDEX gate_inbox ON nofx.gate USING btree (tenant_id, state, id);
 
 CREATE INDEX gate_run ON nofx.gate USING btree (run_id, tenant_id, id);
@@ -2214,6 +2556,26 @@ CREATE INDEX merge_source ON nofx.merge USING btree (source_run_id, tenant_id, i
 CREATE INDEX merge_target ON nofx.merge USING btree (target_run_id, tenant_id, id);
 
 CREATE INDEX object_condemned ON nofx.object USING btree (kind, created_at) WHERE (state = 'condemned'::text);
+
+CREATE INDEX repository_id ON nofx.repository USING btree (id, tenant_id);
+
+CREATE UNIQUE INDEX repository_name ON nofx.repository USING btree (tenant_id, provider, lower(name));
+
+CREATE INDEX repository_project ON nofx.repository USING btree (tenant_id, project_id);
+
+CREATE INDEX review_artifact_id ON nofx.review_artifact USING btree (artifact_id, tenant_id);
+
+CREATE INDEX review_artifact_input ON nofx.review_artifact USING btree (tenant_id, input, stage);
+
+CREATE INDEX review_change ON nofx.review USING btree (tenant_id, change, id);
+
+CREATE INDEX review_day ON nofx.review USING btree (tenant_id, created_at);
+
+CREATE INDEX review_of_step ON nofx.review USING btree (step_id, tenant_id, id);
+
+CREATE INDEX review_run ON nofx.review USING btree (run_id, tenant_id, id);
+
+CREATE UNIQUE INDEX review_step ON nofx.review USING btree (step_id, tenant_id) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));
 
 CREATE INDEX run_branches ON nofx.run USING btree (parent_run_id, tenant_id, id) WHERE (parent_run_id IS NOT NULL);
 
@@ -2249,9 +2611,17 @@ CREATE INDEX step_signal ON nofx.step USING btree (tenant_id, signal_key, waitin
 
 CREATE INDEX step_waiting ON nofx.step USING btree (wait_until) WHERE (wait_until IS NOT NULL);
 
+CREATE INDEX webhook_delivery_age ON nofx.webhook_delivery USING btree (tenant_id, repository_id, received_at);
+
+CREATE INDEX webhook_delivery_pull ON nofx.webhook_delivery USING btree (tenant_id, repository_id, pull_request, subject_at) WHERE (pull_request IS NOT NULL);
+
+CREATE TRIGGER finding_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.finding FOR EACH ROW EXECUTE FUNCTION nofx.finding_guard();
+
 CREATE TRIGGER gate_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.gate FOR EACH ROW EXECUTE FUNCTION nofx.gate_guard();
 
 CREATE TRIGGER merge_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.merge FOR EACH ROW EXECUTE FUNCTION nofx.merge_guard();
+
+CREATE TRIGGER review_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.review FOR EACH ROW EXECUTE FUNCTION nofx.review_guard();
 
 CREATE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.run_guard();
 
@@ -2288,6 +2658,15 @@ ALTER TABLE ONLY nofx.diff
 ALTER TABLE ONLY nofx.event_horizon
     ADD CONSTRAINT event_horizon_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
+ALTER TABLE ONLY nofx.finding_occurrence
+    ADD CONSTRAINT finding_occurrence_tenant_id_finding_id_fkey FOREIGN KEY (tenant_id, finding_id) REFERENCES nofx.finding(tenant_id, id);
+
+ALTER TABLE ONLY nofx.finding_occurrence
+    ADD CONSTRAINT finding_occurrence_tenant_id_review_id_fkey FOREIGN KEY (tenant_id, review_id) REFERENCES nofx.review(tenant_id, id);
+
+ALTER TABLE ONLY nofx.finding
+    ADD CONSTRAINT finding_tenant_id_last_review_id_fkey FOREIGN KEY (tenant_id, last_review_id) REFERENCES nofx.review(tenant_id, id);
+
 ALTER TABLE ONLY nofx.gate
     ADD CONSTRAINT gate_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
 
@@ -2321,6 +2700,24 @@ ALTER TABLE ONLY nofx.project
 ALTER TABLE ONLY nofx.queue_pause
     ADD CONSTRAINT queue_pause_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
+ALTER TABLE ONLY nofx.repository
+    ADD CONSTRAINT repository_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.repository
+    ADD CONSTRAINT repository_tenant_id_project_id_fkey FOREIGN KEY (tenant_id, project_id) REFERENCES nofx.project(tenant_id, id);
+
+ALTER TABLE ONLY nofx.review_artifact
+    ADD CONSTRAINT review_artifact_tenant_id_artifact_id_fkey FOREIGN KEY (tenant_id, artifact_id) REFERENCES nofx.artifact(tenant_id, id);
+
+ALTER TABLE ONLY nofx.review_artifact
+    ADD CONSTRAINT review_artifact_tenant_id_review_id_fkey FOREIGN KEY (tenant_id, review_id) REFERENCES nofx.review(tenant_id, id);
+
+ALTER TABLE ONLY nofx.review
+    ADD CONSTRAINT review_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
+
+ALTER TABLE ONLY nofx.review
+    ADD CONSTRAINT review_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
 ALTER TABLE ONLY nofx.run
     ADD CONSTRAINT run_tenant_id_parent_run_id_fkey FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run(tenant_id, id);
 
@@ -2335,6 +2732,9 @@ ALTER TABLE ONLY nofx.transition
 
 ALTER TABLE ONLY nofx.wait
     ADD CONSTRAINT wait_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE ONLY nofx.webhook_delivery
+    ADD CONSTRAINT webhook_delivery_tenant_id_repository_id_fkey FOREIGN KEY (tenant_id, repository_id) REFERENCES nofx.repository(tenant_id, id);
 
 ALTER TABLE nofx.api_key ENABLE ROW LEVEL SECURITY;
 
@@ -2358,6 +2758,10 @@ ALTER TABLE nofx.event ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.event_horizon ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.finding ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.finding_occurrence ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.gate ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.idempotency_key ENABLE ROW LEVEL SECURITY;
@@ -2370,11 +2774,19 @@ ALTER TABLE nofx.merge ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.merge_conflict ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.model_spend ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.object ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.project ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.queue_pause ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.repository ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.review ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.review_artifact ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.run ENABLE ROW LEVEL SECURITY;
 
@@ -2410,6 +2822,10 @@ CREATE POLICY system ON nofx.event TO nofx_system USING (true) WITH CHECK (true)
 
 CREATE POLICY system ON nofx.event_horizon TO nofx_system USING (true) WITH CHECK (true);
 
+CREATE POLICY system ON nofx.finding TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.finding_occurrence TO nofx_system USING (true) WITH CHECK (true);
+
 CREATE POLICY system ON nofx.gate TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.idempotency_key TO nofx_system USING (true) WITH CHECK (true);
@@ -2422,11 +2838,19 @@ CREATE POLICY system ON nofx.merge TO nofx_system USING (true) WITH CHECK (true)
 
 CREATE POLICY system ON nofx.merge_conflict TO nofx_system USING (true) WITH CHECK (true);
 
+CREATE POLICY system ON nofx.model_spend TO nofx_system USING (true) WITH CHECK (true);
+
 CREATE POLICY system ON nofx.object TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.project TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.queue_pause TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.repository TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.review TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.review_artifact TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.run TO nofx_system USING (true) WITH CHECK (true);
 
@@ -2443,6 +2867,8 @@ CREATE POLICY system ON nofx.step_lease TO nofx_system USING (true) WITH CHECK (
 CREATE POLICY system ON nofx.tenant TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.wait TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.webhook_delivery TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY tenant ON nofx.api_key USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -2466,6 +2892,10 @@ CREATE POLICY tenant ON nofx.event USING ((tenant_id = ( SELECT nofx.tenant() AS
 
 CREATE POLICY tenant ON nofx.event_horizon USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
+CREATE POLICY tenant ON nofx.finding USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.finding_occurrence USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
 CREATE POLICY tenant ON nofx.gate USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.idempotency_key USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
@@ -2478,11 +2908,19 @@ CREATE POLICY tenant ON nofx.merge USING ((tenant_id = ( SELECT nofx.tenant() AS
 
 CREATE POLICY tenant ON nofx.merge_conflict USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
+CREATE POLICY tenant ON nofx.model_spend USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
 CREATE POLICY tenant ON nofx.object USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.project USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.queue_pause USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.repository USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.review USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.review_artifact USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.run USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -2502,7 +2940,11 @@ CREATE POLICY tenant ON nofx.tenant USING ((tenant_id = ( SELECT nofx.tenant() A
 
 CREATE POLICY tenant ON nofx.wait USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
+CREATE POLICY tenant ON nofx.webhook_delivery USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
 ALTER TABLE nofx.wait ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.webhook_delivery ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA nofx TO nofx_app;
 GRANT ALL ON SCHEMA nofx TO nofx_system;
@@ -2523,11 +2965,20 @@ GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigi
 REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.begin_epoch() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_epoch() TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.review TO nofx_system;
+GRANT SELECT ON TABLE nofx.review TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
@@ -2535,6 +2986,9 @@ GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
 
@@ -2586,6 +3040,12 @@ GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created
 REVOKE ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
 
@@ -2597,6 +3057,11 @@ GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text,
 
 REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.delete_repository(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.delete_repository(p_id uuid) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.delete_reviews(p_tenant uuid, p_steps uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) FROM PUBLIC;
 
@@ -2626,6 +3091,9 @@ REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event
 
 REVOKE ALL ON FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.end_job(p_job bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) FROM PUBLIC;
@@ -2652,14 +3120,31 @@ GRANT ALL ON FUNCTION nofx.expire_uploads(p_limit integer) TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.fail_reviews(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.find_repository(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.find_repository(p_id uuid) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finding_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finding_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) FROM PUBLIC;
 
@@ -2696,6 +3181,8 @@ REVOKE ALL ON FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.insert_review(p_id uuid, p jsonb, p_own_run boolean) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.is_digest(p text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_doomed(p_tenant uuid, p_run uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
@@ -2715,6 +3202,9 @@ GRANT ALL ON FUNCTION nofx.is_now(p_at timestamp with time zone) TO nofx_system;
 REVOKE ALL ON FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_since timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_side(p_side jsonb, p_digest text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
 
@@ -2772,6 +3262,9 @@ REVOKE ALL ON FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[]
 REVOKE ALL ON FUNCTION nofx.new_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.note_contact(p_gap interval) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) FROM PUBLIC;
 
@@ -2849,6 +3342,8 @@ GRANT ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p
 
 REVOKE ALL ON FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.report_finding(v nofx.review, p_id uuid, f jsonb, p_why text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) TO nofx_app;
 
@@ -2867,6 +3362,12 @@ GRANT ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason t
 
 REVOKE ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.review_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.review_guard() TO nofx_owner;
+
+REVOKE ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) FROM PUBLIC;
 
@@ -2895,6 +3396,9 @@ GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) T
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) TO nofx_app;
 
@@ -2920,6 +3424,8 @@ REVOKE ALL ON FUNCTION nofx.store_checkpoint(p_tenant uuid, p_run uuid, p_step u
 
 REVOKE ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.supersede_reviews(p_review uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) TO nofx_app;
@@ -3012,6 +3518,12 @@ GRANT SELECT ON TABLE nofx.event_horizon TO nofx_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.feed_epoch TO nofx_system;
 GRANT SELECT ON TABLE nofx.feed_epoch TO nofx_app;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.finding TO nofx_system;
+GRANT SELECT ON TABLE nofx.finding TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.finding_occurrence TO nofx_system;
+GRANT SELECT ON TABLE nofx.finding_occurrence TO nofx_app;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.gate TO nofx_system;
 GRANT SELECT ON TABLE nofx.gate TO nofx_app;
 
@@ -3027,6 +3539,9 @@ GRANT SELECT ON TABLE nofx.log_chunk TO nofx_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.machine_state TO nofx_system;
 GRANT SELECT ON TABLE nofx.machine_state TO nofx_app;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.model_spend TO nofx_system;
+GRANT SELECT ON TABLE nofx.model_spend TO nofx_app;
+
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.object TO nofx_app;
 
@@ -3035,6 +3550,12 @@ GRANT SELECT ON TABLE nofx.project TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.queue_pause TO nofx_system;
 GRANT SELECT ON TABLE nofx.queue_pause TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.repository TO nofx_system;
+GRANT SELECT ON TABLE nofx.repository TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.review_artifact TO nofx_system;
+GRANT SELECT ON TABLE nofx.review_artifact TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.run TO nofx_system;
 GRANT SELECT ON TABLE nofx.run TO nofx_app;
@@ -3063,6 +3584,9 @@ GRANT SELECT ON TABLE nofx.tenant TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.wait TO nofx_system;
 GRANT SELECT ON TABLE nofx.wait TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.webhook_delivery TO nofx_system;
+GRANT SELECT ON TABLE nofx.webhook_delivery TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.worker TO nofx_system;
 

@@ -169,6 +169,7 @@ BEGIN
         DELETE FROM wait w WHERE w.tenant_id = p_tenant AND w.step_id = ANY (v_ids);
         DELETE FROM attempt a WHERE a.tenant_id = p_tenant AND a.step_id = ANY (v_ids);
         DELETE FROM step_effect e WHERE e.run_id = p_run AND e.tenant_id = p_tenant AND e.step_name = ANY (v_names);
+        PERFORM delete_reviews(p_tenant, v_ids);
         DELETE FROM artifact a WHERE a.run_id = p_run AND a.tenant_id = p_tenant AND a.step_id = ANY (v_ids);
         DELETE FROM step_dep d WHERE d.tenant_id = p_tenant AND d.needs = ANY (v_ids);
         DELETE FROM step_dep d WHERE d.step_id = ANY (v_ids) AND d.tenant_id = p_tenant;
@@ -209,6 +210,27 @@ BEGIN
     DELETE FROM run_search t WHERE t.tenant_id = p_tenant AND t.run_id = p_run;
     DELETE FROM run r WHERE r.tenant_id = p_tenant AND r.id = p_run;
     RETURN true;
+END
+$$;
+
+-- Deletes the reviews of steps, with their artifacts, and the findings that no later review
+-- has reported.
+CREATE OR REPLACE FUNCTION nofx.delete_reviews(p_tenant uuid, p_steps uuid[]) RETURNS void
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_reviews uuid[] := ARRAY(SELECT v.id FROM review v WHERE v.step_id = ANY (p_steps) AND v.tenant_id = p_tenant);
+    v_findings uuid[];
+BEGIN
+    IF v_reviews = '{}' THEN
+        RETURN;
+    END IF;
+    v_findings := ARRAY(SELECT f.id FROM finding f WHERE f.last_review_id = ANY (v_reviews) AND f.tenant_id = p_tenant);
+    DELETE FROM finding_occurrence o WHERE o.tenant_id = p_tenant AND o.review_id = ANY (v_reviews);
+    DELETE FROM finding_occurrence o WHERE o.finding_id = ANY (v_findings) AND o.tenant_id = p_tenant;
+    DELETE FROM finding f WHERE f.tenant_id = p_tenant AND f.id = ANY (v_findings);
+    DELETE FROM review_artifact a WHERE a.tenant_id = p_tenant AND a.review_id = ANY (v_reviews);
+    DELETE FROM review v WHERE v.tenant_id = p_tenant AND v.id = ANY (v_reviews);
 END
 $$;
 

@@ -17,6 +17,7 @@ BEGIN
     ), 'skip', 'upstream_failed', NULL);
     PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{pending}'), 'skip', 'run_failed', NULL);
     PERFORM move_steps(p_tenant, p_run, steps_in(p_tenant, p_run, '{ready, retrying, waiting}'), 'cancel', 'run_failed', 'cancelled');
+    PERFORM fail_reviews(p_tenant, p_run, 'run_failed');
 END
 $$;
 
@@ -66,6 +67,7 @@ BEGIN
             ORDER BY s.idx LIMIT 1;
         END IF;
         IF FOUND THEN
+            PERFORM fail_reviews(p_tenant, p_run, 'run_failed');
             PERFORM run_transition(p_run, 'fail', clip(format('step %s: %s', f.name, f.reason), 2048), NULL, f.failure_class);
         ELSE
             PERFORM run_transition(p_run, 'succeed');
@@ -96,6 +98,7 @@ BEGIN
     UPDATE step SET event = 'cancel', version = version + 1, reason = p_reason, failure_class = 'cancelled'
     WHERE tenant_id = r.tenant_id AND run_id = r.id AND state = 'running';
     PERFORM move_steps(r.tenant_id, r.id, steps_in(r.tenant_id, r.id, '{pending, ready, waiting, retrying}'), 'cancel', p_reason, 'cancelled');
+    PERFORM fail_reviews(r.tenant_id, r.id, p_reason);
     PERFORM run_transition(p_run, p_event, p_reason, NULL, p_class);
 END
 $$;

@@ -63,7 +63,7 @@ AS $$
     SELECT 'I10 each state event starts where the last one of the same thing ended', q.offender FROM (
         SELECT run_id::text || '.' || seq || ' ' || type || ' from ' || from_state || ' after ' || before FROM (
             SELECT e.*, lag(to_state) OVER (PARTITION BY tenant_id, run_id, split_part(type, '.', 1), step_id ORDER BY seq) AS before
-            FROM event e WHERE event IS NOT NULL AND type NOT LIKE 'gate.%' AND type NOT LIKE 'merge.%') e
+            FROM event e WHERE event IS NOT NULL AND (type LIKE 'run.%' OR type LIKE 'step.%')) e
         WHERE from_state <> coalesce(before, CASE
             WHEN EXISTS (SELECT FROM run r WHERE (r.tenant_id, r.id) = (e.tenant_id, e.run_id) AND r.pruned_seq > 0) THEN from_state
             WHEN type LIKE 'run.%' THEN 'queued' ELSE 'pending' END)
@@ -82,7 +82,8 @@ AS $$
     UNION ALL
     SELECT 'I11 no state event follows a terminal one, unless the run was tried again', q.offender FROM (
         SELECT e.run_id::text || '.' || e.seq || ' ' || e.type || ' after ' || x.type FROM event x
-        JOIN event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL AND e.type NOT LIKE 'merge.%'
+        JOIN event e ON (e.tenant_id, e.run_id) = (x.tenant_id, x.run_id) AND e.seq > x.seq AND e.event IS NOT NULL
+            AND split_part(e.type, '.', 1) IN ('run', 'step', 'gate') -- merges, reviews and findings go on
         WHERE x.type IN ('run.succeeded', 'run.failed', 'run.cancelled')
             AND NOT EXISTS (SELECT FROM event r WHERE (r.tenant_id, r.run_id) = (x.tenant_id, x.run_id) AND r.seq > x.seq AND r.seq <= e.seq
                 AND (r.type = 'run.running' AND r.event IN ('retry', 'resume') OR r.type = 'gate.waived'))
@@ -155,6 +156,21 @@ AS $$
         UNION ALL SELECT 'checkpoint ' || c.id FROM checkpoint c LEFT JOIN run r ON (r.tenant_id, r.id) = (c.tenant_id, c.run_id) WHERE r.id IS NULL
         UNION ALL SELECT 'gate ' || g.id FROM gate g LEFT JOIN step s ON (s.tenant_id, s.run_id, s.id) = (g.tenant_id, g.run_id, g.step_id) WHERE s.id IS NULL
         UNION ALL SELECT 'effect ' || e.key FROM step_effect e LEFT JOIN step s ON (s.tenant_id, s.run_id, s.name) = (e.tenant_id, e.run_id, e.step_name) WHERE s.id IS NULL
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'a review under way is of a step that has not ended, and one that runs of a step that has begun', q.offender FROM (
+        SELECT v.id::text || ' ' || v.state || ' step ' || s.state FROM review v JOIN step s ON (s.tenant_id, s.id) = (v.tenant_id, v.step_id)
+        WHERE v.state IN ('queued', 'running') AND (s.state IN ('succeeded', 'failed', 'skipped', 'cancelled') OR v.state = 'running' AND s.fence = 0)
+    ) AS q (offender)
+    UNION ALL
+    SELECT 'I10 replayed, the events of a review or finding end in its state', q.offender FROM (
+        SELECT public_id('rev', v.id) || ' ' || v.state FROM review v JOIN run r ON (r.tenant_id, r.id) = (v.tenant_id, v.run_id)
+        WHERE r.pruned_seq IS NULL AND v.state <> (SELECT split_part(e.type, '.', 2) FROM event e
+            WHERE (e.tenant_id, e.run_id) = (v.tenant_id, v.run_id) AND e.type LIKE 'review.%' AND e.type <> 'review.posted' AND e.data->>'review_id' = public_id('rev', v.id)
+            ORDER BY e.seq DESC LIMIT 1)
+        UNION ALL SELECT public_id('find', f.id) || ' ' || f.state FROM finding f WHERE f.state <> coalesce((
+            SELECT split_part(e.type, '.', 2) FROM event e
+            WHERE e.tenant_id = f.tenant_id AND e.type LIKE 'finding.%' AND e.data->>'finding_id' = public_id('find', f.id) ORDER BY e.at DESC, e.seq DESC LIMIT 1), f.state)
     ) AS q (offender)
     UNION ALL
     SELECT 'I20 what a step depends on has succeeded before it is more than pending', q.offender FROM (

@@ -16,6 +16,7 @@ import (
 
 	"nofx.dev/shared/machine"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/review"
 	"nofx.dev/shared/run"
 )
 
@@ -118,6 +119,23 @@ func (s *store) place(t *testing.T, m *machine.Machine, state run.State) subject
 		s.exec(t, `INSERT INTO nofx.merge (tenant_id, id, target_run_id, source_run_id, target_head, source_head, target_leaves, source_leaves, base_id, strategy, mode, created_by)
 			VALUES ($1, $2, $3, $4, $2, $2, '{}', '{}', $2, 'manual', 'normal', 'tester')`, s.tenant, sub.id, r.ID, other.ID)
 		set("merge", sub.id, "")
+	case review.Machine, review.FindingMachine:
+		c := s.claim(t, step)
+		sub.id, sub.fence = run.NewID(), c.Fence
+		s.exec(t, `INSERT INTO nofx.review (tenant_id, id, run_id, step_id, provider, change, created_by) VALUES ($1, $2, $3, $4, 'diff', 'c', 'tester')`, s.tenant, sub.id, r.ID, step)
+		if m == review.Machine {
+			set("review", sub.id, "")
+			break
+		}
+		of := sub.id
+		sub.id = run.NewID()
+		s.exec(t, `INSERT INTO nofx.finding (tenant_id, id, change, provider, repository, pull_request, fingerprint, path, category, severity, confidence, title, body, anchor, first_review_id, last_review_id)
+			VALUES ($1, $2, $3, 'diff', '', 0, $3, 'a', 'style', 'low', 1, 't', 'b', '{}', $4, $4)`, s.tenant, sub.id, sub.id.String(), of)
+		scope := ""
+		if state == review.Dismissed {
+			scope = ", scope = 'this'"
+		}
+		set("finding", sub.id, scope)
 	}
 	if err := pgx.BeginFunc(s.ctx, s.Admin, func(tx pgx.Tx) error {
 		_, err := tx.Exec(s.ctx, strings.Join(forced, ";"))
@@ -208,7 +226,7 @@ func (s *store) transition(sub subject, event, reason string, fence int64) error
 	switch sub.machine {
 	case run.StepMachine:
 		sql, args = strings.Replace(sql, "'')", "''), $4", 1), append(args, fence)
-	case run.GateMachine:
+	case run.GateMachine, review.Machine:
 		sql, args = strings.Replace(sql, "'')", "''), NULL, $4", 1), append(args, fence)
 	}
 	_, err := s.in(s.ctx, "nofx_app", sql, args...)
@@ -348,6 +366,10 @@ func (s *store) eventsOf(sub subject) string {
 		return "step_id = $1 AND type LIKE 'step.%'"
 	case run.MergeMachine:
 		return "data->>'merge_id' = nofx.public_id('mrg', $1)"
+	case review.Machine:
+		return "data->>'review_id' = nofx.public_id('rev', $1) AND type LIKE 'review.%'"
+	case review.FindingMachine:
+		return "data->>'finding_id' = nofx.public_id('find', $1)"
 	}
 	return "data->>'gate_id' = nofx.public_id('gate', $1)"
 }

@@ -3,6 +3,8 @@ package run
 import (
 	"slices"
 	"strings"
+
+	"nofx.dev/shared/review"
 )
 
 // EventType is a row of the event catalogue: a type that events have, and the members
@@ -28,6 +30,7 @@ var eventTypes = catalogue(
 	EventType{"approval.decided", []string{"by", "by_name", "decision", "gate_id", "given", "wanted"}},
 	EventType{"gate.pending", gateData},
 	EventType{"merge.open", mergeData},
+	EventType{"review.posted", []string{"expected", "posted", "review_id", "route"}},
 )
 
 // stateData are the members of data in events of state, by machine.
@@ -37,11 +40,18 @@ var stateData = map[string][]string{
 	GateMachine.String(): gateData,
 
 	MergeMachine.String(): mergeData,
+
+	review.Machine.String():        reviewData,
+	review.FindingMachine.String(): findingData,
 }
 
 var gateData = []string{"expires_at", "gate", "gate_id", "kind", "message", "round"}
 
 var mergeData = []string{"checkpoint_id", "conflicts", "merge_id", "outcome", "source_run_id"}
+
+var reviewData = []string{"counts", "dry_run", "head_sha", "provider", "pull_request", "repository", "review_id", "superseded_by", "verdict"}
+
+var findingData = []string{"finding_id", "path", "review_id", "scope", "severity"}
 
 // catalogue adds to types those of the states that some transition leads to.
 func catalogue(types ...EventType) []EventType {

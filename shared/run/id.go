@@ -23,6 +23,9 @@ const (
 	TenantID     Prefix = "ten"
 	SignalID     Prefix = "sig"
 	MergeID      Prefix = "mrg"
+	ReviewID     Prefix = "rev"
+	FindingID    Prefix = "find"
+	RepositoryID Prefix = "repo"
 )
 
 // NewID makes a UUIDv7, so that rows of one kind sort by creation.
@@ -48,7 +51,7 @@ func (p Prefix) Parse(s string) (uuid.UUID, error) {
 func notFound(p Prefix) error {
 	noun := map[Prefix]string{
 		RunID: "run", StepID: "step", CheckpointID: "checkpoint", GateID: "gate",
-		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant", MergeID: "merge",
+		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant", MergeID: "merge", ReviewID: "review", FindingID: "finding", RepositoryID: "repository",
 	}[p]
 	return fault.New(fault.NotFound, "not-found", "no such %s", noun)
 }

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/review"
 )
 
 // Inputs decodes the inputs of a step strictly: an unknown or repeated member, or a value
@@ -53,6 +54,49 @@ func (c *checker) bash(in BashInputs) {
 func (c *checker) write(in WriteInputs) {
 	for i, f := range in.Files {
 		c.file("/files/"+strconv.Itoa(i), f)
+	}
+}
+
+// repositoryName is what forges call a repository: OWNER/NAME.
+var repositoryName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$`)
+
+// commitSHA is the name of a commit.
+var commitSHA = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
+
+func (c *checker) review(in ReviewInputs) {
+	forge := in.Provider != ""
+	switch sources := slices.DeleteFunc([]bool{in.Diff != "", in.ArtifactID != "", forge}, func(b bool) bool { return !b }); {
+	case len(sources) != 1:
+		c.add("", `needs one of: "diff": "workspace"; "artifact_id", of a unified diff; "provider", with "repository" and "pull_request"`)
+	case in.Diff != "" && in.Diff != WorkspaceDiff:
+		c.add("/diff", `must be "workspace"`)
+	}
+	if forge && in.Provider != review.GitHub && in.Provider != review.Bitbucket {
+		c.add("/provider", "must be github or bitbucket")
+	}
+	if forge || in.Repository != "" {
+		if !repositoryName.MatchString(in.Repository) {
+			c.add("/repository", "must be OWNER/NAME")
+		}
+	}
+	if forge && in.PullRequest < 1 || in.PullRequest < 0 {
+		c.add("/pull_request", "must be the number of a pull request")
+	}
+	if in.HeadSHA != "" && !commitSHA.MatchString(in.HeadSHA) {
+		c.add("/head_sha", "must be the full name of a commit: 40 or 64 hexadecimal digits in lower case")
+	}
+	if in.Reuse != "" && in.Reuse != ReuseNone {
+		c.add("/reuse", "must be none, or absent")
+	}
+	if in.Against != "" {
+		if _, err := CheckpointID.Parse(in.Against); err != nil || in.Diff != WorkspaceDiff {
+			c.add("/against", `must be the id of a checkpoint, beside "diff": "workspace"`)
+		}
+	}
+	if in.ArtifactID != "" {
+		if _, err := ArtifactID.Parse(in.ArtifactID); err != nil {
+			c.add("/artifact_id", "must be the id of an artifact")
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func said(err error) (list []string) {
 // which step it is, and everything at once.
 func TestMessages(t *testing.T) {
 	t.Parallel()
-	const tools = "he tools are bash, workspace:write, git:checkout, http, sleep, signal, codegen, gate:<name>, manual:<name>"
+	const tools = "he tools are bash, workspace:write, git:checkout, http, sleep, signal, codegen, gate:<name>, manual:<name>, gate:llm_review"
 	for name, tt := range map[string]struct {
 		doc  string
 		want []string
@@ -153,7 +153,7 @@ func TestFit(t *testing.T) {
 				`/plan/steps/2: is a string; it must be an object, for example {"name": "build", "tool": "bash", "inputs": {"script": "make"}}`,
 				`/plan/steps/3/when (d): unknown field; there are: name, tool, inputs, depends_on, timeout_s, retry`,
 				`/plan/steps/1/inputs (b): is a string; it must be an object, for example {"script": "make"}`,
-				`/plan/steps/3/tool (d): unknown tool "bahs"; did you mean "bash"? The tools are bash, workspace:write, git:checkout, http, sleep, signal, codegen, gate:<name>, manual:<name>`}},
+				`/plan/steps/3/tool (d): unknown tool "bahs"; did you mean "bash"? The tools are bash, workspace:write, git:checkout, http, sleep, signal, codegen, gate:<name>, manual:<name>, gate:llm_review`}},
 		"an input beside inputs": {`{"plan":` + withSteps(`{"name":"a","tool":"bash","script":"true"}`) + `}`,
 			[]string{`/plan/steps/0/script (a): unknown field; it belongs inside "inputs"`, `/plan/steps/0/inputs/script (a): is required`}},
 		"a source of another kind": {`{"plan":{"goal":"g","workspace":{"source":1,"git":{"url":"https://x/y"},"artifact_id":"x"},"steps":[{"name":"a","tool":"bash","inputs":{"script":"true"}}]}}`,

@@ -171,12 +171,13 @@ type Approval struct {
 	At       time.Time `json:"at"`
 }
 
-// GateKind says whether an exit code or people decide a gate.
+// GateKind says who decides a gate: an exit code, a review or people.
 type GateKind string
 
 // The kinds of gate so far.
 const (
 	CommandGate GateKind = "command" // an exit code
+	ReviewGate  GateKind = "review"  // a policy, over what a review found
 	ManualGate  GateKind = "manual"  // a person
 )
 

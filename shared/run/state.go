@@ -1,6 +1,9 @@
 package run
 
-import "nofx.dev/shared/machine"
+import (
+	"nofx.dev/shared/machine"
+	"nofx.dev/shared/review"
+)
 
 // State is a state of a run, a step, a gate or a merge.
 type State = machine.State
@@ -108,8 +111,8 @@ var MergeMachine = machine.New("merge",
 
 var liveRun = []State{Queued, Running, Waiting, Paused}
 
-// Machines are the machines of this package, by name.
-var Machines = []*machine.Machine{GateMachine, MergeMachine, RunMachine, StepMachine}
+// Machines are all machines, by name.
+var Machines = []*machine.Machine{review.FindingMachine, GateMachine, MergeMachine, review.Machine, RunMachine, StepMachine}
 
 // FailureClass says why a step or run failed, for people and for the retry rule.
 type FailureClass string

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/review"
 )
 
 // The tools of this deployment. Those that end in a colon are families: any
@@ -22,6 +23,7 @@ const (
 	ToolCodegen        = "codegen"
 	ManualFamily       = "manual:"
 	GateFamily         = "gate:"
+	ToolReview         = "gate:llm_review"
 
 	// ToolUnpack is not for plans to name: it brings an uploaded workspace in.
 	ToolUnpack = "workspace:unpack"
@@ -94,6 +96,7 @@ var tools = []Tool{
 	{Name: ToolCodegen, Queue: ReviewQueue, Files: ChangesFiles, Text: "/instruction", outputs: []string{"files.", "total", "model", "tokens"}, inputs: inputs((*checker).codegen)},
 	{Name: GateFamily, Queue: StepQueue, Code: true, Files: ReadsFiles, Gate: CommandGate, Text: "/command", outputs: []string{"verdict"}, inputs: inputs((*checker).gate)},
 	{Name: ManualFamily, Queue: StepQueue, Gate: ManualGate, Waits: true, outputs: []string{"decision", "by", "by_name", "reason"}, inputs: inputs((*checker).manual), wait: declared(func(in ManualInputs) *int { return in.ExpiresS })},
+	{Name: ToolReview, Queue: ReviewQueue, Gate: ReviewGate, outputs: []string{"verdict", "review_id", "findings", "blocking"}, inputs: inputs((*checker).review)},
 	{Name: ToolUnpack, Queue: StepQueue, Files: ChangesFiles, internal: true, inputs: inputs(func(*checker, UnpackInputs) {})},
 	{Name: ToolVerify, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, VerifyInputs) {})},
 	{Name: ToolCheckpoint, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, CheckpointInputs) {})},
@@ -106,25 +109,22 @@ var tools = []Tool{
 	{Name: ToolPurge, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, PurgeInputs) {})},
 }
 
-// reserved are names of families that those do not have.
-var reserved = []string{"gate:llm_review"}
-
 // Tools returns the tool table.
 func Tools() []Tool { return slices.Clone(tools) }
 
-// ToolOf returns the row of a tool, and false for one that this deployment does not
-// have.
-func ToolOf(name string) (Tool, bool) {
+// ToolOf returns the row of a tool, its own before that of its family, and false for one
+// that this deployment does not have.
+func ToolOf(name string) (row Tool, known bool) {
 	for _, t := range tools {
 		rest, family := strings.CutPrefix(name, t.Name)
 		switch {
 		case t.Name == name && !strings.HasSuffix(name, ":"):
 			return t, true
-		case family && strings.HasSuffix(t.Name, ":") && stepName.MatchString(rest) && !slices.Contains(reserved, name):
-			return t, true
+		case family && strings.HasSuffix(t.Name, ":") && stepName.MatchString(rest):
+			row, known = t, true
 		}
 	}
-	return Tool{}, false
+	return row, known
 }
 
 // KnownTool reports whether plans may name a tool.
@@ -316,6 +316,26 @@ var FailLevels = []string{"error", "warning", "note"}
 // ReportFormats are the reports that gates understand: JUnit XML, SARIF 2.1.0, and
 // what `go test -json` prints.
 var ReportFormats = []string{"junit", "sarif", "gotest"}
+
+// ReviewInputs are the inputs of gate:llm_review. What is reviewed is one of: the changes of
+// the run's workspace, a diff that is an artifact, or a pull request.
+type ReviewInputs struct {
+	Diff        string          `json:"diff,omitempty"`         // WorkspaceDiff
+	Against     string          `json:"against,omitempty"`      // of WorkspaceDiff: the checkpoint to compare with; by default the tree that the run began with
+	ArtifactID  string          `json:"artifact_id,omitempty"`  // a unified diff
+	Provider    review.Provider `json:"provider,omitempty"`     // of a pull request: github or bitbucket
+	Repository  string          `json:"repository,omitempty"`   // OWNER/NAME
+	PullRequest int             `json:"pull_request,omitempty"` // its number
+	HeadSHA     string          `json:"head_sha,omitempty"`     // the commit to review; the newest by default
+	DryRun      bool            `json:"dry_run,omitempty"`      // nothing is posted
+	Reuse       string          `json:"reuse,omitempty"`        // ReuseNone; by default answers about parts that have not changed are used again
+}
+
+// ReuseNone is the value of reuse that has a model asked about all of a change.
+const ReuseNone = "none"
+
+// WorkspaceDiff is the value of diff that means the changes of the run's workspace.
+const WorkspaceDiff = "workspace"
 
 // Limits of codegen's inputs.
 const (

@@ -10,7 +10,7 @@ func TestToolOf(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"bash": "bash", "git:checkout": "git:checkout", "gate:unit": "gate:", "gate:a.b-c_d": "gate:", "manual:ship": "manual:", "workspace:unpack": "workspace:unpack",
-		"": "", "bas": "", "bash:x": "", "gate:": "", "gate:A": "", "gate:llm_review": "", "manual:": "", "gate": "", "sys:diff": "sys:diff", "sys:other": "",
+		"": "", "bas": "", "bash:x": "", "gate:": "", "gate:A": "", "gate:llm_review": "gate:llm_review", "manual:": "", "gate": "", "sys:diff": "sys:diff", "sys:other": "",
 	} {
 		if got, ok := run.ToolOf(name); got.Name != want || ok != (want != "") {
 			t.Errorf("ToolOf(%q) = %q, %v, want %q", name, got.Name, ok, want)

@@ -129,6 +129,12 @@ func (p Plan) Artifacts() (refs []ArtifactRef) {
 		add("/plan/workspace/artifact_id", w.ArtifactID)
 	}
 	for i, s := range p.Steps {
+		if s.Tool == ToolReview {
+			if in, err := Inputs[ReviewInputs](s.Inputs); err == nil {
+				add("/plan/steps/"+strconv.Itoa(i)+"/inputs/artifact_id", in.ArtifactID)
+			}
+			continue
+		}
 		if s.Tool != ToolWorkspaceWrite || !bytes.Contains(s.Inputs, []byte(`"artifact_id"`)) {
 			continue
 		}

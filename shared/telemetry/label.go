@@ -64,7 +64,7 @@ var (
 	jobStates   = []string{"available", "pending", "retryable", "running", "scheduled"}
 	jobOutcomes = []string{"completed", "retryable", "discarded", "cancelled", "snoozed", "panic", "timeout", "fenced"}
 
-	machines        = []string{"run", "step", "gate", "merge"}
+	machines        = []string{"run", "step", "gate", "merge", "review", "finding"}
 	liveRunStates   = []string{"queued", "running", "waiting", "paused"}
 	finalRunStates  = []string{"succeeded", "failed", "cancelled"}
 	finalStepStates = []string{"succeeded", "failed", "skipped", "cancelled"}
@@ -72,21 +72,23 @@ var (
 		"queued", "running", "waiting", "paused", "succeeded", "failed", "cancelled", "pending", "ready",
 		"retrying", "skipped", "passed", "waived", "expired", "error",
 		"open", "conflicted", "committed", "abandoned",
+		"completed", "superseded", "fixed", "resolved", "dismissed",
 	}
 	allTransitions = []string{
 		"start", "pause", "cancel", "fail", "wait", "wake", "succeed", "resume", "resume_waiting", "resume_queued",
 		"retry", "deps_met", "skip", "claim", "interrupted", "lease_expired", "poison", "signal", "approve", "waive",
 		"elapsed", "expire", "reject", "backoff_elapsed", "reopen", "pass", "error", "withdraw",
 		"compute_clean", "compute_conflicts", "resolve_all", "unresolve", "target_moved", "commit", "abandon",
+		"supersede", "complete", "fix", "resolve", "dismiss", "recur", "dismissal_expired",
 	}
 	attemptOutcomes = []string{"succeeded", "failed", "waiting", "retrying", "interrupted", "cancelled", "timeout", "fenced"}
 	checkpointKinds = []string{"pre", "post", "gate_failed", "wait", "interrupt", "edit", "merge", "manual"}
 
-	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit"}
+	knownGates = []string{"typecheck", "lint", "unit", "sast", "secrets", "audit", "llm_review"}
 	knownTools = []string{
 		"bash", "workspace:write", "workspace:unpack", "git:checkout", "http", "sleep", "signal", "codegen",
 		"sys:verify", "sys:checkpoint", "sys:archive", "sys:bisect", "sys:diff", "sys:merge", "sys:gc", "sys:verify-storage", "sys:purge", "manual:deploy", "manual:other", "gate:typecheck",
-		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:other",
+		"gate:lint", "gate:unit", "gate:sast", "gate:secrets", "gate:audit", "gate:llm_review", "gate:other",
 	}
 
 	llmOutcomes = []string{
@@ -106,6 +108,8 @@ var (
 		"artifact.created", "bisect.probed", "checkpoint.created", "checkpoint.marked", "checkpoint.corrupt",
 		"gate.pending", "gate.passed", "gate.failed", "gate.waived", "gate.expired", "gate.error", "approval.decided",
 		"merge.open", "merge.conflicted", "merge.ready", "merge.committed", "merge.abandoned",
+		"review.queued", "review.running", "review.completed", "review.failed", "review.superseded", "review.posted",
+		"finding.open", "finding.fixed", "finding.resolved", "finding.dismissed",
 		"stream.ready", "stream.gap", "stream.end",
 	}
 )

@@ -1,0 +1,43 @@
+-- Repositories of forges whose webhooks start reviews, and the deliveries of the webhooks.
+SET LOCAL ROLE nofx_owner;
+
+CREATE TABLE nofx.repository (
+    tenant_id      uuid NOT NULL REFERENCES nofx.tenant,
+    id             uuid NOT NULL,
+    provider       text NOT NULL CHECK (provider IN ('github')),
+    name           text NOT NULL CHECK (length(name) BETWEEN 3 AND 201), -- OWNER/NAME
+    project_id     uuid NOT NULL,
+    enabled        boolean NOT NULL DEFAULT true,
+    secret_version int NOT NULL DEFAULT 1, -- of the webhook's secret, which gateways derive and nobody stores
+    version        bigint NOT NULL DEFAULT 1,
+    created_by     text NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, project_id) REFERENCES nofx.project (tenant_id, id)
+);
+CREATE UNIQUE INDEX repository_name ON nofx.repository (tenant_id, provider, lower(name));
+CREATE INDEX repository_id ON nofx.repository (id, tenant_id); -- find_repository
+CREATE INDEX repository_project ON nofx.repository (tenant_id, project_id); -- the foreign key
+CALL nofx.guard_tenant('nofx.repository');
+GRANT SELECT ON nofx.repository TO nofx_app;
+
+CREATE TABLE nofx.webhook_delivery (
+    tenant_id     uuid NOT NULL,
+    repository_id uuid NOT NULL,
+    delivery      text NOT NULL CHECK (length(delivery) BETWEEN 1 AND 128), -- the forge's id of it
+    event         text NOT NULL CHECK (length(event) BETWEEN 1 AND 64),
+    pull_request  int, -- that it is about
+    subject_at    timestamptz, -- when that changed
+    result        text CHECK (result IN ('started', 'exists', 'skipped', 'ignored', 'stale')),
+    review_id     uuid,
+    received_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, repository_id, delivery),
+    FOREIGN KEY (tenant_id, repository_id) REFERENCES nofx.repository (tenant_id, id)
+);
+CREATE INDEX webhook_delivery_age ON nofx.webhook_delivery (tenant_id, repository_id, received_at); -- begin_delivery deletes old ones; the newest of a repository
+CREATE INDEX webhook_delivery_pull ON nofx.webhook_delivery (tenant_id, repository_id, pull_request, subject_at) WHERE pull_request IS NOT NULL; -- stale ones
+CALL nofx.guard_tenant('nofx.webhook_delivery');
+GRANT SELECT ON nofx.webhook_delivery TO nofx_app;
+
+RESET ROLE;
