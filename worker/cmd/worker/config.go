@@ -25,6 +25,7 @@ type settings struct {
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`
 	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps may reach although they are not on the public internet"`
 	Model        modelSettings
+	Forge        forgeSettings
 }
 
 // parts are the settings that have a form of their own, read.
@@ -49,5 +50,6 @@ func (s settings) parts() (p parts, err error) {
 	p.repositories, problem = tool.ParseGitAllow(s.GitAllow)
 	wrong("NOFX_GIT_ALLOW", problem)
 	_, problem = s.Model.client(nil)
-	return p, errors.Join(err, problem)
+	_, forges := s.Forge.hosts()
+	return p, errors.Join(err, problem, forges)
 }

@@ -28,6 +28,7 @@ import (
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/llm/rules"
 	"nofx.dev/worker/internal/sandbox"
 	"nofx.dev/worker/internal/tool"
 )
@@ -141,6 +142,16 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 	if err != nil {
 		return nil, err
 	}
+	hosts, err := cfg.Forge.hosts()
+	if err != nil {
+		return nil, err
+	}
+	reviewers := models
+	if reviewers == nil { // rules need no key
+		if reviewers, err = (modelSettings{Provider: rules.Name}).client(p.Metrics); err != nil {
+			return nil, err
+		}
+	}
 	tools := tool.New(tool.Config{
 		StepEnv: parts.stepEnv, GitAllow: parts.repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
 		HTTP:   egress.NewClient(egress.Config{Allow: parts.egress}),
@@ -153,7 +164,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 	return host.New(host.Config{
 		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
-		Tools:    tools,
+		Tools: tools, Models: reviewers, Hosts: hosts,
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
 		WorkspaceDir: cfg.WorkspaceDir, PollOnly: db.listensNot != nil,

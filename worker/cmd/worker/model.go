@@ -23,7 +23,7 @@ import (
 
 // modelSettings are the language models of codegen.
 type modelSettings struct {
-	Provider  string   `env:"NOFX_LLM_PROVIDER" doc:"who answers codegen: openai (any server that speaks its API), anthropic, rules (no model: applies what the instruction spells out) or replay; without it codegen is refused"`
+	Provider  string   `env:"NOFX_LLM_PROVIDER" doc:"who answers codegen and reviews: openai (any server that speaks its API), anthropic, rules (no model: applies what the instruction spells out) or replay; without it codegen is refused and reviews use rules"`
 	Models    []string `env:"NOFX_LLM_MODEL" doc:"models that plans may ask for, separated by commas; the first is the default"`
 	BaseURL   string   `env:"NOFX_LLM_BASE_URL" doc:"address of the provider, its own by default; may be inside your network; replay: folder of recordings"`
 	Key       string   `env:"NOFX_LLM_API_KEY" secret:"true" doc:"key of the provider"`
@@ -80,7 +80,7 @@ func (s modelSettings) vendor() (build func(name string) llm.Model, err error) {
 		return nil, fmt.Errorf("NOFX_LLM_API_KEY: provider %s needs a key", s.Provider)
 	}
 	base := cmp.Or(s.BaseURL, map[string]string{"openai": openai.BaseURL, "anthropic": anthropic.BaseURL}[s.Provider])
-	client, err := modelHTTP(base)
+	client, err := clientFor(base)
 	if err != nil {
 		return nil, fmt.Errorf("NOFX_LLM_BASE_URL: %w", err)
 	}
@@ -97,31 +97,44 @@ func (s modelSettings) vendor() (build func(name string) llm.Model, err error) {
 	}, nil
 }
 
-// modelHTTP makes the client of a provider. That the administrator named its address
-// lets it be one inside.
-func modelHTTP(base string) (*http.Client, error) {
-	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("is no http or https address without credentials and parameters")
+// clientFor makes the client of a provider or a forge. That the administrator named its
+// addresses lets them be inside.
+func clientFor(addresses ...string) (*http.Client, error) {
+	var named []string
+	for _, address := range addresses {
+		u, err := url.Parse(address)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return nil, errors.New("is no http or https address without credentials and parameters")
+		}
+		port := cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme])
+		named = append(named, net.JoinHostPort(u.Hostname(), port))
 	}
-	port := cmp.Or(u.Port(), map[string]string{"https": "443", "http": "80"}[u.Scheme])
-	allow, err := egress.ParseAllow([]string{net.JoinHostPort(u.Hostname(), port)})
+	allow, err := egress.ParseAllow(named)
 	if err != nil {
 		return nil, err
 	}
 	return egress.NewClient(egress.Config{Allow: allow}), nil
 }
 
-// apart refuses a worker that runs code of plans and holds the key of a model
-// (SECURITY.md S32). On a developer's machine and in tests they may be one.
+// apart refuses a worker that runs code of plans and holds the key of a model or the
+// credential of a forge (SECURITY.md S32). On a developer's machine and in tests they may be one.
 func (s settings) apart(getenv func(string) string) (err error) {
 	for _, q := range s.Queues {
 		if !slices.Contains(job.Queues, q) {
 			err = errors.Join(err, fmt.Errorf("NOFX_WORKER_QUEUES: there is no queue %q; there are %s", q, strings.Join(job.Queues, ", ")))
 		}
 	}
-	if s.Model.Key != "" && slices.Contains(s.Queues, run.StepQueue) && s.Env != "development" && getenv("NOFX_TEST") != "1" {
-		err = errors.Join(err, errors.New("NOFX_LLM_API_KEY: a worker that runs code of plans holds no key of a model; give the queues step and review to different workers (NOFX_WORKER_QUEUES)"))
+	if !slices.Contains(s.Queues, run.StepQueue) || s.Env == "development" || getenv("NOFX_TEST") == "1" {
+		return err
+	}
+	for _, held := range []struct{ name, value, what string }{
+		{"NOFX_LLM_API_KEY", s.Model.Key, "key of a model"},
+		{"NOFX_GITHUB_TOKEN", s.Forge.GitHubToken, "credential of a forge"},
+		{"NOFX_BITBUCKET_TOKEN", s.Forge.BitbucketToken, "credential of a forge"},
+	} {
+		if held.value != "" {
+			err = errors.Join(err, fmt.Errorf("%s: a worker that runs code of plans holds no %s; give the queues step and review to different workers (NOFX_WORKER_QUEUES)", held.name, held.what))
+		}
 	}
 	return err
 }

@@ -128,7 +128,7 @@ func (c *commits) compare(from, to string, doc *Document) (n agreement) {
 		if f.Status == Renamed {
 			paths--
 		}
-		if f.leftOut() != "" {
+		if f.LeftOut() != "" {
 			n.left++
 			if f.To == nil {
 				fmt.Fprintf(&rest, "0 %s\t%s\x00", strings.Repeat("0", 40), f.Path)

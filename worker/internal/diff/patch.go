@@ -11,7 +11,7 @@ import (
 func (d *Document) Patch() []byte {
 	var out, left strings.Builder
 	for _, f := range d.Files {
-		if why := f.leftOut(); why != "" {
+		if why := f.LeftOut(); why != "" {
 			fmt.Fprintf(&left, "# left out: %s (%s)\n", quoted("", f.Path), why)
 			continue
 		}
@@ -28,8 +28,8 @@ func (d *Document) Patch() []byte {
 	return []byte(head + left.String() + out.String())
 }
 
-// leftOut returns why the changes of a file are not in a patch, or "".
-func (f *File) leftOut() string {
+// LeftOut returns why the changes of a file are not in a patch, or "".
+func (f *File) LeftOut() string {
 	switch {
 	case f.Masked: // it would not apply, and git apply takes all of a patch or nothing
 		return "secrets are masked in it"

@@ -25,11 +25,15 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/review"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/lease"
+	"nofx.dev/worker/internal/llm"
+	"nofx.dev/worker/internal/llm/rules"
 	"nofx.dev/worker/internal/retention"
+	"nofx.dev/worker/internal/reviewstep"
 	"nofx.dev/worker/internal/step"
 	"nofx.dev/worker/internal/storage"
 	"nofx.dev/worker/internal/system"
@@ -60,6 +64,8 @@ type Config struct {
 	Heartbeat *postgres.DB // renewals and sweeps, on two connections of its own
 	Blobs     *blob.Store
 	Tools     *tool.Box
+	Models    *llm.Client                             // of reviews; nil: steps of gate:llm_review are refused
+	Hosts     map[review.Provider]reviewstep.OpenHost // forges whose pull requests are reviewed
 	Redactor  *telemetry.Redactor
 	Metrics   *telemetry.Metrics
 	Log       *slog.Logger
@@ -118,6 +124,10 @@ func New(cfg Config) (*Host, error) {
 		System: system.New(system.Config{
 			DB: cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Tools: cfg.Tools,
 			Redactor: cfg.Redactor, Metrics: cfg.Metrics, Grace: cfg.Grace,
+		}),
+		Reviews: reviewstep.New(reviewstep.Config{
+			DB: cfg.Work, Blobs: cfg.Blobs, Models: cfg.Models, Verify: cfg.Models != nil && cfg.Models.Provider() != rules.Name,
+			Hosts: cfg.Hosts, Redactor: cfg.Redactor, Metrics: cfg.Metrics,
 		}),
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, Open: h.beacon.open, LeaseTTL: cfg.LeaseTTL, Budget: cfg.Budget,
 	})

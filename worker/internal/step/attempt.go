@@ -23,6 +23,7 @@ import (
 	"nofx.dev/worker/internal/batch"
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/lease"
+	"nofx.dev/worker/internal/reviewstep"
 	"nofx.dev/worker/internal/snapshot"
 	"nofx.dev/worker/internal/steplog"
 	"nofx.dev/worker/internal/storage"
@@ -41,6 +42,7 @@ type parts struct {
 	spaces      *workspace.Pool
 	tools       *tool.Box
 	system      *system.Tools
+	reviews     *reviewstep.Gate
 	redactor    *telemetry.Redactor
 	metrics     *telemetry.Metrics
 	log         *slog.Logger
@@ -256,7 +258,7 @@ func (a *attempt) waived() (map[string]any, error) {
 	if digest, err := a.inputDigest(); err != nil || digest != w.InputDigest {
 		return nil, err
 	}
-	if rowOf(a.claim.Tool).Gate == run.CommandGate {
+	if rowOf(a.claim.Tool).Gate != run.ManualGate {
 		return map[string]any{"verdict": string(run.Waived)}, nil
 	}
 	return map[string]any{"decision": "waive", "by": w.By, "by_name": w.ByName, "reason": w.Reason}, nil
@@ -305,6 +307,11 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 	if rowOf(c.Tool).System {
 		return a.tools.Within(toolCtx, c.Spec, func(ctx context.Context) (tool.Result, error) {
 			return a.system.Run(ctx, system.Call{Claim: c, Log: log, Fresh: func(ctx context.Context) error { return a.leases.Fresh(ctx, c) }})
+		})
+	}
+	if c.Tool == run.ToolReview {
+		return a.tools.Within(toolCtx, c.Spec, func(ctx context.Context) (tool.Result, error) {
+			return a.reviews.Run(ctx, reviewstep.Call{Claim: c, Tree: a.start.Tree, Log: log, Fresh: func(ctx context.Context) error { return a.leases.Fresh(ctx, c) }})
 		})
 	}
 	if a.space != nil {

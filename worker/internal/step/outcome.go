@@ -115,12 +115,12 @@ func gateReason(r tool.Result) string {
 	return "the gate did not pass"
 }
 
-// gate returns the next round of a command gate with its verdict. What was shown is
+// gate returns the next round of a gate with its verdict. What was shown is
 // the checkpoint that the step started from, unless the caller knows better.
 func (a *attempt) gate(event, reason string, evidence map[string]any) (*postgres.NewGate, error) {
 	digest, err := a.inputDigest()
 	return &postgres.NewGate{
-		ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.GateFamily), Kind: run.CommandGate,
+		ID: run.NewID(), Name: strings.TrimPrefix(a.claim.Tool, run.GateFamily), Kind: rowOf(a.claim.Tool).Gate,
 		InputDigest: digest, ShownCheckpoint: a.start.Checkpoint.ID, ShownDigest: a.start.Checkpoint.Digest,
 		Evidence: evidence, Event: event, Reason: reason,
 	}, err

@@ -16,6 +16,7 @@ import (
 	"nofx.dev/worker/internal/batch"
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/lease"
+	"nofx.dev/worker/internal/reviewstep"
 	"nofx.dev/worker/internal/storage"
 	"nofx.dev/worker/internal/system"
 	"nofx.dev/worker/internal/tool"
@@ -33,6 +34,7 @@ type Config struct {
 	Storage     *storage.Watch
 	Tools       *tool.Box
 	System      *system.Tools
+	Reviews     *reviewstep.Gate
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
 	Log         *slog.Logger
@@ -54,7 +56,7 @@ type Runner struct {
 func New(cfg Config) *Runner {
 	return &Runner{id: cfg.Self.ID, parts: parts{
 		db: cfg.DB, blobs: cfg.Blobs, checkpoints: cfg.Checkpoints, spaces: cfg.Workspaces, leases: cfg.Leases, storage: cfg.Storage,
-		tools: cfg.Tools, system: cfg.System, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log, open: cfg.Open, budget: cfg.Budget,
+		tools: cfg.Tools, system: cfg.System, reviews: cfg.Reviews, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log, open: cfg.Open, budget: cfg.Budget,
 		claims: batch.New(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
 			return cfg.DB.ClaimSteps(ctx, list, cfg.Self, cfg.LeaseTTL)
 		}, postgres.Silent),

@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,6 +15,7 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/tree"
+	"nofx.dev/worker/internal/content"
 	"nofx.dev/worker/internal/diff"
 	"nofx.dev/worker/internal/tool"
 )
@@ -36,14 +34,14 @@ func computeDiff(ctx context.Context, cfg Config, c Call, in run.DiffInputs) (to
 	} else if err != nil && !errors.Is(err, fault.NotFound) {
 		return tool.Result{}, err
 	}
-	content := contents{&tree.Source{Blobs: cfg.Blobs, Locator: cfg.DB}, cfg.DB, tenant}
+	content := content.New(cfg.DB, cfg.Blobs, tenant)
 	var sides [2]diff.Checkpoint
 	runs := make([]uuid.UUID, 2)
 	for i, id := range []uuid.UUID{from, to} {
 		if id == uuid.Nil {
 			continue
 		}
-		if sides[i], runs[i], err = content.checkpoint(ctx, id); errors.Is(err, fault.NotFound) {
+		if sides[i], runs[i], err = content.Checkpoint(ctx, id); errors.Is(err, fault.NotFound) {
 			return tool.Result{}, tool.Failuref(run.ClassInvalid, "%w", err)
 		} else if err != nil {
 			return tool.Result{}, err
@@ -53,7 +51,7 @@ func computeDiff(ctx context.Context, cfg Config, c Call, in run.DiffInputs) (to
 	if err != nil {
 		return tool.Result{}, err
 	}
-	doc, err := diff.Compute(ctx, diff.Source{Nodes: content.nodes, Files: content.files}, sides[0], sides[1],
+	doc, err := diff.Compute(ctx, content.Source(), sides[0], sides[1],
 		diff.Options{Path: in.Path, From: in.First, Gates: gates, Redactor: cfg.Redactor})
 	if err != nil {
 		return tool.Result{}, err
@@ -128,64 +126,4 @@ func storeDiff(ctx context.Context, blobs *blob.Store, tenant uuid.UUID, doc *di
 		}
 	}
 	return objects, nil
-}
-
-// contents reads what checkpoints of a tenant are made of.
-type contents struct {
-	source *tree.Source
-	db     *postgres.DB
-	tenant uuid.UUID
-}
-
-// checkpoint returns a side of a diff, and its run.
-func (r contents) checkpoint(ctx context.Context, id uuid.UUID) (diff.Checkpoint, uuid.UUID, error) {
-	p, runID, err := r.db.CheckpointContent(ctx, r.tenant, id)
-	if err != nil {
-		return diff.Checkpoint{}, runID, err
-	}
-	ck := diff.Checkpoint{ID: run.CheckpointID.Format(id), Digest: p.Digest.String(), State: p.State, Tree: p.TreeDigest}
-	if ck.State == nil {
-		all, err := r.read(ctx, []tree.Digest{p.StateDigest})
-		if blob.IsPurged(err) {
-			all, err = map[tree.Digest][]byte{p.StateDigest: []byte(`{"kind":"redacted"}`)}, nil
-		}
-		if err != nil {
-			return ck, runID, fmt.Errorf("state of checkpoint %s: %w", id, err)
-		}
-		ck.State = all[p.StateDigest]
-	}
-	return ck, runID, nil
-}
-
-func (r contents) nodes(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]tree.Entry, error) {
-	return r.source.Nodes(ctx, r.tenant, digests)
-}
-
-// files returns the contents of files, without those that were purged.
-func (r contents) files(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
-	all, err := r.read(ctx, digests)
-	if !errors.Is(err, fault.Gone) {
-		return all, err
-	}
-	purged, dbErr := r.db.PurgedBlobs(ctx, r.tenant, digests)
-	if dbErr != nil || len(purged) == 0 {
-		return nil, errors.Join(err, dbErr)
-	}
-	return r.read(ctx, slices.DeleteFunc(slices.Clone(digests), func(d tree.Digest) bool { return purged[d] }))
-}
-
-func (r contents) read(ctx context.Context, digests []tree.Digest) (map[tree.Digest][]byte, error) {
-	all := make(map[tree.Digest][]byte, len(digests))
-	var mu sync.Mutex
-	err := r.source.Each(ctx, r.tenant, digests, func(d tree.Digest, content io.Reader) error {
-		b, err := io.ReadAll(content)
-		if err != nil {
-			return err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		all[d] = b
-		return nil
-	})
-	return all, err
 }

@@ -174,7 +174,7 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 	}
 	handle, ok := handlers[row.Name]
 	if !ok {
-		return Result{}, Failuref(run.ClassInvalid, "%s is the tool of a system step", c.Tool)
+		return Result{}, Failuref(run.ClassInvalid, "%s is done elsewhere: its handler has the database", c.Tool)
 	}
 	if c.Log == nil {
 		c.Log = io.Discard

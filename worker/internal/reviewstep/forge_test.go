@@ -1,0 +1,234 @@
+package reviewstep_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/review"
+	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/codehost"
+	"nofx.dev/worker/internal/codehost/codehosttest"
+	"nofx.dev/worker/internal/egress"
+	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/host/hosttest"
+	"nofx.dev/worker/internal/reviewer"
+	"nofx.dev/worker/internal/reviewstep"
+)
+
+// pullRequest is the pull request of a forge, reviewed by workers that reach it through an
+// MCP server.
+type pullRequest struct {
+	*hosttest.Bundle
+	*model
+	forge *codehosttest.Forge
+	url   string
+}
+
+func newPullRequest(t *testing.T) *pullRequest {
+	t.Helper()
+	p := &pullRequest{Bundle: hosttest.Setup(t), model: newModel(), forge: codehosttest.NewForge(t)}
+	p.words = []string{"added 11", "one"}
+	p.url = (&codehosttest.Double{Forge: p.forge, Profile: codehosttest.GitHub20}).URL() + "/mcp"
+	return p
+}
+
+func (p *pullRequest) serve(c *host.Config) {
+	p.model.serve(c)
+	cfg := codehost.Config{
+		Repository: codehosttest.Repository, Number: codehosttest.Number, Token: codehosttest.Token, API: p.forge.API(),
+		HTTP: egress.NewListedClient(nil), Pace: -1, Server: codehost.Server{URL: p.url},
+	}
+	c.Hosts = map[review.Provider]reviewstep.OpenHost{review.GitHub: func(ctx context.Context, _ string, _ int) (reviewer.CodeHost, func(), error) {
+		g, err := codehost.OpenGitHub(ctx, cfg)
+		if err != nil {
+			return nil, nil, err
+		}
+		return g, g.Close, nil
+	}}
+}
+
+// start starts a review of a head, "" for the newest.
+func (p *pullRequest) start(t *testing.T, head string, edit func(*postgres.NewReview)) review.Review {
+	t.Helper()
+	n := postgres.NewReview{Project: "default", HeadSHA: head, CreatedBy: "tester",
+		Inputs: run.ReviewInputs{Provider: review.GitHub, Repository: codehosttest.Repository, PullRequest: codehosttest.Number, HeadSHA: head}}
+	if edit != nil {
+		edit(&n)
+	}
+	raw, err := json.Marshal(n.Inputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Plan, err = (run.Plan{Goal: "review", Steps: []run.PlanStep{{Name: "review", Tool: run.ToolReview, Inputs: raw}}}).Normalise(); err != nil {
+		t.Fatal(err)
+	}
+	v, _, err := p.DB.StartReview(p.Ctx, p.TenantID, n)
+	if err != nil {
+		t.Fatalf("StartReview() = %v", err)
+	}
+	return v
+}
+
+// end waits for the end of a review, which does not pass.
+func (p *pullRequest) end(t *testing.T, v review.Review) review.Review {
+	t.Helper()
+	p.Until(t, v.RunID, run.Failed)
+	return reviewOf(t, p.Bundle, v.ID)
+}
+
+func (p *pullRequest) findings(t *testing.T, id uuid.UUID) []review.Record {
+	t.Helper()
+	list, err := p.DB.ReviewFindings(p.Ctx, p.TenantID, id, 0, 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// want fails unless the forge shows these threads, so many reviews and this status.
+func (p *pullRequest) want(t *testing.T, when string, threads []string, reviews int, status string) {
+	t.Helper()
+	gotThreads, gotReviews, gotStatus := p.forge.State()
+	slices.Sort(gotThreads)
+	if !slices.Equal(gotThreads, threads) || len(gotReviews) != reviews || gotStatus != status {
+		t.Errorf("%s: the forge shows threads %q, reviews %q and status %s, want %q, %d and %s", when, gotThreads, gotReviews, gotStatus, threads, reviews, status)
+	}
+}
+
+var twoThreads = []string{"main.go:11 RIGHT by nofx-bot, 1", "new.txt:1 RIGHT by nofx-bot, 1"}
+
+// A pull request is reviewed on its forge, once: a rerun posts nothing new, what was dismissed
+// stays dismissed, and the policy that the pull request brings along does not count.
+func TestReviewOfAPullRequest(t *testing.T) {
+	t.Parallel()
+	p := newPullRequest(t)
+	p.Worker(t, p.serve)
+	dry := p.end(t, p.start(t, "", func(n *postgres.NewReview) { n.Inputs.DryRun = true }))
+	p.want(t, "after a dry run", nil, 0, "")
+	planned := document(t, p.Bundle, dry.ID, reviewer.PlanDocument)
+
+	first := p.end(t, p.start(t, p.forge.Head(), nil))
+	if first.Verdict != review.Failed || first.HeadSHA != p.forge.Head() || first.BaseSHA != p.forge.Base() {
+		t.Errorf("review = %s of %s on %s, want it failed by the policy of the base", first.Verdict, first.HeadSHA, first.BaseSHA)
+	}
+	p.want(t, "after the first review", twoThreads, 1, "failure")
+	if got := strings.ReplaceAll(document(t, p.Bundle, first.ID, reviewer.PlanDocument), run.ReviewID.Format(first.ID), run.ReviewID.Format(dry.ID)); got != planned {
+		t.Errorf("plan = %s, want that of the dry run, %s", got, planned)
+	}
+	findings := p.findings(t, first.ID)
+	for _, f := range findings {
+		if f.ThreadID == "" || f.CommentID == "" || f.URL == "" {
+			t.Errorf("finding at %s:%d has thread %q, comment %q and url %q, want those of the forge", f.Anchor.Path, f.Anchor.Line, f.ThreadID, f.CommentID, f.URL)
+		}
+	}
+	events := p.events(t, first.RunID, "review.posted")
+	if len(events) != 1 || !strings.Contains(events[0], `"posted": 2`) {
+		t.Errorf("review.posted = %q, want one of two comments", events)
+	}
+
+	if _, err := p.DB.SettleFinding(p.Ctx, p.TenantID, findings[0].UUID, postgres.FindingDecision{Event: "dismiss", Reason: "by design", Scope: review.ScopeThis}); err != nil {
+		t.Fatal(err)
+	}
+	rerun := p.end(t, p.start(t, p.forge.Head(), func(n *postgres.NewReview) { n.RerunOf = &first.ID }))
+	if got, _, _ := p.forge.State(); len(got) != 2 {
+		t.Errorf("threads after a rerun = %q, want the two from before", got)
+	}
+	for _, f := range p.findings(t, rerun.ID) {
+		want := review.Open
+		if f.UUID == findings[0].UUID {
+			want = review.Dismissed
+		}
+		if f.State != want || f.Disposition != review.Duplicate {
+			t.Errorf("finding at %s after a rerun = %s, %s, want %s, duplicate", f.Anchor.Path, f.State, f.Disposition, want)
+		}
+	}
+	if n := p.times("main.go"); n != 1 {
+		t.Errorf("the model was asked %d times about one text, want once", n)
+	}
+	p.end(t, p.start(t, p.forge.Head(), func(n *postgres.NewReview) { n.RerunOf, n.Inputs.Reuse = &first.ID, run.ReuseNone }))
+	if n := p.times("main.go"); n != 2 {
+		t.Errorf("the model was asked %d times, want a second time where nothing is used again", n)
+	}
+}
+
+func (p *pullRequest) events(t *testing.T, id uuid.UUID, name string) (list []string) {
+	t.Helper()
+	rows, err := p.Admin.Query(p.Ctx, "SELECT data::text FROM nofx.event WHERE run_id = $1 AND type = $2", id, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var data string
+		if err := rows.Scan(&data); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, data)
+	}
+	return list
+}
+
+// A head that moves while it is reviewed supersedes the review, and nothing of it is posted.
+func TestHeadMoves(t *testing.T) {
+	t.Parallel()
+	p := newPullRequest(t)
+	var once sync.Once
+	p.forge.Fail(func(op string) *codehosttest.Refusal {
+		if op == "add" {
+			once.Do(p.forge.MoveHead)
+		}
+		return nil
+	})
+	p.Worker(t, p.serve)
+	v := p.end(t, p.start(t, p.forge.Head(), nil))
+	if v.State != review.Superseded {
+		t.Errorf("review = %s %q, want it superseded", v.State, v.Reason)
+	}
+	p.want(t, "after the head moved", nil, 0, "")
+}
+
+// A worker that is stopped at any operation on the forge leaves one review there, and no
+// model is asked again.
+func TestStopsWhilePosting(t *testing.T) {
+	t.Parallel()
+	clean := newPullRequest(t)
+	clean.Worker(t, clean.serve)
+	clean.end(t, clean.start(t, clean.forge.Head(), nil))
+	for at, op := range clean.forge.Ops() {
+		if op == "viewer" || op == "diff" || op == "file" {
+			continue // reads before anything is posted
+		}
+		p := newPullRequest(t)
+		reached := make(chan struct{})
+		n := 0
+		p.forge.Fail(func(string) *codehosttest.Refusal {
+			if n++; n == at+1 {
+				close(reached)
+				return &codehosttest.Refusal{Status: http.StatusBadGateway, Silent: true, Done: at%2 == 0} // done or not, nobody hears of it
+			}
+			return nil
+		})
+		_, stop := p.Worker(t, p.serve)
+		v := p.start(t, p.forge.Head(), nil)
+		<-reached
+		stop()
+		_, stop = p.Worker(t, p.serve)
+		v = p.end(t, v)
+		if v.State != review.Completed || v.Verdict != review.Failed {
+			t.Errorf("stopped at %s: review = %s %s, want it completed and failed", op, v.State, v.Verdict)
+		}
+		p.want(t, "stopped at "+op, twoThreads, 1, "failure")
+		if n := p.times("main.go"); n != 1 {
+			t.Errorf("stopped at %s: the model was asked %d times about one text, want once", op, n)
+		}
+		stop()
+	}
+}
