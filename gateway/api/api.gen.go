@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oapi-codegen/runtime"
+	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
 // Defines values for APIKeyRequestRole.
@@ -233,6 +234,27 @@ func (e DiffOperationOp) Valid() bool {
 	}
 }
 
+// Defines values for DismissalScope.
+const (
+	DismissalScopePath DismissalScope = "path"
+	DismissalScopeRule DismissalScope = "rule"
+	DismissalScopeThis DismissalScope = "this"
+)
+
+// Valid indicates whether the value is a known member of the DismissalScope enum.
+func (e DismissalScope) Valid() bool {
+	switch e {
+	case DismissalScopePath:
+		return true
+	case DismissalScopeRule:
+		return true
+	case DismissalScopeThis:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EditFileMode.
 const (
 	EditFileModeN644 EditFileMode = "644"
@@ -326,10 +348,107 @@ func (e FileMode) Valid() bool {
 	}
 }
 
+// Defines values for FindingSide.
+const (
+	FindingSideLEFT  FindingSide = "LEFT"
+	FindingSideRIGHT FindingSide = "RIGHT"
+)
+
+// Valid indicates whether the value is a known member of the FindingSide enum.
+func (e FindingSide) Valid() bool {
+	switch e {
+	case FindingSideLEFT:
+		return true
+	case FindingSideRIGHT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for FindingDisposition.
+const (
+	FindingDispositionCapped    FindingDisposition = "capped"
+	FindingDispositionDemoted   FindingDisposition = "demoted"
+	FindingDispositionDuplicate FindingDisposition = "duplicate"
+	FindingDispositionPosted    FindingDisposition = "posted"
+	FindingDispositionRejected  FindingDisposition = "rejected"
+)
+
+// Valid indicates whether the value is a known member of the FindingDisposition enum.
+func (e FindingDisposition) Valid() bool {
+	switch e {
+	case FindingDispositionCapped:
+		return true
+	case FindingDispositionDemoted:
+		return true
+	case FindingDispositionDuplicate:
+		return true
+	case FindingDispositionPosted:
+		return true
+	case FindingDispositionRejected:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for FindingSeverity.
+const (
+	FindingSeverityCritical FindingSeverity = "critical"
+	FindingSeverityHigh     FindingSeverity = "high"
+	FindingSeverityInfo     FindingSeverity = "info"
+	FindingSeverityLow      FindingSeverity = "low"
+	FindingSeverityMedium   FindingSeverity = "medium"
+)
+
+// Valid indicates whether the value is a known member of the FindingSeverity enum.
+func (e FindingSeverity) Valid() bool {
+	switch e {
+	case FindingSeverityCritical:
+		return true
+	case FindingSeverityHigh:
+		return true
+	case FindingSeverityInfo:
+		return true
+	case FindingSeverityLow:
+		return true
+	case FindingSeverityMedium:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for FindingStatus.
+const (
+	FindingStatusDismissed FindingStatus = "dismissed"
+	FindingStatusFixed     FindingStatus = "fixed"
+	FindingStatusOpen      FindingStatus = "open"
+	FindingStatusResolved  FindingStatus = "resolved"
+)
+
+// Valid indicates whether the value is a known member of the FindingStatus enum.
+func (e FindingStatus) Valid() bool {
+	switch e {
+	case FindingStatusDismissed:
+		return true
+	case FindingStatusFixed:
+		return true
+	case FindingStatusOpen:
+		return true
+	case FindingStatusResolved:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GateKind.
 const (
 	GateKindCommand GateKind = "command"
 	GateKindManual  GateKind = "manual"
+	GateKindReview  GateKind = "review"
 )
 
 // Valid indicates whether the value is a known member of the GateKind enum.
@@ -338,6 +457,8 @@ func (e GateKind) Valid() bool {
 	case GateKindCommand:
 		return true
 	case GateKindManual:
+		return true
+	case GateKindReview:
 		return true
 	default:
 		return false
@@ -672,6 +793,7 @@ const (
 	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
 	ProblemCodeRateLimited          ProblemCode = "rate-limited"
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
+	ProblemCodeReviewsDisabled      ProblemCode = "reviews-disabled"
 	ProblemCodeRunBusy              ProblemCode = "run-busy"
 	ProblemCodeStaleVersion         ProblemCode = "stale-version"
 	ProblemCodeSystemRun            ProblemCode = "system-run"
@@ -686,8 +808,10 @@ const (
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
 	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
 	ProblemCodeVerifyFailed         ProblemCode = "verify-failed"
+	ProblemCodeWebhooksOff          ProblemCode = "webhooks-off"
 	ProblemCodeWorkspaceConflict    ProblemCode = "workspace-conflict"
 	ProblemCodeWorkspaceLimit       ProblemCode = "workspace-limit"
+	ProblemCodeWorkspaceReview      ProblemCode = "workspace-review"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
@@ -757,6 +881,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeReasonRequired:
 		return true
+	case ProblemCodeReviewsDisabled:
+		return true
 	case ProblemCodeRunBusy:
 		return true
 	case ProblemCodeStaleVersion:
@@ -785,9 +911,13 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeVerifyFailed:
 		return true
+	case ProblemCodeWebhooksOff:
+		return true
 	case ProblemCodeWorkspaceConflict:
 		return true
 	case ProblemCodeWorkspaceLimit:
+		return true
+	case ProblemCodeWorkspaceReview:
 		return true
 	default:
 		return false
@@ -806,6 +936,36 @@ func (e ReadinessStatus) Valid() bool {
 	case ReadinessStatusNotReady:
 		return true
 	case ReadinessStatusReady:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RepositoryProvider.
+const (
+	RepositoryProviderGithub RepositoryProvider = "github"
+)
+
+// Valid indicates whether the value is a known member of the RepositoryProvider enum.
+func (e RepositoryProvider) Valid() bool {
+	switch e {
+	case RepositoryProviderGithub:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RepositoryRequestProvider.
+const (
+	RepositoryRequestProviderGithub RepositoryRequestProvider = "github"
+)
+
+// Valid indicates whether the value is a known member of the RepositoryRequestProvider enum.
+func (e RepositoryRequestProvider) Valid() bool {
+	switch e {
+	case RepositoryRequestProviderGithub:
 		return true
 	default:
 		return false
@@ -848,6 +1008,144 @@ const (
 func (e RetryBackoff) Valid() bool {
 	switch e {
 	case RetryBackoffExponential:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewFormat.
+const (
+	ReviewFormatJSON     ReviewFormat = "json"
+	ReviewFormatMarkdown ReviewFormat = "markdown"
+	ReviewFormatRdjson   ReviewFormat = "rdjson"
+	ReviewFormatSarif    ReviewFormat = "sarif"
+)
+
+// Valid indicates whether the value is a known member of the ReviewFormat enum.
+func (e ReviewFormat) Valid() bool {
+	switch e {
+	case ReviewFormatJSON:
+		return true
+	case ReviewFormatMarkdown:
+		return true
+	case ReviewFormatRdjson:
+		return true
+	case ReviewFormatSarif:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewProvider.
+const (
+	ReviewProviderBitbucket ReviewProvider = "bitbucket"
+	ReviewProviderDiff      ReviewProvider = "diff"
+	ReviewProviderGithub    ReviewProvider = "github"
+	ReviewProviderWorkspace ReviewProvider = "workspace"
+)
+
+// Valid indicates whether the value is a known member of the ReviewProvider enum.
+func (e ReviewProvider) Valid() bool {
+	switch e {
+	case ReviewProviderBitbucket:
+		return true
+	case ReviewProviderDiff:
+		return true
+	case ReviewProviderGithub:
+		return true
+	case ReviewProviderWorkspace:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewRequestProvider.
+const (
+	ReviewRequestProviderBitbucket ReviewRequestProvider = "bitbucket"
+	ReviewRequestProviderDiff      ReviewRequestProvider = "diff"
+	ReviewRequestProviderGithub    ReviewRequestProvider = "github"
+)
+
+// Valid indicates whether the value is a known member of the ReviewRequestProvider enum.
+func (e ReviewRequestProvider) Valid() bool {
+	switch e {
+	case ReviewRequestProviderBitbucket:
+		return true
+	case ReviewRequestProviderDiff:
+		return true
+	case ReviewRequestProviderGithub:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewRerunReuse.
+const (
+	ReviewRerunReuseCached ReviewRerunReuse = "cached"
+	ReviewRerunReuseNone   ReviewRerunReuse = "none"
+)
+
+// Valid indicates whether the value is a known member of the ReviewRerunReuse enum.
+func (e ReviewRerunReuse) Valid() bool {
+	switch e {
+	case ReviewRerunReuseCached:
+		return true
+	case ReviewRerunReuseNone:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewStatus.
+const (
+	ReviewStatusCompleted  ReviewStatus = "completed"
+	ReviewStatusFailed     ReviewStatus = "failed"
+	ReviewStatusQueued     ReviewStatus = "queued"
+	ReviewStatusRunning    ReviewStatus = "running"
+	ReviewStatusSuperseded ReviewStatus = "superseded"
+)
+
+// Valid indicates whether the value is a known member of the ReviewStatus enum.
+func (e ReviewStatus) Valid() bool {
+	switch e {
+	case ReviewStatusCompleted:
+		return true
+	case ReviewStatusFailed:
+		return true
+	case ReviewStatusQueued:
+		return true
+	case ReviewStatusRunning:
+		return true
+	case ReviewStatusSuperseded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ReviewVerdict.
+const (
+	ReviewVerdictError  ReviewVerdict = "error"
+	ReviewVerdictFailed ReviewVerdict = "failed"
+	ReviewVerdictPassed ReviewVerdict = "passed"
+	ReviewVerdictWaived ReviewVerdict = "waived"
+)
+
+// Valid indicates whether the value is a known member of the ReviewVerdict enum.
+func (e ReviewVerdict) Valid() bool {
+	switch e {
+	case ReviewVerdictError:
+		return true
+	case ReviewVerdictFailed:
+		return true
+	case ReviewVerdictPassed:
+		return true
+	case ReviewVerdictWaived:
 		return true
 	default:
 		return false
@@ -1127,6 +1425,36 @@ func (e UploadMethod) Valid() bool {
 	}
 }
 
+// Defines values for WebhookResult.
+const (
+	WebhookResultDuplicate WebhookResult = "duplicate"
+	WebhookResultExists    WebhookResult = "exists"
+	WebhookResultIgnored   WebhookResult = "ignored"
+	WebhookResultSkipped   WebhookResult = "skipped"
+	WebhookResultStale     WebhookResult = "stale"
+	WebhookResultStarted   WebhookResult = "started"
+)
+
+// Valid indicates whether the value is a known member of the WebhookResult enum.
+func (e WebhookResult) Valid() bool {
+	switch e {
+	case WebhookResultDuplicate:
+		return true
+	case WebhookResultExists:
+		return true
+	case WebhookResultIgnored:
+		return true
+	case WebhookResultSkipped:
+		return true
+	case WebhookResultStale:
+		return true
+	case WebhookResultStarted:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WorkerStatus.
 const (
 	WorkerStatusDraining WorkerStatus = "draining"
@@ -1178,6 +1506,21 @@ const (
 func (e GetArtifactParamsRedirect) Valid() bool {
 	switch e {
 	case GetArtifactParamsRedirectN1:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for GetReviewArtifactParamsRedirect.
+const (
+	GetReviewArtifactParamsRedirectN1 GetReviewArtifactParamsRedirect = "1"
+)
+
+// Valid indicates whether the value is a known member of the GetReviewArtifactParamsRedirect enum.
+func (e GetReviewArtifactParamsRedirect) Valid() bool {
+	switch e {
+	case GetReviewArtifactParamsRedirectN1:
 		return true
 	default:
 		return false
@@ -1595,6 +1938,9 @@ type CheckpointRequest struct {
 	Label *string `json:"label,omitempty"`
 }
 
+// CommitSHA The full name of a commit; of a diff the SHA-256 of its bytes
+type CommitSHA = string
+
 // ComparedDiff How much the files of its newest checkpoint differ from those of the common one. Absent until that diff was asked for, see `diffCheckpoint`
 type ComparedDiff struct {
 	Files        int `json:"files"`
@@ -1676,6 +2022,12 @@ type CreatedCheckpoint struct {
 	Checkpoint      *Checkpoint  `json:"checkpoint,omitempty"`
 	CheckpointID    CheckpointID `json:"checkpoint_id"`
 	CheckpointRunID RunID        `json:"checkpoint_run_id"`
+}
+
+// CreatedReview defines model for CreatedReview.
+type CreatedReview struct {
+	Review Review `json:"review"`
+	Run    Run    `json:"run"`
 }
 
 // CreatedRun defines model for CreatedRun.
@@ -1860,6 +2212,19 @@ type DiffSummary struct {
 // Digest Digest of the bytes
 type Digest = string
 
+// Dismissal defines model for Dismissal.
+type Dismissal struct {
+	// ExpiresAt Until when; for good by default
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	Reason    string     `json:"reason"`
+
+	// Scope The finding itself, those of its kind in its file, or those of its kind anywhere; `this` by default
+	Scope *DismissalScope `json:"scope,omitempty"`
+}
+
+// DismissalScope The finding itself, those of its kind in its file, or those of its kind anywhere; `this` by default
+type DismissalScope string
+
 // EditFile One of `content`, `content_base64`, `artifact_id` and `delete`
 type EditFile struct {
 	ArtifactID    *ArtifactID `json:"artifact_id,omitempty"`
@@ -1970,6 +2335,121 @@ type FilePage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
+// Finding defines model for Finding.
+type Finding struct {
+	Body      string  `json:"body"`
+	Category  string  `json:"category"`
+	CommentID *string `json:"comment_id,omitempty"`
+
+	// Confidence From 0 to 1
+	Confidence float64    `json:"confidence"`
+	CreatedAt  time.Time  `json:"created_at"`
+	DecidedAt  *time.Time `json:"decided_at,omitempty"`
+	DecidedBy  *string    `json:"decided_by,omitempty"`
+
+	// Disposition What a review did with it: at its line; in the summary only, since there was no room; at its file, since its line was not found; known already; untrue, or not about the change
+	Disposition *FindingDisposition `json:"disposition,omitempty"`
+	Evidence    []string            `json:"evidence"`
+
+	// ExpiresAt End of the dismissal
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// Fingerprint What it is known by in later reviews, even when it has moved
+	Fingerprint   string   `json:"fingerprint"`
+	FirstReviewID ReviewID `json:"first_review_id"`
+
+	// Fix The evidence that a finding is fixed
+	Fix          *FindingFix `json:"fix,omitempty"`
+	ID           FindingID   `json:"id"`
+	LastReviewID ReviewID    `json:"last_review_id"`
+
+	// Line Absent: the file as a whole
+	Line *int   `json:"line,omitempty"`
+	Path string `json:"path"`
+
+	// Provider Where the change is from: a pull request of a forge, a diff that was posted, or the workspace of a run
+	Provider    ReviewProvider `json:"provider"`
+	PullRequest *int           `json:"pull_request,omitempty"`
+
+	// Reason Of the newest decision
+	Reason     *string `json:"reason,omitempty"`
+	Repository *string `json:"repository,omitempty"`
+	RuleID     *string `json:"rule_id,omitempty"`
+
+	// Scope The finding itself, those of its kind in its file, or those of its kind anywhere; `this` by default
+	Scope    *DismissalScope `json:"scope,omitempty"`
+	Severity FindingSeverity `json:"severity"`
+
+	// Side LEFT: deleted lines
+	Side *FindingSide `json:"side,omitempty"`
+
+	// StartLine First line of a range that ends at `line`
+	StartLine *int          `json:"start_line,omitempty"`
+	Status    FindingStatus `json:"status"`
+
+	// Suggestion New text for the lines
+	Suggestion *string `json:"suggestion,omitempty"`
+
+	// Symbol What the line is in
+	Symbol *string `json:"symbol,omitempty"`
+
+	// Text The line
+	Text *string `json:"text,omitempty"`
+
+	// ThreadID On the forge
+	ThreadID  *string   `json:"thread_id,omitempty"`
+	Title     string    `json:"title"`
+	UpdatedAt time.Time `json:"updated_at"`
+
+	// URL Of the comment
+	URL     *string `json:"url,omitempty"`
+	Version int64   `json:"version"`
+
+	// Why Why the disposition is so
+	Why *string `json:"why,omitempty"`
+}
+
+// FindingSide LEFT: deleted lines
+type FindingSide string
+
+// FindingAnswer defines model for FindingAnswer.
+type FindingAnswer struct {
+	Finding Finding `json:"finding"`
+}
+
+// FindingDisposition What a review did with it: at its line; in the summary only, since there was no room; at its file, since its line was not found; known already; untrue, or not about the change
+type FindingDisposition string
+
+// FindingFix The evidence that a finding is fixed
+type FindingFix struct {
+	// Head The commit in which it is not
+	Head string `json:"head"`
+	Path string `json:"path"`
+
+	// Reason `line_gone` or `file_deleted`
+	Reason string `json:"reason"`
+
+	// Text The line that is no longer there
+	Text string `json:"text"`
+}
+
+// FindingID defines model for FindingID.
+type FindingID = string
+
+// FindingPage defines model for FindingPage.
+type FindingPage struct {
+	Items []Finding `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// FindingSeverity defines model for FindingSeverity.
+type FindingSeverity string
+
+// FindingStatus defines model for FindingStatus.
+type FindingStatus string
+
 // GCAnswer defines model for GCAnswer.
 type GCAnswer struct {
 	Collection *GCReport `json:"collection,omitempty"`
@@ -2033,7 +2513,7 @@ type Gate struct {
 	ExpiresAt       *time.Time `json:"expires_at,omitempty"`
 	ID              GateID     `json:"id"`
 
-	// Kind Who decides: an exit code, or a person
+	// Kind Who decides: an exit code, a policy over the findings of a review, or a person
 	Kind    GateKind `json:"kind"`
 	Message *string  `json:"message,omitempty"`
 
@@ -2067,7 +2547,7 @@ type GateAnswer struct {
 // GateID defines model for GateID.
 type GateID = string
 
-// GateKind Who decides: an exit code, or a person
+// GateKind Who decides: an exit code, a policy over the findings of a review, or a person
 type GateKind string
 
 // GatePage defines model for GatePage.
@@ -2616,6 +3096,87 @@ type ReopenedGate struct {
 	Tool string      `json:"tool"`
 }
 
+// Repository defines model for Repository.
+type Repository struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	CreatedBy Subject `json:"created_by"`
+
+	// Enabled If not, deliveries are skipped
+	Enabled        bool         `json:"enabled"`
+	ID             RepositoryID `json:"id"`
+	LastDeliveryAt *time.Time   `json:"last_delivery_at,omitempty"`
+
+	// LastResult `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
+	LastResult *WebhookResult `json:"last_result,omitempty"`
+
+	// Name OWNER/NAME
+	Name      RepositoryName     `json:"name"`
+	Project   Slug               `json:"project"`
+	Provider  RepositoryProvider `json:"provider"`
+	UpdatedAt time.Time          `json:"updated_at"`
+	Version   int64              `json:"version"`
+}
+
+// RepositoryProvider defines model for Repository.Provider.
+type RepositoryProvider string
+
+// RepositoryAnswer defines model for RepositoryAnswer.
+type RepositoryAnswer struct {
+	Repository Repository `json:"repository"`
+
+	// Webhook What to enter at the forge
+	Webhook *RepositoryWebhook `json:"webhook,omitempty"`
+}
+
+// RepositoryChange defines model for RepositoryChange.
+type RepositoryChange struct {
+	Enabled *bool   `json:"enabled,omitempty"`
+	Project *string `json:"project,omitempty"`
+
+	// RotateSecret The secret before is no longer valid
+	RotateSecret *bool `json:"rotate_secret,omitempty"`
+}
+
+// RepositoryID defines model for RepositoryID.
+type RepositoryID = string
+
+// RepositoryName OWNER/NAME
+type RepositoryName = string
+
+// RepositoryPage defines model for RepositoryPage.
+type RepositoryPage struct {
+	Items []Repository `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// RepositoryRequest defines model for RepositoryRequest.
+type RepositoryRequest struct {
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Name OWNER/NAME
+	Name RepositoryName `json:"name"`
+
+	// Project Of the runs; `default` by default
+	Project  *string                   `json:"project,omitempty"`
+	Provider RepositoryRequestProvider `json:"provider"`
+}
+
+// RepositoryRequestProvider defines model for RepositoryRequest.Provider.
+type RepositoryRequestProvider string
+
+// RepositoryWebhook What to enter at the forge
+type RepositoryWebhook struct {
+	// Path Behind the address of the gateway
+	Path string `json:"path"`
+
+	// Secret Shown this once
+	Secret string `json:"secret"`
+}
+
 // Requeue Which dead letters; without a condition, all
 type Requeue struct {
 	FailureClass *DeadLetterClass `json:"failure_class,omitempty"`
@@ -2669,8 +3230,186 @@ type Retry struct {
 // RetryBackoff defines model for Retry.Backoff.
 type RetryBackoff string
 
+// Review defines model for Review.
+type Review struct {
+	// BaseSha The full name of a commit; of a diff the SHA-256 of its bytes
+	BaseSha *CommitSHA `json:"base_sha,omitempty"`
+	CostUsd float64    `json:"cost_usd"`
+
+	// Counts Findings, by what became of them
+	Counts map[string]int `json:"counts"`
+
+	// Coverage A file may be both reviewed and, in parts, skipped
+	Coverage  *ReviewCoverage `json:"coverage,omitempty"`
+	CreatedAt time.Time       `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	CreatedBy  Subject    `json:"created_by"`
+	DryRun     bool       `json:"dry_run"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+	GateID     *GateID    `json:"gate_id,omitempty"`
+
+	// HeadSha The full name of a commit; of a diff the SHA-256 of its bytes
+	HeadSha *CommitSHA `json:"head_sha,omitempty"`
+	ID      ReviewID   `json:"id"`
+	Model   *string    `json:"model,omitempty"`
+
+	// PolicyHash Digest of the policy that decided
+	PolicyHash *string `json:"policy_hash,omitempty"`
+
+	// Provider Where the change is from: a pull request of a forge, a diff that was posted, or the workspace of a run
+	Provider    ReviewProvider `json:"provider"`
+	PullRequest *int           `json:"pull_request,omitempty"`
+
+	// Reason Why it failed or was superseded
+	Reason *string `json:"reason,omitempty"`
+
+	// Reasons Of the verdict
+	Reasons    []ReviewReason `json:"reasons"`
+	Repository *string        `json:"repository,omitempty"`
+	RerunOf    *ReviewID      `json:"rerun_of,omitempty"`
+	RunID      RunID          `json:"run_id"`
+	StartedAt  *time.Time     `json:"started_at,omitempty"`
+
+	// Status `failed`: its step ended without a verdict
+	Status       ReviewStatus `json:"status"`
+	StepID       StepID       `json:"step_id"`
+	SupersededBy *ReviewID    `json:"superseded_by,omitempty"`
+	Tokens       int64        `json:"tokens"`
+	TraceID      TraceID      `json:"trace_id"`
+
+	// Verdict `error`: the change could not be judged, which never passes. `waived`: a person waived the gate
+	Verdict  *ReviewVerdict `json:"verdict,omitempty"`
+	Version  int64          `json:"version"`
+	Warnings []ReviewReason `json:"warnings"`
+}
+
+// ReviewAnswer defines model for ReviewAnswer.
+type ReviewAnswer struct {
+	Review Review `json:"review"`
+}
+
+// ReviewArtifact defines model for ReviewArtifact.
+type ReviewArtifact struct {
+	Artifact Artifact `json:"artifact"`
+
+	// Ordinal Of several of a stage, from 0
+	Ordinal int `json:"ordinal"`
+
+	// Stage Such as `prompt`, `answer` or `review.sarif`
+	Stage string `json:"stage"`
+}
+
+// ReviewArtifactPage defines model for ReviewArtifactPage.
+type ReviewArtifactPage struct {
+	Items []ReviewArtifact `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// ReviewCoverage A file may be both reviewed and, in parts, skipped
+type ReviewCoverage struct {
+	Reviewed []string     `json:"reviewed"`
+	Skipped  []ReviewSkip `json:"skipped"`
+}
+
+// ReviewFormat defines model for ReviewFormat.
+type ReviewFormat string
+
+// ReviewID defines model for ReviewID.
+type ReviewID = string
+
+// ReviewMetrics defines model for ReviewMetrics.
+type ReviewMetrics struct {
+	// Reviews By status and verdict
+	Reviews []VerdictMetrics `json:"reviews"`
+
+	// Rules By rule and category, most findings first
+	Rules []RuleMetrics `json:"rules"`
+	Since time.Time     `json:"since"`
+
+	// Spending By day and model
+	Spending []SpendingMetrics `json:"spending"`
+	Until    time.Time         `json:"until"`
+}
+
+// ReviewPage defines model for ReviewPage.
+type ReviewPage struct {
+	Items []Review `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// ReviewProvider Where the change is from: a pull request of a forge, a diff that was posted, or the workspace of a run
+type ReviewProvider string
+
+// ReviewReason defines model for ReviewReason.
+type ReviewReason struct {
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+}
+
+// ReviewRequest A pull request: `provider` github or bitbucket, with `repository` and `pull_request`. A unified diff: `provider` diff with `diff` or, if it is larger than the body may be, `artifact_id` of an upload; `repository` and `pull_request` may say what it is a change of. The workspace of a run is reviewed by a step `{"tool": "gate:llm_review", "inputs": {"diff": "workspace"}}` of its plan.
+type ReviewRequest struct {
+	ArtifactID *ArtifactID `json:"artifact_id,omitempty"`
+
+	// Diff As `git diff` prints it
+	Diff *string `json:"diff,omitempty"`
+
+	// DryRun Nothing is posted on the forge
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// HeadSha The full name of a commit; of a diff the SHA-256 of its bytes
+	HeadSha     *CommitSHA            `json:"head_sha,omitempty"`
+	Provider    ReviewRequestProvider `json:"provider"`
+	PullRequest *int                  `json:"pull_request,omitempty"`
+
+	// Repository OWNER/NAME
+	Repository *RepositoryName `json:"repository,omitempty"`
+}
+
+// ReviewRequestProvider defines model for ReviewRequest.Provider.
+type ReviewRequestProvider string
+
+// ReviewRerun defines model for ReviewRerun.
+type ReviewRerun struct {
+	// Reuse `none`: the model is asked again about parts that have not changed
+	Reuse *ReviewRerunReuse `json:"reuse,omitempty"`
+}
+
+// ReviewRerunReuse `none`: the model is asked again about parts that have not changed
+type ReviewRerunReuse string
+
+// ReviewSkip defines model for ReviewSkip.
+type ReviewSkip struct {
+	Detail *string `json:"detail,omitempty"`
+	Path   string  `json:"path"`
+	Reason string  `json:"reason"`
+}
+
+// ReviewStatus `failed`: its step ended without a verdict
+type ReviewStatus string
+
+// ReviewVerdict `error`: the change could not be judged, which never passes. `waived`: a person waived the gate
+type ReviewVerdict string
+
 // Role `service` is a machine: it has scopes, and never decides a gate
 type Role string
+
+// RuleMetrics defines model for RuleMetrics.
+type RuleMetrics struct {
+	// Acceptance (fixed + resolved) / (fixed + resolved + dismissed); absent while all are open
+	Acceptance *float64 `json:"acceptance,omitempty"`
+	Category   string   `json:"category"`
+	Dismissed  int64    `json:"dismissed"`
+	Fixed      int64    `json:"fixed"`
+	Found      int64    `json:"found"`
+	Open       int64    `json:"open"`
+	Resolved   int64    `json:"resolved"`
+	RuleID     *string  `json:"rule_id,omitempty"`
+}
 
 // Run defines model for Run.
 type Run struct {
@@ -2799,6 +3538,19 @@ type Slug = string
 
 // SpanID defines model for SpanID.
 type SpanID = string
+
+// SpendingMetrics defines model for SpendingMetrics.
+type SpendingMetrics struct {
+	CostUsd float64 `json:"cost_usd"`
+
+	// Day UTC
+	Day openapi_types.Date `json:"day"`
+
+	// Model Absent where none was asked
+	Model   *string `json:"model,omitempty"`
+	Reviews int64   `json:"reviews"`
+	Tokens  int64   `json:"tokens"`
+}
 
 // StateSchema What the state document of the plan's runs looks like, for merges; its members are `vars` and `steps`. `x-merge` says how an array that both sides changed is merged, which is a conflict otherwise: `append` (both added at the end), `set` (order and repetitions mean nothing) or `byKey:<member>` (objects, told apart by that member).
 type StateSchema struct {
@@ -3074,6 +3826,17 @@ type Usage struct {
 	RunMs        *int64 `json:"run_ms,omitempty"`
 }
 
+// VerdictMetrics defines model for VerdictMetrics.
+type VerdictMetrics struct {
+	Count int64 `json:"count"`
+
+	// Status `failed`: its step ended without a verdict
+	Status ReviewStatus `json:"status"`
+
+	// Verdict `error`: the change could not be judged, which never passes. `waived`: a person waived the gate
+	Verdict *ReviewVerdict `json:"verdict,omitempty"`
+}
+
 // VerifyStorageAnswer defines model for VerifyStorageAnswer.
 type VerifyStorageAnswer struct {
 	Verification *StorageReport `json:"verification,omitempty"`
@@ -3085,6 +3848,18 @@ type VerifyStorageRequest struct {
 	// Deep Read every byte and compare digests
 	Deep *bool `json:"deep,omitempty"`
 }
+
+// WebhookAnswer defines model for WebhookAnswer.
+type WebhookAnswer struct {
+	Reason *string `json:"reason,omitempty"`
+
+	// Result `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
+	Result   WebhookResult `json:"result"`
+	ReviewID *ReviewID     `json:"review_id,omitempty"`
+}
+
+// WebhookResult `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
+type WebhookResult string
 
 // Whoami defines model for Whoami.
 type Whoami struct {
@@ -3171,6 +3946,9 @@ type EventLimit = int
 // EventTypes defines model for EventTypes.
 type EventTypes = []string
 
+// FindingIDParameter defines model for FindingID.
+type FindingIDParameter = FindingID
+
 // GateIDParameter defines model for GateID.
 type GateIDParameter = GateID
 
@@ -3201,6 +3979,12 @@ type ProjectQuery = Slug
 // QueueNameParameter defines model for QueueName.
 type QueueNameParameter = QueueName
 
+// RepositoryIDParameter defines model for RepositoryID.
+type RepositoryIDParameter = RepositoryID
+
+// ReviewIDParameter defines model for ReviewID.
+type ReviewIDParameter = ReviewID
+
 // RunIDParameter defines model for RunID.
 type RunIDParameter = RunID
 
@@ -3225,8 +4009,14 @@ type Conflict = Problem
 // CreatedRunResponse defines model for CreatedRun.
 type CreatedRunResponse = CreatedRun
 
+// ExistingReview defines model for ExistingReview.
+type ExistingReview = CreatedReview
+
 // Failure The reason why a request is refused. Quoted secrets are masked
 type Failure = Problem
+
+// FindingResult defines model for FindingResult.
+type FindingResult = FindingAnswer
 
 // Forbidden The reason why a request is refused. Quoted secrets are masked
 type Forbidden = Problem
@@ -3257,6 +4047,9 @@ type RunResult = RunAnswer
 
 // Stale The reason why a request is refused. Quoted secrets are masked
 type Stale = Problem
+
+// StartedReview defines model for StartedReview.
+type StartedReview = CreatedReview
 
 // Unavailable The reason why a request is refused. Quoted secrets are masked
 type Unavailable = Problem
@@ -3343,7 +4136,7 @@ type ListEventsParams struct {
 	// Run Only these runs.
 	Run []RunID `form:"run,omitempty" json:"run,omitempty"`
 
-	// Types Only these types: `step.succeeded`, or a family: `gate.*`. There are events of runs, steps, gates, approvals, checkpoints and artifacts, but not of queues.
+	// Types Only these types: `step.succeeded`, or a family: `gate.*`. There are events of runs, steps, gates, approvals, checkpoints, artifacts, bisections, merges, reviews and findings, but not of queues.
 	Types EventTypes `form:"types,omitempty" json:"types,omitempty"`
 
 	// Project Slug of a project; all by default.
@@ -3354,6 +4147,24 @@ type ListEventsParams struct {
 
 	// LastEventID Position from which a stream continues; takes precedence over `after`.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
+// DismissFindingParams defines parameters for DismissFinding.
+type DismissFindingParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ReopenFindingParams defines parameters for ReopenFinding.
+type ReopenFindingParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ResolveFindingParams defines parameters for ResolveFinding.
+type ResolveFindingParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListGatesParams defines parameters for ListGates.
@@ -3431,6 +4242,108 @@ type CommitMergeParams struct {
 type ResolveMergeParams struct {
 	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListRepositoriesParams defines parameters for ListRepositories.
+type ListRepositoriesParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ChangeRepositoryParams defines parameters for ChangeRepository.
+type ChangeRepositoryParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetReviewMetricsParams defines parameters for GetReviewMetrics.
+type GetReviewMetricsParams struct {
+	// Since 30 days before `until` by default
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Now by default
+	Until      *time.Time      `form:"until,omitempty" json:"until,omitempty"`
+	Repository *RepositoryName `form:"repository,omitempty" json:"repository,omitempty"`
+}
+
+// ListReviewsParams defines parameters for ListReviews.
+type ListReviewsParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor      *Cursor         `form:"cursor,omitempty" json:"cursor,omitempty"`
+	Repository  *RepositoryName `form:"repository,omitempty" json:"repository,omitempty"`
+	PullRequest *int            `form:"pull_request,omitempty" json:"pull_request,omitempty"`
+	Status      *ReviewStatus   `form:"status,omitempty" json:"status,omitempty"`
+	Verdict     *ReviewVerdict  `form:"verdict,omitempty" json:"verdict,omitempty"`
+	Run         *RunID          `form:"run,omitempty" json:"run,omitempty"`
+}
+
+// CreateReviewParams defines parameters for CreateReview.
+type CreateReviewParams struct {
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XProjectID Slug of the project; `default` by default.
+	XProjectID *ProjectHeader `json:"X-Project-Id,omitempty"`
+
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
+	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
+
+	// Traceparent W3C trace context; the run joins the caller's trace.
+	Traceparent *Traceparent `json:"traceparent,omitempty"`
+}
+
+// GetReviewParams defines parameters for GetReview.
+type GetReviewParams struct {
+	// WaitS Maximum number of seconds to wait for the end of the review.
+	WaitS *int `form:"wait_s,omitempty" json:"wait_s,omitempty"`
+}
+
+// GetReviewArtifactParams defines parameters for GetReviewArtifact.
+type GetReviewArtifactParams struct {
+	// Format SARIF 2.1.0, the format of reviewdog, or the summary that a forge shows
+	Format *ReviewFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Redirect Answer 303 to the signed URL instead.
+	Redirect *GetReviewArtifactParamsRedirect `form:"redirect,omitempty" json:"redirect,omitempty"`
+}
+
+// GetReviewArtifactParamsRedirect defines parameters for GetReviewArtifact.
+type GetReviewArtifactParamsRedirect string
+
+// ListReviewArtifactsParams defines parameters for ListReviewArtifacts.
+type ListReviewArtifactsParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListReviewFindingsParams defines parameters for ListReviewFindings.
+type ListReviewFindingsParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// RerunReviewParams defines parameters for RerunReview.
+type RerunReviewParams struct {
+	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+
+	// XCorrelationID The caller's own id for its work; stored with the run and echoed.
+	XCorrelationID *CorrelationHeader `json:"X-Correlation-Id,omitempty"`
+
+	// Traceparent W3C trace context; the run joins the caller's trace.
+	Traceparent *Traceparent `json:"traceparent,omitempty"`
 }
 
 // ListRunsParams defines parameters for ListRuns.
@@ -3594,7 +4507,7 @@ type ListRunEventsParams struct {
 	// After The seq after which to start; `next_cursor` and `stream_cursor` are values for it. Without it a page starts with the oldest stored event. If the events after it were deleted at the end of the run's retention, or none is stored, the response is 410 `cursor-expired` with `oldest`, or `stream.gap` in a stream.
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 
-	// Types Only these types: `step.succeeded`, or a family: `gate.*`. There are events of runs, steps, gates, approvals, checkpoints and artifacts, but not of queues.
+	// Types Only these types: `step.succeeded`, or a family: `gate.*`. There are events of runs, steps, gates, approvals, checkpoints, artifacts, bisections, merges, reviews and findings, but not of queues.
 	Types EventTypes `form:"types,omitempty" json:"types,omitempty"`
 
 	// Limit Events per page; a stream has no limit.
@@ -3723,6 +4636,17 @@ type GetTraceParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ReceiveGitHubWebhookJSONBody defines parameters for ReceiveGitHubWebhook.
+type ReceiveGitHubWebhookJSONBody = map[string]interface{}
+
+// ReceiveGitHubWebhookParams defines parameters for ReceiveGitHubWebhook.
+type ReceiveGitHubWebhookParams struct {
+	Repository       RepositoryID `form:"repository" json:"repository"`
+	XGitHubEvent     *string      `json:"X-GitHub-Event,omitempty"`
+	XGitHubDelivery  *string      `json:"X-GitHub-Delivery,omitempty"`
+	XHubSignature256 *string      `json:"X-Hub-Signature-256,omitempty"`
+}
+
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody = APIKeyRequest
 
@@ -3737,6 +4661,15 @@ type RequeueDeadLettersJSONRequestBody = Requeue
 
 // RequeueDeadLetterJSONRequestBody defines body for RequeueDeadLetter for application/json ContentType.
 type RequeueDeadLetterJSONRequestBody = Reason
+
+// DismissFindingJSONRequestBody defines body for DismissFinding for application/json ContentType.
+type DismissFindingJSONRequestBody = Dismissal
+
+// ReopenFindingJSONRequestBody defines body for ReopenFinding for application/json ContentType.
+type ReopenFindingJSONRequestBody = RequiredReason
+
+// ResolveFindingJSONRequestBody defines body for ResolveFinding for application/json ContentType.
+type ResolveFindingJSONRequestBody = Reason
 
 // ApproveGateJSONRequestBody defines body for ApproveGate for application/json ContentType.
 type ApproveGateJSONRequestBody = Reason
@@ -3764,6 +4697,18 @@ type PauseQueueJSONRequestBody = Reason
 
 // ResumeQueueJSONRequestBody defines body for ResumeQueue for application/json ContentType.
 type ResumeQueueJSONRequestBody = Reason
+
+// CreateRepositoryJSONRequestBody defines body for CreateRepository for application/json ContentType.
+type CreateRepositoryJSONRequestBody = RepositoryRequest
+
+// ChangeRepositoryJSONRequestBody defines body for ChangeRepository for application/json ContentType.
+type ChangeRepositoryJSONRequestBody = RepositoryChange
+
+// CreateReviewJSONRequestBody defines body for CreateReview for application/json ContentType.
+type CreateReviewJSONRequestBody = ReviewRequest
+
+// RerunReviewJSONRequestBody defines body for RerunReview for application/json ContentType.
+type RerunReviewJSONRequestBody = ReviewRerun
 
 // CreateRunJSONRequestBody defines body for CreateRun for application/json ContentType.
 type CreateRunJSONRequestBody = RunRequest
@@ -3812,6 +4757,9 @@ type RetryStepJSONRequestBody = StepRetry
 
 // VerifyStorageJSONRequestBody defines body for VerifyStorage for application/json ContentType.
 type VerifyStorageJSONRequestBody = VerifyStorageRequest
+
+// ReceiveGitHubWebhookJSONRequestBody defines body for ReceiveGitHubWebhook for application/json ContentType.
+type ReceiveGitHubWebhookJSONRequestBody = ReceiveGitHubWebhookJSONBody
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -4041,6 +4989,61 @@ type ClientInterface interface {
 	// Corresponds with GET /api/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetFinding A finding, where the newest review saw it
+	//
+	// Corresponds with GET /api/findings/{finding_id} (the `GetFinding` operationId).
+	GetFinding(ctx context.Context, findingID FindingIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DismissFindingWithBody Say that a finding is none
+	//
+	// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+	DismissFindingWithBody(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DismissFinding Say that a finding is none
+	//
+	// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+	DismissFinding(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, body DismissFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReopenFindingWithBody Take back that a finding was fixed, resolved or dismissed
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+	ReopenFindingWithBody(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReopenFinding Take back that a finding was fixed, resolved or dismissed
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+	ReopenFinding(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, body ReopenFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveFindingWithBody Say that a finding is dealt with
+	//
+	// It stays so even if a later review reports it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+	ResolveFindingWithBody(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveFinding Say that a finding is dealt with
+	//
+	// It stays so even if a later review reports it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+	ResolveFinding(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListGates Gates of all runs, oldest first; with `status=pending` the inbox
 	//
 	// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
@@ -4223,6 +5226,118 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
 	ResumeQueue(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRepositories Repositories whose webhooks start reviews, newest first
+	//
+	// Corresponds with GET /api/repositories (the `ListRepositories` operationId).
+	ListRepositories(ctx context.Context, params *ListRepositoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRepositoryWithBody Let the webhook of a repository start reviews
+	//
+	// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+	CreateRepositoryWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRepository Let the webhook of a repository start reviews
+	//
+	// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+	CreateRepository(ctx context.Context, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteRepository Forget a repository; its webhook is refused from then on
+	//
+	// Corresponds with DELETE /api/repositories/{repository_id} (the `DeleteRepository` operationId).
+	DeleteRepository(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeRepositoryWithBody Switch the webhook of a repository on or off, or give it another secret
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+	ChangeRepositoryWithBody(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeRepository Switch the webhook of a repository on or off, or give it another secret
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+	ChangeRepository(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, body ChangeRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReviewMetrics What became of findings, and what reviews cost
+	//
+	// Of reviews and findings that were made from `since` to `until`, at most 366 days later. Findings that every review rejected do not count.
+	//
+	// Corresponds with GET /api/review-metrics (the `GetReviewMetrics` operationId).
+	GetReviewMetrics(ctx context.Context, params *GetReviewMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListReviews Reviews, newest first
+	//
+	// Corresponds with GET /api/reviews (the `ListReviews` operationId).
+	ListReviews(ctx context.Context, params *ListReviewsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateReviewWithBody Review a change
+	//
+	// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+	CreateReviewWithBody(ctx context.Context, params *CreateReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateReview Review a change
+	//
+	// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+	CreateReview(ctx context.Context, params *CreateReviewParams, body CreateReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReview A review
+	//
+	// Corresponds with GET /api/reviews/{review_id} (the `GetReview` operationId).
+	GetReview(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReviewArtifact The result of a review in one format, by a signed URL
+	//
+	// 404 while the review has not written it.
+	//
+	// Corresponds with GET /api/reviews/{review_id}/artifact (the `GetReviewArtifact` operationId).
+	GetReviewArtifact(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListReviewArtifacts What the stages of a review stored, with signed URLs
+	//
+	// Corresponds with GET /api/reviews/{review_id}/artifacts (the `ListReviewArtifacts` operationId).
+	ListReviewArtifacts(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListReviewFindings What a review reported, the worst first
+	//
+	// Corresponds with GET /api/reviews/{review_id}/findings (the `ListReviewFindings` operationId).
+	ListReviewFindings(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewFindingsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RerunReviewWithBody Review the same head again
+	//
+	// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+	RerunReviewWithBody(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RerunReview Review the same head again
+	//
+	// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+	RerunReview(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, body RerunReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRuns Runs of the tenant, newest first
 	//
@@ -4626,6 +5741,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 	GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReceiveGitHubWebhookWithBody A webhook of GitHub
+	//
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+	ReceiveGitHubWebhookWithBody(ctx context.Context, params *ReceiveGitHubWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReceiveGitHubWebhook A webhook of GitHub
+	//
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+	ReceiveGitHubWebhook(ctx context.Context, params *ReceiveGitHubWebhookParams, body ReceiveGitHubWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Whoami Who the caller is to this gateway
 	//
 	// Corresponds with GET /api/whoami (the `Whoami` operationId).
@@ -4995,6 +6128,131 @@ func (c *Client) GetDocsAsset(ctx context.Context, asset string, reqEditors ...R
 // Corresponds with GET /api/events (the `ListEvents` operationId).
 func (c *Client) ListEvents(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetFinding A finding, where the newest review saw it
+//
+// Corresponds with GET /api/findings/{finding_id} (the `GetFinding` operationId).
+func (c *Client) GetFinding(ctx context.Context, findingID FindingIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetFindingRequest(c.Server, findingID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DismissFindingWithBody Say that a finding is none
+//
+// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+func (c *Client) DismissFindingWithBody(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDismissFindingRequestWithBody(c.Server, findingID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DismissFinding Say that a finding is none
+//
+// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+func (c *Client) DismissFinding(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, body DismissFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDismissFindingRequest(c.Server, findingID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReopenFindingWithBody Take back that a finding was fixed, resolved or dismissed
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+func (c *Client) ReopenFindingWithBody(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReopenFindingRequestWithBody(c.Server, findingID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReopenFinding Take back that a finding was fixed, resolved or dismissed
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+func (c *Client) ReopenFinding(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, body ReopenFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReopenFindingRequest(c.Server, findingID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResolveFindingWithBody Say that a finding is dealt with
+//
+// It stays so even if a later review reports it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+func (c *Client) ResolveFindingWithBody(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveFindingRequestWithBody(c.Server, findingID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResolveFinding Say that a finding is dealt with
+//
+// It stays so even if a later review reports it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+func (c *Client) ResolveFinding(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveFindingRequest(c.Server, findingID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5408,6 +6666,278 @@ func (c *Client) ResumeQueueWithBody(ctx context.Context, queueName QueueNamePar
 // Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
 func (c *Client) ResumeQueue(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResumeQueueRequest(c.Server, queueName, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRepositories Repositories whose webhooks start reviews, newest first
+//
+// Corresponds with GET /api/repositories (the `ListRepositories` operationId).
+func (c *Client) ListRepositories(ctx context.Context, params *ListRepositoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRepositoriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRepositoryWithBody Let the webhook of a repository start reviews
+//
+// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+func (c *Client) CreateRepositoryWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRepositoryRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRepository Let the webhook of a repository start reviews
+//
+// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+func (c *Client) CreateRepository(ctx context.Context, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRepositoryRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteRepository Forget a repository; its webhook is refused from then on
+//
+// Corresponds with DELETE /api/repositories/{repository_id} (the `DeleteRepository` operationId).
+func (c *Client) DeleteRepository(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteRepositoryRequest(c.Server, repositoryID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeRepositoryWithBody Switch the webhook of a repository on or off, or give it another secret
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+func (c *Client) ChangeRepositoryWithBody(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeRepositoryRequestWithBody(c.Server, repositoryID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeRepository Switch the webhook of a repository on or off, or give it another secret
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+func (c *Client) ChangeRepository(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, body ChangeRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeRepositoryRequest(c.Server, repositoryID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReviewMetrics What became of findings, and what reviews cost
+//
+// Of reviews and findings that were made from `since` to `until`, at most 366 days later. Findings that every review rejected do not count.
+//
+// Corresponds with GET /api/review-metrics (the `GetReviewMetrics` operationId).
+func (c *Client) GetReviewMetrics(ctx context.Context, params *GetReviewMetricsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReviewMetricsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListReviews Reviews, newest first
+//
+// Corresponds with GET /api/reviews (the `ListReviews` operationId).
+func (c *Client) ListReviews(ctx context.Context, params *ListReviewsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListReviewsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateReviewWithBody Review a change
+//
+// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+func (c *Client) CreateReviewWithBody(ctx context.Context, params *CreateReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateReviewRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateReview Review a change
+//
+// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+func (c *Client) CreateReview(ctx context.Context, params *CreateReviewParams, body CreateReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateReviewRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReview A review
+//
+// Corresponds with GET /api/reviews/{review_id} (the `GetReview` operationId).
+func (c *Client) GetReview(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReviewRequest(c.Server, reviewID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReviewArtifact The result of a review in one format, by a signed URL
+//
+// 404 while the review has not written it.
+//
+// Corresponds with GET /api/reviews/{review_id}/artifact (the `GetReviewArtifact` operationId).
+func (c *Client) GetReviewArtifact(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReviewArtifactRequest(c.Server, reviewID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListReviewArtifacts What the stages of a review stored, with signed URLs
+//
+// Corresponds with GET /api/reviews/{review_id}/artifacts (the `ListReviewArtifacts` operationId).
+func (c *Client) ListReviewArtifacts(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListReviewArtifactsRequest(c.Server, reviewID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListReviewFindings What a review reported, the worst first
+//
+// Corresponds with GET /api/reviews/{review_id}/findings (the `ListReviewFindings` operationId).
+func (c *Client) ListReviewFindings(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewFindingsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListReviewFindingsRequest(c.Server, reviewID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RerunReviewWithBody Review the same head again
+//
+// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+func (c *Client) RerunReviewWithBody(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRerunReviewRequestWithBody(c.Server, reviewID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RerunReview Review the same head again
+//
+// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+func (c *Client) RerunReview(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, body RerunReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRerunReviewRequest(c.Server, reviewID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6290,6 +7820,44 @@ func (c *Client) VerifyStorage(ctx context.Context, params *VerifyStorageParams,
 // Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 func (c *Client) GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTraceRequest(c.Server, traceID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReceiveGitHubWebhookWithBody A webhook of GitHub
+//
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+func (c *Client) ReceiveGitHubWebhookWithBody(ctx context.Context, params *ReceiveGitHubWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReceiveGitHubWebhookRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReceiveGitHubWebhook A webhook of GitHub
+//
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+func (c *Client) ReceiveGitHubWebhook(ctx context.Context, params *ReceiveGitHubWebhookParams, body ReceiveGitHubWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReceiveGitHubWebhookRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7236,6 +8804,226 @@ func NewListEventsRequest(server string, params *ListEventsParams) (*http.Reques
 	return req, nil
 }
 
+// NewGetFindingRequest constructs an http.Request for the GetFinding method
+func NewGetFindingRequest(server string, findingID FindingIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "finding_id", findingID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/findings/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDismissFindingRequest calls the generic DismissFinding builder with application/json body
+func NewDismissFindingRequest(server string, findingID FindingIDParameter, params *DismissFindingParams, body DismissFindingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDismissFindingRequestWithBody(server, findingID, params, "application/json", bodyReader)
+}
+
+// NewDismissFindingRequestWithBody constructs an http.Request for the DismissFinding method, with any body, and a specified content type
+func NewDismissFindingRequestWithBody(server string, findingID FindingIDParameter, params *DismissFindingParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "finding_id", findingID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/findings/%s/dismiss", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewReopenFindingRequest calls the generic ReopenFinding builder with application/json body
+func NewReopenFindingRequest(server string, findingID FindingIDParameter, params *ReopenFindingParams, body ReopenFindingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReopenFindingRequestWithBody(server, findingID, params, "application/json", bodyReader)
+}
+
+// NewReopenFindingRequestWithBody constructs an http.Request for the ReopenFinding method, with any body, and a specified content type
+func NewReopenFindingRequestWithBody(server string, findingID FindingIDParameter, params *ReopenFindingParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "finding_id", findingID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/findings/%s/reopen", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewResolveFindingRequest calls the generic ResolveFinding builder with application/json body
+func NewResolveFindingRequest(server string, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResolveFindingRequestWithBody(server, findingID, params, "application/json", bodyReader)
+}
+
+// NewResolveFindingRequestWithBody constructs an http.Request for the ResolveFinding method, with any body, and a specified content type
+func NewResolveFindingRequestWithBody(server string, findingID FindingIDParameter, params *ResolveFindingParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "finding_id", findingID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/findings/%s/resolve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListGatesRequest constructs an http.Request for the ListGates method
 func NewListGatesRequest(server string, params *ListGatesParams) (*http.Request, error) {
 	var err error
@@ -8093,6 +9881,864 @@ func NewResumeQueueRequestWithBody(server string, queueName QueueNameParameter, 
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListRepositoriesRequest constructs an http.Request for the ListRepositories method
+func NewListRepositoriesRequest(server string, params *ListRepositoriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/repositories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateRepositoryRequest calls the generic CreateRepository builder with application/json body
+func NewCreateRepositoryRequest(server string, body CreateRepositoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateRepositoryRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateRepositoryRequestWithBody constructs an http.Request for the CreateRepository method, with any body, and a specified content type
+func NewCreateRepositoryRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/repositories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteRepositoryRequest constructs an http.Request for the DeleteRepository method
+func NewDeleteRepositoryRequest(server string, repositoryID RepositoryIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "repository_id", repositoryID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/repositories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewChangeRepositoryRequest calls the generic ChangeRepository builder with application/json body
+func NewChangeRepositoryRequest(server string, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, body ChangeRepositoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChangeRepositoryRequestWithBody(server, repositoryID, params, "application/json", bodyReader)
+}
+
+// NewChangeRepositoryRequestWithBody constructs an http.Request for the ChangeRepository method, with any body, and a specified content type
+func NewChangeRepositoryRequestWithBody(server string, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "repository_id", repositoryID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/repositories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetReviewMetricsRequest constructs an http.Request for the GetReviewMetrics method
+func NewGetReviewMetricsRequest(server string, params *GetReviewMetricsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/review-metrics")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Repository != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "repository", *params.Repository, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListReviewsRequest constructs an http.Request for the ListReviews method
+func NewListReviewsRequest(server string, params *ListReviewsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Repository != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "repository", *params.Repository, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PullRequest != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "pull_request", *params.PullRequest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Verdict != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "verdict", *params.Verdict, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Run != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "run", *params.Run, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateReviewRequest calls the generic CreateReview builder with application/json body
+func NewCreateReviewRequest(server string, params *CreateReviewParams, body CreateReviewJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateReviewRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateReviewRequestWithBody constructs an http.Request for the CreateReview method, with any body, and a specified content type
+func NewCreateReviewRequestWithBody(server string, params *CreateReviewParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XProjectID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Project-Id", *params.XProjectID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Project-Id", headerParam1)
+		}
+
+		if params.XCorrelationID != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Correlation-Id", *params.XCorrelationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Correlation-Id", headerParam2)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam3 string
+
+			headerParam3, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam3)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetReviewRequest constructs an http.Request for the GetReview method
+func NewGetReviewRequest(server string, reviewID ReviewIDParameter, params *GetReviewParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "review_id", reviewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.WaitS != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait_s", *params.WaitS, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetReviewArtifactRequest constructs an http.Request for the GetReviewArtifact method
+func NewGetReviewArtifactRequest(server string, reviewID ReviewIDParameter, params *GetReviewArtifactParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "review_id", reviewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews/%s/artifact", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Redirect != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "redirect", *params.Redirect, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListReviewArtifactsRequest constructs an http.Request for the ListReviewArtifacts method
+func NewListReviewArtifactsRequest(server string, reviewID ReviewIDParameter, params *ListReviewArtifactsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "review_id", reviewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews/%s/artifacts", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListReviewFindingsRequest constructs an http.Request for the ListReviewFindings method
+func NewListReviewFindingsRequest(server string, reviewID ReviewIDParameter, params *ListReviewFindingsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "review_id", reviewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews/%s/findings", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRerunReviewRequest calls the generic RerunReview builder with application/json body
+func NewRerunReviewRequest(server string, reviewID ReviewIDParameter, params *RerunReviewParams, body RerunReviewJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRerunReviewRequestWithBody(server, reviewID, params, "application/json", bodyReader)
+}
+
+// NewRerunReviewRequestWithBody constructs an http.Request for the RerunReview method, with any body, and a specified content type
+func NewRerunReviewRequestWithBody(server string, reviewID ReviewIDParameter, params *RerunReviewParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "review_id", reviewID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/reviews/%s/rerun", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.XCorrelationID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Correlation-Id", *params.XCorrelationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Correlation-Id", headerParam1)
+		}
+
+		if params.Traceparent != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "traceparent", *params.Traceparent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("traceparent", headerParam2)
+		}
+
+	}
 
 	return req, nil
 }
@@ -10472,6 +13118,106 @@ func NewGetTraceRequest(server string, traceID TraceIDPath, params *GetTracePara
 	return req, nil
 }
 
+// NewReceiveGitHubWebhookRequest calls the generic ReceiveGitHubWebhook builder with application/json body
+func NewReceiveGitHubWebhookRequest(server string, params *ReceiveGitHubWebhookParams, body ReceiveGitHubWebhookJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReceiveGitHubWebhookRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewReceiveGitHubWebhookRequestWithBody constructs an http.Request for the ReceiveGitHubWebhook method, with any body, and a specified content type
+func NewReceiveGitHubWebhookRequestWithBody(server string, params *ReceiveGitHubWebhookParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/webhooks/github")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "repository", params.Repository, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XGitHubEvent != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-GitHub-Event", *params.XGitHubEvent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-GitHub-Event", headerParam0)
+		}
+
+		if params.XGitHubDelivery != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-GitHub-Delivery", *params.XGitHubDelivery, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-GitHub-Delivery", headerParam1)
+		}
+
+		if params.XHubSignature256 != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Hub-Signature-256", *params.XHubSignature256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Hub-Signature-256", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewWhoamiRequest constructs an http.Request for the Whoami method
 func NewWhoamiRequest(server string) (*http.Request, error) {
 	var err error
@@ -10798,6 +13544,63 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/events (the `ListEvents` operationId).
 	ListEventsWithResponse(ctx context.Context, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
 
+	// GetFindingWithResponse A finding, where the newest review saw it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/findings/{finding_id} (the `GetFinding` operationId).
+	GetFindingWithResponse(ctx context.Context, findingID FindingIDParameter, reqEditors ...RequestEditorFn) (*GetFindingResponse, error)
+
+	// DismissFindingWithBodyWithResponse Say that a finding is none
+	//
+	// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+	DismissFindingWithBodyWithResponse(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DismissFindingResponse, error)
+
+	// DismissFindingWithResponse Say that a finding is none
+	//
+	// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+	DismissFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, body DismissFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*DismissFindingResponse, error)
+
+	// ReopenFindingWithBodyWithResponse Take back that a finding was fixed, resolved or dismissed
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+	ReopenFindingWithBodyWithResponse(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReopenFindingResponse, error)
+
+	// ReopenFindingWithResponse Take back that a finding was fixed, resolved or dismissed
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+	ReopenFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, body ReopenFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*ReopenFindingResponse, error)
+
+	// ResolveFindingWithBodyWithResponse Say that a finding is dealt with
+	//
+	// It stays so even if a later review reports it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+	ResolveFindingWithBodyWithResponse(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveFindingResponse, error)
+
+	// ResolveFindingWithResponse Say that a finding is dealt with
+	//
+	// It stays so even if a later review reports it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+	ResolveFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveFindingResponse, error)
+
 	// ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
 	//
 	// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
@@ -10990,6 +13793,134 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/queues/{queue_name}/resume (the `ResumeQueue` operationId).
 	ResumeQueueWithResponse(ctx context.Context, queueName QueueNameParameter, body ResumeQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeQueueResponse, error)
+
+	// ListRepositoriesWithResponse Repositories whose webhooks start reviews, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/repositories (the `ListRepositories` operationId).
+	ListRepositoriesWithResponse(ctx context.Context, params *ListRepositoriesParams, reqEditors ...RequestEditorFn) (*ListRepositoriesResponse, error)
+
+	// CreateRepositoryWithBodyWithResponse Let the webhook of a repository start reviews
+	//
+	// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+	CreateRepositoryWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error)
+
+	// CreateRepositoryWithResponse Let the webhook of a repository start reviews
+	//
+	// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+	CreateRepositoryWithResponse(ctx context.Context, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error)
+
+	// DeleteRepositoryWithResponse Forget a repository; its webhook is refused from then on
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/repositories/{repository_id} (the `DeleteRepository` operationId).
+	DeleteRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*DeleteRepositoryResponse, error)
+
+	// ChangeRepositoryWithBodyWithResponse Switch the webhook of a repository on or off, or give it another secret
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+	ChangeRepositoryWithBodyWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeRepositoryResponse, error)
+
+	// ChangeRepositoryWithResponse Switch the webhook of a repository on or off, or give it another secret
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+	ChangeRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, body ChangeRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeRepositoryResponse, error)
+
+	// GetReviewMetricsWithResponse What became of findings, and what reviews cost
+	//
+	// Of reviews and findings that were made from `since` to `until`, at most 366 days later. Findings that every review rejected do not count.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/review-metrics (the `GetReviewMetrics` operationId).
+	GetReviewMetricsWithResponse(ctx context.Context, params *GetReviewMetricsParams, reqEditors ...RequestEditorFn) (*GetReviewMetricsResponse, error)
+
+	// ListReviewsWithResponse Reviews, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/reviews (the `ListReviews` operationId).
+	ListReviewsWithResponse(ctx context.Context, params *ListReviewsParams, reqEditors ...RequestEditorFn) (*ListReviewsResponse, error)
+
+	// CreateReviewWithBodyWithResponse Review a change
+	//
+	// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+	CreateReviewWithBodyWithResponse(ctx context.Context, params *CreateReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateReviewResponse, error)
+
+	// CreateReviewWithResponse Review a change
+	//
+	// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+	CreateReviewWithResponse(ctx context.Context, params *CreateReviewParams, body CreateReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateReviewResponse, error)
+
+	// GetReviewWithResponse A review
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/reviews/{review_id} (the `GetReview` operationId).
+	GetReviewWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewParams, reqEditors ...RequestEditorFn) (*GetReviewResponse, error)
+
+	// GetReviewArtifactWithResponse The result of a review in one format, by a signed URL
+	//
+	// 404 while the review has not written it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/reviews/{review_id}/artifact (the `GetReviewArtifact` operationId).
+	GetReviewArtifactWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewArtifactParams, reqEditors ...RequestEditorFn) (*GetReviewArtifactResponse, error)
+
+	// ListReviewArtifactsWithResponse What the stages of a review stored, with signed URLs
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/reviews/{review_id}/artifacts (the `ListReviewArtifacts` operationId).
+	ListReviewArtifactsWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewArtifactsParams, reqEditors ...RequestEditorFn) (*ListReviewArtifactsResponse, error)
+
+	// ListReviewFindingsWithResponse What a review reported, the worst first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/reviews/{review_id}/findings (the `ListReviewFindings` operationId).
+	ListReviewFindingsWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewFindingsParams, reqEditors ...RequestEditorFn) (*ListReviewFindingsResponse, error)
+
+	// RerunReviewWithBodyWithResponse Review the same head again
+	//
+	// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+	RerunReviewWithBodyWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RerunReviewResponse, error)
+
+	// RerunReviewWithResponse Review the same head again
+	//
+	// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+	RerunReviewWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, body RerunReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*RerunReviewResponse, error)
 
 	// ListRunsWithResponse Runs of the tenant, newest first
 	//
@@ -11424,6 +14355,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 	GetTraceWithResponse(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*GetTraceResponse, error)
+
+	// ReceiveGitHubWebhookWithBodyWithResponse A webhook of GitHub
+	//
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+	ReceiveGitHubWebhookWithBodyWithResponse(ctx context.Context, params *ReceiveGitHubWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReceiveGitHubWebhookResponse, error)
+
+	// ReceiveGitHubWebhookWithResponse A webhook of GitHub
+	//
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+	ReceiveGitHubWebhookWithResponse(ctx context.Context, params *ReceiveGitHubWebhookParams, body ReceiveGitHubWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*ReceiveGitHubWebhookResponse, error)
 
 	// WhoamiWithResponse Who the caller is to this gateway
 	//
@@ -11951,6 +14900,138 @@ func (r ListEventsResponse) ContentType() string {
 	return ""
 }
 
+type GetFindingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FindingResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetFindingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetFindingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetFindingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DismissFindingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FindingResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r DismissFindingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DismissFindingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DismissFindingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReopenFindingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FindingResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ReopenFindingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReopenFindingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReopenFindingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResolveFindingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FindingResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ResolveFindingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResolveFindingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResolveFindingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListGatesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12409,6 +15490,404 @@ func (r ResumeQueueResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ResumeQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListRepositoriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRepositoriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRepositoriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRepositoriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *RepositoryAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ChangeRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ChangeRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChangeRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ChangeRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetReviewMetricsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReviewMetrics
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReviewMetricsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReviewMetricsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReviewMetricsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListReviewsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReviewPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListReviewsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListReviewsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListReviewsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateReviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExistingReview
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *StartedReview
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateReviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateReviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateReviewResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetReviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReviewAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReviewResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetReviewArtifactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ArtifactAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReviewArtifactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReviewArtifactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReviewArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListReviewArtifactsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReviewArtifactPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListReviewArtifactsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListReviewArtifactsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListReviewArtifactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListReviewFindingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FindingPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListReviewFindingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListReviewFindingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListReviewFindingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RerunReviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExistingReview
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *StartedReview
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RerunReviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RerunReviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RerunReviewResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -13479,6 +16958,39 @@ func (r GetTraceResponse) ContentType() string {
 	return ""
 }
 
+type ReceiveGitHubWebhookResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WebhookAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ReceiveGitHubWebhookResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReceiveGitHubWebhookResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReceiveGitHubWebhookResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WhoamiResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -13905,6 +17417,105 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 	return ParseListEventsResponse(rsp)
 }
 
+// GetFindingWithResponse A finding, where the newest review saw it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/findings/{finding_id} (the `GetFinding` operationId).
+func (c *ClientWithResponses) GetFindingWithResponse(ctx context.Context, findingID FindingIDParameter, reqEditors ...RequestEditorFn) (*GetFindingResponse, error) {
+	rsp, err := c.GetFinding(ctx, findingID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetFindingResponse(rsp)
+}
+
+// DismissFindingWithBodyWithResponse Say that a finding is none
+//
+// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+func (c *ClientWithResponses) DismissFindingWithBodyWithResponse(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DismissFindingResponse, error) {
+	rsp, err := c.DismissFindingWithBody(ctx, findingID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDismissFindingResponse(rsp)
+}
+
+// DismissFindingWithResponse Say that a finding is none
+//
+// It stays dismissed until `expires_at`, or for good. With scope `path` or `rule`, later findings of its kind (its rule, or its category if it has none) in its file, or anywhere in the repository, are dismissed as well, except those of severity high or critical.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/findings/{finding_id}/dismiss (the `DismissFinding` operationId).
+func (c *ClientWithResponses) DismissFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *DismissFindingParams, body DismissFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*DismissFindingResponse, error) {
+	rsp, err := c.DismissFinding(ctx, findingID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDismissFindingResponse(rsp)
+}
+
+// ReopenFindingWithBodyWithResponse Take back that a finding was fixed, resolved or dismissed
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+func (c *ClientWithResponses) ReopenFindingWithBodyWithResponse(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReopenFindingResponse, error) {
+	rsp, err := c.ReopenFindingWithBody(ctx, findingID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReopenFindingResponse(rsp)
+}
+
+// ReopenFindingWithResponse Take back that a finding was fixed, resolved or dismissed
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/findings/{finding_id}/reopen (the `ReopenFinding` operationId).
+func (c *ClientWithResponses) ReopenFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *ReopenFindingParams, body ReopenFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*ReopenFindingResponse, error) {
+	rsp, err := c.ReopenFinding(ctx, findingID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReopenFindingResponse(rsp)
+}
+
+// ResolveFindingWithBodyWithResponse Say that a finding is dealt with
+//
+// It stays so even if a later review reports it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+func (c *ClientWithResponses) ResolveFindingWithBodyWithResponse(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveFindingResponse, error) {
+	rsp, err := c.ResolveFindingWithBody(ctx, findingID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveFindingResponse(rsp)
+}
+
+// ResolveFindingWithResponse Say that a finding is dealt with
+//
+// It stays so even if a later review reports it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
+func (c *ClientWithResponses) ResolveFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveFindingResponse, error) {
+	rsp, err := c.ResolveFinding(ctx, findingID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveFindingResponse(rsp)
+}
+
 // ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
 //
 // A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
@@ -14234,6 +17845,230 @@ func (c *ClientWithResponses) ResumeQueueWithResponse(ctx context.Context, queue
 		return nil, err
 	}
 	return ParseResumeQueueResponse(rsp)
+}
+
+// ListRepositoriesWithResponse Repositories whose webhooks start reviews, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/repositories (the `ListRepositories` operationId).
+func (c *ClientWithResponses) ListRepositoriesWithResponse(ctx context.Context, params *ListRepositoriesParams, reqEditors ...RequestEditorFn) (*ListRepositoriesResponse, error) {
+	rsp, err := c.ListRepositories(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRepositoriesResponse(rsp)
+}
+
+// CreateRepositoryWithBodyWithResponse Let the webhook of a repository start reviews
+//
+// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+func (c *ClientWithResponses) CreateRepositoryWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error) {
+	rsp, err := c.CreateRepositoryWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRepositoryResponse(rsp)
+}
+
+// CreateRepositoryWithResponse Let the webhook of a repository start reviews
+//
+// The response has what to enter at the forge: path and secret of the webhook, with the content type `application/json` and the event of pull requests. The secret is shown this once, and stored nowhere: it is derived from `NOFX_WEBHOOK_KEY` of the gateways. 409 `webhooks-off`: they have none.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/repositories (the `CreateRepository` operationId).
+func (c *ClientWithResponses) CreateRepositoryWithResponse(ctx context.Context, body CreateRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRepositoryResponse, error) {
+	rsp, err := c.CreateRepository(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRepositoryResponse(rsp)
+}
+
+// DeleteRepositoryWithResponse Forget a repository; its webhook is refused from then on
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/repositories/{repository_id} (the `DeleteRepository` operationId).
+func (c *ClientWithResponses) DeleteRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*DeleteRepositoryResponse, error) {
+	rsp, err := c.DeleteRepository(ctx, repositoryID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteRepositoryResponse(rsp)
+}
+
+// ChangeRepositoryWithBodyWithResponse Switch the webhook of a repository on or off, or give it another secret
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+func (c *ClientWithResponses) ChangeRepositoryWithBodyWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeRepositoryResponse, error) {
+	rsp, err := c.ChangeRepositoryWithBody(ctx, repositoryID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeRepositoryResponse(rsp)
+}
+
+// ChangeRepositoryWithResponse Switch the webhook of a repository on or off, or give it another secret
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
+func (c *ClientWithResponses) ChangeRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, body ChangeRepositoryJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeRepositoryResponse, error) {
+	rsp, err := c.ChangeRepository(ctx, repositoryID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeRepositoryResponse(rsp)
+}
+
+// GetReviewMetricsWithResponse What became of findings, and what reviews cost
+//
+// Of reviews and findings that were made from `since` to `until`, at most 366 days later. Findings that every review rejected do not count.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/review-metrics (the `GetReviewMetrics` operationId).
+func (c *ClientWithResponses) GetReviewMetricsWithResponse(ctx context.Context, params *GetReviewMetricsParams, reqEditors ...RequestEditorFn) (*GetReviewMetricsResponse, error) {
+	rsp, err := c.GetReviewMetrics(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReviewMetricsResponse(rsp)
+}
+
+// ListReviewsWithResponse Reviews, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/reviews (the `ListReviews` operationId).
+func (c *ClientWithResponses) ListReviewsWithResponse(ctx context.Context, params *ListReviewsParams, reqEditors ...RequestEditorFn) (*ListReviewsResponse, error) {
+	rsp, err := c.ListReviews(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListReviewsResponse(rsp)
+}
+
+// CreateReviewWithBodyWithResponse Review a change
+//
+// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+func (c *ClientWithResponses) CreateReviewWithBodyWithResponse(ctx context.Context, params *CreateReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateReviewResponse, error) {
+	rsp, err := c.CreateReviewWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateReviewResponse(rsp)
+}
+
+// CreateReviewWithResponse Review a change
+//
+// Starts a run with one step of tool `gate:llm_review`. There is one review of each head of a pull request: if one is under way or completed, the response is 200 with it, and nothing starts. Without `head_sha` a worker finds out the newest head. A newer head supersedes reviews of older ones that are not over. A posted diff is reviewed by itself, each time anew; with `repository` and `pull_request` it is a head of that change like any other. 403 `reviews-disabled`: the tenant's setting `reviews_enabled` is false.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/reviews (the `CreateReview` operationId).
+func (c *ClientWithResponses) CreateReviewWithResponse(ctx context.Context, params *CreateReviewParams, body CreateReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateReviewResponse, error) {
+	rsp, err := c.CreateReview(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateReviewResponse(rsp)
+}
+
+// GetReviewWithResponse A review
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/reviews/{review_id} (the `GetReview` operationId).
+func (c *ClientWithResponses) GetReviewWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewParams, reqEditors ...RequestEditorFn) (*GetReviewResponse, error) {
+	rsp, err := c.GetReview(ctx, reviewID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReviewResponse(rsp)
+}
+
+// GetReviewArtifactWithResponse The result of a review in one format, by a signed URL
+//
+// 404 while the review has not written it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/reviews/{review_id}/artifact (the `GetReviewArtifact` operationId).
+func (c *ClientWithResponses) GetReviewArtifactWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *GetReviewArtifactParams, reqEditors ...RequestEditorFn) (*GetReviewArtifactResponse, error) {
+	rsp, err := c.GetReviewArtifact(ctx, reviewID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReviewArtifactResponse(rsp)
+}
+
+// ListReviewArtifactsWithResponse What the stages of a review stored, with signed URLs
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/reviews/{review_id}/artifacts (the `ListReviewArtifacts` operationId).
+func (c *ClientWithResponses) ListReviewArtifactsWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewArtifactsParams, reqEditors ...RequestEditorFn) (*ListReviewArtifactsResponse, error) {
+	rsp, err := c.ListReviewArtifacts(ctx, reviewID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListReviewArtifactsResponse(rsp)
+}
+
+// ListReviewFindingsWithResponse What a review reported, the worst first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/reviews/{review_id}/findings (the `ListReviewFindings` operationId).
+func (c *ClientWithResponses) ListReviewFindingsWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *ListReviewFindingsParams, reqEditors ...RequestEditorFn) (*ListReviewFindingsResponse, error) {
+	rsp, err := c.ListReviewFindings(ctx, reviewID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListReviewFindingsResponse(rsp)
+}
+
+// RerunReviewWithBodyWithResponse Review the same head again
+//
+// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+func (c *ClientWithResponses) RerunReviewWithBodyWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RerunReviewResponse, error) {
+	rsp, err := c.RerunReviewWithBody(ctx, reviewID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRerunReviewResponse(rsp)
+}
+
+// RerunReviewWithResponse Review the same head again
+//
+// A new run and review with `rerun_of`, which shares the findings of the first. 200 with the review that is under way for the head, if there is one. 409 `illegal-transition`: the review is not over. 409 `workspace-review`: the workspace of a run is reviewed again by retrying the step or rerunning the run.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/reviews/{review_id}/rerun (the `RerunReview` operationId).
+func (c *ClientWithResponses) RerunReviewWithResponse(ctx context.Context, reviewID ReviewIDParameter, params *RerunReviewParams, body RerunReviewJSONRequestBody, reqEditors ...RequestEditorFn) (*RerunReviewResponse, error) {
+	rsp, err := c.RerunReview(ctx, reviewID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRerunReviewResponse(rsp)
 }
 
 // ListRunsWithResponse Runs of the tenant, newest first
@@ -14958,6 +18793,36 @@ func (c *ClientWithResponses) GetTraceWithResponse(ctx context.Context, traceID 
 	return ParseGetTraceResponse(rsp)
 }
 
+// ReceiveGitHubWebhookWithBodyWithResponse A webhook of GitHub
+//
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+func (c *ClientWithResponses) ReceiveGitHubWebhookWithBodyWithResponse(ctx context.Context, params *ReceiveGitHubWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReceiveGitHubWebhookResponse, error) {
+	rsp, err := c.ReceiveGitHubWebhookWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReceiveGitHubWebhookResponse(rsp)
+}
+
+// ReceiveGitHubWebhookWithResponse A webhook of GitHub
+//
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/webhooks/github (the `ReceiveGitHubWebhook` operationId).
+func (c *ClientWithResponses) ReceiveGitHubWebhookWithResponse(ctx context.Context, params *ReceiveGitHubWebhookParams, body ReceiveGitHubWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*ReceiveGitHubWebhookResponse, error) {
+	rsp, err := c.ReceiveGitHubWebhook(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReceiveGitHubWebhookResponse(rsp)
+}
+
 // WhoamiWithResponse Who the caller is to this gateway
 //
 // Returns a wrapper object for the known response body format(s).
@@ -15514,6 +19379,138 @@ func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	return response, nil
 }
 
+// ParseGetFindingResponse parses an HTTP response from a GetFindingWithResponse call
+func ParseGetFindingResponse(rsp *http.Response) (*GetFindingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetFindingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FindingResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDismissFindingResponse parses an HTTP response from a DismissFindingWithResponse call
+func ParseDismissFindingResponse(rsp *http.Response) (*DismissFindingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DismissFindingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FindingResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReopenFindingResponse parses an HTTP response from a ReopenFindingWithResponse call
+func ParseReopenFindingResponse(rsp *http.Response) (*ReopenFindingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReopenFindingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FindingResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResolveFindingResponse parses an HTTP response from a ResolveFindingWithResponse call
+func ParseResolveFindingResponse(rsp *http.Response) (*ResolveFindingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResolveFindingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FindingResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListGatesResponse parses an HTTP response from a ListGatesWithResponse call
 func ParseListGatesResponse(rsp *http.Response) (*ListGatesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15973,6 +19970,415 @@ func ParseResumeQueueResponse(rsp *http.Response) (*ResumeQueueResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListRepositoriesResponse parses an HTTP response from a ListRepositoriesWithResponse call
+func ParseListRepositoriesResponse(rsp *http.Response) (*ListRepositoriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRepositoriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateRepositoryResponse parses an HTTP response from a CreateRepositoryWithResponse call
+func ParseCreateRepositoryResponse(rsp *http.Response) (*CreateRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest RepositoryAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteRepositoryResponse parses an HTTP response from a DeleteRepositoryWithResponse call
+func ParseDeleteRepositoryResponse(rsp *http.Response) (*DeleteRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseChangeRepositoryResponse parses an HTTP response from a ChangeRepositoryWithResponse call
+func ParseChangeRepositoryResponse(rsp *http.Response) (*ChangeRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChangeRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetReviewMetricsResponse parses an HTTP response from a GetReviewMetricsWithResponse call
+func ParseGetReviewMetricsResponse(rsp *http.Response) (*GetReviewMetricsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReviewMetricsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReviewMetrics
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListReviewsResponse parses an HTTP response from a ListReviewsWithResponse call
+func ParseListReviewsResponse(rsp *http.Response) (*ListReviewsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListReviewsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReviewPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateReviewResponse parses an HTTP response from a CreateReviewWithResponse call
+func ParseCreateReviewResponse(rsp *http.Response) (*CreateReviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateReviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExistingReview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest StartedReview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetReviewResponse parses an HTTP response from a GetReviewWithResponse call
+func ParseGetReviewResponse(rsp *http.Response) (*GetReviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReviewAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetReviewArtifactResponse parses an HTTP response from a GetReviewArtifactWithResponse call
+func ParseGetReviewArtifactResponse(rsp *http.Response) (*GetReviewArtifactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReviewArtifactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArtifactAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 303:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListReviewArtifactsResponse parses an HTTP response from a ListReviewArtifactsWithResponse call
+func ParseListReviewArtifactsResponse(rsp *http.Response) (*ListReviewArtifactsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListReviewArtifactsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReviewArtifactPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListReviewFindingsResponse parses an HTTP response from a ListReviewFindingsWithResponse call
+func ParseListReviewFindingsResponse(rsp *http.Response) (*ListReviewFindingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListReviewFindingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FindingPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRerunReviewResponse parses an HTTP response from a RerunReviewWithResponse call
+func ParseRerunReviewResponse(rsp *http.Response) (*RerunReviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RerunReviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExistingReview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest StartedReview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -17071,6 +21477,39 @@ func ParseGetTraceResponse(rsp *http.Response) (*GetTraceResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest RunPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReceiveGitHubWebhookResponse parses an HTTP response from a ReceiveGitHubWebhookWithResponse call
+func ParseReceiveGitHubWebhookResponse(rsp *http.Response) (*ReceiveGitHubWebhookResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReceiveGitHubWebhookResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WebhookAnswer
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -18,6 +18,7 @@ type settings struct {
 	MetricsAddr   string         `env:"NOFX_METRICS_ADDR" envDefault:":9464" doc:"where metrics are served; never the API's port"`
 	PublicURL     string         `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com" doc:"base URL at which clients reach the API; keys of env dev are accepted only if it is a loopback address, or is unset with NOFX_ENV=development"`
 	Proxies       []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" example:"10.0.0.0/8" doc:"networks of the proxies in front of the gateway, such as 10.0.0.0/8, separated by commas; their X-Forwarded-For gives the caller's address, so that one caller's wrong keys are not counted against all callers"`
+	WebhookKey    string         `env:"NOFX_WEBHOOK_KEY" secret:"true" doc:"at least 32 random characters, the same on all gateways, from which the secrets of webhooks are derived; with another one all of them have to be entered at the forges again; without it there are no webhooks"`
 	DBConns       int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" want:">=1" doc:"maximum number of connections to the database"`
 	DrainDelay    time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" want:">=0s" doc:"time between failing readiness and refusing requests after SIGTERM, for load balancers"`
 	LimitRate     float64        `env:"NOFX_LIMIT_RATE" envDefault:"100" want:">=0" doc:"requests per second of one API key; bursts may have twice as many, and at least one; a request that creates, cancels, resumes or retries a run counts one more for every 10 steps of the run; 0: no limit"`
@@ -32,6 +33,9 @@ func settingsTable() string { return config.Table[settings]() }
 
 // check returns what is wrong with settings that are right each by itself.
 func (s settings) check() error {
+	if n := len(s.WebhookKey); n > 0 && n < 32 {
+		return errors.New("NOFX_WEBHOOK_KEY must have at least 32 characters")
+	}
 	host, port, err := net.SplitHostPort(s.HTTPAddr)
 	other, same, otherErr := net.SplitHostPort(s.MetricsAddr)
 	if err != nil || otherErr != nil || port != same || port == "0" {

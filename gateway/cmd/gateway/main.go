@@ -119,7 +119,8 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log, Redactor: p.Redactor,
 		Identity: identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies}), KeyEnv: cfg.keyEnv(),
-		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate,
+		WebhookKey: []byte(cfg.WebhookKey),
+		Rate:       cfg.LimitRate, TenantRate: cfg.TenantRate,
 		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,
 	})
 	if err != nil {

@@ -28,7 +28,7 @@ var stepName = shape{regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`),
 func (s *Server) listGates(c echo.Context, p *identity.Principal) error {
 	q := readQuery(c)
 	f := postgres.GateFilter{
-		State: oneOf(q, "status", run.GateMachine.States()...), Kind: oneOf(q, "kind", run.CommandGate, run.ManualGate),
+		State: oneOf(q, "status", run.GateMachine.States()...), Kind: oneOf(q, "kind", run.CommandGate, run.ReviewGate, run.ManualGate),
 		Name: q.shaped("name", stepName), Project: q.slug("project"),
 		After: q.afterID("gates"), Limit: q.limit(200), Within: searchWithin,
 	}

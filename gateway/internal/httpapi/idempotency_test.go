@@ -127,6 +127,8 @@ func TestCheckpointsOnce(t *testing.T) {
 			"SELECT count(*) FROM nofx.step WHERE tool = 'sys:bisect'", 1},
 		"checkpoint": {at + "/checkpoints?wait_s=0", `{"label":"x"}`, `{"label":"y"}`, http.StatusAccepted,
 			"SELECT count(*) FROM nofx.step WHERE tool = 'sys:checkpoint'", 1},
+		"review": {"/api/reviews", posted(aDiff, ""), posted(aDiff, `,"dry_run":true`), http.StatusAccepted,
+			"SELECT count(*) FROM nofx.review", 1},
 		"archive": {at + "/checkpoints/" + a + "/archive?wait_s=0", "", "", http.StatusAccepted,
 			"SELECT count(*) FROM nofx.step WHERE tool = 'sys:archive'", 1},
 	} {
@@ -169,6 +171,7 @@ func TestRefusalsAreKept(t *testing.T) {
 	for name, tt := range map[string]struct{ path, body, code string }{
 		"plan":     {"/api/runs", plan(`{"name":"a","tool":"rm"}`), "unknown-tool"},
 		"artifact": {"/api/artifacts", `{"name":"","size_bytes":1,"sha256":"` + strings.Repeat("0", 64) + `"}`, "invalid-field"},
+		"review":   {"/api/reviews", `{"provider":"diff"}`, "invalid-field"},
 		"signal":   {"/api/signals", `{"key":""}`, "invalid-field"},
 	} {
 		key := header{"Idempotency-Key": "k"}

@@ -102,7 +102,7 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	}
 	metrics, log := telemetry.NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	g.hub = stream.NewHub(stream.Config{Store: g.db, Metrics: metrics, Log: log})
-	g.cfg = Config{Store: g.db, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey}
+	g.cfg = Config{Store: g.db, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey, WebhookKey: []byte(strings.Repeat("k", 32))}
 	for _, fn := range change {
 		fn(&g.cfg)
 	}

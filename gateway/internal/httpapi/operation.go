@@ -29,6 +29,7 @@ type operation struct {
 	verb    string        // what clients call the event, if not by its name
 	probe   bool          // it is called every few seconds, and logged at a lower level
 	timeout time.Duration // of its handler; 0: handlerTimeout
+	signed  bool          // its handler checks the signature of the body instead of a key
 	// errors is the form of its errors; nil is asProblem. All rows of a path have the same
 	// one, which is also the form of 405.
 	errors errorForm
@@ -108,6 +109,24 @@ func (s *Server) operations() []operation {
 		{id: "createArtifact", method: post, path: "/api/artifacts", rule: operator("artifacts:write"), handle: s.createArtifact, once: true},
 		{id: "getArtifact", method: get, path: "/api/artifacts/{artifact_id}", rule: viewer("artifacts:read"), handle: s.getArtifact},
 		{id: "completeArtifact", method: post, path: "/api/artifacts/{artifact_id}/complete", rule: operator("artifacts:write"), handle: s.completeArtifact},
+
+		{id: "createReview", method: post, path: "/api/reviews", rule: operator("reviews:write"), handle: s.createReview, once: true},
+		{id: "listReviews", method: get, path: "/api/reviews", rule: viewer("reviews:read"), handle: s.listReviews},
+		{id: "getReview", method: get, path: "/api/reviews/{review_id}", rule: viewer("reviews:read"), handle: s.getReview},
+		{id: "rerunReview", method: post, path: "/api/reviews/{review_id}/rerun", rule: operator("reviews:write"), handle: s.rerunReview, once: true},
+		{id: "listReviewFindings", method: get, path: "/api/reviews/{review_id}/findings", rule: viewer("reviews:read"), handle: s.listReviewFindings},
+		{id: "listReviewArtifacts", method: get, path: "/api/reviews/{review_id}/artifacts", rule: viewer("reviews:read"), handle: s.listReviewArtifacts},
+		{id: "getReviewArtifact", method: get, path: "/api/reviews/{review_id}/artifact", rule: viewer("reviews:read"), handle: s.getReviewArtifact},
+		{id: "getFinding", method: get, path: "/api/findings/{finding_id}", rule: viewer("reviews:read"), handle: s.getFinding},
+		{id: "resolveFinding", method: post, path: "/api/findings/{finding_id}/resolve", rule: operator("reviews:write"), handle: s.resolveFinding, event: "finding.resolve"},
+		{id: "dismissFinding", method: post, path: "/api/findings/{finding_id}/dismiss", rule: operator("reviews:write"), handle: s.dismissFinding, event: "finding.dismiss"},
+		{id: "reopenFinding", method: post, path: "/api/findings/{finding_id}/reopen", rule: operator("reviews:write"), handle: s.reopenFinding, event: "finding.reopen"},
+		{id: "getReviewMetrics", method: get, path: "/api/review-metrics", rule: viewer("reviews:read"), handle: s.getReviewMetrics},
+		{id: "listRepositories", method: get, path: "/api/repositories", rule: admin, handle: s.listRepositories},
+		{id: "createRepository", method: post, path: "/api/repositories", rule: admin, handle: s.createRepository},
+		{id: "changeRepository", method: http.MethodPatch, path: "/api/repositories/{repository_id}", rule: admin, handle: s.changeRepository},
+		{id: "deleteRepository", method: del, path: "/api/repositories/{repository_id}", rule: admin, handle: s.deleteRepository},
+		{id: "receiveGitHubWebhook", method: post, path: "/api/webhooks/github", rule: public, handle: s.receiveGitHubWebhook, signed: true},
 
 		{id: "listAPIKeys", method: get, path: "/api/api-keys", rule: admin, handle: s.listAPIKeys},
 		{id: "createAPIKey", method: post, path: "/api/api-keys", rule: admin, handle: s.createAPIKey},

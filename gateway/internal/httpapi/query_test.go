@@ -67,7 +67,7 @@ func TestIfMatch(t *testing.T) {
 func TestShapesInWords(t *testing.T) {
 	g := newGateway(t)
 	for query, want := range map[string]string{
-		"/api/events?types=run":      "types must be a list of event types, separated by commas, such as run.succeeded or run.*; the nouns are approval, artifact, bisect, checkpoint, gate, merge, run, step",
+		"/api/events?types=run":      "types must be a list of event types, separated by commas, such as run.succeeded or run.*; the nouns are approval, artifact, bisect, checkpoint, finding, gate, merge, review, run, step",
 		"/api/events?run=x":          "run must be a list of run ids, separated by commas; an id is run_ and 32 digits of 0 to 9 and a to f",
 		"/api/events?project=A":      "project must be a slug: 1 to 63 of a to z, 0 to 9 and '-', not beginning with '-'",
 		"/api/runs?tool=a:b:c":       "tool must be a tool such as bash or gate:unit, or a family of tools such as gate:*",

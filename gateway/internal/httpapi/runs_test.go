@@ -13,6 +13,7 @@ import (
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/review"
 	"nofx.dev/shared/run"
 )
 
@@ -255,8 +256,13 @@ func TestForeignIDs(t *testing.T) {
 	a := g.artifact(c, "x.txt", "x")
 	g.gate(c)
 	gate := decodeAs[api.GatePage](t, g.get("/api/gates")).Items[0]
+	made := g.startReview(posted(aDiff, ""))
+	rc, v := g.beginReview(made.Review)
+	finding := run.NewID()
+	g.endReview(rc, v, postgres.ReviewEnd{Verdict: review.Failed, Occurrences: []postgres.Occurrence{occurrence(finding, "fp1.a", review.High)}})
 	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
 	ids := map[string]string{
+		"{repository_id}": g.repository("acme/shop").Repository.ID, "{review_id}": made.Review.ID, "{finding_id}": run.FindingID.Format(finding),
 		"{run_id}": created.Run.ID, "{step_id}": created.Steps[0].ID, "{gate_id}": gate.ID,
 		"{checkpoint_id}": *gate.ShownCheckpointID, "{artifact_id}": run.ArtifactID.Format(a.ID), "{trace_id}": created.Run.TraceID,
 		"{bisect_id}": created.Run.ID, "{sha256}": hex.EncodeToString(a.SHA256),
@@ -265,6 +271,7 @@ func TestForeignIDs(t *testing.T) {
 	needed := map[string]string{ // bodies, where a reason is not enough
 		"rerunRun": "", "createCheckpoint": "", "archiveCheckpoint": "", "markCheckpoint": `{"label":"x"}`, "bisectRun": `{"command":"x"}`,
 		"createBranches": `{"checkpoint_id":"` + *gate.ShownCheckpointID + `"}`, "startMerge": `{"source_run_id":"` + created.Run.ID + `"}`,
+		"rerunReview": "", "changeRepository": `{"enabled":false}`,
 		"resolveMerge": `{"resolutions":[{"path":"x","take":"ours"}]}`, "commitMerge": "", "abandonMerge": `{"reason":"x"}`,
 	}
 	for _, op := range g.server.operations() {

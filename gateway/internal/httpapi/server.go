@@ -43,6 +43,8 @@ type Config struct {
 	Identity *identity.Authenticator
 	KeyEnv   identity.KeyEnv // of the keys that are made here
 
+	WebhookKey []byte // that the secrets of webhooks are derived from; none: there are no webhooks
+
 	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
 	TenantRate float64 // the same for all keys of a tenant
 

@@ -65,25 +65,36 @@ func waitFor(q *query) time.Duration {
 
 // ended returns r as it is when it has ended, or as it was last after wait.
 func (s *Server) ended(ctx context.Context, r run.Run, wait time.Duration) (run.Run, error) {
-	over := time.NewTimer(wait)
-	defer over.Stop()
-	for pause := lookFirst; !run.RunMachine.Terminal(r.State); pause = min(2*pause, lookLast) {
-		look := time.NewTimer(pause)
-		select {
-		case <-look.C:
-		case <-over.C:
-			look.Stop()
-			return r, nil
-		case <-ctx.Done():
-			look.Stop()
-			return r, ctx.Err()
+	if run.RunMachine.Terminal(r.State) {
+		return r, nil
+	}
+	err := look(ctx, wait, func() (over bool, err error) {
+		r, err = s.Store.Run(ctx, r.TenantID, r.ID)
+		return run.RunMachine.Terminal(r.State), err
+	})
+	return r, err
+}
+
+// look calls read, with pauses, until it reports that something is over, at least once and
+// for at most wait.
+func look(ctx context.Context, wait time.Duration, read func() (over bool, err error)) error {
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	for pause := lookFirst; ; pause = min(2*pause, lookLast) {
+		if over, err := read(); over || err != nil {
+			return err
 		}
-		var err error
-		if r, err = s.Store.Run(ctx, r.TenantID, r.ID); err != nil {
-			return r, err
+		next := time.NewTimer(pause)
+		select {
+		case <-next.C:
+		case <-end.C:
+			next.Stop()
+			return nil
+		case <-ctx.Done():
+			next.Stop()
+			return ctx.Err()
 		}
 	}
-	return r, nil
 }
 
 // started returns the answer 202 with body, which names r, for a request with an

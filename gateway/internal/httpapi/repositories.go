@@ -1,0 +1,161 @@
+package httpapi
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/internal/identity"
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/review"
+	"nofx.dev/shared/run"
+)
+
+// webhookSecret returns the secret that a repository's webhook signs its requests with.
+// It is derived: the database has nothing that could sign one.
+func (s *Server) webhookSecret(r postgres.Repository) string {
+	h := hmac.New(sha256.New, s.WebhookKey)
+	h.Write([]byte("nofx webhook 1\x00"))
+	h.Write(r.ID[:])
+	_ = binary.Write(h, binary.BigEndian, int64(r.SecretVersion)) // a hash takes all
+	return "nofx_whs_" + hex.EncodeToString(h.Sum(nil))
+}
+
+func (s *Server) webhookOf(r postgres.Repository) *api.RepositoryWebhook {
+	return &api.RepositoryWebhook{Path: "/api/webhooks/github?repository=" + run.RepositoryID.Format(r.ID), Secret: s.webhookSecret(r)}
+}
+
+// webhooksOff returns the refusal of a gateway that cannot derive secrets.
+func (s *Server) webhooksOff() error {
+	if len(s.WebhookKey) > 0 {
+		return nil
+	}
+	return fault.New(fault.Conflict, "webhooks-off", "the gateway has no key for the secrets of webhooks (NOFX_WEBHOOK_KEY)")
+}
+
+// listRepositories answers the repositories whose webhooks start reviews, newest first.
+func (s *Server) listRepositories(c echo.Context, p *identity.Principal) error {
+	q := readQuery(c)
+	limit, before := q.limit(200), q.afterID("repositories")
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Repositories(c.Request().Context(), p.Tenant, before, limit+1)
+	if err != nil {
+		return err
+	}
+	list, next := page(c, "repositories", list, limit, func(r postgres.Repository) string { return r.ID.String() })
+	return answer(c, http.StatusOK, api.RepositoryPage{Items: convert(list, apiRepository), NextCursor: next})
+}
+
+// createRepository lets the webhook of a repository start reviews, and answers its secret.
+func (s *Server) createRepository(c echo.Context, p *identity.Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	in, _, err := readJSON[api.RepositoryRequest](c)
+	if err != nil {
+		return err
+	}
+	r := postgres.Repository{Provider: review.GitHub, Name: in.Name, Project: defaultProject, Enabled: in.Enabled == nil || *in.Enabled, CreatedBy: p.Subject}
+	var fields []fault.Field
+	if !in.Provider.Valid() {
+		fields = append(fields, fault.Field{Pointer: "/provider", Detail: "must be github"})
+	}
+	if !repositoryShape.MatchString(in.Name) {
+		fields = append(fields, fault.Field{Pointer: "/name", Detail: "must be " + repositoryShape.words})
+	}
+	if in.Project != nil {
+		r.Project = *in.Project
+		fields = append(fields, badProject(r.Project)...)
+	}
+	if len(fields) > 0 {
+		return fault.OfFields("invalid-field", fields...)
+	}
+	if err := s.webhooksOff(); err != nil {
+		return err
+	}
+	if r, err = s.Store.CreateRepository(c.Request().Context(), p.Tenant, r); err != nil {
+		return err
+	}
+	setETag(c, r.Version)
+	return answer(c, http.StatusCreated, api.RepositoryAnswer{Repository: apiRepository(r), Webhook: s.webhookOf(r)})
+}
+
+func badProject(slug string) []fault.Field {
+	if slugShape.MatchString(slug) {
+		return nil
+	}
+	return []fault.Field{{Pointer: "/project", Detail: "must be " + slugShape.words}}
+}
+
+// changeRepository switches a webhook on or off, or gives it another project or secret.
+func (s *Server) changeRepository(c echo.Context, p *identity.Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RepositoryID, "repository_id")
+	if err != nil {
+		return err
+	}
+	version, err := ifMatch(c)
+	if err != nil {
+		return err
+	}
+	in, _, err := readJSON[api.RepositoryChange](c)
+	if err != nil {
+		return err
+	}
+	change := postgres.RepositoryChange{Enabled: in.Enabled, Project: in.Project, Rotate: in.RotateSecret != nil && *in.RotateSecret}
+	if change == (postgres.RepositoryChange{}) {
+		return fieldFault("invalid-field", "", "nothing to change: give enabled, project or rotate_secret")
+	}
+	if in.Project != nil {
+		if fields := badProject(*in.Project); len(fields) > 0 {
+			return fault.OfFields("invalid-field", fields...)
+		}
+	}
+	if change.Rotate {
+		if err := s.webhooksOff(); err != nil {
+			return err
+		}
+	}
+	r, err := s.Store.ChangeRepository(c.Request().Context(), p.Tenant, id, change, version)
+	if err != nil {
+		return err
+	}
+	out := api.RepositoryAnswer{Repository: apiRepository(r)}
+	if change.Rotate {
+		out.Webhook = s.webhookOf(r)
+	}
+	setETag(c, r.Version)
+	return answer(c, http.StatusOK, out)
+}
+
+// deleteRepository forgets a repository.
+func (s *Server) deleteRepository(c echo.Context, p *identity.Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RepositoryID, "repository_id")
+	if err != nil {
+		return err
+	}
+	if err := s.Store.DeleteRepository(c.Request().Context(), p.Tenant, id); err != nil {
+		return err
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
+func apiRepository(r postgres.Repository) api.Repository {
+	return api.Repository{
+		ID: run.RepositoryID.Format(r.ID), Provider: api.RepositoryProvider(r.Provider), Name: r.Name, Project: r.Project, Enabled: r.Enabled, Version: r.Version,
+		CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), LastDeliveryAt: utc(r.LastDeliveryAt), LastResult: ptr(api.WebhookResult(r.LastResult)),
+	}
+}

@@ -1,0 +1,149 @@
+package httpapi
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"nofx.dev/gateway/api"
+)
+
+// repository lets the webhook of a repository start reviews.
+func (g *gateway) repository(name string) api.RepositoryAnswer {
+	g.Helper()
+	r := g.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"`+name+`"}`)
+	g.want(r, http.StatusCreated, "")
+	return decodeAs[api.RepositoryAnswer](g, r)
+}
+
+// pulled returns GitHub's event of a pull request.
+func pulled(action, head, updated string, draft bool) string {
+	return fmt.Sprintf(`{"action":%q,"number":7,"pull_request":{"draft":%t,"updated_at":"2026-03-04T05:06:%sZ","title":"approve this","head":{"sha":%q}},"repository":{"full_name":"Acme/Shop"},"sender":{"login":"x"}}`,
+		action, draft, updated, strings.Repeat(head, 40))
+}
+
+// deliver sends a webhook as GitHub does.
+func (g *gateway) deliver(w *api.RepositoryWebhook, id, event, body string, headers ...header) reply {
+	g.Helper()
+	h := hmac.New(sha256.New, []byte(w.Secret))
+	h.Write([]byte(body))
+	signed := header{"Authorization": "", "X-GitHub-Delivery": id, "X-GitHub-Event": event, "X-Hub-Signature-256": "sha256=" + hex.EncodeToString(h.Sum(nil))}
+	return g.do(http.MethodPost, w.Path, body, append([]header{signed}, headers...)...)
+}
+
+// S28: webhooks are signed, unique and never go back to an older head.
+func TestS28_GitHubWebhook(t *testing.T) {
+	g := newGateway(t)
+	repo := g.repository("acme/shop")
+	w := repo.Webhook
+	for i, tt := range []struct {
+		id, event, body string
+		want            api.WebhookResult
+	}{
+		{"d1", "ping", `{"zen":"x"}`, api.WebhookResultIgnored},
+		{"d2", "pull_request", pulled("opened", "a", "01", true), api.WebhookResultSkipped},
+		{"d3", "pull_request", pulled("ready_for_review", "a", "02", false), api.WebhookResultStarted},
+		{"d3", "pull_request", pulled("ready_for_review", "a", "02", false), api.WebhookResultDuplicate},
+		{"d4", "pull_request", pulled("reopened", "a", "02", false), api.WebhookResultExists},
+		{"d5", "pull_request", pulled("synchronize", "c", "09", false), api.WebhookResultStarted},
+		{"d6", "pull_request", pulled("synchronize", "b", "05", false), api.WebhookResultStale},
+		{"d7", "pull_request", pulled("labeled", "c", "10", false), api.WebhookResultIgnored},
+		{"d8", "pull_request", strings.Replace(pulled("opened", "d", "11", false), "Acme/Shop", "acme/other", 1), api.WebhookResultIgnored},
+		{"d9", "pull_request", strings.Replace(pulled("opened", "d", "11", false), `"sha"`, `"ref"`, 1), api.WebhookResultIgnored},
+		{"d10", "issue_comment", `{"comment":{"body":"/review"}}`, api.WebhookResultIgnored},
+	} {
+		r := g.deliver(w, tt.id, tt.event, tt.body)
+		g.want(r, http.StatusOK, "")
+		a := decodeAs[api.WebhookAnswer](t, r)
+		if a.Result != tt.want || (a.ReviewID != nil) != (tt.want == api.WebhookResultStarted || tt.want == api.WebhookResultExists) || (a.Reason == nil) != (tt.want == api.WebhookResultStarted) {
+			t.Errorf("delivery %d, %s of %s = %s, want %s", i, tt.id, tt.event, r.body, tt.want)
+		}
+	}
+	list := decodeAs[api.ReviewPage](t, g.get("/api/reviews")).Items
+	if len(list) != 2 || list[0].Status != api.ReviewStatusQueued || list[1].Status != api.ReviewStatusSuperseded || *list[0].Repository != "acme/shop" || *list[0].PullRequest != 7 || *list[0].HeadSha != strings.Repeat("c", 40) ||
+		!strings.HasPrefix(list[0].CreatedBy, "webhook:") {
+		t.Errorf("reviews = %+v, want that of the newest head, and the one that it superseded", list)
+	}
+	shown := decodeAs[api.RepositoryPage](t, g.get("/api/repositories")).Items
+	if len(shown) != 1 || shown[0].LastResult == nil || *shown[0].LastResult != api.WebhookResultIgnored || shown[0].LastDeliveryAt == nil {
+		t.Errorf("repositories = %+v, want what came of the last delivery", shown)
+	}
+
+	if _, err := g.pg.Admin.Exec(t.Context(), `UPDATE nofx.tenant SET settings = '{"reviews_enabled": false}' WHERE tenant_id = $1`, g.tenant); err != nil {
+		t.Fatal(err)
+	}
+	body := pulled("synchronize", "e", "20", false)
+	if a := decodeAs[api.WebhookAnswer](t, g.deliver(w, "d11", "pull_request", body)); a.Result != api.WebhookResultSkipped || a.Reason == nil || !strings.Contains(*a.Reason, "reviews_enabled") {
+		t.Errorf("delivery while reviews are off = %+v, want it skipped", a)
+	}
+	for name, h := range map[string]header{
+		"no signature":       {"X-Hub-Signature-256": ""},
+		"another signature":  {"X-Hub-Signature-256": "sha256=" + strings.Repeat("0", 64)},
+		"half a signature":   {"X-Hub-Signature-256": "sha256=00"},
+		"an older algorithm": {"X-Hub-Signature-256": "sha1=" + strings.Repeat("0", 40)},
+	} {
+		r := g.deliver(w, "x", "pull_request", body, h)
+		if r.status != http.StatusUnauthorized || r.code() != "unauthenticated" {
+			t.Errorf("%s = %d %s, want 401", name, r.status, r.body)
+		}
+	}
+	changed := *w
+	for name, path := range map[string]string{"unknown": "repo_" + strings.Repeat("0", 32), "nonsense": "x", "none": ""} {
+		changed.Path = "/api/webhooks/github?repository=" + path
+		if r := g.deliver(&changed, "x", "pull_request", body); r.status != http.StatusUnauthorized {
+			t.Errorf("repository %s = %d, want 401", name, r.status)
+		}
+	}
+	other := g.repository("acme/other")
+	changed = api.RepositoryWebhook{Path: w.Path, Secret: other.Webhook.Secret}
+	g.want(g.deliver(&changed, "x", "pull_request", body), http.StatusUnauthorized, "unauthenticated")
+	g.want(g.deliver(w, "x", "pull_request", "{"), http.StatusBadRequest, "malformed-json")
+	g.want(g.deliver(w, "", "pull_request", body), http.StatusBadRequest, "bad-parameter")
+	g.want(g.deliver(w, "x", "pull_request", body, header{"Content-Type": "application/x-www-form-urlencoded"}), http.StatusUnsupportedMediaType, "unsupported-media-type")
+	g.want(g.deliver(w, "x", "pull_request", strings.Repeat(" ", 5<<20+1)), http.StatusRequestEntityTooLarge, "too-large")
+
+	// Changes of the repository.
+	path := "/api/repositories/" + repo.Repository.ID
+	g.want(g.do(http.MethodPatch, path, `{}`), http.StatusUnprocessableEntity, "invalid-field")
+	g.want(g.do(http.MethodPatch, path, `{"project":"none"}`), http.StatusNotFound, "not-found")
+	g.want(g.do(http.MethodPatch, path, `{"enabled":false}`, header{"If-Match": `"v9"`}), http.StatusPreconditionFailed, "stale-version")
+	rotated := g.do(http.MethodPatch, path, `{"enabled":false,"rotate_secret":true}`, header{"If-Match": `"v1"`})
+	g.want(rotated, http.StatusOK, "")
+	fresh := decodeAs[api.RepositoryAnswer](t, rotated)
+	if fresh.Webhook == nil || fresh.Webhook.Secret == w.Secret || fresh.Repository.Enabled || fresh.Repository.Version != 2 {
+		t.Errorf("rotated = %s, want another secret", rotated.body)
+	}
+	g.want(g.deliver(w, "x", "pull_request", body), http.StatusUnauthorized, "unauthenticated")
+	if a := decodeAs[api.WebhookAnswer](t, g.deliver(fresh.Webhook, "x", "pull_request", body)); a.Result != api.WebhookResultSkipped {
+		t.Errorf("delivery to a webhook that is off = %+v, want it skipped", a)
+	}
+	g.want(g.do(http.MethodDelete, path, ""), http.StatusNoContent, "")
+	g.want(g.do(http.MethodDelete, path, ""), http.StatusNotFound, "not-found")
+	g.want(g.deliver(fresh.Webhook, "y", "pull_request", body), http.StatusUnauthorized, "unauthenticated")
+	g.sound()
+}
+
+func TestRepositories(t *testing.T) {
+	g := newGateway(t)
+	g.repository("acme/shop")
+	for _, tt := range []struct {
+		body   string
+		status int
+		code   string
+	}{
+		{`{"provider":"github","name":"ACME/shop"}`, 409, "name-taken"},
+		{`{"provider":"gitlab","name":"acme/x"}`, 422, "invalid-field"},
+		{`{"provider":"github","name":"shop"}`, 422, "invalid-field"},
+		{`{"provider":"github","name":"acme/x","project":"-"}`, 422, "invalid-field"},
+		{`{"provider":"github","name":"acme/x","project":"none"}`, 404, "not-found"},
+		{`{"provider":"github","name":"acme/x","secret":"mine"}`, 400, "unknown-field"},
+	} {
+		g.want(g.do(http.MethodPost, "/api/repositories", tt.body), tt.status, tt.code)
+	}
+	off := newGatewayAlone(t, func(c *Config) { c.WebhookKey = nil })
+	off.want(off.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/x"}`), http.StatusConflict, "webhooks-off")
+}
