@@ -152,6 +152,24 @@ func script() map[string]http.HandlerFunc {
 			}
 			answer(http.StatusOK, a)(w, r)
 		},
+		"createRepository":    answer(http.StatusCreated, boundRepository()),
+		"listRepositories":    answer(http.StatusOK, api.RepositoryPage{Items: []api.Repository{boundRepository().Repository}}),
+		"changeRepository":    answer(http.StatusOK, api.RepositoryAnswer{Repository: boundRepository().Repository}),
+		"deleteRepository":    answer(http.StatusNoContent, nil),
+		"createReview":        answer(http.StatusAccepted, api.CreatedReview{Review: queuedReview(), Run: d.Run}),
+		"listReviews":         answer(http.StatusOK, api.ReviewPage{Items: []api.Review{queuedReview(), failedReview(), supersededReview()}, NextCursor: ptr("cmV2")}),
+		"getReview":           reviewAnswers,
+		"rerunReview":         answer(http.StatusOK, api.CreatedReview{Review: queuedReview(), Run: d.Run}),
+		"listReviewFindings":  answer(http.StatusOK, api.FindingPage{Items: []api.Finding{openFinding(), dismissedFinding(), fixedFinding()}}),
+		"resolveFinding":      answer(http.StatusOK, api.FindingAnswer{Finding: openFinding()}),
+		"dismissFinding":      answer(http.StatusOK, api.FindingAnswer{Finding: dismissedFinding()}),
+		"reopenFinding":       answer(http.StatusOK, api.FindingAnswer{Finding: openFinding()}),
+		"listReviewArtifacts": answer(http.StatusOK, reviewArtifacts()),
+		"getReviewMetrics":    answer(http.StatusOK, reviewMetrics()),
+		"getReviewArtifact": func(w http.ResponseWriter, r *http.Request) {
+			problem(w, r, http.StatusNotFound, api.Problem{Code: api.ProblemCodeNotFound, Detail: "the review has written no review.sarif"})
+		},
+
 		"resolveMerge": answer(http.StatusOK, api.MergeAnswer{Merge: conflictedMerge()}),
 		"listMerges":   answer(http.StatusOK, api.MergePage{Items: []api.Merge{conflictedMerge()}}),
 		"commitMerge": answer(http.StatusOK, api.MergeAnswer{Requeued: ptr(2), Merge: func() api.Merge {
@@ -312,6 +330,35 @@ func TestCommands(t *testing.T) {
 		"merge-commit":          "merge commit " + id("mrg", 1) + " --resume",
 		"merge-abandon":         "merge abandon " + id("mrg", 1) + " --reason done",
 		"merge-help":            "merge resolve --help",
+		"repository-add":        "repository add acme/shop --project web",
+		"repository-list":       "repository list",
+		"repository-disable":    "repository disable " + id("repo", 1),
+		"repository-remove":     "repository remove " + id("repo", 1),
+		"complete-repository":   "__complete repository rotate repo_",
+		"review-start":          "review start --diff change.diff --repo acme/shop --pr 7 --dry-run",
+		"review-start-pr":       "review start --repo acme/shop --pr 7 --wait",
+		"review-start-nothing":  "review start",
+		"review-start-no-diff":  "review start --provider diff",
+		"review-start-help":     "review start --help",
+		"review-wait":           "review wait " + id("rev", 2),
+		"review-wait-json":      "review wait " + id("rev", 2) + " --json",
+		"review-wait-passed":    "review wait " + id("rev", 4),
+		"review-wait-lost":      "review wait " + id("rev", 5),
+		"review-wait-newer":     "review wait " + id("rev", 3),
+		"review-show":           "review show " + id("rev", 2),
+		"review-show-queued":    "review show " + id("rev", 1),
+		"review-list":           "review list --repo acme/shop --pr 7 --status completed --verdict failed",
+		"review-findings":       "review findings " + id("rev", 2),
+		"review-rerun":          "review rerun " + id("rev", 2) + " --reuse none",
+		"review-resolve":        "review resolve " + id("find", 1),
+		"review-dismiss":        "review dismiss " + id("find", 2) + " --reason false --scope path --expires 720h",
+		"review-dismiss-no-why": "review dismiss " + id("find", 2),
+		"review-dismiss-help":   "review dismiss --help",
+		"review-reopen":         "review reopen " + id("find", 1) + " --reason so",
+		"review-artifact":       "review artifact " + id("rev", 2) + " --format sarif",
+		"review-artifacts":      "review artifacts " + id("rev", 2),
+		"review-metrics":        "review metrics --since 7d --repo acme/shop",
+		"complete-review":       "__complete review show rev_",
 		"artifact-list":         "artifact list " + run,
 		"artifact-no-file":      "artifact upload nowhere.txt",
 		"artifact-complete":     "artifact complete " + id("art", 1),
@@ -342,7 +389,7 @@ func TestCommands(t *testing.T) {
 			_, server := newGateway(t, script())
 			c := newCLI(t, server.URL)
 			c.in = strings.NewReader(plan)
-			for file, content := range map[string]string{"nowhere.txt": "", "plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`,
+			for file, content := range map[string]string{"nowhere.txt": "", "change.diff": aDiff, "plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`,
 				"patch.json": `[{"op":"replace","path":"/goal","value":"other"}]`, "small.json": `{"plan_patch":[]}`, "large.json": `{"name":"big"}`} {
 				path := filepath.Join(c.dir, file)
 				args = strings.NewReplacer(" "+file, " "+path, "="+file, "="+path).Replace(args)
@@ -406,6 +453,7 @@ func TestOnTerminals(t *testing.T) {
 		"run-list": "run list", "run-timeline": "run timeline " + id("run", 1), "worker-list": "worker list", "queue-list": "queue list",
 		"gate-list": "gate list", "run-compare": "run compare " + id("run", 1) + " " + id("run", 3), "run-lineage": "run lineage " + id("run", 3),
 		"checkpoint-list": "checkpoint list " + id("run", 1), "merge-list": "merge list " + id("run", 1), "run-show": "run show " + id("run", 1),
+		"repository-list": "repository list", "review-list": "review list", "review-show": "review show " + id("rev", 2), "review-findings": "review findings " + id("rev", 2), "review-metrics": "review metrics", "review-artifacts": "review artifacts " + id("rev", 2),
 		"dlq-list": "dlq list", "key-list": "key list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
 	} {
 		for _, width := range []int{80, 200} {

@@ -73,12 +73,12 @@ both gate and run shows that of the run: RUN/STEP names the newest gate of a ste
 		},
 	}
 	c.Flags().StringVar(&status, "status", "pending", `only gates in this status, or "all"`)
-	c.Flags().StringVar(&kind, "kind", "", "only gates of this kind: command or manual")
+	c.Flags().StringVar(&kind, "kind", "", "only gates of this kind: command, review or manual")
 	c.Flags().StringVar(&name, "name", "", "only gates with this name, or of a step with this name")
 	c.Flags().StringVar(&project, "project", "", "only gates of this project")
 	oneOf(c, "status", "all", api.GateStatusPending, api.GateStatusPassed, api.GateStatusFailed, api.GateStatusWaived,
 		api.GateStatusExpired, api.GateStatusError)
-	oneOf(c, "kind", api.GateKindCommand, api.GateKindManual)
+	oneOf(c, "kind", api.GateKindCommand, api.GateKindReview, api.GateKindManual)
 	pageFlags(c, &limit, &cursor)
 	return c
 }

@@ -20,17 +20,21 @@ import (
 
 // The exit codes, documented by `nofx --help`.
 const (
-	exitOK       = 0
-	exitFailed   = 1
-	exitUsage    = 2
-	exitRun      = 3
-	exitNotFound = 4
-	exitRefused  = 5
-	exitStopped  = 130
+	exitOK         = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitRun        = 3
+	exitNotFound   = 4
+	exitRefused    = 5
+	exitBlocked    = 6
+	exitNoVerdict  = 7
+	exitSuperseded = 8
+	exitTimeout    = 9
+	exitStopped    = 130
 )
 
 const about = `nofx starts runs of plans on a NOFX gateway, watches them, decides their gates,
-and shows their logs, checkpoints and artifacts.
+has changes reviewed, and shows logs, checkpoints and artifacts.
 
 The gateway's address and the key for it are taken from the first of:
   address  --url, NOFX_URL, the login
@@ -50,9 +54,14 @@ Exit codes:
   3    the watched run failed or was cancelled
   4    not found
   5    the gateway refused: key, role, plan, or not possible now
+  6    the review failed: findings block the change; or a figure is too low
+  7    the review, or one of a corpus, ended in error or without a verdict
+  8    the review was superseded by that of a newer head
+  9    the review was not over in time
   130  stopped by Ctrl-C`
 
 const examples = `  nofx run create -f plan.json --watch
+  git diff main | nofx review start --diff - --wait
   nofx gate list
   nofx gate approve gate_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f
   nofx logs run_0198c0de7a2b7c3d8e4f5a6b7c8d9e0f/build -f`
@@ -109,7 +118,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the gateway")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's response as JSON, unchanged")
 	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.signalCommand(), a.dlqCommand(), a.checkpointCommand(), a.branchCommand(), a.mergeCommand(),
-		a.artifactCommand(), a.eventsCommand(), a.traceCommand(), a.queueCommand(), a.workerCommand(), a.gcCommand(), a.storageCommand(), a.blobCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
+		a.reviewCommand(), a.repositoryCommand(), a.artifactCommand(), a.eventsCommand(), a.traceCommand(), a.queueCommand(), a.workerCommand(), a.gcCommand(), a.storageCommand(), a.blobCommand(), a.keyCommand(), a.loginCommand(), a.whoamiCommand())
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)
@@ -135,6 +144,7 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 	var usage usageError
 	var problem *problemError
 	var ended endedError
+	var verdict verdictError
 	switch {
 	case err == nil:
 		return exitOK
@@ -142,6 +152,8 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 		return exitStopped
 	case errors.As(err, &ended):
 		return exitRun // the run's end is on the screen already
+	case errors.As(err, &verdict):
+		return verdict.code // and so is the review's
 	case errors.As(err, &problem):
 		problem.print(a.errOut, a.json)
 		if problem.Status == http.StatusNotFound {

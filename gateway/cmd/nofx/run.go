@@ -107,20 +107,29 @@ func (a *app) planRequest(file string) ([]byte, error) {
 	raw = bytes.TrimPrefix(raw, []byte("\ufeff")) // a byte order mark, as some editors write
 	var doc json.RawMessage
 	if err := json.Unmarshal(raw, &doc); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			before := string(raw[:min(int(syntax.Offset), len(raw))])
-			line := strings.Count(before, "\n") + 1
-			column := len(before) - strings.LastIndex(before, "\n") - 1
-			return nil, usagef("the plan is not JSON: %s:%d:%d: %w", file, line, column, err)
-		}
-		return nil, usagef("the plan is not JSON: %s: %w", file, err)
+		return nil, usagef("the plan is not JSON: %w", inJSON(file, raw, err))
 	}
 	var body map[string]json.RawMessage
 	if json.Unmarshal(raw, &body) == nil && body["plan"] != nil {
 		return raw, nil // the body of the request, as the API's documentation shows it
 	}
 	return []byte(`{"plan":` + string(raw) + `}`), nil
+}
+
+// inJSON adds to an error of encoding/json the file and, if it is known, line and column.
+func inJSON(file string, raw []byte, err error) error {
+	var offset int64
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = syntax.Offset
+	} else if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		offset = kind.Offset
+	} else {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	before := string(raw[:min(int(offset), len(raw))])
+	line := strings.Count(before, "\n") + 1
+	column := len(before) - strings.LastIndex(before, "\n") - 1
+	return fmt.Errorf("%s:%d:%d: %w", file, line, column, err)
 }
 
 func (a *app) printPreview(w io.Writer, p api.RunPreview) {
