@@ -154,7 +154,7 @@ func plans() (all []bad) {
 	for _, name := range []string{"", "A", "a b", ".a", "../a", "a/b", strings.Repeat("a", 65), "a\u202eb", "a\u200bb", "é"} {
 		add("name "+name, steps(name), planCode, first+"/name")
 	}
-	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:llm_review", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen:x", "workspace:read"} {
+	for _, name := range []string{"", "shell", "Bash", "bash ", "gate:", "gate:../x", "manual:", "manual:A", "HTTP", "http:get", "codegen:x", "workspace:read"} {
 		add("tool "+name, withTool(name, `{}`), tool, first+"/tool")
 	}
 	for _, tt := range []struct{ tool, inputs, pointer string }{
@@ -351,7 +351,7 @@ func parameters(mine things) (all []bad) {
 		"GET /api/runs?project=%00":                             "/project",
 		"GET /api/runs?label=team":                              "/label",
 		"GET /api/runs?label=a:%ff":                             "/label",
-		"GET /api/gates?kind=review":                            "/kind",
+		"GET /api/gates?kind=robot":                             "/kind",
 		"GET /api/gates?status=open":                            "/status",
 		"GET " + run + "?expand=1":                              "/expand",
 		"GET " + run + "/events?types=x":                        "/types",

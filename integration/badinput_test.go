@@ -117,7 +117,7 @@ func TestBadInput(t *testing.T) {
 	w := wire{strings.TrimPrefix(s.URL, "http://"), s.APIKey}
 	for name, table := range map[string][]bad{
 		"syntax": syntax(), "plans": plans(), "uploads": uploads(mine), "headers and routes": routes(), "parameters": parameters(mine),
-		"ids": ids(mine, theirs), "checkpoints": checkpoints(mine, theirs), "merges": merges(mine, theirs), "states": states(mine), "keys": keyed(keys, viewer, service),
+		"ids": ids(mine, theirs), "checkpoints": checkpoints(mine, theirs), "merges": merges(mine, theirs), "reviews": reviews(mine, theirs), "states": states(mine), "keys": keyed(keys, viewer, service),
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := s.contents(t)
