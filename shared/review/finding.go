@@ -145,7 +145,7 @@ func (known Finding) expired(now time.Time) bool {
 	return known.Dismissal == nil || known.Dismissal.Expires != nil && !now.Before(*known.Dismissal.Expires)
 }
 
-// kind is what findings of one kind share: their rule, or their category without one.
+// kind returns what findings of one kind share: their rule, or their category without one.
 func (f Finding) kind() string {
 	if f.RuleID != "" {
 		return "rule " + f.RuleID

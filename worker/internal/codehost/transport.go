@@ -92,7 +92,7 @@ func startChild(c Config, p provider, write bool) (mcp.Transport, func(), error)
 	clean := func() { _ = os.RemoveAll(dir) } // the system's cleaning gets what is left
 	args, env := p.command(c, dir, write)
 	// It lives as long as the session, not as the call that happens to open it.
-	cmd := exec.Command(c.Server.Command[0], append(c.Server.Command[1:len(c.Server.Command):len(c.Server.Command)], args...)...) //nolint:gosec // the operator's own configuration
+	cmd := exec.Command(c.Server.Command[0], append(c.Server.Command[1:len(c.Server.Command):len(c.Server.Command)], args...)...) // the operator's own configuration
 	cmd.Env = append(append([]string{}, c.Server.Env...), env...)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

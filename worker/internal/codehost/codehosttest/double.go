@@ -276,7 +276,7 @@ func (p Profile) shapes() func() map[string]*jsonschema.Schema {
 	})
 }
 
-// sentence is how servers report a forge's error.
+// sentence returns the text by which servers report a forge's error.
 func sentence(no *Refusal) string {
 	if strings.Contains(no.Message, "rate limit") {
 		s := "GitHub secondary rate limit exceeded."

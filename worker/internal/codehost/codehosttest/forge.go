@@ -195,7 +195,7 @@ func (f *Forge) add(r *reviewed, c reviewer.Comment, startSide string) *thread {
 	return t
 }
 
-// inDiff is the rule of forges: all lines of a comment are in one hunk of its side.
+// inDiff reports whether a forge takes a comment: all its lines are in one hunk of its side.
 func (f *Forge) inDiff(c reviewer.Comment, startSide string) bool {
 	lines, known := f.lines[c.Path]
 	if c.Line == 0 {

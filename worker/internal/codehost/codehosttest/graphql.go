@@ -187,7 +187,8 @@ func number(v any) int {
 	return n
 }
 
-// pullRequest is the pull request of the GraphQL API, if number is its.
+// pullRequest returns the pull request as the GraphQL API has it, or null if the number is
+// another one.
 func (f *Forge) pullRequest(args map[string]any) any {
 	if number(args["number"]) != Number {
 		return object(nil)

@@ -112,7 +112,7 @@ func toolsFolder(name string) (string, error) {
 		return "", err
 	}
 	folder := filepath.Join(cache, "nofx-test-tools", name)
-	return folder, os.MkdirAll(folder, 0o755) //nolint:gosec // programs, not secrets
+	return folder, os.MkdirAll(folder, 0o755) // programs, not secrets
 }
 
 // absent ends a test that has no real server.

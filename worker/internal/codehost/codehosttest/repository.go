@@ -81,7 +81,7 @@ var theRepository = sync.OnceValue(func() *repository {
 })
 
 func (r *repository) git(args ...string) string {
-	cmd := exec.Command("git", append([]string{"-C", r.dir, "-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "core.autocrlf=false"}, args...)...) //nolint:gosec // of this file
+	cmd := exec.Command("git", append([]string{"-C", r.dir, "-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "core.autocrlf=false"}, args...)...) // of this file
 	cmd.Env = []string{"HOME=" + r.dir, "PATH=" + os.Getenv("PATH"), "GIT_CONFIG_NOSYSTEM=1"}
 	out, err := cmd.Output()
 	if err != nil {
