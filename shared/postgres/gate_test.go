@@ -3,6 +3,8 @@ package postgres_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,16 +76,21 @@ func TestDecide(t *testing.T) {
 }
 
 // Of two decisions, of a decision and the deadline, of a decision and a cancel:
-// one wins, whatever the moment, and the other is told.
+// one wins, whatever the moment, and the other is told. NOFX_TEST_DEADLINES is how many
+// decisions race a deadline (200 if unset).
 func TestDecisionRaces(t *testing.T) {
 	t.Parallel()
+	deadlines := 200
+	if n, err := strconv.Atoi(os.Getenv("NOFX_TEST_DEADLINES")); err == nil {
+		deadlines = n
+	}
 	rules := postgres.SweepRules{Limit: 10}
 	races := map[string]struct {
 		rounds int
 		other  func(s *store, r run.Run, step, gate uuid.UUID) (won bool, err error)
 		ends   map[bool]string // by whether the approval won
 	}{
-		"expiry": {1000, func(s *store, r run.Run, step, gate uuid.UUID) (bool, error) {
+		"expiry": {deadlines, func(s *store, r run.Run, step, gate uuid.UUID) (bool, error) {
 			event, err := s.Sweep(s.ctx, postgres.Due{TenantID: s.tenant, RunID: r.ID, StepID: &step, Kind: postgres.DueWait}, rules, func() error { return nil })
 			return event == "expire", err
 		}, map[bool]string{true: "running m:succeeded b:ready", false: "failed m:failed b:skipped"}},
