@@ -1,14 +1,17 @@
 package integration_test
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"nofx.dev/gateway/api"
 	"nofx.dev/integration/harness"
@@ -23,6 +26,24 @@ func flawed(n int) string {
 func (s *system) reviewDiff(t *testing.T, diff string) api.CreatedReview {
 	t.Helper()
 	return decode[api.CreatedReview](t, s.do(t, http.StatusAccepted, http.MethodPost, "/api/reviews", map[string]any{"provider": "diff", "diff": diff}))
+}
+
+// wantValid fails unless a document is valid by the JSON Schema in a file.
+func wantValid(t *testing.T, file string, document []byte) {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	schema, err := c.Compile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
+	if err == nil {
+		err = schema.Validate(doc)
+	}
+	if err != nil {
+		t.Errorf("%s: %v, want a valid document: %s", file, err, document)
+	}
 }
 
 // TestReview reviews a diff as a client does: the verdict, the findings and the documents by
@@ -42,7 +63,7 @@ func TestReview(t *testing.T) {
 	if len(found) != 1 || found[0].Path != "s1.go" {
 		t.Fatalf("findings = %+v, want one in s1.go", found)
 	}
-	for format, members := range map[string][]string{"json": {"schema", "result", "findings"}, "sarif": {"$schema", "version", "runs"}, "rdjson": {"diagnostics"}} {
+	for format, schema := range map[string]string{"json": "review.schema.json", "sarif": "testdata/schema/sarif-schema-2.1.0.json", "rdjson": "testdata/schema/rdjson.json"} {
 		a := decode[api.ArtifactAnswer](t, s.do(t, http.StatusOK, http.MethodGet, "/api/reviews/"+v.ID+"/artifact?format="+format, nil)).Artifact
 		resp, err := http.Get(deref(a.URL))
 		if err != nil {
@@ -53,15 +74,10 @@ func TestReview(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("GET %s = %s, %v", format, resp.Status, err)
 		}
-		var doc map[string]json.RawMessage
-		if err := json.Unmarshal(body, &doc); err != nil {
-			t.Fatalf("%s is no JSON: %v", format, err)
+		if !strings.Contains(string(body), "s1.go") {
+			t.Errorf("%s does not name the file with the finding: %s", format, body)
 		}
-		for _, m := range members {
-			if doc[m] == nil {
-				t.Errorf("%s has no %s: %s", format, m, body)
-			}
-		}
+		wantValid(t, "../worker/internal/reviewer/"+schema, body)
 	}
 	if n := one[int](t, s, "SELECT count(DISTINCT trace_id)::int FROM nofx.event WHERE type LIKE 'review.%' OR type LIKE 'finding.%' OR type LIKE 'run.%'"); n != 1 {
 		t.Errorf("traces of the review's events = %d, want one", n)

@@ -4306,7 +4306,7 @@ type GetReviewParams struct {
 
 // GetReviewArtifactParams defines parameters for GetReviewArtifact.
 type GetReviewArtifactParams struct {
-	// Format SARIF 2.1.0, the format of reviewdog, or the summary that a forge shows
+	// Format All in one document (worker/internal/reviewer/review.schema.json), SARIF 2.1.0, the format of reviewdog, or the summary that a forge shows
 	Format *ReviewFormat `form:"format,omitempty" json:"format,omitempty"`
 
 	// Redirect Answer 303 to the signed URL instead.

@@ -11,11 +11,12 @@ import (
 	"nofx.dev/worker/internal/llm"
 )
 
-// TestDocumentsHoldToTheirSchemas checks SARIF and rdjson against the schemas as published.
+// TestDocumentsHoldToTheirSchemas checks SARIF and rdjson against the schemas as published,
+// and review.json against ours.
 func TestDocumentsHoldToTheirSchemas(t *testing.T) {
 	t.Parallel()
 	schemas := map[string]*jsonschema.Schema{}
-	for name, file := range map[string]string{SARIFDocument: "testdata/schema/sarif-schema-2.1.0.json", RDJSONDocument: "testdata/schema/rdjson.json"} {
+	for name, file := range map[string]string{SARIFDocument: "testdata/schema/sarif-schema-2.1.0.json", RDJSONDocument: "testdata/schema/rdjson.json", JSONDocument: "review.schema.json"} {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
