@@ -67,24 +67,32 @@ func oneFinding(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (review.Re
 	return f, missing(err, "finding")
 }
 
-// KnownFindings returns the findings of earlier reviews that a review is matched with: those
-// of its change, and dismissed ones of its repository whose dismissal covers others.
-func (db *DB) KnownFindings(ctx context.Context, tenant uuid.UUID, v review.Review) (list []review.Finding, err error) {
+// KnownFindings returns the findings that earlier reviews of a review's change left, and those
+// of other changes of its repository whose dismissals cover more than themselves.
+func (db *DB) KnownFindings(ctx context.Context, tenant uuid.UUID, v review.Review) (known, dismissed []review.Finding, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+findingColumns+`, f.anchor, '', '' FROM nofx.finding f WHERE f.tenant_id = $1 AND f.change = $2
-			UNION ALL SELECT `+findingColumns+`, f.anchor, '', '' FROM nofx.finding f
+		rows, err := tx.Query(ctx, "SELECT "+findingColumns+`, f.anchor, '', '' FROM nofx.finding f WHERE f.tenant_id = $1 AND f.change = $2`, tenant, v.Change)
+		if err != nil {
+			return err
+		}
+		if known, err = pgx.CollectRows(rows, scanKnown); err != nil {
+			return err
+		}
+		rows, err = tx.Query(ctx, "SELECT "+findingColumns+`, f.anchor, '', '' FROM nofx.finding f
 			WHERE f.tenant_id = $1 AND f.provider = $3 AND f.repository = $4 AND f.state = 'dismissed' AND f.scope <> 'this' AND f.change <> $2 AND f.repository <> ''`,
 			tenant, v.Change, v.Provider, v.Repository)
 		if err != nil {
 			return err
 		}
-		records, err := pgx.CollectRows(rows, scanFinding)
-		for _, r := range records {
-			list = append(list, r.Finding)
-		}
+		dismissed, err = pgx.CollectRows(rows, scanKnown)
 		return err
 	})
-	return list, err
+	return known, dismissed, err
+}
+
+func scanKnown(row pgx.CollectableRow) (review.Finding, error) {
+	r, err := scanFinding(row)
+	return r.Finding, err
 }
 
 // FindingDecision is what a person decides about a finding.

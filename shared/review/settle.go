@@ -11,12 +11,13 @@ import (
 
 // Round is what one review of a change knows and has found.
 type Round struct {
-	Number  int       // 1 for the first review of the change
-	Now     time.Time // for dismissals that expire
-	Policy  Policy
-	Known   []Finding         // of the change, as earlier reviews and people left them
-	Found   []Finding         // by this one, with anchors and fingerprints
-	Renames map[string]string // the old path of each renamed file
+	Number    int       // 1 for the first review of the change
+	Now       time.Time // for dismissals that expire
+	Policy    Policy
+	Known     []Finding         // of the change, as earlier reviews and people left them
+	Found     []Finding         // by this one, with anchors and fingerprints
+	Dismissed []Finding         // of other changes, whose dismissals may cover what is new in this one
+	Renames   map[string]string // the old path of each renamed file
 
 	// Changed reports whether the lines there changed since the review before.
 	Changed func(Anchor) bool
@@ -147,7 +148,7 @@ func again(known, f Finding, now time.Time) Occurrence {
 
 // dismissal returns the known finding whose dismissal covers f, or "".
 func (r Round) dismissal(f Finding) string {
-	for _, k := range r.Known {
+	for _, k := range slices.Concat(r.Known, r.Dismissed) {
 		if k.covers(f, r.Now) {
 			return cmp.Or(k.ID, k.Fingerprint)
 		}

@@ -203,7 +203,32 @@ func TestSettle(t *testing.T) {
 		}
 	}
 
-	r := round(3, nil, []review.Finding{quiet})
+	// Dismissals of other changes cover what is new in this one, and are no findings of it.
+	for _, test := range []struct {
+		name string
+		d    review.Dismissal
+		of   review.Finding
+		want string
+		open int
+	}{
+		{"the same finding", review.Dismissal{Scope: review.ScopeRule}, a, "one rejected dismissed", 0},
+		{"the same finding, severity high", review.Dismissal{Scope: review.ScopeRule}, finding("a.go", "x := *p", "one", severity(review.High)), "one posted open", 1},
+		{"the same finding, expired", review.Dismissal{Scope: review.ScopeRule, Expires: &past}, a, "one posted open", 1},
+	} {
+		r := round(1, nil, []review.Finding{test.of})
+		r.Dismissed = was(review.Dismissed, &test.d, test.of)
+		s := review.Settle(r)
+		if got := dispositions(s); got != test.want || len(s.Open) != test.open || s.Occurrences[0].Finding.ID != "" {
+			t.Errorf("%s, dismissed in another change: Settle = %q with %d open, as finding %q, want %q with %d, as a new one", test.name, got, len(s.Open), s.Occurrences[0].Finding.ID, test.want, test.open)
+		}
+	}
+	r := round(1, nil, nil)
+	r.Dismissed = was(review.Dismissed, &review.Dismissal{Scope: review.ScopeRule, Expires: &past}, a)
+	if s := review.Settle(r); len(s.Open) != 0 || len(s.Fixed) != 0 {
+		t.Errorf("a dismissal of another change has expired: Settle = %+v, want nothing of it", s)
+	}
+
+	r = round(3, nil, []review.Finding{quiet})
 	r.Changed = func(review.Anchor) bool { return true }
 	if got, want := dispositions(review.Settle(r)), "quiet posted open"; got != want {
 		t.Errorf("on a line changed since: Settle = %q, want %q", got, want)

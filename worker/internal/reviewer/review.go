@@ -52,6 +52,7 @@ type Input struct {
 	Default     review.Policy      // of the tenant
 	Policy      *string            // text of the repository's at the base; nil: it has none
 	Known       []review.Finding   // of earlier reviews of the change that were no dry runs
+	Dismissed   []review.Finding   // of other changes, see review.Round
 	Number      int                // 1 for the first review of the change
 	Earlier     map[string]bool    // hashes of hunks that the review before saw; nil: not known
 	Now         time.Time
@@ -250,7 +251,7 @@ func (v *pass) settle() {
 		before[to] = from
 	}
 	v.out.Settled = review.Settle(review.Round{
-		Number: v.in.Number, Now: v.in.Now, Policy: v.out.Policy, Known: v.in.Known, Found: v.found, Renames: before,
+		Number: v.in.Number, Now: v.in.Now, Policy: v.out.Policy, Known: v.in.Known, Dismissed: v.in.Dismissed, Found: v.found, Renames: before,
 		Changed: v.changed, Gone: v.gone,
 	})
 	v.out.Result = v.out.Policy.Decide(review.Facts{Open: v.out.Open, Coverage: coverage, Errors: v.errors, Warnings: v.warnings})

@@ -133,7 +133,7 @@ func (a *attempt) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known, err := a.DB.KnownFindings(ctx, a.call.Claim.TenantID, a.review)
+	known, dismissed, err := a.DB.KnownFindings(ctx, a.call.Claim.TenantID, a.review)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (a *attempt) judge(ctx context.Context) error {
 		ReviewID: a.id(), Repository: a.review.Repository, PullRequest: a.review.PullRequest,
 		BaseSHA: change.base, HeadSHA: change.head, Title: change.title, Description: change.description,
 		Diff: change.diff, Missing: change.missing, Policy: change.policy, Default: review.DefaultPolicy(),
-		Known: known, Number: number + 1, Earlier: earlier, Now: time.Now().UTC(),
+		Known: known, Dismissed: dismissed, Number: number + 1, Earlier: earlier, Now: time.Now().UTC(),
 	}
 	if a.URL != nil {
 		in.URL = a.URL(a.id())
