@@ -4,8 +4,9 @@ import "slices"
 
 // Match returns for each of found the index of the known finding that it is, or -1: the one
 // with its fingerprint; else the one at the same place, which is worded otherwise, if there
-// is no other candidate on either side; else the same two in the file's old path. renames
-// has the old path of each renamed file. No known finding is matched twice.
+// is no other candidate on either side, and if a person who settled it had as bad a one
+// before them; else the same two in the file's old path. renames has the old path of each
+// renamed file. No known finding is matched twice.
 func Match(known, found []Finding, renames map[string]string) []int {
 	m := matcher{known, found, slices.Repeat([]int{-1}, len(found)), make([]bool, len(known))}
 	same := func(f Finding) Finding { return f }
@@ -69,8 +70,14 @@ func (m *matcher) byPlace(view func(Finding) Finding) {
 		}
 	}
 	for p, f := range found {
-		if k := known[p]; len(k) == 1 && len(f) == 1 {
+		if k := known[p]; len(k) == 1 && len(f) == 1 && !m.known[k[0]].settledBelow(m.found[f[0]]) {
 			m.take(f[0], k[0])
 		}
 	}
+}
+
+// settledBelow reports whether a person has resolved or dismissed known as less severe than
+// f, which is high or worse: other words for it may say something that nobody decided about.
+func (known Finding) settledBelow(f Finding) bool {
+	return (known.State == Resolved || known.State == Dismissed) && f.Severity.Reaches(High) && !known.Severity.Reaches(f.Severity)
 }
