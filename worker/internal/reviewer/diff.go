@@ -116,19 +116,41 @@ func ParseDiff(text string) ([]File, error) {
 		return nil, fault.New(fault.Invalid, "too-large", "the diff changes %d files; at most %d", len(parsed), maxFiles)
 	}
 	files := make([]File, 0, len(parsed))
-	seen := map[string]bool{}
+	at := map[string]int{}
 	for _, p := range parsed {
 		f, err := newFile(p)
 		if err != nil {
 			return nil, err
 		}
-		if seen[f.Path] {
+		i, again := at[f.Path]
+		switch {
+		case !again:
+			at[f.Path] = len(files)
+			files = append(files, f)
+		case files[i].becomes(f):
+			files[i] = files[i].as(f)
+		default:
 			return nil, badDiff("it changes %.200q twice; give one diff from the base to the head", f.Path)
 		}
-		seen[f.Path] = true
-		files = append(files, f)
 	}
 	return files, nil
+}
+
+// becomes reports whether a deleted file and one that is added in its place are of different
+// kinds, such as a file and a symlink: git shows those as two changes.
+func (f File) becomes(other File) bool {
+	const permissions = 3 // digits at the end of a mode
+	return f.Change == Deleted && other.Change == Added && len(f.OldMode) > permissions && len(other.NewMode) > permissions &&
+		f.OldMode[:len(f.OldMode)-permissions] != other.NewMode[:len(other.NewMode)-permissions]
+}
+
+// as returns one change of a deleted file and of what it has become. What lines there are
+// on either side are reviewed.
+func (f File) as(other File) File {
+	f.Change, f.NewMode, f.Hunks = Modified, other.NewMode, append(f.Hunks, other.Hunks...)
+	f.Submodule = false
+	f.Binary = (f.Binary || other.Binary) && len(f.Hunks) == 0
+	return f
 }
 
 func badDiff(format string, args ...any) error {

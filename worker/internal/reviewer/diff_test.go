@@ -152,6 +152,62 @@ func TestParseDiff(t *testing.T) {
 	}
 }
 
+// TestParseDiffOfOtherKinds: git shows a file that becomes something else, such as a symlink, as
+// two changes of one path.
+func TestParseDiffOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	r, sub := newRepository(t), newRepository(t)
+	sub.write("s", "s\n")
+	sub.commit()
+	link := func(path string) {
+		t.Helper()
+		r.write(path, "-")
+		if err := os.Symlink("target", filepath.Join(r.dir, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{"text", "empty", "picture", "module", "link"} {
+		r.write(path, map[string]string{"text": "a\nb\n", "picture": "a\x00b", "module": "a\n"}[path])
+	}
+	link("link")
+	base := r.commit()
+	link("text")
+	link("empty")
+	link("picture")
+	r.write("link", "-")
+	r.write("link", "package link\n")
+	r.git("rm", "-q", "module")
+	r.git("submodule", "add", "-q", sub.dir, "module")
+	head := r.commit()
+	want := []string{
+		"modified empty +1 -0 modes 100644 120000 hunks 1",
+		"modified link +1 -1 modes 120000 100644 hunks 2",
+		"modified module +1 -1 modes 100644 160000 hunks 2",
+		"modified picture +1 -0 modes 100644 120000 hunks 1",
+		"modified text +1 -2 modes 100644 120000 hunks 2",
+	}
+	text := r.git("diff", base, head, "--", ".", ":!.gitmodules")
+	files, err := ParseDiff(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range files {
+		got = append(got, outline(f))
+		for _, h := range f.Hunks {
+			for _, l := range h.Lines {
+				c := Comment{Path: f.Path}
+				if c.Side, c.Line = l.Place(); newStrictForge(t, text).accept(c) != nil {
+					t.Errorf("a forge refuses a comment at %s %s:%d", c.Path, c.Side, c.Line)
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ParseDiff: want -, got +\n%s", diff)
+	}
+}
+
 // outline is a file of a diff in one line.
 func outline(f File) string {
 	s := fmt.Sprintf("%s %s", f.Change, f.Path)
@@ -204,6 +260,8 @@ func TestNumbered(t *testing.T) {
 func TestParseDiffRefuses(t *testing.T) {
 	t.Parallel()
 	hunk := "--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n a\n-b\n+c\n+d\n"
+	gone := "diff --git a/x b/x\ndeleted file mode 100644\nindex 1..0\n--- a/x\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n"
+	link := strings.Replace(addition("x", "a"), "100644", "120000", 1)
 	for _, test := range []struct{ name, text, want string }{
 		{"prose", "hello\n", "it changes no file"},
 		{"JSON", `{"diff": "x"}`, "it changes no file"},
@@ -220,6 +278,10 @@ func TestParseDiffRefuses(t *testing.T) {
 		{"line 0", "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -0,1 +0,1 @@\n-a\n+b\n", "begins at line 0"},
 		{"hunks that overlap", small + "@@ -1,1 +1,1 @@\n-a\n+b\n", "hunk 2 of \"x\" begins before"},
 		{"twice", small + small, `it changes "x" twice`},
+		{"made and taken away", addition("x", "a") + gone, `it changes "x" twice`},
+		{"taken away and made, and changed", gone + link + small, `it changes "x" twice`},
+		{"taken away and made again", gone + addition("x", "a"), `it changes "x" twice`},
+		{"taken away twice", gone + gone, `it changes "x" twice`},
 		{"hunk alone", "@@ -1 +1 @@\n-a\n+b\n", "line 1: patch fragment without file header"},
 		{"out of the repository", strings.ReplaceAll(hunk, "b/x", "b/../../x"), "leads out of the repository"},
 		{"absolute", "diff --git a/x b//x\nnew file mode 100644\n--- /dev/null\n+++ \"b//etc\"\n@@ -0,0 +1 @@\n+a\n", ""},
