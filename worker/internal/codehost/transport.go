@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -82,6 +84,8 @@ type child struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout io.ReadCloser
+	over   func()        // lets it be waited for
+	gone   chan struct{} // closed once it was waited for
 }
 
 func startChild(c Config, p provider, write bool) (mcp.Transport, func(), error) {
@@ -96,6 +100,7 @@ func startChild(c Config, p provider, write bool) (mcp.Transport, func(), error)
 	cmd.Env = append(append([]string{}, c.Server.Env...), env...)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	endWithUs(cmd.SysProcAttr)
 	return &childTransport{cmd: cmd}, clean, nil
 }
 
@@ -103,7 +108,7 @@ func startChild(c Config, p provider, write bool) (mcp.Transport, func(), error)
 type childTransport struct{ cmd *exec.Cmd }
 
 func (t *childTransport) Connect(ctx context.Context) (mcp.Connection, error) {
-	ch := &child{cmd: t.cmd}
+	ch := &child{cmd: t.cmd, gone: make(chan struct{})}
 	var err error
 	if ch.stdin, err = t.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -111,10 +116,30 @@ func (t *childTransport) Connect(ctx context.Context) (mcp.Connection, error) {
 	if ch.stdout, err = t.cmd.StdoutPipe(); err != nil {
 		return nil, err
 	}
-	if err := t.cmd.Start(); err != nil {
+	if err := ch.start(); err != nil {
 		return nil, err
 	}
 	return (&mcp.IOTransport{Reader: io.NopCloser(ch.stdout), Writer: ch, MaxLineLength: maxAnswer}).Connect(ctx)
+}
+
+// start starts the server. The kernel ends it with us even if we are killed, when it may be in
+// the midst of a call that nobody answers. It watches the thread that started it, which is
+// therefore kept until the server has ended.
+func (ch *child) start() error {
+	started, over := make(chan error), make(chan struct{})
+	ch.over = sync.OnceFunc(func() { close(over) })
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := ch.cmd.Start()
+		started <- err
+		if err == nil {
+			<-over
+			_ = ch.cmd.Wait() // how it ended is of no interest
+			close(ch.gone)
+		}
+	}()
+	return <-started
 }
 
 func (ch *child) Write(p []byte) (int, error) { return ch.stdin.Write(p) }
@@ -126,7 +151,8 @@ func (ch *child) Close() error {
 	defer timer.Stop()
 	_, _ = io.Copy(io.Discard, ch.stdout) // until it ends
 	ch.kill()                             // what it has started
-	_ = ch.cmd.Wait()                     // how it ended is of no interest
+	ch.over()
+	<-ch.gone
 	return nil
 }
 

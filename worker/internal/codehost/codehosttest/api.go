@@ -21,9 +21,18 @@ var Token = "ghs_" + strings.Repeat("canary", 6)
 
 // API returns the address of GitHub's API over this forge, as of an enterprise server.
 func (f *Forge) API() string {
-	s := httptest.NewServer(f.handler())
-	f.tb.Cleanup(s.Close)
-	return s.URL + "/api/v3"
+	return f.serve(f.handler()) + "/api/v3"
+}
+
+// serve serves a handler until the end of the test, and returns the address.
+func (f *Forge) serve(h http.Handler) string {
+	s := httptest.NewServer(h)
+	f.tb.Cleanup(func() {
+		f.end()
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s.URL
 }
 
 func (f *Forge) handler() http.Handler {
@@ -59,6 +68,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 // write answers with the refusal. A lost answer is that of a proxy.
 func (r *Refusal) write(w http.ResponseWriter) {
+	if r.Silent {
+		<-r.done
+		panic(http.ErrAbortHandler)
+	}
 	for name, values := range r.Header {
 		w.Header()[name] = values
 	}
@@ -85,19 +98,18 @@ func (f *Forge) answer(w http.ResponseWriter, op string, status int, effect func
 
 func (f *Forge) servePull(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.Header.Get("Accept"), "diff") {
-		if no := f.do("diff", func() *Refusal { return nil }); no != nil {
+		var text string
+		if no := f.do("diff", func() *Refusal { text = f.diff(); return nil }); no != nil {
 			no.write(w)
 			return
 		}
-		_, _ = w.Write([]byte(f.diff())) // the client is gone
+		_, _ = w.Write([]byte(text)) // the client is gone
 		return
 	}
 	f.answer(w, "get", http.StatusOK, func() (any, *Refusal) { return f.pull(), nil })
 }
 
 func (f *Forge) diff() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.head == f.repo.next {
 		return f.repo.nextDiff
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,9 +40,7 @@ func UUID(account string) string { return "{uuid-of-" + account + "}" }
 
 // API returns the address of Bitbucket's API over this pull request.
 func (b *Bitbucket) API() string {
-	s := httptest.NewServer(b.handler())
-	b.tb.Cleanup(s.Close)
-	return s.URL + "/2.0"
+	return b.serve(b.handler()) + "/2.0"
 }
 
 func (b *Bitbucket) handler() http.Handler {
@@ -78,11 +75,12 @@ func (b *Bitbucket) handler() http.Handler {
 	})
 	get("POST "+repo+"/commit/{sha}/statuses/build", "status", b.setStatus)
 	mux.HandleFunc("GET "+repo+"/diff/{spec...}", func(w http.ResponseWriter, _ *http.Request) {
-		if no := b.do("diff", func() *Refusal { return nil }); no != nil {
+		var text string
+		if no := b.do("diff", func() *Refusal { text = b.diff(); return nil }); no != nil {
 			no.write(w)
 			return
 		}
-		_, _ = w.Write([]byte(b.diff())) // the client is gone
+		_, _ = w.Write([]byte(text)) // the client is gone
 	})
 	mux.HandleFunc("GET "+repo+"/src/{commit}/{path...}", b.serveSource)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -111,7 +110,9 @@ func (d *Double) tools(names string) []*mcp.Tool {
 }
 
 // URL serves the double over streamable HTTP, and what a double of Stdio asks for.
-func (d *Double) URL() string {
+func (d *Double) URL() string { return d.Forge.serve(d.handler()) }
+
+func (d *Double) handler() http.Handler {
 	mux := http.NewServeMux()
 	var servers sync.Map // by what is asked for
 	mux.Handle("/mcp", mcp.NewStreamableHTTPHandler(func(r *http.Request) *mcp.Server {
@@ -141,13 +142,7 @@ func (d *Double) URL() string {
 		}
 		writeJSON(w, http.StatusOK, got)
 	})
-	s := httptest.NewServer(mux)
-	d.Forge.tb.Cleanup(func() {
-		d.Forge.end()
-		s.CloseClientConnections()
-		s.Close()
-	})
-	return s.URL
+	return mux
 }
 
 // What a child that is a double gets in its environment.

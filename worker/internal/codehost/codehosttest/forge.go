@@ -26,8 +26,10 @@ type Refusal struct {
 	Header  http.Header
 	// Done: the operation has its effect, and only the answer is lost.
 	Done bool
-	// Silent: there is never an answer. The real server is not made to wait for it.
+	// Silent: there is never an answer.
 	Silent bool
+
+	done <-chan struct{} // of the forge, until which there is silence
 }
 
 // Forge is the state of a pull request.
@@ -133,6 +135,9 @@ func (f *Forge) do(op string, effect func() *Refusal) *Refusal {
 	var r *Refusal
 	if f.fail != nil {
 		r = f.fail(op)
+	}
+	if r != nil && r.Silent {
+		r.done = f.done
 	}
 	if r != nil && !r.Done {
 		return r

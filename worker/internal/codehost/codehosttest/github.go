@@ -95,7 +95,7 @@ func (d *Double) run(tool string, args map[string]any) (got any, no *Refusal) {
 			return pr, nil
 		})
 	case "pull_request_read get_diff":
-		do("diff", func() (any, *Refusal) { return f.repo.diff, nil })
+		do("diff", func() (any, *Refusal) { return f.diff(), nil })
 	case "pull_request_read get_files":
 		do("files", func() (any, *Refusal) { return paged(f.changed(), num("page"), num("perPage")), nil })
 	case "pull_request_read get_reviews":

@@ -30,7 +30,7 @@ type changedFile struct {
 type commentable map[string]map[int]int
 
 // Files of the repository's change. The head adds lines 11 and 12 to main.go and deletes
-// what was line 30.
+// what was line 30; the head that follows it adds a first line and takes line 12 back.
 const (
 	Main    = "main.go"
 	Renamed = "pkg/a new name.go"
@@ -66,12 +66,12 @@ var theRepository = sync.OnceValue(func() *repository {
 	r.write("new.txt", "one\r\ntwo\r\n")
 	r.write(Policy, "version: 1\nblock: {severity: critical, confidence: 1}\n")
 	r.head = r.commit("head")
-	r.write(Main, "first\n"+lines(1, 10)+"added 11\nadded 12\n"+lines(11, 29)+lines(31, 60))
+	r.write(Main, "first\n"+lines(1, 10)+"added 11\n"+lines(11, 29)+lines(31, 60))
 	r.next = r.commit("next")
 
 	r.diff, r.lines = r.git("diff", "-M", r.base, r.head), r.commentable(r.head)
 	r.nextDiff, r.nextLines = r.git("diff", "-M", r.base, r.next), r.commentable(r.next)
-	for _, c := range []string{r.base, r.head} {
+	for _, c := range []string{r.base, r.head, r.next} {
 		r.content[c] = map[string][]byte{}
 		for _, p := range strings.Split(strings.TrimSuffix(r.git("ls-tree", "-r", "-z", "--name-only", c), "\x00"), "\x00") {
 			r.content[c][p] = []byte(r.git("show", c+":"+p))
