@@ -21,11 +21,14 @@ import (
 // PolicyPath is where a repository keeps its policy.
 const PolicyPath = ".nofx/review.yaml"
 
+// MaxPolicy is how many bytes the text of a policy may have.
+const MaxPolicy = 256 << 10
+
 // Limits of a policy.
 const (
-	maxPolicyBytes     = 64 << 10
 	maxPatterns        = 200
 	maxInstructionText = 4000
+	maxFields          = 32 // of one mapping; the decoder compares each with each
 )
 
 // Policy decides what of a change is read, what is posted, and what fails. It is read from
@@ -96,8 +99,14 @@ func ParsePolicy(text string, over Policy) (Policy, error) {
 	bad := func(detail string) (Policy, error) {
 		return Policy{}, fault.OfFields("invalid-policy", fault.Field{Detail: detail})
 	}
-	if len(text) > maxPolicyBytes {
-		return bad(fmt.Sprintf("the policy has %d bytes; at most %d", len(text), maxPolicyBytes))
+	if len(text) > MaxPolicy {
+		return bad(fmt.Sprintf("the policy has %d bytes; at most %d", len(text), MaxPolicy))
+	}
+	var doc yaml.Node
+	if yaml.Unmarshal([]byte(text), &doc) == nil {
+		if m := crowded(&doc); m != nil {
+			return bad(fmt.Sprintf("line %d: %d fields in one place; at most %d", m.Line, len(m.Content)/2, maxFields))
+		}
 	}
 	d := yaml.NewDecoder(strings.NewReader(text))
 	d.KnownFields(true)
@@ -124,6 +133,19 @@ func ParsePolicy(text string, over Policy) (Policy, error) {
 		return Policy{}, fault.OfFields("invalid-policy", wrong...)
 	}
 	return p, nil
+}
+
+// crowded returns a mapping with too many fields, or nil.
+func crowded(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.MappingNode && len(n.Content)/2 > maxFields {
+		return n
+	}
+	for _, c := range n.Content {
+		if m := crowded(c); m != nil {
+			return m
+		}
+	}
+	return nil
 }
 
 var unknownField = regexp.MustCompile(`field (.*) not found in type \S+$`)

@@ -79,7 +79,9 @@ func TestParsePolicyRefuses(t *testing.T) {
 		"version: 1\nratchet: {second: none}":                                      `/ratchet/second: "none" is no severity; there are critical, high, medium, low and info`,
 		"version: 1\npaths: [{match: ''}]":                                         `/paths/0/match: "" is no pattern of paths`,
 		"version: 1\npaths: [{match: a, block: {severity: high, confidence: -1}}]": "/paths/0/block/confidence: -1 is not between 0 and 1",
-		"version: 1\n#" + strings.Repeat("x", 70000):                               "the policy has 70012 bytes; at most 65536",
+		"version: 1\n#" + strings.Repeat("x", 300000):                              "the policy has 300012 bytes; at most 262144",
+		"version: 1\n" + strings.Repeat("k: 1\n", 10000):                           "line 1: 10001 fields in one place; at most 32",
+		"version: 1\nblock: {" + strings.Repeat("k: 1, ", 33) + "}":                "line 2: 33 fields in one place; at most 32",
 	} {
 		_, err := review.ParsePolicy(text, review.DefaultPolicy())
 		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Invalid || e.Code != "invalid-policy" || e.Detail != want {
