@@ -94,6 +94,8 @@ func reviews(mine, theirs things) (all []bad) {
 	add("repository without an owner", bind, "", `{"provider":"github","name":"shop"}`, 422, field, "/name")
 	add("repository with a secret of its own", bind, "", `{"provider":"github","name":"acme/shop","secret":"x"}`, 400, unknownField, "/secret")
 	add("repository in a project that cannot be", bind, "", `{"provider":"github","name":"acme/shop","project":"No"}`, 422, field, "/project")
+	add("repository with a policy of nothing", bind, "", `{"provider":"github","name":"acme/shop","policy":"version: 2"}`, 422, field, "/policy")
+	add("repository with a policy that is no text", bind, "", `{"provider":"github","name":"acme/shop","policy":{"version":1}}`, 400, malformed, "/policy")
 	add("nobody's repository", "PATCH /api/repositories/repo_"+unknown, "", `{"enabled":false}`, 404, notFound, "")
 	add("nobody's repository forgotten", "DELETE /api/repositories/repo_"+unknown, "", "", 404, notFound, "")
 	add("a change of nothing", "PATCH /api/repositories/repo_"+unknown, "", `{}`, 422, field, "")

@@ -2088,12 +2088,14 @@ CREATE TABLE nofx.repository (
     name text NOT NULL,
     project_id uuid NOT NULL,
     enabled boolean DEFAULT true NOT NULL,
+    policy text,
     secret_version integer DEFAULT 1 NOT NULL,
     version bigint DEFAULT 1 NOT NULL,
     created_by text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT repository_name_check CHECK (((length(name) >= 3) AND (length(name) <= 201))),
+    CONSTRAINT repository_policy_check CHECK ((octet_length(policy) <= 262144)),
     CONSTRAINT repository_provider_check CHECK ((provider = 'github'::text))
 );
 

@@ -3112,7 +3112,10 @@ type Repository struct {
 	LastResult *WebhookResult `json:"last_result,omitempty"`
 
 	// Name OWNER/NAME
-	Name      RepositoryName     `json:"name"`
+	Name RepositoryName `json:"name"`
+
+	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
+	Policy    *ReviewPolicy      `json:"policy,omitempty"`
 	Project   Slug               `json:"project"`
 	Provider  RepositoryProvider `json:"provider"`
 	UpdatedAt time.Time          `json:"updated_at"`
@@ -3132,8 +3135,11 @@ type RepositoryAnswer struct {
 
 // RepositoryChange defines model for RepositoryChange.
 type RepositoryChange struct {
-	Enabled *bool   `json:"enabled,omitempty"`
-	Project *string `json:"project,omitempty"`
+	Enabled *bool `json:"enabled,omitempty"`
+
+	// Policy Null removes it
+	Policy  json.RawMessage `json:"policy,omitempty"`
+	Project *string         `json:"project,omitempty"`
 
 	// RotateSecret The secret before is no longer valid
 	RotateSecret *bool `json:"rotate_secret,omitempty"`
@@ -3159,6 +3165,9 @@ type RepositoryRequest struct {
 
 	// Name OWNER/NAME
 	Name RepositoryName `json:"name"`
+
+	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
+	Policy *ReviewPolicy `json:"policy,omitempty"`
 
 	// Project Of the runs; `default` by default
 	Project  *string                   `json:"project,omitempty"`
@@ -3341,6 +3350,9 @@ type ReviewPage struct {
 	// NextCursor Null on the last page
 	NextCursor *string `json:"next_cursor"`
 }
+
+// ReviewPolicy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
+type ReviewPolicy = string
 
 // ReviewProvider Where the change is from: a pull request of a forge, a diff that was posted, or the workspace of a run
 type ReviewProvider string
@@ -5255,14 +5267,19 @@ type ClientInterface interface {
 	// Corresponds with DELETE /api/repositories/{repository_id} (the `DeleteRepository` operationId).
 	DeleteRepository(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeRepositoryWithBody Switch the webhook of a repository on or off, or give it another secret
+	// GetRepository A repository with its policy
+	//
+	// Corresponds with GET /api/repositories/{repository_id} (the `GetRepository` operationId).
+	GetRepository(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeRepositoryWithBody Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
 	ChangeRepositoryWithBody(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeRepository Switch the webhook of a repository on or off, or give it another secret
+	// ChangeRepository Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -6744,7 +6761,22 @@ func (c *Client) DeleteRepository(ctx context.Context, repositoryID RepositoryID
 	return c.Client.Do(req)
 }
 
-// ChangeRepositoryWithBody Switch the webhook of a repository on or off, or give it another secret
+// GetRepository A repository with its policy
+//
+// Corresponds with GET /api/repositories/{repository_id} (the `GetRepository` operationId).
+func (c *Client) GetRepository(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRepositoryRequest(c.Server, repositoryID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeRepositoryWithBody Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 //
 // Takes any type of body and a specified content type.
 //
@@ -6761,7 +6793,7 @@ func (c *Client) ChangeRepositoryWithBody(ctx context.Context, repositoryID Repo
 	return c.Client.Do(req)
 }
 
-// ChangeRepository Switch the webhook of a repository on or off, or give it another secret
+// ChangeRepository Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 //
 // Takes a body of the `application/json` content type.
 //
@@ -10018,6 +10050,40 @@ func NewDeleteRepositoryRequest(server string, repositoryID RepositoryIDParamete
 	}
 
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetRepositoryRequest constructs an http.Request for the GetRepository method
+func NewGetRepositoryRequest(server string, repositoryID RepositoryIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "repository_id", repositoryID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/repositories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -13826,14 +13892,21 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /api/repositories/{repository_id} (the `DeleteRepository` operationId).
 	DeleteRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*DeleteRepositoryResponse, error)
 
-	// ChangeRepositoryWithBodyWithResponse Switch the webhook of a repository on or off, or give it another secret
+	// GetRepositoryWithResponse A repository with its policy
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/repositories/{repository_id} (the `GetRepository` operationId).
+	GetRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*GetRepositoryResponse, error)
+
+	// ChangeRepositoryWithBodyWithResponse Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /api/repositories/{repository_id} (the `ChangeRepository` operationId).
 	ChangeRepositoryWithBodyWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, params *ChangeRepositoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeRepositoryResponse, error)
 
-	// ChangeRepositoryWithResponse Switch the webhook of a repository on or off, or give it another secret
+	// ChangeRepositoryWithResponse Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15587,6 +15660,39 @@ func (r DeleteRepositoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteRepositoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetRepositoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RepositoryAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRepositoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRepositoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRepositoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17903,7 +18009,20 @@ func (c *ClientWithResponses) DeleteRepositoryWithResponse(ctx context.Context, 
 	return ParseDeleteRepositoryResponse(rsp)
 }
 
-// ChangeRepositoryWithBodyWithResponse Switch the webhook of a repository on or off, or give it another secret
+// GetRepositoryWithResponse A repository with its policy
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/repositories/{repository_id} (the `GetRepository` operationId).
+func (c *ClientWithResponses) GetRepositoryWithResponse(ctx context.Context, repositoryID RepositoryIDParameter, reqEditors ...RequestEditorFn) (*GetRepositoryResponse, error) {
+	rsp, err := c.GetRepository(ctx, repositoryID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRepositoryResponse(rsp)
+}
+
+// ChangeRepositoryWithBodyWithResponse Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -17916,7 +18035,7 @@ func (c *ClientWithResponses) ChangeRepositoryWithBodyWithResponse(ctx context.C
 	return ParseChangeRepositoryResponse(rsp)
 }
 
-// ChangeRepositoryWithResponse Switch the webhook of a repository on or off, or give it another secret
+// ChangeRepositoryWithResponse Change the policy of a repository's reviews, switch its webhook on or off, or give that another secret
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20065,6 +20184,39 @@ func ParseDeleteRepositoryResponse(rsp *http.Response) (*DeleteRepositoryRespons
 	switch {
 	case rsp.StatusCode == 204:
 		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetRepositoryResponse parses an HTTP response from a GetRepositoryWithResponse call
+func ParseGetRepositoryResponse(rsp *http.Response) (*GetRepositoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRepositoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RepositoryAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

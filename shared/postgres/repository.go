@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,15 +15,16 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// Repository is a repository of a forge whose webhook starts reviews.
+// Repository is a repository of a forge, with what holds for its reviews.
 type Repository struct {
 	ID            uuid.UUID
 	TenantID      uuid.UUID
 	Provider      review.Provider
 	Name          string // OWNER/NAME
 	Project       string // of the runs
-	Enabled       bool
-	SecretVersion int // of the webhook's secret
+	Enabled       bool   // if not, what its webhook tells is skipped
+	Policy        string // of its reviews, where the base of a change has none; "": none, and in lists
+	SecretVersion int    // of the webhook's secret
 	Version       int64
 	CreatedBy     string
 	CreatedAt     time.Time
@@ -32,13 +34,15 @@ type Repository struct {
 	LastResult     string // of the newest delivery
 }
 
-const repositorySelect = `SELECT r.id, r.tenant_id, r.provider, r.name, p.slug, r.enabled, r.secret_version, r.version, r.created_by, r.created_at, r.updated_at, d.received_at, coalesce(d.result, '')
+// repositorySelect selects repositories; its one verb is for their policies.
+const repositorySelect = `SELECT r.id, r.tenant_id, r.provider, r.name, p.slug, r.enabled, %s, r.secret_version, r.version, r.created_by, r.created_at, r.updated_at, d.received_at, coalesce(d.result, '')
 	FROM nofx.repository r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
 	LEFT JOIN LATERAL (SELECT x.received_at, x.result FROM nofx.webhook_delivery x WHERE x.tenant_id = r.tenant_id AND x.repository_id = r.id ORDER BY x.received_at DESC LIMIT 1) d ON true
 	WHERE r.tenant_id = $1 `
 
-func oneRepository(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (Repository, error) {
-	rows, err := tx.Query(ctx, repositorySelect+"AND r.id = $2", tenant, id)
+// oneRepository returns the repository for which a condition holds.
+func oneRepository(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, condition string, args ...any) (Repository, error) {
+	rows, err := tx.Query(ctx, fmt.Sprintf(repositorySelect, "coalesce(r.policy, '')")+"AND "+condition, append([]any{tenant}, args...)...)
 	if err != nil {
 		return Repository{}, err
 	}
@@ -46,10 +50,28 @@ func oneRepository(ctx context.Context, tx pgx.Tx, tenant, id uuid.UUID) (Reposi
 	return r, missing(err, "repository")
 }
 
-// Repositories lists repositories, newest first, before one of them.
+// Repository returns one repository, or fault.NotFound.
+func (db *DB) Repository(ctx context.Context, tenant, id uuid.UUID) (r Repository, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		r, err = oneRepository(ctx, tx, tenant, "r.id = $2", id)
+		return err
+	})
+	return r, err
+}
+
+// NamedRepository returns the repository that a forge has under a name, or fault.NotFound.
+func (db *DB) NamedRepository(ctx context.Context, tenant uuid.UUID, p review.Provider, name string) (r Repository, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		r, err = oneRepository(ctx, tx, tenant, "r.provider = $2 AND lower(r.name) = lower($3)", p, name)
+		return err
+	})
+	return r, err
+}
+
+// Repositories lists repositories without their policies, newest first, before one of them.
 func (db *DB) Repositories(ctx context.Context, tenant uuid.UUID, before *uuid.UUID, limit int) (list []Repository, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, repositorySelect+"AND ($2::uuid IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3", tenant, before, limit)
+		rows, err := tx.Query(ctx, fmt.Sprintf(repositorySelect, "''")+"AND ($2::uuid IS NULL OR r.id < $2) ORDER BY r.id DESC LIMIT $3", tenant, before, limit)
 		if err != nil {
 			return err
 		}
@@ -62,7 +84,7 @@ func (db *DB) Repositories(ctx context.Context, tenant uuid.UUID, before *uuid.U
 // CreateRepository binds a repository to the tenant and a project. One that is bound already
 // is fault.Conflict (name-taken), an unknown project fault.NotFound.
 func (db *DB) CreateRepository(ctx context.Context, tenant uuid.UUID, r Repository) (made Repository, err error) {
-	doc, err := document(map[string]any{"provider": r.Provider, "name": r.Name, "project": r.Project, "enabled": r.Enabled, "created_by": r.CreatedBy})
+	doc, err := document(map[string]any{"provider": r.Provider, "name": r.Name, "project": r.Project, "enabled": r.Enabled, "policy": nullable(r.Policy), "created_by": r.CreatedBy})
 	if err != nil {
 		return made, err
 	}
@@ -74,7 +96,7 @@ func (db *DB) CreateRepository(ctx context.Context, tenant uuid.UUID, r Reposito
 			}
 			return err
 		}
-		made, err = oneRepository(ctx, tx, tenant, id)
+		made, err = oneRepository(ctx, tx, tenant, "r.id = $2", id)
 		return err
 	})
 	return made, err
@@ -84,7 +106,8 @@ func (db *DB) CreateRepository(ctx context.Context, tenant uuid.UUID, r Reposito
 type RepositoryChange struct {
 	Enabled *bool   `json:"enabled,omitempty"`
 	Project *string `json:"project,omitempty"`
-	Rotate  bool    `json:"rotate"` // the webhook gets another secret
+	Policy  *string `json:"policy,omitempty"` // "" removes it
+	Rotate  bool    `json:"rotate"`           // the webhook gets another secret
 }
 
 // ChangeRepository changes a repository and returns it. Another version than the one given
@@ -98,7 +121,7 @@ func (db *DB) ChangeRepository(ctx context.Context, tenant, id uuid.UUID, c Repo
 		if _, err := tx.Exec(ctx, "SELECT nofx.change_repository($1, $2, $3)", id, doc, version); err != nil {
 			return err
 		}
-		changed, err = oneRepository(ctx, tx, tenant, id)
+		changed, err = oneRepository(ctx, tx, tenant, "r.id = $2", id)
 		return err
 	})
 	return changed, err

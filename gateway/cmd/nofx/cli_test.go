@@ -154,6 +154,7 @@ func script() map[string]http.HandlerFunc {
 		},
 		"createRepository":    answer(http.StatusCreated, boundRepository()),
 		"listRepositories":    answer(http.StatusOK, api.RepositoryPage{Items: []api.Repository{boundRepository().Repository}}),
+		"getRepository":       answer(http.StatusOK, api.RepositoryAnswer{Repository: ruledRepository()}),
 		"changeRepository":    answer(http.StatusOK, api.RepositoryAnswer{Repository: boundRepository().Repository}),
 		"deleteRepository":    answer(http.StatusNoContent, nil),
 		"createReview":        answer(http.StatusAccepted, api.CreatedReview{Review: queuedReview(), Run: d.Run}),
@@ -331,7 +332,14 @@ func TestCommands(t *testing.T) {
 		"merge-abandon":         "merge abandon " + id("mrg", 1) + " --reason done",
 		"merge-help":            "merge resolve --help",
 		"repository-add":        "repository add acme/shop --project web",
+		"repository-add-policy": "repository add acme/shop --policy review.yaml",
+		"repository-add-help":   "repository add --help",
 		"repository-list":       "repository list",
+		"repository-show":       "repository show " + id("repo", 1),
+		"repository-set":        "repository set " + id("repo", 1) + " --policy -",
+		"repository-set-gone":   "repository set " + id("repo", 1) + " --policy nowhere.txt",
+		"repository-set-empty":  "repository set " + id("repo", 1),
+		"repository-set-both":   "repository set " + id("repo", 1) + " --policy - --no-policy",
 		"repository-disable":    "repository disable " + id("repo", 1),
 		"repository-remove":     "repository remove " + id("repo", 1),
 		"complete-repository":   "__complete repository rotate repo_",
@@ -389,7 +397,7 @@ func TestCommands(t *testing.T) {
 			_, server := newGateway(t, script())
 			c := newCLI(t, server.URL)
 			c.in = strings.NewReader(plan)
-			for file, content := range map[string]string{"nowhere.txt": "", "change.diff": aDiff, "plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`,
+			for file, content := range map[string]string{"nowhere.txt": "", "change.diff": aDiff, "review.yaml": aPolicy, "plan.json": plan, "bad.json": "{\n  \"goal\": \"x\",\n}", "body.json": `{"plan": ` + plan + `}`,
 				"patch.json": `[{"op":"replace","path":"/goal","value":"other"}]`, "small.json": `{"plan_patch":[]}`, "large.json": `{"name":"big"}`} {
 				path := filepath.Join(c.dir, file)
 				args = strings.NewReplacer(" "+file, " "+path, "="+file, "="+path).Replace(args)

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -11,8 +14,8 @@ import (
 )
 
 func (a *app) repositoryCommand() *cobra.Command {
-	return group("repository", "Let webhooks of forges start reviews",
-		a.repositoryAddCommand(), a.repositoryListCommand(),
+	return group("repository", "Let webhooks of forges start reviews, and say how repositories are reviewed",
+		a.repositoryAddCommand(), a.repositoryListCommand(), a.repositoryShowCommand(), a.repositorySetCommand(),
 		a.repositoryChangeCommand("enable", "Have the webhook of a repository start reviews again", api.RepositoryChange{Enabled: new(true)}),
 		a.repositoryChangeCommand("disable", "Skip what the webhook of a repository tells", api.RepositoryChange{Enabled: new(false)}),
 		a.repositoryChangeCommand("rotate", "Give the webhook of a repository another secret; the one before is no longer valid", api.RepositoryChange{RotateSecret: new(true)}),
@@ -20,20 +23,27 @@ func (a *app) repositoryCommand() *cobra.Command {
 }
 
 func (a *app) repositoryAddCommand() *cobra.Command {
-	var project string
+	var project, policy string
 	c := &cobra.Command{
 		Use:   "add OWNER/NAME",
 		Short: "Let the webhook of a repository at GitHub start reviews",
 		Long: `Let the webhook of a repository at GitHub start reviews of its pull requests. The command
-prints what to enter at GitHub; the secret is shown this once. This needs the role admin.`,
-		Example: "  nofx repository add acme/shop --project web",
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+prints what to enter at GitHub; the secret is shown this once. This needs the role admin.
+
+` + aboutPolicy,
+		Example: `  nofx repository add acme/shop --project web
+  nofx repository add acme/shop --policy review.yaml`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := a.readPolicy(policy)
+			if err != nil {
+				return err
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			made, raw, err := call[api.RepositoryAnswer](client.CreateRepository(cmd.Context(), api.RepositoryRequest{Provider: api.RepositoryRequestProviderGithub, Name: args[0], Project: optional(project)}))
+			made, raw, err := call[api.RepositoryAnswer](client.CreateRepository(cmd.Context(), api.RepositoryRequest{Provider: api.RepositoryRequestProviderGithub, Name: args[0], Project: optional(project), Policy: text}))
 			if err != nil {
 				return err
 			}
@@ -41,7 +51,109 @@ prints what to enter at GitHub; the secret is shown this once. This needs the ro
 		},
 	}
 	c.Flags().StringVar(&project, "project", "", "project of the runs (default: default)")
+	policyFlag(c, &policy)
 	return c
+}
+
+// aboutPolicy describes the flag --policy.
+const aboutPolicy = `A policy holds for all reviews of pull requests of the repository whose base has no
+.nofx/review.yaml. Where it has one, that file alone counts.`
+
+func policyFlag(c *cobra.Command, policy *string) {
+	c.Flags().StringVar(policy, "policy", "", "file with the policy of its reviews, - for standard input")
+	fileFlag(c, "policy")
+}
+
+// readPolicy returns the policy in a file, or nil if none is named.
+func (a *app) readPolicy(file string) (*string, error) {
+	if file == "" {
+		return nil, nil
+	}
+	raw, err := a.readFile(file)
+	if err != nil {
+		return nil, usagef("the policy: %w", err)
+	}
+	if !utf8.Valid(raw) {
+		return nil, usagef("the policy in %s is not UTF-8", file)
+	}
+	return new(string(raw)), nil
+}
+
+func (a *app) repositoryShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show REPOSITORY", Short: "Show a repository with its policy",
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRepository(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			shown, raw, err := call[api.RepositoryAnswer](client.GetRepository(cmd.Context(), args[0]))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				a.printRepository(w, shown)
+				if p := shown.Repository.Policy; p != nil {
+					fmt.Fprintln(w, "\npolicy where a base has no .nofx/review.yaml:")
+					for line := range strings.Lines(*p) {
+						fmt.Fprintf(w, "  %s\n", visible(strings.TrimRight(line, "\r\n")))
+					}
+				}
+			})
+		},
+	}
+}
+
+func (a *app) repositorySetCommand() *cobra.Command {
+	var project, policy string
+	var remove bool
+	c := &cobra.Command{
+		Use:   "set REPOSITORY",
+		Short: "Change how a repository is reviewed",
+		Long: `Change the policy of a repository's reviews, or the project of the runs that its webhook
+starts. This needs the role admin.
+
+` + aboutPolicy,
+		Example: `  nofx repository set REPOSITORY --policy review.yaml
+  nofx repository set REPOSITORY --no-policy`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRepository(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			change := api.RepositoryChange{Project: optional(project)}
+			text, err := a.readPolicy(policy)
+			if err != nil {
+				return err
+			}
+			if remove {
+				change.Policy = json.RawMessage("null")
+			} else if text != nil {
+				if change.Policy, err = json.Marshal(*text); err != nil {
+					return err
+				}
+			} else if project == "" {
+				return usagef("say what to change: --policy, --no-policy or --project")
+			}
+			return a.changeRepository(cmd.Context(), args[0], change)
+		},
+	}
+	policyFlag(c, &policy)
+	c.Flags().BoolVar(&remove, "no-policy", false, "remove the policy")
+	c.Flags().StringVar(&project, "project", "", "project of the runs")
+	c.MarkFlagsMutuallyExclusive("policy", "no-policy")
+	return c
+}
+
+// changeRepository changes a repository and prints it.
+func (a *app) changeRepository(ctx context.Context, id string, change api.RepositoryChange) error {
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	changed, raw, err := call[api.RepositoryAnswer](client.ChangeRepository(ctx, id, nil, change))
+	if err != nil {
+		return err
+	}
+	return a.answer(raw, func(w io.Writer) { a.printRepository(w, changed) })
 }
 
 // printRepository prints a repository and, if it has a new secret, what to enter at the
@@ -51,7 +163,11 @@ func (a *app) printRepository(w io.Writer, r api.RepositoryAnswer) {
 	if !r.Repository.Enabled {
 		status = "disabled"
 	}
-	facts(w, "repository", r.Repository.ID, "name", r.Repository.Name, "project", r.Repository.Project, "webhook", status)
+	policy := "default"
+	if r.Repository.Policy != nil {
+		policy = "own"
+	}
+	facts(w, "repository", r.Repository.ID, "name", r.Repository.Name, "project", r.Repository.Project, "webhook", status, "policy", policy)
 	if r.Webhook == nil {
 		return
 	}
@@ -102,15 +218,7 @@ func (a *app) repositoryChangeCommand(verb, short string, change api.RepositoryC
 		Use: verb + " REPOSITORY", Short: short,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeRepository(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			changed, raw, err := call[api.RepositoryAnswer](client.ChangeRepository(cmd.Context(), args[0], nil, change))
-			if err != nil {
-				return err
-			}
-			return a.answer(raw, func(w io.Writer) { a.printRepository(w, changed) })
+			return a.changeRepository(cmd.Context(), args[0], change)
 		},
 	}
 }

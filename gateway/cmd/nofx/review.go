@@ -146,7 +146,7 @@ const maxPosted = 900 << 10
 // addDiff adds a diff from a file or the standard input to a request: as text or, where it
 // is none or too long, as an artifact.
 func (a *app) addDiff(ctx context.Context, client *api.Client, file string, request *api.ReviewRequest) error {
-	content, err := a.readDiff(file)
+	content, err := a.readFile(file)
 	if err != nil {
 		return usagef("the diff: %w", err)
 	}
@@ -188,7 +188,8 @@ func (a *app) addDiff(ctx context.Context, client *api.Client, file string, requ
 	return nil
 }
 
-func (a *app) readDiff(file string) ([]byte, error) {
+// readFile returns the content of a file, or with - what comes from standard input.
+func (a *app) readFile(file string) ([]byte, error) {
 	if file == "-" {
 		return io.ReadAll(a.in)
 	}

@@ -104,6 +104,42 @@ func boundRepository() api.RepositoryAnswer {
 	return api.RepositoryAnswer{Repository: r, Webhook: &api.RepositoryWebhook{Path: "/api/webhooks/github?repository=" + r.ID, Secret: "nofx_whs_0123"}}
 }
 
+const aPolicy = "version: 1\nblock: {severity: medium, confidence: 0.5}\n"
+
+func ruledRepository() api.Repository {
+	r := boundRepository().Repository
+	r.Policy = ptr(aPolicy)
+	return r
+}
+
+// A policy is sent as it is, from a file or standard input, and null removes it.
+func TestRepositoryPolicy(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"add acme/shop --policy -":                     `{"name":"acme/shop","policy":"version: 1\nblock: {severity: medium, confidence: 0.5}\n","provider":"github"}`,
+		"set " + id("repo", 1) + " --policy -":         `{"policy":"version: 1\nblock: {severity: medium, confidence: 0.5}\n"}`,
+		"set " + id("repo", 1) + " --no-policy":        `{"policy":null}`,
+		"set " + id("repo", 1) + " --project payments": `{"project":"payments"}`,
+	} {
+		var got string
+		keep := func(next http.HandlerFunc) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got = strings.TrimSpace(string(body))
+				next(w, r)
+			}
+		}
+		answers := script()
+		answers["createRepository"], answers["changeRepository"] = keep(answers["createRepository"]), keep(answers["changeRepository"])
+		_, server := newGateway(t, answers)
+		c := newCLI(t, server.URL)
+		c.in = strings.NewReader(aPolicy)
+		if code := execute(t.Context(), c.app, append([]string{"repository"}, strings.Fields(args)...)); code != exitOK || got != want {
+			t.Errorf("repository %s = exit %d, request %s, %s; want %s", args, code, got, &c.errOut, want)
+		}
+	}
+}
+
 // A review that is not over after --timeout has an exit code of its own.
 func TestReviewTimeout(t *testing.T) {
 	t.Parallel()

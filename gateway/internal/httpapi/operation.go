@@ -124,6 +124,7 @@ func (s *Server) operations() []operation {
 		{id: "getReviewMetrics", method: get, path: "/api/review-metrics", rule: viewer("reviews:read"), handle: s.getReviewMetrics},
 		{id: "listRepositories", method: get, path: "/api/repositories", rule: admin, handle: s.listRepositories},
 		{id: "createRepository", method: post, path: "/api/repositories", rule: admin, handle: s.createRepository},
+		{id: "getRepository", method: get, path: "/api/repositories/{repository_id}", rule: admin, handle: s.getRepository},
 		{id: "changeRepository", method: http.MethodPatch, path: "/api/repositories/{repository_id}", rule: admin, handle: s.changeRepository},
 		{id: "deleteRepository", method: del, path: "/api/repositories/{repository_id}", rule: admin, handle: s.deleteRepository},
 		{id: "receiveGitHubWebhook", method: post, path: "/api/webhooks/github", rule: public, handle: s.receiveGitHubWebhook, signed: true},

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -54,6 +57,23 @@ func (s *Server) listRepositories(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusOK, api.RepositoryPage{Items: convert(list, apiRepository), NextCursor: next})
 }
 
+// getRepository answers a repository with its policy.
+func (s *Server) getRepository(c echo.Context, p *identity.Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	id, err := pathID(c, run.RepositoryID, "repository_id")
+	if err != nil {
+		return err
+	}
+	r, err := s.Store.Repository(c.Request().Context(), p.Tenant, id)
+	if err != nil {
+		return err
+	}
+	setETag(c, r.Version)
+	return answer(c, http.StatusOK, api.RepositoryAnswer{Repository: apiRepository(r)})
+}
+
 // createRepository lets the webhook of a repository start reviews, and answers its secret.
 func (s *Server) createRepository(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
@@ -75,6 +95,10 @@ func (s *Server) createRepository(c echo.Context, p *identity.Principal) error {
 		r.Project = *in.Project
 		fields = append(fields, badProject(r.Project)...)
 	}
+	if in.Policy != nil {
+		r.Policy = *in.Policy
+		fields = append(fields, badPolicy(r.Policy)...)
+	}
 	if len(fields) > 0 {
 		return fault.OfFields("invalid-field", fields...)
 	}
@@ -95,7 +119,33 @@ func badProject(slug string) []fault.Field {
 	return []fault.Field{{Pointer: "/project", Detail: "must be " + slugShape.words}}
 }
 
-// changeRepository switches a webhook on or off, or gives it another project or secret.
+// badPolicy returns all that is wrong with the text of a policy.
+func badPolicy(text string) (fields []fault.Field) {
+	_, err := review.ParsePolicy(text, review.DefaultPolicy())
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		for _, f := range e.Fields[:min(len(e.Fields), 100)] {
+			fields = append(fields, fault.Field{Pointer: "/policy", Detail: strings.TrimSpace(f.Pointer + " " + f.Detail)})
+		}
+	}
+	return fields
+}
+
+// textOrNull returns the text of a member of a change: "" for null, which removes what there
+// is, and nil for a member that is not there.
+func textOrNull(at string, raw json.RawMessage) (text *string, err error) {
+	switch {
+	case len(raw) == 0:
+		return nil, nil
+	case string(raw) == "null":
+		return new(""), nil
+	case json.Unmarshal(raw, &text) != nil:
+		return nil, malformed(at, "must be text or null")
+	}
+	return text, nil
+}
+
+// changeRepository switches a webhook on or off, or gives a repository another policy, project
+// or secret.
 func (s *Server) changeRepository(c echo.Context, p *identity.Principal) error {
 	if err := noQuery(c); err != nil {
 		return err
@@ -113,13 +163,21 @@ func (s *Server) changeRepository(c echo.Context, p *identity.Principal) error {
 		return err
 	}
 	change := postgres.RepositoryChange{Enabled: in.Enabled, Project: in.Project, Rotate: in.RotateSecret != nil && *in.RotateSecret}
-	if change == (postgres.RepositoryChange{}) {
-		return fieldFault("invalid-field", "", "nothing to change: give enabled, project or rotate_secret")
+	if change.Policy, err = textOrNull("/policy", in.Policy); err != nil {
+		return err
+	}
+	var fields []fault.Field
+	if change.Policy != nil && string(in.Policy) != "null" {
+		fields = badPolicy(*change.Policy)
 	}
 	if in.Project != nil {
-		if fields := badProject(*in.Project); len(fields) > 0 {
-			return fault.OfFields("invalid-field", fields...)
-		}
+		fields = append(fields, badProject(*in.Project)...)
+	}
+	if len(fields) > 0 {
+		return fault.OfFields("invalid-field", fields...)
+	}
+	if change == (postgres.RepositoryChange{}) {
+		return fieldFault("invalid-field", "", "nothing to change: give enabled, project, policy or rotate_secret")
 	}
 	if change.Rotate {
 		if err := s.webhooksOff(); err != nil {
@@ -155,7 +213,7 @@ func (s *Server) deleteRepository(c echo.Context, p *identity.Principal) error {
 
 func apiRepository(r postgres.Repository) api.Repository {
 	return api.Repository{
-		ID: run.RepositoryID.Format(r.ID), Provider: api.RepositoryProvider(r.Provider), Name: r.Name, Project: r.Project, Enabled: r.Enabled, Version: r.Version,
+		ID: run.RepositoryID.Format(r.ID), Provider: api.RepositoryProvider(r.Provider), Name: r.Name, Project: r.Project, Enabled: r.Enabled, Policy: ptr(r.Policy), Version: r.Version,
 		CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), LastDeliveryAt: utc(r.LastDeliveryAt), LastResult: ptr(api.WebhookResult(r.LastResult)),
 	}
 }

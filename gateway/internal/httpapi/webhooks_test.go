@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -144,6 +145,58 @@ func TestRepositories(t *testing.T) {
 	} {
 		g.want(g.do(http.MethodPost, "/api/repositories", tt.body), tt.status, tt.code)
 	}
+	// The policy of a repository's reviews.
+	const policy = "version: 1\nblock: {severity: low, confidence: 0.5}\n"
+	made := g.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/ruled","policy":`+strconv.Quote(policy)+`}`)
+	g.want(made, http.StatusCreated, "")
+	path := "/api/repositories/" + decodeAs[api.RepositoryAnswer](t, made).Repository.ID
+	shown := func() *string {
+		t.Helper()
+		r := g.get(path)
+		g.want(r, http.StatusOK, "")
+		return decodeAs[api.RepositoryAnswer](t, r).Repository.Policy
+	}
+	if got := shown(); got == nil || *got != policy {
+		t.Errorf("policy = %v, want that of the request", got)
+	}
+	if list := g.get("/api/repositories"); strings.Contains(string(list.body), "severity") {
+		t.Errorf("repositories = %s, want them without policies", list.body)
+	}
+	for _, tt := range []struct{ policy, code, detail string }{
+		{`""`, "invalid-field", "the policy is empty; it has at least version: 1"},
+		{`"version: 1\nblok: {}"`, "invalid-field", "line 2: there is no field blok"},
+		{`"version: 1\nlimits: {files: 0}\non_partial: pass"`, "invalid-field", "/limits/files is 0; at least 1"},
+		{strconv.Quote("version: 1\n#" + strings.Repeat("x", 262144)), "invalid-field", "the policy has 262156 bytes; at most 262144"},
+		{strconv.Quote("version: 1\n" + strings.Repeat("k: 1\n", 20)), "invalid-field", `mapping key "k" already defined at line 2`},
+		{`7`, "malformed-json", "must be"},
+		{`"\u0000"`, "invalid-field", "contains a NUL character"},
+	} {
+		for method, at := range map[string]string{http.MethodPost: "/api/repositories", http.MethodPatch: path} {
+			body := `{"policy":` + tt.policy + `}`
+			if method == http.MethodPost {
+				body = `{"provider":"github","name":"acme/x","policy":` + tt.policy + `}`
+			}
+			r := g.do(method, at, body)
+			p := decodeAs[api.Problem](t, r)
+			if string(p.Code) != tt.code || len(p.Errors) == 0 || len(p.Errors) > 100 || p.Errors[0].Pointer != "/policy" || !strings.Contains(p.Errors[0].Detail, tt.detail) {
+				t.Errorf("%s with policy %.60s = %d %.300s, want %s at /policy: %s", method, tt.policy, r.status, r.body, tt.code, tt.detail)
+			}
+		}
+	}
+	g.want(g.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/x","policy":null}`), http.StatusCreated, "")
+	g.want(g.do(http.MethodPatch, path, `{"enabled":false}`), http.StatusOK, "")
+	if got := shown(); got == nil || *got != policy {
+		t.Errorf("policy after another change = %v, want it as it was", got)
+	}
+	g.want(g.do(http.MethodPatch, path, `{"policy":"version: 1"}`), http.StatusOK, "")
+	if got := shown(); got == nil || *got != "version: 1" {
+		t.Errorf("policy = %v, want the new one", got)
+	}
+	g.want(g.do(http.MethodPatch, path, `{"policy":null}`), http.StatusOK, "")
+	if got := shown(); got != nil {
+		t.Errorf("policy that was removed = %q, want none", *got)
+	}
+
 	off := newGatewayAlone(t, func(c *Config) { c.WebhookKey = nil })
 	off.want(off.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/x"}`), http.StatusConflict, "webhooks-off")
 }

@@ -49,8 +49,8 @@ type Input struct {
 	Diff        string
 	Missing     []review.Skip      // files that the forge did not give
 	Head        map[string]*string // files at the head, see HeadPaths; nil: not there
-	Default     review.Policy      // of the tenant
-	Policy      *string            // text of the repository's at the base; nil: it has none
+	Default     review.Policy      // where Policy says nothing
+	Policy      *string            // its text; nil: there is none
 	Known       []review.Finding   // of earlier reviews of the change that were no dry runs
 	Dismissed   []review.Finding   // of other changes, see review.Round
 	Number      int                // 1 for the first review of the change

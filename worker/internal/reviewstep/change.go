@@ -21,7 +21,7 @@ type change struct {
 	title, description string
 	diff               string
 	missing            []review.Skip // files whose lines are not in the diff
-	policy             *string       // text of the policy at the base; nil: there is none
+	policy             *string       // text of the policy at the base, or else that of the repository's binding; nil: neither has one
 
 	// files returns files at the head; nil: one that is not there.
 	files func(ctx context.Context, paths []string) (map[string]*string, error)
@@ -29,9 +29,8 @@ type change struct {
 
 // Limits of what is read.
 const (
-	maxPolicy = 256 << 10
-	maxDiff   = 32 << 20
-	maxFile   = 1 << 20
+	maxDiff = 32 << 20
+	maxFile = 1 << 20
 )
 
 // change reads what is reviewed.
@@ -93,7 +92,7 @@ func (a *attempt) workspace(ctx context.Context) (*change, error) {
 		return nil, err
 	}
 	c := &change{base: base.String(), head: a.call.Tree.String(), diff: string(doc.Patch()), missing: missing(doc)}
-	switch text, err := stored.File(ctx, base, review.PolicyPath, maxPolicy); {
+	switch text, err := stored.File(ctx, base, review.PolicyPath, review.MaxPolicy); {
 	case err == nil:
 		policy := string(text)
 		c.policy = &policy

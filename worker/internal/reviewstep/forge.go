@@ -40,6 +40,10 @@ func (a *attempt) open(ctx context.Context) error {
 
 // pullRequest reads the change of a pull request, as it is at the head that the review is of.
 func (a *attempt) pullRequest(ctx context.Context) (*change, error) {
+	bound, err := a.DB.NamedRepository(ctx, a.call.Claim.TenantID, a.review.Provider, a.review.Repository)
+	if err != nil && !errors.Is(err, fault.NotFound) { // what is not bound has nothing of its own
+		return nil, err
+	}
 	if err := a.open(ctx); err != nil {
 		return nil, err
 	}
@@ -59,6 +63,9 @@ func (a *attempt) pullRequest(ctx context.Context) (*change, error) {
 		return nil, superseded(fmt.Sprintf("head %s has the review %s", pr.HeadSHA, run.ReviewID.Format(*other)))
 	}
 	c := &change{base: pr.BaseSHA, head: pr.HeadSHA, title: pr.Title, description: pr.Body}
+	if bound.Policy != "" {
+		c.policy = &bound.Policy // unless the base has one, which then is all that counts
+	}
 	if c.diff, c.missing, err = a.diffOf(ctx); err != nil {
 		return nil, ofForge(err)
 	}

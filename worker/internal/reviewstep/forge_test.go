@@ -159,6 +159,59 @@ func TestReviewOfAPullRequest(t *testing.T) {
 	}
 }
 
+// Where the base of a pull request has no policy, that of the repository's binding decides.
+// What the head brings along never does.
+func TestPolicyOfTheBinding(t *testing.T) {
+	t.Parallel()
+	const lax, strict = "version: 1\nblock: {severity: critical, confidence: 1}\n", "version: 1\nblock: {severity: low, confidence: 0.5}\n"
+	for name, tt := range map[string]struct {
+		severity review.Severity
+		bound    string // repository
+		policy   string
+		based    bool // the base has a policy, which is the default one
+		want     review.Verdict
+		decided  string
+	}{
+		"none, high":               {review.High, "", "", false, review.Failed, ""},
+		"none, low":                {review.Low, "", "", false, review.Passed, ""},
+		"laxer":                    {review.High, codehosttest.Repository, lax, false, review.Passed, lax},
+		"stricter":                 {review.Low, strings.ToUpper(codehosttest.Repository), strict, false, review.Failed, strict},
+		"of another repository":    {review.Low, "octo/other", strict, false, review.Passed, ""},
+		"laxer than the base's":    {review.High, codehosttest.Repository, lax, true, review.Failed, ""},
+		"stricter than the base's": {review.Low, codehosttest.Repository, strict, true, review.Passed, ""},
+		"that cannot be read":      {review.Low, codehosttest.Repository, "version: 2\n", false, review.Error, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPullRequest(t)
+			p.severity = tt.severity
+			if !tt.based {
+				p.forge.RemovePolicy()
+			}
+			if tt.bound != "" {
+				r := postgres.Repository{Provider: review.GitHub, Name: tt.bound, Project: "default", Policy: tt.policy, CreatedBy: "tester"}
+				if _, err := p.DB.CreateRepository(p.Ctx, p.TenantID, r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Worker(t, p.serve)
+			v := p.start(t, "", func(n *postgres.NewReview) { n.Inputs.DryRun = true })
+			d := p.Until(t, v.RunID, map[bool]run.State{true: run.Succeeded, false: run.Failed}[tt.want == review.Passed])
+			v = reviewOf(t, p.Bundle, v.ID)
+			decided := review.DefaultPolicy()
+			if tt.decided != "" {
+				var err error
+				if decided, err = review.ParsePolicy(tt.decided, decided); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if v.Verdict != tt.want || v.PolicyHash != decided.Hash() {
+				t.Errorf("review = %s by policy %s, want %s by %s (%s)", v.Verdict, v.PolicyHash, tt.want, decided.Hash(), d.Gates[0].Evidence)
+			}
+		})
+	}
+}
+
 func (p *pullRequest) events(t *testing.T, id uuid.UUID, name string) (list []string) {
 	t.Helper()
 	rows, err := p.Admin.Query(p.Ctx, "SELECT data::text FROM nofx.event WHERE run_id = $1 AND type = $2", id, name)

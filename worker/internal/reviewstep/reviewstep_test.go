@@ -34,15 +34,16 @@ func TestMain(m *testing.M) {
 
 // model reports each added line with a word in it.
 type model struct {
-	mu    sync.Mutex
-	words []string
-	asked map[string]int // by the names of what was shown
-	block chan struct{}  // what is shown with HANG in it is answered when it is closed
-	hung  chan struct{}  // is sent to when something hangs
+	mu       sync.Mutex
+	words    []string
+	severity review.Severity // of what it reports
+	asked    map[string]int  // by the names of what was shown
+	block    chan struct{}   // what is shown with HANG in it is answered when it is closed
+	hung     chan struct{}   // is sent to when something hangs
 }
 
 func newModel() *model {
-	return &model{words: []string{"BUG"}, asked: map[string]int{}, block: make(chan struct{}), hung: make(chan struct{}, 10)}
+	return &model{words: []string{"BUG"}, severity: review.High, asked: map[string]int{}, block: make(chan struct{}), hung: make(chan struct{}, 10)}
 }
 
 func (*model) Name() string { return "scripted" }
@@ -72,7 +73,7 @@ func (m *model) Complete(ctx context.Context, r llm.Request) (llm.Response, erro
 			_, quote, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "+")
 			answer.Findings = append(answer.Findings, reviewer.Answered{
 				Path: p.Name, Side: review.Right, Line: n, Quote: quote, Title: "There is a bug", Body: "It says so itself.",
-				Category: review.Correctness, Severity: review.High, Confidence: 0.9,
+				Category: review.Correctness, Severity: m.severity, Confidence: 0.9,
 			})
 		}
 	}

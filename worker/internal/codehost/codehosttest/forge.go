@@ -2,6 +2,7 @@ package codehosttest
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -89,6 +90,17 @@ func NewForge(tb testing.TB) *Forge {
 func (f *Forge) Head() string { return f.repo.head }
 func (f *Forge) Next() string { return f.repo.next }
 func (f *Forge) Base() string { return f.repo.base }
+
+// RemovePolicy takes the policy out of the base. The head keeps its own.
+func (f *Forge) RemovePolicy() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r := *f.repo // which others share
+	r.content = maps.Clone(r.content)
+	r.content[r.base] = maps.Clone(r.content[r.base])
+	delete(r.content[r.base], Policy)
+	f.repo = &r
+}
 
 // GitDiff returns the diff as git writes it.
 func (f *Forge) GitDiff() string { return f.repo.diff }
