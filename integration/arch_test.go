@@ -38,8 +38,9 @@ var mayImport = []rule{
 	{"shared/fault", nil},
 	{"shared/failpoint", nil},
 	{"shared/machine", nil},
-	{"shared/run", slices.Concat([]string{"shared/fault", "shared/machine", "shared/review"}, pure)},
-	{"shared/review", slices.Concat([]string{"shared/fault", "shared/machine", "go.yaml.in/yaml/v3"}, pure)},
+	{"shared/glob", pure},
+	{"shared/run", slices.Concat([]string{"shared/fault", "shared/machine", "shared/review", "shared/glob"}, pure)},
+	{"shared/review", slices.Concat([]string{"shared/fault", "shared/machine", "shared/glob", "go.yaml.in/yaml/v3"}, pure)},
 	{"shared/job", slices.Concat([]string{"shared/run", "github.com/riverqueue/river", riverTypes}, pure)},
 	{"shared/postgres/pgtest", slices.Concat([]string{"shared/postgres", "migrations", "shared/servertest/pgserver"}, pgx, pure)},
 	{"shared/postgres", slices.Concat([]string{"shared/fault", "shared/machine", "shared/run", "shared/review", "shared/job", "shared/tree", "migrations"}, pgx, river, otelAPI, pure)},
@@ -167,7 +168,7 @@ var mayNotReach = []rule{
 // withoutIO are packages that compute and do nothing else: what they are given is all
 // that they know.
 var withoutIO = []string{
-	"shared/fault", "shared/machine", "shared/run", "shared/review", "shared/job",
+	"shared/fault", "shared/machine", "shared/glob", "shared/run", "shared/review", "shared/job",
 	"worker/internal/report", "worker/internal/sieve", "worker/internal/llm/rules",
 }
 

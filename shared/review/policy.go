@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/glob"
 )
 
 // PolicyPath is where a repository keeps its policy.
@@ -50,7 +52,8 @@ type Threshold struct {
 	Confidence float64  `yaml:"confidence" json:"confidence"`
 }
 
-// PathRule holds for the files that match. The first that has a say counts.
+// PathRule holds for the files that match. The first that has a say counts. What its
+// threshold does not say is that of the policy.
 type PathRule struct {
 	Match        string     `yaml:"match" json:"match"`
 	Block        *Threshold `yaml:"block" json:"block,omitempty"`
@@ -129,6 +132,7 @@ func ParsePolicy(text string, over Policy) (Policy, error) {
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return bad("the policy is more than one document")
 	}
+	p.fillPaths(text)
 	if wrong := p.problems(); len(wrong) > 0 {
 		return Policy{}, fault.OfFields("invalid-policy", wrong...)
 	}
@@ -146,6 +150,28 @@ func crowded(n *yaml.Node) *yaml.Node {
 		}
 	}
 	return nil
+}
+
+// fillPaths gives the thresholds of paths in the text of a policy what they do not say: it is
+// as for all files.
+func (p *Policy) fillPaths(text string) {
+	var said struct {
+		Paths []struct {
+			Block *struct {
+				Severity   *Severity
+				Confidence *float64
+			}
+		}
+	}
+	_ = yaml.Unmarshal([]byte(text), &said) // it was decoded before
+	for i, rule := range said.Paths {
+		if rule.Block != nil && rule.Block.Severity == nil {
+			p.Paths[i].Block.Severity = p.Block.Severity
+		}
+		if rule.Block != nil && rule.Block.Confidence == nil {
+			p.Paths[i].Block.Confidence = p.Block.Confidence
+		}
+	}
 }
 
 var unknownField = regexp.MustCompile(`field (.*) not found in type \S+$`)
@@ -173,9 +199,21 @@ func (p Policy) problems() (wrong []fault.Field) {
 			add(at+"/confidence", "%v is not between 0 and 1", t.Confidence)
 		}
 	}
+	alternatives := 0
 	pattern := func(at, s string) {
-		if s == "" || !doublestar.ValidatePattern(s) {
+		switch problem := glob.Problem(s); {
+		case s == "" || problem == glob.NoPattern:
 			add(at, "%q is no pattern of paths", s)
+		case problem != "":
+			add(at, "%q: %s", s, problem)
+		default:
+			for one := range glob.Alternatives(s) {
+				alternatives++
+				if why := futile(one); why != "" {
+					add(at, "%q %s", s, why)
+					break
+				}
+			}
 		}
 	}
 	if p.Version != 1 {
@@ -198,6 +236,9 @@ func (p Policy) problems() (wrong []fault.Field) {
 	for i, s := range p.Ignore {
 		pattern(fmt.Sprintf("/ignore/%d", i), s)
 	}
+	if alternatives > glob.Max { // each is matched with every file
+		add("/paths", "the braces of all patterns stand for %d alternatives; at most %d", alternatives, glob.Max)
+	}
 	if n := p.Limits.Files; n < 1 {
 		add("/limits/files", "is %d; at least 1", n)
 	}
@@ -212,6 +253,8 @@ func (p Policy) problems() (wrong []fault.Field) {
 	}
 	if !(p.Limits.CostUSD > 0) {
 		add("/limits/cost_usd", "is %v and must be more than 0", p.Limits.CostUSD)
+	} else if math.IsInf(p.Limits.CostUSD, 1) { // JSON has no word for it
+		add("/limits/cost_usd", "is %v and must be a number", p.Limits.CostUSD)
 	}
 	severity("/ratchet/second", p.Ratchet.Second)
 	severity("/ratchet/later", p.Ratchet.Later)
@@ -219,6 +262,20 @@ func (p Policy) problems() (wrong []fault.Field) {
 		add("/on_partial", "%q is neither warn nor fail", p.OnPartial)
 	}
 	return wrong
+}
+
+// futile returns why a pattern without braces matches no file, although somebody who
+// knows other patterns may think so, or "".
+func futile(pattern string) string {
+	switch {
+	case strings.HasPrefix(pattern, "!"):
+		return `takes nothing back; for a name that begins with !, write \!`
+	case strings.HasPrefix(pattern, "/"), strings.HasPrefix(pattern, "./"), strings.HasPrefix(pattern, "../"):
+		return "matches no file: paths begin at the root of the repository, without a slash"
+	case strings.HasSuffix(pattern, "/"):
+		return "matches no file: for all in a folder, write " + pattern + "**"
+	}
+	return ""
 }
 
 // Hash names the policy, in hex.

@@ -56,6 +56,32 @@ on_partial: fail
 	}
 }
 
+// TestParsePolicyOfAPath: what the threshold of a path does not say is as for all files.
+func TestParsePolicyOfAPath(t *testing.T) {
+	t.Parallel()
+	over := review.DefaultPolicy()
+	over.Paths = []review.PathRule{{Match: "old", Block: &review.Threshold{Severity: review.Info}}}
+	for text, want := range map[string]review.Threshold{
+		"paths: [{match: a, block: {severity: low}}]":                                                           {Severity: review.Low, Confidence: 0.8},
+		"paths: [{match: a, block: {confidence: 0.1}}]":                                                         {Severity: review.High, Confidence: 0.1},
+		"paths: [{match: a, block: {severity: low, confidence: 0}}]":                                            {Severity: review.Low},
+		"paths: [{match: a, block: {severity: low}}]\nblock: {severity: medium, confidence: 0.5}":               {Severity: review.Low, Confidence: 0.5},
+		"paths: [{match: a, instructions: x}, {match: a, block: {confidence: 0.2}}]\nblock: {severity: medium}": {Severity: review.Medium, Confidence: 0.2},
+		"paths: [{match: b, block: &b {severity: info}}, {match: a, block: *b}]":                                {Severity: review.Info, Confidence: 0.8},
+		"paths: [{match: b, block: &b {severity: info}}, {match: a, block: {<<: *b, confidence: 0.3}}]":         {Severity: review.Info, Confidence: 0.3},
+		"paths: [{match: a, block: {}}]":                                                                        {Severity: review.High, Confidence: 0.8},
+		"paths: [{match: a, block: }]":                                                                          {Severity: review.High, Confidence: 0.8},
+	} {
+		p, err := review.ParsePolicy("version: 1\n"+text, over)
+		if got := p.BlockAt("a"); err != nil || got != want {
+			t.Errorf("BlockAt(a) of %s = %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+	if p, err := review.ParsePolicy("version: 1", over); err != nil || p.BlockAt("old") != (review.Threshold{Severity: review.Info}) {
+		t.Errorf("BlockAt(old) = %+v, %v, want what the tenant says", p.BlockAt("old"), err)
+	}
+}
+
 func TestParsePolicyRefuses(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -72,16 +98,24 @@ func TestParsePolicyRefuses(t *testing.T) {
 		"[]":                           "line 1: cannot unmarshal !!seq as Policy",
 		"version: 1\nignore: ['a[']":   `/ignore/0: "a[" is no pattern of paths`,
 		"version: 1\non_partial: pass": `/on_partial: "pass" is neither warn nor fail`,
-		"version: 1\nblock: {severity: worst, confidence: 2}":                      `/block/severity: "worst" is no severity; there are critical, high, medium, low and info (and 1 more)`,
-		"version: 1\nblock: {confidence: .nan}":                                    "/block/confidence: NaN is not between 0 and 1",
-		"version: 1\nlimits: {files: 0}":                                           "/limits/files: is 0; at least 1",
-		"version: 1\nlimits: {cost_usd: 0}":                                        "/limits/cost_usd: is 0 and must be more than 0",
-		"version: 1\nratchet: {second: none}":                                      `/ratchet/second: "none" is no severity; there are critical, high, medium, low and info`,
-		"version: 1\npaths: [{match: ''}]":                                         `/paths/0/match: "" is no pattern of paths`,
-		"version: 1\npaths: [{match: a, block: {severity: high, confidence: -1}}]": "/paths/0/block/confidence: -1 is not between 0 and 1",
-		"version: 1\n#" + strings.Repeat("x", 300000):                              "the policy has 300012 bytes; at most 262144",
-		"version: 1\n" + strings.Repeat("k: 1\n", 10000):                           "line 1: 10001 fields in one place; at most 32",
-		"version: 1\nblock: {" + strings.Repeat("k: 1, ", 33) + "}":                "line 2: 33 fields in one place; at most 32",
+		"version: 1\nblock: {severity: worst, confidence: 2}":                                              `/block/severity: "worst" is no severity; there are critical, high, medium, low and info (and 1 more)`,
+		"version: 1\nblock: {confidence: .nan}":                                                            "/block/confidence: NaN is not between 0 and 1",
+		"version: 1\nlimits: {files: 0}":                                                                   "/limits/files: is 0; at least 1",
+		"version: 1\nlimits: {cost_usd: 0}":                                                                "/limits/cost_usd: is 0 and must be more than 0",
+		"version: 1\nlimits: {cost_usd: .inf}":                                                             "/limits/cost_usd: is +Inf and must be a number",
+		"version: 1\nignore: ['" + strings.Repeat("{a,a}", 50) + "']":                                      `/ignore/0: "` + strings.Repeat("{a,a}", 50) + `": its braces stand for more than 1000 alternatives`,
+		"version: 1\nignore: ['" + strings.Repeat("{a,b}", 9) + "', '" + strings.Repeat("{a,b}", 9) + "']": "/paths: the braces of all patterns stand for 1024 alternatives; at most 1000",
+		"version: 1\nignore: [/a]":                                                                         `/ignore/0: "/a" matches no file: paths begin at the root of the repository, without a slash`,
+		"version: 1\nignore: ['{a,./b}']":                                                                  `/ignore/0: "{a,./b}" matches no file: paths begin at the root of the repository, without a slash`,
+		"version: 1\nignore: [a/]":                                                                         `/ignore/0: "a/" matches no file: for all in a folder, write a/**`,
+		"version: 1\nignore: ['!a']":                                                                       `/ignore/0: "!a" takes nothing back; for a name that begins with !, write \!`,
+		"version: 1\npaths: [{match: a, block: {severty: low}}]":                                           "line 2: there is no field severty",
+		"version: 1\nratchet: {second: none}":                                                              `/ratchet/second: "none" is no severity; there are critical, high, medium, low and info`,
+		"version: 1\npaths: [{match: ''}]":                                                                 `/paths/0/match: "" is no pattern of paths`,
+		"version: 1\npaths: [{match: a, block: {severity: high, confidence: -1}}]":                         "/paths/0/block/confidence: -1 is not between 0 and 1",
+		"version: 1\n#" + strings.Repeat("x", 300000):                                                      "the policy has 300012 bytes; at most 262144",
+		"version: 1\n" + strings.Repeat("k: 1\n", 10000):                                                   "line 1: 10001 fields in one place; at most 32",
+		"version: 1\nblock: {" + strings.Repeat("k: 1, ", 33) + "}":                                        "line 2: 33 fields in one place; at most 32",
 	} {
 		_, err := review.ParsePolicy(text, review.DefaultPolicy())
 		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Invalid || e.Code != "invalid-policy" || e.Detail != want {

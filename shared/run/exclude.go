@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"nofx.dev/shared/glob"
 )
 
 // Exclude is a pattern of a workspace's excludes. Files and directories that it matches are
@@ -32,10 +34,8 @@ func ParseExclude(pattern string) (e Exclude, problem string) {
 		return e, BadText(text)
 	case text[0] == '!':
 		return e, `cannot bring files back; for a name that begins with !, write \!`
-	case !doublestar.ValidatePattern(text):
-		return e, "is not a pattern"
-	case tooMany(text):
-		return e, manyAlternatives
+	case glob.Problem(text) != "":
+		return e, glob.Problem(text)
 	}
 	for element := range strings.SplitSeq(text, "/") {
 		if element == "" || element == "." || element == ".." {

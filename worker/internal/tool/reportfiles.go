@@ -14,7 +14,7 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 
-	"nofx.dev/shared/run"
+	"nofx.dev/shared/glob"
 )
 
 const (
@@ -38,7 +38,7 @@ type alternative struct {
 // which there may be files that match, is an error: they are not the workspace's, and
 // a report must not be passed over.
 func reports(root *os.Root, pattern string) (all []alternative, err error) {
-	for p := range run.Alternatives(pattern) {
+	for p := range glob.Alternatives(pattern) {
 		a := alternative{pattern: p, files: map[string]bool{}}
 		if strings.ContainsAny(p, `*?[\`) {
 			a.elements = elements(p)
