@@ -2426,7 +2426,7 @@ type FindingFix struct {
 	Head string `json:"head"`
 	Path string `json:"path"`
 
-	// Reason `line_gone` or `file_deleted`
+	// Reason `line_gone`, `file_deleted`, or `not_in_change` for a posted diff that shows it no more
 	Reason string `json:"reason"`
 
 	// Text The line that is no longer there

@@ -26,12 +26,19 @@ type Round struct {
 	Gone func(Finding) *Gone
 }
 
+// Why a finding is fixed.
+const (
+	LineGone    = "line_gone"
+	FileDeleted = "file_deleted"
+	NotInChange = "not_in_change" // a posted diff, which is all there is of its change, does not show it
+)
+
 // Gone is the evidence that a finding is fixed.
 type Gone struct {
-	Reason string `json:"reason"` // line_gone or file_deleted
-	Path   string `json:"path"`   // where it was looked for
-	Text   string `json:"text"`   // the line that is no longer there
-	Head   string `json:"head"`   // the commit in which it is not
+	Reason string `json:"reason"`
+	Path   string `json:"path"` // where it was looked for
+	Text   string `json:"text"` // the line that is no longer there
+	Head   string `json:"head"` // the commit in which it is not
 }
 
 // Occurrence is a finding as one review saw it.

@@ -41,7 +41,7 @@ func (v *pass) plan() Plan {
 // reply returns what is said in the thread of a finding that is fixed.
 func reply(f review.Fix) string {
 	what := "the line is no longer there"
-	if f.Evidence.Reason == "file_deleted" {
+	if f.Evidence.Reason == review.FileDeleted {
 		what = "the file is no longer there"
 	}
 	return fmt.Sprintf("Fixed in %s: %s.\n\n%s", cut(f.Evidence.Head, 40), what, Marker(f.Finding.Fingerprint))

@@ -58,18 +58,19 @@ func now(renamed map[string]string, p string) string {
 
 // gone returns the evidence that an open finding is fixed: its line is not at the head any
 // more, and what it was in was reviewed as a whole without finding it again. A line that
-// is merely out of sight of the diff is not gone.
+// is merely out of sight of the diff is not gone, unless the diff is all there is of the change.
 func (v *pass) gone(k review.Finding) *review.Gone {
-	if len(v.errors) > 0 || k.Anchor.Text == "" {
-		return nil
-	}
 	p := now(v.renamed, k.Anchor.Path)
 	f, inDiff := v.view.shown[p]
+	left := v.in.Whole && !inDiff // the change has nothing to do with the file any more
+	if len(v.errors) > 0 || k.Anchor.Text == "" && !left {
+		return nil
+	}
 	missing := func(s review.Skip) bool { return s.Path == p }
 	if inDiff && (!v.asked[p] || v.failed[p]) || slices.ContainsFunc(v.in.Missing, missing) {
 		return nil
 	}
-	evidence := &review.Gone{Reason: "line_gone", Path: p, Text: k.Anchor.Text, Head: v.in.HeadSHA}
+	evidence := &review.Gone{Reason: review.LineGone, Path: p, Text: k.Anchor.Text, Head: v.in.HeadSHA}
 	for _, h := range f.Hunks {
 		for _, l := range h.Lines {
 			if side, _ := l.Place(); side == k.Anchor.Side && review.Normal(l.Text) == k.Anchor.Text {
@@ -83,8 +84,10 @@ func (v *pass) gone(k review.Finding) *review.Gone {
 	text, known := v.in.Head[p]
 	switch {
 	case inDiff && f.Change == Deleted, known && text == nil:
-		evidence.Reason = "file_deleted"
+		evidence.Reason = review.FileDeleted
 	case inDiff && f.Change == Added: // all of the file is in the diff
+	case v.in.Whole:
+		evidence.Reason = review.NotInChange
 	case !known:
 		return nil
 	default:

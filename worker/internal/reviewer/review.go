@@ -48,6 +48,7 @@ type Input struct {
 	Description string
 	Diff        string
 	Missing     []review.Skip      // files that the forge did not give
+	Whole       bool               // the diff is all that there is of the change, and no head is known
 	Head        map[string]*string // files at the head, see HeadPaths; nil: not there
 	Default     review.Policy      // where Policy says nothing
 	Policy      *string            // its text; nil: there is none

@@ -274,6 +274,45 @@ func TestReviewOfAHistory(t *testing.T) {
 	}
 }
 
+// TestFixedInAPostedDiff: a posted diff is all of its change, and there is no head to look at.
+// What it no longer shows does not block.
+func TestFixedInAPostedDiff(t *testing.T) {
+	t.Parallel()
+	edit := func(path, line string) string {
+		return fmt.Sprintf("diff --git a/%s b/%s\n--- a/%s\n+++ b/%s\n@@ -1,2 +1,3 @@\n a\n+%s\n b\n", path, path, path, path, line)
+	}
+	first := newInput(edit("a.go", "one() // BUG"))
+	known := merged(nil, mustReview(t, newReviewer(bugs, &memory{}), first))
+	file := known[0] // a remark about the file as a whole
+	file.ID, file.Anchor.Text, file.Anchor.Line, file.Anchor.Side, file.Fingerprint = "file", "", 0, "", "file"
+	for _, test := range []struct {
+		name, diff string
+		whole      bool
+		known      []review.Finding
+		want       string
+	}{
+		{"the line is gone", edit("a.go", "one()"), true, known, "passed (clean; ) fixed one() // BUG"},
+		{"the file is not changed any more", edit("b.go", "one()"), true, known, "passed (clean; ) fixed one() // BUG"},
+		{"a remark about the file, which is not changed any more", edit("b.go", "one()"), true, []review.Finding{file}, "passed (clean; ) fixed "},
+		{"a remark about the file, which is changed", edit("a.go", "one()"), true, []review.Finding{file}, "failed (finding; )"},
+		{"the file is renamed, and it is there", strings.NewReplacer("a/b.go b/b.go", "a/a.go b/b.go\nsimilarity index 90%\nrename from a.go\nrename to b.go", "--- a/b.go", "--- a/a.go").Replace(edit("b.go", "one() // BUG")), true, known, "failed (finding; )"},
+		{"it is still there", edit("a.go", "one() // BUG"), true, known, "failed (finding; )"},
+		{"out of sight of the diff of a pull request", edit("b.go", "one()"), false, known, "failed (finding; )"},
+	} {
+		in := newInput(test.diff)
+		in.Known, in.Number, in.Head, in.Whole = test.known, 2, nil, test.whole
+		out := mustReview(t, newReviewer(bugs, &memory{}), in)
+		if got := outlined(out); got != test.want {
+			t.Errorf("%s: Review = %s, want %s", test.name, got, test.want)
+		}
+		for _, f := range out.Fixed {
+			if f.Evidence.Reason != "not_in_change" {
+				t.Errorf("%s: it is fixed as %s, want not_in_change", test.name, f.Evidence.Reason)
+			}
+		}
+	}
+}
+
 func TestHeadPaths(t *testing.T) {
 	t.Parallel()
 	diff := addition("a.go", "1") + addition("b.txt", "1") + "diff --git a/old.go b/new.go\nsimilarity index 100%\nrename from old.go\nrename to new.go\n"

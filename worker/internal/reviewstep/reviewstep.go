@@ -144,7 +144,7 @@ func (a *attempt) judge(ctx context.Context) error {
 	in := reviewer.Input{
 		ReviewID: a.id(), Repository: a.review.Repository, PullRequest: a.review.PullRequest,
 		BaseSHA: change.base, HeadSHA: change.head, Title: change.title, Description: change.description,
-		Diff: change.diff, Missing: change.missing, Policy: change.policy, Default: review.DefaultPolicy(),
+		Diff: change.diff, Whole: a.review.Provider == review.Diff, Missing: change.missing, Policy: change.policy, Default: review.DefaultPolicy(),
 		Known: known, Dismissed: dismissed, Number: number + 1, Earlier: earlier, Now: time.Now().UTC(),
 	}
 	if a.URL != nil {
