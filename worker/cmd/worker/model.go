@@ -52,7 +52,7 @@ func (s modelSettings) client(m *telemetry.Metrics) (*llm.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := llm.Config{Provider: s.Provider, Metrics: m, Prices: prices}
+	cfg := llm.Config{Provider: s.Provider, Free: s.Provider == rules.Name, Metrics: m, Prices: prices}
 	for _, name := range s.Models {
 		cfg.Models = append(cfg.Models, build(name))
 	}

@@ -182,3 +182,28 @@ func (m *turnsOff) Complete(context.Context, llm.Request) (llm.Response, error) 
 	m.day.off = true
 	return llm.Response{}, fault.New(fault.Unavailable, "unavailable", "down")
 }
+
+// What is free is asked however little is left, uses nothing, and can still be turned off.
+func TestBudgetOfWhatIsFree(t *testing.T) {
+	t.Parallel()
+	m := &fixed{}
+	day := &ledger{left: llm.Spend{}}
+	c := llm.NewClient(llm.Config{Provider: "rules", Free: true, Models: []llm.Model{m}, Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test")})
+	asked, err := c.Model("", llm.NewBudget(llm.Spend{Tokens: 1, CostUSD: 1}, day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := asked.Complete(t.Context(), question); err != nil {
+			t.Fatalf("Complete = %v, want an answer", err)
+		}
+	}
+	if day.left != (llm.Spend{}) || len(day.reserved) != 3 || m.asked[0] != question.MaxTokens {
+		t.Errorf("left %+v after %d reservations, at most %d tokens asked for, want nothing used, 3, and %d", day.left, len(day.reserved), m.asked[0], question.MaxTokens)
+	}
+	day.off = true
+	_, err = asked.Complete(t.Context(), question)
+	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Code != "models-off" || len(m.asked) != 3 {
+		t.Errorf("Complete(turned off) = %v after %d calls, want models-off and no call", err, len(m.asked))
+	}
+}

@@ -31,6 +31,7 @@ type Config struct {
 	Models   []Model // what may be asked for; the first is the default
 	Fallback Model   // asked when another does not answer; nil for none
 	Prices   Prices
+	Free     bool // the models use no tokens: budgets may turn them off, and have nothing to count
 	Metrics  *telemetry.Metrics
 
 	TryLimit time.Duration // of one try; 5 min by default
@@ -124,19 +125,24 @@ var modelName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 // try asks once, under a span of its own.
 func (c *Client) try(ctx context.Context, m Model, b *Budget, r Request) (resp Response, err error) {
 	system, user := r.Prompt()
-	input := estimate(system, user)
+	input, answer := estimate(system, user), r.MaxTokens
+	if c.cfg.Free {
+		input, answer = 0, 0
+	}
 	price := c.cfg.Prices[m.Name()]
-	granted, settle, err := b.reserve(ctx, price, input, r.MaxTokens)
+	granted, settle, err := b.reserve(ctx, price, input, answer)
 	if err != nil {
 		return Response{}, err
 	}
-	r.MaxTokens = granted
+	if !c.cfg.Free {
+		r.MaxTokens = granted
+	}
 	var used Spend
 	defer func() { settle(used) }()
 
 	spanCtx, span := otel.Tracer("nofx.dev/worker/internal/llm").Start(ctx, "chat "+m.Name(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		telemetry.GenAIOperationKey.String("chat"), telemetry.GenAIProviderKey.String(c.cfg.Provider),
-		telemetry.GenAIRequestModelKey.String(m.Name()), telemetry.GenAIMaxTokensKey.Int(granted)))
+		telemetry.GenAIRequestModelKey.String(m.Name()), telemetry.GenAIMaxTokensKey.Int(r.MaxTokens)))
 	defer span.End()
 	limited, cancel := context.WithTimeout(spanCtx, c.cfg.TryLimit)
 	defer cancel()
@@ -152,7 +158,7 @@ func (c *Client) try(ctx context.Context, m Model, b *Budget, r Request) (resp R
 			resp.Model = m.Name()
 		}
 		resp.Usage.CostUSD = price.of(resp.Usage)
-		if used = (Spend{resp.Usage.Input + resp.Usage.Output, resp.Usage.CostUSD}); used.Tokens == 0 { // a server that does not count
+		if used = (Spend{resp.Usage.Input + resp.Usage.Output, resp.Usage.CostUSD}); used.Tokens == 0 && !c.cfg.Free { // a server that does not count
 			output := estimate(resp.Text)
 			used = Spend{input + output, price.of(Usage{Input: input, Output: output})}
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -55,6 +56,7 @@ func (v *pass) ask(ctx context.Context, injected map[string]bool) error {
 		return err
 	}
 	unverified := 0
+	fatal := map[string][]Failure{}
 	for _, a := range all {
 		v.out.Counts.add(a.counts)
 		for _, m := range a.models {
@@ -65,7 +67,7 @@ func (v *pass) ask(ctx context.Context, injected map[string]bool) error {
 		if f := a.failure; f != nil {
 			v.out.Failures = append(v.out.Failures, *f)
 			if f.Fatal {
-				v.wrong(f.Code, fmt.Errorf("chunk %d of %d: %s", f.Chunk, len(all), f.Detail))
+				fatal[f.Code] = append(fatal[f.Code], *f)
 			}
 			v.unanswered(a.chunk, f.Detail)
 			continue
@@ -75,6 +77,13 @@ func (v *pass) ask(ctx context.Context, injected map[string]bool) error {
 		for _, p := range a.chunk.Parts {
 			v.asked[p.Path] = true
 		}
+	}
+	for _, code := range slices.Sorted(maps.Keys(fatal)) { // one reason for each way to fail, however often
+		first, more := fatal[code][0], ""
+		if n := len(fatal[code]) - 1; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		v.wrong(code, fmt.Errorf("chunk %d of %d%s: %s", first.Chunk, len(all), more, first.Detail))
 	}
 	if unverified > 0 {
 		v.warnings = append(v.warnings, review.Reason{Code: "unverified", Detail: fmt.Sprintf("%s not looked at a second time", fault.Count(unverified, "finding"))})

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/review"
 	"nofx.dev/worker/internal/llm"
@@ -84,6 +86,28 @@ func TestModelFaults(t *testing.T) {
 				t.Errorf("Review of two chunks = %s with %d fixed, want %s and none", got, len(out.Fixed), want)
 			}
 		})
+	}
+}
+
+// TestFaultsOfManyChunks: what went wrong with many chunks in one way is one reason.
+func TestFaultsOfManyChunks(t *testing.T) {
+	t.Parallel()
+	diff := ""
+	for i := range 30 {
+		diff += addition(fmt.Sprintf("d%02d/a.go", i), "package a")
+	}
+	out := mustReview(t, newReviewer(func(r llm.Request) (llm.Response, error) {
+		switch r.Parts[0].Name {
+		case "d00/a.go":
+			return bugs(r)
+		case "d07/a.go":
+			return llm.Response{Stop: llm.Refusal}, nil
+		}
+		return llm.Response{}, fault.New(fault.Forbidden, "token-limit", "too few are left")
+	}, &memory{}), newInput(diff))
+	want := []review.Reason{{Code: "budget_spent", Detail: "chunk 2 of 30 and 27 more: too few are left"}, {Code: "refused", Detail: "chunk 8 of 30: the model refused"}}
+	if diff := cmp.Diff(want, out.Result.Reasons); diff != "" || len(out.Failures) != 29 {
+		t.Errorf("%d failures, want 29, with the reasons (-want +got):\n%s", len(out.Failures), diff)
 	}
 }
 
