@@ -302,7 +302,7 @@ BEGIN
     IF NOT FOUND THEN
         INSERT INTO finding (tenant_id, id, change, provider, repository, pull_request, fingerprint, path, category, severity, confidence, rule_id, title, body, evidence, suggestion, anchor,
             first_review_id, last_review_id, thread_id, comment_id, url)
-        VALUES (v.tenant_id, p_id, CASE WHEN v.dry_run THEN public_id('rev', v.id) ELSE v.change END, v.provider, v.repository, v.pull_request, f->>'fingerprint', f->'anchor'->>'path', f->>'category', f->>'severity', (f->>'confidence')::real,
+        VALUES (v.tenant_id, p_id, CASE WHEN v.dry_run THEN public_id('rev', v.id) ELSE v.change END, v.provider, v.repository, v.pull_request, f->>'fingerprint', f->'anchor'->>'path', f->>'category', f->>'severity', (f->>'confidence')::float8,
             f->>'rule_id', f->>'title', f->>'body', f->'evidence', f->>'suggestion', f->'anchor', v.id, v.id, f->>'thread_id', f->>'comment_id', f->>'url');
         IF f->>'state' = 'dismissed' THEN
             UPDATE finding SET event = 'dismiss', version = version + 1, reason = coalesce(p_why, 'dismissed') WHERE tenant_id = v.tenant_id AND id = p_id;
@@ -311,7 +311,7 @@ BEGIN
     ELSIF v.dry_run THEN
         RETURN;
     END IF;
-    UPDATE finding y SET last_review_id = v.id, fingerprint = f->>'fingerprint', path = f->'anchor'->>'path', severity = f->>'severity', confidence = (f->>'confidence')::real,
+    UPDATE finding y SET last_review_id = v.id, fingerprint = f->>'fingerprint', path = f->'anchor'->>'path', severity = f->>'severity', confidence = (f->>'confidence')::float8,
         rule_id = f->>'rule_id', title = f->>'title', body = f->>'body', evidence = f->'evidence', suggestion = f->>'suggestion', anchor = f->'anchor', updated_at = clock_timestamp(),
         thread_id = coalesce(f->>'thread_id', y.thread_id), comment_id = coalesce(f->>'comment_id', y.comment_id), url = coalesce(f->>'url', y.url)
     WHERE y.tenant_id = v.tenant_id AND y.id = p_id;

@@ -95,7 +95,7 @@ CREATE TABLE nofx.finding (
     path          text NOT NULL,
     category      text NOT NULL,
     severity      text NOT NULL CHECK (severity IN ('critical', 'high', 'medium', 'low', 'info')),
-    confidence    real NOT NULL,
+    confidence    double precision NOT NULL,
     rule_id       text,
     title         text NOT NULL,
     body          text NOT NULL,

@@ -261,14 +261,14 @@ func TestFindings(t *testing.T) {
 		t.Errorf("states after the third review = %v, want %v", got, want)
 	}
 	f, err := s.Finding(s.ctx, s.tenant, ids[0])
-	if err != nil || f.FirstReviewID != first.ID || f.LastReviewID != third.ID || f.Gone != nil || f.ThreadID != "T1" || f.Anchor.Text != "x" || f.Evidence[0] != "e" {
-		t.Errorf("finding = %+v, %v, want it seen by the first and the third review", f, err)
+	if err != nil || f.FirstReviewID != first.ID || f.LastReviewID != third.ID || f.Gone != nil || f.Confidence != 0.9 || f.ThreadID != "T1" || f.Anchor.Text != "x" || f.Evidence[0] != "e" {
+		t.Errorf("finding = %+v, %v, want it seen by the first and the third review, as sure as it was found", f, err)
 	}
 	known, dismissed, err := s.KnownFindings(s.ctx, s.tenant, review.Review{Change: "another", Provider: review.GitHub, Repository: "acme/shop"})
 	if err != nil || len(known) != 0 || len(dismissed) != 1 || dismissed[0].ID != run.FindingID.Format(ids[1]) || dismissed[0].Dismissal.Scope != review.ScopeRule {
 		t.Errorf("KnownFindings(another change) = %+v, %+v, %v, want none of it, and the one dismissed by its rule", known, dismissed, err)
 	}
-	if known, dismissed, err = s.KnownFindings(s.ctx, s.tenant, third); err != nil || len(known) != 3 || len(dismissed) != 0 {
+	if known, dismissed, err = s.KnownFindings(s.ctx, s.tenant, third); err != nil || len(known) != 3 || len(dismissed) != 0 || known[0].Confidence != 0.9 {
 		t.Errorf("KnownFindings(the change) = %+v, %+v, %v, want its three", known, dismissed, err)
 	}
 	list, err := s.ReviewFindings(s.ctx, s.tenant, first.ID, 1, 10)
