@@ -2,6 +2,7 @@ package review_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -121,5 +122,30 @@ func TestParsePolicyRefuses(t *testing.T) {
 		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Invalid || e.Code != "invalid-policy" || e.Detail != want {
 			t.Errorf("ParsePolicy(%.60q) = %v, want %s", text, err, want)
 		}
+	}
+}
+
+// TestPolicyOfTheReadme: the README shows a policy that can be used, and the values that hold
+// without one.
+func TestPolicyOfTheReadme(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(readme), "```yaml\nversion: 1\n")
+	text, _, _ = strings.Cut(text, "```")
+	if !found {
+		t.Fatal("the README has no policy")
+	}
+	none := review.DefaultPolicy()
+	none.Block, none.Limits, none.Ratchet, none.OnPartial, none.RequestChanges = review.Threshold{}, review.Limits{}, review.Ratchet{}, "", true
+	got, err := review.ParsePolicy("version: 1\n"+text, none)
+	if err != nil || len(got.Paths) != 1 {
+		t.Fatalf("ParsePolicy(README) = %+v, %v, want a policy with a path", got, err)
+	}
+	got.Paths, got.Ignore = nil, nil
+	if diff := cmp.Diff(review.DefaultPolicy(), got); diff != "" {
+		t.Errorf("the README's policy but for its path is not the one that holds without any (-want +got):\n%s", diff)
 	}
 }
