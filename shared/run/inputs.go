@@ -3,6 +3,7 @@ package run
 import (
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -57,8 +58,9 @@ func (c *checker) write(in WriteInputs) {
 	}
 }
 
-// repositoryName is what forges call a repository: OWNER/NAME.
-var repositoryName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$`)
+// repositoryName is what forges call a repository: OWNER/NAME. Names of dots alone would be
+// steps in the paths of their APIs.
+var repositoryName = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,99}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}/[A-Za-z0-9_.-]{0,99}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
 
 // commitSHA is the name of a commit.
 var commitSHA = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
@@ -74,15 +76,22 @@ func (c *checker) review(in ReviewInputs) {
 	if forge && in.Provider != review.GitHub && in.Provider != review.Bitbucket {
 		c.add("/provider", "must be github or bitbucket")
 	}
-	if forge || in.Repository != "" {
-		if !repositoryName.MatchString(in.Repository) {
-			c.add("/repository", "must be OWNER/NAME")
-		}
+	switch { // what a workspace or a diff has not got would be taken for something else
+	case in.Diff != "" && in.Repository != "":
+		c.add("/repository", "belongs to a pull request or a posted diff")
+	case (forge || in.Repository != "" || in.Diff == "" && in.PullRequest != 0) && !repositoryName.MatchString(in.Repository):
+		c.add("/repository", "must be OWNER/NAME")
 	}
-	if forge && in.PullRequest < 1 || in.PullRequest < 0 {
+	switch {
+	case in.Diff != "" && in.PullRequest != 0:
+		c.add("/pull_request", "belongs to a pull request or a posted diff")
+	case forge && in.PullRequest < 1 || in.PullRequest < 0 || in.PullRequest > math.MaxInt32:
 		c.add("/pull_request", "must be the number of a pull request")
 	}
-	if in.HeadSHA != "" && !commitSHA.MatchString(in.HeadSHA) {
+	switch {
+	case in.HeadSHA != "" && !forge && (in.Diff != "" || in.ArtifactID != ""):
+		c.add("/head_sha", "belongs to a pull request")
+	case in.HeadSHA != "" && !commitSHA.MatchString(in.HeadSHA):
 		c.add("/head_sha", "must be the full name of a commit: 40 or 64 hexadecimal digits in lower case")
 	}
 	if in.Reuse != "" && in.Reuse != ReuseNone {
