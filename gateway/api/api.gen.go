@@ -3111,7 +3111,7 @@ type Repository struct {
 	// LastResult `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
 	LastResult *WebhookResult `json:"last_result,omitempty"`
 
-	// Name OWNER/NAME
+	// Name OWNER/NAME; neither consists of dots alone
 	Name RepositoryName `json:"name"`
 
 	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
@@ -3148,7 +3148,7 @@ type RepositoryChange struct {
 // RepositoryID defines model for RepositoryID.
 type RepositoryID = string
 
-// RepositoryName OWNER/NAME
+// RepositoryName OWNER/NAME; neither consists of dots alone
 type RepositoryName = string
 
 // RepositoryPage defines model for RepositoryPage.
@@ -3163,7 +3163,7 @@ type RepositoryPage struct {
 type RepositoryRequest struct {
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Name OWNER/NAME
+	// Name OWNER/NAME; neither consists of dots alone
 	Name RepositoryName `json:"name"`
 
 	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
@@ -3378,7 +3378,7 @@ type ReviewRequest struct {
 	Provider    ReviewRequestProvider `json:"provider"`
 	PullRequest *int                  `json:"pull_request,omitempty"`
 
-	// Repository OWNER/NAME
+	// Repository OWNER/NAME; neither consists of dots alone
 	Repository *RepositoryName `json:"repository,omitempty"`
 }
 

@@ -140,8 +140,9 @@ func (s *Server) beginReview(ctx context.Context, r *http.Request, p *identity.P
 	return v, created, err
 }
 
-// repositoryShape is that of the contract's RepositoryName.
-var repositoryShape = shape{regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$`), "OWNER/NAME"}
+// repositoryShape is that of the contract's RepositoryName. Names of dots alone would be steps
+// in the paths of a forge's API.
+var repositoryShape = shape{regexp.MustCompile(`^[A-Za-z0-9_.-]{0,99}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}/[A-Za-z0-9_.-]{0,99}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`), "OWNER/NAME"}
 
 // newReview returns the review that in asks for, or all that is wrong with it.
 func newReview(in api.ReviewRequest) (n postgres.NewReview, err error) {

@@ -184,6 +184,8 @@ func TestReviewRequests(t *testing.T) {
 		{`{"provider":"diff","artifact_id":"x"}`, 422, "invalid-field", "/artifact_id"},
 		{`{"provider":"github","pull_request":7}`, 422, "invalid-field", "/repository"},
 		{`{"provider":"github","repository":"a/b"}`, 422, "invalid-field", "/pull_request"},
+		{`{"provider":"github","repository":"../..","pull_request":7}`, 422, "invalid-field", "/repository"},
+		{`{"provider":"github","repository":"acme/.","pull_request":7}`, 422, "invalid-field", "/repository"},
 		{`{"provider":"bitbucket","repository":"a/b","pull_request":0}`, 422, "invalid-field", "/pull_request"},
 		{`{"provider":"github","repository":"a/b","pull_request":2147483648}`, 422, "invalid-field", "/pull_request"},
 		{pull(`,"head_sha":"abc"`), 422, "invalid-field", "/head_sha"},
