@@ -35,6 +35,7 @@ it. A terminal gets colours, unless NO_COLOR is set.`,
 			}
 			return a.answer(raw, func(w io.Writer) {
 				a.printFindings(w, page)
+				nextPage(w, page.NextCursor)
 				if len(page.Items) == 0 {
 					fmt.Fprintln(w, "no findings")
 					return
@@ -54,7 +55,6 @@ func (a *app) printFindings(w io.Writer, page api.FindingPage) {
 		a.printFinding(w, paint, f)
 		fmt.Fprintln(w)
 	}
-	nextPage(w, page.NextCursor)
 }
 
 // severityColours are the colours of severities; the others have none.

@@ -261,6 +261,9 @@ func (a *app) over(ctx context.Context, client *api.Client, v api.Review, raw []
 	}
 	if err := a.answer(raw, func(w io.Writer) {
 		a.printFindings(w, page)
+		if next := page.NextCursor; next != nil {
+			fmt.Fprintf(w, "more: %s review findings %s --cursor %s\n\n", a.self(), v.ID, *next)
+		}
 		a.printReview(w, v)
 	}); err != nil {
 		return err

@@ -81,6 +81,13 @@ func reviewHints(v api.Review, self string) []string {
 		return []string{"", fmt.Sprintf("Wait for it: %s review wait %s", self, v.ID)}
 	}
 	hints := []string{"", fmt.Sprintf("Findings: %s review findings %s", self, v.ID)}
+	if deref(v.Verdict) == api.ReviewVerdictFailed {
+		again := fmt.Sprintf("%s review rerun %s --wait", self, v.ID)
+		if v.Provider == api.ReviewProviderWorkspace {
+			again = fmt.Sprintf("%s run retry %s", self, v.RunID)
+		}
+		hints = append(hints, fmt.Sprintf("Decide: %s review resolve|dismiss FINDING --reason '…'", self), "Then again: "+again)
+	}
 	if verdict := deref(v.Verdict); v.GateID != nil && (verdict == api.ReviewVerdictFailed || verdict == api.ReviewVerdictError) {
 		hints = append(hints, fmt.Sprintf("Waive it: %s gate waive %s --reason '…'", self, *v.GateID))
 	}
@@ -91,9 +98,13 @@ func (a *app) printReasons(w io.Writer, head string, list []api.ReviewReason) {
 	if len(list) == 0 {
 		return
 	}
+	const shown = 20
 	fmt.Fprintln(w, "\n"+head)
-	for _, r := range list {
+	for _, r := range list[:min(len(list), shown)] {
 		fmt.Fprintln(w, wrapped(clean(r.Detail), "  ", a.width()))
+	}
+	if more := len(list) - shown; more > 0 {
+		fmt.Fprintf(w, "  and %d more\n", more)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -222,5 +223,45 @@ func TestReviewColours(t *testing.T) {
 		if got := strings.Contains(c.out.String(), "\x1b[31mhigh\x1b[0m"); got != terminal || strings.Contains(c.out.String(), "\x1b[31m\n") {
 			t.Errorf("terminal %t: coloured %t:\n%q", terminal, got, &c.out)
 		}
+	}
+}
+
+// Whoever waits for a review is told how to see what does not fit, and how to go on.
+func TestReviewOfMuch(t *testing.T) {
+	t.Parallel()
+	v := failedReview()
+	for i := range 30 {
+		v.Reasons = append(v.Reasons, api.ReviewReason{Code: "finding", Detail: fmt.Sprintf("a.go:%d, high: wrong", i+1)})
+	}
+	_, server := newGateway(t, map[string]http.HandlerFunc{
+		"getReview":          answer(http.StatusOK, api.ReviewAnswer{Review: v}),
+		"listReviewFindings": answer(http.StatusOK, api.FindingPage{Items: []api.Finding{openFinding()}, NextCursor: ptr("bW9yZQ")}),
+	})
+	c := newCLI(t, server.URL)
+	shown := c.transcript(t.Context(), "review", "wait", v.ID)
+	for _, want := range []string{
+		"more: nofx review findings " + v.ID + " --cursor bW9yZQ\n", "a.go:19, high: wrong\n  and 11 more\n",
+		"Decide: nofx review resolve|dismiss FINDING --reason '…'\n", "Then again: nofx review rerun " + v.ID + " --wait\n",
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("review wait prints no %q:\n%s", want, shown)
+		}
+	}
+	v.Provider, v.PullRequest, v.Repository = api.ReviewProviderWorkspace, nil, nil
+	if hints := strings.Join(reviewHints(v, "nofx"), "\n"); !strings.Contains(hints, "nofx run retry "+v.RunID) || strings.Contains(hints, "review rerun") {
+		t.Errorf("hints of the review of a workspace = %q, want its run to be retried", hints)
+	}
+}
+
+// A run whose review failed leads to the findings.
+func TestTroubleOfAReview(t *testing.T) {
+	t.Parallel()
+	d := failedDetail()
+	d.Gates[1].Kind, d.Gates[1].Evidence = api.GateKindReview, json.RawMessage(`{"review_id": "`+id("rev", 2)+`", "verdict": "failed"}`)
+	_, server := newGateway(t, map[string]http.HandlerFunc{"getRun": answer(http.StatusOK, d)})
+	c := newCLI(t, server.URL)
+	shown := c.transcript(t.Context(), "run", "show", d.Run.ID)
+	if want := "  nofx review findings " + id("rev", 2) + "\n"; !strings.Contains(shown, want) {
+		t.Errorf("run show prints no %q:\n%s", want, shown)
 	}
 }

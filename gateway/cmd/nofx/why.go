@@ -160,10 +160,24 @@ func (p *progress) troubles(self string) []string {
 		if s.Status == api.StepStatusFailed {
 			for _, g := range gates[s.ID] {
 				lines = append(lines, fmt.Sprintf("  %s gate show %s", self, g.ID))
+				if v := reviewOf(g); v != "" {
+					lines = append(lines, fmt.Sprintf("  %s review findings %s", self, v))
+				}
 			}
 		}
 	}
 	return lines
+}
+
+// reviewOf returns the review that decided a gate, or "".
+func reviewOf(g api.Gate) string {
+	var evidence struct {
+		ReviewID string `json:"review_id"`
+	}
+	if g.Kind != api.GateKindReview || json.Unmarshal(g.Evidence, &evidence) != nil {
+		return ""
+	}
+	return clean(evidence.ReviewID)
 }
 
 // unserved returns why steps that are ready or run may be so for long. Whoever may not ask
