@@ -54,7 +54,7 @@ var reviewStages = []string{
 
 // writes are the operations that change a forge. A worker that dies while it reads leaves
 // what it does after the write before.
-var writes = []string{"create", "add", "submit", "publish", "reply", "resolve", "status"}
+var writes = []string{"create", "add", "submit", "publish", "reply", "resolve", "report", "annotate", "status"}
 
 // TestKilledReviewPosts kills workers with SIGKILL at every operation on a forge, before and after
 // its effect, and before each piece of a review is stored. Another worker finishes: there is

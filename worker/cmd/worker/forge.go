@@ -24,6 +24,7 @@ type forgeSettings struct {
 	BitbucketCommand string `env:"NOFX_BITBUCKET_MCP_COMMAND" doc:"Bitbucket's MCP server (bitbucket-mcp) and its first arguments, separated by spaces"`
 	BitbucketAccount string `env:"NOFX_BITBUCKET_ACCOUNT" doc:"account id or UUID that the token is of; needed where the token is that of a repository"`
 	BitbucketAPI     string `env:"NOFX_BITBUCKET_API" envDefault:"https://api.bitbucket.org/2.0" doc:"Bitbucket's REST API"`
+	BitbucketReports bool   `env:"NOFX_BITBUCKET_REPORTS" envDefault:"true" doc:"whether reviews on Bitbucket are shown as a report of Code Insights too, with an annotation for each open finding"`
 }
 
 // hosts returns the forges that are set up.
@@ -53,7 +54,7 @@ func (s forgeSettings) hosts() (map[review.Provider]reviewstep.OpenHost, error) 
 		if problem != nil {
 			err = errors.Join(err, fmt.Errorf("NOFX_BITBUCKET_API: %w", problem))
 		}
-		cfg := codehost.Config{Token: s.BitbucketToken, Account: s.BitbucketAccount, API: s.BitbucketAPI, HTTP: client, Server: codehost.Server{Command: strings.Fields(s.BitbucketCommand)}}
+		cfg := codehost.Config{Token: s.BitbucketToken, Account: s.BitbucketAccount, API: s.BitbucketAPI, Report: s.BitbucketReports, HTTP: client, Server: codehost.Server{Command: strings.Fields(s.BitbucketCommand)}}
 		hosts[review.Bitbucket] = opener(cfg, func(ctx context.Context, c codehost.Config) (closing, error) { return codehost.OpenBitbucket(ctx, c) })
 	}
 	return hosts, err

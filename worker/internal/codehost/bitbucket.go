@@ -110,7 +110,7 @@ func (b *Bitbucket) Account() string { return b.account }
 
 // Capabilities returns what this server can do on Bitbucket.
 func (b *Bitbucket) Capabilities() reviewer.Capabilities {
-	return reviewer.Capabilities{DirectIfMixed: true, FilesAtOnce: true, FileAt: true, MaxBody: 30000, MaxComments: 25}
+	return reviewer.Capabilities{DirectIfMixed: true, FilesAtOnce: true, FileAt: true, ChangesApart: true, Report: b.cfg.Report, MaxBody: 30000, MaxComments: 25}
 }
 
 // pull returns the arguments that every call has, and more.
@@ -162,7 +162,7 @@ func (b *Bitbucket) Change(ctx context.Context) (reviewer.PullRequest, error) {
 	}
 	return reviewer.PullRequest{
 		Number: pr.ID, Title: pr.Title, Body: pr.Description, Author: pr.Author.Nickname, URL: pr.Links.HTML.Href,
-		State: state, Draft: pr.Draft, BaseSHA: pr.Destination.Commit.Hash, HeadSHA: pr.Source.Commit.Hash,
+		State: state, Draft: pr.Draft, Own: b.ours(pr.Author), BaseSHA: pr.Destination.Commit.Hash, HeadSHA: pr.Source.Commit.Hash,
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package codehost_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/review"
 	"nofx.dev/worker/internal/codehost"
 	"nofx.dev/worker/internal/codehost/codehosttest"
 	"nofx.dev/worker/internal/egress"
@@ -30,7 +32,7 @@ func eachBitbucket(t *testing.T, run func(t *testing.T, b *codehosttest.Bitbucke
 			b := codehosttest.NewBitbucket(codehosttest.NewForge(t))
 			c := codehost.Config{
 				Repository: codehosttest.Repository, Number: codehosttest.Number, Token: codehosttest.Token,
-				API: b.API(), HTTP: egress.NewListedClient(nil), Pace: -1,
+				API: b.API(), HTTP: egress.NewListedClient(nil), Pace: -1, Report: true,
 			}
 			c.Server.Dir = t.TempDir()
 			if real {
@@ -136,6 +138,83 @@ func TestBitbucketPosts(t *testing.T) {
 				t.Fatalf("Post() = %+v, %v, want all posted", got, err)
 			}
 			holdsComments(t, b, want, "success")
+		}
+	})
+}
+
+// TestBitbucketReport posts a report of Code Insights with more annotations than one request
+// takes, then one with fewer.
+func TestBitbucketReport(t *testing.T) {
+	t.Parallel()
+	b := codehosttest.NewBitbucket(codehosttest.NewForge(t))
+	c := codehost.Config{
+		Repository: codehosttest.Repository, Number: codehosttest.Number, Token: codehosttest.Token,
+		API: b.API(), HTTP: egress.NewListedClient(nil), Pace: -1, Report: true,
+	}
+	c.Server.Command, c.Server.Env = b.Double(c.API).Stdio("")
+	h, err := codehost.OpenBitbucket(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	r := reviewer.Report{Title: "Review", Details: strings.Repeat("é", 3000), Rows: []reviewer.Row{{Title: "Files reviewed", Value: 3}}}
+	severities := []review.Severity{review.Critical, review.High, review.Medium, review.Low, review.Info}
+	categories := []review.Category{review.Security, review.Correctness, review.Style}
+	for i := range 1200 {
+		r.Annotations = append(r.Annotations, reviewer.Annotation{
+			Fingerprint: fmt.Sprintf("fp1.%012d", i), Path: codehosttest.Main, Line: i % 3, Severity: severities[i%5], Category: categories[i%3],
+			Title: strings.Repeat("ü", 600), Body: strings.Repeat("ß", 2500),
+		})
+	}
+	for range 2 {
+		if err := h.Report(t.Context(), b.Head()[:12], reviewer.Status{State: "failure", URL: "https://nofx.example/reviews/rev_1"}, r); err != nil {
+			t.Fatalf("Report() = %v", err)
+		}
+		got, _ := b.Report()
+		if got.Result != "FAILED" || len(got.Annotated) != 1000 || got.Link == "" || got.Data[0].Value != false || got.Data[1].Value != 3.0 {
+			t.Errorf("Code Insights = %s with %d annotations, link %s and %v, want FAILED with 1,000", got.Result, len(got.Annotated), got.Link, got.Data)
+		}
+	}
+	r.Details, r.Annotations = "fine", r.Annotations[:5]
+	if err := h.Report(t.Context(), b.Head(), reviewer.Status{State: "success"}, r); err != nil {
+		t.Fatalf("Report() = %v", err)
+	}
+	got, _ := b.Report()
+	var shown []string
+	for _, a := range got.Annotated {
+		shown = append(shown, fmt.Sprintf("%s %s %s %d", a.ExternalID, a.Severity, a.Type, a.Line))
+	}
+	want := []string{
+		"fp1.000000000000 CRITICAL VULNERABILITY 0", "fp1.000000000001 HIGH BUG 1", "fp1.000000000002 MEDIUM CODE_SMELL 2",
+		"fp1.000000000003 LOW VULNERABILITY 0", "fp1.000000000004 LOW BUG 1",
+	}
+	if diff := cmp.Diff(want, shown); got.Result != "PASSED" || diff != "" {
+		t.Errorf("Code Insights = %s, want PASSED, and other annotations (-want +got):\n%s", got.Result, diff)
+	}
+	b.Fail(failOn("report", codehosttest.Refusal{Status: 403, Message: "Your credentials lack one or more required privilege scopes."}))
+	if err := h.Report(t.Context(), b.Head(), reviewer.Status{State: "success"}, r); fault.KindOf(err) != fault.Forbidden || strings.Contains(err.Error(), codehosttest.Token) {
+		t.Errorf("Report() without the scope = %v, want Forbidden without the token", err)
+	}
+}
+
+// TestBitbucketRequestsChanges requests changes and takes that back, more than once each.
+func TestBitbucketRequestsChanges(t *testing.T) {
+	eachBitbucket(t, func(t *testing.T, b *codehosttest.Bitbucket, open func() *codehost.Bitbucket) {
+		h := open()
+		p := plan(b.Forge)
+		p.Comments, p.Summary = nil, "Failed."
+		for _, step := range []struct{ ask, back, want bool }{{true, false, true}, {true, false, true}, {false, false, true}, {false, true, false}, {false, true, false}} {
+			p.RequestChanges, p.TakeBack = step.ask, step.back
+			got, err := reviewer.Post(t.Context(), h, p, posting())
+			if _, requested := b.Report(); err != nil || requested != step.want || len(got.Warnings) > 0 {
+				t.Errorf("Post() with %+v = %v %v and changes requested %t", step, got.Warnings, err, requested)
+			}
+		}
+		b.SetAuthor(codehosttest.Me)
+		p.RequestChanges, p.TakeBack = true, false
+		got, err := reviewer.Post(t.Context(), h, p, posting())
+		if _, requested := b.Report(); err != nil || requested || len(got.Warnings) > 0 {
+			t.Errorf("Post() on our own pull request = %v %v and changes requested %t, want nothing of it", got.Warnings, err, requested)
 		}
 	})
 }

@@ -137,6 +137,10 @@ func TestGitHubPostsInSpite(t *testing.T) {
 			f.Fail(once("create", codehosttest.Refusal{Status: 403, Message: "Resource not accessible by integration"}))
 		}, fault.Forbidden, reviewer.PostDone, posted, one, "success"},
 		{"comments are on the wrong side", func(f *codehosttest.Forge, _ *reviewer.Plan) { f.SwapSides() }, "", reviewer.PostPartial, posted, one, "error"},
+		{"changes are requested of our own pull request", func(f *codehosttest.Forge, p *reviewer.Plan) {
+			p.RequestChanges = true
+			f.SetAuthor(codehosttest.Me)
+		}, "", reviewer.PostDone, posted, one, "success"},
 		{"changes are requested", func(_ *codehosttest.Forge, p *reviewer.Plan) { p.RequestChanges = true }, "", reviewer.PostDone, posted, []string{"CHANGES_REQUESTED by nofx-bot"}, "success"},
 	}
 	oneEach(t, func(t *testing.T, s server) {

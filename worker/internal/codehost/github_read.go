@@ -58,7 +58,7 @@ func (g *GitHub) Change(ctx context.Context) (reviewer.PullRequest, error) {
 	}
 	return reviewer.PullRequest{
 		Number: pr.Number, Title: pr.Title, Body: pr.Body, Author: pr.User.Login, URL: pr.HTMLURL,
-		State: state, Draft: pr.Draft, BaseSHA: pr.Base.SHA, HeadSHA: pr.Head.SHA,
+		State: state, Draft: pr.Draft, Own: g.is(pr.User.Login), BaseSHA: pr.Base.SHA, HeadSHA: pr.Head.SHA,
 	}, nil
 }
 

@@ -193,6 +193,16 @@ func (g *GitHub) SetStatus(ctx context.Context, commit string, s reviewer.Status
 	return err
 }
 
+// RequestChanges and Report are of other forges: a review itself requests changes.
+func (g *GitHub) RequestChanges(context.Context, bool) error {
+	return fault.New(fault.Invalid, "not-supported", "GitHub takes it with a review")
+}
+
+// Report is as RequestChanges.
+func (g *GitHub) Report(context.Context, string, reviewer.Status, reviewer.Report) error {
+	return fault.New(fault.Invalid, "not-supported", "GitHub takes no report")
+}
+
 // short returns s in at most n runes.
 func short(s string, n int) string {
 	if r := []rune(s); len(r) > n {

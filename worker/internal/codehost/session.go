@@ -28,6 +28,7 @@ type Config struct {
 	Server     Server       // the MCP server
 	API        string       // base of the REST API, such as https://api.github.com
 	HTTP       *http.Client // for the REST API and a remote server, with a Transport and no credential
+	Report     bool         // whether reviews are reports of Code Insights too, on Bitbucket
 	Pin        Pin          // what Pin returned earlier: other tools are refused
 
 	CallLimit time.Duration // for each call; 0: a minute

@@ -49,6 +49,11 @@ type CodeHost interface {
 	Reply(ctx context.Context, t Thread, body string) error
 	Resolve(ctx context.Context, t Thread) error
 	SetStatus(ctx context.Context, commit string, s Status) error
+	// RequestChanges asks for changes as our account, or takes that back. It does nothing
+	// where that is done already, and on a pull request of our own.
+	RequestChanges(ctx context.Context, wanted bool) error
+	// Report sets the report of a commit beside its pull request, in place of an earlier one.
+	Report(ctx context.Context, commit string, s Status, r Report) error
 }
 
 // Codes of a Conflict, and of an Invalid diff.
@@ -66,9 +71,11 @@ type Capabilities struct {
 	FilesAtOnce    bool // PostAtOnce takes comments of files
 	Reply          bool
 	FileAt         bool // File works
-	RequestChanges bool
-	MaxBody        int // runes of one text
-	MaxComments    int // of one review
+	RequestChanges bool // Submit and PostAtOnce take it
+	ChangesApart   bool // RequestChanges works
+	Report         bool // Report works
+	MaxBody        int  // runes of one text
+	MaxComments    int  // of one review
 }
 
 // PullRequest is a change as its forge has it.
@@ -80,6 +87,7 @@ type PullRequest struct {
 	URL     string `json:"url"`
 	State   string `json:"state"` // open, closed or merged
 	Draft   bool   `json:"draft"`
+	Own     bool   `json:"own"` // its author is our account, which cannot request changes of itself
 	BaseSHA string `json:"base_sha"`
 	HeadSHA string `json:"head_sha"`
 }

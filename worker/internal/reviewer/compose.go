@@ -22,7 +22,11 @@ func (v *pass) plan() Plan {
 		Comments:       []Comment{}, Resolutions: []Resolution{},
 		Status: Status{State: map[review.Verdict]string{review.Passed: "success", review.Failed: "failure", review.Error: "error"}[result.Verdict], URL: v.in.URL},
 	}
+	p.TakeBack = v.out.Policy.RequestChanges && result.Verdict == review.Passed
 	p.Status.Description = cut(v.status(), 140)
+	if v.in.Report {
+		p.Report = v.report(p.Status)
+	}
 	for _, o := range v.out.Occurrences {
 		if o.Disposition == review.Posted || o.Disposition == review.Demoted {
 			p.Comments = append(p.Comments, comment(o.Finding))

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/shared/review"
 )
 
 // PostState is how far the posting of a plan has come, and how it ended.
@@ -50,6 +51,7 @@ type Posted struct {
 	Missing    []string        `json:"missing"`    // fingerprints that are not on the forge, or on another line
 	Resolved   []string        `json:"resolved"`   // fingerprints whose threads are resolved
 	Unresolved []string        `json:"unresolved"` // those that the forge would not resolve, or has no more
+	Warnings   []review.Reason `json:"warnings"`   // what the forge refuses beside the review
 }
 
 // PostedComment is where the comment of a finding is.
@@ -79,7 +81,7 @@ type Posting struct {
 // after one that is worth another try, call Post again with the same plan.
 func Post(ctx context.Context, host CodeHost, plan Plan, to Posting) (Posted, error) {
 	p := &poster{host: host, can: host.Capabilities(), plan: plan, to: to, was: map[string]bool{}}
-	p.out = Posted{State: PostPlanned, Route: to.Route, Comments: []PostedComment{}, Missing: []string{}, Resolved: []string{}, Unresolved: []string{}}
+	p.out = Posted{State: PostPlanned, Route: to.Route, Comments: []PostedComment{}, Missing: []string{}, Resolved: []string{}, Unresolved: []string{}, Warnings: []review.Reason{}}
 	err := p.post(ctx)
 	return p.out, err
 }
@@ -97,6 +99,7 @@ type poster struct {
 	drafts    []Comment       // of ours, which the next draft has already
 	was       map[string]bool // fingerprints of threads that were there before
 	moved     bool            // the head is not the plan's any more
+	own       bool            // the pull request is of our account
 }
 
 func (p *poster) post(ctx context.Context) error {
@@ -140,11 +143,49 @@ func (p *poster) finish(ctx context.Context) error {
 		status.State, status.Description = "error", "a pending review of the same account is in the way"
 	}
 	if status.State != "" && p.out.State != PostSuperseded {
+		if err := p.beside(ctx, status); err != nil {
+			return err
+		}
 		if err := p.host.SetStatus(ctx, p.plan.HeadSHA, status); err != nil {
 			return fmt.Errorf("set status %s: %w", status.State, err)
 		}
 	}
 	return p.save(ctx, p.out.State)
+}
+
+// beside sets what a forge shows beside the conversation. What it refuses is a warning: the
+// review and its status stand without it.
+func (p *poster) beside(ctx context.Context, s Status) error {
+	warn := func(code string, err error) error {
+		if err == nil {
+			return nil
+		}
+		if !final(err) && fault.KindOf(err) != fault.Unauthenticated {
+			return fmt.Errorf("set what is beside the review: %w", err)
+		}
+		detail := err.Error()
+		if e, ok := errors.AsType[*fault.Error](err); ok {
+			detail = e.Detail
+		}
+		p.out.Warnings = append(p.out.Warnings, review.Reason{Code: code, Detail: detail})
+		return nil
+	}
+	if (p.plan.RequestChanges || p.plan.TakeBack) && p.can.ChangesApart && p.out.State != PostBlocked {
+		if err := warn("changes_not_requested", p.host.RequestChanges(ctx, p.plan.RequestChanges)); err != nil {
+			return err
+		}
+	}
+	if r := p.plan.Report; r != nil && p.can.Report {
+		shown := *r
+		shown.Details = s.Description
+		return warn("report_refused", p.host.Report(ctx, p.plan.HeadSHA, s, shown))
+	}
+	return nil
+}
+
+// requestsChanges reports whether the review itself requests changes.
+func (p *poster) requestsChanges() bool {
+	return p.plan.RequestChanges && p.can.RequestChanges && !p.own
 }
 
 // round publishes a summary with comments, unless a summary with that marker is there. It
@@ -192,7 +233,7 @@ func (p *poster) look(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("read the pull request: %w", err)
 	}
-	p.moved = !SameCommit(pr.HeadSHA, p.plan.HeadSHA)
+	p.moved, p.own = !SameCommit(pr.HeadSHA, p.plan.HeadSHA), pr.Own
 	if p.threads, err = p.host.Threads(ctx); err != nil {
 		return fmt.Errorf("read its threads: %w", err)
 	}
@@ -306,7 +347,7 @@ func (p *poster) drafted(ctx context.Context, mark, summary string, comments []C
 	if err := p.fence(ctx); err != nil {
 		return false, err
 	}
-	if err := p.host.Submit(ctx, p.summary(mark, summary, left), p.plan.RequestChanges && p.can.RequestChanges); err != nil {
+	if err := p.host.Submit(ctx, p.summary(mark, summary, left), p.requestsChanges()); err != nil {
 		return false, fmt.Errorf("submit the review: %w", err)
 	}
 	return false, p.save(ctx, PostSubmitted)
@@ -344,7 +385,7 @@ func (p *poster) atOnce(ctx context.Context, mark, summary string, comments []Co
 	if err := p.fence(ctx); err != nil {
 		return err
 	}
-	r := AtOnce{Commit: p.plan.HeadSHA, RequestChanges: p.plan.RequestChanges && p.can.RequestChanges}
+	r := AtOnce{Commit: p.plan.HeadSHA, RequestChanges: p.requestsChanges()}
 	var left []Comment
 	for i, c := range p.absent(comments) {
 		if i >= p.can.MaxComments || c.Line == 0 && !p.can.FilesAtOnce {

@@ -23,6 +23,8 @@ type memoryHost struct {
 	summaries []reviewer.Remark
 	draft     *[]reviewer.Comment // nil: none is open
 	status    reviewer.Status
+	requested bool // changes
+	report    reviewer.Report
 
 	calls   []string
 	before  func(call string) error // refuses a call
@@ -183,6 +185,14 @@ func (h *memoryHost) Resolve(ctx context.Context, t reviewer.Thread) error {
 
 func (h *memoryHost) SetStatus(ctx context.Context, _ string, s reviewer.Status) error {
 	return h.do(ctx, "status", func() error { h.status = s; return nil })
+}
+
+func (h *memoryHost) RequestChanges(ctx context.Context, wanted bool) error {
+	return h.do(ctx, "changes", func() error { h.requested = wanted; return nil })
+}
+
+func (h *memoryHost) Report(ctx context.Context, _ string, _ reviewer.Status, r reviewer.Report) error {
+	return h.do(ctx, "report", func() error { h.report = r; return nil })
 }
 
 // old is a thread of an earlier review whose finding the plan resolves.
@@ -447,5 +457,61 @@ func TestPostStopsAtALostLease(t *testing.T) {
 		if fault.KindOf(err) != fault.Fenced || slices.Contains(h.calls, "submit") || last == "discard" {
 			t.Errorf("fence %d lost: Post() = %v after %v, want Fenced and nothing published", n, err, h.calls)
 		}
+	}
+}
+
+// TestPostBesideTheReview has changes requested and a report set where the forge has these
+// apart; one that it refuses is a warning.
+func TestPostBesideTheReview(t *testing.T) {
+	t.Parallel()
+	no := fault.New(fault.Forbidden, "forbidden", "PUT /reports: the account may not do this")
+	tests := []struct {
+		name      string
+		set       func(h *memoryHost, p *reviewer.Plan)
+		requested bool
+		details   string
+		warnings  []review.Reason
+	}{
+		{"both", func(*memoryHost, *reviewer.Plan) {}, true, "failed", nil},
+		{"no policy of it", func(_ *memoryHost, p *reviewer.Plan) { p.RequestChanges = false }, false, "failed", nil},
+		{"somebody's word, no policy of it", func(h *memoryHost, p *reviewer.Plan) { p.RequestChanges, h.requested = false, true }, true, "failed", nil},
+		{"taken back", func(h *memoryHost, p *reviewer.Plan) { p.RequestChanges, p.TakeBack, h.requested = false, true, true }, false, "failed", nil},
+		{"partly posted", func(h *memoryHost, _ *reviewer.Plan) { h.shift = 1 }, true, "2 remarks could not be posted", nil},
+		{"report refused", func(h *memoryHost, _ *reviewer.Plan) { h.before = refusing("report", no) }, true, "", []review.Reason{{Code: "report_refused", Detail: no.Detail}}},
+		{"changes refused", func(h *memoryHost, _ *reviewer.Plan) { h.before = refusing("changes", no) }, false, "failed", []review.Reason{{Code: "changes_not_requested", Detail: no.Detail}}},
+		{"a forge without both", func(h *memoryHost, _ *reviewer.Plan) { h.can.Report, h.can.ChangesApart = false, false }, false, "", nil},
+	}
+	for _, tt := range tests {
+		h, p := newMemoryHost(), plan()
+		h.threads = append(h.threads, old())
+		h.can.Report, h.can.ChangesApart, h.can.RequestChanges = true, true, false
+		p.RequestChanges, p.Status = true, reviewer.Status{State: "failure", Description: "failed"}
+		p.Report = &reviewer.Report{Title: "Review", Details: "as planned"}
+		tt.set(h, &p)
+		got, err := reviewer.Post(t.Context(), h, p, posting())
+		if err != nil || h.requested != tt.requested || h.report.Details != tt.details || !slices.Equal(got.Warnings, tt.warnings) {
+			t.Errorf("%s: Post() = %+v, %v with changes requested %t and report %q, want %t, %q and warnings %v", tt.name, got, err, h.requested, h.report.Details, tt.requested, tt.details, tt.warnings)
+		}
+		if last := h.calls[len(h.calls)-1]; last != "status" {
+			t.Errorf("%s: the last call is %s, want status: it says that all is there", tt.name, last)
+		}
+	}
+	// One that may be there at the next try is tried again.
+	h, p := newMemoryHost(), plan()
+	h.threads = append(h.threads, old())
+	h.can.Report, p.Report = true, &reviewer.Report{Title: "Review"}
+	h.before = refusing("report", fault.New(fault.Unavailable, "no-answer", "no answer"))
+	if _, err := reviewer.Post(t.Context(), h, p, posting()); fault.KindOf(err) != fault.Unavailable || h.status.State != "" {
+		t.Errorf("Post() with a lost answer to the report = %v and status %q, want Unavailable and none", err, h.status.State)
+	}
+}
+
+// refusing refuses a call, each time.
+func refusing(call string, err error) func(string) error {
+	return func(at string) error {
+		if at == call {
+			return err
+		}
+		return nil
 	}
 }

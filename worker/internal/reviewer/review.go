@@ -57,6 +57,7 @@ type Input struct {
 	Number      int                // 1 for the first review of the change
 	Earlier     map[string]bool    // hashes of hunks that the review before saw; nil: not known
 	Now         time.Time
+	Report      bool // whether the forge takes a report
 }
 
 // Outcome is what came of a review.

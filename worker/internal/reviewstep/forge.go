@@ -165,7 +165,8 @@ func (a *attempt) post(ctx context.Context, out *reviewer.Outcome) error {
 	case reviewer.PostPartial:
 		out.Unposted("partial", fault.Count(len(posted.Missing), "remark")+" of the review could not be posted")
 	}
-	if posted.State != reviewer.PostDone { // the verdict that was stored before is another one
+	out.Result.Warnings = append(out.Result.Warnings, posted.Warnings...)
+	if posted.State != reviewer.PostDone || len(posted.Warnings) > 0 { // the verdict that was stored before is another one
 		body, err := json.MarshalIndent(out.Result, "", "  ")
 		if err != nil {
 			return fmt.Errorf("verdict as JSON: %w", err)

@@ -285,3 +285,47 @@ func TestStopsWhilePosting(t *testing.T) {
 		stop()
 	}
 }
+
+// A report that the forge refuses is a warning of the review, whose verdict and status stand.
+func TestRefusedReport(t *testing.T) {
+	t.Parallel()
+	p := &pullRequest{Bundle: hosttest.Setup(t), model: newModel(), forge: codehosttest.NewForge(t)}
+	p.words = []string{"added 11"}
+	b := codehosttest.NewBitbucket(p.forge)
+	b.Fail(func(op string) *codehosttest.Refusal {
+		if op == "report" {
+			return &codehosttest.Refusal{Status: http.StatusForbidden, Message: "Your credentials lack one or more required privilege scopes."}
+		}
+		return nil
+	})
+	cfg := codehost.Config{
+		Repository: codehosttest.Repository, Number: codehosttest.Number, Token: codehosttest.Token, API: b.API(),
+		HTTP: egress.NewListedClient(nil), Pace: -1, Report: true,
+	}
+	cfg.Server.Command, cfg.Server.Env = b.Double(cfg.API).Stdio("")
+	p.Worker(t, func(c *host.Config) {
+		p.model.serve(c)
+		c.Hosts = map[review.Provider]reviewstep.OpenHost{review.Bitbucket: func(ctx context.Context, _ string, _ int) (reviewer.CodeHost, func(), error) {
+			h, err := codehost.OpenBitbucket(ctx, cfg)
+			if err != nil {
+				return nil, nil, err
+			}
+			return h, h.Close, nil
+		}}
+	})
+	v := p.end(t, p.start(t, "", func(n *postgres.NewReview) { n.Inputs.Provider = review.Bitbucket }))
+	var result review.Result
+	if err := json.Unmarshal(v.Result, &result); err != nil {
+		t.Fatal(err)
+	}
+	warned := slices.ContainsFunc(result.Warnings, func(r review.Reason) bool { return r.Code == "report_refused" })
+	if v.State != review.Completed || v.Verdict != review.Failed || !warned {
+		t.Errorf("review = %s %s with warnings %v, want it completed and failed with report_refused", v.State, v.Verdict, result.Warnings)
+	}
+	if _, status := b.State(); status != "failure" {
+		t.Errorf("status = %s, want failure", status)
+	}
+	if got := document(t, p.Bundle, v.ID, reviewer.VerdictDocument); !strings.Contains(got, "report_refused") {
+		t.Errorf("%s = %s, want it with the warning", reviewer.VerdictDocument, got)
+	}
+}

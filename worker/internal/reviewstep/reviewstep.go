@@ -150,6 +150,7 @@ func (a *attempt) judge(ctx context.Context) error {
 	if a.URL != nil {
 		in.URL = a.URL(a.id())
 	}
+	in.Report = a.host != nil && a.host.Capabilities().Report
 	if in.Head, err = change.files(ctx, reviewer.HeadPaths(change.diff, known)); err != nil {
 		return err
 	}

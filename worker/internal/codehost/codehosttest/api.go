@@ -125,7 +125,7 @@ const (
 func (f *Forge) pull() object {
 	return object{
 		"number": Number, "title": Title, "body": Body, "state": "open", "draft": false, "merged": false, "html_url": f.url(""),
-		"user": object{"login": Somebody},
+		"user": object{"login": f.author},
 		"head": object{"sha": f.head, "ref": "topic"}, "base": object{"sha": f.repo.base, "ref": "main"},
 	}
 }

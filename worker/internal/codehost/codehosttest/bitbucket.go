@@ -1,11 +1,13 @@
 package codehosttest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +23,41 @@ import (
 type Bitbucket struct {
 	*Forge
 
-	comments []*bitbucketComment
+	comments  []*bitbucketComment
+	requested bool // changes, by our account
+	report    *CodeInsights
+}
+
+// CodeInsights is the report of the head.
+type CodeInsights struct {
+	Title      string          `json:"title"`
+	Details    string          `json:"details"`
+	ReportType string          `json:"report_type"`
+	Reporter   string          `json:"reporter"`
+	Link       string          `json:"link"`
+	Result     string          `json:"result"`
+	Data       []InsightData   `json:"data"`
+	Annotated  []InsightRemark `json:"-"`
+}
+
+// InsightData is a row of it.
+type InsightData struct {
+	Title string `json:"title"`
+	Type  string `json:"type"`
+	Value any    `json:"value"`
+}
+
+// InsightRemark is an annotation of it.
+type InsightRemark struct {
+	ExternalID string `json:"external_id"`
+	Type       string `json:"annotation_type"`
+	Summary    string `json:"summary"`
+	Details    string `json:"details"`
+	Severity   string `json:"severity"`
+	Path       string `json:"path"`
+	Line       int    `json:"line"`
+	Link       string `json:"link"`
+	Result     string `json:"result"`
 }
 
 type bitbucketComment struct {
@@ -74,6 +110,32 @@ func (b *Bitbucket) handler() http.Handler {
 		return object{"type": "pullrequest_comment_resolution"}, nil
 	})
 	get("POST "+repo+"/commit/{sha}/statuses/build", "status", b.setStatus)
+	report := repo + "/commit/{sha}/reports/nofx-llm-review"
+	get("PUT "+report, "report", b.setReport)
+	get("POST "+report+"/annotations", "annotate", b.annotate)
+	get("GET "+report+"/annotations", "annotations", b.annotations)
+	get("DELETE "+report+"/annotations/{id}", "unannotate", func(r *http.Request) (any, *Refusal) {
+		at := slices.IndexFunc(b.remarks(), func(a InsightRemark) bool { return a.ExternalID == r.PathValue("id") })
+		if at < 0 {
+			return nil, refuse(http.StatusNotFound, "Not Found")
+		}
+		b.report.Annotated = slices.Delete(b.report.Annotated, at, at+1)
+		return nil, nil
+	})
+	get("POST "+pull+"/request-changes", "request changes", func(*http.Request) (any, *Refusal) {
+		if b.requested || b.author == Me {
+			return nil, refuse(http.StatusBadRequest, "changes cannot be requested")
+		}
+		b.requested = true
+		return object{"type": "participant", "state": "changes_requested"}, nil
+	})
+	get("DELETE "+pull+"/request-changes", "take back", func(*http.Request) (any, *Refusal) {
+		if !b.requested {
+			return nil, refuse(http.StatusBadRequest, "changes were not requested")
+		}
+		b.requested = false
+		return nil, nil
+	})
 	mux.HandleFunc("GET "+repo+"/diff/{spec...}", func(w http.ResponseWriter, _ *http.Request) {
 		var text string
 		if no := b.do("diff", func() *Refusal { text = b.diff(); return nil }); no != nil {
@@ -98,10 +160,138 @@ func user(account string) object {
 
 func (b *Bitbucket) pull() object {
 	return object{
-		"id": Number, "title": Title, "description": Body, "state": "OPEN", "draft": false, "author": user(Somebody),
+		"id": Number, "title": Title, "description": Body, "state": "OPEN", "draft": false, "author": user(b.author), "participants": b.participants(),
 		"source": object{"commit": object{"hash": b.head[:12]}}, "destination": object{"commit": object{"hash": b.repo.base[:12]}},
 		"links": object{"html": object{"href": b.url("")}},
 	}
+}
+
+func (b *Bitbucket) participants() []object {
+	all := []object{{"user": user(Somebody), "role": "REVIEWER", "approved": false, "state": "changes_requested"}}
+	if b.requested {
+		all = append(all, object{"user": user(Me), "role": "PARTICIPANT", "approved": false, "state": "changes_requested"})
+	}
+	return all
+}
+
+// strictly decodes a body that has the fields of into and no others.
+func strictly(r *http.Request, into any) *Refusal {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return refuse(http.StatusBadRequest, "report-service.general.bad-request: %v", err)
+	}
+	return nil
+}
+
+// oneOf reports a value that is none of those known.
+func oneOf(field, value string, known ...string) *Refusal {
+	if !slices.Contains(known, value) {
+		return refuse(http.StatusBadRequest, "The %s field cannot be %q.", field, value)
+	}
+	return nil
+}
+
+// upTo reports a text that is longer than n characters.
+func upTo(n int, field, value string) *Refusal {
+	if len([]rune(value)) > n {
+		return refuse(http.StatusBadRequest, "The %s field cannot contain more than %d characters.", field, n)
+	}
+	return nil
+}
+
+func (b *Bitbucket) remarks() []InsightRemark {
+	if b.report == nil {
+		return nil
+	}
+	return b.report.Annotated
+}
+
+func (b *Bitbucket) ofHead(r *http.Request) *Refusal {
+	if sha := r.PathValue("sha"); len(sha) < 12 || !strings.HasPrefix(b.repo.head, sha) && !strings.HasPrefix(b.repo.next, sha) {
+		return refuse(http.StatusNotFound, "Commit not found")
+	}
+	return nil
+}
+
+func (b *Bitbucket) setReport(r *http.Request) (any, *Refusal) {
+	var in CodeInsights
+	if no := cmp.Or(b.ofHead(r), strictly(r, &in)); no != nil {
+		return nil, no
+	}
+	no := cmp.Or(oneOf("report_type", in.ReportType, "SECURITY", "COVERAGE", "TEST", "BUG"),
+		oneOf("result", in.Result, "PASSED", "FAILED", "PENDING"), upTo(450, "title", in.Title), upTo(2000, "details", in.Details), upTo(450, "reporter", in.Reporter))
+	if no == nil && (in.Title == "" || in.Details == "" || len(in.Data) > 10) {
+		no = refuse(http.StatusBadRequest, "title and details are required, and at most 10 rows of data")
+	}
+	if link, err := url.Parse(in.Link); no == nil && in.Link != "" && (err != nil || link.Host == "") {
+		no = refuse(http.StatusBadRequest, "The link field must be a URL.")
+	}
+	for _, d := range in.Data {
+		_, isNumber := d.Value.(float64)
+		_, isBool := d.Value.(bool)
+		if no == nil {
+			no = oneOf("data.type", d.Type, "BOOLEAN", "DATE", "DURATION", "LINK", "NUMBER", "PERCENTAGE", "TEXT")
+		}
+		if no == nil && (d.Title == "" || d.Type == "NUMBER" && !isNumber || d.Type == "BOOLEAN" && !isBool) {
+			no = refuse(http.StatusBadRequest, "data: %+v is invalid", d)
+		}
+	}
+	if no != nil {
+		return nil, no
+	}
+	in.Annotated = b.remarks()
+	b.report = &in
+	return object{"type": "report", "external_id": "nofx-llm-review"}, nil
+}
+
+func (b *Bitbucket) annotate(r *http.Request) (any, *Refusal) {
+	var in []InsightRemark
+	if no := cmp.Or(b.ofHead(r), strictly(r, &in)); no != nil {
+		return nil, no
+	}
+	if b.report == nil {
+		return nil, refuse(http.StatusNotFound, "Report not found")
+	}
+	if len(in) < 1 || len(in) > 100 {
+		return nil, refuse(http.StatusBadRequest, "from 1 to 100 annotations are taken at once, not %d", len(in))
+	}
+	ids := map[string]bool{}
+	for _, a := range in {
+		no := cmp.Or(oneOf("annotation_type", a.Type, "VULNERABILITY", "CODE_SMELL", "BUG"), oneOf("severity", a.Severity, "CRITICAL", "HIGH", "MEDIUM", "LOW"),
+			oneOf("result", a.Result, "", "PASSED", "FAILED", "SKIPPED", "IGNORED"), upTo(450, "summary", a.Summary), upTo(2000, "details", a.Details), upTo(450, "external_id", a.ExternalID))
+		if no == nil && (a.ExternalID == "" || ids[a.ExternalID] || a.Summary == "" || a.Line < 0 || a.Line > 0 && a.Path == "") {
+			no = refuse(http.StatusBadRequest, "annotation %+v is invalid", a)
+		}
+		if no != nil {
+			return nil, no
+		}
+		ids[a.ExternalID] = true
+	}
+	all := slices.DeleteFunc(slices.Clone(b.report.Annotated), func(a InsightRemark) bool { return ids[a.ExternalID] })
+	if len(all)+len(in) > 1000 {
+		return nil, refuse(http.StatusBadRequest, "a report has at most 1000 annotations")
+	}
+	b.report.Annotated = append(all, in...)
+	return in, nil
+}
+
+func (b *Bitbucket) annotations(r *http.Request) (any, *Refusal) {
+	if b.report == nil {
+		return nil, refuse(http.StatusNotFound, "Report not found")
+	}
+	all := []object{}
+	for _, a := range b.report.Annotated {
+		all = append(all, object{"type": "report_annotation", "external_id": a.ExternalID, "summary": a.Summary})
+	}
+	return sized(r, all), nil
+}
+
+// Report returns the report of Code Insights, or nil, and whether our account requests changes.
+func (b *Bitbucket) Report() (report *CodeInsights, changesRequested bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.report, b.requested
 }
 
 // sized returns a page of things, with the address of the next.
@@ -420,5 +610,5 @@ func (b *Bitbucket) double(api string) caller {
 func (b *Bitbucket) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.comments, b.statuses, b.ops, b.fail = nil, nil, nil, nil
+	b.comments, b.statuses, b.ops, b.fail, b.report, b.requested = nil, nil, nil, nil, nil, false
 }

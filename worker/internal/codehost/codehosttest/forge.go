@@ -41,6 +41,7 @@ type Forge struct {
 	done chan struct{} // closed at the end of the test
 	end  func()
 
+	author   string // of the pull request
 	head     string
 	lines    map[string]commentable
 	threads  []*thread
@@ -82,7 +83,7 @@ type remark struct {
 func NewForge(tb testing.TB) *Forge {
 	r := theRepository()
 	done := make(chan struct{})
-	return &Forge{tb: tb, repo: r, head: r.head, lines: r.lines, ids: 1000, done: done, end: sync.OnceFunc(func() { close(done) })}
+	return &Forge{tb: tb, repo: r, author: Somebody, head: r.head, lines: r.lines, ids: 1000, done: done, end: sync.OnceFunc(func() { close(done) })}
 }
 
 // Head, Next and Base return commits of the pull request: its first head, the one that
@@ -132,6 +133,13 @@ func (f *Forge) Ops() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.ops)
+}
+
+// SetAuthor makes the pull request one of an account.
+func (f *Forge) SetAuthor(account string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.author = account
 }
 
 // MoveHead pushes a commit. It may be called from within a Fail function.
@@ -240,6 +248,9 @@ func (f *Forge) submit(r *reviewed, event, body string) *Refusal {
 	states := map[string]string{"COMMENT": "COMMENTED", "REQUEST_CHANGES": "CHANGES_REQUESTED"}
 	if r == nil || r.state != "PENDING" {
 		return refuse(422, "The review is not in the pending state")
+	}
+	if event == "REQUEST_CHANGES" && f.author == r.author {
+		return refuse(422, "Review Can not request changes on your own pull request")
 	}
 	if states[event] == "" {
 		f.tb.Errorf("a review is submitted with event %q", event)
