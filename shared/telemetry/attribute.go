@@ -27,6 +27,15 @@ const (
 	PeakBytesKey        = attribute.Key("nofx.peak_bytes")
 	IdempotentReplayKey = attribute.Key("nofx.idempotent_replay")
 
+	// Attributes of the stages of a review, and of calls to MCP servers.
+	ChunksKey    = attribute.Key("nofx.review.chunks")
+	FindingsKey  = attribute.Key("nofx.review.findings")
+	PostedKey    = attribute.Key("nofx.review.posted")
+	ResolvedKey  = attribute.Key("nofx.review.resolved")
+	MCPServerKey = attribute.Key("nofx.mcp.server")
+	MCPToolKey   = attribute.Key("nofx.mcp.tool")
+	MCPErrorKey  = attribute.Key("nofx.mcp.is_error")
+
 	// Attributes of requests that steps make; otelhttp sets those of API requests.
 	HTTPMethodKey    = attribute.Key("http.request.method")
 	HTTPStatusKey    = attribute.Key("http.response.status_code")

@@ -46,9 +46,10 @@ type Metrics struct {
 	LLMTokens   *Counter   // provider, model, input|output|cached
 	LLMCost     *Counter   // provider, model
 
-	ReviewDuration *Histogram // provider, verdict
-	ReviewFindings *Counter   // severity, disposition
-	ReviewPosts    *Counter   // provider, route, result
+	ReviewDuration    *Histogram // provider, verdict
+	ReviewFindings    *Counter   // severity, disposition
+	ReviewResolutions *Counter   // state, author|reviewer|review
+	ReviewPosts       *Counter   // provider, route, result
 
 	HTTPDuration      *Histogram // method, route, code
 	HTTPInFlight      *Gauge
@@ -107,6 +108,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.ReviewDuration = m.histogram("review_duration_seconds")
 	m.ReviewFindings = m.counter("review_findings_total")
 	m.ReviewPosts = m.counter("review_post_total")
+	m.ReviewResolutions = m.counter("review_resolutions_total")
 	m.HTTPDuration = m.histogram("http_request_duration_seconds")
 	m.HTTPInFlight = m.gauge("http_requests_in_flight")
 	m.IdempotentReplays = m.counter("idempotent_replays_total")

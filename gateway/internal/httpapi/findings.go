@@ -117,6 +117,7 @@ func (s *Server) settle(c echo.Context, p *identity.Principal, d postgres.Findin
 	if err != nil {
 		return err
 	}
+	s.Metrics.ReviewResolutions.Inc(string(f.State), "reviewer")
 	return answerFinding(c, f)
 }
 

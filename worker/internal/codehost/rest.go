@@ -12,6 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/telemetry"
 )
@@ -30,7 +34,15 @@ func (c Config) rest(header http.Header) rest {
 }
 
 // do sends in, unless it is nil, and decodes the answer into out, unless that is nil.
-func (r rest) do(ctx context.Context, method, path string, in, out any) error {
+func (r rest) do(ctx context.Context, method, path string, in, out any) (err error) {
+	ctx, span := otel.Tracer("nofx.dev/worker/internal/codehost").Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(telemetry.HTTPMethodKey.String(method)))
+	defer func() {
+		if e, ok := errors.AsType[*fault.Error](err); ok {
+			span.SetAttributes(telemetry.ErrorTypeKey.String(e.Code))
+			span.SetStatus(codes.Error, e.Code)
+		}
+		span.End()
+	}()
 	doing := method + " " + path
 	var body io.Reader
 	if in != nil {
@@ -52,10 +64,12 @@ func (r rest) do(ctx context.Context, method, path string, in, out any) error {
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	span.SetAttributes(telemetry.ServerAddressKey.String(req.URL.Hostname()))
 	resp, err := r.http.Do(req)
 	if err != nil {
 		return r.lost(ctx, doing, err)
 	}
+	span.SetAttributes(telemetry.HTTPStatusKey.Int(resp.StatusCode))
 	defer func() { _ = resp.Body.Close() }() // it has been read
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		e := ofAnswer(resp)

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/telemetry"
@@ -184,10 +187,12 @@ type answer struct {
 
 // call calls a tool. The answer is a success; what the server reports as an error, or does
 // not answer, is a fault.
-func (s *session) call(ctx context.Context, tool string, args map[string]any) (answer, error) {
+func (s *session) call(ctx context.Context, tool string, args map[string]any) (_ answer, err error) {
 	if !slices.ContainsFunc(s.rules, func(r rule) bool { return r.allows(tool, args) }) {
 		return answer{}, fault.New(fault.Forbidden, "call-refused", "calling %s with these arguments is not allowed", tool)
 	}
+	ctx, end := s.span(ctx, tool)
+	defer func() { end(err) }()
 	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
 	r, err := s.mcp.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
@@ -198,6 +203,21 @@ func (s *session) call(ctx context.Context, tool string, args map[string]any) (a
 		return answer{}, s.fault(tool, textOf(r.Content))
 	}
 	return answer{r.Content, r.StructuredContent}, nil
+}
+
+// span begins the span of a call. It has nothing of the arguments and the answer.
+func (s *session) span(ctx context.Context, tool string) (_ context.Context, end func(error)) {
+	name, version := s.version()
+	ctx, span := otel.Tracer("nofx.dev/worker/internal/codehost").Start(ctx, "mcp tools/call "+tool, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		telemetry.MCPServerKey.String(name+" "+version), telemetry.MCPToolKey.String(tool)))
+	return ctx, func(err error) {
+		span.SetAttributes(telemetry.MCPErrorKey.Bool(err != nil))
+		if e, ok := errors.AsType[*fault.Error](err); ok {
+			span.SetAttributes(telemetry.ErrorTypeKey.String(e.Code))
+			span.SetStatus(codes.Error, e.Code)
+		}
+		span.End()
+	}
 }
 
 // fault returns the fault that a server's text is about, without secrets.

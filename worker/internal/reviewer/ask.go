@@ -12,6 +12,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/review"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/llm"
 )
 
@@ -32,7 +33,11 @@ type asking struct {
 }
 
 // ask asks the model about each chunk, and about what it finds there.
-func (v *pass) ask(ctx context.Context, injected map[string]bool) error {
+func (v *pass) ask(ctx context.Context, injected map[string]bool) (err error) {
+	ctx, end := Stage(ctx, "ask")
+	defer func() {
+		end(err, telemetry.ChunksKey.Int(len(v.out.Chunks)), telemetry.FindingsKey.Int(len(v.found)))
+	}()
 	tokens := v.out.Policy.Limits.Tokens
 	if v.Tokens > 0 {
 		tokens = min(tokens, v.Tokens)
@@ -160,7 +165,9 @@ func (v *pass) answer(ctx context.Context, model llm.Model, a *asking) (Answer, 
 
 // verify leaves of the findings of a chunk what the second pass does. Without it all stay:
 // it can only take away.
-func (v *pass) verify(ctx context.Context, model llm.Model, a *asking) error {
+func (v *pass) verify(ctx context.Context, model llm.Model, a *asking) (err error) {
+	ctx, end := Stage(ctx, "verify")
+	defer func() { end(err, telemetry.FindingsKey.Int(len(a.found))) }()
 	request, err := a.chunk.verifyRequest(a.found)
 	if err != nil {
 		return err

@@ -32,7 +32,9 @@ const (
 )
 
 // document makes and stores the documents.
-func (v *pass) document(ctx context.Context) error {
+func (v *pass) document(ctx context.Context) (err error) {
+	ctx, end := Stage(ctx, "plan")
+	defer func() { end(err) }()
 	v.out.Plan = v.plan()
 	files := make([]File, len(v.files))
 	copy(files, v.files)

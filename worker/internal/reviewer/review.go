@@ -14,6 +14,7 @@ import (
 
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/review"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/llm"
 )
 
@@ -99,9 +100,13 @@ type Failure struct {
 func (r Reviewer) Review(ctx context.Context, in Input) (Outcome, error) {
 	v := &pass{Reviewer: r, in: in, out: Outcome{Policy: in.Default}, asked: map[string]bool{}, failed: map[string]bool{}, skipped: slices.Clone(in.Missing)}
 	v.Redact = v.guarded(r.Redact)
-	err := v.read(ctx)
+	injected := v.chunk(ctx)
+	var err error
+	if len(v.out.Chunks) > 0 {
+		err = v.ask(ctx, injected)
+	}
 	if err == nil {
-		v.settle()
+		v.settle(ctx)
 		err = v.document(ctx)
 	}
 	if err != nil {
@@ -153,8 +158,11 @@ func (v *pass) guarded(redact func(string) string) func(string) string {
 	}
 }
 
-// read does all up to the findings.
-func (v *pass) read(ctx context.Context) error {
+// chunk does all up to what a model is asked. It returns the files with text that is meant
+// for the model.
+func (v *pass) chunk(ctx context.Context) (injected map[string]bool) {
+	_, end := Stage(ctx, "chunk")
+	defer func() { end(nil, telemetry.ChunksKey.Int(len(v.out.Chunks))) }()
 	if v.in.Policy != nil {
 		p, err := review.ParsePolicy(*v.in.Policy, v.in.Default)
 		if err != nil {
@@ -182,7 +190,7 @@ func (v *pass) read(ctx context.Context) error {
 	}
 	chosen, skipped := choose(shown, v.out.Policy, v.Redact)
 	v.skipped = append(v.skipped, skipped...)
-	injected := v.inject(chosen)
+	injected = v.inject(chosen)
 	v.out.Chunks = chunks(chosen, chunkTokens)
 	if len(v.out.Chunks) == 0 {
 		return nil
@@ -192,7 +200,7 @@ func (v *pass) read(ctx context.Context) error {
 			v.out.Hunks = append(v.out.Hunks, h.hash(f.Path))
 		}
 	}
-	return v.ask(ctx, injected)
+	return injected
 }
 
 // inject finds text that is meant for the model, and returns the files that have it.
@@ -240,7 +248,11 @@ func (v *pass) inject(files []File) map[string]bool {
 }
 
 // settle decides what becomes of the findings, and the verdict.
-func (v *pass) settle() {
+func (v *pass) settle(ctx context.Context) {
+	_, end := Stage(ctx, "decide")
+	defer func() {
+		end(nil, telemetry.VerdictKey.String(string(v.out.Result.Verdict)), telemetry.FindingsKey.Int(len(v.out.Open)))
+	}()
 	coverage := review.Coverage{Reviewed: []string{}, Skipped: []review.Skip{}}
 	for p := range v.asked {
 		coverage.Reviewed = append(coverage.Reviewed, p)

@@ -12,6 +12,7 @@ import (
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/review"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/reviewer"
 	"nofx.dev/worker/internal/tool"
 )
@@ -136,7 +137,8 @@ func (a *attempt) post(ctx context.Context, out *reviewer.Outcome) error {
 	if err != nil {
 		return fmt.Errorf("what is posted already: %w", err)
 	}
-	posted, err := reviewer.Post(ctx, a.host, out.Plan, reviewer.Posting{
+	posting, end := reviewer.Stage(ctx, "post")
+	posted, err := reviewer.Post(posting, a.host, out.Plan, reviewer.Posting{
 		Fence: a.call.Fresh, Route: before.Route,
 		Save: func(ctx context.Context, p reviewer.Posted) error {
 			body, err := json.MarshalIndent(p, "", "  ")
@@ -150,6 +152,7 @@ func (a *attempt) post(ctx context.Context, out *reviewer.Outcome) error {
 	if result == "" || err != nil {
 		result = "failed"
 	}
+	end(err, telemetry.OutcomeKey.String(string(posted.State)), telemetry.PostedKey.Int(len(posted.Comments)), telemetry.ResolvedKey.Int(len(posted.Resolved)))
 	a.Metrics.ReviewPosts.Inc(string(a.review.Provider), cmp.Or(string(posted.Route), "none"), result)
 	if err != nil {
 		return ofForge(err)

@@ -129,29 +129,8 @@ func (a *attempt) id() string { return run.ReviewID.Format(a.review.ID) }
 
 // judge takes a running review to its end.
 func (a *attempt) judge(ctx context.Context) error {
-	change, err := a.change(ctx)
+	in, err := a.fetch(ctx)
 	if err != nil {
-		return err
-	}
-	known, dismissed, err := a.DB.KnownFindings(ctx, a.call.Claim.TenantID, a.review)
-	if err != nil {
-		return err
-	}
-	number, earlier, err := a.round(ctx)
-	if err != nil {
-		return err
-	}
-	in := reviewer.Input{
-		ReviewID: a.id(), Repository: a.review.Repository, PullRequest: a.review.PullRequest,
-		BaseSHA: change.base, HeadSHA: change.head, Title: change.title, Description: change.description,
-		Diff: change.diff, Whole: a.review.Provider == review.Diff, Missing: change.missing, Policy: change.policy, Default: review.DefaultPolicy(),
-		Known: known, Dismissed: dismissed, Number: number + 1, Earlier: earlier, Now: time.Now().UTC(),
-	}
-	if a.URL != nil {
-		in.URL = a.URL(a.id())
-	}
-	in.Report = a.host != nil && a.host.Capabilities().Report
-	if in.Head, err = change.files(ctx, reviewer.HeadPaths(change.diff, known)); err != nil {
 		return err
 	}
 	r := reviewer.Reviewer{
@@ -168,6 +147,42 @@ func (a *attempt) judge(ctx context.Context) error {
 		return err
 	}
 	return a.finish(ctx, out)
+}
+
+// fetch reads what is reviewed, and what is known of it.
+func (a *attempt) fetch(ctx context.Context) (in reviewer.Input, err error) {
+	ctx, end := reviewer.Stage(ctx, "fetch")
+	defer func() {
+		failed := err
+		if _, moved := errors.AsType[superseded](err); moved { // which is no failure
+			failed = nil
+		}
+		end(failed)
+	}()
+	change, err := a.change(ctx)
+	if err != nil {
+		return in, err
+	}
+	known, dismissed, err := a.DB.KnownFindings(ctx, a.call.Claim.TenantID, a.review)
+	if err != nil {
+		return in, err
+	}
+	number, earlier, err := a.round(ctx)
+	if err != nil {
+		return in, err
+	}
+	in = reviewer.Input{
+		ReviewID: a.id(), Repository: a.review.Repository, PullRequest: a.review.PullRequest,
+		BaseSHA: change.base, HeadSHA: change.head, Title: change.title, Description: change.description,
+		Diff: change.diff, Whole: a.review.Provider == review.Diff, Missing: change.missing, Policy: change.policy, Default: review.DefaultPolicy(),
+		Known: known, Dismissed: dismissed, Number: number + 1, Earlier: earlier, Now: time.Now().UTC(),
+	}
+	if a.URL != nil {
+		in.URL = a.URL(a.id())
+	}
+	in.Report = a.host != nil && a.host.Capabilities().Report
+	in.Head, err = change.files(ctx, reviewer.HeadPaths(change.diff, known))
+	return in, err
 }
 
 // round returns the number of reviews before this one, and the hunks that the newest of
@@ -238,6 +253,7 @@ func (a *attempt) finish(ctx context.Context, out reviewer.Outcome) error {
 	}
 	a.tell(out)
 	a.Metrics.ReviewDuration.Observe(ctx, time.Since(a.began).Seconds(), string(a.review.Provider), string(out.Result.Verdict))
+	a.Metrics.ReviewResolutions.Add(float64(len(out.Fixed)), string(review.Fixed), "review")
 	for _, o := range out.Occurrences {
 		a.Metrics.ReviewFindings.Inc(string(o.Finding.Severity), string(o.Disposition))
 	}

@@ -14,6 +14,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
@@ -27,8 +30,12 @@ import (
 	"nofx.dev/worker/internal/reviewer"
 )
 
+// spans are all that the tests of this package make.
+var spans = tracetest.NewSpanRecorder()
+
 func TestMain(m *testing.M) {
 	codehosttest.ServeDouble()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
 	os.Exit(hosttest.Main(m))
 }
 
