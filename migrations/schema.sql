@@ -1388,6 +1388,12 @@ CREATE FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text DEFA
 
 ALTER FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.same_commit(a text, b text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN ((NOT (a IS DISTINCT FROM b)) OR COALESCE((((length(a) >= 12) AND starts_with(b, a)) OR ((length(b) >= 12) AND starts_with(a, b))), false));
+
+ALTER FUNCTION nofx.same_commit(a text, b text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.search_run() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
@@ -3389,6 +3395,8 @@ GRANT ALL ON FUNCTION nofx.run_of_work(p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.same_commit(a text, b text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.search_run() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.search_run() TO nofx_owner;

@@ -1938,7 +1938,7 @@ type CheckpointRequest struct {
 	Label *string `json:"label,omitempty"`
 }
 
-// CommitSHA The full name of a commit; of a diff the SHA-256 of its bytes
+// CommitSHA The full name of a commit, or at Bitbucket its first 12 digits or more, which mean the same commit; of a diff the SHA-256 of its bytes
 type CommitSHA = string
 
 // ComparedDiff How much the files of its newest checkpoint differ from those of the common one. Absent until that diff was asked for, see `diffCheckpoint`
@@ -3241,7 +3241,7 @@ type RetryBackoff string
 
 // Review defines model for Review.
 type Review struct {
-	// BaseSha The full name of a commit; of a diff the SHA-256 of its bytes
+	// BaseSha The full name of a commit, or at Bitbucket its first 12 digits or more, which mean the same commit; of a diff the SHA-256 of its bytes
 	BaseSha *CommitSHA `json:"base_sha,omitempty"`
 	CostUsd float64    `json:"cost_usd"`
 
@@ -3258,7 +3258,7 @@ type Review struct {
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	GateID     *GateID    `json:"gate_id,omitempty"`
 
-	// HeadSha The full name of a commit; of a diff the SHA-256 of its bytes
+	// HeadSha The full name of a commit, or at Bitbucket its first 12 digits or more, which mean the same commit; of a diff the SHA-256 of its bytes
 	HeadSha *CommitSHA `json:"head_sha,omitempty"`
 	ID      ReviewID   `json:"id"`
 	Model   *string    `json:"model,omitempty"`
@@ -3373,7 +3373,7 @@ type ReviewRequest struct {
 	// DryRun Nothing is posted on the forge
 	DryRun *bool `json:"dry_run,omitempty"`
 
-	// HeadSha The full name of a commit; of a diff the SHA-256 of its bytes
+	// HeadSha The full name of a commit, or at Bitbucket its first 12 digits or more, which mean the same commit; of a diff the SHA-256 of its bytes
 	HeadSha     *CommitSHA            `json:"head_sha,omitempty"`
 	Provider    ReviewRequestProvider `json:"provider"`
 	PullRequest *int                  `json:"pull_request,omitempty"`

@@ -73,6 +73,12 @@ BEGIN
 END
 $$;
 
+-- Reports whether two names of commits mean the same. Some forges shorten them, to 12 digits
+-- or more.
+CREATE OR REPLACE FUNCTION nofx.same_commit(a text, b text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN a IS NOT DISTINCT FROM b OR coalesce(length(a) >= 12 AND starts_with(b, a) OR length(b) >= 12 AND starts_with(a, b), false);
+
 -- Returns the newest review of one head of a change that is under way or completed. Until
 -- the end of the transaction no other can begin one of the change.
 CREATE OR REPLACE FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) RETURNS uuid
@@ -83,7 +89,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(tenant() || p_change, 0));
     SELECT r.id INTO v FROM review r
-    WHERE r.tenant_id = tenant() AND r.change = p_change AND r.head_sha IS NOT DISTINCT FROM p_head AND r.dry_run = p_dry_run
+    WHERE r.tenant_id = tenant() AND r.change = p_change AND same_commit(r.head_sha, p_head) AND r.dry_run = p_dry_run
         AND (r.state IN ('queued', 'running') OR r.state = 'completed' AND p_head IS NOT NULL)
     ORDER BY r.id DESC LIMIT 1;
     RETURN v;
@@ -138,7 +144,7 @@ BEGIN
     PERFORM lock_runs(v.tenant_id, ARRAY(SELECT r.run_id FROM review r WHERE r.tenant_id = v.tenant_id AND r.change = v.change AND r.state IN ('queued', 'running') AND r.id < v.id) || v.run_id);
     FOR x IN
         SELECT r.id, r.run_id, r.own_run FROM review r
-        WHERE r.tenant_id = v.tenant_id AND r.change = v.change AND r.state IN ('queued', 'running') AND r.id < v.id AND r.head_sha IS DISTINCT FROM v.head_sha AND r.dry_run = v.dry_run
+        WHERE r.tenant_id = v.tenant_id AND r.change = v.change AND r.state IN ('queued', 'running') AND r.id < v.id AND NOT same_commit(r.head_sha, v.head_sha) AND r.dry_run = v.dry_run
         ORDER BY r.run_id FOR NO KEY UPDATE
     LOOP
         UPDATE review SET event = 'supersede', version = version + 1, reason = v_reason, superseded_by = v.id WHERE tenant_id = v.tenant_id AND id = x.id;
@@ -181,7 +187,7 @@ END
 $$;
 
 -- Records the commits that a review is of, once they are known, and supersedes the reviews
--- of other heads. Returns the id of another review of the same head, which then supersedes
+-- of other heads. A longer name of the head stays. Returns the id of another review of the same head, which then supersedes
 -- this one, or NULL.
 CREATE OR REPLACE FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -202,7 +208,7 @@ BEGIN
         WHERE tenant_id = s.tenant_id AND id = p_review AND step_id = s.id AND state = 'running';
         RETURN v_other;
     END IF;
-    UPDATE review SET head_sha = p_head, base_sha = p_base WHERE tenant_id = s.tenant_id AND id = p_review AND step_id = s.id;
+    UPDATE review SET head_sha = CASE WHEN same_commit(head_sha, p_head) AND length(head_sha) > length(p_head) THEN head_sha ELSE p_head END, base_sha = p_base WHERE tenant_id = s.tenant_id AND id = p_review AND step_id = s.id;
     PERFORM supersede_reviews(p_review);
     RETURN NULL;
 END

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -194,7 +195,7 @@ func source(in run.ReviewInputs) (p review.Provider, change string) {
 		p = review.Workspace
 	}
 	if in.PullRequest > 0 {
-		change = string(p) + ":" + in.Repository + "#" + strconv.Itoa(in.PullRequest)
+		change = string(p) + ":" + strings.ToLower(in.Repository) + "#" + strconv.Itoa(in.PullRequest)
 	}
 	return p, change
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,54 @@ func TestRerunOfAnOlderHead(t *testing.T) {
 	}
 	s.wantReview(t, newer.ID, review.Queued, "")
 	s.wantSound(t)
+}
+
+// A commit has one review under its full name and under the beginning of it, as Bitbucket
+// names it, and however the letters of the repository's name are written.
+func TestShortHeads(t *testing.T) {
+	t.Parallel()
+	long, other := strings.Repeat("ab", 20), strings.Repeat("ab", 5)+strings.Repeat("c", 30)
+	short := long[:12]
+	head := func(repository, sha string) postgres.NewReview {
+		n := pullRequest(t, "")
+		n.Inputs.Provider, n.Inputs.Repository, n.Inputs.HeadSHA, n.HeadSHA = review.Bitbucket, repository, sha, sha
+		raw, err := json.Marshal(n.Inputs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.Plan, err = (run.Plan{Goal: "review", Steps: []run.PlanStep{{Name: "review", Tool: run.ToolReview, Inputs: raw}}}).Normalise(); err != nil {
+			t.Fatalf("Normalise(%s) = %v", sha, err)
+		}
+		return n
+	}
+	for name, tt := range map[string]struct{ first, noted, second, want string }{
+		"short, then long":             {short, short, long, short},
+		"long, then short":             {long, short, short, long},
+		"unknown, noted short, long":   {"", short, long, short},
+		"long, noted short, long":      {long, short, long, long},
+		"short, noted long, then long": {short, long, long, long},
+	} {
+		s := setup(t)
+		v, _ := s.startReview(t, head("acme/shop", tt.first))
+		if again, created := s.startReview(t, head("Acme/Shop", tt.first)); created || again.ID != v.ID {
+			t.Errorf("%s: the same again = %s, created %v, want the review of that head", name, again.ID, created)
+		}
+		c, v := s.beginReview(t, v)
+		if over, err := s.NoteReviewHead(s.ctx, c, v.ID, tt.noted, "base"); err != nil || over != nil {
+			t.Fatalf("%s: NoteReviewHead(%s) = %v, %v", name, tt.noted, over, err)
+		}
+		if again, created := s.startReview(t, head("acme/shop", tt.second)); created || again.ID != v.ID || again.HeadSHA != tt.want || again.State != review.Running {
+			t.Errorf("%s: second = %s of %s, %s, created %v, want the first one of %s, running", name, again.ID, again.HeadSHA, again.State, created, tt.want)
+		}
+		s.endReview(t, c, v, postgres.ReviewEnd{})
+		if again, created := s.startReview(t, head("acme/shop", tt.second)); created || again.ID != v.ID {
+			t.Errorf("%s: after its end = %s, created %v, want the first one", name, again.ID, created)
+		}
+		if next, created := s.startReview(t, head("acme/shop", other)); !created || next.ID == v.ID {
+			t.Errorf("%s: another head = %s, created %v, want another review", name, next.ID, created)
+		}
+		s.wantSound(t)
+	}
 }
 
 // The setting reviews_enabled switches reviews off, those that there are included.

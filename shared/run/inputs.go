@@ -62,8 +62,12 @@ func (c *checker) write(in WriteInputs) {
 // steps in the paths of their APIs.
 var repositoryName = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,99}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}/[A-Za-z0-9_.-]{0,99}[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$`)
 
-// commitSHA is the name of a commit.
-var commitSHA = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
+// commitSHA is the name of a commit, and shortSHA that of one at Bitbucket, which has the
+// beginning of the full name at the least.
+var (
+	commitSHA = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
+	shortSHA  = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
+)
 
 func (c *checker) review(in ReviewInputs) {
 	forge := in.Provider != ""
@@ -89,9 +93,14 @@ func (c *checker) review(in ReviewInputs) {
 		c.add("/pull_request", "must be the number of a pull request")
 	}
 	switch {
-	case in.HeadSHA != "" && !forge && (in.Diff != "" || in.ArtifactID != ""):
+	case in.HeadSHA == "":
+	case !forge && (in.Diff != "" || in.ArtifactID != ""):
 		c.add("/head_sha", "belongs to a pull request")
-	case in.HeadSHA != "" && !commitSHA.MatchString(in.HeadSHA):
+	case in.Provider == review.Bitbucket:
+		if !shortSHA.MatchString(in.HeadSHA) {
+			c.add("/head_sha", "must be the name of a commit, or its first 12 hexadecimal digits or more, in lower case")
+		}
+	case !commitSHA.MatchString(in.HeadSHA):
 		c.add("/head_sha", "must be the full name of a commit: 40 or 64 hexadecimal digits in lower case")
 	}
 	if in.Reuse != "" && in.Reuse != ReuseNone {

@@ -193,8 +193,14 @@ func newReview(in api.ReviewRequest) (n postgres.NewReview, err error) {
 		bad("/pull_request", "is required: the number of a pull request")
 	}
 	n.Inputs.DryRun = in.DryRun != nil && *in.DryRun
-	if in.HeadSha != nil && forge && !commitShape.MatchString(*in.HeadSha) {
-		bad("/head_sha", "must be "+commitShape.words)
+	if in.HeadSha != nil && forge {
+		of := commitShape
+		if n.Inputs.Provider == review.Bitbucket {
+			of = shortShape
+		}
+		if !of.MatchString(*in.HeadSha) {
+			bad("/head_sha", "must be "+of.words)
+		}
 	}
 	if len(fields) > 0 {
 		return n, fault.OfFields("invalid-field", fields...)
@@ -202,8 +208,12 @@ func newReview(in api.ReviewRequest) (n postgres.NewReview, err error) {
 	return n, nil
 }
 
-// commitShape is that of the contract's CommitSHA.
-var commitShape = shape{regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`), "the full name of a commit: 40 or 64 hexadecimal digits in lower case"}
+// shortShape is that of the contract's CommitSHA, and commitShape the one where the forge
+// does not shorten it.
+var (
+	shortShape  = shape{regexp.MustCompile(`^[0-9a-f]{12,64}$`), "the name of a commit, or its first 12 hexadecimal digits or more, in lower case"}
+	commitShape = shape{regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`), "the full name of a commit: 40 or 64 hexadecimal digits in lower case"}
+)
 
 // fileHeader is what the changes of a file begin with, in the forms of git and of diff -u.
 var fileHeader = regexp.MustCompile(`(?m)^(diff --git .+|--- .+\r?\n\+\+\+ .+)$`)

@@ -187,6 +187,8 @@ func TestReviewRequests(t *testing.T) {
 		{`{"provider":"github","repository":"../..","pull_request":7}`, 422, "invalid-field", "/repository"},
 		{`{"provider":"github","repository":"acme/.","pull_request":7}`, 422, "invalid-field", "/repository"},
 		{`{"provider":"bitbucket","repository":"a/b","pull_request":0}`, 422, "invalid-field", "/pull_request"},
+		{`{"provider":"bitbucket","repository":"a/b","pull_request":7,"head_sha":"abcdef01234"}`, 422, "invalid-field", "/head_sha"},
+		{`{"provider":"github","repository":"a/b","pull_request":7,"head_sha":"abcdef012345"}`, 422, "invalid-field", "/head_sha"},
 		{`{"provider":"github","repository":"a/b","pull_request":2147483648}`, 422, "invalid-field", "/pull_request"},
 		{pull(`,"head_sha":"abc"`), 422, "invalid-field", "/head_sha"},
 		{pull(`,"diff":"x"`), 422, "invalid-field", "/diff"},
