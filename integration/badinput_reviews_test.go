@@ -101,6 +101,7 @@ func reviews(mine, theirs things) (all []bad) {
 	add("a change of nothing", "PATCH /api/repositories/repo_"+unknown, "", `{}`, 422, field, "")
 	add("a webhook of nobody", "POST /api/webhooks/github?repository=repo_"+unknown, "X-Hub-Signature-256: sha256="+strings.Repeat("0", 64), `{}`, 401, anonymous, "")
 	add("a webhook without a repository", "POST /api/webhooks/github", "", `{}`, 401, anonymous, "")
+	add("a webhook of another forge", "POST /api/webhooks/bitbucket?repository=repo_"+unknown, "X-Hub-Signature: sha256="+strings.Repeat("0", 64), `{}`, 401, anonymous, "")
 	add("a webhook with a question", "POST /api/webhooks/github?x=1", "", `{}`, 400, parameter, "/x")
 	return all
 }

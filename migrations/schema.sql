@@ -631,7 +631,7 @@ CREATE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT
 
 ALTER FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.find_repository(p_id uuid) RETURNS TABLE(tenant_id uuid, name text, project text, enabled boolean, secret_version integer)
+CREATE FUNCTION nofx.find_repository(p_id uuid) RETURNS TABLE(tenant_id uuid, provider text, name text, project text, enabled boolean, secret_version integer)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
@@ -2102,7 +2102,7 @@ CREATE TABLE nofx.repository (
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT repository_name_check CHECK (((length(name) >= 3) AND (length(name) <= 201))),
     CONSTRAINT repository_policy_check CHECK ((octet_length(policy) <= 262144)),
-    CONSTRAINT repository_provider_check CHECK ((provider = 'github'::text))
+    CONSTRAINT repository_provider_check CHECK ((provider = ANY (ARRAY['github'::text, 'bitbucket'::text])))
 );
 
 ALTER TABLE ONLY nofx.repository FORCE ROW LEVEL SECURITY;

@@ -944,12 +944,15 @@ func (e ReadinessStatus) Valid() bool {
 
 // Defines values for RepositoryProvider.
 const (
-	RepositoryProviderGithub RepositoryProvider = "github"
+	RepositoryProviderBitbucket RepositoryProvider = "bitbucket"
+	RepositoryProviderGithub    RepositoryProvider = "github"
 )
 
 // Valid indicates whether the value is a known member of the RepositoryProvider enum.
 func (e RepositoryProvider) Valid() bool {
 	switch e {
+	case RepositoryProviderBitbucket:
+		return true
 	case RepositoryProviderGithub:
 		return true
 	default:
@@ -959,12 +962,15 @@ func (e RepositoryProvider) Valid() bool {
 
 // Defines values for RepositoryRequestProvider.
 const (
-	RepositoryRequestProviderGithub RepositoryRequestProvider = "github"
+	RepositoryRequestProviderBitbucket RepositoryRequestProvider = "bitbucket"
+	RepositoryRequestProviderGithub    RepositoryRequestProvider = "github"
 )
 
 // Valid indicates whether the value is a known member of the RepositoryRequestProvider enum.
 func (e RepositoryRequestProvider) Valid() bool {
 	switch e {
+	case RepositoryRequestProviderBitbucket:
+		return true
 	case RepositoryRequestProviderGithub:
 		return true
 	default:
@@ -4648,6 +4654,17 @@ type GetTraceParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ReceiveBitbucketWebhookJSONBody defines parameters for ReceiveBitbucketWebhook.
+type ReceiveBitbucketWebhookJSONBody = map[string]interface{}
+
+// ReceiveBitbucketWebhookParams defines parameters for ReceiveBitbucketWebhook.
+type ReceiveBitbucketWebhookParams struct {
+	Repository    RepositoryID `form:"repository" json:"repository"`
+	XEventKey     *string      `json:"X-Event-Key,omitempty"`
+	XRequestUUID  *string      `json:"X-Request-UUID,omitempty"`
+	XHubSignature *string      `json:"X-Hub-Signature,omitempty"`
+}
+
 // ReceiveGitHubWebhookJSONBody defines parameters for ReceiveGitHubWebhook.
 type ReceiveGitHubWebhookJSONBody = map[string]interface{}
 
@@ -4769,6 +4786,9 @@ type RetryStepJSONRequestBody = StepRetry
 
 // VerifyStorageJSONRequestBody defines body for VerifyStorage for application/json ContentType.
 type VerifyStorageJSONRequestBody = VerifyStorageRequest
+
+// ReceiveBitbucketWebhookJSONRequestBody defines body for ReceiveBitbucketWebhook for application/json ContentType.
+type ReceiveBitbucketWebhookJSONRequestBody = ReceiveBitbucketWebhookJSONBody
 
 // ReceiveGitHubWebhookJSONRequestBody defines body for ReceiveGitHubWebhook for application/json ContentType.
 type ReceiveGitHubWebhookJSONRequestBody = ReceiveGitHubWebhookJSONBody
@@ -5757,6 +5777,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 	GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReceiveBitbucketWebhookWithBody A webhook of Bitbucket
+	//
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+	ReceiveBitbucketWebhookWithBody(ctx context.Context, params *ReceiveBitbucketWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReceiveBitbucketWebhook A webhook of Bitbucket
+	//
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+	ReceiveBitbucketWebhook(ctx context.Context, params *ReceiveBitbucketWebhookParams, body ReceiveBitbucketWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReceiveGitHubWebhookWithBody A webhook of GitHub
 	//
@@ -7852,6 +7890,44 @@ func (c *Client) VerifyStorage(ctx context.Context, params *VerifyStorageParams,
 // Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 func (c *Client) GetTrace(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTraceRequest(c.Server, traceID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReceiveBitbucketWebhookWithBody A webhook of Bitbucket
+//
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+func (c *Client) ReceiveBitbucketWebhookWithBody(ctx context.Context, params *ReceiveBitbucketWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReceiveBitbucketWebhookRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReceiveBitbucketWebhook A webhook of Bitbucket
+//
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+func (c *Client) ReceiveBitbucketWebhook(ctx context.Context, params *ReceiveBitbucketWebhookParams, body ReceiveBitbucketWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReceiveBitbucketWebhookRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -13184,6 +13260,106 @@ func NewGetTraceRequest(server string, traceID TraceIDPath, params *GetTracePara
 	return req, nil
 }
 
+// NewReceiveBitbucketWebhookRequest calls the generic ReceiveBitbucketWebhook builder with application/json body
+func NewReceiveBitbucketWebhookRequest(server string, params *ReceiveBitbucketWebhookParams, body ReceiveBitbucketWebhookJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReceiveBitbucketWebhookRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewReceiveBitbucketWebhookRequestWithBody constructs an http.Request for the ReceiveBitbucketWebhook method, with any body, and a specified content type
+func NewReceiveBitbucketWebhookRequestWithBody(server string, params *ReceiveBitbucketWebhookParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/webhooks/bitbucket")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "repository", params.Repository, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.XEventKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Event-Key", *params.XEventKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Event-Key", headerParam0)
+		}
+
+		if params.XRequestUUID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "X-Request-UUID", *params.XRequestUUID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Request-UUID", headerParam1)
+		}
+
+		if params.XHubSignature != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Hub-Signature", *params.XHubSignature, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("X-Hub-Signature", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewReceiveGitHubWebhookRequest calls the generic ReceiveGitHubWebhook builder with application/json body
 func NewReceiveGitHubWebhookRequest(server string, params *ReceiveGitHubWebhookParams, body ReceiveGitHubWebhookJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -14428,6 +14604,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/traces/{trace_id} (the `GetTrace` operationId).
 	GetTraceWithResponse(ctx context.Context, traceID TraceIDPath, params *GetTraceParams, reqEditors ...RequestEditorFn) (*GetTraceResponse, error)
+
+	// ReceiveBitbucketWebhookWithBodyWithResponse A webhook of Bitbucket
+	//
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+	ReceiveBitbucketWebhookWithBodyWithResponse(ctx context.Context, params *ReceiveBitbucketWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReceiveBitbucketWebhookResponse, error)
+
+	// ReceiveBitbucketWebhookWithResponse A webhook of Bitbucket
+	//
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+	ReceiveBitbucketWebhookWithResponse(ctx context.Context, params *ReceiveBitbucketWebhookParams, body ReceiveBitbucketWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*ReceiveBitbucketWebhookResponse, error)
 
 	// ReceiveGitHubWebhookWithBodyWithResponse A webhook of GitHub
 	//
@@ -17064,6 +17258,39 @@ func (r GetTraceResponse) ContentType() string {
 	return ""
 }
 
+type ReceiveBitbucketWebhookResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WebhookAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ReceiveBitbucketWebhookResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReceiveBitbucketWebhookResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReceiveBitbucketWebhookResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ReceiveGitHubWebhookResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -18910,6 +19137,36 @@ func (c *ClientWithResponses) GetTraceWithResponse(ctx context.Context, traceID 
 		return nil, err
 	}
 	return ParseGetTraceResponse(rsp)
+}
+
+// ReceiveBitbucketWebhookWithBodyWithResponse A webhook of Bitbucket
+//
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+func (c *ClientWithResponses) ReceiveBitbucketWebhookWithBodyWithResponse(ctx context.Context, params *ReceiveBitbucketWebhookParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReceiveBitbucketWebhookResponse, error) {
+	rsp, err := c.ReceiveBitbucketWebhookWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReceiveBitbucketWebhookResponse(rsp)
+}
+
+// ReceiveBitbucketWebhookWithResponse A webhook of Bitbucket
+//
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/webhooks/bitbucket (the `ReceiveBitbucketWebhook` operationId).
+func (c *ClientWithResponses) ReceiveBitbucketWebhookWithResponse(ctx context.Context, params *ReceiveBitbucketWebhookParams, body ReceiveBitbucketWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*ReceiveBitbucketWebhookResponse, error) {
+	rsp, err := c.ReceiveBitbucketWebhook(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReceiveBitbucketWebhookResponse(rsp)
 }
 
 // ReceiveGitHubWebhookWithBodyWithResponse A webhook of GitHub
@@ -21629,6 +21886,39 @@ func ParseGetTraceResponse(rsp *http.Response) (*GetTraceResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest RunPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReceiveBitbucketWebhookResponse parses an HTTP response from a ReceiveBitbucketWebhookWithResponse call
+func ParseReceiveBitbucketWebhookResponse(rsp *http.Response) (*ReceiveBitbucketWebhookResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReceiveBitbucketWebhookResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WebhookAnswer
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -3,10 +3,10 @@
 -- Returns the repository that a webhook names, of any tenant. What it returns is of no use
 -- without the secret that its requests are signed with.
 CREATE OR REPLACE FUNCTION nofx.find_repository(p_id uuid)
-    RETURNS TABLE (tenant_id uuid, name text, project text, enabled boolean, secret_version int)
+    RETURNS TABLE (tenant_id uuid, provider text, name text, project text, enabled boolean, secret_version int)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT r.tenant_id, r.name, p.slug, r.enabled, r.secret_version
+    SELECT r.tenant_id, r.provider, r.name, p.slug, r.enabled, r.secret_version
     FROM repository r JOIN project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id WHERE r.id = p_id
 $$;
 

@@ -4,7 +4,7 @@ SET LOCAL ROLE nofx_owner;
 CREATE TABLE nofx.repository (
     tenant_id      uuid NOT NULL REFERENCES nofx.tenant,
     id             uuid NOT NULL,
-    provider       text NOT NULL CHECK (provider IN ('github')),
+    provider       text NOT NULL CHECK (provider IN ('github', 'bitbucket')),
     name           text NOT NULL CHECK (length(name) BETWEEN 3 AND 201), -- OWNER/NAME
     project_id     uuid NOT NULL,
     enabled        boolean NOT NULL DEFAULT true,

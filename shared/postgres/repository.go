@@ -144,11 +144,12 @@ func (db *DB) DeleteRepository(ctx context.Context, tenant, id uuid.UUID) error 
 func (db *DB) RepositoryOfWebhook(ctx context.Context, id uuid.UUID) (r Repository, err error) {
 	type found struct {
 		TenantID      uuid.UUID
+		Provider      review.Provider
 		Name, Project string
 		Enabled       bool
 		SecretVersion int
 	}
-	list, err := across(ctx, db, pgx.RowToStructByPos[found], "SELECT tenant_id, name, project, enabled, secret_version FROM nofx.find_repository($1)", id)
+	list, err := across(ctx, db, pgx.RowToStructByPos[found], "SELECT tenant_id, provider, name, project, enabled, secret_version FROM nofx.find_repository($1)", id)
 	if err != nil {
 		return r, err
 	}
@@ -156,7 +157,7 @@ func (db *DB) RepositoryOfWebhook(ctx context.Context, id uuid.UUID) (r Reposito
 		return r, missing(pgx.ErrNoRows, "repository")
 	}
 	f := list[0]
-	return Repository{ID: id, TenantID: f.TenantID, Provider: review.GitHub, Name: f.Name, Project: f.Project, Enabled: f.Enabled, SecretVersion: f.SecretVersion}, nil
+	return Repository{ID: id, TenantID: f.TenantID, Provider: f.Provider, Name: f.Name, Project: f.Project, Enabled: f.Enabled, SecretVersion: f.SecretVersion}, nil
 }
 
 // Delivery is a request of a webhook.

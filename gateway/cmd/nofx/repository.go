@@ -23,16 +23,16 @@ func (a *app) repositoryCommand() *cobra.Command {
 }
 
 func (a *app) repositoryAddCommand() *cobra.Command {
-	var project, policy string
+	var provider, project, policy string
 	c := &cobra.Command{
 		Use:   "add OWNER/NAME",
-		Short: "Let the webhook of a repository at GitHub start reviews",
-		Long: `Let the webhook of a repository at GitHub start reviews of its pull requests. The command
-prints what to enter at GitHub; the secret is shown this once. This needs the role admin.
+		Short: "Let the webhook of a repository start reviews",
+		Long: `Let the webhook of a repository start reviews of its pull requests. The command prints
+what to enter at the forge; the secret is shown this once. This needs the role admin.
 
 ` + aboutPolicy,
 		Example: `  nofx repository add acme/shop --project web
-  nofx repository add acme/shop --policy review.yaml`,
+  nofx repository add acme/shop --provider bitbucket --policy review.yaml`,
 		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := a.readPolicy(policy)
@@ -43,13 +43,15 @@ prints what to enter at GitHub; the secret is shown this once. This needs the ro
 			if err != nil {
 				return err
 			}
-			made, raw, err := call[api.RepositoryAnswer](client.CreateRepository(cmd.Context(), api.RepositoryRequest{Provider: api.RepositoryRequestProviderGithub, Name: args[0], Project: optional(project), Policy: text}))
+			made, raw, err := call[api.RepositoryAnswer](client.CreateRepository(cmd.Context(), api.RepositoryRequest{Provider: api.RepositoryRequestProvider(provider), Name: args[0], Project: optional(project), Policy: text}))
 			if err != nil {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) { a.printRepository(w, made) })
 		},
 	}
+	c.Flags().StringVar(&provider, "provider", string(api.RepositoryRequestProviderGithub), "github or bitbucket")
+	oneOf(c, "provider", api.RepositoryRequestProviderGithub, api.RepositoryRequestProviderBitbucket)
 	c.Flags().StringVar(&project, "project", "", "project of the runs (default: default)")
 	policyFlag(c, &policy)
 	return c
@@ -167,13 +169,18 @@ func (a *app) printRepository(w io.Writer, r api.RepositoryAnswer) {
 	if r.Repository.Policy != nil {
 		policy = "own"
 	}
-	facts(w, "repository", r.Repository.ID, "name", r.Repository.Name, "project", r.Repository.Project, "webhook", status, "policy", policy)
+	facts(w, "repository", r.Repository.ID, "forge", string(r.Repository.Provider), "name", r.Repository.Name, "project", r.Repository.Project, "webhook", status, "policy", policy)
 	if r.Webhook == nil {
 		return
 	}
 	address, _, err := a.gateway()
 	if err != nil {
 		address = "" // it is known, since it has answered
+	}
+	if r.Repository.Provider == api.RepositoryProviderBitbucket {
+		fmt.Fprintln(w, "\nEnter at Bitbucket, Repository settings, Webhooks:")
+		facts(w, "  URL", address+r.Webhook.Path, "  secret", r.Webhook.Secret, "  triggers", "Pull request: Created, Updated")
+		return
 	}
 	fmt.Fprintln(w, "\nEnter at GitHub, Settings, Webhooks:")
 	facts(w, "  payload URL", address+r.Webhook.Path, "  content type", "application/json", "  secret", r.Webhook.Secret, "  events", "Pull requests")

@@ -117,6 +117,7 @@ func ruledRepository() api.Repository {
 func TestRepositoryPolicy(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
+		"add acme/shop --provider bitbucket":           `{"name":"acme/shop","provider":"bitbucket"}`,
 		"add acme/shop --policy -":                     `{"name":"acme/shop","policy":"version: 1\nblock: {severity: medium, confidence: 0.5}\n","provider":"github"}`,
 		"set " + id("repo", 1) + " --policy -":         `{"policy":"version: 1\nblock: {severity: medium, confidence: 0.5}\n"}`,
 		"set " + id("repo", 1) + " --no-policy":        `{"policy":null}`,
@@ -137,6 +138,23 @@ func TestRepositoryPolicy(t *testing.T) {
 		c.in = strings.NewReader(aPolicy)
 		if code := execute(t.Context(), c.app, append([]string{"repository"}, strings.Fields(args)...)); code != exitOK || got != want {
 			t.Errorf("repository %s = exit %d, request %s, %s; want %s", args, code, got, &c.errOut, want)
+		}
+	}
+}
+
+// What is to be entered is in the words of the forge.
+func TestRepositoryAtBitbucket(t *testing.T) {
+	t.Parallel()
+	answers := script()
+	made := boundRepository()
+	made.Repository.Provider, made.Webhook.Path = api.RepositoryProviderBitbucket, "/api/webhooks/bitbucket?repository="+made.Repository.ID
+	answers["createRepository"] = answer(http.StatusCreated, made)
+	_, server := newGateway(t, answers)
+	c := newCLI(t, server.URL)
+	code := execute(t.Context(), c.app, []string{"repository", "add", "acme/shop", "--provider", "bitbucket"})
+	for _, want := range []string{"Enter at Bitbucket", server.URL + made.Webhook.Path, "nofx_whs_0123", "Created, Updated"} {
+		if code != exitOK || !strings.Contains(c.out.String(), want) {
+			t.Errorf("repository add = exit %d, %s%s, want %s in it", code, &c.out, &c.errOut, want)
 		}
 	}
 }

@@ -127,7 +127,8 @@ func (s *Server) operations() []operation {
 		{id: "getRepository", method: get, path: "/api/repositories/{repository_id}", rule: admin, handle: s.getRepository},
 		{id: "changeRepository", method: http.MethodPatch, path: "/api/repositories/{repository_id}", rule: admin, handle: s.changeRepository},
 		{id: "deleteRepository", method: del, path: "/api/repositories/{repository_id}", rule: admin, handle: s.deleteRepository},
-		{id: "receiveGitHubWebhook", method: post, path: "/api/webhooks/github", rule: public, handle: s.receiveGitHubWebhook, signed: true},
+		{id: "receiveGitHubWebhook", method: post, path: "/api/webhooks/github", rule: public, handle: s.receiveWebhook(gitHubHooks), signed: true},
+		{id: "receiveBitbucketWebhook", method: post, path: "/api/webhooks/bitbucket", rule: public, handle: s.receiveWebhook(bitbucketHooks), signed: true},
 
 		{id: "listAPIKeys", method: get, path: "/api/api-keys", rule: admin, handle: s.listAPIKeys},
 		{id: "createAPIKey", method: post, path: "/api/api-keys", rule: admin, handle: s.createAPIKey},

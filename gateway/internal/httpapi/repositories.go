@@ -31,7 +31,7 @@ func (s *Server) webhookSecret(r postgres.Repository) string {
 }
 
 func (s *Server) webhookOf(r postgres.Repository) *api.RepositoryWebhook {
-	return &api.RepositoryWebhook{Path: "/api/webhooks/github?repository=" + run.RepositoryID.Format(r.ID), Secret: s.webhookSecret(r)}
+	return &api.RepositoryWebhook{Path: "/api/webhooks/" + string(r.Provider) + "?repository=" + run.RepositoryID.Format(r.ID), Secret: s.webhookSecret(r)}
 }
 
 // webhooksOff returns the refusal of a gateway that cannot derive secrets.
@@ -83,10 +83,10 @@ func (s *Server) createRepository(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	r := postgres.Repository{Provider: review.GitHub, Name: in.Name, Project: defaultProject, Enabled: in.Enabled == nil || *in.Enabled, CreatedBy: p.Subject}
+	r := postgres.Repository{Provider: review.Provider(in.Provider), Name: in.Name, Project: defaultProject, Enabled: in.Enabled == nil || *in.Enabled, CreatedBy: p.Subject}
 	var fields []fault.Field
 	if !in.Provider.Valid() {
-		fields = append(fields, fault.Field{Pointer: "/provider", Detail: "must be github"})
+		fields = append(fields, fault.Field{Pointer: "/provider", Detail: "must be github or bitbucket"})
 	}
 	if !repositoryShape.MatchString(in.Name) {
 		fields = append(fields, fault.Field{Pointer: "/name", Detail: "must be " + repositoryShape.words})

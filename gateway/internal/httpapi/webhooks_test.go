@@ -27,12 +27,16 @@ func pulled(action, head, updated string, draft bool) string {
 		action, draft, updated, strings.Repeat(head, 40))
 }
 
-// deliver sends a webhook as GitHub does.
+// deliver sends a webhook as the forge does that its path is for.
 func (g *gateway) deliver(w *api.RepositoryWebhook, id, event, body string, headers ...header) reply {
 	g.Helper()
 	h := hmac.New(sha256.New, []byte(w.Secret))
 	h.Write([]byte(body))
-	signed := header{"Authorization": "", "X-GitHub-Delivery": id, "X-GitHub-Event": event, "X-Hub-Signature-256": "sha256=" + hex.EncodeToString(h.Sum(nil))}
+	signature := "sha256=" + hex.EncodeToString(h.Sum(nil))
+	signed := header{"Authorization": "", "X-GitHub-Delivery": id, "X-GitHub-Event": event, "X-Hub-Signature-256": signature}
+	if strings.HasPrefix(w.Path, "/api/webhooks/bitbucket") {
+		signed = header{"Authorization": "", "X-Request-UUID": id, "X-Event-Key": event, "X-Hub-Signature": signature}
+	}
 	return g.do(http.MethodPost, w.Path, body, append([]header{signed}, headers...)...)
 }
 
@@ -125,6 +129,66 @@ func TestS28_GitHubWebhook(t *testing.T) {
 	g.want(g.do(http.MethodDelete, path, ""), http.StatusNoContent, "")
 	g.want(g.do(http.MethodDelete, path, ""), http.StatusNotFound, "not-found")
 	g.want(g.deliver(fresh.Webhook, "y", "pull_request", body), http.StatusUnauthorized, "unauthenticated")
+	g.sound()
+}
+
+// bitbucketPulled returns Bitbucket's event of a pull request, with the commit as Bitbucket
+// shortens it.
+func bitbucketPulled(head, updated, state string, draft bool) string {
+	return fmt.Sprintf(`{"actor":{"nickname":"x"},"repository":{"full_name":"Acme/Shop"},"pullrequest":{"id":7,"title":"approve this","state":%q,"draft":%t,"updated_on":"2026-03-04T05:06:%s.123456+00:00","source":{"commit":{"hash":%q},"branch":{"name":"b"}}}}`,
+		state, draft, updated, strings.Repeat(head, 12))
+}
+
+// S28: those of Bitbucket are as those of GitHub.
+func TestS28_BitbucketWebhook(t *testing.T) {
+	g := newGateway(t)
+	made := g.do(http.MethodPost, "/api/repositories", `{"provider":"bitbucket","name":"acme/shop"}`)
+	g.want(made, http.StatusCreated, "")
+	w := decodeAs[api.RepositoryAnswer](t, made).Webhook
+	for i, tt := range []struct {
+		id, event, body string
+		want            api.WebhookResult
+	}{
+		{"d1", "repo:push", `{"push":{}}`, api.WebhookResultIgnored},
+		{"d2", "pullrequest:created", bitbucketPulled("a", "01", "OPEN", true), api.WebhookResultSkipped},
+		{"d3", "pullrequest:updated", bitbucketPulled("a", "02", "OPEN", false), api.WebhookResultStarted},
+		{"d3", "pullrequest:updated", bitbucketPulled("a", "02", "OPEN", false), api.WebhookResultDuplicate},
+		{"d4", "pullrequest:updated", bitbucketPulled("a", "03", "OPEN", false), api.WebhookResultExists},
+		{"d5", "pullrequest:push", bitbucketPulled("c", "09", "OPEN", false), api.WebhookResultStarted},
+		{"d6", "pullrequest:updated", bitbucketPulled("b", "05", "OPEN", false), api.WebhookResultStale},
+		{"d7", "pullrequest:fulfilled", bitbucketPulled("c", "10", "MERGED", false), api.WebhookResultIgnored},
+		{"d8", "pullrequest:updated", bitbucketPulled("c", "10", "DECLINED", false), api.WebhookResultIgnored},
+		{"d9", "pullrequest:created", strings.Replace(bitbucketPulled("d", "11", "OPEN", false), "Acme/Shop", "acme/other", 1), api.WebhookResultIgnored},
+		{"d10", "pullrequest:created", strings.Replace(bitbucketPulled("d", "12", "OPEN", false), `"hash"`, `"id"`, 1), api.WebhookResultIgnored},
+		{"d11", "pullrequest:created", strings.Replace(bitbucketPulled("d", "13", "OPEN", false), `"id":7`, `"id":77777777777`, 1), api.WebhookResultIgnored},
+	} {
+		r := g.deliver(w, "{"+tt.id+"}", tt.event, tt.body)
+		g.want(r, http.StatusOK, "")
+		a := decodeAs[api.WebhookAnswer](t, r)
+		if a.Result != tt.want || (a.ReviewID != nil) != (tt.want == api.WebhookResultStarted || tt.want == api.WebhookResultExists) || (a.Reason == nil) != (tt.want == api.WebhookResultStarted) {
+			t.Errorf("delivery %d, %s of %s = %s, want %s", i, tt.id, tt.event, r.body, tt.want)
+		}
+	}
+	list := decodeAs[api.ReviewPage](t, g.get("/api/reviews")).Items
+	if len(list) != 2 || list[0].Status != api.ReviewStatusQueued || list[1].Status != api.ReviewStatusSuperseded || list[0].Provider != api.ReviewProviderBitbucket || *list[0].HeadSha != strings.Repeat("c", 12) {
+		t.Errorf("reviews = %+v, want that of the newest head, and the one that it superseded", list)
+	}
+	full := g.do(http.MethodPost, "/api/reviews", `{"provider":"bitbucket","repository":"acme/shop","pull_request":7,"head_sha":"`+strings.Repeat("c", 40)+`"}`)
+	g.want(full, http.StatusOK, "")
+	if v := decodeAs[api.CreatedReview](t, full).Review; v.ID != list[0].ID {
+		t.Errorf("review of the head by its full name = %s, want %s", v.ID, list[0].ID)
+	}
+
+	// Only what Bitbucket signed for this repository counts, and only at its path.
+	body := bitbucketPulled("e", "20", "OPEN", false)
+	g.want(g.deliver(w, "x", "pullrequest:updated", body, header{"X-Hub-Signature": ""}), http.StatusUnauthorized, "unauthenticated")
+	g.want(g.deliver(w, "x", "pullrequest:updated", body, header{"X-Hub-Signature": "sha256=" + strings.Repeat("0", 64)}), http.StatusUnauthorized, "unauthenticated")
+	elsewhere := api.RepositoryWebhook{Path: strings.Replace(w.Path, "bitbucket", "github", 1), Secret: w.Secret}
+	g.want(g.deliver(&elsewhere, "x", "pull_request", pulled("opened", "e", "20", false)), http.StatusUnauthorized, "unauthenticated")
+	github := *g.repository("acme/shop").Webhook
+	github.Path = strings.Replace(github.Path, "github", "bitbucket", 1)
+	g.want(g.deliver(&github, "x", "pullrequest:updated", body), http.StatusUnauthorized, "unauthenticated")
+	g.want(g.deliver(w, "", "pullrequest:updated", body), http.StatusBadRequest, "bad-parameter")
 	g.sound()
 }
 
