@@ -3120,7 +3120,7 @@ type Repository struct {
 	// Name OWNER/NAME; neither consists of dots alone
 	Name RepositoryName `json:"name"`
 
-	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
+	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository; where their base has such a file, that one comes first, and this one says what it leaves out. 422 names `/policy` and what is wrong with it.
 	Policy    *ReviewPolicy      `json:"policy,omitempty"`
 	Project   Slug               `json:"project"`
 	Provider  RepositoryProvider `json:"provider"`
@@ -3172,7 +3172,7 @@ type RepositoryRequest struct {
 	// Name OWNER/NAME; neither consists of dots alone
 	Name RepositoryName `json:"name"`
 
-	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
+	// Policy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository; where their base has such a file, that one comes first, and this one says what it leaves out. 422 names `/policy` and what is wrong with it.
 	Policy *ReviewPolicy `json:"policy,omitempty"`
 
 	// Project Of the runs; `default` by default
@@ -3357,7 +3357,7 @@ type ReviewPage struct {
 	NextCursor *string `json:"next_cursor"`
 }
 
-// ReviewPolicy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository whose base has no such file; a base's file holds whole, over the default policy and not over this one. 422 names `/policy` and what is wrong with it.
+// ReviewPolicy YAML as in `.nofx/review.yaml`, at most 256 KiB. It holds for all reviews of pull requests of the repository; where their base has such a file, that one comes first, and this one says what it leaves out. 422 names `/policy` and what is wrong with it.
 type ReviewPolicy = string
 
 // ReviewProvider Where the change is from: a pull request of a forge, a diff that was posted, or the workspace of a run

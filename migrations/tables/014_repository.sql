@@ -8,7 +8,7 @@ CREATE TABLE nofx.repository (
     name           text NOT NULL CHECK (length(name) BETWEEN 3 AND 201), -- OWNER/NAME
     project_id     uuid NOT NULL,
     enabled        boolean NOT NULL DEFAULT true,
-    policy         text CHECK (octet_length(policy) <= 262144), -- of its reviews, where it has no .nofx/review.yaml itself
+    policy         text CHECK (octet_length(policy) <= 262144), -- of its reviews, for what its own .nofx/review.yaml leaves out
     secret_version int NOT NULL DEFAULT 1, -- of the webhook's secret, which gateways derive and nobody stores
     version        bigint NOT NULL DEFAULT 1,
     created_by     text NOT NULL,

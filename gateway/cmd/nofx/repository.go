@@ -58,8 +58,8 @@ what to enter at the forge; the secret is shown this once. This needs the role a
 }
 
 // aboutPolicy describes the flag --policy.
-const aboutPolicy = `A policy holds for all reviews of pull requests of the repository whose base has no
-.nofx/review.yaml. Where it has one, that file alone counts.`
+const aboutPolicy = `A policy holds for all reviews of pull requests of the repository. Where their base has a
+.nofx/review.yaml, that file comes first, and the policy says what the file leaves out.`
 
 func policyFlag(c *cobra.Command, policy *string) {
 	c.Flags().StringVar(policy, "policy", "", "file with the policy of its reviews, - for standard input")
@@ -97,7 +97,7 @@ func (a *app) repositoryShowCommand() *cobra.Command {
 			return a.answer(raw, func(w io.Writer) {
 				a.printRepository(w, shown)
 				if p := shown.Repository.Policy; p != nil {
-					fmt.Fprintln(w, "\npolicy where a base has no .nofx/review.yaml:")
+					fmt.Fprintln(w, "\npolicy, for what the .nofx/review.yaml of a base leaves out:")
 					for line := range strings.Lines(*p) {
 						fmt.Fprintf(w, "  %s\n", visible(strings.TrimRight(line, "\r\n")))
 					}

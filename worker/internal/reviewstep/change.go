@@ -21,7 +21,8 @@ type change struct {
 	title, description string
 	diff               string
 	missing            []review.Skip // files whose lines are not in the diff
-	policy             *string       // text of the policy at the base, or else that of the repository's binding; nil: neither has one
+	bound              string        // text of the policy that the repository was given; may be ""
+	policy             *string       // text of the policy at the base; nil: there is none
 
 	// files returns files at the head; nil: one that is not there.
 	files func(ctx context.Context, paths []string) (map[string]*string, error)

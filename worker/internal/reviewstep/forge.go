@@ -63,10 +63,7 @@ func (a *attempt) pullRequest(ctx context.Context) (*change, error) {
 		a.review.State = review.Superseded
 		return nil, superseded(fmt.Sprintf("head %s has the review %s", pr.HeadSHA, run.ReviewID.Format(*other)))
 	}
-	c := &change{base: pr.BaseSHA, head: pr.HeadSHA, title: pr.Title, description: pr.Body}
-	if bound.Policy != "" {
-		c.policy = &bound.Policy // unless the base has one, which then is all that counts
-	}
+	c := &change{base: pr.BaseSHA, head: pr.HeadSHA, title: pr.Title, description: pr.Body, bound: bound.Policy}
 	if c.diff, c.missing, err = a.diffOf(ctx); err != nil {
 		return nil, ofForge(err)
 	}

@@ -159,35 +159,39 @@ func TestReviewOfAPullRequest(t *testing.T) {
 	}
 }
 
-// Where the base of a pull request has no policy, that of the repository's binding decides.
-// What the head brings along never does.
+// What the base's policy leaves out is as in the one of the repository's binding. What the
+// head brings along never counts.
 func TestPolicyOfTheBinding(t *testing.T) {
 	t.Parallel()
-	const lax, strict = "version: 1\nblock: {severity: critical, confidence: 1}\n", "version: 1\nblock: {severity: low, confidence: 0.5}\n"
+	const (
+		lax, strict = "version: 1\nblock: {severity: critical, confidence: 1}\n", "version: 1\nblock: {severity: low, confidence: 0.5}\n"
+		silent      = "version: 1\n"
+		high        = "version: 1\nblock: {severity: high}\n"
+	)
 	for name, tt := range map[string]struct {
 		severity review.Severity
 		bound    string // repository
 		policy   string
-		based    bool // the base has a policy, which is the default one
+		base     string // its policy
 		want     review.Verdict
-		decided  string
+		decided  []string // the policies that count, each over the ones before
 	}{
-		"none, high":               {review.High, "", "", false, review.Failed, ""},
-		"none, low":                {review.Low, "", "", false, review.Passed, ""},
-		"laxer":                    {review.High, codehosttest.Repository, lax, false, review.Passed, lax},
-		"stricter":                 {review.Low, strings.ToUpper(codehosttest.Repository), strict, false, review.Failed, strict},
-		"of another repository":    {review.Low, "octo/other", strict, false, review.Passed, ""},
-		"laxer than the base's":    {review.High, codehosttest.Repository, lax, true, review.Failed, ""},
-		"stricter than the base's": {review.Low, codehosttest.Repository, strict, true, review.Passed, ""},
-		"that cannot be read":      {review.Low, codehosttest.Repository, "version: 2\n", false, review.Error, ""},
+		"none, high":                            {review.High, "", "", "", review.Failed, nil},
+		"none, low":                             {review.Low, "", "", "", review.Passed, nil},
+		"laxer":                                 {review.High, codehosttest.Repository, lax, "", review.Passed, []string{lax}},
+		"stricter":                              {review.Low, strings.ToUpper(codehosttest.Repository), strict, "", review.Failed, []string{strict}},
+		"of another repository":                 {review.Low, "octo/other", strict, "", review.Passed, nil},
+		"the base's is silent":                  {review.High, codehosttest.Repository, lax, silent, review.Passed, []string{lax}},
+		"laxer than the base's":                 {review.High, codehosttest.Repository, lax, strict, review.Failed, []string{lax, strict}},
+		"stricter than the base's":              {review.Low, codehosttest.Repository, strict, high, review.Passed, []string{strict, high}},
+		"that cannot be read":                   {review.Low, codehosttest.Repository, "version: 2\n", "", review.Error, nil},
+		"that cannot be read, under the base's": {review.Low, codehosttest.Repository, "version: 2\n", silent, review.Error, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPullRequest(t)
 			p.severity = tt.severity
-			if !tt.based {
-				p.forge.RemovePolicy()
-			}
+			p.forge.SetPolicy(tt.base)
 			if tt.bound != "" {
 				r := postgres.Repository{Provider: review.GitHub, Name: tt.bound, Project: "default", Policy: tt.policy, CreatedBy: "tester"}
 				if _, err := p.DB.CreateRepository(p.Ctx, p.TenantID, r); err != nil {
@@ -199,9 +203,9 @@ func TestPolicyOfTheBinding(t *testing.T) {
 			d := p.Until(t, v.RunID, map[bool]run.State{true: run.Succeeded, false: run.Failed}[tt.want == review.Passed])
 			v = reviewOf(t, p.Bundle, v.ID)
 			decided := review.DefaultPolicy()
-			if tt.decided != "" {
+			for _, text := range tt.decided {
 				var err error
-				if decided, err = review.ParsePolicy(tt.decided, decided); err != nil {
+				if decided, err = review.ParsePolicy(text, decided); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -177,6 +177,12 @@ func (a *attempt) fetch(ctx context.Context) (in reviewer.Input, err error) {
 		Diff: change.diff, Whole: a.review.Provider == review.Diff, Missing: change.missing, Policy: change.policy, Default: review.DefaultPolicy(),
 		Known: known, Dismissed: dismissed, Number: number + 1, Earlier: earlier, Now: time.Now().UTC(),
 	}
+	if change.bound != "" {
+		if in.Default, err = review.ParsePolicy(change.bound, in.Default); err != nil {
+			in.Policy = &change.bound // the verdict is an error and says what is wrong
+			in.Default = review.DefaultPolicy()
+		}
+	}
 	if a.URL != nil {
 		in.URL = a.URL(a.id())
 	}

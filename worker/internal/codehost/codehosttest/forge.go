@@ -92,14 +92,16 @@ func (f *Forge) Head() string { return f.repo.head }
 func (f *Forge) Next() string { return f.repo.next }
 func (f *Forge) Base() string { return f.repo.base }
 
-// RemovePolicy takes the policy out of the base. The head keeps its own.
-func (f *Forge) RemovePolicy() {
+// SetPolicy gives the base another policy, or with "" none. The head keeps its own.
+func (f *Forge) SetPolicy(text string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r := *f.repo // which others share
 	r.content = maps.Clone(r.content)
 	r.content[r.base] = maps.Clone(r.content[r.base])
-	delete(r.content[r.base], Policy)
+	if delete(r.content[r.base], Policy); text != "" {
+		r.content[r.base][Policy] = []byte(text)
+	}
 	f.repo = &r
 }
 
