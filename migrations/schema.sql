@@ -202,6 +202,7 @@ CREATE TABLE nofx.review (
     change text NOT NULL,
     head_sha text,
     base_sha text,
+    account text,
     dry_run boolean DEFAULT false NOT NULL,
     state text DEFAULT 'queued'::text NOT NULL,
     event text,
@@ -1066,12 +1067,12 @@ CREATE FUNCTION nofx.note_contact(p_gap interval) RETURNS void
 
 ALTER FUNCTION nofx.note_contact(p_gap interval) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) RETURNS uuid
+CREATE FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) OWNER TO nofx_system;
+ALTER FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
@@ -1423,6 +1424,13 @@ CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RET
     AS …;
 
 ALTER FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.settle_thread(p jsonb) RETURNS TABLE(id uuid, state text, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.settle_thread(p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2335,7 +2343,7 @@ CREATE TABLE nofx.webhook_delivery (
     received_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT webhook_delivery_delivery_check CHECK (((length(delivery) >= 1) AND (length(delivery) <= 128))),
     CONSTRAINT webhook_delivery_event_check CHECK (((length(event) >= 1) AND (length(event) <= 64))),
-    CONSTRAINT webhook_delivery_result_check CHECK ((result = ANY (ARRAY['started'::text, 'exists'::text, 'skipped'::text, 'ignored'::text, 'stale'::text])))
+    CONSTRAINT webhook_delivery_result_check CHECK ((result = ANY (ARRAY['started'::text, 'settled'::text, 'exists'::text, 'skipped'::text, 'ignored'::text, 'stale'::text])))
 );
 
 ALTER TABLE ONLY nofx.webhook_delivery FORCE ROW LEVEL SECURITY;
@@ -3271,8 +3279,8 @@ REVOKE ALL ON FUNCTION nofx.new_id() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.note_contact(p_gap interval) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) FROM PUBLIC;
 
@@ -3405,6 +3413,9 @@ REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) 
 GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.settle_thread(p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.settle_thread(p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) TO nofx_app;

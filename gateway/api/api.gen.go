@@ -1436,6 +1436,7 @@ const (
 	WebhookResultDuplicate WebhookResult = "duplicate"
 	WebhookResultExists    WebhookResult = "exists"
 	WebhookResultIgnored   WebhookResult = "ignored"
+	WebhookResultSettled   WebhookResult = "settled"
 	WebhookResultSkipped   WebhookResult = "skipped"
 	WebhookResultStale     WebhookResult = "stale"
 	WebhookResultStarted   WebhookResult = "started"
@@ -1449,6 +1450,8 @@ func (e WebhookResult) Valid() bool {
 	case WebhookResultExists:
 		return true
 	case WebhookResultIgnored:
+		return true
+	case WebhookResultSettled:
 		return true
 	case WebhookResultSkipped:
 		return true
@@ -2351,7 +2354,9 @@ type Finding struct {
 	Confidence float64    `json:"confidence"`
 	CreatedAt  time.Time  `json:"created_at"`
 	DecidedAt  *time.Time `json:"decided_at,omitempty"`
-	DecidedBy  *string    `json:"decided_by,omitempty"`
+
+	// DecidedBy A subject, or `github:` or `bitbucket:` and the name there of whoever settled the thread
+	DecidedBy *string `json:"decided_by,omitempty"`
 
 	// Disposition What a review did with it: at its line; in the summary only, since there was no room; at its file, since its line was not found; known already; untrue, or not about the change
 	Disposition *FindingDisposition `json:"disposition,omitempty"`
@@ -3114,7 +3119,7 @@ type Repository struct {
 	ID             RepositoryID `json:"id"`
 	LastDeliveryAt *time.Time   `json:"last_delivery_at,omitempty"`
 
-	// LastResult `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
+	// LastResult `settled`: a finding follows its thread. `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
 	LastResult *WebhookResult `json:"last_result,omitempty"`
 
 	// Name OWNER/NAME; neither consists of dots alone
@@ -3869,14 +3874,15 @@ type VerifyStorageRequest struct {
 
 // WebhookAnswer defines model for WebhookAnswer.
 type WebhookAnswer struct {
-	Reason *string `json:"reason,omitempty"`
+	FindingID *FindingID `json:"finding_id,omitempty"`
+	Reason    *string    `json:"reason,omitempty"`
 
-	// Result `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
+	// Result `settled`: a finding follows its thread. `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
 	Result   WebhookResult `json:"result"`
 	ReviewID *ReviewID     `json:"review_id,omitempty"`
 }
 
-// WebhookResult `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
+// WebhookResult `settled`: a finding follows its thread. `exists`: the head has a review. `skipped`: a draft, or reviews are switched off
 type WebhookResult string
 
 // Whoami defines model for Whoami.
@@ -5780,7 +5786,7 @@ type ClientInterface interface {
 
 	// ReceiveBitbucketWebhookWithBody A webhook of Bitbucket
 	//
-	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -5789,7 +5795,7 @@ type ClientInterface interface {
 
 	// ReceiveBitbucketWebhook A webhook of Bitbucket
 	//
-	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -5798,7 +5804,7 @@ type ClientInterface interface {
 
 	// ReceiveGitHubWebhookWithBody A webhook of GitHub
 	//
-	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -5807,7 +5813,7 @@ type ClientInterface interface {
 
 	// ReceiveGitHubWebhook A webhook of GitHub
 	//
-	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -7902,7 +7908,7 @@ func (c *Client) GetTrace(ctx context.Context, traceID TraceIDPath, params *GetT
 
 // ReceiveBitbucketWebhookWithBody A webhook of Bitbucket
 //
-// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 //
 // Takes any type of body and a specified content type.
 //
@@ -7921,7 +7927,7 @@ func (c *Client) ReceiveBitbucketWebhookWithBody(ctx context.Context, params *Re
 
 // ReceiveBitbucketWebhook A webhook of Bitbucket
 //
-// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7940,7 +7946,7 @@ func (c *Client) ReceiveBitbucketWebhook(ctx context.Context, params *ReceiveBit
 
 // ReceiveGitHubWebhookWithBody A webhook of GitHub
 //
-// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -7959,7 +7965,7 @@ func (c *Client) ReceiveGitHubWebhookWithBody(ctx context.Context, params *Recei
 
 // ReceiveGitHubWebhook A webhook of GitHub
 //
-// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -14607,7 +14613,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReceiveBitbucketWebhookWithBodyWithResponse A webhook of Bitbucket
 	//
-	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14616,7 +14622,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReceiveBitbucketWebhookWithResponse A webhook of Bitbucket
 	//
-	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+	// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14625,7 +14631,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReceiveGitHubWebhookWithBodyWithResponse A webhook of GitHub
 	//
-	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14634,7 +14640,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReceiveGitHubWebhookWithResponse A webhook of GitHub
 	//
-	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+	// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -19141,7 +19147,7 @@ func (c *ClientWithResponses) GetTraceWithResponse(ctx context.Context, traceID 
 
 // ReceiveBitbucketWebhookWithBodyWithResponse A webhook of Bitbucket
 //
-// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -19156,7 +19162,7 @@ func (c *ClientWithResponses) ReceiveBitbucketWebhookWithBodyWithResponse(ctx co
 
 // ReceiveBitbucketWebhookWithResponse A webhook of Bitbucket
 //
-// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review.
+// For Bitbucket Cloud, and as that of GitHub: an open pull request that is created or updated, with a new head or otherwise, is reviewed unless its head has a review, and findings follow their comments.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -19171,7 +19177,7 @@ func (c *ClientWithResponses) ReceiveBitbucketWebhookWithResponse(ctx context.Co
 
 // ReceiveGitHubWebhookWithBodyWithResponse A webhook of GitHub
 //
-// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -19186,7 +19192,7 @@ func (c *ClientWithResponses) ReceiveGitHubWebhookWithBodyWithResponse(ctx conte
 
 // ReceiveGitHubWebhookWithResponse A webhook of GitHub
 //
-// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; other events are ignored, and drafts are skipped. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
+// For GitHub. A pull request that is opened, reopened, ready for review or has a new head is reviewed; drafts are skipped. A finding whose thread is resolved becomes `resolved`, and `open` when that is taken back, if its status allows it; what a review resolves as fixed stays fixed. Other events are ignored. The signature is that of the body by the secret of the repository. 401 `unauthenticated` for an unknown repository as for a wrong signature. A delivery counts once within a week; one that is older than another about the same pull request is `stale`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -187,9 +187,10 @@ END
 $$;
 
 -- Records the commits that a review is of, once they are known, and supersedes the reviews
--- of other heads. A longer name of the head stays. Returns the id of another review of the same head, which then supersedes
+-- of other heads. A longer name of the head stays. p_account is ours on the
+-- forge. Returns the id of another review of the same head, which then supersedes
 -- this one, or NULL.
-CREATE OR REPLACE FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text) RETURNS uuid
+CREATE OR REPLACE FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -208,7 +209,7 @@ BEGIN
         WHERE tenant_id = s.tenant_id AND id = p_review AND step_id = s.id AND state = 'running';
         RETURN v_other;
     END IF;
-    UPDATE review SET head_sha = CASE WHEN same_commit(head_sha, p_head) AND length(head_sha) > length(p_head) THEN head_sha ELSE p_head END, base_sha = p_base WHERE tenant_id = s.tenant_id AND id = p_review AND step_id = s.id;
+    UPDATE review SET head_sha = CASE WHEN same_commit(head_sha, p_head) AND length(head_sha) > length(p_head) THEN head_sha ELSE p_head END, base_sha = p_base, account = p_account WHERE tenant_id = s.tenant_id AND id = p_review AND step_id = s.id;
     PERFORM supersede_reviews(p_review);
     RETURN NULL;
 END
@@ -359,6 +360,38 @@ BEGIN
 END
 $$;
 
+-- Takes the finding that is discussed in a thread of a forge through one event, if its state
+-- allows it: p has change, thread, comment (the first of the thread), event and reason, and
+-- accounts, the names of the account that settled the thread. Returns the finding with its
+-- state, and what came of it: settled; refused by its state; or ours, where our own account
+-- settles the threads of what a review that is not over found fixed, which that review will
+-- say. No row: no finding has the thread.
+CREATE OR REPLACE FUNCTION nofx.settle_thread(p jsonb) RETURNS TABLE (id uuid, state text, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    f nofx.finding;
+BEGIN
+    SELECT * INTO f FROM finding x
+    WHERE x.tenant_id = tenant() AND x.change = p->>'change' AND (x.thread_id = p->>'thread' OR x.comment_id = p->>'comment') ORDER BY x.id LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM lock_run(v.run_id) FROM review v WHERE v.tenant_id = f.tenant_id AND v.id = f.last_review_id;
+    SELECT * INTO f FROM finding x WHERE x.tenant_id = f.tenant_id AND x.id = f.id FOR NO KEY UPDATE;
+    IF NOT EXISTS (SELECT FROM transition t WHERE t.machine = 'finding' AND t.from_state = f.state AND t.event = p->>'event') THEN
+        RETURN QUERY SELECT f.id, f.state, 'refused';
+    ELSIF EXISTS (SELECT FROM review v WHERE v.tenant_id = f.tenant_id AND v.change = f.change AND v.state IN ('queued', 'running')
+        AND lower(v.account) IN (SELECT lower(a) FROM jsonb_array_elements_text(p->'accounts') AS a)) THEN
+        RETURN QUERY SELECT f.id, f.state, 'ours';
+    ELSE
+        UPDATE finding x SET event = p->>'event', version = x.version + 1, reason = p->>'reason', scope = NULL, expires_at = NULL
+        WHERE x.tenant_id = f.tenant_id AND x.id = f.id RETURNING x.state INTO f.state;
+        RETURN QUERY SELECT f.id, f.state, 'settled';
+    END IF;
+END
+$$;
+
 -- Adds tokens and cost to what the tenant spends on a day, unless that would be more than
 -- the limits; NULL: none. Negative ones give back what was reserved and not used. Reports
 -- whether it was added.
@@ -378,11 +411,12 @@ GRANT EXECUTE ON FUNCTION
     nofx.find_review(text, text, boolean),
     nofx.create_review(uuid, jsonb),
     nofx.begin_review(uuid, bigint, uuid, jsonb),
-    nofx.note_review_head(uuid, bigint, uuid, text, text),
+    nofx.note_review_head(uuid, bigint, uuid, text, text, text),
     nofx.review_transition(uuid, text, text, bigint, bigint),
     nofx.keep_review_artifact(uuid, bigint, uuid, jsonb),
     nofx.finish_review(uuid, bigint, uuid, jsonb),
     nofx.finding_transition(uuid, text, text, bigint, text, timestamptz),
+    nofx.settle_thread(jsonb),
     nofx.spend_model(date, bigint, numeric, bigint, numeric)
 TO nofx_app;
 

@@ -36,6 +36,7 @@ CREATE TABLE nofx.review (
     change        text NOT NULL, -- what is reviewed again and again: reviews of one change share their findings
     head_sha      text, -- NULL: not known yet; of a posted diff the SHA-256 of its bytes
     base_sha      text,
+    account       text, -- of ours on the forge, which the review is posted as
     dry_run       boolean NOT NULL DEFAULT false,
     state         text NOT NULL DEFAULT 'queued',
     event         text,

@@ -30,7 +30,7 @@ CREATE TABLE nofx.webhook_delivery (
     event         text NOT NULL CHECK (length(event) BETWEEN 1 AND 64),
     pull_request  int, -- that it is about
     subject_at    timestamptz, -- when that changed
-    result        text CHECK (result IN ('started', 'exists', 'skipped', 'ignored', 'stale')),
+    result        text CHECK (result IN ('started', 'settled', 'exists', 'skipped', 'ignored', 'stale')),
     review_id     uuid,
     received_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, repository_id, delivery),

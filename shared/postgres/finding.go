@@ -95,6 +95,46 @@ func scanKnown(row pgx.CollectableRow) (review.Finding, error) {
 	return r.Finding, err
 }
 
+// Thread is a thread on a forge that somebody resolved, or took that back.
+type Thread struct {
+	Provider    review.Provider
+	Repository  string
+	PullRequest int
+	ID, Comment string   // of the thread, and of its first comment
+	Accounts    []string // names of the account that did it
+	Event       string   // resolve or reopen, of the finding
+	Reason      string
+}
+
+// What may come of a thread.
+const (
+	ThreadSettled = "settled"
+	ThreadRefused = "refused" // by the state of the finding
+	ThreadOurs    = "ours"    // a review that is not over did it
+)
+
+// SettledThread is what came of a thread.
+type SettledThread struct {
+	FindingID uuid.UUID
+	State     review.State // of the finding
+	Outcome   string
+}
+
+// SettleThread has the finding that is discussed in a thread follow it. Without such a
+// finding it is fault.NotFound.
+func (db *DB) SettleThread(ctx context.Context, tenant uuid.UUID, t Thread) (s SettledThread, err error) {
+	_, change := source(run.ReviewInputs{Provider: t.Provider, Repository: t.Repository, PullRequest: t.PullRequest})
+	doc, err := document(map[string]any{"change": change, "thread": t.ID, "comment": t.Comment, "accounts": append([]string{}, t.Accounts...), "event": t.Event, "reason": t.Reason})
+	if err != nil {
+		return s, err
+	}
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, "SELECT id, state, outcome FROM nofx.settle_thread($1)", doc).Scan(&s.FindingID, &s.State, &s.Outcome)
+		return missing(err, "finding")
+	})
+	return s, err
+}
+
 // FindingDecision is what a person decides about a finding.
 type FindingDecision struct {
 	Event   string // resolve, dismiss or reopen

@@ -170,9 +170,10 @@ type Delivery struct {
 
 // Delivered is what came of a delivery.
 type Delivered struct {
-	Result   string // started, exists, skipped, ignored, stale or duplicate
+	Result   string // started, settled, exists, skipped, ignored, stale or duplicate
 	Reason   string
 	ReviewID *uuid.UUID
+	Thread   *SettledThread // of a settled one
 }
 
 // Deliver records a delivery and has do act upon it, in one transaction. It does not for one

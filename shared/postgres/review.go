@@ -225,10 +225,10 @@ func (db *DB) BeginReview(ctx context.Context, c *Claim, in run.ReviewInputs, he
 }
 
 // NoteReviewHead records the commits that a review is of. Where another review has the same
-// head, this one is superseded by it, and its id is returned.
-func (db *DB) NoteReviewHead(ctx context.Context, c *Claim, id uuid.UUID, head, base string) (other *uuid.UUID, err error) {
+// head, this one is superseded by it, and its id is returned. account is ours on the forge.
+func (db *DB) NoteReviewHead(ctx context.Context, c *Claim, id uuid.UUID, head, base, account string) (other *uuid.UUID, err error) {
 	err = db.tx(ctx, c.TenantID, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, "SELECT nofx.note_review_head($1, $2, $3, $4, $5)", c.StepID, c.Fence, id, head, nullable(base)).Scan(&other)
+		return tx.QueryRow(ctx, "SELECT nofx.note_review_head($1, $2, $3, $4, $5, $6)", c.StepID, c.Fence, id, head, nullable(base), nullable(account)).Scan(&other)
 	})
 	return other, err
 }

@@ -116,7 +116,7 @@ func TestShortHeads(t *testing.T) {
 			t.Errorf("%s: the same again = %s, created %v, want the review of that head", name, again.ID, created)
 		}
 		c, v := s.beginReview(t, v)
-		if over, err := s.NoteReviewHead(s.ctx, c, v.ID, tt.noted, "base"); err != nil || over != nil {
+		if over, err := s.NoteReviewHead(s.ctx, c, v.ID, tt.noted, "base", ""); err != nil || over != nil {
 			t.Fatalf("%s: NoteReviewHead(%s) = %v, %v", name, tt.noted, over, err)
 		}
 		if again, created := s.startReview(t, head("acme/shop", tt.second)); created || again.ID != v.ID || again.HeadSHA != tt.want || again.State != review.Running {

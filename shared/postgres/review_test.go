@@ -115,7 +115,7 @@ func TestReviewsOfAPullRequest(t *testing.T) {
 	// The worker finds out the head: it is one that has a review.
 	open, _ := s.startReview(t, pullRequest(t, ""))
 	c, begun = s.beginReview(t, open)
-	other, err := s.NoteReviewHead(s.ctx, c, begun.ID, newest.HeadSHA, "base")
+	other, err := s.NoteReviewHead(s.ctx, c, begun.ID, newest.HeadSHA, "base", "nofx-bot")
 	if err != nil || other == nil || *other != newest.ID {
 		t.Errorf("NoteReviewHead(head of another) = %v, %v, want %s", other, err, newest.ID)
 	}

@@ -69,7 +69,7 @@ var Catalogue = []Metric{
 	{Name: "llm_tokens_total", Type: CounterType, Help: "Tokens used; cached ones are input too.", Labels: []Label{providerLabel, modelLabel, oneOf("direction", "input", "output", "cached")}},
 	{Name: "review_duration_seconds", Type: HistogramType, Help: "A review from its step's claim to its verdict.", Labels: []Label{oneOf("provider", "github", "bitbucket", "workspace", "diff"), oneOf("verdict", "passed", "failed", "error")}, Buckets: durationBuckets, Exemplars: true},
 	{Name: "review_findings_total", Type: CounterType, Help: "What reviews found, by what became of it.", Labels: []Label{oneOf("severity", "critical", "high", "medium", "low", "info"), oneOf("disposition", "posted", "capped", "demoted", "duplicate", "rejected")}},
-	{Name: "review_resolutions_total", Type: CounterType, Help: "Findings settled or opened again: by the author's thread, by somebody's decision, or by a review.", Labels: []Label{oneOf("state", "open", "fixed", "resolved", "dismissed"), oneOf("by", "author", "reviewer", "review")}},
+	{Name: "review_resolutions_total", Type: CounterType, Help: "Findings that were settled or opened again: by the author of the change, by another person, or by a review that shows it.", Labels: []Label{oneOf("state", "fixed", "resolved", "dismissed", "open"), oneOf("by", "author", "reviewer", "review")}},
 	{Name: "review_post_total", Type: CounterType, Help: "Reviews posted on a forge, or tried to.", Labels: []Label{oneOf("provider", "github", "bitbucket"), oneOf("route", "draft", "at_once", "none"), oneOf("result", "complete", "partial", "failed")}},
 	{Name: "llm_cost_usd_total", Type: CounterType, Help: "What models cost, as far as their prices are configured.", Labels: []Label{providerLabel, modelLabel}},
 

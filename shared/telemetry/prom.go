@@ -48,7 +48,7 @@ type Metrics struct {
 
 	ReviewDuration    *Histogram // provider, verdict
 	ReviewFindings    *Counter   // severity, disposition
-	ReviewResolutions *Counter   // state, author|reviewer|review
+	ReviewResolutions *Counter   // state, by
 	ReviewPosts       *Counter   // provider, route, result
 
 	HTTPDuration      *Histogram // method, route, code
@@ -107,8 +107,8 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.LLMCost = m.counter("llm_cost_usd_total")
 	m.ReviewDuration = m.histogram("review_duration_seconds")
 	m.ReviewFindings = m.counter("review_findings_total")
-	m.ReviewPosts = m.counter("review_post_total")
 	m.ReviewResolutions = m.counter("review_resolutions_total")
+	m.ReviewPosts = m.counter("review_post_total")
 	m.HTTPDuration = m.histogram("http_request_duration_seconds")
 	m.HTTPInFlight = m.gauge("http_requests_in_flight")
 	m.IdempotentReplays = m.counter("idempotent_replays_total")

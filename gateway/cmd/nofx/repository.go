@@ -179,11 +179,11 @@ func (a *app) printRepository(w io.Writer, r api.RepositoryAnswer) {
 	}
 	if r.Repository.Provider == api.RepositoryProviderBitbucket {
 		fmt.Fprintln(w, "\nEnter at Bitbucket, Repository settings, Webhooks:")
-		facts(w, "  URL", address+r.Webhook.Path, "  secret", r.Webhook.Secret, "  triggers", "Pull request: Created, Updated")
+		facts(w, "  URL", address+r.Webhook.Path, "  secret", r.Webhook.Secret, "  triggers", "Pull request: Created, Updated, Comment resolved, Comment reopened")
 		return
 	}
 	fmt.Fprintln(w, "\nEnter at GitHub, Settings, Webhooks:")
-	facts(w, "  payload URL", address+r.Webhook.Path, "  content type", "application/json", "  secret", r.Webhook.Secret, "  events", "Pull requests")
+	facts(w, "  payload URL", address+r.Webhook.Path, "  content type", "application/json", "  secret", r.Webhook.Secret, "  events", "Pull requests, Pull request review threads")
 }
 
 func (a *app) repositoryListCommand() *cobra.Command {

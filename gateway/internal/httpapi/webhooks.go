@@ -35,6 +35,16 @@ type notice struct {
 	head        string
 	draft       bool
 	at          *time.Time // of the change
+	settled     *settled
+}
+
+// settled is a thread that somebody resolved, or took that back.
+type settled struct {
+	thread, comment string // the thread, and its first comment
+	resolved        bool
+	by              string   // who, for people
+	accounts        []string // what else the forge calls them
+	author          bool     // it is the author of the pull request
 }
 
 // numbered reports whether the pull request can be one.
@@ -71,10 +81,14 @@ func (s *Server) receiveWebhook(from hooks) func(echo.Context, *identity.Princip
 		if err != nil {
 			return malformed("", "it is not the JSON of an event")
 		}
-		if n.numbered() {
+		if n.numbered() && n.settled == nil { // a thread says nothing about heads
 			d.PullRequest, d.SubjectAt = &n.pullRequest, n.at
 		}
-		ctx := postgres.WithActor(c.Request().Context(), webhookSubject(r))
+		subject := webhookSubject(r)
+		if n.settled != nil {
+			subject = fmt.Sprintf("%s:%s", r.Provider, n.settled.by)
+		}
+		ctx := postgres.WithActor(c.Request().Context(), subject)
 		out, err := s.Store.Deliver(ctx, r, d, func(ctx context.Context) (postgres.Delivered, error) {
 			return s.deliver(ctx, c.Request(), r, from, n)
 		})
@@ -84,6 +98,14 @@ func (s *Server) receiveWebhook(from hooks) func(echo.Context, *identity.Princip
 		a := api.WebhookAnswer{Result: api.WebhookResult(out.Result), Reason: ptr(out.Reason)}
 		if out.ReviewID != nil {
 			a.ReviewID = ptr(run.ReviewID.Format(*out.ReviewID))
+		}
+		if t := out.Thread; t != nil {
+			a.FindingID = ptr(run.FindingID.Format(t.FindingID))
+			by := "reviewer"
+			if n.settled.author {
+				by = "author"
+			}
+			s.Metrics.ReviewResolutions.Inc(string(t.State), by)
 		}
 		return answer(c, http.StatusOK, a)
 	}
@@ -146,10 +168,12 @@ func (s *Server) deliver(ctx context.Context, req *http.Request, r postgres.Repo
 		return ignored("%s", n.of)
 	case !strings.EqualFold(n.repository, r.Name):
 		return ignored("it is about another repository than %s", r.Name)
-	case !n.numbered() || !from.shape.MatchString(n.head):
+	case !n.numbered() || n.settled == nil && !from.shape.MatchString(n.head):
 		return ignored("it names no head of a pull request")
 	case !r.Enabled:
 		return postgres.Delivered{Result: "skipped", Reason: "the webhook is switched off"}, nil
+	case n.settled != nil:
+		return s.settleThread(ctx, r, n)
 	case n.draft:
 		return postgres.Delivered{Result: "skipped", Reason: "it is a draft"}, nil
 	}
@@ -165,4 +189,31 @@ func (s *Server) deliver(ctx context.Context, req *http.Request, r postgres.Repo
 		return postgres.Delivered{Result: "exists", Reason: "the head has a review", ReviewID: &v.ID}, nil
 	}
 	return postgres.Delivered{Result: "started", ReviewID: &v.ID}, nil
+}
+
+// settleThread has the finding of a thread follow it.
+func (s *Server) settleThread(ctx context.Context, r postgres.Repository, n notice) (postgres.Delivered, error) {
+	t := postgres.Thread{
+		Provider: r.Provider, Repository: r.Name, PullRequest: n.pullRequest,
+		ID: n.settled.thread, Comment: n.settled.comment, Accounts: append(n.settled.accounts, n.settled.by),
+		Event: "reopen", Reason: "its thread was opened again on the forge",
+	}
+	if n.settled.resolved {
+		t.Event, t.Reason = "resolve", "its thread was resolved on the forge"
+	}
+	out := postgres.Delivered{Result: "ignored"}
+	done, err := s.Store.SettleThread(ctx, r.TenantID, t)
+	switch {
+	case errors.Is(err, fault.NotFound):
+		out.Reason = "no finding has the thread"
+	case err != nil:
+		return postgres.Delivered{}, err
+	case done.Outcome == postgres.ThreadRefused:
+		out.Reason = fmt.Sprintf("the finding is %s", done.State)
+	case done.Outcome == postgres.ThreadOurs:
+		out.Reason = "a review that is not over did it"
+	default:
+		out = postgres.Delivered{Result: "settled", Reason: fmt.Sprintf("the finding is %s", done.State), Thread: &done}
+	}
+	return out, nil
 }

@@ -15,6 +15,8 @@ import (
 // when the forge refuses what it was given, and Conflict with one of the codes below.
 type CodeHost interface {
 	Capabilities() Capabilities
+	// Account names our account, as the forge does when it tells who did something.
+	Account() string
 
 	Change(ctx context.Context) (PullRequest, error)
 	Files(ctx context.Context) ([]ChangedFile, error)

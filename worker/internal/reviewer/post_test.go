@@ -66,6 +66,7 @@ func (h *memoryHost) do(ctx context.Context, call string, effect func() error) e
 	return nil
 }
 
+func (h *memoryHost) Account() string                     { return "nofx-bot" }
 func (h *memoryHost) Capabilities() reviewer.Capabilities { return h.can }
 
 func (h *memoryHost) Change(ctx context.Context) (reviewer.PullRequest, error) {

@@ -55,7 +55,7 @@ func (a *attempt) pullRequest(ctx context.Context) (*change, error) {
 	if wanted := a.review.HeadSHA; wanted != "" && !reviewer.SameCommit(wanted, pr.HeadSHA) {
 		return nil, superseded(fmt.Sprintf("the head is %s by now, not %s", pr.HeadSHA, wanted))
 	}
-	other, err := a.DB.NoteReviewHead(ctx, a.call.Claim, a.review.ID, pr.HeadSHA, pr.BaseSHA)
+	other, err := a.DB.NoteReviewHead(ctx, a.call.Claim, a.review.ID, pr.HeadSHA, pr.BaseSHA, a.host.Account())
 	if err != nil {
 		return nil, err
 	}

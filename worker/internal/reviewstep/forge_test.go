@@ -129,6 +129,10 @@ func TestReviewOfAPullRequest(t *testing.T) {
 			t.Errorf("finding at %s:%d has thread %q, comment %q and url %q, want those of the forge", f.Anchor.Path, f.Anchor.Line, f.ThreadID, f.CommentID, f.URL)
 		}
 	}
+	var account string
+	if err := p.Admin.QueryRow(p.Ctx, "SELECT account FROM nofx.review WHERE id = $1", first.ID).Scan(&account); err != nil || account != codehosttest.Me {
+		t.Errorf("account of the review = %q, %v, want %s, whose doings on the forge are ours", account, err, codehosttest.Me)
+	}
 	events := p.events(t, first.RunID, "review.posted")
 	if len(events) != 1 || !strings.Contains(events[0], `"posted": 2`) {
 		t.Errorf("review.posted = %q, want one of two comments", events)

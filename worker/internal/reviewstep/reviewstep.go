@@ -259,9 +259,14 @@ func (a *attempt) finish(ctx context.Context, out reviewer.Outcome) error {
 	}
 	a.tell(out)
 	a.Metrics.ReviewDuration.Observe(ctx, time.Since(a.began).Seconds(), string(a.review.Provider), string(out.Result.Verdict))
-	a.Metrics.ReviewResolutions.Add(float64(len(out.Fixed)), string(review.Fixed), "review")
 	for _, o := range out.Occurrences {
 		a.Metrics.ReviewFindings.Inc(string(o.Finding.Severity), string(o.Disposition))
+		if o.New && o.Finding.State == review.Dismissed && !a.review.DryRun {
+			a.Metrics.ReviewResolutions.Inc(string(review.Dismissed), "review")
+		}
+	}
+	if !a.review.DryRun {
+		a.Metrics.ReviewResolutions.Add(float64(len(out.Fixed)), string(review.Fixed), "review")
 	}
 	a.review.State, a.review.Verdict, a.review.Result = review.Completed, out.Result.Verdict, raw
 	return nil
