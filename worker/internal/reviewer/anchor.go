@@ -46,9 +46,9 @@ func anchor(a Answered, shown map[string]File) (review.Anchor, Anchored) {
 		how = Reanchored
 	}
 	hunk := f.Hunks[h]
-	place := review.Anchor{Path: f.Path, Text: review.Normal(hunk.Lines[at].Text), Symbol: hunk.symbol(at)}
+	spot := f.spot(h, at)
+	place := review.Anchor{Path: f.Path, Text: review.Normal(hunk.Lines[at].Text), Symbol: spot.symbol, Index: spot.index}
 	place.Side, place.Line = hunk.Lines[at].Place()
-	place.Index = f.index(h, at)
 	if a.StartLine != nil && *a.StartLine < a.Line {
 		start := place.Line - (a.Line - *a.StartLine)
 		if hunk.find(place.Side, start) >= 0 {
@@ -111,36 +111,60 @@ func (f File) only(text string) (hunk, line int) {
 // symbolBytes is how much git shows of the line before a hunk.
 const symbolBytes = 80
 
-// symbol returns what a line is in: the line above that begins with a letter, as git takes
-// it for the heading of a hunk. So it is the same whether that line is in the hunk or not.
-func (h Hunk) symbol(at int) string {
-	side, _ := h.Lines[at].Place()
-	for i := at - 1; i >= 0; i-- {
-		l := h.Lines[i]
-		if side == review.Right && l.Mark == Subtracted || side == review.Left && l.Mark == Addition {
-			continue
-		}
-		if l.Text != "" && (l.Text[0]|0x20 >= 'a' && l.Text[0]|0x20 <= 'z' || l.Text[0] == '_' || l.Text[0] == '$') {
-			return strings.TrimSpace(clean(l.Text[:min(len(l.Text), symbolBytes)]))
-		}
-	}
-	return h.Heading
+// spot is what tells a line of a file from others with its text, whatever its number.
+type spot struct {
+	symbol string // what the line is in, as git takes it for the heading of a hunk
+	index  int    // how many lines before it have the same side, text and symbol
 }
 
-// index returns how many lines before that one have the same side, text and symbol.
-func (f File) index(hunk, line int) (n int) {
-	h := f.Hunks[hunk]
-	side, _ := h.Lines[line].Place()
-	text, symbol := review.Normal(h.Lines[line].Text), h.symbol(line)
-	for i, other := range f.Hunks[:hunk+1] {
-		for j, l := range other.Lines {
-			if i == hunk && j == line {
-				return n
-			}
-			if s, _ := l.Place(); s == side && review.Normal(l.Text) == text && other.symbol(j) == symbol {
-				n++
-			}
+// spot returns that of a line.
+func (f File) spot(hunk, line int) spot {
+	if f.spots == nil {
+		f.spots = spotsOf(f.Hunks)
+	}
+	return f.spots[hunk][line]
+}
+
+// spotsOf returns the spots of all lines of a file, by hunk.
+func spotsOf(hunks []Hunk) [][]spot {
+	type key struct {
+		side         review.Side
+		text, symbol string
+	}
+	seen := map[key]int{}
+	all := make([][]spot, len(hunks))
+	for i, h := range hunks {
+		all[i] = make([]spot, len(h.Lines))
+		for j, symbol := range h.symbols() {
+			side, _ := h.Lines[j].Place()
+			k := key{side, review.Normal(h.Lines[j].Text), symbol}
+			all[i][j] = spot{symbol, seen[k]}
+			seen[k]++
 		}
 	}
-	return n
+	return all
+}
+
+// symbols returns for each line the line above, on its side, that begins with a letter. So
+// it is the same whether that line is in the hunk or is its heading.
+func (h Hunk) symbols() []string {
+	all := make([]string, len(h.Lines))
+	left, right := h.Heading, h.Heading
+	for i, l := range h.Lines {
+		all[i] = right
+		if l.Mark == Subtracted {
+			all[i] = left
+		}
+		if l.Text == "" || !(l.Text[0]|0x20 >= 'a' && l.Text[0]|0x20 <= 'z' || l.Text[0] == '_' || l.Text[0] == '$') {
+			continue
+		}
+		symbol := strings.TrimSpace(clean(l.Text[:min(len(l.Text), symbolBytes)]))
+		if l.Mark != Subtracted {
+			right = symbol
+		}
+		if l.Mark != Addition {
+			left = symbol
+		}
+	}
+	return all
 }

@@ -1,6 +1,8 @@
 package reviewer
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,16 +106,42 @@ func TestSymbol(t *testing.T) {
 			t.Fatal(err)
 		}
 		h, i := files[0].only("BUG()")
-		prints = append(prints, files[0].Hunks[h].symbol(i))
+		prints = append(prints, files[0].spot(h, i).symbol)
 	}
 	if prints[0] != prints[1] || !strings.HasPrefix(prints[0], "func withALongName") {
 		t.Errorf("symbol = %q from the heading and %q from the hunk, want the same", prints[0], prints[1])
 	}
 	f := added("a.go", "func f() {", "\tx()", "\tx()", "}", "func g() {", "\tx()", "}")
 	for line, want := range map[int]int{1: 0, 2: 1, 5: 0} {
-		if got := f.index(0, line); got != want {
+		if got := f.spot(0, line).index; got != want {
 			t.Errorf("index of line %d = %d, want %d", line, got, want)
 		}
+	}
+}
+
+// TestPlacesOfManyLines: as many places as there are lines, among lines that are all the same, are
+// found in one go. Looking through all lines for each, and through those above for each of
+// them, would take longer than a test may.
+func TestPlacesOfManyLines(t *testing.T) {
+	t.Parallel()
+	const lines = 19_000
+	lastOfEach := func(r llm.Request) (llm.Response, error) { // chunk
+		resp, err := bugs(r)
+		if a, wrong := readAnswer(resp.Text); wrong != nil && r.Schema.Name == Schema.Name {
+			_ = json.Unmarshal([]byte(resp.Text), &a)
+			a.Findings = a.Findings[len(a.Findings)-MaxAnswered:]
+			raw, _ := json.Marshal(a)
+			resp.Text = string(raw)
+		}
+		return resp, err
+	}
+	out := mustReview(t, newReviewer(lastOfEach, &memory{}), newInput(addition("a.go", slices.Repeat([]string{"  call() // BUG"}, lines)...)))
+	last := -1
+	for _, o := range out.Occurrences {
+		last = max(last, o.Finding.Anchor.Index)
+	}
+	if out.Result.Verdict != review.Failed || last < lines/2 {
+		t.Errorf("Review = %s with the index %d, want failed with one beyond %d", out.Result.Verdict, last, lines/2)
 	}
 }
 

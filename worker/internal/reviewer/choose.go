@@ -112,6 +112,7 @@ func scrub(files []File, redact func(string) string) (out []File, n Scrubbed) {
 			}
 			h.Heading = strings.TrimSpace(visible(masked[len(h.Lines)], &n.Invisible))
 		}
+		out[i].spots = spotsOf(out[i].Hunks)
 	}
 	return out, n
 }

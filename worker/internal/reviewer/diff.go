@@ -35,14 +35,15 @@ const (
 
 // File is one file of a diff.
 type File struct {
-	Path      string `json:"path"`               // at the head; of a deleted file, at the base
-	OldPath   string `json:"old_path,omitempty"` // of a renamed or copied file, at the base
-	Change    Change `json:"change"`
-	Binary    bool   `json:"binary,omitempty"`
-	Submodule bool   `json:"submodule,omitempty"`
-	OldMode   string `json:"old_mode,omitempty"` // octal, where the diff says it
-	NewMode   string `json:"new_mode,omitempty"`
-	Hunks     []Hunk `json:"-"`
+	Path      string   `json:"path"`               // at the head; of a deleted file, at the base
+	OldPath   string   `json:"old_path,omitempty"` // of a renamed or copied file, at the base
+	Change    Change   `json:"change"`
+	Binary    bool     `json:"binary,omitempty"`
+	Submodule bool     `json:"submodule,omitempty"`
+	OldMode   string   `json:"old_mode,omitempty"` // octal, where the diff says it
+	NewMode   string   `json:"new_mode,omitempty"`
+	Hunks     []Hunk   `json:"-"`
+	spots     [][]spot // of the lines of the hunks; nil: not looked for yet
 }
 
 // Hunk is a part of a file with its changed lines.

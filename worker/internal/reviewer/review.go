@@ -227,7 +227,8 @@ func (v *pass) inject(files []File) map[string]bool {
 		if first >= 0 {
 			h, l := found[first].hunk, found[first].line
 			line := f.Hunks[h].Lines[l]
-			at = review.Anchor{Path: f.Path, Text: review.Normal(line.Text), Symbol: f.Hunks[h].symbol(l), Index: f.index(h, l)}
+			spot := f.spot(h, l)
+			at = review.Anchor{Path: f.Path, Text: review.Normal(line.Text), Symbol: spot.symbol, Index: spot.index}
 			at.Side, at.Line = line.Place()
 		}
 		finding := review.Finding{
