@@ -71,12 +71,8 @@ func (v *pass) gone(k review.Finding) *review.Gone {
 		return nil
 	}
 	evidence := &review.Gone{Reason: review.LineGone, Path: p, Text: k.Anchor.Text, Head: v.in.HeadSHA}
-	for _, h := range f.Hunks {
-		for _, l := range h.Lines {
-			if side, _ := l.Place(); side == k.Anchor.Side && review.Normal(l.Text) == k.Anchor.Text {
-				return nil
-			}
-		}
+	if v.inSight(f)[k.Anchor.Side][k.Anchor.Text] {
+		return nil
 	}
 	if k.Anchor.Side == review.Left { // deleted lines are in the diff, all of them
 		return evidence
@@ -88,15 +84,36 @@ func (v *pass) gone(k review.Finding) *review.Gone {
 	case inDiff && f.Change == Added: // all of the file is in the diff
 	case v.in.Whole:
 		evidence.Reason = review.NotInChange
-	case !known:
+	case !known, v.atHead(p, *text)[k.Anchor.Text]:
 		return nil
-	default:
-		for line := range strings.SplitSeq(v.Redact(*text), "\n") {
-			var n int
-			if review.Normal(visible(clean(line), &n)) == k.Anchor.Text {
-				return nil
-			}
-		}
 	}
 	return evidence
+}
+
+// inSight returns the lines that the diff shows of a file, as they are compared, by side.
+func (v *pass) inSight(f File) map[review.Side]map[string]bool {
+	if v.sight[f.Path] == nil {
+		lines := map[review.Side]map[string]bool{review.Left: {}, review.Right: {}}
+		for _, h := range f.Hunks {
+			for _, l := range h.Lines {
+				side, _ := l.Place()
+				lines[side][review.Normal(l.Text)] = true
+			}
+		}
+		v.sight[f.Path] = lines
+	}
+	return v.sight[f.Path]
+}
+
+// atHead returns the lines of a file at the head as they are compared, and as they are shown.
+func (v *pass) atHead(p, text string) map[string]bool {
+	if v.head[p] == nil {
+		lines := map[string]bool{}
+		for line := range strings.SplitSeq(v.Redact(text), "\n") {
+			var n int
+			lines[review.Normal(visible(clean(line), &n))] = true
+		}
+		v.head[p] = lines
+	}
+	return v.head[p]
 }

@@ -98,7 +98,7 @@ type Failure struct {
 // an error is one of the store's, or the cause of ctx's end, and the review may be tried again:
 // what a model has answered is not asked again. With an error, the outcome has what was paid.
 func (r Reviewer) Review(ctx context.Context, in Input) (Outcome, error) {
-	v := &pass{Reviewer: r, in: in, out: Outcome{Policy: in.Default}, asked: map[string]bool{}, failed: map[string]bool{}, skipped: slices.Clone(in.Missing)}
+	v := &pass{Reviewer: r, in: in, out: Outcome{Policy: in.Default}, asked: map[string]bool{}, failed: map[string]bool{}, sight: map[string]map[review.Side]map[string]bool{}, head: map[string]map[string]bool{}, skipped: slices.Clone(in.Missing)}
 	v.Redact = v.guarded(r.Redact)
 	injected := v.chunk(ctx)
 	var err error
@@ -123,10 +123,12 @@ type pass struct {
 	once     sync.Once  // for the one report that secrets could not be masked
 	mu       sync.Mutex // for out.Usage and errors while models are asked
 	view     view
-	files    []File            // all of the diff, scrubbed
-	renamed  map[string]string // the new path of each renamed file
-	asked    map[string]bool   // files with a part in some chunk
-	failed   map[string]bool   // files with a part that was not answered
+	files    []File                                     // all of the diff, scrubbed
+	renamed  map[string]string                          // the new path of each renamed file
+	sight    map[string]map[review.Side]map[string]bool // see inSight
+	head     map[string]map[string]bool                 // see atHead
+	asked    map[string]bool                            // files with a part in some chunk
+	failed   map[string]bool                            // files with a part that was not answered
 	skipped  []review.Skip
 	found    []review.Finding
 	errors   []review.Reason

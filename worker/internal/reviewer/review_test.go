@@ -313,6 +313,26 @@ func TestFixedInAPostedDiff(t *testing.T) {
 	}
 }
 
+// TestManyFixed: a file is looked through once for all of its findings, and not once for each,
+// which would take longer than a test may.
+func TestManyFixed(t *testing.T) {
+	t.Parallel()
+	const findings = 20_000
+	in := newInput(addition("b.go", "package b"))
+	text := strings.Repeat("\tx := 1 // as it was\n", 10_000)
+	in.Head = map[string]*string{"a.go": &text}
+	for i := range findings {
+		in.Known = append(in.Known, review.Finding{
+			ID: fmt.Sprint(i), Fingerprint: fmt.Sprint(i), State: review.Open, Severity: review.High, Confidence: 1,
+			Anchor: review.Anchor{Path: "a.go", Side: review.Right, Line: i + 1, Text: fmt.Sprint("gone ", i)},
+		})
+	}
+	in.Known[0].Anchor.Text = "x := 1 // as it was"
+	if out := mustReview(t, newReviewer(bugs, &memory{}), in); len(out.Fixed) != findings-1 || len(out.Open) != 1 {
+		t.Errorf("Review has %d fixed and %d open, want %d and 1", len(out.Fixed), len(out.Open), findings-1)
+	}
+}
+
 func TestHeadPaths(t *testing.T) {
 	t.Parallel()
 	diff := addition("a.go", "1") + addition("b.txt", "1") + "diff --git a/old.go b/new.go\nsimilarity index 100%\nrename from old.go\nrename to new.go\n"
