@@ -74,7 +74,7 @@ func TestDocumentsHoldToTheirSchemas(t *testing.T) {
 		if name != "findings of all kinds" {
 			continue
 		}
-		run := (&pass{out: out}).sarif().Runs[0]
+		run := (&pass{Reviewer: newReviewer(bugs, nil), out: out}).sarif().Runs[0]
 		if got, want := len(run.Results), len(out.Open); got != want || want != 5 {
 			t.Errorf("SARIF has %d results of %d open findings, want 5", got, want)
 		}

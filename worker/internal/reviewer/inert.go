@@ -10,6 +10,8 @@ import (
 const (
 	maxTitle = 120
 	maxBody  = 1000
+
+	maxReason = 300 // why a review came to what it did
 )
 
 var (

@@ -93,7 +93,7 @@ func (p *poster) summary(mark, text string, left []Comment) string {
 	return b.String()
 }
 
-// place names the lines of a comment for people.
+// place names the lines of a comment for people, in Markdown.
 func place(c Comment) string {
 	side := ""
 	if c.Side == review.Left {
@@ -101,11 +101,11 @@ func place(c Comment) string {
 	}
 	switch {
 	case c.Line == 0:
-		return fmt.Sprintf("`%s`", c.Path)
+		return code(c.Path)
 	case c.StartLine > 0 && c.StartLine < c.Line:
-		return fmt.Sprintf("`%s`, lines %d to %d%s", c.Path, c.StartLine, c.Line, side)
+		return fmt.Sprintf("%s, lines %d to %d%s", code(c.Path), c.StartLine, c.Line, side)
 	}
-	return fmt.Sprintf("`%s`, line %d%s", c.Path, c.Line, side)
+	return fmt.Sprintf("%s, line %d%s", code(c.Path), c.Line, side)
 }
 
 // resolve ends the threads of findings that are fixed: evidence first, then the state. A

@@ -135,14 +135,19 @@ type pass struct {
 	warnings []review.Reason
 }
 
-// wrong records why the change cannot be judged.
+// wrong records why the change cannot be judged, in one line. An error may quote the change.
 func (v *pass) wrong(code string, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	detail := err.Error()
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		detail = e.Detail
 	}
+	var n int
+	v.reason(code, visible(strings.Join(strings.Fields(v.Redact(clean(detail))), " "), &n))
+}
+
+func (v *pass) reason(code, detail string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.errors = append(v.errors, review.Reason{Code: code, Detail: detail})
 }
 
@@ -152,7 +157,7 @@ func (v *pass) guarded(redact func(string) string) func(string) string {
 	return func(s string) (out string) {
 		defer func() {
 			if r := recover(); r != nil {
-				v.once.Do(func() { v.wrong("scrub_failed", errors.New("secrets could not be masked")) })
+				v.once.Do(func() { v.reason("scrub_failed", "secrets could not be masked") })
 				out = wholly
 			}
 		}()
@@ -175,6 +180,11 @@ func (v *pass) chunk(ctx context.Context) (injected map[string]bool) {
 	}
 	raw, err := ParseDiff(v.in.Diff)
 	if err != nil {
+		if masked := v.Redact(v.in.Diff); masked != v.in.Diff { // half a secret, as an error may quote it, is not found
+			if _, err = ParseDiff(masked); err == nil {
+				err = errors.New("the diff cannot be read")
+			}
+		}
 		v.wrong("diff_invalid", err)
 		return nil
 	}

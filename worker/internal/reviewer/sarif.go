@@ -97,10 +97,10 @@ func (v *pass) sarif() sarifLog {
 	}
 	invocation := sarifInvocation{Successful: v.out.Result.Verdict != review.Error}
 	for _, w := range v.out.Result.Warnings {
-		invocation.Notifications = append(invocation.Notifications, sarifNotification{"warning", sarifText{w.Detail}})
+		invocation.Notifications = append(invocation.Notifications, sarifNotification{"warning", sarifText{inertLine(w.Detail, maxReason, v.Redact)}})
 	}
 	for _, e := range v.errors {
-		invocation.Notifications = append(invocation.Notifications, sarifNotification{"error", sarifText{e.Detail}})
+		invocation.Notifications = append(invocation.Notifications, sarifNotification{"error", sarifText{inertLine(e.Detail, maxReason, v.Redact)}})
 	}
 	run := sarifRun{
 		Tool: sarifTool{sarifDriver{"nofx", rules}}, Invocations: []sarifInvocation{invocation}, Results: []sarifResult{}, ColumnKind: "utf16CodeUnits",

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
 
 	"nofx.dev/shared/blob"
@@ -293,14 +295,22 @@ func counts(out reviewer.Outcome) map[string]int {
 func (a *attempt) tell(out reviewer.Outcome) {
 	for _, o := range out.Occurrences {
 		f := o.Finding
-		fmt.Fprintf(a.call.Log, "%s:%d: %s: %s (%s)\n", f.Anchor.Path, f.Anchor.Line, f.Severity, f.Title, o.Disposition)
+		fmt.Fprintf(a.call.Log, "%s:%d: %s: %s (%s)\n", printable(f.Anchor.Path), f.Anchor.Line, f.Severity, f.Title, o.Disposition)
 	}
 	for _, r := range out.Result.Warnings {
-		fmt.Fprintf(a.call.Log, "warning: %s\n", r.Detail)
+		fmt.Fprintf(a.call.Log, "warning: %s\n", printable(r.Detail))
 	}
 	for _, r := range out.Result.Reasons {
-		fmt.Fprintf(a.call.Log, "%s: %s\n", out.Result.Verdict, r.Detail)
+		fmt.Fprintf(a.call.Log, "%s: %s\n", out.Result.Verdict, printable(r.Detail))
 	}
+}
+
+// printable returns a text that others wrote, such as a path, for a line of a log.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 // maxReasons is how many reasons of a verdict the evidence of a gate has.
