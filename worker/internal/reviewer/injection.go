@@ -2,9 +2,12 @@ package reviewer
 
 import (
 	"encoding/base64"
+	"html"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
@@ -56,7 +59,13 @@ var injections = []form{
 	newForm(`ignoriere|ignorieren|ignorier`, `.{0,30}\b(anweisung|anweisungen|regeln|vorgaben)\b`),
 	newForm(`ignore|ignorez|ignorer`, `.{0,30}\b(instructions|consignes|règles)\b.{0,15}(précédente|ci-dessus)`),
 	newForm(`ignora|ignore`, `.{0,30}\b(instrucciones|instruções|istruzioni|reglas)`),
-	newForm(`忽略|无视|忘记`, `.{0,10}(指令|指示|说明|规则)`),
+	newForm(`忽略|无视|無視|忘记|忘記`, `.{0,10}(指令|指示|说明|說明|规则|規則)`),
+	newForm(`negeer|negeren|vergeet`, `.{0,40}\b(instructies|regels|aanwijzingen|richtlijnen)\b`),
+	newForm(`zignoruj|ignoruj|zapomnij`, `.{0,40}\b(instrukcj|polece|zasad|wytyczn)`),
+	newForm(folded(`игнорируй|игнорируйте|проигнорируй|проигнорируйте|забудь|забудьте`), `.{0,40}(`+folded(`инструкци|указани|правила|команды`)+`)`),
+	newForm(folded(`talimatları|yönergeleri|kuralları`), `.{0,20}(`+folded(`yok say|görmezden gel|dikkate alma|unut`)+`)`),
+	newForm(`指示|命令|ルール|規則`, `.{0,15}(無視|忘れ)`),
+	newForm(`지시|명령|지침|규칙`, `.{0,15}(무시|잊)`),
 	{true, []string{"findings"}, regexp.MustCompile(`^\\?" ?: ?\[ ?\]`)},
 	{true, []string{"you are", "you're", "act as", "pretend to be", "from now on", "behave as"}, regexp.MustCompile(`^.{0,30}\b` + models)},
 }
@@ -90,19 +99,47 @@ func joined(a, b byte) bool { return letter(a) && letter(b) }
 
 func letter(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
 
-// encoded matches text that may be base64 of other text.
-var encoded = regexp.MustCompile(`[A-Za-z0-9+/]{24,}={0,2}`)
+// encoded matches text that may be base64 of other text, or its last line.
+var encoded = regexp.MustCompile(`[A-Za-z0-9+/_-]{4,}`)
 
-// decodes reports whether a line has base64 of text that is meant for a model.
-func decodes(line string) bool {
-	for _, word := range encoded.FindAllString(line, 20) {
-		word = strings.TrimRight(word, "=")
-		if raw, err := base64.RawStdEncoding.DecodeString(word[:len(word)-len(word)%4]); err == nil && isInjected(folded(clean(string(raw)))) {
-			return true
+// What is decoded of one text: pieces, how long one is that others may follow, and how many
+// are taken together.
+const (
+	maxEncoded   = 10_000
+	leastEncoded = 16
+	maxTogether  = 8
+)
+
+// decodes returns where a text has base64 of text that is meant for a model. It may be in
+// pieces, as one that is longer than a line is.
+func decodes(text string) (at []int) {
+	pieces := encoded.FindAllStringIndex(text, maxEncoded)
+	for i, first := range pieces {
+		if first[1]-first[0] < leastEncoded {
+			continue
+		}
+		var whole strings.Builder
+		for _, p := range pieces[i:min(len(pieces), i+maxTogether)] {
+			whole.WriteString(text[p[0]:p[1]])
+			word := standard.Replace(whole.String())
+			if len(word)%4 == 1 { // no end of base64
+				word = word[:len(word)-1]
+			}
+			raw, err := base64.RawStdEncoding.DecodeString(word)
+			for cut := 0; err == nil && cut < utf8.UTFMax && len(raw) > 0 && !utf8.Valid(raw); cut++ {
+				raw = raw[:len(raw)-1] // half a character at the end
+			}
+			if err == nil && len(raw) > 0 && utf8.Valid(raw) && isInjected(folded(string(raw))) {
+				at = append(at, first[0])
+				break
+			}
 		}
 	}
-	return false
+	return at
 }
+
+// standard puts base64 for addresses into the usual one.
+var standard = strings.NewReplacer("-", "+", "_", "/")
 
 // injected is a line with text that is meant for a model.
 type injected struct {
@@ -115,23 +152,29 @@ type injected struct {
 func findInjections(shown, raw []Hunk) (all []injected) {
 	for i, h := range shown {
 		weak := map[int]bool{} // by line
-		var text strings.Builder
-		begins := make([]int, len(h.Lines)) // of each line in text
+		lines, bare := make([]string, len(h.Lines)), make([]string, len(h.Lines))
 		for j, l := range h.Lines {
-			begins[j] = text.Len()
-			text.WriteString(folded(l.Text) + " ")
-			if deceives(raw[i].Lines[j].Text) || decodes(l.Text) {
+			lines[j] = folded(l.Text)
+			bare[j] = wrapping.ReplaceAllString(lines[j], "")
+			if deceives(raw[i].Lines[j].Text) {
 				weak[j] = false
 			}
 		}
-		for _, f := range injections {
-			for _, at := range f.in(text.String()) {
-				j, exact := slices.BinarySearch(begins, at)
-				if !exact {
-					j--
-				}
-				if was, there := weak[j]; !there || was {
-					weak[j] = f.weak
+		for _, j := range h.decodes() {
+			weak[j] = false
+		}
+		forms := [][]string{lines}
+		if !slices.Equal(lines, bare) {
+			forms = append(forms, bare)
+		}
+		for _, form := range forms {
+			text, begins := joinedLines(form, " ")
+			for _, f := range injections {
+				for _, at := range f.in(text) {
+					j := lineAt(begins, at)
+					if was, there := weak[j]; !there || was {
+						weak[j] = f.weak
+					}
 				}
 			}
 		}
@@ -144,6 +187,42 @@ func findInjections(shown, raw []Hunk) (all []injected) {
 	return all
 }
 
+// decodes returns the lines at which base64 of text begins that is meant for a model.
+func (h Hunk) decodes() (lines []int) {
+	texts := make([]string, len(h.Lines))
+	for i, l := range h.Lines {
+		texts[i] = l.Text
+	}
+	text, begins := joinedLines(texts, "\n")
+	for _, at := range decodes(text) {
+		lines = append(lines, lineAt(begins, at))
+	}
+	return lines
+}
+
+// wrapping matches what a line of a text has around it in a program or in markup: quotes,
+// signs that join strings, and tags.
+var wrapping = regexp.MustCompile("^(?:<[a-z][^<>]*>|[\"'+.,&\\s])+|(?:</[a-z][^<>]*>|[\"'+,&\\\\\\s])+$")
+
+// joinedLines returns lines as one text, and where each begins.
+func joinedLines(lines []string, end string) (text string, begins []int) {
+	var b strings.Builder
+	for _, l := range lines {
+		begins = append(begins, b.Len())
+		b.WriteString(l + end)
+	}
+	return b.String(), begins
+}
+
+// lineAt returns the line that a place is in.
+func lineAt(begins []int, at int) int {
+	i, exact := slices.BinarySearch(begins, at)
+	if !exact {
+		i--
+	}
+	return i
+}
+
 // isInjected reports whether a folded text has a part that is meant for a model, and for none
 // of a program's own.
 func isInjected(text string) bool {
@@ -152,13 +231,34 @@ func isInjected(text string) bool {
 
 // isInjection reports whether a text has a part that is meant for a model.
 func isInjection(text string) bool {
-	return isInjected(folded(strings.ReplaceAll(text, "\n", " "))) || deceives(text) || decodes(text)
+	return isInjected(folded(strings.ReplaceAll(text, "\n", " "))) || deceives(text) || len(decodes(text)) > 0
+}
+
+// escaped matches characters as the source of programs has them.
+var escaped = regexp.MustCompile(`\\u[0-9a-fA-F]{4}|\\u\{[0-9a-fA-F]{1,6}\}|\\U[0-9a-fA-F]{8}|\\x[0-9a-fA-F]{2}`)
+
+// unescaped returns a line with the escapes of HTML and of programs undone.
+func unescaped(line string) string {
+	if strings.Contains(line, "&") {
+		line = html.UnescapeString(line)
+	}
+	if !strings.Contains(line, `\`) {
+		return line
+	}
+	return escaped.ReplaceAllStringFunc(line, func(s string) string {
+		n, err := strconv.ParseInt(strings.Trim(s[2:], "{}"), 16, 32)
+		if err != nil || !utf8.ValidRune(rune(n)) {
+			return s
+		}
+		return string(rune(n))
+	})
 }
 
 // folded returns a line as the forms are matched: in the usual letters, lower case, without
 // what nobody sees, with the marks of comments as white space.
 func folded(line string) string {
 	var n int
+	line = unescaped(line)
 	line = visible(norm.NFKC.String(line), &n)
 	line = strings.Map(func(r rune) rune {
 		switch r {

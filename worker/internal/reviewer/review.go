@@ -221,7 +221,9 @@ func (v *pass) inject(files []File) map[string]bool {
 	for _, f := range files {
 		found := findInjections(f.Hunks, v.view.raw[f.Path].Hunks)
 		named := isInjection(strings.NewReplacer("_", " ", "-", " ", ".", " ", "/", " ").Replace(f.Path))
-		if len(found) == 0 && !named {
+		// A heading is of the file before the change.
+		headed := slices.ContainsFunc(f.Hunks, func(h Hunk) bool { return isInjection(h.Heading) })
+		if len(found) == 0 && !named && !headed {
 			continue
 		}
 		in[f.Path] = true
