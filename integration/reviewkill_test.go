@@ -251,17 +251,17 @@ func (l *lane) check(t *testing.T, c fatal, v api.Review) {
 var onForge = map[string]map[bool]forgeState{
 	"github": {
 		false: {
-			Threads: []string{"main.go:11 RIGHT by nofx-bot, 1", "main.go:12 RIGHT by nofx-bot, 1", "new.txt:1 RIGHT by nofx-bot, 1"},
+			Threads: []string{"main.go:12 RIGHT by nofx-bot, 1", "new.txt:1 RIGHT by nofx-bot, 1"},
 			Reviews: []string{"COMMENTED by nofx-bot"},
 		},
 		true: {
-			Threads: []string{"main.go:11 RIGHT by nofx-bot, 1", "main.go:12 RIGHT resolved by nofx-bot, 2", "new.txt:1 RIGHT by nofx-bot, 1"},
+			Threads: []string{"main.go:12 RIGHT resolved by nofx-bot, 2", "new.txt:1 RIGHT by nofx-bot, 1"},
 			Reviews: []string{"COMMENTED by nofx-bot", "COMMENTED by nofx-bot"},
 		},
 	},
 	"bitbucket": {
-		false: {Threads: []string{"main.go:11 RIGHT by nofx-bot", "main.go:12 RIGHT by nofx-bot", "new.txt:1 RIGHT by nofx-bot", "summary by nofx-bot"}},
-		true:  {Threads: []string{"main.go:11 RIGHT by nofx-bot", "main.go:12 RIGHT resolved by nofx-bot", "new.txt:1 RIGHT by nofx-bot", "summary by nofx-bot", "summary by nofx-bot"}},
+		false: {Threads: []string{"main.go:12 RIGHT by nofx-bot", "new.txt:1 RIGHT by nofx-bot", "summary by nofx-bot"}},
+		true:  {Threads: []string{"main.go:12 RIGHT resolved by nofx-bot", "new.txt:1 RIGHT by nofx-bot", "summary by nofx-bot", "summary by nofx-bot"}},
 	},
 }
 
@@ -354,9 +354,9 @@ type paidModel struct {
 }
 
 // flaws are the lines that it reports, by the file they are in.
-var flaws = map[string]string{"added 11": "main.go", "added 12": "main.go", "one": "new.txt"}
+var flaws = map[string]string{"added 12": "main.go", "one": "new.txt"}
 
-var flawedLine = regexp.MustCompile(`R(\d+) \+(added 11|added 12|one)`)
+var flawedLine = regexp.MustCompile(`R(\d+) \+(added 12|one)`)
 
 func newPaidModel(t *testing.T) *paidModel {
 	m := &paidModel{}
