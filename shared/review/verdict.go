@@ -92,7 +92,11 @@ func (p Policy) Decide(f Facts) Result {
 	var blocking []Reason
 	for _, o := range f.Open {
 		if p.Blocks(o) {
-			blocking = append(blocking, Reason{"finding", fmt.Sprintf("%s, %s: %s", o.Anchor.where(), o.Severity, o.Title)})
+			detail := fmt.Sprintf("%s, %s: %s", o.Anchor.where(), o.Severity, o.Title)
+			if o.ID != "" { // an earlier review has reported it, and this one perhaps has not
+				detail += " (" + o.ID + ")"
+			}
+			blocking = append(blocking, Reason{"finding", detail})
 		}
 	}
 	paths := f.Coverage.Partial()

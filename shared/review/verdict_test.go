@@ -1,6 +1,7 @@
 package review_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,20 @@ func TestDecide(t *testing.T) {
 		if got != test.want {
 			t.Errorf("%s: Decide = %q, want %q", test.name, got, test.want)
 		}
+	}
+}
+
+// TestReasonNamesAKnownFinding: a finding that an earlier review reported blocks also where this
+// one does not report it again. So its reason is where to learn what to decide about.
+func TestReasonNamesAKnownFinding(t *testing.T) {
+	t.Parallel()
+	high := finding("a.go", "x", "bad", severity(review.High), func(f *review.Finding) { f.Confidence = 1 })
+	known := high
+	known.ID = "find_1"
+	got := review.DefaultPolicy().Decide(review.Facts{Coverage: review.Coverage{Reviewed: []string{"a.go"}}, Open: []review.Finding{high, known}}).Reasons
+	want := []review.Reason{{Code: "finding", Detail: "a.go:10, high: bad"}, {Code: "finding", Detail: "a.go:10, high: bad (find_1)"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("Decide has the reasons %v, want %v", got, want)
 	}
 }
 
