@@ -312,8 +312,22 @@ func (c *checker) content(at string, f WriteFile) {
 	}
 }
 
-// BadPath returns why s is not a relative path in a workspace, or "".
+// reservedName is the folder in which a repository says how it wants to be worked on, such as
+// the policy of its reviews. It comes with the repository: nothing in a plan writes there.
+const reservedName = ".nofx"
+
+// BadPath returns why s is not a relative path in a workspace that a plan, a person or a
+// model may name, or "".
 func BadPath(s string) string {
+	detail := BadFile(s)
+	if detail == "" && slices.Contains(strings.Split(s, "/"), reservedName) {
+		return "has the reserved element " + reservedName
+	}
+	return detail
+}
+
+// BadFile returns why s is not a relative path in a workspace, or "".
+func BadFile(s string) string {
 	switch {
 	case s == "":
 		return "is required"
@@ -325,11 +339,8 @@ func BadPath(s string) string {
 		return "is absolute"
 	}
 	for part := range strings.SplitSeq(s, "/") {
-		switch part {
-		case "", ".", "..":
+		if part == "" || part == "." || part == ".." {
 			return "has an empty, . or .. element"
-		case ".nofx":
-			return "has the reserved element .nofx"
 		}
 	}
 	return ""

@@ -114,12 +114,9 @@ func NeedsObject(d Digest) bool {
 	return !known
 }
 
-// Reserved is the one name that no tree holds: it is the system's own.
-const Reserved = ".nofx"
-
 // ValidName reports whether an entry may have the name: UTF-8 without slash and
-// NUL, neither "." nor "..", not [Reserved].
+// NUL, neither "." nor "..".
 func ValidName(name string) bool {
-	return name != "" && name != "." && name != ".." && name != Reserved &&
+	return name != "" && name != "." && name != ".." &&
 		utf8.ValidString(name) && !strings.ContainsAny(name, "/\x00")
 }

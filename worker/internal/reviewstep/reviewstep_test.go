@@ -232,6 +232,24 @@ func TestReviewOfAWorkspace(t *testing.T) {
 	}
 }
 
+// A workspace is judged by the policy of the tree that its changes are counted from, in the
+// repository's own folder.
+func TestPolicyOfAWorkspace(t *testing.T) {
+	t.Parallel()
+	b, m := hosttest.Setup(t), newModel()
+	b.Worker(t, m.serve)
+	first := b.Create(t, hosttest.Script("write", "mkdir .nofx; echo 'version: 1\nblock: {severity: critical, confidence: 1}' > .nofx/review.yaml"))
+	d := b.Until(t, first.ID, run.Succeeded)
+	r := b.Create(t,
+		hosttest.Script("write", "echo 'a BUG' > new.txt; mkdir .nofx; echo 'version: 1\nignore: [\"**\"]' > .nofx/review.yaml"),
+		hosttest.Step("check", run.ToolReview, run.ReviewInputs{Diff: run.WorkspaceDiff, Against: run.CheckpointID.Format(*d.Run.HeadCheckpointID)}, "write"))
+	b.Until(t, r.ID, run.Succeeded)
+	list, err := b.DB.Reviews(b.Ctx, b.TenantID, postgres.ReviewFilter{RunID: &r.ID}, 10)
+	if err != nil || len(list) != 1 || list[0].Verdict != review.Passed || !strings.Contains(string(list[0].Result), "new.txt") || !strings.Contains(string(list[0].Result), "policy_changed") {
+		t.Errorf("reviews = %+v, %v, want one that passed by the policy of the checkpoint, after it has looked at new.txt, and is told that the policy changes", list, err)
+	}
+}
+
 // A worker that is stopped in the middle costs no answer: the next one asks only for what is
 // missing, and there is one review.
 func TestReviewGoesOn(t *testing.T) {

@@ -70,12 +70,12 @@ func first(n int, name func(i int) string) string {
 // Skipped is something in the workspace that is not part of its tree.
 type Skipped struct {
 	Path string `json:"path"`
-	Why  string `json:"why"` // device, fifo, socket, name (that is not UTF-8), reserved, excluded
+	Why  string `json:"why"` // device, fifo, socket, name (that is not UTF-8), excluded
 }
 
 // Lost names the first of what is skipped although nobody asked for it, or is "".
 func (s *Scan) Lost() string {
-	lost := slices.DeleteFunc(slices.Clone(s.Skipped), func(sk Skipped) bool { return sk.Why == "reserved" || sk.Why == "excluded" })
+	lost := slices.DeleteFunc(slices.Clone(s.Skipped), func(sk Skipped) bool { return sk.Why == "excluded" })
 	return first(len(lost), func(i int) string {
 		if lost[i].Why == "name" {
 			return fmt.Sprintf("%q (its name is not UTF-8)", lost[i].Path)
@@ -291,9 +291,6 @@ func (s *scanner) hashFile(root *os.Root, u unhashed, buf []byte) error {
 
 // skip returns why something is not part of the tree, or nothing.
 func (s *scanner) skip(at, name string, raw *unix.Stat_t) string {
-	if name == tree.Reserved {
-		return "reserved"
-	}
 	switch raw.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK:
 	case unix.S_IFIFO:

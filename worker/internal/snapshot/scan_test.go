@@ -38,7 +38,7 @@ func TestScanSkips(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Skipped{
-		{".env", "excluded"}, {".nofx", "reserved"}, {"deep/a/b/.env", "excluded"}, {"node_modules", "excluded"}, {"pipe", "fifo"}, {"sub/.nofx", "reserved"},
+		{".env", "excluded"}, {"deep/a/b/.env", "excluded"}, {"node_modules", "excluded"}, {"pipe", "fifo"},
 		{"sub/build", "excluded"}, {"sub/node_modules", "excluded"}, {"sub/out", "excluded"}, {"sub/sock", "socket"}, {"sub/x.tmp", "excluded"},
 	}
 	if d := cmp.Diff(want, scan.Skipped); d != "" {
@@ -47,8 +47,8 @@ func TestScanSkips(t *testing.T) {
 	if got, want := scan.Lost(), `"pipe" (a fifo), "sub/sock" (a socket)`; got != want {
 		t.Errorf("Scan.Lost() = %s, want %s", got, want)
 	}
-	if scan.Files != 4 {
-		t.Errorf("Scan.Files = %d, want 4", scan.Files)
+	if scan.Files != 6 {
+		t.Errorf("Scan.Files = %d, want 6", scan.Files)
 	}
 	for _, bad := range []string{"", "[", "a/["} {
 		if _, err := store.Workspace(x.tenant, dir).Scan(t.Context(), []string{bad}); !errors.Is(err, fault.Invalid) {

@@ -271,7 +271,7 @@ func (u *unpacker) name(raw string) (string, error) {
 	if name == "" || name == "." {
 		return "", nil
 	}
-	if detail := run.BadPath(name); detail != "" {
+	if detail := run.BadFile(name); detail != "" {
 		return "", fmt.Errorf("the name %q %s", clipName(raw), detail)
 	}
 	// Where a backslash separates, this would be another path.
