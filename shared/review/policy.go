@@ -203,14 +203,14 @@ func (p Policy) problems() (wrong []fault.Field) {
 	pattern := func(at, s string) {
 		switch problem := glob.Problem(s); {
 		case s == "" || problem == glob.NoPattern:
-			add(at, "%q is no pattern of paths", s)
+			add(at, "%.100q is no pattern of paths", s)
 		case problem != "":
-			add(at, "%q: %s", s, problem)
+			add(at, "%.100q: %s", s, problem)
 		default:
 			for one := range glob.Alternatives(s) {
 				alternatives++
 				if why := futile(one); why != "" {
-					add(at, "%q %s", s, why)
+					add(at, "%.100q %s", s, why)
 					break
 				}
 			}

@@ -99,6 +99,9 @@ func ParseDiff(text string) ([]File, error) {
 	if len(text) > MaxDiffBytes {
 		return nil, fault.New(fault.Invalid, "too-large", "the diff has %d bytes; at most %d", len(text), MaxDiffBytes)
 	}
+	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
+		return nil, badDiff("it is UTF-16; write it as UTF-8") // as PowerShell redirects
+	}
 	text = strings.TrimPrefix(text, "\ufeff")
 	if head, _, _ := strings.Cut(text, "\n"); strings.HasPrefix(head, "diff ") && strings.HasSuffix(head, "\r") {
 		text = strings.ReplaceAll(text, "\r\n", "\n") // written as text by a system that ends lines so

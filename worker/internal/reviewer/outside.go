@@ -48,7 +48,7 @@ func understood(text string) error {
 			return badDiff("line %d: this is the combined diff of a merge; compare with one of the parents", number)
 		case strings.HasPrefix(line, "diff --git "):
 			if !prefixed(strings.TrimPrefix(line, "diff --git ")) {
-				return badDiff("line %d: its paths have no prefixes such as a/ and b/; make it without --no-prefix", number)
+				return badDiff("line %d: its paths have no prefixes such as a/ and b/; make it with git diff --src-prefix=a/ --dst-prefix=b/", number)
 			}
 			if len(line) > maxHeader { // comparing its halves takes the square of its length
 				return badDiff("line %d: its paths have %d bytes; at most %d", number, len(line), maxHeader)

@@ -137,18 +137,22 @@ type pass struct {
 
 // wrong records why the change cannot be judged, in one line. An error may quote the change.
 func (v *pass) wrong(code string, err error) {
-	detail := err.Error()
-	if e, ok := errors.AsType[*fault.Error](err); ok {
-		detail = e.Detail
-	}
 	var n int
-	v.reason(code, visible(strings.Join(strings.Fields(v.Redact(clean(detail))), " "), &n))
+	v.reason(code, visible(strings.Join(strings.Fields(v.Redact(clean(detailOf(err)))), " "), &n))
 }
 
 func (v *pass) reason(code, detail string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.errors = append(v.errors, review.Reason{Code: code, Detail: detail})
+}
+
+// detailOf returns what an error says to people.
+func detailOf(err error) string {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
+		return e.Detail
+	}
+	return err.Error()
 }
 
 // guarded returns redact so that its failure is an error of the review: a text that was not
@@ -173,7 +177,7 @@ func (v *pass) chunk(ctx context.Context) (injected map[string]bool) {
 	if v.in.Policy != nil {
 		p, err := review.ParsePolicy(*v.in.Policy, v.in.Default)
 		if err != nil {
-			v.wrong("policy_invalid", err)
+			v.wrong("policy_invalid", fmt.Errorf("the policy %s: %s", review.PolicyPath, detailOf(err)))
 			return nil
 		}
 		v.out.Policy = p

@@ -465,6 +465,17 @@ func TestVerdictOfReview(t *testing.T) {
 // TestAnswersOfOtherReviews: what another review was answered is not paid for again, unless it was
 // of no use.
 // TestVerify: the second pass drops and lowers, and does nothing else.
+// TestPolicyWithAMistake: its author learns which file is meant.
+func TestPolicyWithAMistake(t *testing.T) {
+	t.Parallel()
+	in, policy := newInput(addition("a.go", "package a")), "version: 1\nblok: {}"
+	in.Policy = &policy
+	got := mustReview(t, newReviewer(bugs, &memory{}), in).Result.Reasons
+	if want := "the policy .nofx/review.yaml: line 2: there is no field blok"; len(got) != 1 || got[0].Detail != want {
+		t.Errorf("Review has the reasons %v, want %q", got, want)
+	}
+}
+
 // TestSummaryIsBounded: however much there is to say, a forge takes the summary.
 func TestSummaryIsBounded(t *testing.T) {
 	t.Parallel()
