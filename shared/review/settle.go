@@ -55,6 +55,9 @@ type Fix struct {
 	Evidence Gone    `json:"evidence"`
 }
 
+// FoundTwice is why something is a duplicate of another finding of the same review.
+const FoundTwice = "found twice by this review"
+
 // Settled is what became of all findings of a change.
 type Settled struct {
 	Occurrences []Occurrence // of this review, in the order in which they are shown
@@ -105,7 +108,7 @@ func Settle(r Round) Settled {
 		s.Open = append(s.Open, k)
 	}
 	for _, f := range twice {
-		s.Occurrences = append(s.Occurrences, Occurrence{Finding: f, Disposition: Duplicate, Why: "found twice by this review"})
+		s.Occurrences = append(s.Occurrences, Occurrence{Finding: f, Disposition: Duplicate, Why: FoundTwice})
 	}
 	return s
 }

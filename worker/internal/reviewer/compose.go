@@ -133,18 +133,23 @@ func (v *pass) summary() string {
 	return b.String()
 }
 
-// listFindings lists the findings that have no comment at their line.
+// listFindings lists the findings that have no comment at their line: all open ones where
+// nothing is posted, since the change is none of a forge.
 func (v *pass) listFindings(b *strings.Builder) {
+	heading, nowhere := "Without a comment of their own", v.in.Whole || v.in.PullRequest == 0
+	if nowhere {
+		heading = "Findings"
+	}
 	var rest []review.Occurrence
 	for _, o := range v.out.Occurrences {
-		if o.Disposition == review.Capped {
+		if o.Disposition == review.Capped || nowhere && o.Finding.State == review.Open && o.Why != review.FoundTwice {
 			rest = append(rest, o)
 		}
 	}
 	if len(rest) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n**Without a comment of their own**\n\n")
+	fmt.Fprintf(b, "\n**%s**\n\n", heading)
 	const room = maxSummary - 30_000 // the rest is for the other lists, at their longest
 	for i, o := range rest {
 		line := fmt.Sprintf("- %s: **%s**, %s\n", o.Finding.Severity, o.Finding.Title, where(o.Finding.Anchor))

@@ -476,6 +476,30 @@ func TestPolicyWithAMistake(t *testing.T) {
 	}
 }
 
+// TestSummaryOfWhatIsPostedNowhere: without comments, the summary is where the findings are.
+func TestSummaryOfWhatIsPostedNowhere(t *testing.T) {
+	t.Parallel()
+	const want = "**Findings**\n\n- high: **This is a bug**, `a.go`, line 1\n- low: **This is a nit**, `a.go`, line 2\n"
+	for name, test := range map[string]struct {
+		pull  int
+		whole bool
+		lists bool
+	}{
+		"a diff": {0, true, true}, "a diff of a pull request": {7, true, true}, "a workspace": {0, false, true}, "a pull request": {7, false, false},
+	} {
+		in := newInput(addition("a.go", "x() // BUG", "y() // NIT"))
+		in.PullRequest, in.Whole = test.pull, test.whole
+		first := mustReview(t, newReviewer(bugs, &memory{}), in)
+		if got := strings.Contains(first.Plan.Summary, want); got != test.lists {
+			t.Errorf("%s: the summary lists all findings: %v, want %v:\n%s", name, got, test.lists, first.Plan.Summary)
+		}
+		in.Known, in.Number = merged(nil, first), 2
+		if again := mustReview(t, newReviewer(bugs, &memory{}), in); strings.Contains(again.Plan.Summary, want) != test.lists {
+			t.Errorf("%s, again: the summary lists all findings: %v, want %v:\n%s", name, !test.lists, test.lists, again.Plan.Summary)
+		}
+	}
+}
+
 // TestSummaryIsBounded: however much there is to say, a forge takes the summary.
 func TestSummaryIsBounded(t *testing.T) {
 	t.Parallel()
