@@ -136,7 +136,7 @@ func once(all []Finding) (kept, twice []Finding) {
 // again returns a known finding that was found once more. It is as it was found now, but an
 // open one is no less severe and no less sure than it was.
 func again(known, f Finding, now time.Time) Occurrence {
-	o := Occurrence{Finding: f, Disposition: Duplicate, Why: "known"}
+	o := Occurrence{Finding: f, Disposition: Duplicate, Why: "an earlier review reported it"}
 	was := known.State
 	o.Finding.ID, o.Finding.State = known.ID, was
 	o.Finding.ThreadID, o.Finding.CommentID, o.Finding.URL = known.ThreadID, known.CommentID, known.URL

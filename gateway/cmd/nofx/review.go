@@ -18,7 +18,7 @@ func (a *app) reviewCommand() *cobra.Command {
 	return group("review", "Have changes reviewed, and decide about findings",
 		a.reviewStartCommand(), a.reviewWaitCommand(), a.reviewShowCommand(), a.reviewListCommand(), a.reviewFindingsCommand(), a.reviewRerunCommand(),
 		a.settleCommand("resolve", "Say that a finding is dealt with", ""),
-		a.settleCommand("dismiss", "Say that a finding is none", `With --scope path or rule, later findings of its kind (its rule, or its category if it has
+		a.settleCommand("dismiss", "Say that a finding is not one", `With --scope path or rule, later findings of its kind (its rule, or its category if it has
 none) in its file, or anywhere in the repository, are dismissed as well, except those of
 severity high or critical.`),
 		a.settleCommand("reopen", "Take back that a finding was fixed, resolved or dismissed", ""),
