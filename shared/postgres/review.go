@@ -117,7 +117,7 @@ func (db *DB) StartReview(ctx context.Context, tenant uuid.UUID, n NewReview) (v
 	}
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		var disabled bool
-		if err := tx.QueryRow(ctx, "SELECT settings->'reviews_enabled' = 'false' IS TRUE FROM nofx.tenant WHERE tenant_id = $1", tenant).Scan(&disabled); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT "+reviewsOff+" FROM nofx.tenant t WHERE t.tenant_id = $1", tenant).Scan(&disabled); err != nil {
 			return err
 		}
 		if disabled {
@@ -362,6 +362,10 @@ func (db *DB) ReviewBase(ctx context.Context, tenant, runID uuid.UUID, against *
 	return checkpoint, root, err
 }
 
+// reviewsOff says whether the setting reviews_enabled of a tenant t is there and not true. It is
+// written by hand, and a switch that is meant to be off is.
+const reviewsOff = `coalesce(t.settings->'reviews_enabled', 'true') NOT IN ('true', 'null')`
+
 // ReviewSettings are what a tenant's administrator decided about reviews.
 type ReviewSettings struct {
 	Disabled   bool     // no review is started or goes on
@@ -373,9 +377,9 @@ type ReviewSettings struct {
 // model_cost_usd_per_day of a tenant.
 func (db *DB) ReviewSettings(ctx context.Context, tenant uuid.UUID) (s ReviewSettings, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT coalesce(t.settings->'reviews_enabled' = 'false', false),
-			CASE jsonb_typeof(t.settings->'model_tokens_per_day') WHEN 'number' THEN floor((t.settings->>'model_tokens_per_day')::numeric)::bigint END,
-			CASE jsonb_typeof(t.settings->'model_cost_usd_per_day') WHEN 'number' THEN (t.settings->>'model_cost_usd_per_day')::float8 END
+		return tx.QueryRow(ctx, `SELECT `+reviewsOff+`,
+			CASE jsonb_typeof(t.settings->'model_tokens_per_day') WHEN 'number' THEN floor(greatest(least((t.settings->>'model_tokens_per_day')::numeric, 1e15), -1))::bigint END,
+			CASE jsonb_typeof(t.settings->'model_cost_usd_per_day') WHEN 'number' THEN greatest(least((t.settings->>'model_cost_usd_per_day')::numeric, 1e15), -1)::float8 END
 			FROM nofx.tenant t WHERE t.tenant_id = $1`, tenant).Scan(&s.Disabled, &s.DayTokens, &s.DayCostUSD)
 	})
 	return s, err
