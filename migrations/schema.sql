@@ -2104,10 +2104,12 @@ CREATE TABLE nofx.repository (
     enabled boolean DEFAULT true NOT NULL,
     policy text,
     secret_version integer DEFAULT 1 NOT NULL,
+    credential text,
     version bigint DEFAULT 1 NOT NULL,
     created_by text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT repository_credential_check CHECK ((credential ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
     CONSTRAINT repository_name_check CHECK (((length(name) >= 3) AND (length(name) <= 201))),
     CONSTRAINT repository_policy_check CHECK ((octet_length(policy) <= 262144)),
     CONSTRAINT repository_provider_check CHECK ((provider = ANY (ARRAY['github'::text, 'bitbucket'::text])))

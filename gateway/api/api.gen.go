@@ -2461,6 +2461,9 @@ type FindingSeverity string
 // FindingStatus defines model for FindingStatus.
 type FindingStatus string
 
+// ForgeCredential The name of the token that reviews of the repository use on the forge, instead of the workers' own: that of a file of the tenant in `NOFX_FORGE_TOKENS_DIR` of the workers. The gateway does not know what there is.
+type ForgeCredential = string
+
 // GCAnswer defines model for GCAnswer.
 type GCAnswer struct {
 	Collection *GCReport `json:"collection,omitempty"`
@@ -3114,6 +3117,9 @@ type Repository struct {
 	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
 	CreatedBy Subject `json:"created_by"`
 
+	// Credential The name of the token that reviews of the repository use on the forge, instead of the workers' own: that of a file of the tenant in `NOFX_FORGE_TOKENS_DIR` of the workers. The gateway does not know what there is.
+	Credential *ForgeCredential `json:"credential,omitempty"`
+
 	// Enabled If not, deliveries are skipped
 	Enabled        bool         `json:"enabled"`
 	ID             RepositoryID `json:"id"`
@@ -3146,7 +3152,9 @@ type RepositoryAnswer struct {
 
 // RepositoryChange defines model for RepositoryChange.
 type RepositoryChange struct {
-	Enabled *bool `json:"enabled,omitempty"`
+	// Credential Null removes it
+	Credential json.RawMessage `json:"credential,omitempty"`
+	Enabled    *bool           `json:"enabled,omitempty"`
 
 	// Policy Null removes it
 	Policy  json.RawMessage `json:"policy,omitempty"`
@@ -3172,7 +3180,9 @@ type RepositoryPage struct {
 
 // RepositoryRequest defines model for RepositoryRequest.
 type RepositoryRequest struct {
-	Enabled *bool `json:"enabled,omitempty"`
+	// Credential The name of the token that reviews of the repository use on the forge, instead of the workers' own: that of a file of the tenant in `NOFX_FORGE_TOKENS_DIR` of the workers. The gateway does not know what there is.
+	Credential *ForgeCredential `json:"credential,omitempty"`
+	Enabled    *bool            `json:"enabled,omitempty"`
 
 	// Name OWNER/NAME; neither consists of dots alone
 	Name RepositoryName `json:"name"`

@@ -10,14 +10,14 @@ AS $$
     FROM repository r JOIN project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id WHERE r.id = p_id
 $$;
 
--- Binds a repository: p has provider, name, project, enabled, policy and created_by. NX005
--- for an unknown project.
+-- Binds a repository: p has provider, name, project, enabled, policy, credential and
+-- created_by. NX005 for an unknown project.
 CREATE OR REPLACE FUNCTION nofx.create_repository(p_id uuid, p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
-    INSERT INTO repository (tenant_id, id, provider, name, project_id, enabled, policy, created_by)
-    SELECT tenant(), p_id, p->>'provider', p->>'name', y.id, (p->>'enabled')::boolean, p->>'policy', p->>'created_by' FROM project y
+    INSERT INTO repository (tenant_id, id, provider, name, project_id, enabled, policy, credential, created_by)
+    SELECT tenant(), p_id, p->>'provider', p->>'name', y.id, (p->>'enabled')::boolean, p->>'policy', p->>'credential', p->>'created_by' FROM project y
     WHERE y.tenant_id = tenant() AND y.slug = p->>'project';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no project %', p->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';
@@ -25,8 +25,8 @@ BEGIN
 END
 $$;
 
--- Changes what p has of enabled, project and policy, which '' removes; with rotate the
--- secret becomes another one.
+-- Changes what p has of enabled, project, policy and credential, which '' removes; with
+-- rotate the secret becomes another one.
 -- NX003 when p_version is not the version any more.
 CREATE OR REPLACE FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
@@ -48,7 +48,8 @@ BEGIN
         END IF;
     END IF;
     UPDATE repository x SET version = x.version + 1, updated_at = clock_timestamp(), project_id = v_project, enabled = coalesce((p->>'enabled')::boolean, x.enabled),
-        policy = CASE WHEN p ? 'policy' THEN nullif(p->>'policy', '') ELSE x.policy END, secret_version = x.secret_version + coalesce((p->>'rotate')::boolean, false)::int
+        policy = CASE WHEN p ? 'policy' THEN nullif(p->>'policy', '') ELSE x.policy END,
+        credential = CASE WHEN p ? 'credential' THEN nullif(p->>'credential', '') ELSE x.credential END, secret_version = x.secret_version + coalesce((p->>'rotate')::boolean, false)::int
     WHERE x.tenant_id = r.tenant_id AND x.id = r.id;
 END
 $$;

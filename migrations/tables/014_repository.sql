@@ -10,6 +10,7 @@ CREATE TABLE nofx.repository (
     enabled        boolean NOT NULL DEFAULT true,
     policy         text CHECK (octet_length(policy) <= 262144), -- of its reviews, for what its own .nofx/review.yaml leaves out
     secret_version int NOT NULL DEFAULT 1, -- of the webhook's secret, which gateways derive and nobody stores
+    credential     text CHECK (credential ~ '^[a-z0-9][a-z0-9-]{0,62}$'), -- name of a token of the workers; NULL: their own
     version        bigint NOT NULL DEFAULT 1,
     created_by     text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -24,6 +24,7 @@ type Repository struct {
 	Project       string // of the runs
 	Enabled       bool   // if not, what its webhook tells is skipped
 	Policy        string // of its reviews, where the base of a change has none; "": none, and in lists
+	Credential    string // name of a token of the workers; "": their own
 	SecretVersion int    // of the webhook's secret
 	Version       int64
 	CreatedBy     string
@@ -35,7 +36,7 @@ type Repository struct {
 }
 
 // repositorySelect selects repositories; its one verb is for their policies.
-const repositorySelect = `SELECT r.id, r.tenant_id, r.provider, r.name, p.slug, r.enabled, %s, r.secret_version, r.version, r.created_by, r.created_at, r.updated_at, d.received_at, coalesce(d.result, '')
+const repositorySelect = `SELECT r.id, r.tenant_id, r.provider, r.name, p.slug, r.enabled, %s, coalesce(r.credential, ''), r.secret_version, r.version, r.created_by, r.created_at, r.updated_at, d.received_at, coalesce(d.result, '')
 	FROM nofx.repository r JOIN nofx.project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id
 	LEFT JOIN LATERAL (SELECT x.received_at, x.result FROM nofx.webhook_delivery x WHERE x.tenant_id = r.tenant_id AND x.repository_id = r.id ORDER BY x.received_at DESC LIMIT 1) d ON true
 	WHERE r.tenant_id = $1 `
@@ -84,7 +85,7 @@ func (db *DB) Repositories(ctx context.Context, tenant uuid.UUID, before *uuid.U
 // CreateRepository binds a repository to the tenant and a project. One that is bound already
 // is fault.Conflict (name-taken), an unknown project fault.NotFound.
 func (db *DB) CreateRepository(ctx context.Context, tenant uuid.UUID, r Repository) (made Repository, err error) {
-	doc, err := document(map[string]any{"provider": r.Provider, "name": r.Name, "project": r.Project, "enabled": r.Enabled, "policy": nullable(r.Policy), "created_by": r.CreatedBy})
+	doc, err := document(map[string]any{"provider": r.Provider, "name": r.Name, "project": r.Project, "enabled": r.Enabled, "policy": nullable(r.Policy), "credential": nullable(r.Credential), "created_by": r.CreatedBy})
 	if err != nil {
 		return made, err
 	}
@@ -104,10 +105,11 @@ func (db *DB) CreateRepository(ctx context.Context, tenant uuid.UUID, r Reposito
 
 // RepositoryChange changes what it names of a repository.
 type RepositoryChange struct {
-	Enabled *bool   `json:"enabled,omitempty"`
-	Project *string `json:"project,omitempty"`
-	Policy  *string `json:"policy,omitempty"` // "" removes it
-	Rotate  bool    `json:"rotate"`           // the webhook gets another secret
+	Enabled    *bool   `json:"enabled,omitempty"`
+	Project    *string `json:"project,omitempty"`
+	Policy     *string `json:"policy,omitempty"`     // "" removes it
+	Credential *string `json:"credential,omitempty"` // "" removes it
+	Rotate     bool    `json:"rotate"`               // the webhook gets another secret
 }
 
 // ChangeRepository changes a repository and returns it. Another version than the one given

@@ -23,7 +23,7 @@ func (a *app) repositoryCommand() *cobra.Command {
 }
 
 func (a *app) repositoryAddCommand() *cobra.Command {
-	var provider, project, policy string
+	var provider, project, policy, credential string
 	c := &cobra.Command{
 		Use:   "add OWNER/NAME",
 		Short: "Let the webhook of a repository start reviews",
@@ -43,7 +43,7 @@ what to enter at the forge; the secret is shown this once. This needs the role a
 			if err != nil {
 				return err
 			}
-			made, raw, err := call[api.RepositoryAnswer](client.CreateRepository(cmd.Context(), api.RepositoryRequest{Provider: api.RepositoryRequestProvider(provider), Name: args[0], Project: optional(project), Policy: text}))
+			made, raw, err := call[api.RepositoryAnswer](client.CreateRepository(cmd.Context(), api.RepositoryRequest{Provider: api.RepositoryRequestProvider(provider), Name: args[0], Project: optional(project), Policy: text, Credential: optional(credential)}))
 			if err != nil {
 				return err
 			}
@@ -54,6 +54,7 @@ what to enter at the forge; the secret is shown this once. This needs the role a
 	oneOf(c, "provider", api.RepositoryRequestProviderGithub, api.RepositoryRequestProviderBitbucket)
 	c.Flags().StringVar(&project, "project", "", "project of the runs (default: default)")
 	policyFlag(c, &policy)
+	credentialFlag(c, &credential)
 	return c
 }
 
@@ -64,6 +65,10 @@ const aboutPolicy = `A policy holds for all reviews of pull requests of the repo
 func policyFlag(c *cobra.Command, policy *string) {
 	c.Flags().StringVar(policy, "policy", "", "file with the policy of its reviews, - for standard input")
 	fileFlag(c, "policy")
+}
+
+func credentialFlag(c *cobra.Command, credential *string) {
+	c.Flags().StringVar(credential, "credential", "", "name of the token to use on the forge, among those of the workers (default: their own)")
 }
 
 // readPolicy returns the policy in a file, or nil if none is named.
@@ -108,13 +113,13 @@ func (a *app) repositoryShowCommand() *cobra.Command {
 }
 
 func (a *app) repositorySetCommand() *cobra.Command {
-	var project, policy string
-	var remove bool
+	var project, policy, credential string
+	var noPolicy, noCredential bool
 	c := &cobra.Command{
 		Use:   "set REPOSITORY",
 		Short: "Change how a repository is reviewed",
-		Long: `Change the policy of a repository's reviews, or the project of the runs that its webhook
-starts. This needs the role admin.
+		Long: `Change the policy of a repository's reviews, the token that they use on the forge, or the
+project of the runs that its webhook starts. This needs the role admin.
 
 ` + aboutPolicy,
 		Example: `  nofx repository set REPOSITORY --policy review.yaml
@@ -126,23 +131,31 @@ starts. This needs the role admin.
 			if err != nil {
 				return err
 			}
-			if remove {
-				change.Policy = json.RawMessage("null")
-			} else if text != nil {
-				if change.Policy, err = json.Marshal(*text); err != nil {
-					return err
-				}
-			} else if project == "" {
-				return usagef("say what to change: --policy, --no-policy or --project")
+			change.Policy = textOrNull(text, noPolicy)
+			change.Credential = textOrNull(optional(credential), noCredential)
+			if project == "" && change.Policy == nil && change.Credential == nil {
+				return usagef("say what to change: --policy, --no-policy, --credential, --no-credential or --project")
 			}
 			return a.changeRepository(cmd.Context(), args[0], change)
 		},
 	}
 	policyFlag(c, &policy)
-	c.Flags().BoolVar(&remove, "no-policy", false, "remove the policy")
+	c.Flags().BoolVar(&noPolicy, "no-policy", false, "remove the policy")
+	credentialFlag(c, &credential)
+	c.Flags().BoolVar(&noCredential, "no-credential", false, "use the workers' own token")
 	c.Flags().StringVar(&project, "project", "", "project of the runs")
 	c.MarkFlagsMutuallyExclusive("policy", "no-policy")
+	c.MarkFlagsMutuallyExclusive("credential", "no-credential")
 	return c
+}
+
+// textOrNull returns a text as JSON, null to remove it, or nothing.
+func textOrNull(text *string, remove bool) json.RawMessage {
+	if text == nil && !remove {
+		return nil
+	}
+	raw, _ := json.Marshal(text) // a string always marshals
+	return raw
 }
 
 // changeRepository changes a repository and prints it.
@@ -169,7 +182,7 @@ func (a *app) printRepository(w io.Writer, r api.RepositoryAnswer) {
 	if r.Repository.Policy != nil {
 		policy = "own"
 	}
-	facts(w, "repository", r.Repository.ID, "forge", string(r.Repository.Provider), "name", r.Repository.Name, "project", r.Repository.Project, "webhook", status, "policy", policy)
+	facts(w, "repository", r.Repository.ID, "forge", string(r.Repository.Provider), "name", r.Repository.Name, "project", r.Repository.Project, "webhook", status, "policy", policy, "credential", deref(r.Repository.Credential))
 	if r.Webhook == nil {
 		return
 	}

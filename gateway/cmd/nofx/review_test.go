@@ -120,6 +120,8 @@ func TestRepositoryPolicy(t *testing.T) {
 		"add acme/shop --provider bitbucket":           `{"name":"acme/shop","provider":"bitbucket"}`,
 		"add acme/shop --policy -":                     `{"name":"acme/shop","policy":"version: 1\nblock: {severity: medium, confidence: 0.5}\n","provider":"github"}`,
 		"set " + id("repo", 1) + " --policy -":         `{"policy":"version: 1\nblock: {severity: medium, confidence: 0.5}\n"}`,
+		"set " + id("repo", 1) + " --no-credential":    `{"credential":null}`,
+		"set " + id("repo", 1) + " --credential shop":  `{"credential":"shop"}`,
 		"set " + id("repo", 1) + " --no-policy":        `{"policy":null}`,
 		"set " + id("repo", 1) + " --project payments": `{"project":"payments"}`,
 	} {

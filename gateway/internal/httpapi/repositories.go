@@ -93,11 +93,15 @@ func (s *Server) createRepository(c echo.Context, p *identity.Principal) error {
 	}
 	if in.Project != nil {
 		r.Project = *in.Project
-		fields = append(fields, badProject(r.Project)...)
+		fields = append(fields, badSlug("/project", r.Project)...)
 	}
 	if in.Policy != nil {
 		r.Policy = *in.Policy
 		fields = append(fields, badPolicy(r.Policy)...)
+	}
+	if in.Credential != nil {
+		r.Credential = *in.Credential
+		fields = append(fields, badSlug("/credential", r.Credential)...)
 	}
 	if len(fields) > 0 {
 		return fault.OfFields("invalid-field", fields...)
@@ -112,11 +116,11 @@ func (s *Server) createRepository(c echo.Context, p *identity.Principal) error {
 	return answer(c, http.StatusCreated, api.RepositoryAnswer{Repository: apiRepository(r), Webhook: s.webhookOf(r)})
 }
 
-func badProject(slug string) []fault.Field {
+func badSlug(at, slug string) []fault.Field {
 	if slugShape.MatchString(slug) {
 		return nil
 	}
-	return []fault.Field{{Pointer: "/project", Detail: "must be " + slugShape.words}}
+	return []fault.Field{{Pointer: at, Detail: "must be " + slugShape.words}}
 }
 
 // badPolicy returns all that is wrong with the text of a policy.
@@ -166,18 +170,24 @@ func (s *Server) changeRepository(c echo.Context, p *identity.Principal) error {
 	if change.Policy, err = textOrNull("/policy", in.Policy); err != nil {
 		return err
 	}
+	if change.Credential, err = textOrNull("/credential", in.Credential); err != nil {
+		return err
+	}
 	var fields []fault.Field
 	if change.Policy != nil && string(in.Policy) != "null" {
 		fields = badPolicy(*change.Policy)
 	}
+	if change.Credential != nil && string(in.Credential) != "null" {
+		fields = append(fields, badSlug("/credential", *change.Credential)...)
+	}
 	if in.Project != nil {
-		fields = append(fields, badProject(*in.Project)...)
+		fields = append(fields, badSlug("/project", *in.Project)...)
 	}
 	if len(fields) > 0 {
 		return fault.OfFields("invalid-field", fields...)
 	}
 	if change == (postgres.RepositoryChange{}) {
-		return fieldFault("invalid-field", "", "nothing to change: give enabled, project, policy or rotate_secret")
+		return fieldFault("invalid-field", "", "nothing to change: give enabled, project, policy, credential or rotate_secret")
 	}
 	if change.Rotate {
 		if err := s.webhooksOff(); err != nil {
@@ -213,7 +223,7 @@ func (s *Server) deleteRepository(c echo.Context, p *identity.Principal) error {
 
 func apiRepository(r postgres.Repository) api.Repository {
 	return api.Repository{
-		ID: run.RepositoryID.Format(r.ID), Provider: api.RepositoryProvider(r.Provider), Name: r.Name, Project: r.Project, Enabled: r.Enabled, Policy: ptr(r.Policy), Version: r.Version,
+		ID: run.RepositoryID.Format(r.ID), Provider: api.RepositoryProvider(r.Provider), Name: r.Name, Project: r.Project, Enabled: r.Enabled, Policy: ptr(r.Policy), Credential: ptr(r.Credential), Version: r.Version,
 		CreatedBy: r.CreatedBy, CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), LastDeliveryAt: utc(r.LastDeliveryAt), LastResult: ptr(api.WebhookResult(r.LastResult)),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -260,6 +261,28 @@ func TestRepositories(t *testing.T) {
 	if got := shown(); got != nil {
 		t.Errorf("policy that was removed = %q, want none", *got)
 	}
+
+	// The credential is a name, and null removes it.
+	of := func(credential string) *string {
+		t.Helper()
+		r := g.do(http.MethodPatch, path, `{"credential":`+credential+`}`)
+		g.want(r, http.StatusOK, "")
+		return decodeAs[api.RepositoryAnswer](t, r).Repository.Credential
+	}
+	if got := of(`"shop-bot"`); got == nil || *got != "shop-bot" {
+		t.Errorf("credential = %v, want shop-bot", got)
+	}
+	if list := decodeAs[api.RepositoryPage](t, g.get("/api/repositories")).Items; !slices.ContainsFunc(list, func(r api.Repository) bool { return r.Credential != nil && *r.Credential == "shop-bot" }) {
+		t.Errorf("repositories = %+v, want the credential of one", list)
+	}
+	if got := of(`null`); got != nil {
+		t.Errorf("credential that was removed = %s, want none", *got)
+	}
+	for _, name := range []string{`""`, `"../x"`, `"Shop"`, `"a/b"`} {
+		g.want(g.do(http.MethodPatch, path, `{"credential":`+name+`}`), http.StatusUnprocessableEntity, "invalid-field")
+		g.want(g.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/y","credential":`+name+`}`), http.StatusUnprocessableEntity, "invalid-field")
+	}
+	g.want(g.do(http.MethodPatch, path, `{"credential":{}}`), http.StatusBadRequest, "malformed-json")
 
 	off := newGatewayAlone(t, func(c *Config) { c.WebhookKey = nil })
 	off.want(off.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/x"}`), http.StatusConflict, "webhooks-off")

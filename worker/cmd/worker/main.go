@@ -29,6 +29,7 @@ import (
 	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/host"
 	"nofx.dev/worker/internal/llm/rules"
+	"nofx.dev/worker/internal/reviewstep"
 	"nofx.dev/worker/internal/sandbox"
 	"nofx.dev/worker/internal/tool"
 )
@@ -164,7 +165,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 	return host.New(host.Config{
 		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version, Tier: sandbox.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
-		Tools: tools, Models: reviewers, Hosts: hosts,
+		Tools: tools, Models: reviewers, Hosts: hosts, Credentials: reviewstep.Credentials(cfg.Forge.TokensDir),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
 		WorkspaceDir: cfg.WorkspaceDir, PollOnly: db.listensNot != nil,

@@ -131,6 +131,7 @@ func (s settings) apart(getenv func(string) string) (err error) {
 		{"NOFX_LLM_API_KEY", s.Model.Key, "key of a model"},
 		{"NOFX_GITHUB_TOKEN", s.Forge.GitHubToken, "credential of a forge"},
 		{"NOFX_BITBUCKET_TOKEN", s.Forge.BitbucketToken, "credential of a forge"},
+		{"NOFX_FORGE_TOKENS_DIR", s.Forge.TokensDir, "credential of a forge"},
 	} {
 		if held.value != "" {
 			err = errors.Join(err, fmt.Errorf("%s: a worker that runs code of plans holds no %s; give the queues step and review to different workers (NOFX_WORKER_QUEUES)", held.name, held.what))

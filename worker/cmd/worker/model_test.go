@@ -1,13 +1,17 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nofx.dev/shared/config"
+	"nofx.dev/shared/run"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/reviewstep"
+	"nofx.dev/worker/internal/tool"
 )
 
 // load reads settings as serve does, beside those that it cannot do without.
@@ -64,6 +68,35 @@ func TestModelSettings(t *testing.T) {
 	}
 }
 
+// With a folder of tokens a forge is set up by its server alone, and without a token of the
+// worker a repository must name one.
+func TestForgesOfTokens(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		vars  []string
+		hosts int
+		ok    bool
+	}{
+		{nil, 0, true},
+		{[]string{"NOFX_FORGE_TOKENS_DIR=/run/tokens"}, 0, true},
+		{[]string{"NOFX_FORGE_TOKENS_DIR=/run/tokens", "NOFX_GITHUB_MCP_COMMAND=github-mcp-server", "NOFX_BITBUCKET_MCP_COMMAND=bitbucket-mcp"}, 2, true},
+		{[]string{"NOFX_FORGE_TOKENS_DIR=/run/tokens", "NOFX_GITHUB_MCP_COMMAND=x", "NOFX_GITHUB_MCP_URL=https://x"}, 1, false},
+		{[]string{"NOFX_GITHUB_TOKEN=t"}, 1, false},
+		{[]string{"NOFX_GITHUB_MCP_COMMAND=github-mcp-server"}, 0, true},
+	} {
+		hosts, err := load(t, tt.vars...).Forge.hosts()
+		if len(hosts) != tt.hosts || (err == nil) != tt.ok {
+			t.Errorf("hosts(%q) = %d, %v, want %d, fine: %v", tt.vars, len(hosts), err, tt.hosts, tt.ok)
+		}
+		for p, open := range hosts {
+			_, _, err := open(t.Context(), reviewstep.Target{Repository: "acme/shop", Number: 7})
+			if f, ok := errors.AsType[*tool.Failure](err); tt.ok && (!ok || f.Class != run.ClassPolicy || !strings.Contains(f.Reason, "names no credential")) {
+				t.Errorf("open(%s, no token) = %v, want a refusal by policy", p, err)
+			}
+		}
+	}
+}
+
 // The process that runs code of plans holds no key of a model.
 func TestS32_KeyAndCodeApart(t *testing.T) {
 	t.Parallel()
@@ -79,6 +112,8 @@ func TestS32_KeyAndCodeApart(t *testing.T) {
 		{[]string{given, "NOFX_ENV=development"}, true},
 		{[]string{given, "NOFX_TEST=1"}, true},
 		{[]string{"NOFX_LLM_PROVIDER=rules"}, true},
+		{[]string{"NOFX_FORGE_TOKENS_DIR=/run/tokens"}, false},
+		{[]string{"NOFX_FORGE_TOKENS_DIR=/run/tokens", "NOFX_WORKER_QUEUES=review"}, true},
 		{[]string{"NOFX_WORKER_QUEUES=step,reviews"}, false},
 	} {
 		if err := load(t, tt.vars...).apart(config.Lookup(tt.vars)); (err == nil) != tt.ok {

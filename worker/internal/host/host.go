@@ -59,16 +59,17 @@ type Config struct {
 	Version string // of the build; on checkpoints
 	Tier    int    // of the sandbox
 
-	Work      *postgres.DB // claims and finishes
-	River     *postgres.DB // River's own, which can listen unless PollOnly
-	Heartbeat *postgres.DB // renewals and sweeps, on two connections of its own
-	Blobs     *blob.Store
-	Tools     *tool.Box
-	Models    *llm.Client                             // of reviews; nil: steps of gate:llm_review are refused
-	Hosts     map[review.Provider]reviewstep.OpenHost // forges whose pull requests are reviewed
-	Redactor  *telemetry.Redactor
-	Metrics   *telemetry.Metrics
-	Log       *slog.Logger
+	Work        *postgres.DB // claims and finishes
+	River       *postgres.DB // River's own, which can listen unless PollOnly
+	Heartbeat   *postgres.DB // renewals and sweeps, on two connections of its own
+	Blobs       *blob.Store
+	Tools       *tool.Box
+	Models      *llm.Client                             // of reviews; nil: steps of gate:llm_review are refused
+	Hosts       map[review.Provider]reviewstep.OpenHost // forges whose pull requests are reviewed
+	Credentials reviewstep.Credentials                  // that repositories name
+	Redactor    *telemetry.Redactor
+	Metrics     *telemetry.Metrics
+	Log         *slog.Logger
 
 	Queues       []string
 	Concurrency  int // steps at once, on each queue
@@ -127,7 +128,7 @@ func New(cfg Config) (*Host, error) {
 		}),
 		Reviews: reviewstep.New(reviewstep.Config{
 			DB: cfg.Work, Blobs: cfg.Blobs, Models: cfg.Models, Verify: cfg.Models != nil && cfg.Models.Provider() != rules.Name,
-			Hosts: cfg.Hosts, Redactor: cfg.Redactor, Metrics: cfg.Metrics,
+			Hosts: cfg.Hosts, Credentials: cfg.Credentials, Redactor: cfg.Redactor, Metrics: cfg.Metrics,
 		}),
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, Open: h.beacon.open, LeaseTTL: cfg.LeaseTTL, Budget: cfg.Budget,
 	})

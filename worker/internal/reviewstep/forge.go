@@ -17,21 +17,36 @@ import (
 	"nofx.dev/worker/internal/tool"
 )
 
+// Target is a pull request to open.
+type Target struct {
+	Repository string
+	Number     int
+	Token      string // ""; the worker's own
+}
+
 // OpenHost opens a pull request on a forge. close ends the sessions with its servers.
-type OpenHost func(ctx context.Context, repository string, number int) (host reviewer.CodeHost, close func(), err error)
+type OpenHost func(ctx context.Context, t Target) (host reviewer.CodeHost, close func(), err error)
 
 // superseded is why a review of a pull request ends without a verdict of its own.
 type superseded string
 
 func (s superseded) Error() string { return string(s) }
 
-// open opens the pull request of a review.
-func (a *attempt) open(ctx context.Context) error {
+// open opens the pull request of a review, with the token that its repository names.
+func (a *attempt) open(ctx context.Context, credential string) error {
 	open := a.Hosts[a.review.Provider]
 	if open == nil {
 		return tool.Failuref(run.ClassPolicy, "this worker has no connector of %s (NOFX_%s_TOKEN)", a.review.Provider, strings.ToUpper(string(a.review.Provider)))
 	}
-	host, end, err := open(ctx, a.review.Repository, a.review.PullRequest)
+	t := Target{Repository: a.review.Repository, Number: a.review.PullRequest}
+	if credential != "" {
+		token, err := a.Credentials.Read(a.call.Claim.TenantID, credential)
+		if err != nil {
+			return err
+		}
+		t.Token, a.Redactor = token, a.Redactor.With(token)
+	}
+	host, end, err := open(ctx, t)
 	if err != nil {
 		return ofForge(err)
 	}
@@ -45,7 +60,7 @@ func (a *attempt) pullRequest(ctx context.Context) (*change, error) {
 	if err != nil && !errors.Is(err, fault.NotFound) { // what is not bound has nothing of its own
 		return nil, err
 	}
-	if err := a.open(ctx); err != nil {
+	if err := a.open(ctx, bound.Credential); err != nil {
 		return nil, err
 	}
 	pr, err := a.host.Change(ctx)

@@ -1,9 +1,15 @@
 package reviewstep_test
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,11 +36,12 @@ type pullRequest struct {
 	*model
 	forge *codehosttest.Forge
 	url   string
+	token string // of the worker itself
 }
 
 func newPullRequest(t *testing.T) *pullRequest {
 	t.Helper()
-	p := &pullRequest{Bundle: hosttest.Setup(t), model: newModel(), forge: codehosttest.NewForge(t)}
+	p := &pullRequest{Bundle: hosttest.Setup(t), model: newModel(), forge: codehosttest.NewForge(t), token: codehosttest.Token}
 	p.words = []string{"added 11", "one"}
 	p.url = (&codehosttest.Double{Forge: p.forge, Profile: codehosttest.GitHub20}).URL() + "/mcp"
 	return p
@@ -43,10 +50,12 @@ func newPullRequest(t *testing.T) *pullRequest {
 func (p *pullRequest) serve(c *host.Config) {
 	p.model.serve(c)
 	cfg := codehost.Config{
-		Repository: codehosttest.Repository, Number: codehosttest.Number, Token: codehosttest.Token, API: p.forge.API(),
+		Repository: codehosttest.Repository, Number: codehosttest.Number, Token: p.token, API: p.forge.API(),
 		HTTP: egress.NewListedClient(nil), Pace: -1, Server: codehost.Server{URL: p.url},
 	}
-	c.Hosts = map[review.Provider]reviewstep.OpenHost{review.GitHub: func(ctx context.Context, _ string, _ int) (reviewer.CodeHost, func(), error) {
+	c.Hosts = map[review.Provider]reviewstep.OpenHost{review.GitHub: func(ctx context.Context, t reviewstep.Target) (reviewer.CodeHost, func(), error) {
+		cfg := cfg
+		cfg.Token = cmp.Or(t.Token, cfg.Token)
 		g, err := codehost.OpenGitHub(ctx, cfg)
 		if err != nil {
 			return nil, nil, err
@@ -220,6 +229,74 @@ func TestPolicyOfTheBinding(t *testing.T) {
 	}
 }
 
+// The token that a repository names is what reaches the forge, and nothing else has it. One
+// that is not there is refused by its name.
+func TestCredentialOfTheRepository(t *testing.T) {
+	t.Parallel()
+	p := newPullRequest(t)
+	p.token = "of-no-use"
+	coded := base64.StdEncoding.EncodeToString([]byte(codehosttest.Token))
+	p.body = "Seen: " + coded + " and " + codehosttest.Token
+	dir := t.TempDir()
+	bound := postgres.Repository{Provider: review.GitHub, Name: codehosttest.Repository, Project: "default", Credential: "shop", CreatedBy: "tester"}
+	if _, err := p.DB.CreateRepository(p.Ctx, p.TenantID, bound); err != nil {
+		t.Fatal(err)
+	}
+	p.Worker(t, func(c *host.Config) {
+		p.serve(c)
+		c.Credentials = reviewstep.Credentials(dir)
+	})
+	d := p.Until(t, p.start(t, "", nil).RunID, run.Failed)
+	if s := d.Steps[0]; s.FailureClass != run.ClassPolicy || !strings.Contains(s.Reason, `credential "shop"`) {
+		t.Errorf("step without the token's file = %s: %s, want policy, and the credential's name", s.FailureClass, s.Reason)
+	}
+
+	at := filepath.Join(dir, run.TenantID.Format(p.TenantID), "shop")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.WriteFile(at, []byte(codehosttest.Token+"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	v := p.end(t, p.start(t, p.forge.Head(), nil))
+	p.want(t, "with the token of the repository", twoThreads, 1, "failure")
+	for name, text := range p.everything(t, v) {
+		if strings.HasPrefix(name, "artifact answer") {
+			continue // what the model said, which nobody has told the token but this test
+		}
+		if strings.Contains(text, "canary") || strings.Contains(text, coded[8:40]) {
+			t.Errorf("%s has the token:\n%s", name, text)
+		}
+	}
+}
+
+// everything returns what there is to read of a review: its artifacts, the log of its step,
+// and the rows of the database.
+func (p *pullRequest) everything(t *testing.T, v review.Review) map[string]string {
+	t.Helper()
+	all := map[string]string{"log": p.Log(t, v.StepID)}
+	list, err := p.DB.ReviewArtifacts(p.Ctx, p.TenantID, v.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		content, err := p.Blobs.Open(p.Ctx, a.Artifact.Key, 0, a.Artifact.Size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(content)
+		if err := errors.Join(err, content.Close()); err != nil {
+			t.Fatal(err)
+		}
+		all["artifact "+a.Artifact.Name] = string(text)
+	}
+	for _, table := range []string{"repository", "review", "finding", "finding_occurrence", "event", "gate", "step", "attempt", "run"} {
+		var rows string
+		if err := p.Admin.QueryRow(p.Ctx, "SELECT coalesce(string_agg(x::text, E'\\n'), '') FROM nofx."+table+" x").Scan(&rows); err != nil {
+			t.Fatal(err)
+		}
+		all[table] = rows
+	}
+	return all
+}
+
 func (p *pullRequest) events(t *testing.T, id uuid.UUID, name string) (list []string) {
 	t.Helper()
 	rows, err := p.Admin.Query(p.Ctx, "SELECT data::text FROM nofx.event WHERE run_id = $1 AND type = $2", id, name)
@@ -313,7 +390,7 @@ func TestRefusedReport(t *testing.T) {
 	cfg.Server.Command, cfg.Server.Env = b.Double(cfg.API).Stdio("")
 	p.Worker(t, func(c *host.Config) {
 		p.model.serve(c)
-		c.Hosts = map[review.Provider]reviewstep.OpenHost{review.Bitbucket: func(ctx context.Context, _ string, _ int) (reviewer.CodeHost, func(), error) {
+		c.Hosts = map[review.Provider]reviewstep.OpenHost{review.Bitbucket: func(ctx context.Context, _ reviewstep.Target) (reviewer.CodeHost, func(), error) {
 			h, err := codehost.OpenBitbucket(ctx, cfg)
 			if err != nil {
 				return nil, nil, err

@@ -32,15 +32,16 @@ import (
 
 // Config is what reviews work with.
 type Config struct {
-	DB       *postgres.DB
-	Blobs    *blob.Store
-	Models   *llm.Client // who reviews; nil: reviews are refused
-	Verify   bool        // findings are looked at a second time
-	Tokens   int64       // that a review may use at the most; 0: as its policy says
-	Hosts    map[review.Provider]OpenHost
-	Redactor *telemetry.Redactor
-	Metrics  *telemetry.Metrics
-	URL      func(review string) string // of a review's page, by its public id; nil: there is none
+	DB          *postgres.DB
+	Blobs       *blob.Store
+	Models      *llm.Client // who reviews; nil: reviews are refused
+	Verify      bool        // findings are looked at a second time
+	Tokens      int64       // that a review may use at the most; 0: as its policy says
+	Hosts       map[review.Provider]OpenHost
+	Credentials Credentials // that repositories name
+	Redactor    *telemetry.Redactor
+	Metrics     *telemetry.Metrics
+	URL         func(review string) string // of a review's page, by its public id; nil: there is none
 }
 
 // Gate reviews changes. It is safe for concurrent use.

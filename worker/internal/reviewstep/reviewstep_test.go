@@ -44,13 +44,14 @@ type model struct {
 	mu       sync.Mutex
 	words    []string
 	severity review.Severity // of what it reports
+	body     string          // of it
 	asked    map[string]int  // by the names of what was shown
 	block    chan struct{}   // what is shown with HANG in it is answered when it is closed
 	hung     chan struct{}   // is sent to when something hangs
 }
 
 func newModel() *model {
-	return &model{words: []string{"BUG"}, severity: review.High, asked: map[string]int{}, block: make(chan struct{}), hung: make(chan struct{}, 10)}
+	return &model{words: []string{"BUG"}, severity: review.High, body: "It says so itself.", asked: map[string]int{}, block: make(chan struct{}), hung: make(chan struct{}, 10)}
 }
 
 func (*model) Name() string { return "scripted" }
@@ -79,7 +80,7 @@ func (m *model) Complete(ctx context.Context, r llm.Request) (llm.Response, erro
 			}
 			_, quote, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "+")
 			answer.Findings = append(answer.Findings, reviewer.Answered{
-				Path: p.Name, Side: review.Right, Line: n, Quote: quote, Title: "There is a bug", Body: "It says so itself.",
+				Path: p.Name, Side: review.Right, Line: n, Quote: quote, Title: "There is a bug", Body: m.body,
 				Category: review.Correctness, Severity: m.severity, Confidence: 0.9,
 			})
 		}
