@@ -707,6 +707,13 @@ CREATE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS big
 
 ALTER FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.forget_tools(p_provider text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.forget_tools(p_provider text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.gate_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1098,6 +1105,13 @@ CREATE FUNCTION nofx.paused_queues(p_tenant uuid) RETURNS text[]
     AS …;
 
 ALTER FUNCTION nofx.paused_queues(p_tenant uuid) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) RETURNS nofx.new_event
     LANGUAGE sql STABLE
@@ -2313,6 +2327,21 @@ ALTER TABLE ONLY nofx.tenant FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.tenant OWNER TO nofx_owner;
 
+CREATE TABLE nofx.tool_pin (
+    tenant_id uuid NOT NULL,
+    provider text NOT NULL,
+    server text NOT NULL,
+    session text NOT NULL,
+    tools jsonb NOT NULL,
+    pinned_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT tool_pin_provider_check CHECK ((provider = ANY (ARRAY['github'::text, 'bitbucket'::text]))),
+    CONSTRAINT tool_pin_server_check CHECK ((length(server) <= 256))
+);
+
+ALTER TABLE ONLY nofx.tool_pin FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.tool_pin OWNER TO nofx_owner;
+
 CREATE TABLE nofx.wait (
     tenant_id uuid NOT NULL,
     step_id uuid NOT NULL,
@@ -2502,6 +2531,9 @@ ALTER TABLE ONLY nofx.tenant
 
 ALTER TABLE ONLY nofx.tenant
     ADD CONSTRAINT tenant_slug_key UNIQUE (slug);
+
+ALTER TABLE ONLY nofx.tool_pin
+    ADD CONSTRAINT tool_pin_pkey PRIMARY KEY (tenant_id, provider, server, session);
 
 ALTER TABLE ONLY nofx.transition
     ADD CONSTRAINT transition_pkey PRIMARY KEY (machine, from_state, event);
@@ -2742,6 +2774,9 @@ ALTER TABLE ONLY nofx.run
 ALTER TABLE ONLY nofx.step_effect
     ADD CONSTRAINT step_effect_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
 
+ALTER TABLE ONLY nofx.tool_pin
+    ADD CONSTRAINT tool_pin_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.transition
     ADD CONSTRAINT transition_machine_from_state_fkey FOREIGN KEY (machine, from_state) REFERENCES nofx.machine_state(machine, state);
 
@@ -2884,6 +2919,8 @@ CREATE POLICY system ON nofx.step_lease TO nofx_system USING (true) WITH CHECK (
 
 CREATE POLICY system ON nofx.tenant TO nofx_system USING (true) WITH CHECK (true);
 
+CREATE POLICY system ON nofx.tool_pin TO nofx_system USING (true) WITH CHECK (true);
+
 CREATE POLICY system ON nofx.wait TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.webhook_delivery TO nofx_system USING (true) WITH CHECK (true);
@@ -2956,9 +2993,13 @@ ALTER TABLE nofx.tenant ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant ON nofx.tenant USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
+CREATE POLICY tenant ON nofx.tool_pin USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
 CREATE POLICY tenant ON nofx.wait USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.webhook_delivery USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+ALTER TABLE nofx.tool_pin ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.wait ENABLE ROW LEVEL SECURITY;
 
@@ -3174,6 +3215,9 @@ REVOKE ALL ON FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused te
 REVOKE ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.forget_tools(p_provider text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.forget_tools(p_provider text) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.gate_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.gate_guard() TO nofx_owner;
 
@@ -3292,6 +3336,9 @@ REVOKE ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) FROM PUBLIC
 GRANT ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.paused_queues(p_tenant uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) FROM PUBLIC;
 
@@ -3604,6 +3651,9 @@ GRANT SELECT ON TABLE nofx.step_lease TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.tenant TO nofx_system;
 GRANT SELECT ON TABLE nofx.tenant TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.tool_pin TO nofx_system;
+GRANT SELECT ON TABLE nofx.tool_pin TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.wait TO nofx_system;
 GRANT SELECT ON TABLE nofx.wait TO nofx_app;

@@ -5092,6 +5092,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
 	ResolveFinding(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// AcceptTools Accept what the MCP servers of a forge announce by now
+	//
+	// Workers reach forges through MCP servers. What a server announces to the tenant's first review at one version is kept, and a review whose server announces other tools at that version fails and says which. After this request, what the servers of the forge announce next is kept instead.
+	//
+	// Corresponds with DELETE /api/forges/{provider}/tools (the `AcceptTools` operationId).
+	AcceptTools(ctx context.Context, provider string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListGates Gates of all runs, oldest first; with `status=pending` the inbox
 	//
 	// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
@@ -6324,6 +6331,23 @@ func (c *Client) ResolveFindingWithBody(ctx context.Context, findingID FindingID
 // Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
 func (c *Client) ResolveFinding(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResolveFindingRequest(c.Server, findingID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcceptTools Accept what the MCP servers of a forge announce by now
+//
+// Workers reach forges through MCP servers. What a server announces to the tenant's first review at one version is kept, and a review whose server announces other tools at that version fails and says which. After this request, what the servers of the forge announce next is kept instead.
+//
+// Corresponds with DELETE /api/forges/{provider}/tools (the `AcceptTools` operationId).
+func (c *Client) AcceptTools(ctx context.Context, provider string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcceptToolsRequest(c.Server, provider)
 	if err != nil {
 		return nil, err
 	}
@@ -9143,6 +9167,40 @@ func NewResolveFindingRequestWithBody(server string, findingID FindingIDParamete
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewAcceptToolsRequest constructs an http.Request for the AcceptTools method
+func NewAcceptToolsRequest(server string, provider string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "provider", provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/forges/%s/tools", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -13859,6 +13917,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/findings/{finding_id}/resolve (the `ResolveFinding` operationId).
 	ResolveFindingWithResponse(ctx context.Context, findingID FindingIDParameter, params *ResolveFindingParams, body ResolveFindingJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveFindingResponse, error)
 
+	// AcceptToolsWithResponse Accept what the MCP servers of a forge announce by now
+	//
+	// Workers reach forges through MCP servers. What a server announces to the tenant's first review at one version is kept, and a review whose server announces other tools at that version fails and says which. After this request, what the servers of the forge announce next is kept instead.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/forges/{provider}/tools (the `AcceptTools` operationId).
+	AcceptToolsWithResponse(ctx context.Context, provider string, reqEditors ...RequestEditorFn) (*AcceptToolsResponse, error)
+
 	// ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
 	//
 	// A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
@@ -15309,6 +15376,37 @@ func (r ResolveFindingResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ResolveFindingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AcceptToolsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r AcceptToolsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AcceptToolsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AcceptToolsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17865,6 +17963,21 @@ func (c *ClientWithResponses) ResolveFindingWithResponse(ctx context.Context, fi
 	return ParseResolveFindingResponse(rsp)
 }
 
+// AcceptToolsWithResponse Accept what the MCP servers of a forge announce by now
+//
+// Workers reach forges through MCP servers. What a server announces to the tenant's first review at one version is kept, and a review whose server announces other tools at that version fails and says which. After this request, what the servers of the forge announce next is kept instead.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/forges/{provider}/tools (the `AcceptTools` operationId).
+func (c *ClientWithResponses) AcceptToolsWithResponse(ctx context.Context, provider string, reqEditors ...RequestEditorFn) (*AcceptToolsResponse, error) {
+	rsp, err := c.AcceptTools(ctx, provider, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcceptToolsResponse(rsp)
+}
+
 // ListGatesWithResponse Gates of all runs, oldest first; with `status=pending` the inbox
 //
 // A search that finds little among very many gates is answered in parts: a page may then have fewer items than requested, even none, and still a `next_cursor` to continue with.
@@ -19890,6 +20003,35 @@ func ParseResolveFindingResponse(rsp *http.Response) (*ResolveFindingResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAcceptToolsResponse parses an HTTP response from a AcceptToolsWithResponse call
+func ParseAcceptToolsResponse(rsp *http.Response) (*AcceptToolsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AcceptToolsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -42,4 +42,17 @@ CREATE INDEX webhook_delivery_pull ON nofx.webhook_delivery (tenant_id, reposito
 CALL nofx.guard_tenant('nofx.webhook_delivery');
 GRANT SELECT ON nofx.webhook_delivery TO nofx_app;
 
+-- What the MCP server of a forge announced when it was first used, at one version.
+CREATE TABLE nofx.tool_pin (
+    tenant_id uuid NOT NULL REFERENCES nofx.tenant,
+    provider  text NOT NULL CHECK (provider IN ('github', 'bitbucket')),
+    server    text NOT NULL CHECK (length(server) <= 256), -- name and version
+    session   text NOT NULL, -- what it is used for, and which tools are looked at
+    tools     jsonb NOT NULL, -- digests of what they take and return, by name
+    pinned_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, provider, server, session)
+);
+CALL nofx.guard_tenant('nofx.tool_pin');
+GRANT SELECT ON nofx.tool_pin TO nofx_app;
+
 RESET ROLE;

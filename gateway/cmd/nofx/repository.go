@@ -19,7 +19,7 @@ func (a *app) repositoryCommand() *cobra.Command {
 		a.repositoryChangeCommand("enable", "Have the webhook of a repository start reviews again", api.RepositoryChange{Enabled: new(true)}),
 		a.repositoryChangeCommand("disable", "Skip what the webhook of a repository tells", api.RepositoryChange{Enabled: new(false)}),
 		a.repositoryChangeCommand("rotate", "Give the webhook of a repository another secret; the one before is no longer valid", api.RepositoryChange{RotateSecret: new(true)}),
-		a.repositoryRemoveCommand())
+		a.repositoryRemoveCommand(), a.acceptToolsCommand())
 }
 
 func (a *app) repositoryAddCommand() *cobra.Command {
@@ -257,6 +257,30 @@ func (a *app) repositoryRemoveCommand() *cobra.Command {
 				return err
 			}
 			return a.answer(raw, func(w io.Writer) { fmt.Fprintf(w, "%s removed\n", args[0]) })
+		},
+	}
+}
+
+func (a *app) acceptToolsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "accept-tools FORGE", Short: "Accept what the MCP server of a forge announces by now",
+		Long: `Accept what the MCP server of a forge, github or bitbucket, announces by now. Reviews fail
+when it announces other tools than before at the same version, since somebody may have put
+another server in its place: look at it first. This needs the role admin.`,
+		Example: "  nofx repository accept-tools github",
+		Args:    cobra.ExactArgs(1), ValidArgs: []cobra.Completion{"github", "bitbucket"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			_, raw, err := call[struct{}](client.AcceptTools(cmd.Context(), args[0]))
+			if err != nil {
+				return err
+			}
+			return a.answer(raw, func(w io.Writer) {
+				fmt.Fprintf(w, "what the server of %s announces to the next review is accepted\n", args[0])
+			})
 		},
 	}
 }

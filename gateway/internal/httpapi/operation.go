@@ -127,6 +127,7 @@ func (s *Server) operations() []operation {
 		{id: "getRepository", method: get, path: "/api/repositories/{repository_id}", rule: admin, handle: s.getRepository},
 		{id: "changeRepository", method: http.MethodPatch, path: "/api/repositories/{repository_id}", rule: admin, handle: s.changeRepository},
 		{id: "deleteRepository", method: del, path: "/api/repositories/{repository_id}", rule: admin, handle: s.deleteRepository},
+		{id: "acceptTools", method: del, path: "/api/forges/{provider}/tools", rule: admin, handle: s.acceptTools},
 		{id: "receiveGitHubWebhook", method: post, path: "/api/webhooks/github", rule: public, handle: s.receiveWebhook(gitHubHooks), signed: true},
 		{id: "receiveBitbucketWebhook", method: post, path: "/api/webhooks/bitbucket", rule: public, handle: s.receiveWebhook(bitbucketHooks), signed: true},
 

@@ -221,6 +221,22 @@ func (s *Server) deleteRepository(c echo.Context, p *identity.Principal) error {
 	return c.NoContent(http.StatusNoContent)
 }
 
+// acceptTools has what the MCP servers of a forge announce next take the place of what they
+// announced before.
+func (s *Server) acceptTools(c echo.Context, p *identity.Principal) error {
+	if err := noQuery(c); err != nil {
+		return err
+	}
+	forge := review.Provider(c.Param("provider"))
+	if forge != review.GitHub && forge != review.Bitbucket {
+		return fault.New(fault.NotFound, "not-found", "no such forge")
+	}
+	if err := s.Store.ForgetTools(c.Request().Context(), p.Tenant, forge); err != nil {
+		return err
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
 func apiRepository(r postgres.Repository) api.Repository {
 	return api.Repository{
 		ID: run.RepositoryID.Format(r.ID), Provider: api.RepositoryProvider(r.Provider), Name: r.Name, Project: r.Project, Enabled: r.Enabled, Policy: ptr(r.Policy), Credential: ptr(r.Credential), Version: r.Version,

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"nofx.dev/gateway/api"
+	"nofx.dev/shared/review"
 )
 
 // repository lets the webhook of a repository start reviews.
@@ -283,6 +286,37 @@ func TestRepositories(t *testing.T) {
 		g.want(g.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/y","credential":`+name+`}`), http.StatusUnprocessableEntity, "invalid-field")
 	}
 	g.want(g.do(http.MethodPatch, path, `{"credential":{}}`), http.StatusBadRequest, "malformed-json")
+
+	// Tools of servers that were pinned are forgotten by forge, and for one tenant.
+	other := g.pg.Tenant(t)
+	pinned := func() (n int) {
+		for _, tenant := range []uuid.UUID{g.tenant, other} {
+			got, err := g.db.PinTools(t.Context(), tenant, review.GitHub, "s 1", "read", map[string]string{"a": fmt.Sprint(tenant, n)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got["a"] == fmt.Sprint(tenant, "-first") {
+				n++
+			}
+		}
+		return n
+	}
+	for _, tenant := range []uuid.UUID{g.tenant, other} {
+		if _, err := g.db.PinTools(t.Context(), tenant, review.GitHub, "s 1", "read", map[string]string{"a": fmt.Sprint(tenant, "-first")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		forge        string
+		status, keep int
+	}{{"gitlab", 404, 2}, {"bitbucket", 204, 2}, {"github", 204, 1}, {"github", 204, 1}} {
+		if r := g.do(http.MethodDelete, "/api/forges/"+tt.forge+"/tools", ""); r.status != tt.status {
+			t.Errorf("accept tools of %s = %d, want %d", tt.forge, r.status, tt.status)
+		}
+		if got := pinned(); got != tt.keep {
+			t.Errorf("after those of %s were accepted, %d pins are as they were, want %d", tt.forge, got, tt.keep)
+		}
+	}
 
 	off := newGatewayAlone(t, func(c *Config) { c.WebhookKey = nil })
 	off.want(off.do(http.MethodPost, "/api/repositories", `{"provider":"github","name":"acme/x"}`), http.StatusConflict, "webhooks-off")

@@ -74,7 +74,7 @@ type closing interface {
 func opener(cfg codehost.Config, setting string, open func(context.Context, codehost.Config) (closing, error)) reviewstep.OpenHost {
 	return func(ctx context.Context, t reviewstep.Target) (reviewer.CodeHost, func(), error) {
 		cfg := cfg
-		cfg.Repository, cfg.Number = t.Repository, t.Number
+		cfg.Repository, cfg.Number, cfg.Pinned = t.Repository, t.Number, t.Pinned
 		if t.Token != "" {
 			cfg.Token, cfg.Account = t.Token, "" // which is found out
 		}

@@ -32,20 +32,6 @@ func (h *host) Close() {
 	h.read, h.write = nil, nil
 }
 
-// Pin returns the digests of the tools of the sessions that were opened.
-func (h *host) Pin() Pin {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	pin := h.cfg.Pin
-	if h.read != nil {
-		pin.Read = h.read.pin
-	}
-	if h.write != nil {
-		pin.Write = h.write.pin
-	}
-	return pin
-}
-
 // reader returns the session that reads.
 func (h *host) reader(ctx context.Context) (_ *session, err error) {
 	h.mu.Lock()

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"go.opentelemetry.io/otel"
@@ -32,15 +34,14 @@ type Config struct {
 	API        string       // base of the REST API, such as https://api.github.com
 	HTTP       *http.Client // for the REST API and a remote server, with a Transport and no credential
 	Report     bool         // whether reviews are reports of Code Insights too, on Bitbucket
-	Pin        Pin          // what Pin returned earlier: other tools are refused
+
+	// Pinned returns the tools that a server announced when it was first used in this way,
+	// by digest; the first time those are tools. Other ones are refused. nil: only within a
+	// session.
+	Pinned func(ctx context.Context, server, session string, tools map[string]string) (map[string]string, error)
 
 	CallLimit time.Duration // for each call; 0: a minute
 	Pace      time.Duration // between two writes; 0: a second, negative: none
-}
-
-// Pin is a digest of the tools that a server announces to each session; "" is not known.
-type Pin struct {
-	Read, Write string
 }
 
 // Server is an MCP server: a command that speaks over stdin and stdout, or an address.
@@ -72,7 +73,7 @@ type session struct {
 	judge  func(text string) *fault.Error // the fault that a server's text is about
 	redact *telemetry.Redactor
 	tools  map[string]*mcp.Tool
-	pin    string
+	pin    map[string]string // digests of the tools
 	end    func()
 }
 
@@ -99,12 +100,8 @@ func openSession(ctx context.Context, cfg Config, p provider, write bool) (*sess
 	if s.tools, s.pin, err = s.list(ctx); err == nil {
 		err = s.admit()
 	}
-	pinned := cfg.Pin.Read
-	if write {
-		pinned = cfg.Pin.Write
-	}
-	if err == nil && pinned != "" && pinned != s.pin {
-		err = changed()
+	if err == nil && cfg.Pinned != nil {
+		err = s.pinned(ctx, cfg, write)
 	}
 	if err != nil {
 		s.close()
@@ -137,31 +134,50 @@ func (s *session) version() (name, version string) {
 	return "", ""
 }
 
-// list returns the tools that the rules name, and a digest of what they take and return.
-func (s *session) list(ctx context.Context) (map[string]*mcp.Tool, string, error) {
+// pinned checks that the server announces what it did when it was first used at this version.
+// A kind of session is named by the tools that it looks at, so that another release of ours
+// with other rules begins anew.
+func (s *session) pinned(ctx context.Context, cfg Config, write bool) error {
+	name, version := s.version()
+	server := strings.ToValidUTF8(strings.ReplaceAll(strings.TrimSpace(name+" "+version), "\x00", ""), "")
+	if utf8.RuneCountInString(server) > 200 {
+		return fault.New(fault.Forbidden, "unknown-server", "the MCP server announces a name and version of more than 200 characters")
+	}
+	kind := map[bool]string{false: "read", true: "write"}[write]
+	var names []string
+	for _, r := range s.rules {
+		names = append(names, r.tool)
+	}
+	slices.Sort(names)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(names), "\n")))
+	was, err := cfg.Pinned(ctx, server, kind+" "+hex.EncodeToString(sum[:6]), s.pin)
+	if err != nil || maps.Equal(was, s.pin) {
+		return err
+	}
+	return changed(server, was, s.pin)
+}
+
+// list returns the tools that the rules name, and digests of what they take and return.
+func (s *session) list(ctx context.Context) (map[string]*mcp.Tool, map[string]string, error) {
 	used := map[string]*mcp.Tool{}
 	for tool, err := range s.mcp.Tools(ctx, nil) {
 		if err != nil {
-			return nil, "", s.lost(ctx, "list the tools of the MCP server", err)
+			return nil, nil, s.lost(ctx, "list the tools of the MCP server", err)
 		}
 		if slices.ContainsFunc(s.rules, func(r rule) bool { return r.tool == tool.Name }) {
 			used[tool.Name] = tool
 		}
 	}
-	sum := sha256.New()
-	names := make([]string, 0, len(used))
-	for name := range used {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		shape, err := json.Marshal([]any{name, used[name].InputSchema, used[name].OutputSchema})
+	digests := make(map[string]string, len(used))
+	for name, tool := range used {
+		shape, err := json.Marshal([]any{name, tool.InputSchema, tool.OutputSchema})
 		if err != nil {
-			return nil, "", fmt.Errorf("encode the schema of %s: %w", name, err)
+			return nil, nil, fmt.Errorf("encode the schema of %s: %w", name, err)
 		}
-		sum.Write(append(shape, '\n'))
+		sum := sha256.Sum256(shape)
+		digests[name] = hex.EncodeToString(sum[:])
 	}
-	return used, hex.EncodeToString(sum.Sum(nil)), nil
+	return used, digests, nil
 }
 
 // unchanged reports a list of tools that is not what it was when the session was opened.
@@ -169,14 +185,31 @@ func (s *session) unchanged(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
 	_, pin, err := s.list(ctx)
-	if err == nil && pin != s.pin {
-		err = changed()
+	if err == nil && !maps.Equal(pin, s.pin) {
+		name, version := s.version()
+		err = changed(name+" "+version, s.pin, pin)
 	}
 	return err
 }
 
-func changed() error {
-	return fault.New(fault.Forbidden, "tools-changed", "the MCP server announces other tools than it did; look at them and pin them anew")
+// changed returns the refusal of a server that announces other tools than before.
+func changed(server string, was, is map[string]string) error {
+	var what []string
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		switch now, there := is[name]; {
+		case !there:
+			what = append(what, name+" is gone")
+		case now != was[name]:
+			what = append(what, name+" takes or returns something else")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(is)) {
+		if _, there := was[name]; !there {
+			what = append(what, name+" is new")
+		}
+	}
+	return fault.New(fault.Forbidden, "tools-changed", "the MCP server %s announces other tools than it did at this version: %s; an administrator may accept them (nofx repository accept-tools)",
+		server, strings.Join(what, ", "))
 }
 
 // answer is what a tool returned.

@@ -21,7 +21,11 @@ import (
 type Target struct {
 	Repository string
 	Number     int
-	Token      string // ""; the worker's own
+	Token      string // "": the worker's own
+
+	// Pinned returns the tools that a server announced when it was first used in a kind of
+	// session, by digest; the first time those are tools.
+	Pinned func(ctx context.Context, server, session string, tools map[string]string) (map[string]string, error)
 }
 
 // OpenHost opens a pull request on a forge. close ends the sessions with its servers.
@@ -39,6 +43,9 @@ func (a *attempt) open(ctx context.Context, credential string) error {
 		return tool.Failuref(run.ClassPolicy, "this worker has no connector of %s (NOFX_%s_TOKEN)", a.review.Provider, strings.ToUpper(string(a.review.Provider)))
 	}
 	t := Target{Repository: a.review.Repository, Number: a.review.PullRequest}
+	t.Pinned = func(ctx context.Context, server, session string, tools map[string]string) (map[string]string, error) {
+		return a.DB.PinTools(ctx, a.call.Claim.TenantID, a.review.Provider, server, session, tools)
+	}
 	if credential != "" {
 		token, err := a.Credentials.Read(a.call.Claim.TenantID, credential)
 		if err != nil {

@@ -13,9 +13,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/review"
@@ -36,14 +38,19 @@ type pullRequest struct {
 	*model
 	forge *codehosttest.Forge
 	url   string
-	token string // of the worker itself
+	token string          // of the worker itself
+	tools func(*mcp.Tool) // changes what the server announces
 }
 
 func newPullRequest(t *testing.T) *pullRequest {
 	t.Helper()
 	p := &pullRequest{Bundle: hosttest.Setup(t), model: newModel(), forge: codehosttest.NewForge(t), token: codehosttest.Token}
 	p.words = []string{"added 11", "one"}
-	p.url = (&codehosttest.Double{Forge: p.forge, Profile: codehosttest.GitHub20}).URL() + "/mcp"
+	p.url = (&codehosttest.Double{Forge: p.forge, Profile: codehosttest.GitHub20, Tools: func(tool *mcp.Tool) {
+		if p.tools != nil {
+			p.tools(tool)
+		}
+	}}).URL() + "/mcp"
 	return p
 }
 
@@ -55,7 +62,7 @@ func (p *pullRequest) serve(c *host.Config) {
 	}
 	c.Hosts = map[review.Provider]reviewstep.OpenHost{review.GitHub: func(ctx context.Context, t reviewstep.Target) (reviewer.CodeHost, func(), error) {
 		cfg := cfg
-		cfg.Token = cmp.Or(t.Token, cfg.Token)
+		cfg.Token, cfg.Pinned = cmp.Or(t.Token, cfg.Token), t.Pinned
 		g, err := codehost.OpenGitHub(ctx, cfg)
 		if err != nil {
 			return nil, nil, err
@@ -264,6 +271,46 @@ func TestCredentialOfTheRepository(t *testing.T) {
 		if strings.Contains(text, "canary") || strings.Contains(text, coded[8:40]) {
 			t.Errorf("%s has the token:\n%s", name, text)
 		}
+	}
+}
+
+// What a server announces is pinned for its version: another list is refused, and says what
+// is different, until an administrator accepts it.
+func TestPinnedTools(t *testing.T) {
+	t.Parallel()
+	p := newPullRequest(t)
+	var changed atomic.Bool
+	p.tools = func(tool *mcp.Tool) {
+		if changed.Load() && tool.Name == "pull_request_read" {
+			tool.InputSchema.(map[string]any)["properties"].(map[string]any)["labels"] = map[string]any{"type": "string"}
+		}
+	}
+	p.Worker(t, p.serve)
+	dry := func(n *postgres.NewReview) { n.Inputs.DryRun = true }
+	first := p.end(t, p.start(t, "", dry))
+	again := func() run.Step {
+		t.Helper()
+		d := p.Until(t, p.start(t, p.forge.Head(), func(n *postgres.NewReview) { n.Inputs.DryRun, n.RerunOf = true, &first.ID }).RunID, run.Failed)
+		return d.Steps[0]
+	}
+	if s := again(); s.FailureClass != run.ClassGateFailed {
+		t.Errorf("step with the same tools = %s: %s, want the verdict", s.FailureClass, s.Reason)
+	}
+	changed.Store(true)
+	if s := again(); s.FailureClass != run.ClassPolicy || !strings.Contains(s.Reason, "github-mcp-server 2.0.2") || !strings.Contains(s.Reason, "pull_request_read takes or returns something else") {
+		t.Errorf("step with another tool = %s: %s, want policy, the server and the tool", s.FailureClass, s.Reason)
+	}
+	if err := p.DB.ForgetTools(p.Ctx, p.TenantID, review.Bitbucket); err != nil {
+		t.Fatal(err)
+	}
+	if s := again(); s.FailureClass != run.ClassPolicy {
+		t.Errorf("step after tools of another forge were accepted = %s: %s, want policy", s.FailureClass, s.Reason)
+	}
+	if err := p.DB.ForgetTools(p.Ctx, p.TenantID, review.GitHub); err != nil {
+		t.Fatal(err)
+	}
+	if s := again(); s.FailureClass != run.ClassGateFailed {
+		t.Errorf("step after the tools were accepted = %s: %s, want the verdict", s.FailureClass, s.Reason)
 	}
 }
 
