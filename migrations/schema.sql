@@ -2623,6 +2623,8 @@ CREATE INDEX review_day ON nofx.review USING btree (tenant_id, created_at);
 
 CREATE INDEX review_of_step ON nofx.review USING btree (step_id, tenant_id, id);
 
+CREATE INDEX review_repository ON nofx.review USING btree (tenant_id, repository, id);
+
 CREATE INDEX review_run ON nofx.review USING btree (run_id, tenant_id, id);
 
 CREATE UNIQUE INDEX review_step ON nofx.review USING btree (step_id, tenant_id) WHERE (state = ANY (ARRAY['queued'::text, 'running'::text]));

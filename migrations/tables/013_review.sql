@@ -64,6 +64,7 @@ CREATE INDEX review_change ON nofx.review (tenant_id, change, id); -- find_revie
 CREATE INDEX review_run ON nofx.review (run_id, tenant_id, id); -- the foreign key; reviews of a run
 CREATE UNIQUE INDEX review_step ON nofx.review (step_id, tenant_id) WHERE state IN ('queued', 'running'); -- one at a time; begin_review
 CREATE INDEX review_of_step ON nofx.review (step_id, tenant_id, id); -- the foreign key; begin_review
+CREATE INDEX review_repository ON nofx.review (tenant_id, repository, id); -- lists of a repository
 CREATE INDEX review_day ON nofx.review (tenant_id, created_at); -- review metrics
 CALL nofx.guard_tenant('nofx.review');
 GRANT SELECT ON nofx.review TO nofx_app;

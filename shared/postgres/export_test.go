@@ -28,6 +28,12 @@ func (f RunFilter) Explain(tenant uuid.UUID) (sql string, args []any) {
 	return s.sql + strconv.Itoa(f.Limit+1), s.args
 }
 
+// Explain returns the statement that lists f's reviews, for tests to see its plan.
+func (f ReviewFilter) Explain(tenant uuid.UUID, limit int) (sql string, args []any) {
+	q := f.query(tenant, limit)
+	return q.sql, q.args
+}
+
 // NewSearches gives tests the slots for searches of so many connections.
 func NewSearches(conns int32) func(context.Context, uuid.UUID) (func(), error) {
 	return newSearches(conns).acquire

@@ -346,6 +346,26 @@ func TestNothingScansHistory(t *testing.T) {
 	}
 }
 
+// The few reviews of a repository are found by its name, however many newer ones there are
+// of others.
+func TestReviewsOfARepositoryAreFound(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.exec(t, fmt.Sprintf(`
+		SET LOCAL session_replication_role = replica;
+		INSERT INTO nofx.review (tenant_id, id, run_id, step_id, provider, repository, pull_request, change, created_by)
+		SELECT '%s', lpad(to_hex(i), 32, '0')::uuid, md5('run' || i)::uuid, md5('step' || i)::uuid, 'github', CASE WHEN i < 20 THEN 'acme/rare' ELSE 'acme/busy' END, i, 'c' || i, 'x'
+		FROM generate_series(1, 5000) AS i`, s.tenant))
+	s.exec(t, "ANALYZE nofx.review")
+	pages := map[string]postgres.ReviewFilter{"all": {Repository: "acme/rare"}, "of a pull request": {Repository: "acme/rare", PullRequest: 7}, "further": {Repository: "acme/rare", Before: &uuid.Max}}
+	for name, f := range pages {
+		sql, args := f.Explain(s.tenant, 50)
+		if plan := strings.Join(all[string](t, s, "EXPLAIN "+sql, args...), "\n"); !strings.Contains(plan, "review_repository") {
+			t.Errorf("reviews of a repository, %s, are not found by it:\n%s", name, plan)
+		}
+	}
+}
+
 // What comes due is found by its index and not by walking it to its end, in the
 // functions as they are: a bound that is volatile, as clock_timestamp() is, is a
 // filter and no condition of the index.

@@ -78,12 +78,25 @@ type ReviewFilter struct {
 	Before      *uuid.UUID // one of the list before
 }
 
+// query returns the statement that lists reviews. Conditions that are not asked for are not
+// in it, so that a plan of it finds those of a repository by their index.
+func (f ReviewFilter) query(tenant uuid.UUID, limit int) query {
+	q := query{sql: "SELECT " + reviewColumns + " FROM nofx.review v WHERE v.tenant_id = $1", args: []any{tenant}}
+	q.and(f.Before != nil, "v.id < ?", f.Before)
+	q.and(f.RunID != nil, "v.run_id = ?", f.RunID)
+	q.and(f.Repository != "", "v.repository = ?", f.Repository)
+	q.and(f.PullRequest != 0, "v.pull_request = ?", f.PullRequest)
+	q.and(f.State != "", "v.state = ?", f.State)
+	q.and(f.Verdict != "", reviewVerdict+" = ?", f.Verdict)
+	q.end("ORDER BY v.id DESC LIMIT ?", limit)
+	return q
+}
+
 // Reviews lists reviews, the newest first.
 func (db *DB) Reviews(ctx context.Context, tenant uuid.UUID, f ReviewFilter, limit int) (list []review.Review, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+reviewColumns+` FROM nofx.review v WHERE v.tenant_id = $1 AND ($2::uuid IS NULL OR v.id < $2) AND ($3::uuid IS NULL OR v.run_id = $3)
-			AND ($4 = '' OR v.repository = $4) AND ($5 = 0 OR v.pull_request = $5) AND ($6 = '' OR v.state = $6) AND ($7 = '' OR `+reviewVerdict+` = $7)
-			ORDER BY v.id DESC LIMIT $8`, tenant, f.Before, f.RunID, f.Repository, f.PullRequest, f.State, f.Verdict, limit)
+		q := f.query(tenant, limit)
+		rows, err := tx.Query(ctx, q.sql, q.args...)
 		if err != nil {
 			return err
 		}
