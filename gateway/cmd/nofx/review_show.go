@@ -46,7 +46,7 @@ func (a *app) printReview(w io.Writer, v api.Review) {
 		dry = "yes, nothing is posted"
 	}
 	facts(w, "review", v.ID, "change", change(v), "head", deref(v.HeadSha), "base", deref(v.BaseSha), "dry run", dry, "status", string(v.Status), "verdict", string(deref(v.Verdict)),
-		"reason", deref(v.Reason), "findings", counted(v.Counts), "coverage", covered, "model", deref(v.Model), "cost", cost, "policy", shorten(deref(v.PolicyHash), 20),
+		"reason", deref(v.Reason), "findings", counted(v), "coverage", covered, "model", deref(v.Model), "cost", cost, "policy", shorten(deref(v.PolicyHash), 20),
 		"run", v.RunID, "rerun of", deref(v.RerunOf), "superseded by", deref(v.SupersededBy), "trace", v.TraceID,
 		"started", clock(v.StartedAt), "finished", clock(v.FinishedAt))
 	a.printReasons(w, "why", v.Reasons)
@@ -120,11 +120,15 @@ func (a *app) width() int {
 // dollars returns an amount for people.
 func dollars(usd float64) string { return "$" + strconv.FormatFloat(usd, 'f', 4, 64) }
 
-// counted returns numbers with their names, by name.
-func counted(counts map[string]int) string {
+// counted returns how many findings of a review there are, by what became of them. On no
+// forge, none is posted.
+func counted(v api.Review) string {
 	var list []string
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		list = append(list, fmt.Sprintf("%d %s", counts[name], name))
+	onForge := v.Provider == api.ReviewProviderGithub || v.Provider == api.ReviewProviderBitbucket
+	for _, name := range slices.Sorted(maps.Keys(v.Counts)) {
+		if onForge || name != "posted" {
+			list = append(list, fmt.Sprintf("%d %s", v.Counts[name], name))
+		}
 	}
 	return strings.Join(list, ", ")
 }

@@ -30,7 +30,7 @@ func failedReview() api.Review {
 	v.Reasons = []api.ReviewReason{{Code: "finding", Detail: "internal/store/orders.go:42, high: SQL is put together from the name that a caller gives, so that a caller can read all orders"}}
 	v.Warnings = []api.ReviewReason{{Code: "partial", Detail: "1 file not reviewed, or not wholly"}}
 	v.Coverage = &api.ReviewCoverage{Reviewed: []string{"internal/store/orders.go", "main.go"}, Skipped: []api.ReviewSkip{{Path: "logo.png", Reason: "binary"}, {Path: "huge\x1b[2J.sql", Reason: "limit", Detail: ptr("more than 20000 changed lines")}}}
-	v.Counts = map[string]int{"open": 2, "fixed": 1}
+	v.Counts = map[string]int{"open": 2, "fixed": 1, "posted": 2}
 	v.StartedAt, v.FinishedAt = ptr(ago(50)), ptr(ago(5))
 	return v
 }
@@ -39,6 +39,18 @@ func supersededReview() api.Review {
 	v := queuedReview()
 	v.ID, v.Status, v.Reason, v.SupersededBy, v.FinishedAt = id("rev", 3), api.ReviewStatusSuperseded, ptr("superseded by "+id("rev", 2)), ptr(id("rev", 2)), ptr(ago(5))
 	return v
+}
+
+// What was found is not said to be posted where there is no forge.
+func TestCounted(t *testing.T) {
+	t.Parallel()
+	for provider, want := range map[api.ReviewProvider]string{
+		api.ReviewProviderGithub: "2 open, 1 posted", api.ReviewProviderBitbucket: "2 open, 1 posted", api.ReviewProviderDiff: "2 open", api.ReviewProviderWorkspace: "2 open",
+	} {
+		if got := counted(api.Review{Provider: provider, Counts: map[string]int{"posted": 1, "open": 2}}); got != want {
+			t.Errorf("counted(%s) = %q, want %q", provider, got, want)
+		}
+	}
 }
 
 // reviewAnswers answers by the id: 1 is queued, 2 failed, 3 superseded, 4 waived, and 5 has
