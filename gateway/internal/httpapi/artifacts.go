@@ -58,7 +58,13 @@ func (s *Server) getArtifact(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	out, err := s.signedArtifact(ctx, p, a)
+	return s.answerArtifact(c, p, a, redirect)
+}
+
+// answerArtifact answers an artifact with a URL that serves its bytes for a while, or sends
+// the caller there.
+func (s *Server) answerArtifact(c echo.Context, p *identity.Principal, a run.Artifact, redirect bool) error {
+	out, err := s.signedArtifact(c.Request().Context(), p, a)
 	if err != nil {
 		return err
 	}
