@@ -1,6 +1,7 @@
 package codehosttest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -32,13 +34,30 @@ type served struct {
 	Next             string `json:"next"`
 }
 
-// TestServe is no test: it serves a forge to tests of the whole system, which cannot import
-// this package, until its stdin is closed. What the forge takes for a fault fails it. Its
-// first line says where it is; below /test/ it is told what to do.
+// TestServe serves a forge to tests of the whole system, which cannot import this package,
+// until its stdin is closed. What the forge takes for a fault fails it. Without
+// NOFX_TEST_FORGE nobody listens: then it checks what they would be told.
 func TestServe(t *testing.T) {
-	if os.Getenv("NOFX_TEST_FORGE") == "" {
-		t.Skip("NOFX_TEST_FORGE is not set")
+	if os.Getenv("NOFX_TEST_FORGE") != "" {
+		serve(t, os.Stdin, os.Stdout)
+		return
 	}
+	var out bytes.Buffer
+	serve(t, strings.NewReader(""), &out)
+	var told map[string]any
+	if err := json.Unmarshal(out.Bytes(), &told); err != nil {
+		t.Fatalf("serve() tells %q: %v, want one JSON document", &out, err)
+	}
+	for _, name := range []string{"github_api", "github_command", "bitbucket_api", "bitbucket_command", "token", "account", "repository", "number", "head", "next", "control"} {
+		if v := told[name]; v == nil || v == "" {
+			t.Errorf("serve() tells no %s: %s", name, &out)
+		}
+	}
+}
+
+// serve serves a forge until in ends. It writes where the forge is to out, in one line; below
+// /test/ of control it is told what to do.
+func serve(t *testing.T, in io.Reader, out io.Writer) {
 	var now atomic.Pointer[http.Handler]
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*now.Load()).ServeHTTP(w, r) }))
 	var f *Forge
@@ -66,13 +85,13 @@ func TestServe(t *testing.T) {
 	} else {
 		fmt.Fprintln(os.Stderr, "NOT RUN with the real github-mcp-server, the double stands alone:", err)
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(struct {
+	if err := json.NewEncoder(out).Encode(struct {
 		served
 		Control string `json:"control"`
 	}{is, control.URL + "/test"}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the test that started this has ended
+	_, _ = io.Copy(io.Discard, in) // until the test that started this has ended
 	f.end()
 	for _, s := range []*httptest.Server{s, control} {
 		s.CloseClientConnections()
