@@ -18,8 +18,9 @@ var gitHubHooks = hooks{
 	read: readGitHub,
 }
 
-// readGitHub reads an event of GitHub. A pull request is reviewed when it is opened or ready,
-// or has a new head.
+// readGitHub returns what an event of GitHub tells: a pull request that is opened, ready or at
+// a new head is to be reviewed, and a thread is resolved or not. An error reports a body that
+// is no JSON of an event.
 func readGitHub(event string, body []byte) (notice, error) {
 	type user struct{ Login string }
 	var e struct {

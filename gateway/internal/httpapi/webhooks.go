@@ -191,7 +191,8 @@ func (s *Server) deliver(ctx context.Context, req *http.Request, r postgres.Repo
 	return postgres.Delivered{Result: "started", ReviewID: &v.ID}, nil
 }
 
-// settleThread has the finding of a thread follow it.
+// settleThread resolves the finding of a thread, or opens it again, as the thread was on the
+// forge. It reports what came of that.
 func (s *Server) settleThread(ctx context.Context, r postgres.Repository, n notice) (postgres.Delivered, error) {
 	t := postgres.Thread{
 		Provider: r.Provider, Repository: r.Name, PullRequest: n.pullRequest,

@@ -2,5 +2,5 @@ package codehost
 
 import "syscall"
 
-// endWithUs has the kernel kill the child when the thread that starts it is gone.
+// endWithUs makes the kernel kill the child when the thread that starts it ends.
 func endWithUs(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

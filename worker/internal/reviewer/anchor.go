@@ -145,8 +145,8 @@ func spotsOf(hunks []Hunk) [][]spot {
 	return all
 }
 
-// symbols returns for each line the line above, on its side, that begins with a letter. So
-// it is the same whether that line is in the hunk or is its heading.
+// symbols returns for each line the nearest line above it, on its side, that begins with a
+// letter, be it in the hunk or its heading.
 func (h Hunk) symbols() []string {
 	all := make([]string, len(h.Lines))
 	left, right := h.Heading, h.Heading
