@@ -82,7 +82,8 @@ func startWorker(t *testing.T, envFile, logFile string, extra ...string) *child.
 		t.Fatalf("source %s: %v", envFile, err)
 	}
 	cmd := exec.Command(programs.Worker)
-	cmd.Env = append(strings.Split(strings.Trim(string(vars), "\x00"), "\x00"), "NOFX_METRICS_ADDR=127.0.0.1:0", "PATH="+os.Getenv("PATH"))
+	cmd.Env = append(strings.Split(strings.Trim(string(vars), "\x00"), "\x00"), "NOFX_METRICS_ADDR=127.0.0.1:0", "PATH="+os.Getenv("PATH"),
+		"NOFX_TEST=1", "NOFX_SANDBOX_MAX_TIER=0") // as the stacks of tests
 	cmd.Env = append(cmd.Env, extra...)
 	log, err := os.Create(logFile)
 	if err != nil {

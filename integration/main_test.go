@@ -79,7 +79,11 @@ func up(t *testing.T, cfg harness.Config) *system {
 		cfg.Servers = servers
 	}
 	cfg.Binaries, cfg.Dir = programs, t.TempDir()
-	cfg.WorkerEnv = with(map[string]string{"NOFX_DRAIN_GRACE": "2s"}, cfg.WorkerEnv)
+	cfg.WorkerEnv = with(map[string]string{
+		"NOFX_DRAIN_GRACE": "2s",
+		// Scripts of most tests signal to the test by files outside. sandbox_test.go is about tiers.
+		"NOFX_TEST": "1", "NOFX_SANDBOX_MIN_TIER": "0", "NOFX_SANDBOX_MAX_TIER": "0",
+	}, cfg.WorkerEnv)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	stack, err := harness.Up(ctx, cfg)

@@ -118,3 +118,5 @@ replace (
 	nofx.dev/shared => ../shared
 	nofx.dev/shared/servertest => ../shared/servertest
 )
+
+tool nofx.dev/worker/cmd/nofx-sandbox

@@ -3853,10 +3853,18 @@ type Usage struct {
 	CPUMs   *int64   `json:"cpu_ms,omitempty"`
 
 	// InputTokens Tokens of models, including those read from a cache
-	InputTokens  *int64 `json:"input_tokens,omitempty"`
+	InputTokens *int64 `json:"input_tokens,omitempty"`
+
+	// MaxRssBytes The most memory that the processes of the step were seen to have together
 	MaxRssBytes  *int64 `json:"max_rss_bytes,omitempty"`
 	OutputTokens *int64 `json:"output_tokens,omitempty"`
-	RunMs        *int64 `json:"run_ms,omitempty"`
+
+	// ReadBytes What they read from disks
+	ReadBytes *int64 `json:"read_bytes,omitempty"`
+	RunMs     *int64 `json:"run_ms,omitempty"`
+
+	// WrittenBytes What they wrote to disks
+	WrittenBytes *int64 `json:"written_bytes,omitempty"`
 }
 
 // VerdictMetrics defines model for VerdictMetrics.

@@ -17,7 +17,7 @@ import (
 
 // Binaries are the paths of the programs.
 type Binaries struct {
-	Gateway, Worker, Migrate, NOFX string
+	Gateway, Worker, Migrate, NOFX string // nofx-sandbox is beside the worker
 }
 
 // BuildConfig says where the programs go.
@@ -52,6 +52,11 @@ func Build(ctx context.Context, cfg BuildConfig) (Binaries, error) {
 		"nofx.dev/worker/cmd/worker", "nofx.dev/migrations/cmd/migrate")
 	cfg.Progress("building gateway, worker, migrate and nofx")
 	if err := compile(ctx, exec.Command("go", args...), cfg.Progress); err != nil {
+		return Binaries{}, fmt.Errorf("go build: %w", err)
+	}
+	// Without the race detector: it starts for each command of a step.
+	helper := exec.Command("go", "build", "-v", "-buildvcs=false", "-o", dir+string(filepath.Separator), "nofx.dev/worker/cmd/nofx-sandbox")
+	if err := compile(ctx, helper, cfg.Progress); err != nil {
 		return Binaries{}, fmt.Errorf("go build: %w", err)
 	}
 	return Binaries{

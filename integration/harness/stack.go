@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -194,7 +195,9 @@ var (
 	// No load balancer has to notice that the gateway ends.
 	gatewayDefaults = map[string]string{"NOFX_DRAIN_DELAY": "0s"}
 	// A person waits for the end, and steps find the tools of this machine.
-	workerDefaults = map[string]string{"NOFX_DRAIN_GRACE": "5s", "NOFX_STEP_ENV": "PATH=" + os.Getenv("PATH")}
+	workerDefaults = map[string]string{
+		"NOFX_DRAIN_GRACE": "5s", "NOFX_STEP_ENV": "PATH=" + os.Getenv("PATH"), "NOFX_SANDBOX_MIN_TIER": "1",
+	}
 )
 
 // stores returns where data is, as a process is told.
@@ -251,6 +254,17 @@ func (s *Stack) start(name, program string, env map[string]string, metrics, read
 		metrics: "http://" + metrics + "/metrics", log: s.Log(name),
 		warn: s.cfg.Warn, changed: s.changed,
 	})
+}
+
+// Sandbox returns the tier of sandbox that workers find on this machine, and what each
+// higher one lacks, a line each.
+func (s *Stack) Sandbox(ctx context.Context) ([]string, error) {
+	cmd := exec.CommandContext(ctx, s.cfg.Binaries.Worker, "sandbox")
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("worker sandbox: %w", err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
 }
 
 // AddWorker starts one more worker, with extra in its environment, and returns

@@ -102,7 +102,9 @@ type Usage struct {
 	CPUMillis    int64 `json:"cpu_ms,omitempty"`
 	MaxRSSBytes  int64 `json:"max_rss_bytes,omitempty"`
 	RunMillis    int64 `json:"run_ms,omitempty"`
-	BytesWritten int64 `json:"bytes_new,omitempty"` // new checkpoint bytes
+	BytesWritten int64 `json:"bytes_new,omitempty"`     // new checkpoint bytes
+	ReadBytes    int64 `json:"read_bytes,omitempty"`    // from disks
+	WrittenBytes int64 `json:"written_bytes,omitempty"` // to disks
 
 	// Of models: tokens, where tokens read from a cache count as input, and their cost if
 	// the deployment knows the prices.
@@ -110,6 +112,14 @@ type Usage struct {
 	OutputTokens int64   `json:"output_tokens,omitempty"`
 	CachedTokens int64   `json:"cached_tokens,omitempty"`
 	CostUSD      float64 `json:"cost_usd,omitempty"`
+}
+
+// AddProgram adds what another program of the same attempt consumed.
+func (u *Usage) AddProgram(p Usage) {
+	u.CPUMillis += p.CPUMillis
+	u.MaxRSSBytes = max(u.MaxRSSBytes, p.MaxRSSBytes)
+	u.ReadBytes += p.ReadBytes
+	u.WrittenBytes += p.WrittenBytes
 }
 
 // Event is one thing that happened to a run. Seq is dense per run from 1.

@@ -69,7 +69,7 @@ func apiAttempt(a run.Attempt) api.Attempt {
 		Fence: a.Fence, WorkerID: a.Owner, WorkerPid: a.OwnerPID, StartedAt: a.StartedAt.UTC(), EndedAt: utc(a.EndedAt),
 		Accepted: a.Accepted, Outcome: ptr(a.Outcome), ExitCode: a.ExitCode, TraceID: a.TraceID, SpanID: a.SpanID,
 		Usage: api.Usage{
-			CPUMs: ptr(a.Usage.CPUMillis), MaxRssBytes: ptr(a.Usage.MaxRSSBytes), RunMs: ptr(a.Usage.RunMillis), BytesNew: ptr(a.Usage.BytesWritten),
+			CPUMs: ptr(a.Usage.CPUMillis), MaxRssBytes: ptr(a.Usage.MaxRSSBytes), ReadBytes: ptr(a.Usage.ReadBytes), WrittenBytes: ptr(a.Usage.WrittenBytes), RunMs: ptr(a.Usage.RunMillis), BytesNew: ptr(a.Usage.BytesWritten),
 			InputTokens: ptr(a.Usage.InputTokens), OutputTokens: ptr(a.Usage.OutputTokens), CachedTokens: ptr(a.Usage.CachedTokens), CostUsd: ptr(a.Usage.CostUSD),
 		},
 	}

@@ -20,9 +20,9 @@ import (
 
 // buildScript builds a command of the repository and reports what it built.
 const buildScript = `set -eu
-go build -o "$TMPDIR/migrate" ./migrations/cmd/migrate
-echo "built migrate with $(go version)"
-echo "bytes=$(wc -c < "$TMPDIR/migrate" | tr -d ' ')" >> "$NOFX_OUTPUT"
+go build -o "$TMPDIR/nofx-sandbox" ./worker/cmd/nofx-sandbox
+echo "built nofx-sandbox with $(go version)"
+echo "bytes=$(wc -c < "$TMPDIR/nofx-sandbox" | tr -d ' ')" >> "$NOFX_OUTPUT"
 echo "go=$(go env GOVERSION)" >> "$NOFX_OUTPUT"
 `
 
@@ -71,8 +71,8 @@ func plan(root string, env map[string]string) map[string]any {
 }
 
 // goEnvironment returns what the go command needs in a step, whose environment is
-// empty and whose home is dropped: this user's caches make it fast, and with
-// them filled it asks nobody for modules.
+// empty and whose home is dropped: this user's caches, which it may read, make it fast, and
+// with them filled it asks nobody for modules.
 func goEnvironment(ctx context.Context) (map[string]string, error) {
 	names := []string{"GOMODCACHE", "GOCACHE", "GOPROXY", "GOFLAGS", "GOTOOLCHAIN"}
 	out, err := exec.CommandContext(ctx, "go", append([]string{"env", "-json"}, names...)...).Output()

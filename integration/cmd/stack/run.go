@@ -62,7 +62,11 @@ func runPlan(ctx context.Context, o options, t *terminal) (err error) {
 	defer servers.Stop()
 	stack, err := harness.Up(ctx, harness.Config{
 		Servers: servers, Binaries: binaries, Dir: filepath.Join(dir, "stack"), Workers: o.workers, Progress: t.progress, Warn: t.warn,
-		WorkerEnv: map[string]string{"NOFX_GIT_ALLOW": allow(root), "NOFX_STEP_ENV": env},
+		WorkerEnv: map[string]string{
+			"NOFX_GIT_ALLOW": allow(root), "NOFX_STEP_ENV": env,
+			// The plan is the user's own, like a script, and may install tools and start servers.
+			"NOFX_TEST": "1", "NOFX_SANDBOX_MIN_TIER": "0", "NOFX_SANDBOX_MAX_TIER": "0",
+		},
 	})
 	if err != nil {
 		return err

@@ -112,7 +112,7 @@ func printable(s string) string {
 }
 
 // summary prints where everything is.
-func (t *terminal) summary(s *harness.Stack, o options, login string, took time.Duration) {
+func (t *terminal) summary(s *harness.Stack, o options, login string, sandbox []string, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fmt.Fprintf(t.out, "\n%s after %s\n\n", t.paint(green, "ready"), took.Round(100*time.Millisecond))
@@ -127,7 +127,13 @@ func (t *terminal) summary(s *harness.Stack, o options, login string, took time.
 	row("gateway", "metrics "+s.Gateway.MetricsURL())
 	row("database", s.AdminURL)
 	row("storage", s.S3.Endpoint+"/"+s.S3.Bucket)
-	row("sandbox", "none yet: steps run as this user, which only NOFX_ENV=development allows")
+	for i, line := range sandbox {
+		name := ""
+		if i == 0 {
+			name = "sandbox"
+		}
+		row(name, line)
+	}
 	row("data", o.data)
 	row("logs", s.Log("*"))
 	if o.envFile != "" {

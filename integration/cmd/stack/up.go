@@ -53,7 +53,11 @@ func up(ctx context.Context, o options, t *terminal) error {
 			return err
 		}
 	}
-	t.summary(stack, o, login, time.Since(began))
+	sandbox, err := stack.Sandbox(ctx)
+	if err != nil {
+		return err
+	}
+	t.summary(stack, o, login, sandbox, time.Since(began))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -79,7 +83,7 @@ func start(ctx context.Context, o options, t *terminal) (*harness.Servers, *harn
 	if err != nil {
 		return nil, nil, err
 	}
-	env := map[string]string{}
+	env := map[string]string{"NOFX_SANDBOX_READONLY": readable(ctx)}
 	if root, err := repository(ctx); err == nil {
 		env["NOFX_GIT_ALLOW"] = allow(root)
 	}
@@ -93,6 +97,19 @@ func start(ctx context.Context, o options, t *terminal) (*harness.Servers, *harn
 // allow returns NOFX_GIT_ALLOW for the workers: what the user set, and the folder root.
 func allow(root string) string {
 	return strings.TrimPrefix(os.Getenv("NOFX_GIT_ALLOW")+",file:"+root, ",")
+}
+
+// readable returns NOFX_SANDBOX_READONLY for the workers: what the user set, and this user's
+// caches of the go command, with which it builds without a network.
+func readable(ctx context.Context) string {
+	paths := []string{}
+	if set := os.Getenv("NOFX_SANDBOX_READONLY"); set != "" {
+		paths = append(paths, set)
+	}
+	if env, err := goEnvironment(ctx); err == nil {
+		paths = append(paths, env["GOMODCACHE"], env["GOCACHE"])
+	}
+	return strings.Join(paths, ",")
 }
 
 // repository returns the root of the checkout we were started in.

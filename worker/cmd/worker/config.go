@@ -24,6 +24,7 @@ type settings struct {
 	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed; values of 8 bytes or more are masked like secrets in logs, outputs, evidence and reasons, except those of PATH and LANG"`
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`
 	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps may reach although they are not on the public internet"`
+	Sandbox      sandboxSettings
 	Model        modelSettings
 	Forge        forgeSettings
 }

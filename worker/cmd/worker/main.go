@@ -4,6 +4,7 @@
 //
 //	worker          takes steps
 //	worker config   prints the table of its settings
+//	worker sandbox  prints the tier of sandbox that this machine offers
 //
 // SIGTERM drains: nothing more is taken, running steps get a grace to end, and
 // what still runs then is given back. A second SIGTERM skips the grace.
@@ -41,6 +42,8 @@ usage:
   worker           runs steps
   worker config    prints the settings, their defaults and what they mean, as a
                    Markdown table
+  worker sandbox   tries the sandbox and prints the tier that holds here, and for each
+                   higher one what it lacks
   worker --version prints the version of this build
 `
 
@@ -53,6 +56,12 @@ func main() {
 		return
 	case len(args) == 1 && args[0] == "config":
 		fmt.Print(config.Table[settings]())
+		return
+	case len(args) == 1 && args[0] == "sandbox":
+		if err := tellSandbox(os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "worker:", err)
+			os.Exit(1)
+		}
 		return
 	case len(args) == 1 && args[0] == "--version":
 		fmt.Println("worker version", process.Version())
@@ -73,7 +82,7 @@ func main() {
 func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error {
 	cfg, unknown, err := config.Load[settings](environ)
 	parts, partErr := cfg.parts()
-	if err := config.Wrong(unknown, err, partErr, cfg.apart(config.Lookup(environ))); err != nil {
+	if err := config.Wrong(unknown, err, partErr, cfg.apart(config.Lookup(environ)), cfg.Sandbox.check(config.Lookup(environ))); err != nil {
 		return err
 	}
 	if err := sandbox.Harden(); err != nil {
@@ -100,7 +109,14 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := blobs.Diagnose(ctx); err != nil { // it may come; until then what needs it is tried again
 		p.Log.WarnContext(ctx, "storage cannot be used", "error", err)
 	}
-	w, err := newWorker(ctx, p, cfg, parts, pools, blobs)
+	box, err := cfg.Sandbox.open(ctx, cfg.Queues)
+	if err != nil {
+		p.Log.ErrorContext(ctx, "no code of plans can be run", "error", err)
+	}
+	if box != nil {
+		defer box.Close()
+	}
+	w, err := newWorker(ctx, p, cfg, parts, pools, blobs, box)
 	if err != nil {
 		return err
 	}
@@ -108,7 +124,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err != nil {
 		return err
 	}
-	p.Log.InfoContext(ctx, "metrics and readiness", "addr", listener.Addr().String(), "sandbox_tier", sandbox.Tier())
+	p.Log.InfoContext(ctx, "metrics and readiness", "addr", listener.Addr().String())
 
 	// Metrics are served until the last step has ended.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -132,7 +148,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 }
 
 // newWorker makes the worker.
-func newWorker(ctx context.Context, p *process.Process, cfg settings, parts parts, db *pools, blobs *blob.Store) (*host.Host, error) {
+func newWorker(ctx context.Context, p *process.Process, cfg settings, parts parts, db *pools, blobs *blob.Store, box *sandbox.Sandbox) (*host.Host, error) {
 	if db.listensNot != nil {
 		p.Log.WarnContext(ctx, "polling instead of listening", "error", db.listensNot)
 		p.Metrics.ListenerUp.Set(0)
@@ -154,16 +170,17 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 		}
 	}
 	tools := tool.New(tool.Config{
-		StepEnv: parts.stepEnv, GitAllow: parts.repositories, Development: cfg.Env == "development", Redactor: p.Redactor,
+		StepEnv: parts.stepEnv, GitAllow: parts.repositories, Redactor: p.Redactor,
+		Sandbox: box, MinTier: cfg.Sandbox.MinTier,
 		HTTP:   egress.NewClient(egress.Config{Allow: parts.egress}),
 		Models: models, ModelTokens: cfg.Model.MaxTokens,
 	})
-	if why := tools.CodeRefused(); why != "" && slices.Contains(cfg.Queues, run.StepQueue) {
-		p.Log.WarnContext(ctx, "this worker fails every step that runs code", "reason", why)
+	if box != nil {
+		p.Log.InfoContext(ctx, "sandbox", "tier", box.Tier(), "higher", box.Higher())
 	}
 	machine, _, _ := strings.Cut(p.ID, "/")
 	return host.New(host.Config{
-		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version, Tier: sandbox.Tier(),
+		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version, Tier: tools.Tier(),
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tools, Models: reviewers, Hosts: hosts, Credentials: reviewstep.Credentials(cfg.Forge.TokensDir),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,

@@ -15,19 +15,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// The orders that a helper takes on its stdin. Its end means orderKill.
-const (
-	orderEnd  = 'e' // SIGTERM, Grace, SIGKILL
-	orderKill = 'k'
+	"nofx.dev/worker/internal/sandbox/confine"
 )
 
 // patience is how long a helper may take to carry out an order, beside Grace. One
 // that is stopped or starved is then replaced by the worker itself.
 const patience = time.Second
 
-var errHelperLost = errors.New("the process that watched over the command was lost")
+// ErrHelperLost is returned when the process that watches over a command was itself ended.
+var ErrHelperLost = errors.New("the process that watched over the command was lost")
 
 // Harden is to be called once, when the worker starts. Without it a step of the same
 // user reads the worker's memory and environment through /proc. It also makes the
@@ -42,13 +39,21 @@ func Harden() error {
 	return nil
 }
 
-func execute(ctx context.Context, c Command, path string) (Exit, error) {
+func (s *Sandbox) execute(ctx context.Context, c Command, path string, tier int) (Exit, error) {
 	for _, s := range slices.Concat([]string{path, c.Dir}, c.Argv, c.Env) {
 		if strings.IndexByte(s, 0) >= 0 {
 			return Exit{Code: -1}, fmt.Errorf("start %s: %w", c.Argv[0], syscall.EINVAL)
 		}
 	}
-	h, err := startHelper(c)
+	spec := confine.NewSpec(path, c.Dir, c.Argv, c.Env)
+	spec.Tier, spec.Network, spec.Limits = tier, c.Network, s.cfg.Limits
+	spec.Writable, spec.Readable = c.Writable, s.readable(c)
+	argv := []string{s.cfg.Helper}
+	if tier >= 2 {
+		argv = s.bwrap(c)
+		spec.Writable, spec.Readable = append(slices.Clone(c.Writable), "/tmp", "/dev", "/proc"), []string{"/"}
+	}
+	h, err := startHelper(argv, c)
 	if err != nil {
 		return Exit{Code: -1}, fmt.Errorf("start sandbox helper: %w", err)
 	}
@@ -58,7 +63,7 @@ func execute(ctx context.Context, c Command, path string) (Exit, error) {
 	over := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_, _ = h.control.Write(spec{path, c.Dir, c.Argv, c.Env}.encode())
+		_, _ = h.control.Write(spec.Encode())
 		h.watch(ctx, over)
 	})
 	raw, _ := io.ReadAll(h.report) // ends with the helper
@@ -67,14 +72,18 @@ func execute(ctx context.Context, c Command, path string) (Exit, error) {
 	_ = h.report.Close()
 	err = h.cmd.Wait()
 
-	var r report
+	var r confine.Report
 	if json.Unmarshal(raw, &r) != nil {
-		killStrays()
-		return Exit{Code: -1, Killed: ctx.Err() != nil}, errHelperLost
+		confine.KillStrays()
+		return Exit{Code: -1, Killed: ctx.Err() != nil}, ErrHelperLost
 	}
 	if r.Errno != 0 {
 		return r.Exit, fmt.Errorf("start %s: %w", c.Argv[0], syscall.Errno(r.Errno))
 	}
+	if r.Refused != "" {
+		return r.Exit, fmt.Errorf("isolate %s: %s", c.Argv[0], r.Refused)
+	}
+	// bubblewrap ends with the exit code of the helper, which is 0 with a report.
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return r.Exit, fmt.Errorf("output of %s: %w", c.Argv[0], err)
 	}
@@ -88,7 +97,7 @@ type helper struct {
 	report  *os.File // read end of its descriptor 3
 }
 
-func startHelper(c Command) (*helper, error) {
+func startHelper(argv []string, c Command) (*helper, error) {
 	stdin, control, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -100,12 +109,9 @@ func startHelper(c Command) (*helper, error) {
 		return nil, err
 	}
 	defer said.Close()
-	cmd := exec.Command("/proc/self/exe") // also when the file was replaced since
-	cmd.Args = []string{helperName}
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
-	// Fewer threads to start; and the race detector's second of waiting at exit is
-	// no step's time.
-	cmd.Env = []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = helperEnv
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, c.Stdout, c.Stderr
 	cmd.ExtraFiles = []*os.File{said}
 	cmd.WaitDelay = drain
@@ -121,6 +127,10 @@ func startHelper(c Command) (*helper, error) {
 	return &helper{cmd, control, report}, nil
 }
 
+// helperEnv is all that a helper, and bubblewrap, finds in its environment, which its command
+// can read in tier 2: fewer threads to start.
+var helperEnv = []string{"GOMAXPROCS=1"}
+
 // watch passes the end of ctx on to the helper, and kills tree and helper itself
 // if that does not end them. It returns when over is closed.
 func (h *helper) watch(ctx context.Context, over <-chan struct{}) {
@@ -129,15 +139,15 @@ func (h *helper) watch(ctx context.Context, over <-chan struct{}) {
 		return
 	case <-ctx.Done():
 	}
-	order, wait := byte(orderEnd), Grace+patience
+	order, wait := byte(confine.OrderEnd), confine.Grace+patience
 	if atOnce(ctx) {
-		order, wait = orderKill, patience
+		order, wait = confine.OrderKill, patience
 	}
 	_, _ = h.control.Write([]byte{order})
 	select {
 	case <-over:
 	case <-time.After(wait):
-		killTree(h.cmd.Process.Pid)
+		confine.KillTree(h.cmd.Process.Pid)
 		_ = h.cmd.Process.Kill()
 		<-over
 	}

@@ -1,4 +1,4 @@
-package sandbox
+package sandbox_test
 
 import (
 	"bytes"
@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/worker/internal/sandbox"
+	"nofx.dev/worker/internal/sandbox/sandboxtest"
 )
 
 const testPath = "PATH=/usr/local/bin:/usr/bin:/bin"
@@ -28,19 +30,34 @@ const limit = 2 * time.Minute
 
 // TestMain also plays a worker that runs one script and is meant to be killed.
 func TestMain(m *testing.M) {
+	if number := os.Getenv("ESCAPE"); number != "" {
+		escapeMain(number)
+	}
 	if script := os.Getenv("SANDBOX_TEST_WORKER"); script != "" {
-		if err := Harden(); err != nil {
+		if err := sandbox.Harden(); err != nil {
 			panic(err)
 		}
-		exit, err := Exec(context.Background(), Command{
-			Argv: []string{"bash", "-c", script}, Dir: os.TempDir(),
-			Env:    []string{testPath, "TOKEN=" + os.Getenv("TOKEN"), "PIPE=" + os.Getenv("PIPE")},
+		tier, _ := strconv.Atoi(os.Getenv("SANDBOX_TEST_TIER"))
+		helper, err := sandboxtest.Helper()
+		if err != nil {
+			panic(err)
+		}
+		s, err := sandbox.Open(context.Background(), sandbox.Config{MaxTier: tier, Helper: helper})
+		if err != nil {
+			panic(err)
+		}
+		exit, err := s.Exec(context.Background(), sandbox.Command{
+			Argv: []string{"bash", "-c", script}, Dir: "/",
+			Env:    []string{testPath, "TOKEN=" + os.Getenv("TOKEN")},
 			Stdout: os.Stdout, Stderr: os.Stderr,
 		})
 		fmt.Println("exit", exit.Code, err)
 		return
 	}
-	if err := Harden(); err != nil {
+	if err := sandbox.Harden(); err != nil {
+		panic(err)
+	}
+	if err := os.Setenv("SECRET", "the worker's own"); err != nil { // no command may have it
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -75,9 +92,20 @@ func eventually(t *testing.T, within time.Duration, what string, done func() boo
 	}
 }
 
-func bash(script string, env ...string) (Command, *bytes.Buffer) {
+func bash(script string, env ...string) (sandbox.Command, *bytes.Buffer) {
 	var out bytes.Buffer
-	return Command{Argv: []string{"bash", "-c", script}, Dir: os.TempDir(), Env: append([]string{testPath}, env...), Stdout: &out, Stderr: &out}, &out
+	return sandbox.Command{Argv: []string{"bash", "-c", script}, Dir: "/", Env: append([]string{testPath}, env...), Stdout: &out, Stderr: &out}, &out
+}
+
+// eachTier runs a test in every tier.
+func eachTier(t *testing.T, test func(t *testing.T, s *sandbox.Sandbox)) {
+	t.Parallel()
+	for tier := range 3 {
+		t.Run(fmt.Sprintf("tier %d", tier), func(t *testing.T) {
+			t.Parallel()
+			test(t, sandboxtest.Open(t, sandbox.Config{MaxTier: tier}))
+		})
+	}
 }
 
 // The ways of a tree to outlive its end. Each writes "up" when it stands.
@@ -108,100 +136,106 @@ func eachStubborn(t *testing.T, test func(t *testing.T, name, script string, ali
 }
 
 func TestTreeIsGoneAfterCancel(t *testing.T) {
-	t.Parallel()
-	eachStubborn(t, func(t *testing.T, name, script string, alive int) {
-		mark := token()
-		c, _ := bash(script, "TOKEN="+mark)
-		up := newSignalWriter("up\n")
-		c.Stdout, c.Stderr = up, up
-		why := errors.New("cancelled by a person")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		returned := make(chan error, 1)
-		go func() {
-			exit, err := Exec(ctx, c)
-			if !exit.Killed {
-				err = fmt.Errorf("Exit.Killed = false with %w", err)
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		eachStubborn(t, func(t *testing.T, name, script string, alive int) {
+			mark := token()
+			c, _ := bash(script, "TOKEN="+mark)
+			up := newSignalWriter("up\n")
+			c.Stdout, c.Stderr = up, up
+			why := errors.New("cancelled by a person")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			returned := make(chan error, 1)
+			go func() {
+				exit, err := s.Exec(ctx, c)
+				if !exit.Killed {
+					err = fmt.Errorf("Exit.Killed = false with %w", err)
+				}
+				returned <- err
+			}()
+			<-up.seen
+			eventually(t, limit, "tree stands", func() bool { return len(marked(mark)) >= alive })
+			cancel(why)
+			if err := <-returned; err != why {
+				t.Errorf("Exec(%s) = %v, want the context's cause", name, err)
 			}
-			returned <- err
-		}()
-		<-up.seen
-		eventually(t, limit, "tree stands", func() bool { return len(marked(mark)) >= alive })
-		cancel(why)
-		if err := <-returned; err != why {
-			t.Errorf("Exec(%s) = %v, want the context's cause", name, err)
-		}
-		if left := marked(mark); len(left) > 0 {
-			t.Errorf("processes %v outlived Exec(%s)", left, name)
-		}
+			if left := marked(mark); len(left) > 0 {
+				t.Errorf("processes %v outlived Exec(%s)", left, name)
+			}
+		})
 	})
 }
 
 func TestPoliteTreeHasItsGrace(t *testing.T) {
-	t.Parallel()
-	c, out := bash(`trap 'echo cleaned; exit 7' TERM; echo up >&2; while :; do sleep 0.01; done`)
-	up := newSignalWriter("up\n")
-	c.Stderr = up
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { <-up.seen; cancel() }()
-	exit, err := Exec(ctx, c)
-	if !errors.Is(err, context.Canceled) || !exit.Killed || exit.Code != 7 || out.String() != "cleaned\n" {
-		t.Errorf("Exec(polite) = %+v, %v with output %q, want code 7, killed, cleaned", exit, err, out)
-	}
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		c, out := bash(`trap 'echo cleaned; exit 7' TERM; echo up >&2; while :; do sleep 0.01; done`)
+		up := newSignalWriter("up\n")
+		c.Stderr = up
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-up.seen; cancel() }()
+		exit, err := s.Exec(ctx, c)
+		if !errors.Is(err, context.Canceled) || !exit.Killed || exit.Code != 7 || out.String() != "cleaned\n" {
+			t.Errorf("Exec(polite) = %+v, %v with output %q, want code 7, killed, cleaned", exit, err, out)
+		}
+	})
 }
 
 func TestFencedTreeGetsNoGrace(t *testing.T) {
-	t.Parallel()
-	c, out := bash(`trap 'echo cleaned' TERM; echo up >&2; while :; do sleep 0.01; done`)
-	up := newSignalWriter("up\n")
-	c.Stderr = up
-	ctx, cancel := context.WithCancelCause(t.Context())
-	go func() { <-up.seen; cancel(fmt.Errorf("lease: %w", fault.Fenced)) }()
-	exit, err := Exec(ctx, c)
-	if !errors.Is(err, fault.Fenced) || exit.Signal != syscall.SIGKILL || out.Len() > 0 {
-		t.Errorf("Exec(fenced) = %+v, %v with output %q, want SIGKILL and no output", exit, err, out)
-	}
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		c, out := bash(`trap 'echo cleaned' TERM; echo up >&2; while :; do sleep 0.01; done`)
+		up := newSignalWriter("up\n")
+		c.Stderr = up
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { <-up.seen; cancel(fmt.Errorf("lease: %w", fault.Fenced)) }()
+		exit, err := s.Exec(ctx, c)
+		if !errors.Is(err, fault.Fenced) || exit.Signal != syscall.SIGKILL || out.Len() > 0 {
+			t.Errorf("Exec(fenced) = %+v, %v with output %q, want SIGKILL and no output", exit, err, out)
+		}
+	})
 }
 
 func TestTreeIsGoneAfterItsWorkerWasKilled(t *testing.T) {
-	t.Parallel()
-	eachStubborn(t, func(t *testing.T, name, script string, alive int) {
-		mark := token()
-		up := newSignalWriter("up\n")
-		worker := exec.CommandContext(t.Context(), "/proc/self/exe")
-		worker.Env = append(os.Environ(), "SANDBOX_TEST_WORKER="+script, "TOKEN="+mark)
-		worker.Stdout = up
-		if err := worker.Start(); err != nil {
-			t.Fatal(err)
-		}
-		<-up.seen
-		eventually(t, limit, "tree stands", func() bool { return len(marked(mark)) >= alive })
-		if err := worker.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, limit, "tree of a killed worker gone", func() bool { return len(marked(mark)) == 0 })
-		_ = worker.Wait()
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		eachStubborn(t, func(t *testing.T, name, script string, alive int) {
+			mark := token()
+			up := newSignalWriter("up\n")
+			worker := exec.CommandContext(t.Context(), "/proc/self/exe")
+			worker.Env = append(os.Environ(), "SANDBOX_TEST_WORKER="+script, "SANDBOX_TEST_TIER="+strconv.Itoa(s.Tier()), "TOKEN="+mark)
+			worker.Stdout = up
+			if err := worker.Start(); err != nil {
+				t.Fatal(err)
+			}
+			<-up.seen
+			eventually(t, limit, "tree stands", func() bool { return len(marked(mark)) >= alive })
+			if err := worker.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, limit, "tree of a killed worker gone", func() bool { return len(marked(mark)) == 0 })
+			_ = worker.Wait()
+		})
 	})
 }
 
 func TestNothingSurvivesTheMainProcess(t *testing.T) {
-	t.Parallel()
-	mark := token()
-	c, out := bash(`setsid bash -c "trap '' TERM HUP; sleep 1000; :" & disown; sleep 0.1; echo done; exit 3`, "TOKEN="+mark)
-	exit, err := Exec(t.Context(), c)
-	if err != nil || exit.Code != 3 || exit.Killed || out.String() != "done\n" {
-		t.Errorf("Exec = %+v, %v with output %q, want code 3", exit, err, out)
-	}
-	if left := marked(mark); len(left) > 0 {
-		t.Errorf("processes %v outlived their main process", left)
-	}
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		mark := token()
+		c, out := bash(`setsid bash -c "trap '' TERM HUP; sleep 1000; :" & disown; sleep 0.1; echo done; exit 3`, "TOKEN="+mark)
+		exit, err := s.Exec(t.Context(), c)
+		if err != nil || exit.Code != 3 || exit.Killed || out.String() != "done\n" {
+			t.Errorf("Exec = %+v, %v with output %q, want code 3", exit, err, out)
+		}
+		if left := marked(mark); len(left) > 0 {
+			t.Errorf("processes %v outlived their main process", left)
+		}
+	})
 }
 
 func TestTreeWhoseHelperWasKilledIsGone(t *testing.T) {
 	t.Parallel()
+	s := sandboxtest.Open(t, sandbox.Config{}) // in higher tiers it cannot be killed by its command
 	mark := token()
 	c, _ := bash(`setsid bash -c "trap '' TERM HUP; sleep 1000; :" & sleep 0.1; kill -9 $PPID; sleep 1000`, "TOKEN="+mark)
-	if exit, err := Exec(t.Context(), c); !errors.Is(err, errHelperLost) {
-		t.Errorf("Exec = %+v, %v, want %v", exit, err, errHelperLost)
+	if exit, err := s.Exec(t.Context(), c); !errors.Is(err, sandbox.ErrHelperLost) {
+		t.Errorf("Exec = %+v, %v, want %v", exit, err, sandbox.ErrHelperLost)
 	}
 	if left := marked(mark); len(left) > 0 {
 		t.Errorf("processes %v outlived their helper", left)
@@ -209,159 +243,143 @@ func TestTreeWhoseHelperWasKilledIsGone(t *testing.T) {
 }
 
 func TestExit(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		script string
-		want   Exit
-		out    string
-	}{
-		{"echo out; echo err >&2", Exit{}, "out\nerr\n"},
-		{"exit 42", Exit{Code: 42}, ""},
-		{"kill -SEGV $$", Exit{Code: -1, Signal: syscall.SIGSEGV}, ""},
-		{"read -r line || echo empty", Exit{}, "empty\n"},
-		{"umask; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status", Exit{}, "0022\n1000\nNoNewPrivs:\t1\n"},
-		{"trap '' HUP; ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo own session", Exit{}, "own session\n"},
-	} {
-		c, out := bash(tt.script)
-		exit, err := Exec(t.Context(), c)
-		if err != nil {
-			t.Errorf("Exec(%s) = %v", tt.script, err)
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		for _, tt := range []struct {
+			script string
+			want   sandbox.Exit
+			out    string
+		}{
+			{"echo out; echo err >&2", sandbox.Exit{}, "out\nerr\n"},
+			{"exit 42", sandbox.Exit{Code: 42}, ""},
+			{"kill -SEGV $$", sandbox.Exit{Code: -1, Signal: syscall.SIGSEGV}, ""},
+			{"read -r line || echo empty", sandbox.Exit{}, "empty\n"},
+			{"umask; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status", sandbox.Exit{}, "0022\n1000\nNoNewPrivs:\t1\n"},
+			{"trap '' HUP; ps -o sid= -p $$ | tr -d ' ' | grep -qx $$ && echo own session", sandbox.Exit{}, "own session\n"},
+		} {
+			c, out := bash(tt.script)
+			exit, err := s.Exec(t.Context(), c)
+			if err != nil {
+				t.Errorf("Exec(%s) = %v", tt.script, err)
+			}
+			if exit.MaxRSS < 1<<20 || exit.MaxRSS > 1<<30 {
+				t.Errorf("Exec(%s).MaxRSS = %d bytes, want some megabytes", tt.script, exit.MaxRSS)
+			}
+			exit.CPU, exit.MaxRSS, exit.ReadBytes, exit.WrittenBytes = 0, 0, 0, 0
+			if exit != tt.want || out.String() != tt.out {
+				t.Errorf("Exec(%s) = %+v with output %q, want %+v with %q", tt.script, exit, out, tt.want, tt.out)
+			}
 		}
-		if exit.MaxRSS < 1<<20 || exit.MaxRSS > 1<<30 {
-			t.Errorf("Exec(%s).MaxRSS = %d bytes, want some megabytes", tt.script, exit.MaxRSS)
-		}
-		exit.CPU, exit.MaxRSS = 0, 0
-		if exit != tt.want || out.String() != tt.out {
-			t.Errorf("Exec(%s) = %+v with output %q, want %+v with %q", tt.script, exit, out, tt.want, tt.out)
-		}
-	}
+	})
 }
 
 func TestUsageCountsTheWholeTree(t *testing.T) {
-	t.Parallel()
-	c, _ := bash(`(i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) & disown; sleep 0; while kill -0 $! 2>/dev/null; do sleep 0.01; done`)
-	exit, err := Exec(t.Context(), c)
-	if err != nil || exit.CPU < 20*time.Millisecond {
-		t.Errorf("Exec = %+v, %v, want the CPU time of a busy loop", exit, err)
-	}
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		c, _ := bash(`(i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done) & disown; sleep 0; while kill -0 $! 2>/dev/null; do sleep 0.01; done`)
+		exit, err := s.Exec(t.Context(), c)
+		if err != nil || exit.CPU < 20*time.Millisecond {
+			t.Errorf("Exec = %+v, %v, want the CPU time of a busy loop", exit, err)
+		}
+	})
 }
 
 func TestEnvironmentIsExactlyWhatIsGiven(t *testing.T) {
-	t.Setenv("SECRET", "the worker's own")
-	want := []string{testPath, "A=1", "BAD\xff=\xfe", "EMPTY=", "GODEBUG=inittrace=1", "GOMEMLIMIT=nonsense", "MULTI=a\nb"}
-	var out bytes.Buffer
-	exit, err := Exec(t.Context(), Command{Argv: []string{"cat", "/proc/self/environ"}, Dir: "/", Env: want, Stdout: &out, Stderr: &out})
-	if err != nil || exit.Code != 0 {
-		t.Fatalf("Exec(cat) = %+v, %v", exit, err)
-	}
-	got := strings.Split(strings.TrimSuffix(out.String(), "\x00"), "\x00")
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("environment (-want +got):\n%s", diff)
-	}
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		want := []string{testPath, "A=1", "BAD\xff=\xfe", "EMPTY=", "GODEBUG=inittrace=1", "GOMEMLIMIT=nonsense", "MULTI=a\nb"}
+		var out bytes.Buffer
+		exit, err := s.Exec(t.Context(), sandbox.Command{Argv: []string{"cat", "/proc/self/environ"}, Dir: "/", Env: want, Stdout: &out, Stderr: &out})
+		if err != nil || exit.Code != 0 {
+			t.Fatalf("Exec(cat) = %+v, %v", exit, err)
+		}
+		got := strings.Split(strings.TrimSuffix(out.String(), "\x00"), "\x00")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("environment (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestNoDescriptorIsInherited(t *testing.T) {
-	t.Parallel()
-	// Opened without close-on-exec, as by whoever started the worker.
-	fd, err := syscall.Open("/etc/passwd", syscall.O_RDONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd)
-	c, out := bash(`cd /proc/$$/fd && for f in *; do [ -e $f ] && echo "$f $(readlink $f)"; done; true`)
-	if exit, err := Exec(t.Context(), c); err != nil || exit.Code != 0 {
-		t.Fatalf("Exec = %+v, %v", exit, err)
-	}
-	for line := range strings.Lines(out.String()) {
-		n, target, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch {
-		case n == "0" && target == "/dev/null":
-		case (n == "1" || n == "2") && strings.HasPrefix(target, "pipe:"):
-		case n == "255": // bash's own copy of its script
-		default:
-			t.Errorf("descriptor %s is %s", n, target)
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		// Opened without close-on-exec, as by whoever started the worker.
+		fd, err := syscall.Open("/etc/passwd", syscall.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if !strings.Contains(out.String(), "0 /dev/null\n1 pipe:") {
-		t.Errorf("descriptors = %q", out)
-	}
+		defer syscall.Close(fd)
+		c, out := bash(`cd /proc/$$/fd && for f in *; do [ -e $f ] && echo "$f $(readlink $f)"; done; true`)
+		if exit, err := s.Exec(t.Context(), c); err != nil || exit.Code != 0 {
+			t.Fatalf("Exec = %+v, %v", exit, err)
+		}
+		for line := range strings.Lines(out.String()) {
+			n, target, _ := strings.Cut(strings.TrimSpace(line), " ")
+			switch {
+			case n == "0" && target == "/dev/null":
+			case (n == "1" || n == "2") && strings.HasPrefix(target, "pipe:"):
+			case n == "255": // bash's own copy of its script
+			default:
+				t.Errorf("descriptor %s is %s", n, target)
+			}
+		}
+		if !strings.Contains(out.String(), "0 /dev/null\n1 pipe:") {
+			t.Errorf("descriptors = %q", out)
+		}
+	})
 }
 
 func TestCommandsThatCannotStart(t *testing.T) {
-	t.Parallel()
-	script := filepath.Join(t.TempDir(), "plain")
-	if err := os.WriteFile(script, []byte("text"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		name string
-		c    Command
-		want error
-	}{
-		{"unknown", Command{Argv: []string{"no-such-program"}, Dir: "/", Env: []string{testPath}}, exec.ErrNotFound},
-		{"no PATH", Command{Argv: []string{"bash"}, Dir: "/"}, exec.ErrNotFound},
-		{"relative PATH", Command{Argv: []string{"bash"}, Dir: "/bin", Env: []string{"PATH=.:"}}, exec.ErrNotFound},
-		{"no such folder", Command{Argv: []string{"/bin/true"}, Dir: "/no/such/folder"}, syscall.ENOENT},
-		{"not executable", Command{Argv: []string{script}, Dir: "/"}, syscall.EACCES},
-		{"NUL", Command{Argv: []string{"/bin/echo", "a\x00b"}, Dir: "/"}, syscall.EINVAL},
-	} {
-		if exit, err := Exec(t.Context(), tt.c); !errors.Is(err, tt.want) {
-			t.Errorf("Exec(%s) = %+v, %v, want %v", tt.name, exit, err, tt.want)
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		script := filepath.Join(t.TempDir(), "plain")
+		if err := os.WriteFile(script, []byte("text"), 0o644); err != nil {
+			t.Fatal(err)
 		}
-	}
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(fault.Fenced)
-	if exit, err := Exec(ctx, Command{Argv: []string{"/bin/true"}, Dir: "/"}); err != fault.Fenced || !exit.Killed {
-		t.Errorf("Exec(ended context) = %+v, %v, want %v", exit, err, fault.Fenced)
-	}
-}
-
-func TestHelperStartsBeforeNet(t *testing.T) {
-	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for dep := range strings.Lines(string(out)) {
-		if dep == "net\n" || strings.HasPrefix(dep, "vendor/") {
-			t.Errorf("imports %s, which is initialised late", strings.TrimSpace(dep))
+		for _, tt := range []struct {
+			name string
+			c    sandbox.Command
+			want error
+		}{
+			{"unknown", sandbox.Command{Argv: []string{"no-such-program"}, Dir: "/", Env: []string{testPath}}, exec.ErrNotFound},
+			{"no PATH", sandbox.Command{Argv: []string{"bash"}, Dir: "/"}, exec.ErrNotFound},
+			{"relative PATH", sandbox.Command{Argv: []string{"bash"}, Dir: "/bin", Env: []string{"PATH=.:"}}, exec.ErrNotFound},
+			{"no such folder", sandbox.Command{Argv: []string{"/bin/true"}, Dir: "/no/such/folder"}, syscall.ENOENT},
+			{"not executable", sandbox.Command{Argv: []string{script}, Dir: "/", Readable: []string{script}}, syscall.EACCES},
+			{"NUL", sandbox.Command{Argv: []string{"/bin/echo", "a\x00b"}, Dir: "/"}, syscall.EINVAL},
+		} {
+			if exit, err := s.Exec(t.Context(), tt.c); !errors.Is(err, tt.want) {
+				t.Errorf("Exec(%s) = %+v, %v, want %v", tt.name, exit, err, tt.want)
+			}
 		}
-	}
-}
-
-func FuzzSpec(f *testing.F) {
-	f.Add(spec{"/bin/sh", "/", []string{"sh", "-c", ""}, []string{"A=1"}}.encode())
-	f.Add([]byte("\x00\x00\x00\x04a\x00b\x00"))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		if len(raw) < 4 || len(raw) > 1<<16 || raw[0] != 0 {
-			return // the length is the worker's word
-		}
-		s, err := decodeSpec(bytes.NewReader(raw))
-		if err != nil {
-			return
-		}
-		again, err := decodeSpec(bytes.NewReader(s.encode()))
-		if diff := cmp.Diff(s, again, cmp.AllowUnexported(spec{})); err != nil || diff != "" {
-			t.Errorf("decodeSpec(encode(%q)): %v %s", s, err, diff)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(fault.Fenced)
+		if exit, err := s.Exec(ctx, sandbox.Command{Argv: []string{"/bin/true"}, Dir: "/"}); err != fault.Fenced || !exit.Killed {
+			t.Errorf("Exec(ended context) = %+v, %v, want %v", exit, err, fault.Fenced)
 		}
 	})
 }
 
+// BenchmarkExec starts bash in each tier and by itself, in turns, and reports how many times
+// as long as bash alone a tier takes.
 func BenchmarkExec(b *testing.B) {
-	b.Run("sandbox", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := Exec(b.Context(), Command{Argv: []string{"/bin/true"}, Dir: "/"}); err != nil {
-				b.Fatal(err)
+	alone := func() error { return exec.CommandContext(b.Context(), "bash", "-c", ":").Run() }
+	for tier := range 3 {
+		b.Run(fmt.Sprintf("tier %d", tier), func(b *testing.B) {
+			s := sandboxtest.Open(b, sandbox.Config{MaxTier: tier})
+			c, _ := bash(":")
+			var plain, boxed time.Duration
+			for b.Loop() {
+				begin := time.Now()
+				if err := alone(); err != nil {
+					b.Fatal(err)
+				}
+				between := time.Now()
+				if exit, err := s.Exec(b.Context(), c); err != nil || exit.Code != 0 {
+					b.Fatal(exit, err)
+				}
+				plain += between.Sub(begin)
+				boxed += time.Since(between)
 			}
-		}
-	})
-	b.Run("plain", func(b *testing.B) {
-		for b.Loop() {
-			if err := exec.CommandContext(b.Context(), "/bin/true").Run(); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+			b.ReportMetric(float64(boxed)/float64(plain), "×bash")
+			b.ReportMetric(float64(boxed.Milliseconds())/float64(b.N), "ms/exec")
+		})
+	}
 }
 
 // signalWriter drops what is written to it and says when it met a word.

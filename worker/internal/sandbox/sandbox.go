@@ -8,14 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"nofx.dev/shared/fault"
+	"nofx.dev/worker/internal/sandbox/confine"
 )
-
-// Grace is how long a tree that is asked to end may take before it is killed.
-const Grace = 3 * time.Second
 
 // drain is how long output may still arrive once the tree is gone: only a slow
 // writer, or a pipe that was handed to a stranger, takes that long.
@@ -26,25 +23,56 @@ type Command struct {
 	Argv           []string  // Argv[0] without a slash is looked up in the PATH of Env
 	Dir            string    // absolute
 	Env            []string  // NAME=value: all of the environment there is
+	Writable       []string  // absolute folders that it may change, such as its workspace
+	Readable       []string  // absolute paths that it may read, beside the toolchain
+	Network        bool      // it may reach the machine's network: only for programs of the worker's own choice
 	Stdout, Stderr io.Writer // nil discards; the same writer twice keeps the order; must not block for ever
 }
 
 // Exit is how a command ended and what its tree consumed.
-type Exit struct {
-	Code   int            // exit code, -1 if a signal ended the main process
-	Signal syscall.Signal // that signal, else 0
-	Killed bool           // it ended because ctx did
-	CPU    time.Duration  // user and system, of every process of the tree
-	MaxRSS int64          // bytes, of its largest process
+type Exit = confine.Exit
+
+// Limits are what the tree of a command may take.
+type Limits = confine.Limits
+
+// Config says how commands are isolated.
+type Config struct {
+	MaxTier  int      // the highest tier that is tried
+	Helper   string   // path of nofx-sandbox; "": beside this program
+	Bwrap    string   // path of bubblewrap; "": found in PATH
+	Readable []string // absolute paths that every command may read, beside the toolchain
+	Limits   Limits
 }
 
+// Sandbox runs commands in one tier. Make it with [Open]; it is safe for concurrent use.
+type Sandbox struct {
+	cfg    Config
+	tier   int
+	higher []string
+	dir    string // files that namespaces need, such as a list of users
+}
+
+// Tier returns what isolates the commands that s runs.
+func (s *Sandbox) Tier() int { return s.tier }
+
+// Higher returns what was missing for each tier above the one that holds, the highest first.
+func (s *Sandbox) Higher() []string { return s.higher }
+
+// Close removes what s made on the disk. No command may run any more.
+func (s *Sandbox) Close() error { return os.RemoveAll(s.dir) }
+
 // Exec runs c to the end of its main process; what is left of its tree is then
-// killed. An exit code is no error. When ctx ends first the tree gets SIGTERM,
-// three seconds and then SIGKILL, or SIGKILL at once where the cause is
+// killed. An exit code is no error, nor is a limit that ended it. When ctx ends first the
+// tree gets SIGTERM, three seconds and then SIGKILL, or SIGKILL at once where the cause is
 // fault.Fenced, since another worker may already have the step; Exec returns
 // after that with context.Cause(ctx). A program that does not exist is
 // exec.ErrNotFound. Exit is filled as far as known beside an error too.
-func Exec(ctx context.Context, c Command) (Exit, error) {
+func (s *Sandbox) Exec(ctx context.Context, c Command) (Exit, error) {
+	return s.exec(ctx, c, s.tier)
+}
+
+// exec is Exec in a tier that may be another than that of s.
+func (s *Sandbox) exec(ctx context.Context, c Command, tier int) (Exit, error) {
 	if ctx.Err() != nil {
 		return Exit{Code: -1, Killed: true}, context.Cause(ctx)
 	}
@@ -52,7 +80,7 @@ func Exec(ctx context.Context, c Command) (Exit, error) {
 	if err != nil {
 		return Exit{Code: -1}, err
 	}
-	exit, err := execute(ctx, c, path)
+	exit, err := s.execute(ctx, c, path, tier)
 	switch {
 	case exit.Killed && ctx.Err() != nil:
 		err = context.Cause(ctx)
@@ -61,9 +89,6 @@ func Exec(ctx context.Context, c Command) (Exit, error) {
 	}
 	return exit, err
 }
-
-// Tier returns what isolates step code in this process: 0, see the package comment.
-func Tier() int { return 0 }
 
 // atOnce reports whether the tree of a context that ended gets no grace.
 func atOnce(ctx context.Context) bool { return errors.Is(context.Cause(ctx), fault.Fenced) }

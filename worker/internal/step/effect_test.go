@@ -15,6 +15,7 @@ import (
 	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/host"
 	"nofx.dev/worker/internal/host/hosttest"
+	"nofx.dev/worker/internal/sandbox/sandboxtest"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -56,7 +57,7 @@ func (b *bundle) callers(t *testing.T, o *outside) {
 	}
 	client := egress.NewClient(egress.Config{Allow: allow})
 	t.Cleanup(client.CloseIdleConnections)
-	b.Worker(t, func(c *host.Config) { c.Tools = tool.New(tool.Config{Development: true, HTTP: client}) })
+	b.Worker(t, func(c *host.Config) { c.Tools = tool.New(tool.Config{Sandbox: sandboxtest.Bare(), HTTP: client}) })
 }
 
 // A request that failed is sent again under the same key, and recorded when it

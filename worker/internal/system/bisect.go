@@ -20,7 +20,7 @@ import (
 // recorded as soon as it is there, so that a killed worker costs one probe at most.
 func bisect(ctx context.Context, cfg Config, c Call, in run.BisectInputs) (tool.Result, error) {
 	if why := cfg.Tools.CodeRefused(); why != "" {
-		return tool.Result{}, tool.Failuref(run.ClassPolicy, "%s: %s; until a worker may, a retry cannot help", run.ToolBisect, why)
+		return tool.Result{}, tool.Failuref(run.ClassPolicy, "%s: %s; a retry cannot help before a worker's sandbox does", run.ToolBisect, why)
 	}
 	subject, good, err := ids(in.RunID, in.Good)
 	if err != nil {

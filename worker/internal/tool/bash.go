@@ -61,11 +61,12 @@ func (b *Box) script(ctx context.Context, c Call, scratch *os.Root, s script) (s
 	}
 	argv := append([]string{"bash"}, s.options...)
 	return b.run(ctx, sandbox.Command{
-		Argv:   append(argv, filepath.Join(c.Scratch, scriptFile)),
-		Dir:    c.Workspace,
-		Env:    b.environment(c, s.env),
-		Stdout: s.out,
-		Stderr: s.out,
+		Argv:     append(argv, filepath.Join(c.Scratch, scriptFile)),
+		Dir:      c.Workspace,
+		Env:      b.environment(c, s.env),
+		Writable: []string{c.Workspace, c.Scratch},
+		Stdout:   s.out,
+		Stderr:   s.out,
 	})
 }
 

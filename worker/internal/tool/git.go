@@ -172,10 +172,10 @@ func (g *git) run(ctx context.Context, log io.Writer, args ...string) (string, e
 	complaint := sieve.NewTail(maxOutput, g.box.cfg.Redactor.String)
 	exit, err := g.box.run(ctx, sandbox.Command{
 		Argv: append([]string{"git"}, args...), Dir: g.dir, Env: g.env,
+		Writable: []string{g.call.Workspace, g.call.Scratch}, Readable: g.from.readable(), Network: true,
 		Stdout: &out, Stderr: io.MultiWriter(log, complaint),
 	})
-	g.usage.CPUMillis += exit.CPU.Milliseconds()
-	g.usage.MaxRSSBytes = max(g.usage.MaxRSSBytes, exit.MaxRSS)
+	g.usage.AddProgram(usage(exit))
 	if err != nil {
 		return "", err
 	}

@@ -136,6 +136,22 @@ func (r repository) config() string {
 	return c.String()
 }
 
+// readable returns the folders of this machine that git reads the repository from: none of a
+// remote one. A linked worktree has its objects in the repository that it belongs to.
+func (r repository) readable() []string {
+	if r.folder == "" {
+		return nil
+	}
+	folders := []string{r.folder}
+	link, err := os.ReadFile(filepath.Join(r.folder, ".git"))
+	if own, ok := strings.CutPrefix(strings.TrimSpace(string(link)), "gitdir: "); err == nil && ok && filepath.IsAbs(own) {
+		if common, err := os.ReadFile(filepath.Join(own, "commondir")); err == nil {
+			folders = append(folders, filepath.Join(own, strings.TrimSpace(string(common))))
+		}
+	}
+	return folders
+}
+
 func quoteConfig(value string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(value) + `"`
 }

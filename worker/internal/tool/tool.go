@@ -125,7 +125,8 @@ func Failuref(class run.FailureClass, format string, args ...any) *Failure {
 type Config struct {
 	StepEnv     map[string]string   // NOFX_STEP_ENV: offered to plans that allow it; its PATH and LANG hold for all steps
 	GitAllow    []string            // NOFX_GIT_ALLOW, as ParseGitAllow returns it
-	Development bool                // code runs without isolation
+	Sandbox     *sandbox.Sandbox    // runs code of plans; nil: such tools are refused
+	MinTier     int                 // NOFX_SANDBOX_MIN_TIER: the least tier that code of plans is run in
 	Redactor    *telemetry.Redactor // of results, failures and prompts; nil knows shapes only
 	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
 	Models      *llm.Client         // of codegen; nil for none
@@ -143,13 +144,33 @@ func New(cfg Config) *Box {
 	return &Box{cfg}
 }
 
-// CodeRefused returns why tools that run code of plans are refused here, and which setting
-// of the worker lets them; "" where they run.
+// CodeRefused returns why tools that run code of plans (bash, gates, git:checkout) are
+// refused here, or "" where they run.
 func (b *Box) CodeRefused() string {
-	if sandbox.Tier() > 0 || b.cfg.Development {
-		return ""
+	if tier := b.Tier(); tier < b.cfg.MinTier {
+		return fmt.Sprintf("this worker's sandbox is of tier %d, and NOFX_SANDBOX_MIN_TIER is %d", tier, b.cfg.MinTier)
 	}
-	return "a worker without a sandbox runs no code of plans (bash, gates, git:checkout) unless it is set NOFX_ENV=development; that code then runs as the worker's user"
+	if b.cfg.Sandbox == nil {
+		return "this worker has no sandbox"
+	}
+	return ""
+}
+
+// TierWanted returns the least tier that code of plans is run in where the sandbox is below
+// it, else 0.
+func (b *Box) TierWanted() int {
+	if b.CodeRefused() == "" {
+		return 0
+	}
+	return max(b.cfg.MinTier, 1)
+}
+
+// Tier returns the tier of the sandbox that code of plans is run in, 0 without one.
+func (b *Box) Tier() int {
+	if b.cfg.Sandbox == nil {
+		return 0
+	}
+	return b.cfg.Sandbox.Tier()
 }
 
 // timeUp is the cause of a context whose step used up its time.
@@ -170,7 +191,7 @@ func (b *Box) Run(ctx context.Context, c Call) (Result, error) {
 		return Result{}, Failuref(run.ClassInvalid, "this worker has no tool %q", c.Tool)
 	}
 	if why := b.CodeRefused(); row.Code && why != "" {
-		return Result{}, Failuref(run.ClassPolicy, "%s: %s; until a worker may, a retry cannot help", c.Tool, why)
+		return Result{}, Failuref(run.ClassPolicy, "%s: %s; a retry cannot help before a worker's sandbox does", c.Tool, why)
 	}
 	handle, ok := handlers[row.Name]
 	if !ok {
@@ -261,11 +282,13 @@ func tooLarge(outputs map[string]any) error {
 func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, error) {
 	ctx, span := tracer().Start(ctx, "sandbox.exec")
 	defer span.End()
-	exit, err := sandbox.Exec(ctx, command)
+	exit, err := b.cfg.Sandbox.Exec(ctx, command)
 	span.SetAttributes(
-		telemetry.TierKey.Int(sandbox.Tier()), telemetry.ExitCodeKey.Int(exit.Code), telemetry.OutcomeKey.String(outcome(exit, err)),
+		telemetry.TierKey.Int(b.Tier()), telemetry.ExitCodeKey.Int(exit.Code), telemetry.OutcomeKey.String(outcome(exit, err)),
 		telemetry.CPUKey.Int64(exit.CPU.Milliseconds()), telemetry.PeakBytesKey.Int64(exit.MaxRSS))
 	switch {
+	case err == nil && exit.Over != "":
+		return exit, Failuref(run.ClassTool, "%s took more %s than a step may and was ended; the limits are settings of the worker (NOFX_SANDBOX_…)", command.Argv[0], exit.Over)
 	case err == nil:
 		return exit, nil
 	case exit.Killed && ctx.Err() != nil:
@@ -279,7 +302,7 @@ func (b *Box) run(ctx context.Context, command sandbox.Command) (sandbox.Exit, e
 // outcome returns how a program's end is told on its span.
 func outcome(exit sandbox.Exit, err error) string {
 	switch {
-	case exit.Killed:
+	case exit.Killed || exit.Over != "":
 		return "killed"
 	case err != nil || exit.Code != 0:
 		return "error"
@@ -309,7 +332,7 @@ func broken(what string, err error) *Failure {
 
 // usage returns what a program consumed.
 func usage(e sandbox.Exit) run.Usage {
-	return run.Usage{CPUMillis: e.CPU.Milliseconds(), MaxRSSBytes: e.MaxRSS}
+	return run.Usage{CPUMillis: e.CPU.Milliseconds(), MaxRSSBytes: e.MaxRSS, ReadBytes: e.ReadBytes, WrittenBytes: e.WrittenBytes}
 }
 
 // exitCode returns the exit code of e. For a signal it is the number plus 128, as in shells.

@@ -18,6 +18,7 @@ import (
 	"nofx.dev/shared/failpoint"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/run"
+	"nofx.dev/worker/internal/sandbox/sandboxtest"
 )
 
 // newCall returns a call of tool in folders of its own.
@@ -61,7 +62,7 @@ func (b *buffer) String() string {
 }
 
 func developer(cfg Config) *Box {
-	cfg.Development = true
+	cfg.Sandbox = sandboxtest.Bare()
 	return New(cfg)
 }
 
@@ -85,19 +86,26 @@ func writeTo(t *testing.T, dir, name, text string) {
 	}
 }
 
-func TestCodeIsRefusedOutsideDevelopment(t *testing.T) {
+// TestS31_CodeIsRefusedBelowTheMinimum checks that no tool runs code without a sandbox, or in
+// one below the least tier.
+func TestS31_CodeIsRefusedBelowTheMinimum(t *testing.T) {
 	t.Parallel()
 	for tool, inputs := range map[string]any{
 		"bash":         run.BashInputs{Script: "touch ran"},
 		"gate:unit":    run.GateInputs{Command: "touch ran"},
 		"git:checkout": run.CheckoutInputs{URL: "file:///repo"},
 	} {
-		c, _ := newCall(t, tool, inputs)
-		box := New(Config{})
-		_, err := box.Run(t.Context(), c)
-		wantFailure(t, tool, err, run.ClassPolicy, box.CodeRefused())
-		if _, err := os.Stat(filepath.Join(c.Workspace, "ran")); err == nil {
-			t.Errorf("%s ran all the same", tool)
+		for _, box := range []*Box{New(Config{}), New(Config{MinTier: 1}), New(Config{Sandbox: sandboxtest.Bare(), MinTier: 1})} {
+			c, _ := newCall(t, tool, inputs)
+			_, err := box.Run(t.Context(), c)
+			why := box.CodeRefused()
+			if why == "" {
+				t.Errorf("CodeRefused() at tier %d with minimum %d = nothing, want why", box.Tier(), box.cfg.MinTier)
+			}
+			wantFailure(t, tool, err, run.ClassPolicy, why)
+			if _, err := os.Stat(filepath.Join(c.Workspace, "ran")); err == nil {
+				t.Errorf("%s ran all the same", tool)
+			}
 		}
 	}
 }
@@ -105,11 +113,11 @@ func TestCodeIsRefusedOutsideDevelopment(t *testing.T) {
 // A worker says itself whether it runs code, and what lets it.
 func TestCodeRefused(t *testing.T) {
 	t.Parallel()
-	if got := New(Config{}).CodeRefused(); !strings.Contains(got, "without a sandbox") || !strings.Contains(got, "NOFX_ENV=development") {
-		t.Errorf("CodeRefused() = %q, want why, and the setting", got)
+	if got, tier := New(Config{MinTier: 2}).CodeRefused(), New(Config{MinTier: 2}).TierWanted(); !strings.Contains(got, "NOFX_SANDBOX_MIN_TIER") || tier != 2 {
+		t.Errorf("CodeRefused(), TierWanted() = %q, %d, want why, the setting, and 2", got, tier)
 	}
-	if got := developer(Config{}).CodeRefused(); got != "" {
-		t.Errorf("CodeRefused() in development = %q, want nothing", got)
+	if got, tier := developer(Config{}).CodeRefused(), developer(Config{}).TierWanted(); got != "" || tier != 0 {
+		t.Errorf("CodeRefused(), TierWanted() with a sandbox = %q, %d, want nothing", got, tier)
 	}
 }
 

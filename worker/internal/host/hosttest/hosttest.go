@@ -28,6 +28,7 @@ import (
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
 	"nofx.dev/worker/internal/host"
+	"nofx.dev/worker/internal/sandbox/sandboxtest"
 	"nofx.dev/worker/internal/tool"
 )
 
@@ -105,7 +106,7 @@ func (b *Bundle) New(t *testing.T, edit func(*host.Config)) *host.Host {
 	cfg := host.Config{
 		ID: "worker-" + uuid.NewString()[:8], PID: os.Getpid(), Version: "test",
 		Work: openDB(t, b.Database, m), River: openDB(t, b.Database, m), Heartbeat: openDB(t, b.Database, m), Blobs: b.Blobs,
-		Tools: tool.New(tool.Config{Development: true}), Metrics: m, Log: slog.New(slog.DiscardHandler),
+		Tools: tool.New(tool.Config{Sandbox: sandboxtest.Bare()}), Metrics: m, Log: slog.New(slog.DiscardHandler),
 		Queues: []string{"step"}, Concurrency: 4, LeaseTTL: 5 * time.Second, DrainGrace: 100 * time.Millisecond, Budget: 15 * time.Minute,
 		WorkspaceDir: t.TempDir(),
 	}

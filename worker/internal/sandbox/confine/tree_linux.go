@@ -1,83 +1,102 @@
-package sandbox
+package confine
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"math"
 	"os"
 	"os/signal"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// helperName, as the only argument, makes a process of this binary a helper.
-const helperName = "nofx-sandbox"
-
-func init() {
-	if len(os.Args) == 1 && os.Args[0] == helperName {
-		runtime.LockOSThread() // the command's Pdeathsig is bound to this thread
-		os.Exit(help(os.Stdin, os.NewFile(3, "report")))
+// Main does all that the helper does: it reads a spec from its stdin, runs the command, writes
+// a report to descriptor 3, and ends when no process of the command is left.
+func Main() {
+	if len(os.Args) > 1 && os.Args[1] == ProbeArg {
+		probe()
+		return
 	}
+	os.Exit(help(os.Stdin, os.NewFile(3, "report")))
 }
 
-// help does all that the helper does: it reads a spec, runs it, and ends when it has no
-// child left.
 func help(control, said *os.File) int {
-	command, err := decodeSpec(control)
+	spec, err := DecodeSpec(control)
 	if err != nil {
 		return 1 // the worker went away, nobody listens
 	}
-	t := tree{orders: make(chan byte, 4), deaths: make(chan death)}
+	t := tree{orders: make(chan byte, 4), deaths: make(chan death), over: make(chan string, 1)}
 	// Handled, not ignored: an ignored signal stays ignored over exec.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	if t.main, err = start(command); err != nil {
-		var errno syscall.Errno
-		if !errors.As(err, &errno) {
-			errno = syscall.EIO
+	if t.main, err = launch(spec); err != nil {
+		r := Report{Exit: Exit{Code: -1}}
+		if errno, ok := err.(syscall.Errno); ok {
+			r.Errno = int(errno)
+		} else {
+			r.Refused = err.Error()
 		}
-		_ = json.NewEncoder(said).Encode(report{Exit: Exit{Code: -1}, Errno: int(errno)})
+		_ = json.NewEncoder(said).Encode(r)
 		return 0
 	}
 	go t.listen(control)
 	go func() {
 		for range signals {
-			t.orders <- orderEnd
+			t.orders <- OrderEnd
 		}
 	}()
 	go t.reap()
+	go t.guard(spec)
 	t.watch()
-	_ = json.NewEncoder(said).Encode(report{Exit: t.exit})
+	t.exit.MaxRSS = max(t.exit.MaxRSS, t.peak.Load())
+	_ = json.NewEncoder(said).Encode(Report{Exit: t.exit})
 	return 0
 }
 
-// start forks the command with the properties of SECURITY.md §12, Child.
-func start(s spec) (pid int, err error) {
+// launch starts the command from a thread that has given up its rights and is kept: the
+// command's Pdeathsig is bound to it. An error is a syscall.Errno when the program could not
+// be started, and else says what could not be taken from it.
+func launch(s Spec) (pid int, err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return 0, err
-	}
-	// A set-uid program would be out of reach of our signals.
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("become subreaper: %w", err)
 	}
 	closeOnExec()
 	syscall.Umask(0o022)
+	if err := setLimits(s); err != nil {
+		return 0, err
+	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
 	defer null.Close()
 	defer offerToOOMKiller()()
-	return syscall.ForkExec(s.path, s.argv, &syscall.ProcAttr{
-		Dir:   s.dir,
-		Env:   s.env,
-		Files: []uintptr{null.Fd(), 1, 2},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
-	})
+	// The thread below shares the helper's memory with threads that keep their rights, and the
+	// command could reach that memory by /proc as its equal.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("keep the helper's memory to itself: %w", err)
+	}
+	started := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		if err = restrict(s); err == nil {
+			pid, err = syscall.ForkExec(string(s.Path), texts(s.Argv), &syscall.ProcAttr{
+				Dir:   string(s.Dir),
+				Env:   texts(s.Env),
+				Files: []uintptr{null.Fd(), 1, 2},
+				Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
+			})
+		}
+		close(started)
+		select {} // the thread must not end before its command
+	}()
+	<-started
+	return pid, err
 }
 
 // closeOnExec keeps every descriptor but the first three from the command, also
@@ -117,7 +136,9 @@ type tree struct {
 	main   int
 	exit   Exit
 	orders chan byte
-	deaths chan death // closed when no child is left
+	deaths chan death   // closed when no child is left
+	over   chan string  // a limit that was passed
+	peak   atomic.Int64 // bytes of memory that all were seen to have together
 }
 
 // listen passes orders on. The worker's death closes its end of the pipe.
@@ -125,7 +146,7 @@ func (t *tree) listen(control *os.File) {
 	var order [1]byte
 	for {
 		if n, err := control.Read(order[:]); n == 0 || err != nil {
-			t.orders <- orderKill
+			t.orders <- OrderKill
 			return
 		}
 		t.orders <- order[0]
@@ -169,7 +190,7 @@ func (t *tree) watch() {
 			}
 			t.count(d.usage)
 			if d.pid == t.main {
-				t.exit.Code, t.exit.Killed = d.status.ExitStatus(), ending
+				t.exit.Code, t.exit.Killed = d.status.ExitStatus(), ending && t.exit.Over == ""
 				if d.status.Signaled() {
 					t.exit.Signal = d.status.Signal()
 				}
@@ -180,7 +201,7 @@ func (t *tree) watch() {
 			}
 		case order := <-t.orders:
 			switch {
-			case order == orderKill:
+			case order == OrderKill:
 				ending = true
 				kill()
 			case !ending:
@@ -188,6 +209,10 @@ func (t *tree) watch() {
 				signalAll(descendants(os.Getpid()), syscall.SIGTERM)
 				grace = time.After(Grace)
 			}
+		case limit := <-t.over:
+			t.exit.Over = limit
+			ending = true
+			kill()
 		case <-grace:
 			kill()
 		case <-again:
@@ -199,4 +224,6 @@ func (t *tree) watch() {
 func (t *tree) count(u syscall.Rusage) {
 	t.exit.CPU += time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	t.exit.MaxRSS = max(t.exit.MaxRSS, u.Maxrss*1024)
+	t.exit.ReadBytes += u.Inblock * 512 // getrusage(2) counts sectors
+	t.exit.WrittenBytes += u.Oublock * 512
 }

@@ -1,4 +1,4 @@
-package sandbox
+package confine
 
 import (
 	"bytes"
@@ -71,9 +71,9 @@ func signalAll(pids []int, sig syscall.Signal) {
 	}
 }
 
-// killTree kills all below root until nothing is left there; what forks
-// meanwhile is met in the next round. It gives up after half a second.
-func killTree(root int) {
+// KillTree kills all processes below root until none is left; what they start meanwhile is
+// met in the next round. It gives up after half a second.
+func KillTree(root int) {
 	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		pids := descendants(root)
 		if len(pids) == 0 {
@@ -83,10 +83,10 @@ func killTree(root int) {
 	}
 }
 
-// killStrays ends what a lost helper left behind. Such processes are children of
-// this one, its subreaper, and known by their session: a command has one of its
-// own, and neither helpers nor what a worker starts plainly leave the worker's.
-func killStrays() {
+// KillStrays kills the processes that a lost helper left behind. They are children of this
+// process, its subreaper, and known by their session: a command has one of its own, and
+// neither helpers nor what a worker starts plainly leave the worker's.
+func KillStrays() {
 	self, ok := stat(os.Getpid())
 	if !ok {
 		return
