@@ -163,12 +163,12 @@ CREATE FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OU
 
 ALTER FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
+CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) OWNER TO nofx_system;
+ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1649,7 +1649,14 @@ CREATE FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) RE
 
 ALTER FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE(id text, pid integer, host text, version text, queues text[], slots_max integer, slots_used integer, sandbox_tier integer, draining boolean, waits_for text, lost boolean, started_at timestamp with time zone, seen_at timestamp with time zone, silence interval)
+CREATE FUNCTION nofx.worker_missing(p_queue text, p_silent interval) RETURNS text
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.worker_missing(p_queue text, p_silent interval) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE(id text, pid integer, host text, version text, queues text[], slots_max integer, slots_used integer, sandbox_tier integer, tier_wanted integer, draining boolean, waits_for text, lost boolean, started_at timestamp with time zone, seen_at timestamp with time zone, silence interval)
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
@@ -2389,6 +2396,7 @@ CREATE UNLOGGED TABLE nofx.worker (
     queues text[] NOT NULL,
     slots_max integer NOT NULL,
     sandbox_tier integer NOT NULL,
+    tier_wanted integer DEFAULT 0 NOT NULL,
     draining boolean NOT NULL,
     waits_for text DEFAULT ''::text NOT NULL,
     lost boolean DEFAULT false NOT NULL,
@@ -3023,8 +3031,8 @@ GRANT ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_app;
 
-REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) TO nofx_app;
@@ -3542,6 +3550,9 @@ GRANT ALL ON FUNCTION nofx.wake_parked(p_queue text, p_limit integer) TO nofx_ap
 REVOKE ALL ON FUNCTION nofx.wake_up_lost(p_job bigint, p_ready_at timestamp with time zone, p_lost interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.withdraw_gates(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.worker_missing(p_queue text, p_silent interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.worker_missing(p_queue text, p_silent interval) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.workers(p_forget interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.workers(p_forget interval) TO nofx_app;

@@ -3641,6 +3641,9 @@ type Step struct {
 	// WaitUntil End of the wait
 	WaitUntil *time.Time `json:"wait_until,omitempty"`
 
+	// WaitsForWorker While the step is ready and no worker takes from its queue: the worker that it waits for, such as `a worker with a sandbox of tier 2; those there have tier 1`
+	WaitsForWorker *string `json:"waits_for_worker,omitempty"`
+
 	// WorkerSilentSince While the step runs, the time since when its worker has not reported: the lease has expired, or the worker is `silent`. Another worker takes over the step
 	WorkerSilentSince *time.Time `json:"worker_silent_since,omitempty"`
 

@@ -4,12 +4,12 @@
 -- returns which of its queues are paused. The worker must respect the pauses also where it
 -- takes work without a job.
 CREATE OR REPLACE FUNCTION nofx.beat_worker(p_id text, p_pid int, p_host text, p_version text, p_queues text[],
-    p_slots_max int, p_sandbox_tier int, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
+    p_slots_max int, p_sandbox_tier int, p_tier_wanted int, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
     WITH beat AS (
-        INSERT INTO worker AS w (id, pid, host, version, queues, slots_max, sandbox_tier, draining, waits_for)
-        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_sandbox_tier, p_draining, p_waits_for)
+        INSERT INTO worker AS w (id, pid, host, version, queues, slots_max, sandbox_tier, tier_wanted, draining, waits_for)
+        VALUES (p_id, p_pid, p_host, p_version, p_queues, p_slots_max, p_sandbox_tier, p_tier_wanted, p_draining, p_waits_for)
         ON CONFLICT (id) DO UPDATE SET draining = excluded.draining, waits_for = excluded.waits_for, lost = false, seen_at = clock_timestamp() WHERE NOT w.gone
     ), silent AS (
         DELETE FROM worker w WHERE w.seen_at < clock_timestamp() - p_forget AND w.id <> p_id
@@ -30,10 +30,10 @@ $$;
 -- since the last report, without times in which workers could not report. The number of
 -- steps that a worker runs is counted from its leases.
 CREATE OR REPLACE FUNCTION nofx.workers(p_forget interval) RETURNS TABLE (id text, pid int, host text, version text, queues text[],
-    slots_max int, slots_used int, sandbox_tier int, draining boolean, waits_for text, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
+    slots_max int, slots_used int, sandbox_tier int, tier_wanted int, draining boolean, waits_for text, lost boolean, started_at timestamptz, seen_at timestamptz, silence interval)
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, coalesce(l.n, 0), w.sandbox_tier, w.draining, w.waits_for, w.lost,
+    SELECT w.id, w.pid, w.host, w.version, w.queues, w.slots_max, coalesce(l.n, 0), w.sandbox_tier, w.tier_wanted, w.draining, w.waits_for, w.lost,
         w.started_at, w.seen_at, clock_timestamp() - could_speak_since(w.seen_at)
     FROM worker w LEFT JOIN (SELECT x.owner, count(*)::int AS n FROM step_lease x GROUP BY x.owner) AS l ON l.owner = w.id
     WHERE w.seen_at >= clock_timestamp() - p_forget AND NOT w.gone ORDER BY w.started_at, w.id
@@ -52,9 +52,25 @@ AS $$
     FROM step_lease l LEFT JOIN worker w ON w.id = l.owner WHERE l.tenant_id = tenant() AND l.step_id = ANY (p_steps)
 $$;
 
+-- Returns what a ready step of a queue waits for while no worker takes from it: NULL while
+-- one does that reported within p_silent.
+CREATE OR REPLACE FUNCTION nofx.worker_missing(p_queue text, p_silent interval) RETURNS text
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    WITH live AS (
+        SELECT w.* FROM worker w WHERE NOT w.gone AND NOT w.lost AND could_speak_since(w.seen_at) > clock_timestamp() - p_silent
+    )
+    SELECT CASE
+        WHEN EXISTS (SELECT FROM live l WHERE p_queue = ANY (l.queues) AND NOT l.draining) THEN NULL
+        WHEN p_queue = 'step' AND EXISTS (SELECT FROM live l WHERE l.tier_wanted > 0) THEN
+            (SELECT format('a worker with a sandbox of tier %s; those there have tier %s', min(l.tier_wanted), max(l.sandbox_tier)) FROM live l WHERE l.tier_wanted > 0)
+        ELSE format('a worker that serves queue %s', p_queue) END
+$$;
+
 GRANT EXECUTE ON FUNCTION
-    nofx.beat_worker(text, int, text, text, text[], int, int, boolean, text, interval),
+    nofx.beat_worker(text, int, text, text, text[], int, int, int, boolean, text, interval),
     nofx.leave_worker(text),
     nofx.step_holders(uuid[], interval),
+    nofx.worker_missing(text, interval),
     nofx.workers(interval)
 TO nofx_app;

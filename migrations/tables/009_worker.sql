@@ -38,6 +38,7 @@ CREATE UNLOGGED TABLE nofx.worker (
     queues       text[] NOT NULL,
     slots_max    int NOT NULL,
     sandbox_tier int NOT NULL,
+    tier_wanted  int NOT NULL DEFAULT 0, -- the least tier, where the sandbox is below it and the worker leaves queue step to others; else 0
     draining     boolean NOT NULL,
     waits_for    text NOT NULL DEFAULT '', -- what it waits for, such as storage
     lost         boolean NOT NULL DEFAULT false, -- one of its leases has expired since its last report

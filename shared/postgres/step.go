@@ -57,6 +57,9 @@ func stepsOfRun(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, afterIn
 	if err != nil {
 		return nil, err
 	}
+	if err := missingWorkers(ctx, tx, steps); err != nil {
+		return nil, err
+	}
 	return steps, holders(ctx, tx, steps)
 }
 
@@ -95,6 +98,9 @@ func (db *DB) Step(ctx context.Context, tenant, id uuid.UUID) (s run.Step, attem
 			return missing(err, "step")
 		}
 		one := []run.Step{s}
+		if err := missingWorkers(ctx, tx, one); err != nil {
+			return err
+		}
 		if err := holders(ctx, tx, one); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +29,7 @@ type WorkerInfo struct {
 	SlotsMax    int // steps at once, over all its queues
 	SlotsUsed   int // leases
 	SandboxTier int
+	TierWanted  int // the least tier, where the sandbox is below it and the worker leaves queue step to others; else 0
 	Draining    bool
 	WaitsFor    string        // what it waits for, such as "storage"; empty: nothing
 	Lost        bool          // one of its leases has expired since its last report
@@ -40,8 +42,8 @@ func (w WorkerInfo) Silent() bool { return w.Lost || w.Silence >= silentAfter }
 // BeatWorker records that a worker is alive, and returns its queues that are paused. It
 // ignores the times of w, its leases and whether it is lost, which the database sets.
 func (db *DB) BeatWorker(ctx context.Context, w WorkerInfo) (paused []string, err error) {
-	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier, w.Draining, w.WaitsFor, forgetWorkers)
+	answers, err := across(ctx, db, pgx.RowTo[[]string], "SELECT nofx.beat_worker($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+		w.ID, w.PID, w.Host, w.Version, w.Queues, w.SlotsMax, w.SandboxTier, w.TierWanted, w.Draining, w.WaitsFor, forgetWorkers)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +60,36 @@ func (db *DB) LeaveWorker(ctx context.Context, id string) error {
 // Workers lists the workers of the deployment, oldest first, including lost ones for an
 // hour.
 func (db *DB) Workers(ctx context.Context) ([]WorkerInfo, error) {
-	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, draining, waits_for, lost,
+	return across(ctx, db, pgx.RowToStructByPos[WorkerInfo], `SELECT id, pid, host, version, queues, slots_max, slots_used, sandbox_tier, tier_wanted, draining, waits_for, lost,
 		silence FROM nofx.workers($1)`, forgetWorkers)
+}
+
+// missingWorkers adds to ready steps what they wait for while no worker takes from their queue.
+func missingWorkers(ctx context.Context, tx pgx.Tx, steps []run.Step) error {
+	var queues []string
+	for _, s := range steps {
+		if s.State == run.Ready && !slices.Contains(queues, s.Queue) {
+			queues = append(queues, s.Queue)
+		}
+	}
+	if len(queues) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, "SELECT q, coalesce(nofx.worker_missing(q, $2), '') FROM unnest($1::text[]) AS q", queues, silentAfter)
+	if err != nil {
+		return err
+	}
+	waits := map[string]string{}
+	var queue, what string
+	if _, err = pgx.ForEachRow(rows, []any{&queue, &what}, func() error { waits[queue] = what; return nil }); err != nil {
+		return err
+	}
+	for i, s := range steps {
+		if s.State == run.Ready {
+			steps[i].WaitsForWorker = waits[s.Queue]
+		}
+	}
+	return nil
 }
 
 // holders adds the state of their workers to running steps.

@@ -80,6 +80,9 @@ type Step struct {
 	// unless that is too long, and the thing that it waits for, such as "storage".
 	WorkerSilentSince *time.Time
 	WorkerWaitsFor    string
+	// While the step is ready and no worker takes from its queue: the worker that it waits
+	// for, such as "a worker that serves queue step".
+	WaitsForWorker string
 }
 
 // Attempt is one try at a step by one worker, under one fence.

@@ -215,6 +215,18 @@ func TestGatewayAwayWhileFollowing(t *testing.T) {
 	}
 }
 
+// TestWatchNeedsASandbox watches a step that no worker's sandbox is good enough for.
+func TestWatchNeedsASandbox(t *testing.T) {
+	t.Parallel()
+	d := detail()
+	d.Steps[1].Status, d.Steps[1].WaitsForWorker = api.StepStatusReady, ptr("a worker with a sandbox of tier 2; those there have tier 1")
+	got := standstill(d.Steps, []api.Queue{{Name: "step", Depth: api.QueueDepth{Ready: 1}}}, "nofx")
+	want := []string{"no worker serves queue step, which needs a worker with a sandbox of tier 2; those there have tier 1: 1 of your steps waits in it"}
+	if !slices.Equal(got, want) {
+		t.Errorf("standstill() = %q, want %q", got, want)
+	}
+}
+
 // A step whose worker is lost or waits says so wherever it is looked at, with whether
 // another is there to take it over.
 func TestWorkerOfAStep(t *testing.T) {

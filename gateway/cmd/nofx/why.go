@@ -239,8 +239,9 @@ func standstill(steps []api.Step, queues []api.Queue, self string) (lines []stri
 	for _, q := range queues {
 		of[q.Name] = q
 	}
-	ready := map[string]bool{}
+	ready, missing := map[string]bool{}, map[string]string{}
 	for _, s := range steps {
+		missing[s.Queue] = cmp.Or(missing[s.Queue], deref(s.WaitsForWorker))
 		ready[s.Queue] = ready[s.Queue] || s.Status == api.StepStatusReady
 		q, known := of[s.Queue]
 		switch {
@@ -283,7 +284,11 @@ func standstill(steps []api.Step, queues []api.Queue, self string) (lines []stri
 		switch {
 		case q.Paused || q.PausedForAll:
 		case q.Workers == 0:
-			lines = append(lines, fmt.Sprintf("no worker serves queue %s: %s", q.Name, wait))
+			line := "no worker serves queue " + q.Name
+			if needs := missing[q.Name]; strings.Contains(needs, "sandbox") {
+				line += ", which needs " + clean(needs)
+			}
+			lines = append(lines, line+": "+wait)
 		case q.WorkersWaiting == q.Workers:
 			lines = append(lines, fmt.Sprintf("every worker of queue %s waits for something, such as storage (%s worker list): %s", q.Name, self, wait))
 		}

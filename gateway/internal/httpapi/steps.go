@@ -53,7 +53,7 @@ func apiStep(s run.Step) api.Step {
 		Status: api.StepStatus(s.State), Version: s.Version, Attempt: s.Attempt, MaxAttempts: s.MaxAttempts, Attempts: s.Attempts, DependsOn: s.DependsOn,
 		FailureClass: ptr(api.FailureClass(s.FailureClass)), Reason: ptr(s.Reason), Outputs: s.Outputs, OutputsOmitted: ptr(s.OutputsOmitted),
 		ReadyAt: utc(s.ReadyAt), WaitUntil: utc(s.WaitUntil), SignalKey: ptr(s.SignalKey),
-		WorkerSilentSince: utc(s.WorkerSilentSince), WorkerWaitsFor: ptr(s.WorkerWaitsFor), StartedAt: utc(s.StartedAt), FinishedAt: utc(s.FinishedAt),
+		WorkerSilentSince: utc(s.WorkerSilentSince), WorkerWaitsFor: ptr(s.WorkerWaitsFor), WaitsForWorker: ptr(s.WaitsForWorker), StartedAt: utc(s.StartedAt), FinishedAt: utc(s.FinishedAt),
 	}
 	if s.RestoredFrom != nil {
 		out.RestoredFrom = ptr(run.StepID.Format(*s.RestoredFrom))

@@ -31,7 +31,12 @@ func TestSteps(t *testing.T) {
 		t.Fatalf("first page = %+v, want two steps and a cursor", first)
 	}
 	rest := decodeAs[api.StepPage](t, g.get("/api/runs/"+created.Run.ID+"/steps?limit=2&cursor="+*first.NextCursor))
-	if diff := cmp.Diff(created.Steps, append(first.Items, rest.Items...)); diff != "" {
+	got := append(first.Items, rest.Items...)
+	if waits := got[0].WaitsForWorker; waits == nil || *waits != "a worker that serves queue step" {
+		t.Errorf("a ready step without workers waits for %v, want a worker that serves queue step", waits)
+	}
+	got[0].WaitsForWorker = nil // a run is created whether there are workers or not
+	if diff := cmp.Diff(created.Steps, got); diff != "" {
 		t.Errorf("steps by pages (-created +got):\n%s", diff)
 	}
 	c := g.claim(created.Steps[0])

@@ -180,7 +180,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 	}
 	machine, _, _ := strings.Cut(p.ID, "/")
 	return host.New(host.Config{
-		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version, Tier: tools.Tier(),
+		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version,
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tools, Models: reviewers, Hosts: hosts, Credentials: reviewstep.Credentials(cfg.Forge.TokensDir),
 		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,

@@ -21,7 +21,7 @@ import (
 func TestWorkerIsListed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	w, stop := b.Worker(t, func(c *host.Config) { c.Host, c.Tier, c.DrainGrace = "here", 2, time.Minute })
+	w, stop := b.Worker(t, func(c *host.Config) { c.Host, c.DrainGrace = "here", time.Minute })
 	listed := func(ok func(postgres.WorkerInfo) bool) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(b.Ctx, 2*time.Minute)
@@ -42,7 +42,7 @@ func TestWorkerIsListed(t *testing.T) {
 		}
 	}
 	listed(func(i postgres.WorkerInfo) bool {
-		return i.ID == w.ID() && i.PID == os.Getpid() && i.Host == "here" && i.Version == "test" && i.SandboxTier == 2 && i.SlotsMax == 4 && !i.Draining
+		return i.ID == w.ID() && i.PID == os.Getpid() && i.Host == "here" && i.Version == "test" && i.SandboxTier == 0 && i.SlotsMax == 4 && !i.Draining
 	})
 	release := filepath.Join(t.TempDir(), "release")
 	r := b.Create(t, hosttest.Script("one", "until [ -e "+release+" ]; do sleep 0.02; done"))

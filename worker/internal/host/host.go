@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +58,6 @@ type Config struct {
 	PID     int
 	Host    string
 	Version string // of the build; on checkpoints
-	Tier    int    // of the sandbox
 
 	Work        *postgres.DB // claims and finishes
 	River       *postgres.DB // River's own, which can listen unless PollOnly
@@ -96,11 +96,18 @@ type Host struct {
 	storage  *storage.Watch
 	beacon   *beacon
 	services []Service
-	river    *postgres.QueueClient
+	river    *postgres.QueueClient // nil where no queue is served
 }
 
 // New makes a Host. Nothing runs before [Host.Run].
 func New(cfg Config) (*Host, error) {
+	wanted := 0
+	if slices.Contains(cfg.Queues, run.StepQueue) {
+		if wanted = cfg.Tools.TierWanted(); wanted > 0 {
+			cfg.Log.Error("this worker does not serve queue step", "reason", cfg.Tools.CodeRefused())
+			cfg.Queues = slices.DeleteFunc(slices.Clone(cfg.Queues), func(q string) bool { return q == run.StepQueue })
+		}
+	}
 	h := &Host{
 		id: cfg.ID, queues: cfg.Queues, concurrency: cfg.Concurrency, grace: cfg.DrainGrace, metrics: cfg.Metrics, log: cfg.Log,
 		leases:  lease.New(cfg.Heartbeat, cfg.LeaseTTL, cfg.Log, cfg.Metrics),
@@ -114,7 +121,7 @@ func New(cfg Config) (*Host, error) {
 	h.beacon = &beacon{
 		db: cfg.Heartbeat, log: cfg.Log, storage: h.storage,
 		self: postgres.WorkerInfo{
-			ID: cfg.ID, PID: cfg.PID, Host: cfg.Host, Version: cfg.Version, Queues: cfg.Queues, SandboxTier: cfg.Tier,
+			ID: cfg.ID, PID: cfg.PID, Host: cfg.Host, Version: cfg.Version, Queues: cfg.Queues, SandboxTier: cfg.Tools.Tier(), TierWanted: wanted,
 			SlotsMax: cfg.Concurrency * len(cfg.Queues),
 		},
 	}
@@ -149,6 +156,9 @@ func New(cfg Config) (*Host, error) {
 			queue.FetchPollInterval = 500 * time.Millisecond // a model, or a copy of an upload, takes seconds anyway
 		}
 		queues[q] = queue
+	}
+	if len(queues) == 0 {
+		return h, nil // it says that it is there, and why it does nothing
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(h.steps.Wake))
@@ -193,8 +203,10 @@ func (h *Host) Run(ctx, hurry context.Context) error {
 	for _, q := range h.queues {
 		h.metrics.WorkerSlots.Set(float64(h.concurrency), q, "max")
 	}
-	if err := h.river.Start(background); err != nil {
-		return fmt.Errorf("start River: %w", err)
+	if h.river != nil {
+		if err := h.river.Start(background); err != nil {
+			return fmt.Errorf("start River: %w", err)
+		}
 	}
 	h.log.InfoContext(ctx, "worker takes steps", "worker_id", h.id, "queues", h.queues, "concurrency", h.concurrency)
 	<-ctx.Done()
@@ -213,6 +225,9 @@ func (h *Host) stop(ctx, hurry context.Context) error {
 	h.log.InfoContext(ctx, "worker drains", "grace", h.grace.String(), "steps", h.leases.Count())
 	if err := failpoint.Hit("in_drain"); err != nil {
 		return err
+	}
+	if h.river == nil {
+		return nil
 	}
 	stopCtx, cancel := context.WithTimeout(ctx, h.grace+giveBack)
 	defer cancel()
