@@ -151,6 +151,84 @@ CREATE FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) RETURNS void
 
 ALTER FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.audit(p_act text, p_object text, p_reason text, p_before jsonb, p_after jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.audit(p_act text, p_object text, p_reason text, p_before jsonb, p_after jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.audit_denied(p_operation text, p_object text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.audit_denied(p_operation text, p_object text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.audit_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.audit_guard() OWNER TO nofx_system;
+
+CREATE TABLE nofx.audit (
+    tenant_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text NOT NULL,
+    via text NOT NULL,
+    act text NOT NULL,
+    object text NOT NULL,
+    reason text,
+    before jsonb,
+    after jsonb,
+    trace_id text,
+    prev_hash bytea NOT NULL,
+    hash bytea NOT NULL,
+    CONSTRAINT audit_act_check CHECK (((act ~ '^[a-z_]+([.][a-z_]+)?$'::text) AND (length(act) <= 64))),
+    CONSTRAINT audit_actor_check CHECK (((length(actor) >= 1) AND (length(actor) <= 512))),
+    CONSTRAINT audit_after_check CHECK ((octet_length((after)::text) <= 16384)),
+    CONSTRAINT audit_before_check CHECK ((octet_length((before)::text) <= 16384)),
+    CONSTRAINT audit_hash_check CHECK ((length(hash) = 32)),
+    CONSTRAINT audit_object_check CHECK (((length(object) >= 1) AND (length(object) <= 1024))),
+    CONSTRAINT audit_prev_hash_check CHECK ((length(prev_hash) = 32)),
+    CONSTRAINT audit_reason_check CHECK ((length(reason) <= 2048)),
+    CONSTRAINT audit_seq_check CHECK ((seq > 0)),
+    CONSTRAINT audit_trace_id_check CHECK ((length(trace_id) = 32)),
+    CONSTRAINT audit_via_check CHECK (((length(via) >= 1) AND (length(via) <= 64)))
+);
+
+ALTER TABLE ONLY nofx.audit FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.audit OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.audit_hash(a nofx.audit) RETURNS bytea
+    LANGUAGE sql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.audit_hash(a nofx.audit) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) RETURNS TABLE(tenant_id uuid, seq bigint, hash bytea, at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -395,6 +473,13 @@ CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at ti
     AS …;
 
 ALTER FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -646,6 +731,62 @@ CREATE FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) 
 
 ALTER FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.public_time(p_at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+
+ALTER FUNCTION nofx.public_time(p_at timestamp with time zone) OWNER TO nofx_system;
+
+CREATE TABLE nofx.finding (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    change text NOT NULL,
+    provider text NOT NULL,
+    repository text NOT NULL,
+    pull_request integer NOT NULL,
+    fingerprint text NOT NULL,
+    path text NOT NULL,
+    category text NOT NULL,
+    severity text NOT NULL,
+    confidence double precision NOT NULL,
+    rule_id text,
+    title text NOT NULL,
+    body text NOT NULL,
+    evidence jsonb,
+    suggestion text,
+    anchor jsonb NOT NULL,
+    state text DEFAULT 'open'::text NOT NULL,
+    event text,
+    version bigint DEFAULT 1 NOT NULL,
+    reason text,
+    scope text,
+    expires_at timestamp with time zone,
+    gone jsonb,
+    decided_by text,
+    decided_at timestamp with time zone,
+    first_review_id uuid NOT NULL,
+    last_review_id uuid NOT NULL,
+    thread_id text,
+    comment_id text,
+    url text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT finding_check CHECK (((scope IS NULL) = (state <> 'dismissed'::text))),
+    CONSTRAINT finding_reason_check CHECK ((length(reason) <= 2048)),
+    CONSTRAINT finding_scope_check CHECK ((scope = ANY (ARRAY['this'::text, 'path'::text, 'rule'::text]))),
+    CONSTRAINT finding_severity_check CHECK ((severity = ANY (ARRAY['critical'::text, 'high'::text, 'medium'::text, 'low'::text, 'info'::text])))
+);
+
+ALTER TABLE ONLY nofx.finding FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.finding OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.finding_facts(f nofx.finding) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('status', (f).state, 'version', (f).version, 'severity', (f).severity, 'scope', (f).scope, 'expires_at', nofx.public_time((f).expires_at));
+
+ALTER FUNCTION nofx.finding_facts(f nofx.finding) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.finding_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -708,7 +849,7 @@ CREATE FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) RETURNS big
 ALTER FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.forget_tools(p_provider text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
@@ -1094,7 +1235,7 @@ CREATE FUNCTION nofx.pause_lock(p_tenant uuid) RETURNS bigint
 ALTER FUNCTION nofx.pause_lock(p_tenant uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
@@ -1138,12 +1279,6 @@ CREATE FUNCTION nofx.public_id(p_prefix text, p_id uuid) RETURNS text
     RETURN ((p_prefix || '_'::text) || replace((p_id)::text, '-'::text, ''::text));
 
 ALTER FUNCTION nofx.public_id(p_prefix text, p_id uuid) OWNER TO nofx_system;
-
-CREATE FUNCTION nofx.public_time(p_at timestamp with time zone) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
-
-ALTER FUNCTION nofx.public_time(p_at timestamp with time zone) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1295,6 +1430,48 @@ CREATE FUNCTION nofx.report_finding(v nofx.review, p_id uuid, f jsonb, p_why tex
 
 ALTER FUNCTION nofx.report_finding(v nofx.review, p_id uuid, f jsonb, p_why text) OWNER TO nofx_system;
 
+CREATE TABLE nofx.project (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    slug text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT project_slug_check CHECK ((slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
+);
+
+ALTER TABLE ONLY nofx.project FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.project OWNER TO nofx_owner;
+
+CREATE TABLE nofx.repository (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    provider text NOT NULL,
+    name text NOT NULL,
+    project_id uuid NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    policy text,
+    secret_version integer DEFAULT 1 NOT NULL,
+    credential text,
+    version bigint DEFAULT 1 NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT repository_credential_check CHECK ((credential ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
+    CONSTRAINT repository_name_check CHECK (((length(name) >= 3) AND (length(name) <= 201))),
+    CONSTRAINT repository_policy_check CHECK ((octet_length(policy) <= 262144)),
+    CONSTRAINT repository_provider_check CHECK ((provider = ANY (ARRAY['github'::text, 'bitbucket'::text])))
+);
+
+ALTER TABLE ONLY nofx.repository FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.repository OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.repository_facts(r nofx.repository) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('provider', (r).provider, 'repository', (r).name, 'project', (SELECT y.slug FROM nofx.project y WHERE ((y.tenant_id = (repository_facts.r).tenant_id) AND (y.id = (repository_facts.r).project_id))), 'enabled', (r).enabled, 'policy_sha256', encode(sha256(convert_to((r).policy, 'UTF8'::name)), 'hex'::text), 'credential', (r).credential, 'secret_version', (r).secret_version, 'version', (r).version);
+
+ALTER FUNCTION nofx.repository_facts(r nofx.repository) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1308,12 +1485,12 @@ CREATE FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason tex
 
 ALTER FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.resume_queue(p_queue text) RETURNS void
+CREATE FUNCTION nofx.resume_queue(p_queue text, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.resume_queue(p_queue text) OWNER TO nofx_system;
+ALTER FUNCTION nofx.resume_queue(p_queue text, p_reason text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.resumed_queues() RETURNS TABLE(tenant_id uuid, queue text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1361,6 +1538,13 @@ CREATE FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reaso
     AS …;
 
 ALTER FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.revoke_key(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.revoke_key(p_id uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.run_counts() RETURNS TABLE(state text, n bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1754,6 +1938,31 @@ ALTER TABLE ONLY nofx.attempt FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.attempt OWNER TO nofx_owner;
 
+CREATE TABLE nofx.audit_denial (
+    tenant_id uuid NOT NULL,
+    actor text NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    attempts integer NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY nofx.audit_denial FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.audit_denial OWNER TO nofx_owner;
+
+CREATE TABLE nofx.audit_head (
+    tenant_id uuid NOT NULL,
+    seq bigint DEFAULT 0 NOT NULL,
+    hash bytea DEFAULT decode(repeat('00'::text, 32), 'hex'::text) NOT NULL,
+    anchored_seq bigint DEFAULT 0 NOT NULL,
+    anchored_on date
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY nofx.audit_head FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.audit_head OWNER TO nofx_owner;
+
 CREATE TABLE nofx.blob (
     tenant_id uuid NOT NULL,
     sha256 bytea NOT NULL,
@@ -1906,50 +2115,6 @@ CREATE TABLE nofx.feed_epoch (
 
 ALTER TABLE nofx.feed_epoch OWNER TO nofx_owner;
 
-CREATE TABLE nofx.finding (
-    tenant_id uuid NOT NULL,
-    id uuid NOT NULL,
-    change text NOT NULL,
-    provider text NOT NULL,
-    repository text NOT NULL,
-    pull_request integer NOT NULL,
-    fingerprint text NOT NULL,
-    path text NOT NULL,
-    category text NOT NULL,
-    severity text NOT NULL,
-    confidence double precision NOT NULL,
-    rule_id text,
-    title text NOT NULL,
-    body text NOT NULL,
-    evidence jsonb,
-    suggestion text,
-    anchor jsonb NOT NULL,
-    state text DEFAULT 'open'::text NOT NULL,
-    event text,
-    version bigint DEFAULT 1 NOT NULL,
-    reason text,
-    scope text,
-    expires_at timestamp with time zone,
-    gone jsonb,
-    decided_by text,
-    decided_at timestamp with time zone,
-    first_review_id uuid NOT NULL,
-    last_review_id uuid NOT NULL,
-    thread_id text,
-    comment_id text,
-    url text,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT finding_check CHECK (((scope IS NULL) = (state <> 'dismissed'::text))),
-    CONSTRAINT finding_reason_check CHECK ((length(reason) <= 2048)),
-    CONSTRAINT finding_scope_check CHECK ((scope = ANY (ARRAY['this'::text, 'path'::text, 'rule'::text]))),
-    CONSTRAINT finding_severity_check CHECK ((severity = ANY (ARRAY['critical'::text, 'high'::text, 'medium'::text, 'low'::text, 'info'::text])))
-);
-
-ALTER TABLE ONLY nofx.finding FORCE ROW LEVEL SECURITY;
-
-ALTER TABLE nofx.finding OWNER TO nofx_owner;
-
 CREATE TABLE nofx.finding_occurrence (
     tenant_id uuid NOT NULL,
     review_id uuid NOT NULL,
@@ -2090,18 +2255,6 @@ ALTER TABLE ONLY nofx.object FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.object OWNER TO nofx_owner;
 
-CREATE TABLE nofx.project (
-    tenant_id uuid NOT NULL,
-    id uuid NOT NULL,
-    slug text NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT project_slug_check CHECK ((slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
-);
-
-ALTER TABLE ONLY nofx.project FORCE ROW LEVEL SECURITY;
-
-ALTER TABLE nofx.project OWNER TO nofx_owner;
-
 CREATE TABLE nofx.queue_pause (
     tenant_id uuid NOT NULL,
     queue text NOT NULL,
@@ -2115,30 +2268,6 @@ CREATE TABLE nofx.queue_pause (
 ALTER TABLE ONLY nofx.queue_pause FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.queue_pause OWNER TO nofx_owner;
-
-CREATE TABLE nofx.repository (
-    tenant_id uuid NOT NULL,
-    id uuid NOT NULL,
-    provider text NOT NULL,
-    name text NOT NULL,
-    project_id uuid NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    policy text,
-    secret_version integer DEFAULT 1 NOT NULL,
-    credential text,
-    version bigint DEFAULT 1 NOT NULL,
-    created_by text NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT repository_credential_check CHECK ((credential ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text)),
-    CONSTRAINT repository_name_check CHECK (((length(name) >= 3) AND (length(name) <= 201))),
-    CONSTRAINT repository_policy_check CHECK ((octet_length(policy) <= 262144)),
-    CONSTRAINT repository_provider_check CHECK ((provider = ANY (ARRAY['github'::text, 'bitbucket'::text])))
-);
-
-ALTER TABLE ONLY nofx.repository FORCE ROW LEVEL SECURITY;
-
-ALTER TABLE nofx.repository OWNER TO nofx_owner;
 
 CREATE TABLE nofx.review_artifact (
     tenant_id uuid NOT NULL,
@@ -2420,6 +2549,15 @@ ALTER TABLE ONLY nofx.artifact
 ALTER TABLE ONLY nofx.attempt
     ADD CONSTRAINT attempt_pkey PRIMARY KEY (tenant_id, step_id, fence);
 
+ALTER TABLE ONLY nofx.audit_denial
+    ADD CONSTRAINT audit_denial_pkey PRIMARY KEY (tenant_id, actor);
+
+ALTER TABLE ONLY nofx.audit_head
+    ADD CONSTRAINT audit_head_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY nofx.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (tenant_id, seq);
+
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_pkey PRIMARY KEY (tenant_id, sha256);
 
@@ -2571,6 +2709,12 @@ CREATE INDEX artifact_step ON nofx.artifact USING btree (step_id, tenant_id) WHE
 
 CREATE UNIQUE INDEX attempt_accepted ON nofx.attempt USING btree (tenant_id, step_id) WHERE accepted;
 
+CREATE INDEX audit_act ON nofx.audit USING btree (tenant_id, act, seq DESC);
+
+CREATE INDEX audit_actor ON nofx.audit USING btree (tenant_id, actor, seq DESC);
+
+CREATE INDEX audit_at ON nofx.audit USING btree (tenant_id, at);
+
 CREATE INDEX blob_pack ON nofx.blob USING btree (pack_sha256, tenant_id) WHERE (pack_sha256 IS NOT NULL);
 
 CREATE INDEX blob_purged ON nofx.blob USING btree (tenant_id, sha256) WHERE (state = 'tombstone'::text);
@@ -2675,6 +2819,8 @@ CREATE INDEX webhook_delivery_age ON nofx.webhook_delivery USING btree (tenant_i
 
 CREATE INDEX webhook_delivery_pull ON nofx.webhook_delivery USING btree (tenant_id, repository_id, pull_request, subject_at) WHERE (pull_request IS NOT NULL);
 
+CREATE TRIGGER audit_guard BEFORE DELETE OR UPDATE OR TRUNCATE ON nofx.audit FOR EACH STATEMENT EXECUTE FUNCTION nofx.audit_guard();
+
 CREATE TRIGGER finding_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.finding FOR EACH ROW EXECUTE FUNCTION nofx.finding_guard();
 
 CREATE TRIGGER gate_guard BEFORE INSERT OR UPDATE OF state, event, version ON nofx.gate FOR EACH ROW EXECUTE FUNCTION nofx.gate_guard();
@@ -2705,6 +2851,15 @@ ALTER TABLE ONLY nofx.artifact
 
 ALTER TABLE ONLY nofx.artifact
     ADD CONSTRAINT artifact_tenant_id_step_id_fkey FOREIGN KEY (tenant_id, step_id) REFERENCES nofx.step(tenant_id, id);
+
+ALTER TABLE ONLY nofx.audit_denial
+    ADD CONSTRAINT audit_denial_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.audit_head
+    ADD CONSTRAINT audit_head_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
+ALTER TABLE ONLY nofx.audit
+    ADD CONSTRAINT audit_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
 ALTER TABLE ONLY nofx.blob
     ADD CONSTRAINT blob_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
@@ -2807,6 +2962,12 @@ ALTER TABLE nofx.artifact ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.attempt ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.audit ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.audit_denial ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.audit_head ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.blob ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.branch_edit ENABLE ROW LEVEL SECURITY;
@@ -2870,6 +3031,12 @@ CREATE POLICY system ON nofx.approval TO nofx_system USING (true) WITH CHECK (tr
 CREATE POLICY system ON nofx.artifact TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.attempt TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.audit TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.audit_denial TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.audit_head TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.blob TO nofx_system USING (true) WITH CHECK (true);
 
@@ -2942,6 +3109,12 @@ CREATE POLICY tenant ON nofx.approval USING ((tenant_id = ( SELECT nofx.tenant()
 CREATE POLICY tenant ON nofx.artifact USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.attempt USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.audit USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.audit_denial USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.audit_head USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.blob USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -3028,6 +3201,28 @@ REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid,
 REVOKE ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) TO nofx_app;
 
+REVOKE ALL ON FUNCTION nofx.audit(p_act text, p_object text, p_reason text, p_before jsonb, p_after jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.audit_denied(p_operation text, p_object text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.audit_denied(p_operation text, p_object text) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.audit_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.audit_guard() TO nofx_owner;
+
+GRANT SELECT,INSERT ON TABLE nofx.audit TO nofx_system;
+GRANT SELECT ON TABLE nofx.audit TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.audit_hash(a nofx.audit) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_app;
 
@@ -3105,6 +3300,9 @@ GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_app;
@@ -3199,6 +3397,13 @@ GRANT ALL ON FUNCTION nofx.find_repository(p_id uuid) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.public_time(p_at timestamp with time zone) FROM PUBLIC;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.finding TO nofx_system;
+GRANT SELECT ON TABLE nofx.finding TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.finding_facts(f nofx.finding) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.finding_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finding_guard() TO nofx_owner;
@@ -3360,8 +3565,6 @@ GRANT ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events
 
 REVOKE ALL ON FUNCTION nofx.public_id(p_prefix text, p_id uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.public_time(p_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) TO nofx_app;
 
@@ -3419,13 +3622,21 @@ REVOKE ALL ON FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason tex
 
 REVOKE ALL ON FUNCTION nofx.report_finding(v nofx.review, p_id uuid, f jsonb, p_why text) FROM PUBLIC;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.project TO nofx_system;
+GRANT SELECT ON TABLE nofx.project TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.repository TO nofx_system;
+GRANT SELECT ON TABLE nofx.repository TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.repository_facts(r nofx.repository) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.resume_queue(p_queue text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.resume_queue(p_queue text) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.resume_queue(p_queue text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.resume_queue(p_queue text, p_reason text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.resumed_queues() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.resumed_queues() TO nofx_app;
@@ -3445,6 +3656,9 @@ REVOKE ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_rea
 GRANT ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.revoke_key(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.revoke_key(p_id uuid) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.run_counts() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_app;
@@ -3562,9 +3776,7 @@ REVOKE ALL ON FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) FROM
 REVOKE ALL ON FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) FROM PUBLIC;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.api_key TO nofx_system;
-GRANT SELECT,INSERT ON TABLE nofx.api_key TO nofx_app;
-
-GRANT UPDATE(revoked_at) ON TABLE nofx.api_key TO nofx_app;
+GRANT SELECT ON TABLE nofx.api_key TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.approval TO nofx_system;
 GRANT SELECT ON TABLE nofx.approval TO nofx_app;
@@ -3574,6 +3786,10 @@ GRANT SELECT ON TABLE nofx.artifact TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.attempt TO nofx_system;
 GRANT SELECT ON TABLE nofx.attempt TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.audit_denial TO nofx_system;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.audit_head TO nofx_system;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.blob TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.blob TO nofx_app;
@@ -3601,9 +3817,6 @@ GRANT SELECT ON TABLE nofx.event_horizon TO nofx_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.feed_epoch TO nofx_system;
 GRANT SELECT ON TABLE nofx.feed_epoch TO nofx_app;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.finding TO nofx_system;
-GRANT SELECT ON TABLE nofx.finding TO nofx_app;
-
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.finding_occurrence TO nofx_system;
 GRANT SELECT ON TABLE nofx.finding_occurrence TO nofx_app;
 
@@ -3628,14 +3841,8 @@ GRANT SELECT ON TABLE nofx.model_spend TO nofx_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
 GRANT SELECT,INSERT ON TABLE nofx.object TO nofx_app;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.project TO nofx_system;
-GRANT SELECT ON TABLE nofx.project TO nofx_app;
-
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.queue_pause TO nofx_system;
 GRANT SELECT ON TABLE nofx.queue_pause TO nofx_app;
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.repository TO nofx_system;
-GRANT SELECT ON TABLE nofx.repository TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.review_artifact TO nofx_system;
 GRANT SELECT ON TABLE nofx.review_artifact TO nofx_app;

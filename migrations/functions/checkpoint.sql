@@ -134,10 +134,13 @@ $$;
 CREATE OR REPLACE FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+DECLARE
+    v_held boolean;
 BEGIN
     PERFORM lock_runs(tenant(), ARRAY[p_run]);
-    IF NOT EXISTS (SELECT FROM checkpoint c JOIN run r ON r.tenant_id = c.tenant_id AND r.id = c.run_id
-        WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id AND r.expired_at IS NULL) THEN
+    SELECT c.hold INTO v_held FROM checkpoint c JOIN run r ON r.tenant_id = c.tenant_id AND r.id = c.run_id
+    WHERE c.tenant_id = tenant() AND c.run_id = p_run AND c.id = p_id AND r.expired_at IS NULL;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'no checkpoint %', p_id USING ERRCODE = 'NX005', DETAIL = '{"noun":"checkpoint"}';
     END IF;
     UPDATE checkpoint c SET label = nullif(coalesce(p_label, c.label), ''), hold = coalesce(p_hold, c.hold)
@@ -146,6 +149,9 @@ BEGIN
     IF FOUND THEN
         PERFORM append_event(tenant(), p_run, NULL, 'checkpoint.marked', NULL, jsonb_strip_nulls(jsonb_build_object(
             'checkpoint_id', public_id('ckpt', p_id), 'label', p_label, 'hold', p_hold, 'reason', p_reason)));
+    END IF;
+    IF p_hold <> v_held THEN
+        PERFORM audit(CASE WHEN p_hold THEN 'checkpoint.hold' ELSE 'checkpoint.release' END, public_id('ckpt', p_id), p_reason, NULL, jsonb_build_object('run_id', public_id('run', p_run)));
     END IF;
 END
 $$;

@@ -46,6 +46,9 @@ BEGIN
         || ARRAY(SELECT step_event(v_run, 1 + x.n, x.id, 'deps_met', 'pending', 'ready', 0, 0, NULL, p_run->>'trace_id', nofx.cause())
             FROM unnest(v_ready) WITH ORDINALITY AS x (id, n)));
     ready_steps := count_ready();
+    IF p_run->>'kind' = 'system' AND p_steps->0->>'tool' = 'sys:gc' AND p_run->>'created_by' <> 'system' THEN
+        PERFORM audit('storage.collect', public_id('run', v_run), NULL, NULL, p_steps->0->'spec'->'inputs');
+    END IF;
 END
 $$;
 

@@ -172,6 +172,10 @@ BEGIN
                 'gate_id', public_id('gate', g.id), 'decision', p_event, 'by', v_actor, 'by_name', v_name, 'given', v_given, 'wanted', v_wanted));
         END IF;
         IF p_event = 'approve' AND v_given < v_wanted THEN
+            IF v_new THEN
+                PERFORM audit('gate.approve', public_id('gate', g.id), p_reason, jsonb_build_object('status', g.state, 'version', g.version),
+                    jsonb_build_object('status', g.state, 'version', g.version, 'given', v_given, 'wanted', v_wanted));
+            END IF;
             RETURN;
         END IF;
     END IF;
@@ -190,6 +194,8 @@ BEGIN
         WHERE tenant_id = g.tenant_id AND id = g.step_id AND state = 'retrying';
         PERFORM resume_after_waiver(g.tenant_id, g.run_id, p_reason);
     END IF;
+    PERFORM audit('gate.' || p_event, public_id('gate', g.id), p_reason, jsonb_build_object('status', g.state, 'version', g.version),
+        (SELECT jsonb_build_object('status', x.state, 'version', x.version, 'given', v_given, 'wanted', v_wanted) FROM gate x WHERE x.tenant_id = g.tenant_id AND x.id = g.id));
 END
 $$;
 

@@ -210,6 +210,7 @@ AS $$
 DECLARE
     v_tenant uuid := tenant();
     v_size bigint;
+    v_purged boolean;
 BEGIN
     PERFORM redact_merges(p_sha256);
     SELECT a.size_bytes INTO v_size FROM artifact a WHERE a.tenant_id = v_tenant AND a.sha256 = p_sha256 AND a.state = 'ready' LIMIT 1;
@@ -218,9 +219,13 @@ BEGIN
     END IF;
     UPDATE blob b SET state = 'tombstone', purged_at = clock_timestamp(), purged_by = coalesce(nullif(current_setting('nofx.actor', true), ''), 'system'), reason = p_reason, condemned_at = NULL
     WHERE b.tenant_id = v_tenant AND b.sha256 = p_sha256 AND b.state <> 'tombstone';
+    v_purged := FOUND;
     SELECT b.purged_by, b.purged_at, b.reason INTO purged_by, purged_at, reason FROM blob b WHERE b.tenant_id = v_tenant AND b.sha256 = p_sha256 AND b.state = 'tombstone';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no blob %', encode(p_sha256, 'hex') USING ERRCODE = 'NX005', DETAIL = '{"noun":"blob"}';
+    END IF;
+    IF v_purged THEN
+        PERFORM audit('blob.purge', encode(p_sha256, 'hex'), p_reason, NULL, NULL);
     END IF;
 END
 $$;

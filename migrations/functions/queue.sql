@@ -26,22 +26,30 @@ $$;
 -- Pauses a queue for the tenant. A queue that is already paused keeps the time of its
 -- pause; a reason replaces the earlier reason and its author.
 CREATE OR REPLACE FUNCTION nofx.pause_queue(p_queue text, p_reason text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+BEGIN
     INSERT INTO queue_pause AS q (tenant_id, queue, paused_by, reason)
     VALUES (tenant(), p_queue, coalesce(nullif(current_setting('nofx.actor', true), ''), session_user), p_reason)
     ON CONFLICT (tenant_id, queue) DO UPDATE SET paused_at = CASE WHEN q.resumed_at IS NULL THEN q.paused_at ELSE clock_timestamp() END,
         paused_by = excluded.paused_by, reason = excluded.reason, resumed_at = NULL
-    WHERE q.resumed_at IS NOT NULL OR excluded.reason IS NOT NULL
+    WHERE q.resumed_at IS NOT NULL OR excluded.reason IS NOT NULL;
+    IF FOUND THEN
+        PERFORM audit('queue.pause', p_queue, p_reason, NULL, NULL);
+    END IF;
+END
 $$;
 
 -- Ends the tenant's pause of a queue. wake_parked does the rest.
-CREATE OR REPLACE FUNCTION nofx.resume_queue(p_queue text) RETURNS void
+CREATE OR REPLACE FUNCTION nofx.resume_queue(p_queue text, p_reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(pause_lock(tenant()));
     UPDATE queue_pause SET resumed_at = clock_timestamp() WHERE tenant_id = tenant() AND queue = p_queue AND resumed_at IS NULL;
+    IF FOUND THEN
+        PERFORM audit('queue.resume', p_queue, p_reason, NULL, NULL);
+    END IF;
 END
 $$;
 
@@ -108,7 +116,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.backlog(text, int),
     nofx.pause_queue(text, text),
-    nofx.resume_queue(text),
+    nofx.resume_queue(text, text),
     nofx.resumed_queues(),
     nofx.wake_parked(text, int)
 TO nofx_app;

@@ -10,18 +10,29 @@ AS $$
     FROM repository r JOIN project p ON p.tenant_id = r.tenant_id AND p.id = r.project_id WHERE r.id = p_id
 $$;
 
+-- Returns what the audit log says of a repository before and after a change.
+CREATE OR REPLACE FUNCTION nofx.repository_facts(r nofx.repository) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('provider', r.provider, 'repository', r.name, 'project', (SELECT y.slug FROM nofx.project y WHERE y.tenant_id = r.tenant_id AND y.id = r.project_id),
+        'enabled', r.enabled, 'policy_sha256', encode(sha256(convert_to(r.policy, 'UTF8')), 'hex'), 'credential', r.credential,
+        'secret_version', r.secret_version, 'version', r.version);
+
 -- Binds a repository: p has provider, name, project, enabled, policy, credential and
 -- created_by. NX005 for an unknown project.
 CREATE OR REPLACE FUNCTION nofx.create_repository(p_id uuid, p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+DECLARE
+    r nofx.repository;
 BEGIN
-    INSERT INTO repository (tenant_id, id, provider, name, project_id, enabled, policy, credential, created_by)
+    INSERT INTO repository AS x (tenant_id, id, provider, name, project_id, enabled, policy, credential, created_by)
     SELECT tenant(), p_id, p->>'provider', p->>'name', y.id, (p->>'enabled')::boolean, p->>'policy', p->>'credential', p->>'created_by' FROM project y
-    WHERE y.tenant_id = tenant() AND y.slug = p->>'project';
+    WHERE y.tenant_id = tenant() AND y.slug = p->>'project'
+    RETURNING x.* INTO r;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no project %', p->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';
     END IF;
+    PERFORM audit('repository.create', public_id('repo', p_id), NULL, NULL, repository_facts(r));
 END
 $$;
 
@@ -34,6 +45,7 @@ AS $$
 DECLARE
     r nofx.repository;
     v_project uuid;
+    v_before jsonb;
 BEGIN
     SELECT * INTO r FROM repository x WHERE x.tenant_id = tenant() AND x.id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -47,10 +59,12 @@ BEGIN
             RAISE EXCEPTION 'no project %', p->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';
         END IF;
     END IF;
+    v_before := repository_facts(r);
     UPDATE repository x SET version = x.version + 1, updated_at = clock_timestamp(), project_id = v_project, enabled = coalesce((p->>'enabled')::boolean, x.enabled),
         policy = CASE WHEN p ? 'policy' THEN nullif(p->>'policy', '') ELSE x.policy END,
         credential = CASE WHEN p ? 'credential' THEN nullif(p->>'credential', '') ELSE x.credential END, secret_version = x.secret_version + coalesce((p->>'rotate')::boolean, false)::int
-    WHERE x.tenant_id = r.tenant_id AND x.id = r.id;
+    WHERE x.tenant_id = r.tenant_id AND x.id = r.id RETURNING x.* INTO r;
+    PERFORM audit('repository.change', public_id('repo', p_id), NULL, v_before, repository_facts(r));
 END
 $$;
 
@@ -58,11 +72,17 @@ $$;
 CREATE OR REPLACE FUNCTION nofx.delete_repository(p_id uuid) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
+DECLARE
+    r nofx.repository;
 BEGIN
-    PERFORM FROM repository r WHERE r.tenant_id = tenant() AND r.id = p_id FOR UPDATE;
+    SELECT * INTO r FROM repository x WHERE x.tenant_id = tenant() AND x.id = p_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     DELETE FROM webhook_delivery d WHERE d.tenant_id = tenant() AND d.repository_id = p_id;
-    DELETE FROM repository r WHERE r.tenant_id = tenant() AND r.id = p_id;
-    RETURN FOUND;
+    DELETE FROM repository x WHERE x.tenant_id = tenant() AND x.id = p_id;
+    PERFORM audit('repository.delete', public_id('repo', p_id), NULL, repository_facts(r), NULL);
+    RETURN true;
 END
 $$;
 

@@ -67,6 +67,7 @@ CREATE OR REPLACE FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_rea
 AS $$
 DECLARE
     s nofx.locked_step := lock_step(p_step);
+    v_class text;
 BEGIN
     IF s.state <> 'failed' THEN -- a running step has an event of that name, used by its worker
         PERFORM refuse('step', s.id, s.state, 'retry');
@@ -74,6 +75,7 @@ BEGIN
     IF EXISTS (SELECT FROM run r WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id AND r.state IN ('failed', 'cancelled')) THEN
         PERFORM revive_run(s.tenant_id, s.run_id, 'retry', p_reason);
     END IF;
+    SELECT x.failure_class INTO v_class FROM step x WHERE x.tenant_id = s.tenant_id AND x.id = s.id;
     UPDATE step SET event = 'retry', version = version + 1, reason = p_reason WHERE tenant_id = s.tenant_id AND id = s.id;
     PERFORM hold_back(s.tenant_id, s.run_id, p_reason);
     IF p_cascade THEN
@@ -95,6 +97,9 @@ BEGIN
         ), 'reopen', p_reason, NULL);
     END IF;
     PERFORM ready_steps(s.tenant_id, s.run_id), settle_run(s.tenant_id, s.run_id, false);
+    IF v_class IN ('exhausted', 'poisoned') THEN -- a dead letter
+        PERFORM audit('step.requeue', public_id('step', s.id), p_reason, jsonb_build_object('failure_class', v_class), jsonb_build_object('run_id', public_id('run', s.run_id)));
+    END IF;
 END
 $$;
 

@@ -339,6 +339,11 @@ AS $$
         AND s.tenant_id = p_tenant AND s.id = v.step_id AND s.state IN ('failed', 'skipped', 'cancelled')
 $$;
 
+-- Returns what the audit log says of a finding before and after a decision.
+CREATE OR REPLACE FUNCTION nofx.finding_facts(f nofx.finding) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('status', f.state, 'version', f.version, 'severity', f.severity, 'scope', f.scope, 'expires_at', nofx.public_time(f.expires_at));
+
 -- Takes a finding through one event, and returns the new state; scope and end are those of a
 -- dismissal. p_version is that which the person has seen who decides, NULL: any.
 CREATE OR REPLACE FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text DEFAULT NULL, p_version bigint DEFAULT NULL, p_scope text DEFAULT NULL, p_expires timestamptz DEFAULT NULL) RETURNS text
@@ -346,6 +351,7 @@ CREATE OR REPLACE FUNCTION nofx.finding_transition(p_finding uuid, p_event text,
 AS $$
 DECLARE
     f nofx.finding;
+    v_before jsonb;
 BEGIN
     PERFORM lock_run(v.run_id) FROM finding x JOIN review v ON v.tenant_id = x.tenant_id AND v.id = x.last_review_id
     WHERE x.tenant_id = tenant() AND x.id = p_finding;
@@ -354,8 +360,10 @@ BEGIN
         RAISE EXCEPTION 'no finding %', p_finding USING ERRCODE = 'NX005', DETAIL = '{"noun":"finding"}';
     END IF;
     PERFORM check_version(p_version, f.version, f.state), edge('finding', f.id, f.state, p_event, p_reason);
-    UPDATE finding SET event = p_event, version = version + 1, reason = p_reason, scope = p_scope, expires_at = p_expires
-    WHERE tenant_id = f.tenant_id AND id = f.id RETURNING state INTO f.state;
+    v_before := finding_facts(f);
+    UPDATE finding x SET event = p_event, version = x.version + 1, reason = p_reason, scope = p_scope, expires_at = p_expires
+    WHERE x.tenant_id = f.tenant_id AND x.id = f.id RETURNING x.* INTO f;
+    PERFORM audit('finding.' || p_event, public_id('find', f.id), p_reason, v_before, finding_facts(f));
     RETURN f.state;
 END
 $$;
@@ -371,6 +379,7 @@ CREATE OR REPLACE FUNCTION nofx.settle_thread(p jsonb) RETURNS TABLE (id uuid, s
 AS $$
 DECLARE
     f nofx.finding;
+    v_before jsonb;
 BEGIN
     SELECT * INTO f FROM finding x
     WHERE x.tenant_id = tenant() AND x.change = p->>'change' AND (x.thread_id = p->>'thread' OR x.comment_id = p->>'comment') ORDER BY x.id LIMIT 1;
@@ -385,8 +394,10 @@ BEGIN
         AND lower(v.account) IN (SELECT lower(a) FROM jsonb_array_elements_text(p->'accounts') AS a)) THEN
         RETURN QUERY SELECT f.id, f.state, 'ours';
     ELSE
+        v_before := finding_facts(f);
         UPDATE finding x SET event = p->>'event', version = x.version + 1, reason = p->>'reason', scope = NULL, expires_at = NULL
-        WHERE x.tenant_id = f.tenant_id AND x.id = f.id RETURNING x.state INTO f.state;
+        WHERE x.tenant_id = f.tenant_id AND x.id = f.id RETURNING x.* INTO f;
+        PERFORM audit('finding.' || (p->>'event'), public_id('find', f.id), p->>'reason', v_before, finding_facts(f));
         RETURN QUERY SELECT f.id, f.state, 'settled';
     END IF;
 END

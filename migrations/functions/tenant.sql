@@ -28,6 +28,36 @@ BEGIN
 END
 $$;
 
+-- Makes a key from the digest of its secret: p has name, prefix, role, scopes, created_by and
+-- expires_at. An expired key with the name is revoked.
+CREATE OR REPLACE FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    UPDATE api_key SET revoked_at = clock_timestamp()
+    WHERE tenant_id = tenant() AND lower(name) = lower(p->>'name') AND revoked_at IS NULL AND expires_at <= clock_timestamp();
+    INSERT INTO api_key (tenant_id, id, name, prefix, secret_sha256, role, scopes, created_by, expires_at)
+    VALUES (tenant(), p_id, p->>'name', p->>'prefix', p_secret_sha256, p->>'role', ARRAY(SELECT jsonb_array_elements_text(p->'scopes')), p->>'created_by', (p->>'expires_at')::timestamptz);
+    PERFORM audit('key.create', public_id('key', p_id), NULL, NULL, p - 'created_by');
+END
+$$;
+
+-- Ends a key, if it has not ended, and reports whether there is one.
+CREATE OR REPLACE FUNCTION nofx.revoke_key(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_name text;
+BEGIN
+    UPDATE api_key SET revoked_at = clock_timestamp() WHERE tenant_id = tenant() AND id = p_id AND revoked_at IS NULL RETURNING name INTO v_name;
+    IF FOUND THEN
+        PERFORM audit('key.revoke', public_id('key', p_id), NULL, jsonb_build_object('name', v_name), NULL);
+        RETURN true;
+    END IF;
+    RETURN EXISTS (SELECT FROM api_key WHERE tenant_id = tenant() AND id = p_id);
+END
+$$;
+
 -- Returns the name of a subject, key:<32 hex digits of its id>; NULL for any other actor.
 -- Rows store only subjects: a key is never deleted, and its name never changes.
 CREATE OR REPLACE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
@@ -42,6 +72,8 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.create_key(uuid, bytea, jsonb),
+    nofx.revoke_key(uuid),
     nofx.present_key(uuid, bytea),
     nofx.subject_name(uuid, text)
 TO nofx_app;

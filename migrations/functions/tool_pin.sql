@@ -17,9 +17,16 @@ $$;
 
 -- Forgets what the servers of a forge announced: what they announce next is pinned.
 CREATE OR REPLACE FUNCTION nofx.forget_tools(p_provider text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
-    DELETE FROM tool_pin t WHERE t.tenant_id = tenant() AND t.provider = p_provider
+DECLARE
+    v_before jsonb;
+BEGIN
+    WITH gone AS (DELETE FROM tool_pin t WHERE t.tenant_id = tenant() AND t.provider = p_provider RETURNING t.server, t.session, t.tools)
+    SELECT jsonb_build_object('pins', count(*), 'sha256', encode(sha256(convert_to(jsonb_agg(to_jsonb(g) ORDER BY g.server, g.session)::text, 'UTF8')), 'hex'))
+    INTO v_before FROM gone g;
+    PERFORM audit('tools.accept', p_provider, NULL, v_before, NULL);
+END
 $$;
 
 GRANT EXECUTE ON FUNCTION

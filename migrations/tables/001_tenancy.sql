@@ -118,7 +118,6 @@ CREATE UNIQUE INDEX api_key_id ON nofx.api_key (id);
 -- time, so a new key with the name of an expired one revokes it.
 CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key (tenant_id, lower(name)) WHERE revoked_at IS NULL;
 CALL nofx.guard_tenant('nofx.api_key');
-GRANT SELECT, INSERT ON nofx.api_key TO nofx_app;
-GRANT UPDATE (revoked_at) ON nofx.api_key TO nofx_app;
+GRANT SELECT ON nofx.api_key TO nofx_app;
 
 RESET ROLE;

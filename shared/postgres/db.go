@@ -156,6 +156,7 @@ func (db *DB) Ready(ctx context.Context) error {
 
 type (
 	actorKey struct{}
+	viaKey   struct{}
 	txKey    struct{}
 )
 
@@ -168,6 +169,16 @@ func WithActor(ctx context.Context, actor string) context.Context {
 func actor(ctx context.Context) string {
 	a, _ := ctx.Value(actorKey{}).(string)
 	return a
+}
+
+// WithVia returns ctx with how its actor authenticated, such as api-key, for the audit log.
+func WithVia(ctx context.Context, via string) context.Context {
+	return context.WithValue(ctx, viaKey{}, via)
+}
+
+func via(ctx context.Context) string {
+	v, _ := ctx.Value(viaKey{}).(string)
+	return v
 }
 
 // joined is a transaction that the store's calls under one context share.

@@ -67,14 +67,12 @@ type APIKey struct {
 // the tenant has, in upper or lower case, is fault.Conflict (name-taken). An expired key
 // with the name is revoked.
 func (db *DB) CreateAPIKey(ctx context.Context, tenant uuid.UUID, k APIKey, secretSHA256 []byte) error {
+	doc, err := document(map[string]any{"name": k.Name, "prefix": k.Prefix, "role": k.Role, "scopes": append([]string{}, k.Scopes...), "created_by": k.CreatedBy, "expires_at": k.ExpiresAt})
+	if err != nil {
+		return err
+	}
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE nofx.api_key SET revoked_at = clock_timestamp()
-			WHERE tenant_id = $1 AND lower(name) = lower($2) AND revoked_at IS NULL AND expires_at <= clock_timestamp()`, tenant, k.Name); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `INSERT INTO nofx.api_key (tenant_id, id, name, prefix, secret_sha256, role, scopes, created_by, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9)`,
-			tenant, k.ID, k.Name, k.Prefix, secretSHA256, k.Role, k.Scopes, k.CreatedBy, k.ExpiresAt)
+		_, err := tx.Exec(ctx, "SELECT nofx.create_key($1, $2, $3)", k.ID, secretSHA256, doc)
 		if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.ConstraintName == "api_key_live_name" {
 			return fault.New(fault.Conflict, "name-taken", "a live API key is already named %q (upper and lower case count as equal); revoke it first, or choose another name", k.Name).Because(err)
 		}
@@ -100,12 +98,11 @@ func (db *DB) APIKeys(ctx context.Context, tenant uuid.UUID, before *uuid.UUID, 
 // fault.NotFound.
 func (db *DB) RevokeAPIKey(ctx context.Context, tenant, id uuid.UUID) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `UPDATE nofx.api_key SET revoked_at = coalesce(revoked_at, clock_timestamp())
-			WHERE tenant_id = $1 AND id = $2`, tenant, id)
-		if err == nil && tag.RowsAffected() == 0 {
-			return fault.New(fault.NotFound, "not-found", "no such API key")
+		var found bool
+		if err := tx.QueryRow(ctx, "SELECT nofx.revoke_key($1)", id).Scan(&found); err != nil || found {
+			return err
 		}
-		return err
+		return missing(pgx.ErrNoRows, "API key")
 	})
 }
 

@@ -94,13 +94,13 @@ func (db *DB) PauseQueue(ctx context.Context, tenant uuid.UUID, name, reason str
 }
 
 // ResumeQueue ends tenant's pause of a queue and wakes the steps parked meanwhile: some
-// before it returns, the others by [DB.WakeParked].
-func (db *DB) ResumeQueue(ctx context.Context, tenant uuid.UUID, name string) error {
+// before it returns, the others by [DB.WakeParked]. The reason is for the audit log.
+func (db *DB) ResumeQueue(ctx context.Context, tenant uuid.UUID, name, reason string) error {
 	if !slices.Contains(job.Queues, name) {
 		return noQueue()
 	}
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT nofx.resume_queue($1)", name); err != nil {
+		if _, err := tx.Exec(ctx, "SELECT nofx.resume_queue($1, $2)", name, nullable(reason)); err != nil {
 			return err
 		}
 		_, err := db.wakeParked(ctx, tx, tenant, name)

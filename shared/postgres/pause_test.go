@@ -32,7 +32,7 @@ func (s *store) pause(t testing.TB) {
 
 func (s *store) resume(t testing.TB) {
 	t.Helper()
-	if err := s.ResumeQueue(s.ctx, s.tenant, run.StepQueue); err != nil {
+	if err := s.ResumeQueue(s.ctx, s.tenant, run.StepQueue, ""); err != nil {
 		t.Fatalf("ResumeQueue() = %v, want nil", err)
 	}
 }
@@ -120,7 +120,7 @@ func TestPauseQueue(t *testing.T) {
 	s.wantStates(t, r.ID, "succeeded a:succeeded b:succeeded c:succeeded")
 	for _, name := range []string{"none", "*", ""} {
 		wantKind(t, "PauseQueue("+name+")", s.PauseQueue(s.ctx, s.tenant, name, ""), fault.NotFound, "not-found")
-		wantKind(t, "ResumeQueue("+name+")", s.ResumeQueue(s.ctx, s.tenant, name), fault.NotFound, "not-found")
+		wantKind(t, "ResumeQueue("+name+")", s.ResumeQueue(s.ctx, s.tenant, name, ""), fault.NotFound, "not-found")
 	}
 	s.wantSound(t)
 }
@@ -229,7 +229,7 @@ func TestPauseRaces(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
-			if err := s.ResumeQueue(s.ctx, s.tenant, run.StepQueue); err != nil {
+			if err := s.ResumeQueue(s.ctx, s.tenant, run.StepQueue, ""); err != nil {
 				t.Errorf("ResumeQueue() = %v, want nil", err)
 			}
 		})

@@ -55,14 +55,14 @@ var tenancyRules = map[string]string{
 		SELECT classid::regclass || ' ' || objid FROM pg_shdepend WHERE refobjid = 'nofx_app'::regrole AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
 	"T4: nofx_app is a member of nothing": `
 		SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'nofx_app'::regrole`,
-	"T4: nofx_app updates two columns and deletes nothing": `
+	"T4: nofx_app updates one column and deletes nothing": `
 		SELECT a.attrelid::regclass || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 		WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND (has_column_privilege('nofx_app', c.oid, a.attnum, 'UPDATE') AND (c.relname, a.attname) NOT IN (('step', 'job_id'), ('api_key', 'revoked_at'))
+		AND (has_column_privilege('nofx_app', c.oid, a.attnum, 'UPDATE') AND (c.relname, a.attname) NOT IN (('step', 'job_id'))
 			OR has_table_privilege('nofx_app', c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER'))`,
 	"T4: nofx_app inserts only what is no state": `
 		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND has_table_privilege('nofx_app', c.oid, 'INSERT') AND c.relname NOT IN ('api_key', 'blob', 'object', 'idempotency_key')`,
+		AND has_table_privilege('nofx_app', c.oid, 'INSERT') AND c.relname NOT IN ('blob', 'object', 'idempotency_key')`,
 	"T4: nofx_app makes nothing in our schemas": `
 		SELECT nspname::text FROM pg_namespace WHERE nspname IN ('nofx', 'river') AND has_schema_privilege('nofx_app', oid, 'CREATE')`,
 	"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": `
@@ -98,7 +98,7 @@ func TestS08_CatalogueSeesBreaches(t *testing.T) {
 		"T2: row level security is on and forced":                                                   "ALTER TABLE nofx.event NO FORCE ROW LEVEL SECURITY",
 		"T2: the policy has both clauses":                                                           "ALTER POLICY tenant ON nofx.run WITH CHECK (true)",
 		"T2: no other policy but that of nofx_system":                                               "CREATE POLICY open ON nofx.run USING (true)",
-		"T4: nofx_app updates two columns and deletes nothing":                                      "GRANT UPDATE (state) ON nofx.run TO nofx_app",
+		"T4: nofx_app updates one column and deletes nothing":                                       "GRANT UPDATE (state) ON nofx.run TO nofx_app",
 		"T4: nofx_app inserts only what is no state":                                                "GRANT INSERT ON nofx.event TO nofx_app",
 		"T4: nofx_app makes nothing in our schemas":                                                 "GRANT CREATE ON SCHEMA nofx TO nofx_app",
 		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid, bytea) RESET search_path",
@@ -412,7 +412,7 @@ func TestOneConnection(t *testing.T) {
 			_, checks["QueueDepths"] = s.QueueDepths(s.ctx)
 			_, checks["TenantQueues"] = s.TenantQueues(s.ctx, s.tenant)
 			checks["PauseQueue"] = s.PauseQueue(s.ctx, s.tenant, run.ReviewQueue, "x")
-			checks["ResumeQueue"] = s.ResumeQueue(s.ctx, s.tenant, run.ReviewQueue)
+			checks["ResumeQueue"] = s.ResumeQueue(s.ctx, s.tenant, run.ReviewQueue, "")
 			checks["WakeParked"] = s.WakeParked(s.ctx)
 			_, _, checks["ExpiredRuns"] = s.ExpiredRuns(s.ctx, postgres.RunRef{}, 10, 10)
 			_, checks["PruneRuns"] = s.PruneRuns(s.ctx, s.tenant, []uuid.UUID{e.run.ID}, 10)

@@ -25,8 +25,8 @@ type transaction struct {
 func begin(ctx context.Context, conn *pgx.Conn, tenant uuid.UUID, mode string) *transaction {
 	t := &transaction{conn: conn, queued: &pgx.Batch{}}
 	t.queue("BEGIN" + mode)
-	t.queue("SELECT set_config('nofx.tenant_id', $1, true), set_config('nofx.actor', $2, true), set_config('nofx.traceparent', $3, true)",
-		tenant.String(), actor(ctx), traceparent(ctx))
+	t.queue("SELECT set_config('nofx.tenant_id', $1, true), set_config('nofx.actor', $2, true), set_config('nofx.via', $3, true), set_config('nofx.traceparent', $4, true)",
+		tenant.String(), actor(ctx), via(ctx), traceparent(ctx))
 	return t
 }
 

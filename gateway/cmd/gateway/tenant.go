@@ -63,7 +63,7 @@ func tenant(ctx context.Context, args, environ []string, stdout, stderr io.Write
 		return fmt.Errorf("--name must be the name of a key, of at most %d characters", keyNameMost)
 	}
 	return administer(ctx, environ, func(ctx context.Context, cfg adminSettings, db *postgres.DB) error {
-		return createTenant(postgres.WithActor(ctx, "gateway tenant create"), cfg, db, slug, *name, *further, stdout)
+		return createTenant(postgres.WithVia(postgres.WithActor(ctx, "gateway tenant create"), "administrator"), cfg, db, slug, *name, *further, stdout)
 	})
 }
 

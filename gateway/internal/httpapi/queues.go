@@ -35,9 +35,7 @@ func (s *Server) pauseQueue(c echo.Context, p *identity.Principal) error {
 
 // resumeQueue ends that.
 func (s *Server) resumeQueue(c echo.Context, p *identity.Principal) error {
-	return s.changeQueue(c, p, "queue resumed", func(ctx context.Context, tenant uuid.UUID, name, _ string) error {
-		return s.Store.ResumeQueue(ctx, tenant, name)
-	})
+	return s.changeQueue(c, p, "queue resumed", s.Store.ResumeQueue)
 }
 
 func (s *Server) changeQueue(c echo.Context, p *identity.Principal, done string, change func(ctx context.Context, tenant uuid.UUID, name, reason string) error) error {

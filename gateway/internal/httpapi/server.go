@@ -133,7 +133,7 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 			if err := s.throttle(who.principal); err != nil {
 				return err
 			}
-			ctx = postgres.WithActor(ctx, who.principal.Subject)
+			ctx = postgres.WithVia(postgres.WithActor(ctx, who.principal.Subject), who.principal.Via())
 			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.TenantID()})
 			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.TenantID()))
 		}

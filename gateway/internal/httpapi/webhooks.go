@@ -88,7 +88,7 @@ func (s *Server) receiveWebhook(from hooks) func(echo.Context, *identity.Princip
 		if n.settled != nil {
 			subject = fmt.Sprintf("%s:%s", r.Provider, n.settled.by)
 		}
-		ctx := postgres.WithActor(c.Request().Context(), subject)
+		ctx := postgres.WithVia(postgres.WithActor(c.Request().Context(), subject), "webhook")
 		out, err := s.Store.Deliver(ctx, r, d, func(ctx context.Context) (postgres.Delivered, error) {
 			return s.deliver(ctx, c.Request(), r, from, n)
 		})

@@ -29,6 +29,9 @@ type Principal struct {
 // TenantID returns the id of the principal's tenant as clients see it.
 func (p *Principal) TenantID() string { return run.TenantID.Format(p.Tenant) }
 
+// Via returns how the principal authenticated, in the words of the audit log.
+func (p *Principal) Via() string { return "api-key" }
+
 // roles are the roles of people, each with the rights of those before it. Service is
 // not among them.
 var roles = []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin}

@@ -187,7 +187,7 @@ func TestTenantPausesQueue(t *testing.T) {
 	if d, err := b.DB.RunDetail(ctx, b.TenantID, second.ID); err != nil || d.Run.State != run.Queued {
 		t.Errorf("a run that came meanwhile is %s, %v, want it queued", d.Run.State, err)
 	}
-	if err := b.DB.ResumeQueue(b.Ctx, b.TenantID, run.StepQueue); err != nil {
+	if err := b.DB.ResumeQueue(b.Ctx, b.TenantID, run.StepQueue, ""); err != nil {
 		t.Fatalf("ResumeQueue() = %v, want nil", err)
 	}
 	b.Until(t, first.ID, run.Succeeded)

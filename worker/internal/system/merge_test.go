@@ -29,7 +29,7 @@ func fork(t *testing.T, b *hosttest.Bundle, checkpoint uuid.UUID, steps ...run.P
 	if _, err := b.Admin.Exec(b.Ctx, "UPDATE nofx.run SET start_checkpoint_id = $1 WHERE id = $2", checkpoint, r.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.DB.ResumeQueue(b.Ctx, b.TenantID, run.StepQueue); err != nil {
+	if err := b.DB.ResumeQueue(b.Ctx, b.TenantID, run.StepQueue, ""); err != nil {
 		t.Fatal(err)
 	}
 	return r
