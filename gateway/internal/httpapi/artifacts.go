@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -85,14 +84,12 @@ func (s *Server) signedArtifact(ctx context.Context, p *identity.Principal, a ru
 	if at[d].Purged {
 		return out, blob.Purged(fmt.Errorf("artifact %s", a.ID))
 	}
-	expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
-	url, err := s.Blobs.SignedURL(ctx, a.Key, a.Name, blob.MaxSignedTTL)
-	out.URL, out.ExpiresAt = &url, &expires
+	url, expires, err := s.signedURL(ctx, p, out.ID, a.Key, a.Name)
+	if err == nil {
+		out.URL, out.ExpiresAt = &url, &expires
+	}
 	return out, err
 }
-
-// uploadTTL is how long a client has to put the bytes.
-const uploadTTL = blob.MaxSignedTTL
 
 // createArtifact announces an artifact and answers where its bytes go. What is
 // stored under an Idempotency-Key is the artifact alone: a URL is minted for each
@@ -151,9 +148,12 @@ func (s *Server) withUpload(ctx context.Context, p *identity.Principal, body []b
 		return nil, err
 	}
 	if a.State == run.Pending {
-		expires := time.Now().Add(uploadTTL).UTC().Truncate(time.Second)
-		url, headers, err := s.Blobs.SignedPut(ctx, a.Key, a.Size, uploadTTL)
+		expires := urlExpiry()
+		url, headers, err := s.Blobs.SignedPut(ctx, a.Key, a.Size, blob.MaxSignedTTL)
 		if err != nil {
+			return nil, err
+		}
+		if err := s.auditURLs(ctx, p, out.Artifact.ID, http.MethodPut, expires, url); err != nil {
 			return nil, err
 		}
 		out.Upload = &api.Upload{Method: api.UploadMethodPUT, URL: url, Headers: headers, ExpiresAt: expires}

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/errgroup"
@@ -94,9 +93,9 @@ func (s *Server) objects(ctx context.Context, p *identity.Principal, ck run.Chec
 	if err != nil {
 		return nil, err
 	}
-	expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
-	objects := make([]api.StoredObject, len(keys))
-	g, ctx := errgroup.WithContext(ctx)
+	expires := urlExpiry()
+	objects, urls := make([]api.StoredObject, len(keys)), make([]string, len(keys))
+	g, signing := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for i, k := range keys {
 		g.Go(func() error {
@@ -104,16 +103,19 @@ func (s *Server) objects(ctx context.Context, p *identity.Principal, ck run.Chec
 			if k.pack {
 				kind = api.StoredObjectKindPack
 			}
-			about, err := s.Blobs.Stat(ctx, k.key)
+			about, err := s.Blobs.Stat(signing, k.key)
 			if err != nil {
 				return err
 			}
-			url, err := s.Blobs.SignedURL(ctx, k.key, hex.EncodeToString(k.digest[:]), blob.MaxSignedTTL)
-			objects[i] = api.StoredObject{Kind: kind, Sha256: hex.EncodeToString(k.digest[:]), SizeBytes: about.Size, URL: url, ExpiresAt: expires}
+			urls[i], err = s.Blobs.SignedURL(signing, k.key, hex.EncodeToString(k.digest[:]), blob.MaxSignedTTL)
+			objects[i] = api.StoredObject{Kind: kind, Sha256: hex.EncodeToString(k.digest[:]), SizeBytes: about.Size, URL: urls[i], ExpiresAt: expires}
 			return err
 		})
 	}
-	return objects, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return objects, s.auditURLs(ctx, p, run.CheckpointID.Format(ck.ID), http.MethodGet, expires, urls...)
 }
 
 type objectKey struct {
@@ -249,7 +251,7 @@ func (s *Server) getCheckpointFile(c echo.Context, p *identity.Principal) error 
 		if err != nil {
 			return err
 		}
-		url, err := s.Blobs.SignedURL(ctx, key, path.Base(name), blob.MaxSignedTTL)
+		url, _, err := s.signedURL(ctx, p, run.CheckpointID.Format(ck.ID), key, path.Base(name))
 		if err != nil {
 			return err
 		}

@@ -159,8 +159,7 @@ func (s *Server) sendDiff(c echo.Context, p *identity.Principal, d postgres.Diff
 		if _, err := s.Blobs.Stat(ctx, key); err != nil {
 			return key, err
 		}
-		expires := time.Now().Add(blob.MaxSignedTTL).UTC().Truncate(time.Second)
-		url, err := s.Blobs.SignedURL(ctx, key, run.CheckpointID.Format(d.To)+"."+form, blob.MaxSignedTTL)
+		url, expires, err := s.signedURL(ctx, p, run.CheckpointID.Format(d.To), key, run.CheckpointID.Format(d.To)+"."+form)
 		if err != nil {
 			return key, err
 		}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"nofx.dev/gateway/internal/limit"
 	"nofx.dev/gateway/internal/stream"
 	"nofx.dev/shared/blob"
+	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
@@ -128,12 +130,15 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 				return who.err
 			}
 			if err := op.rule.allow(who.principal); err != nil {
+				if who.principal != nil && op.privileged() {
+					return s.denied(c, who.principal, op, err)
+				}
 				return err
 			}
 			if err := s.throttle(who.principal); err != nil {
 				return err
 			}
-			ctx = postgres.WithVia(postgres.WithActor(ctx, who.principal.Subject), who.principal.Via())
+			ctx = actingAs(ctx, who.principal)
 			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.TenantID()})
 			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.TenantID()))
 		}
@@ -161,6 +166,12 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 			defer s.Metrics.HTTPInFlight.Add(-1)
 		}
 		c.SetRequest(r.WithContext(ctx))
-		return op.handle(c, who.principal)
+		err := op.handle(c, who.principal)
+		if who.principal != nil && errors.Is(err, fault.Forbidden) { // to an act of supervisors
+			if auditErr := s.auditDenied(c, who.principal, op); auditErr != nil {
+				return auditErr
+			}
+		}
+		return err
 	}
 }
