@@ -48,12 +48,12 @@ func fragile(t *testing.T, n int, cfg harness.Config) (*system, *faults) {
 		}
 	})
 	s := up(t, cfg)
-	f := &faults{s: s, db: proxy(t, s.DatabaseURL), storage: proxy(t, s.S3.Endpoint), s3: serverAt(t, s.S3.Endpoint)}
+	f := &faults{s: s, db: proxy(t, s.WorkerDB), storage: proxy(t, s.S3.Endpoint), s3: serverAt(t, s.S3.Endpoint)}
 	proxies = append(proxies, f.db, f.storage)
 	if os.Getenv("DATABASE_URL") == "" { // else nobody started a server for us
 		f.postmaster = postmaster(t, s)
 		// As the processes may expect; a temporary server forgets what it acknowledged.
-		f.admin(t, "ALTER ROLE nofx_app SET synchronous_commit = on")
+		f.logins(t, "SET synchronous_commit = on")
 		f.admin(t, ofApp)
 	}
 	f.db.Mark("nofx.heartbeat(") // the connections that renew leases
@@ -90,7 +90,7 @@ func (f *faults) env() map[string]string {
 		u.Host = p.Addr
 		return u.String()
 	}
-	database := through(f.s.DatabaseURL, f.db)
+	database := through(f.s.WorkerDB, f.db)
 	return map[string]string{
 		"DATABASE_URL": database, "NOFX_DATABASE_LISTEN_URL": database, "NOFX_S3_ENDPOINT": through(f.s.S3.Endpoint, f.storage),
 	}
@@ -167,7 +167,7 @@ func (f *faults) mend(t *testing.T) {
 	t.Helper()
 	if f.postmaster != 0 {
 		signalAll(syscall.SIGCONT, append(children(f.postmaster), f.postmaster)...)
-		f.admin(t, "ALTER ROLE nofx_app LOGIN")
+		f.logins(t, "LOGIN")
 	}
 	signalAll(syscall.SIGCONT, f.s3)
 	for _, w := range f.s.Workers() {
@@ -190,15 +190,23 @@ func (f *faults) admin(t *testing.T, sql string) {
 	}
 }
 
+// logins alters the roles of gateways and workers.
+func (f *faults) logins(t *testing.T, change string) {
+	t.Helper()
+	for _, role := range []string{"nofx_gateway", "nofx_worker"} {
+		f.admin(t, "ALTER ROLE "+role+" "+change)
+	}
+}
+
 // ofApp are the sessions of gateway and workers in the stack's own database.
-const ofApp = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'nofx_app' AND datname = current_database()"
+const ofApp = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('nofx_gateway', 'nofx_worker') AND datname = current_database()"
 
 // refuse has the database refuse connections for d, and no session survives.
 func (f *faults) refuse(ctx context.Context, t *testing.T, d time.Duration) {
-	f.admin(t, "ALTER ROLE nofx_app NOLOGIN")
+	f.logins(t, "NOLOGIN")
 	f.admin(t, ofApp)
 	hold(ctx, d)
-	f.admin(t, "ALTER ROLE nofx_app LOGIN")
+	f.logins(t, "LOGIN")
 }
 
 // freeze stops every process of the database for d.

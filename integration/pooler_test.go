@@ -20,7 +20,7 @@ func TestBehindPooler(t *testing.T) {
 	t.Parallel()
 	env := filepath.Join(t.TempDir(), "env")
 	s := up(t, harness.Config{EnvFile: env})
-	pooler, err := pgserver.StartPooler(t.Context(), s.DatabaseURL)
+	pooler, err := pgserver.StartPooler(t.Context(), s.WorkerDB)
 	if errors.Is(err, pgserver.ErrNoPooler) {
 		t.Skip(err)
 	}
@@ -28,7 +28,7 @@ func TestBehindPooler(t *testing.T) {
 		t.Fatalf("StartPooler() = %v, want a pooler", err)
 	}
 	t.Cleanup(pooler.Stop)
-	pooled := pooler.URL(s.DatabaseURL)
+	pooled := pooler.URL(s.WorkerDB)
 
 	log := s.Log("untold")
 	untold := startWorker(t, env, log, "DATABASE_URL="+pooled, "NOFX_WORKSPACE_DIR="+t.TempDir())

@@ -111,7 +111,7 @@ var scenarios = []scenario{
 	{name: "the database crashes while steps finish together", workers: 2, fault: 3 * time.Second, local: true,
 		do: func(ctx context.Context, t *testing.T, x *scene) {
 			x.release(t)
-			pid := one[int](t, x.s, "SELECT pid FROM pg_stat_activity WHERE usename = 'nofx_app' AND datname = current_database() LIMIT 1")
+			pid := one[int](t, x.s, "SELECT pid FROM pg_stat_activity WHERE usename = 'nofx_worker' AND datname = current_database() LIMIT 1")
 			signalAll(syscall.SIGKILL, pid) // the others are ended then, and it recovers, as the same server
 			hold(ctx, 3*time.Second)
 		}},

@@ -225,7 +225,7 @@ func environment(t *testing.T, s *system) {
 		!strings.HasPrefix(vars["TRACEPARENT"], "00-"+d.Run.TraceID+"-") || dir != vars["NOFX_WORKSPACE"] || strings.HasPrefix(vars["HOME"], dir) {
 		t.Errorf("environment = %v, want what the plan and the deployment said", vars)
 	}
-	for _, secret := range []string{s.S3.SecretKey, s.DatabaseURL, "not for this plan"} {
+	for _, secret := range []string{s.S3.SecretKey, s.WorkerDB, "not for this plan"} {
 		if strings.Contains(out, secret) {
 			t.Errorf("a step sees a secret of its worker: %s", out)
 		}

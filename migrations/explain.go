@@ -1,6 +1,7 @@
 package migrations
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 type Address struct {
 	Setting string // the name, as DATABASE_URL
 	URL     string
-	Admin   bool // an administrator's, not nofx_app's
+	Role    string // that it is to have, as nofx_gateway; "": an administrator's
 }
 
 // Explain returns in words what err, met with the database at a, means for whoever set a,
@@ -25,10 +26,7 @@ func (a Address) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	example := "for example postgres://nofx_app:PASSWORD@HOST:5432/DATABASE"
-	if a.Admin {
-		example = "for example postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE"
-	}
+	example := "for example postgres://" + cmp.Or(a.Role, "ADMINISTRATOR") + ":PASSWORD@HOST:5432/DATABASE"
 	cfg, parseErr := pgx.ParseConfig(a.URL)
 	if parseErr != nil {
 		return fmt.Errorf("%s is not the address of a database, %s", a.Setting, example)
@@ -53,8 +51,8 @@ func (a Address) words(err error, cfg *pgx.ConnConfig, example string) string {
 	switch pg.Code {
 	case "28P01", "28000":
 		remedy := "check both"
-		if cfg.User == "nofx_app" {
-			remedy = "set its password as an administrator, ALTER ROLE nofx_app PASSWORD '…', once migrate has made the role"
+		if a.Role != "" && cfg.User == a.Role {
+			remedy = "set its password as an administrator, ALTER ROLE " + a.Role + " PASSWORD '…', once migrate has made the role"
 		}
 		return fmt.Sprintf("the server at %s refuses role %s with this password; %s", where, cfg.User, remedy)
 	case "3D000":
@@ -62,10 +60,10 @@ func (a Address) words(err error, cfg *pgx.ConnConfig, example string) string {
 	case "42P01", "3F000", "42883":
 		return fmt.Sprintf("the database %s at %s is not migrated; name another, or run migrate, as an administrator", cfg.Database, where)
 	case "42501":
-		if a.Admin {
+		if a.Role == "" {
 			return fmt.Sprintf("role %s may not do this; name an administrator, %s", cfg.User, example)
 		}
-		return fmt.Sprintf("role %s may not work with the database %s; name nofx_app, %s", cfg.User, cfg.Database, example)
+		return fmt.Sprintf("role %s may not work with the database %s; name %s, %s", cfg.User, cfg.Database, a.Role, example)
 	case "42P05", "26000":
 		return fmt.Sprintf("%s is a transaction pooler; set NOFX_DATABASE_POOLED=true, or name the server itself, as migrate needs it", where)
 	case "53300":

@@ -5,10 +5,10 @@
 // schema river; ours are in schema nofx. README.md explains the choices that SQL
 // alone does not show, and schema.sql is a dump of it all.
 //
-// The files create four roles. nofx_owner and nofx_system do not log in: the
-// first owns the tables, the second the SECURITY DEFINER functions that are the
-// only way to change a state. nofx_app is what gateway and worker log in as;
-// its password is set by whoever runs them.
+// The files create roles. nofx_owner and nofx_system do not log in: the first owns the
+// tables, the second the SECURITY DEFINER functions that are the only way to change a
+// state. nofx_gateway and nofx_worker are what the processes log in as, members of nofx_app,
+// which has what both may do; their passwords are set by whoever runs them.
 //
 // Until the first release the files of tables/ are still edited, and a database that
 // others have made is refused. From then on there are only new ones, each of which

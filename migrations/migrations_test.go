@@ -107,7 +107,7 @@ func TestUpBesideAnother(t *testing.T) {
 }
 
 // An administrator as Supabase gives one, who makes roles but is no superuser,
-// brings a database up and makes a tenant, while nofx_app's rows stay guarded.
+// brings a database up and makes a tenant, while the rows of logins stay guarded.
 func TestUpWithoutSuperuser(t *testing.T) {
 	// Roles belong to the server, and this administrator must make them.
 	fresh, err := pgserver.Start(t.Context(), pgserver.Config{Dir: t.TempDir()})
@@ -129,18 +129,18 @@ func TestUpWithoutSuperuser(t *testing.T) {
 	}
 	must(t, dsn, `SELECT set_config('nofx.tenant_id', '01890000-0000-7000-8000-000000000001', false);
 		INSERT INTO nofx.tenant (tenant_id, slug) VALUES ('01890000-0000-7000-8000-000000000001', 'dev')`)
-	must(t, dsn, `ALTER ROLE nofx_app PASSWORD 'app'`)
-	app := as(t, fresh.URL("hosted"), "nofx_app", "app")
+	must(t, dsn, `ALTER ROLE nofx_worker PASSWORD 'app'`)
+	app := as(t, fresh.URL("hosted"), "nofx_worker", "app")
 	if err := exec(t, app, `DO $$ BEGIN ASSERT (SELECT count(*) FROM nofx.tenant) = 0; END $$`); err != nil {
-		t.Errorf("nofx_app sees tenants outside any: %v", err)
+		t.Errorf("a worker sees tenants outside any: %v", err)
 	}
 	if err := exec(t, app, `UPDATE nofx.run SET state = 'failed'`); code(err) != "42501" {
-		t.Errorf("UPDATE of a state by nofx_app = %v, want 42501", err)
+		t.Errorf("UPDATE of a state by a worker = %v, want 42501", err)
 	}
 	if err := exec(t, app, `DO $$ BEGIN
 		ASSERT current_setting('lock_timeout') = '2s' AND current_setting('statement_timeout') = '5s';
 	END $$`); err != nil {
-		t.Errorf("limits of nofx_app: %v", err)
+		t.Errorf("limits of a worker: %v", err)
 	}
 }
 

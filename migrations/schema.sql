@@ -3192,22 +3192,22 @@ GRANT USAGE ON SCHEMA nofx TO nofx_app;
 GRANT ALL ON SCHEMA nofx TO nofx_system;
 
 REVOKE ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.assign_merge(p_merge uuid, p_run uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.audit(p_act text, p_object text, p_reason text, p_before jsonb, p_after jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.audit_anchored(p_seq bigint, p_day date) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.audit_denied(p_operation text, p_object text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.audit_denied(p_operation text, p_object text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.audit_denied(p_operation text, p_object text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.audit_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.audit_guard() TO nofx_owner;
@@ -3218,41 +3218,41 @@ GRANT SELECT ON TABLE nofx.audit TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.audit_hash(a nofx.audit) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.audit_heads(p_day date, p_after uuid, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 text[], p_expires timestamp with time zone) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.begin_effect(p_step uuid, p_fence bigint, p_name text, p_digest text, OUT effect_key text, OUT effect_result jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.begin_epoch() FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.begin_epoch() TO nofx_app;
+GRANT ALL ON FUNCTION nofx.begin_epoch() TO nofx_gateway;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.review TO nofx_system;
 GRANT SELECT ON TABLE nofx.review TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
 
@@ -3268,26 +3268,26 @@ REVOKE ALL ON FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid
 REVOKE ALL ON FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.claimed_step(p_tenant uuid, p_step uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.clip(p_text text, p_bytes integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.commit_merge(p_merge uuid, p_version bigint, p_resume boolean, p_reason text, OUT answer text, OUT requeued integer) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.complete_upload(p_step uuid, p_fence bigint, p_id uuid, p_key text) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.condemn_copies(p_step uuid, p_fence bigint, p_keys text[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.condemn_object(p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.condemn_object(p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) FROM PUBLIC;
 
@@ -3299,34 +3299,34 @@ REVOKE ALL ON FUNCTION nofx.count_ready() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.delete_repository(p_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.delete_repository(p_id uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.delete_repository(p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.delete_reviews(p_tenant uuid, p_steps uuid[]) FROM PUBLIC;
 
@@ -3335,22 +3335,22 @@ REVOKE ALL ON FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps intege
 REVOKE ALL ON FUNCTION nofx.diff_key(p_tenant uuid, p_sha256 bytea, p_copy bigint, p_form text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.drop_derived(p_step uuid, p_fence bigint, p_sha256 bytea, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.due_collections(p_key text, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.due_leases(p_limit integer, p_ttl interval, p_gap interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.due_retries(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.due_retries(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.due_retries(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.due_runs(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.due_runs(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.due_runs(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.due_waits(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.due_waits(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.due_waits(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_name text, p_name text, p_digest text) FROM PUBLIC;
 
@@ -3359,7 +3359,7 @@ REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event
 REVOKE ALL ON FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.end_job(p_job bigint) FROM PUBLIC;
 
@@ -3367,36 +3367,36 @@ REVOKE ALL ON FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_v
 GRANT ALL ON FUNCTION nofx.end_run(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.expire_signals(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.expire_signals(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.expire_signals(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.expire_system_runs(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.expire_system_runs(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.expire_system_runs(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.expire_uploads(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.expire_uploads(p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.expire_uploads(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.expired_runs(p_tenant uuid, p_run uuid, p_looks integer, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.fail_reviews(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.find_repository(p_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.find_repository(p_id uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.find_repository(p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.find_review(p_change text, p_head text, p_dry_run boolean) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.public_time(p_at timestamp with time zone) FROM PUBLIC;
 
@@ -3409,50 +3409,49 @@ REVOKE ALL ON FUNCTION nofx.finding_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finding_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.finish_purge(p_step uuid, p_fence bigint, p_sha256 bytea, p_pending boolean) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.finish_review(p_step uuid, p_fence bigint, p_review uuid, p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.finish_step(p_tenant uuid, p jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.finish_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.finish_succeeded(p_tenant uuid, p jsonb, p_paused text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.forget_objects(p_tenants uuid[], p_keys text[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.forget_tools(p_provider text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.forget_tools(p_provider text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.forget_tools(p_provider text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.gate_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.gate_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.gate_transition(p_gate uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) TO nofx_app;
 
 REVOKE ALL ON PROCEDURE nofx.guard_tenant(IN p_table regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.has_lapsed(p_tenant uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.head_after(p_tenant uuid, p_start uuid, p_head uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.heartbeat(p_steps uuid[], p_fences bigint[], p_ttl interval, p_gap interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.hold_back(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.hold_runs(p_runs uuid[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.hold_runs(p_runs uuid[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.hold_runs(p_runs uuid[]) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) FROM PUBLIC;
 
@@ -3481,17 +3480,17 @@ REVOKE ALL ON FUNCTION nofx.is_quiet(p_tenant uuid, p_run uuid, p_seq bigint, p_
 REVOKE ALL ON FUNCTION nofx.is_side(p_side jsonb, p_digest text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.keep_review_artifact(p_step uuid, p_fence bigint, p_review uuid, p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.leave_worker(p_id text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.leave_worker(p_id text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.leave_worker(p_id text) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.lock_free_runs(p_steps uuid[], p_held boolean[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.lock_gate(p_gate uuid) FROM PUBLIC;
 
@@ -3509,19 +3508,19 @@ REVOKE ALL ON FUNCTION nofx.lock_signal(p_tenant uuid, p_key text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.lock_step(p_step uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.lose_diff(p_from uuid, p_to uuid, p_options text, p_key text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.lost_wake_ups(p_at timestamp with time zone, p_step uuid, p_rows integer, p_lost interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.mark_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_sha256 bytea[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.mark_checkpoint(p_run uuid, p_id uuid, p_label text, p_hold boolean, p_reason text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.mark_log(p_step uuid, p_fence bigint, p_size bigint) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.may_take_suspect(p_tenant uuid, p_step uuid, p_owner text, p_wakes integer) FROM PUBLIC;
 
@@ -3529,10 +3528,10 @@ REVOKE ALL ON FUNCTION nofx.merge_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.merge_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.merge_transition(p_merge uuid, p_event text, p_reason text, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.move_blobs(p_step uuid, p_fence bigint, p_from bytea, p_from_key text, p_pack bytea, p_key text, p_bytes bigint, p_sha256 bytea[], p_off bigint[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.move_steps(p_tenant uuid, p_run uuid, p_steps uuid[], p_event text, p_reason text, p_class text) FROM PUBLIC;
 
@@ -3541,32 +3540,32 @@ REVOKE ALL ON FUNCTION nofx.new_id() FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.note_contact(p_gap interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.note_review_head(p_step uuid, p_fence bigint, p_review uuid, p_head text, p_base text, p_account text) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.open_gate(s nofx.locked_step, g jsonb, p_expires timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.pause_lock(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.pause_queue(p_queue text, p_reason text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.paused_queues(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.pin_tools(p_provider text, p_server text, p_session text, p_tools jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p_type text, p_fence bigint, p_data jsonb, p_trace text, p_cause text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.public_id(p_prefix text, p_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.queue_pauses() FROM PUBLIC;
 
@@ -3577,25 +3576,25 @@ REVOKE ALL ON FUNCTION nofx.ready_steps(p_tenant uuid, p_run uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.ready_successors(p_tenant uuid, p_run uuid, p_step uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.record_checkpoints(p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_checkpoints(p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_checkpoints(p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_corrupt(p_step uuid, p_fence bigint, p_checkpoint uuid, p_code text, p_ancestor uuid) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_diff(p_step uuid, p_fence bigint, p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_edit(p_step uuid, p_fence bigint, p_checkpoint jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_log_chunk(p_step uuid, p_fence bigint, p_n integer, p_start bigint, p_bytes bigint, p_lines integer, p_key text, p_sha256 bytea) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_merge(p_step uuid, p_fence bigint, p_merge uuid, p_version bigint, p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.redact_merges(p_sha256 bytea) FROM PUBLIC;
 
@@ -3606,17 +3605,17 @@ REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_eve
 REVOKE ALL ON FUNCTION nofx.refused_finish(p_tenant uuid, p_step uuid, p_fence bigint, p_outcome text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.renew_blobs(p_sha256 bytea[], p_size bigint[], p_pack bytea[], p_off bigint[], p_len bigint[], p_copy bigint[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.renew_gates(p_tenant uuid, p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.renew_objects(p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.renew_objects(p_keys text[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.renew_objects(p_keys text[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.renew_steps(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.reopen_run(p_run uuid, p_event text, p_reason text, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.reopen_steps(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
@@ -3631,37 +3630,37 @@ GRANT SELECT ON TABLE nofx.repository TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.repository_facts(r nofx.repository) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.resolve_merge(p_merge uuid, p jsonb, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.resume_after_waiver(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.resume_queue(p_queue text, p_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.resume_queue(p_queue text, p_reason text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.resume_queue(p_queue text, p_reason text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.resumed_queues() FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.resumed_queues() TO nofx_app;
+GRANT ALL ON FUNCTION nofx.resumed_queues() TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.retention(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.retry_step(p_step uuid, p_cascade boolean, p_reason text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.reuse_blobs(p_sha256 bytea[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.review_guard() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.review_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.review_transition(p_review uuid, p_event text, p_reason text, p_version bigint, p_fence bigint) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, p_reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.revoke_key(p_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.revoke_key(p_id uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.revoke_key(p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.run_counts() FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_app;
+GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.run_event(p_run uuid, p_seq bigint, p_event text, p_from text, p_to text, p_reason text, p_class text, p_trace text, p_cause text) FROM PUBLIC;
 
@@ -3675,7 +3674,7 @@ REVOKE ALL ON FUNCTION nofx.run_of_work(p_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_of_work(p_key text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason text, p_version bigint, p_class text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.same_commit(a text, b text) FROM PUBLIC;
 
@@ -3683,18 +3682,18 @@ REVOKE ALL ON FUNCTION nofx.search_run() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.search_run() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.settle_thread(p jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.settle_thread(p jsonb) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.settle_thread(p jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.spend_model(p_day date, p_tokens bigint, p_cost numeric, p_max_tokens bigint, p_max_cost numeric) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.start_at(p_tenant uuid, p_run uuid, p_checkpoint uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.step_event(p_run uuid, p_seq bigint, p_step uuid, p_event text, p_from text, p_to text, p_fence bigint, p_attempt integer, p_reason text, p_trace text, p_cause text, p_class text, p_wait_ms bigint, p_at timestamp with time zone) FROM PUBLIC;
 
@@ -3708,7 +3707,6 @@ REVOKE ALL ON FUNCTION nofx.step_parents(p_steps uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.step_parents(p_steps uuid[]) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text, p_fence bigint, p_class text) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.step_transition(p_step uuid, p_event text, p_reason text, p_fence bigint, p_class text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.steps_in(p_tenant uuid, p_run uuid, p_states text[]) FROM PUBLIC;
 
@@ -3722,19 +3720,19 @@ GRANT ALL ON FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) TO nofx_a
 REVOKE ALL ON FUNCTION nofx.supersede_reviews(p_review uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.sweep_artifacts(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_after uuid, p_limit integer, p_dry boolean) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.sweep_blobs(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after bytea, p_limit integer, p_dry boolean) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.sweep_objects(p_step uuid, p_fence bigint, p_at timestamp with time zone, p_grace interval, p_after text, p_limit integer, p_dry boolean) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.sweep_run(p_run uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.sweep_run(p_run uuid) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.sweep_run(p_run uuid) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval, p_ttl interval, p_gap interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) FROM PUBLIC;
 
@@ -3747,10 +3745,10 @@ REVOKE ALL ON FUNCTION nofx.tenants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.try_run(p_run uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.unbacked_blobs(p_after bytea, p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.unknown_keys(p_keys text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.unknown_keys(p_keys text[]) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.unknown_keys(p_keys text[]) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.unpause_run(p_tenant uuid, p_run uuid, p_reason text) FROM PUBLIC;
 
@@ -3792,7 +3790,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.audit_denial TO nofx_system;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.audit_head TO nofx_system;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.blob TO nofx_system;
-GRANT SELECT,INSERT ON TABLE nofx.blob TO nofx_app;
+GRANT SELECT ON TABLE nofx.blob TO nofx_app;
+GRANT INSERT ON TABLE nofx.blob TO nofx_worker;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.branch_edit TO nofx_system;
 GRANT SELECT ON TABLE nofx.branch_edit TO nofx_app;
@@ -3824,7 +3823,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.gate TO nofx_system;
 GRANT SELECT ON TABLE nofx.gate TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.idempotency_key TO nofx_system;
-GRANT SELECT,INSERT ON TABLE nofx.idempotency_key TO nofx_app;
+GRANT SELECT ON TABLE nofx.idempotency_key TO nofx_app;
+GRANT INSERT ON TABLE nofx.idempotency_key TO nofx_gateway;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.inbox TO nofx_system;
 GRANT SELECT ON TABLE nofx.inbox TO nofx_app;
@@ -3839,7 +3839,8 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.model_spend TO nofx_system;
 GRANT SELECT ON TABLE nofx.model_spend TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
-GRANT SELECT,INSERT ON TABLE nofx.object TO nofx_app;
+GRANT SELECT ON TABLE nofx.object TO nofx_app;
+GRANT INSERT ON TABLE nofx.object TO nofx_worker;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.queue_pause TO nofx_system;
 GRANT SELECT ON TABLE nofx.queue_pause TO nofx_app;

@@ -163,3 +163,30 @@ func TestFunctionsAreAppliedAgain(t *testing.T) {
 		t.Errorf("clip() afterwards = %q, %v, want %q", got, err, "grö")
 	}
 }
+
+// TestS08_SchemaGrants keeps grants.txt: what each login may do besides reading, and each
+// function that it may call. A new function is granted to those who need it, and shows there.
+func TestS08_SchemaGrants(t *testing.T) {
+	t.Parallel()
+	_, conn := migrated(t)
+	rows, err := conn.Query(t.Context(), `
+		WITH login (name) AS (VALUES ('nofx_gateway'), ('nofx_worker')), rights (line) AS (
+			SELECT l.name || ' EXECUTE ' || p.oid::regprocedure FROM pg_proc p, login l
+			WHERE p.pronamespace = 'nofx'::regnamespace AND has_function_privilege(l.name, p.oid, 'EXECUTE')
+			UNION ALL
+			SELECT l.name || ' ' || r.name || ' ' || c.oid::regclass || coalesce((
+				SELECT ' (' || string_agg(a.attname, ', ' ORDER BY a.attnum) || ')' FROM pg_attribute a
+				WHERE a.attrelid = c.oid AND a.attnum > 0 AND r.name IN ('INSERT', 'UPDATE') AND NOT has_table_privilege(l.name, c.oid, r.name) AND has_column_privilege(l.name, c.oid, a.attnum, r.name)), '')
+			FROM pg_class c, login l, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS r (name)
+			WHERE c.relnamespace IN ('nofx'::regnamespace, 'river'::regnamespace) AND c.relkind IN ('r', 'p', 'v') AND (has_table_privilege(l.name, c.oid, r.name)
+				OR r.name IN ('INSERT', 'UPDATE') AND has_any_column_privilege(l.name, c.oid, r.name)))
+		SELECT line FROM rights ORDER BY line COLLATE "C"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "grants.txt", "What the logins may call, and write, as the migrations grant it. Written by a test.\n"+strings.Join(lines, "\n")+"\n")
+}

@@ -28,7 +28,7 @@ var passed = []string{
 // no settings of a process.
 var told = []string{
 	"NOFX_URL", "NOFX_API_KEY", "NOFX_API_KEY_FILE", "NOFX_GATEWAY_PID", "NOFX_WORKER_PIDS",
-	"NOFX_GATEWAY_METRICS_URL", "NOFX_WORKER_METRICS_URLS", "NOFX_ADMIN_DATABASE_URL", "NOFX_DATA_DIR",
+	"NOFX_GATEWAY_METRICS_URL", "NOFX_WORKER_METRICS_URLS", "NOFX_ADMIN_DATABASE_URL", "NOFX_GATEWAY_DATABASE_URL", "NOFX_DATA_DIR",
 }
 
 // inherited returns what the processes get of an environment.

@@ -79,31 +79,35 @@ func TestAs(t *testing.T) {
 		"postgres://admin:secret@127.0.0.1:5433/nofx?sslmode=disable",
 		"host=127.0.0.1 port=5433 user=admin password=secret dbname=nofx sslmode=disable",
 	} {
-		cfg, err := pgx.ParseConfig(as(dsn, "nofx_app", "abc"))
+		cfg, err := pgx.ParseConfig(as(dsn, workerRole, "abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if cfg.User != "nofx_app" || cfg.Password != "abc" || cfg.Database != "nofx" || cfg.Port != 5433 || cfg.TLSConfig != nil {
-			t.Errorf("as(%s, nofx_app) = %s", dsn, cfg.ConnString())
+		if cfg.User != workerRole || cfg.Password != "abc" || cfg.Database != "nofx" || cfg.Port != 5433 || cfg.TLSConfig != nil {
+			t.Errorf("as(%s, nofx_worker) = %s", dsn, cfg.ConnString())
 		}
 	}
 }
 
-func TestAppPassword(t *testing.T) {
+func TestPasswords(t *testing.T) {
 	t.Parallel()
 	password := func(dsn string) string {
-		p, err := appPassword(dsn)
+		all, err := passwords(dsn)
+		p := all[workerRole]
 		if err != nil || len(p) != 64 || strings.Trim(p, "0123456789abcdef") != "" {
-			t.Fatalf("appPassword(%s) = %q, %v, want 64 hexadecimal digits", dsn, p, err)
+			t.Fatalf("passwords(%s) = %q, %v, want 64 hexadecimal digits", dsn, all, err)
+		}
+		if other := all[gatewayRole]; len(other) != 64 || other == p {
+			t.Errorf("passwords(%s) of gateway and worker = %q, %q, want two", dsn, other, p)
 		}
 		return p
 	}
 	a, again, b := password("postgres://u:a@h/d"), password("postgres://u:a@h/e"), password("postgres://u:b@h/d")
 	if a != again || a == b {
-		t.Errorf("appPassword: same administrator equal = %t, other equal = %t; want true, false", a == again, a == b)
+		t.Errorf("passwords: same administrator equal = %t, other equal = %t; want true, false", a == again, a == b)
 	}
 	if one, two := password("postgres://u@h/d"), password("postgres://u@h/d"); one == two {
-		t.Error("appPassword without a password = the same twice, want it random")
+		t.Error("passwords without a password = the same twice, want it random")
 	}
 }
 
@@ -138,7 +142,7 @@ func TestCompileCounts(t *testing.T) {
 
 // A stack keeps what the user set, unless it must choose that itself, which it says.
 func TestEnvironmentOfAUser(t *testing.T) { // not parallel: it sets variables
-	s := &Stack{Dir: t.TempDir(), DatabaseURL: "postgres://own", S3: S3{Endpoint: "http://own"}}
+	s := &Stack{Dir: t.TempDir(), WorkerDB: "postgres://own", S3: S3{Endpoint: "http://own"}}
 	if got := s.workerEnvironment("worker-1", "127.0.0.1:1", nil)["NOFX_WORKSPACE_DIR"]; got != filepath.Join(s.Dir, "work", "worker-1") {
 		t.Errorf("NOFX_WORKSPACE_DIR by default = %q, want one of the stack's folder", got)
 	}

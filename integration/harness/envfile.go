@@ -60,7 +60,7 @@ func (s *Stack) renewEnvFile() error {
 		}
 		metrics = append(metrics, w.MetricsURL())
 	}
-	worker := s.environment(workerDefaults, s.cfg.WorkerEnv)
+	worker := s.environment(workerDefaults, s.cfg.Env, s.cfg.WorkerEnv)
 	vars := []variable{
 		{"NOFX_URL", s.URL},
 		{"NOFX_API_KEY", s.APIKey},
@@ -69,6 +69,7 @@ func (s *Stack) renewEnvFile() error {
 		{"NOFX_GATEWAY_METRICS_URL", s.Gateway.MetricsURL()},
 		{"NOFX_WORKER_METRICS_URLS", strings.Join(metrics, " ")},
 		{"NOFX_ADMIN_DATABASE_URL", s.AdminURL},
+		{"NOFX_GATEWAY_DATABASE_URL", s.environment(nil, map[string]string{"DATABASE_URL": s.GatewayDB}, s.cfg.Env, s.cfg.GatewayEnv)["DATABASE_URL"]},
 		{"NOFX_DATA_DIR", s.Dir},
 	}
 	for _, name := range []string{

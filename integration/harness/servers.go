@@ -22,8 +22,11 @@ import (
 	"nofx.dev/shared/servertest/s3server"
 )
 
-// appRole is what gateway and workers log in as.
-const appRole = "nofx_app"
+// The roles that gateways and workers log in as.
+const (
+	gatewayRole = "nofx_gateway"
+	workerRole  = "nofx_worker"
+)
 
 // ServersConfig says where data is and who is told of progress.
 type ServersConfig struct {
@@ -36,12 +39,12 @@ type ServersConfig struct {
 
 // Servers are a Postgres and an S3 server, for any number of stacks.
 type Servers struct {
-	pg       *pgserver.Server
-	s3       *s3server.Server
-	password string // of appRole
-	dir      string // as in ServersConfig
-	logs     []io.Closer
-	mu       sync.Mutex // roles are the whole server's: one migration at a time
+	pg        *pgserver.Server
+	s3        *s3server.Server
+	passwords map[string]string // by role
+	dir       string            // as in ServersConfig
+	logs      []io.Closer
+	mu        sync.Mutex // roles are the whole server's: one migration at a time
 }
 
 // StartServers starts both servers and returns when they answer. Whoever starts
@@ -70,7 +73,7 @@ func StartServers(ctx context.Context, cfg ServersConfig) (_ *Servers, err error
 	if s.pg, err = pgserver.Start(ctx, pg); err != nil {
 		return nil, err
 	}
-	if s.password, err = appPassword(s.pg.URL("")); err != nil {
+	if s.passwords, err = passwords(s.pg.URL("")); err != nil {
 		return nil, err
 	}
 	cfg.Progress("starting the S3 server")
@@ -125,26 +128,30 @@ func (s *Servers) Stop() {
 	}
 }
 
+// addresses are those of one database, as an administrator, a gateway and a worker log in.
+type addresses struct{ admin, gateway, worker string }
+
 // database makes the database name, unless it is there, migrates it and lets
-// appRole log in. When it is to be kept and the server is not ours, the database
-// is the one that DATABASE_URL names.
-func (s *Servers) database(ctx context.Context, name string, keep bool, migrate func(admin string) error) (admin, app string, err error) {
+// gateways and workers log in. When it is to be kept and the server is not ours, the
+// database is the one that DATABASE_URL names.
+func (s *Servers) database(ctx context.Context, name string, keep bool, migrate func(admin string) error) (addresses, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	admin = s.pg.URL(name)
+	admin := s.pg.URL(name)
 	if keep && s.pg.Done() == nil {
 		admin = s.pg.URL("")
 	} else if err := s.exec(ctx, s.pg.URL(""), "CREATE DATABASE "+pgx.Identifier{name}.Sanitize(), "42P04"); err != nil {
-		return "", "", fmt.Errorf("make database %s: %w", name, err)
+		return addresses{}, fmt.Errorf("make database %s: %w", name, err)
 	}
 	if err := migrate(admin); err != nil {
-		return "", "", fmt.Errorf("migrate database %s: %w", name, err)
+		return addresses{}, fmt.Errorf("migrate database %s: %w", name, err)
 	}
-	// Hexadecimal, so it needs no quoting.
-	if err := s.exec(ctx, admin, "ALTER ROLE "+appRole+" LOGIN PASSWORD '"+s.password+"'", ""); err != nil {
-		return "", "", fmt.Errorf("set the password of %s: %w", appRole, err)
+	for role, password := range s.passwords { // hexadecimal, so they need no quoting
+		if err := s.exec(ctx, admin, "ALTER ROLE "+role+" LOGIN PASSWORD '"+password+"'", ""); err != nil {
+			return addresses{}, fmt.Errorf("set the password of %s: %w", role, err)
+		}
 	}
-	return admin, as(admin, appRole, s.password), nil
+	return addresses{admin, as(admin, gatewayRole, s.passwords[gatewayRole]), as(admin, workerRole, s.passwords[workerRole])}, nil
 }
 
 // drop removes a database and ends its sessions. One that stays behind on a
@@ -176,20 +183,24 @@ func (s *Servers) exec(ctx context.Context, dsn, sql, harmless string) error {
 	}
 }
 
-// appPassword derives the password of appRole from the administrator's, so that
-// every process that uses one server sets the same. Without one it is random.
-func appPassword(admin string) (string, error) {
+// passwords derives those of the roles from the administrator's, so that every process
+// that uses one server sets the same. Without one they are random.
+func passwords(admin string) (map[string]string, error) {
 	cfg, err := pgx.ParseConfig(admin)
 	if err != nil {
-		return "", fmt.Errorf("read the database address: %w", err)
+		return nil, fmt.Errorf("read the database address: %w", err)
 	}
 	secret := cfg.Password
 	if secret == "" {
 		secret = rand.Text()
 	}
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(appRole))
-	return fmt.Sprintf("%x", mac.Sum(nil)), nil
+	all := map[string]string{}
+	for _, role := range []string{gatewayRole, workerRole} {
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write([]byte(role))
+		all[role] = fmt.Sprintf("%x", mac.Sum(nil))
+	}
+	return all, nil
 }
 
 // as returns dsn for another role.

@@ -59,13 +59,14 @@ type S3 struct {
 // Stack is a gateway and its workers, ready to serve. Gateway and workers are
 // started again when they die, unless a test says otherwise.
 type Stack struct {
-	URL         string // of the gateway
-	APIKey      string // an administrator of tenant dev
-	AdminURL    string // the database, as an administrator
-	DatabaseURL string // the database, as the processes use it
-	S3          S3
-	Gateway     *Process
-	Dir         string
+	URL       string // of the gateway
+	APIKey    string // an administrator of tenant dev
+	AdminURL  string // the database, as an administrator
+	GatewayDB string // the database, as the gateway uses it
+	WorkerDB  string // the database, as workers use it
+	S3        S3
+	Gateway   *Process
+	Dir       string
 
 	cfg      Config
 	database string // to drop on Stop, if not empty
@@ -144,12 +145,13 @@ func (s *Stack) store(ctx context.Context) error {
 		name += "_" + strings.ToLower(rand.Text()[:12])
 		s.database = name
 	}
-	var err error
-	if s.AdminURL, s.DatabaseURL, err = s.cfg.Servers.database(ctx, name, s.cfg.Keep, func(admin string) error {
+	db, err := s.cfg.Servers.database(ctx, name, s.cfg.Keep, func(admin string) error {
 		return runLogged(ctx, s.Log("migrate"), map[string]string{"DATABASE_URL": admin}, s.cfg.Binaries.Migrate)
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
+	s.AdminURL, s.GatewayDB, s.WorkerDB = db.admin, db.gateway, db.worker
 	s3 := s.cfg.Servers.s3
 	s.S3 = S3{
 		Endpoint: s3.Endpoint, Region: s3.Region, AccessKey: s3.AccessKey, SecretKey: s3.SecretKey,
@@ -159,13 +161,13 @@ func (s *Stack) store(ctx context.Context) error {
 }
 
 // environment returns the environment of a process, the later maps winning: defaults, which our
-// own environment may change, what every process is told, and what this one is.
+// own environment may change, where data is, and what this process is told.
 // Of that our own environment changes nothing: see [Stack.unheeded].
 func (s *Stack) environment(defaults map[string]string, told ...map[string]string) map[string]string {
 	env := map[string]string{"NOFX_ENV": "development"}
 	maps.Copy(env, defaults)
 	maps.Copy(env, inherited(os.Environ()))
-	for _, m := range append([]map[string]string{s.stores(), s.cfg.Env}, told...) {
+	for _, m := range append([]map[string]string{s.stores()}, told...) {
 		for name, value := range m {
 			delete(env, name+"_FILE") // else there would be two
 			env[name] = value
@@ -200,11 +202,11 @@ var (
 	}
 )
 
-// stores returns where data is, as a process is told.
+// stores returns where data is, as a worker is told. A gateway has another login.
 func (s *Stack) stores() map[string]string {
 	return map[string]string{
-		"DATABASE_URL":             s.DatabaseURL,
-		"NOFX_DATABASE_LISTEN_URL": s.DatabaseURL,
+		"DATABASE_URL":             s.WorkerDB,
+		"NOFX_DATABASE_LISTEN_URL": s.WorkerDB,
 		"NOFX_S3_ENDPOINT":         s.S3.Endpoint,
 		"NOFX_S3_REGION":           s.S3.Region,
 		"NOFX_S3_ACCESS_KEY":       s.S3.AccessKey,
@@ -220,7 +222,7 @@ func (s *Stack) startGateway(ctx context.Context) error {
 		return err
 	}
 	s.URL = "http://" + api
-	env := s.environment(gatewayDefaults, map[string]string{
+	env := s.environment(gatewayDefaults, map[string]string{"DATABASE_URL": s.GatewayDB, "NOFX_DATABASE_LISTEN_URL": s.GatewayDB}, s.cfg.Env, map[string]string{
 		"NOFX_HTTP_ADDR": api, "NOFX_METRICS_ADDR": metrics, "NOFX_PUBLIC_URL": s.URL,
 	}, s.cfg.GatewayEnv)
 	s.Gateway = s.start("gateway", s.cfg.Binaries.Gateway, env, metrics, s.URL+"/readyz")
@@ -245,7 +247,7 @@ func (s *Stack) startWorker(extra map[string]string) (*Process, error) {
 func (s *Stack) workerEnvironment(name, metrics string, extra map[string]string) map[string]string {
 	defaults := map[string]string{"NOFX_WORKSPACE_DIR": filepath.Join(s.Dir, "work", name)}
 	maps.Copy(defaults, workerDefaults)
-	return s.environment(defaults, map[string]string{"NOFX_METRICS_ADDR": metrics}, s.cfg.WorkerEnv, extra)
+	return s.environment(defaults, s.cfg.Env, map[string]string{"NOFX_METRICS_ADDR": metrics}, s.cfg.WorkerEnv, extra)
 }
 
 func (s *Stack) start(name, program string, env map[string]string, metrics, ready string) *Process {
@@ -338,7 +340,7 @@ func (s *Stack) NewTenant(ctx context.Context, slug string) (key string, err err
 
 // newKey runs `gateway tenant create`.
 func (s *Stack) newKey(ctx context.Context, slug string, flags ...string) (key string, err error) {
-	env := map[string]string{"DATABASE_URL": s.AdminURL, "NOFX_ENV": s.environment(nil)["NOFX_ENV"]}
+	env := map[string]string{"DATABASE_URL": s.AdminURL, "NOFX_ENV": s.environment(nil, s.cfg.Env)["NOFX_ENV"]}
 	out, err := output(ctx, env, s.cfg.Binaries.Gateway, append([]string{"tenant", "create", slug}, flags...)...)
 	if err != nil {
 		return "", fmt.Errorf("create tenant %s: %w", slug, err)

@@ -19,15 +19,16 @@ import (
 // The stand-ins of this test know of the real programs what the harness knows:
 // their arguments, their environment and what they answer.
 
-// migrateStandIn makes the role that gateway and worker log in as.
+// migrateStandIn makes the roles that gateway and worker log in as.
 func migrateStandIn(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, `DO $$ BEGIN CREATE ROLE nofx_app LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-		CREATE TABLE IF NOT EXISTS api_key (key text); GRANT SELECT ON api_key TO nofx_app`)
+	_, err = conn.Exec(ctx, `DO $$ BEGIN CREATE ROLE nofx_gateway LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+		DO $$ BEGIN CREATE ROLE nofx_worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+		CREATE TABLE IF NOT EXISTS api_key (key text); GRANT SELECT ON api_key TO nofx_gateway, nofx_worker`)
 	return err
 }
 
@@ -109,7 +110,7 @@ func TestStack(t *testing.T) {
 	vars := sourced(t, cfg.EnvFile)
 	pids := fmt.Sprintf("%d %d", s.Workers()[0].PID(), s.Workers()[1].PID())
 	for name, want := range map[string]string{
-		"NOFX_URL": s.URL, "NOFX_API_KEY": s.APIKey, "DATABASE_URL": s.DatabaseURL, "NOFX_ADMIN_DATABASE_URL": s.AdminURL,
+		"NOFX_URL": s.URL, "NOFX_API_KEY": s.APIKey, "DATABASE_URL": s.WorkerDB, "NOFX_GATEWAY_DATABASE_URL": s.GatewayDB, "NOFX_ADMIN_DATABASE_URL": s.AdminURL,
 		"NOFX_WORKER_PIDS": pids, "NOFX_GATEWAY_PID": strconv.Itoa(s.Gateway.PID()), "NOFX_DATA_DIR": dir,
 		"NOFX_S3_ENDPOINT": s.S3.Endpoint, "NOFX_S3_BUCKET": "nofx", "NOFX_ENV": "development",
 	} {

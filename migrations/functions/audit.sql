@@ -108,10 +108,13 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.audit_denied(text, text),
-    nofx.audit_urls(text, text, text[], timestamptz),
+    nofx.audit_urls(text, text, text[], timestamptz)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.audit_heads(date, uuid, int),
     nofx.audit_anchored(bigint, date)
-TO nofx_app;
+TO nofx_worker;
 
 GRANT EXECUTE ON FUNCTION
     nofx.audit_guard()

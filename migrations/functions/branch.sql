@@ -182,6 +182,9 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.start_at(uuid, uuid, uuid),
     nofx.head_after(uuid, uuid, uuid),
-    nofx.create_branch(jsonb, jsonb),
+    nofx.create_branch(jsonb, jsonb)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.record_edit(uuid, bigint, jsonb)
-TO nofx_app;
+TO nofx_worker;

@@ -170,10 +170,16 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.run_leaves(uuid)
+TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.mark_checkpoint(uuid, uuid, text, boolean, text)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.add_checkpoint(uuid, bigint, uuid, jsonb),
-    nofx.run_leaves(uuid),
     nofx.record_probe(uuid, bigint, jsonb),
-    nofx.mark_checkpoint(uuid, uuid, text, boolean, text),
     nofx.record_checkpoints(jsonb),
     nofx.record_corrupt(uuid, bigint, uuid, text, uuid)
-TO nofx_app;
+TO nofx_worker;

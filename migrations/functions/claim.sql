@@ -221,7 +221,10 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.lock_free_runs(uuid[], boolean[]),
-    nofx.claim_steps(jsonb, text, int, interval),
     nofx.step_parents(uuid[])
 TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.lock_free_runs(uuid[], boolean[]),
+    nofx.claim_steps(jsonb, text, int, interval)
+TO nofx_worker;

@@ -55,6 +55,9 @@ AS $$
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.record_diff(uuid, bigint, jsonb),
     nofx.lose_diff(uuid, uuid, text, text)
-TO nofx_app;
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.record_diff(uuid, bigint, jsonb)
+TO nofx_worker;

@@ -80,4 +80,4 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.begin_effect(uuid, bigint, text, text),
     nofx.finish_effect(uuid, bigint, text, jsonb)
-TO nofx_app;
+TO nofx_worker;

@@ -112,4 +112,4 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.begin_epoch(),
     nofx.event_heads(uuid[], uuid[])
-TO nofx_app;
+TO nofx_gateway;

@@ -279,4 +279,4 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.finish_steps(jsonb, text, int, interval)
-TO nofx_app;
+TO nofx_worker;

@@ -200,9 +200,8 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.gate_transition(uuid, text, text, bigint, bigint),
     nofx.decide_gate(uuid, text, text, bigint)
-TO nofx_app;
+TO nofx_gateway;
 
 GRANT EXECUTE ON FUNCTION
     nofx.gate_guard()

@@ -354,12 +354,15 @@ AS $$
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.purge_blob(bytea, text)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.reuse_blobs(bytea[]),
     nofx.mark_blobs(uuid, bigint, timestamptz, bytea[]),
     nofx.sweep_blobs(uuid, bigint, timestamptz, interval, bytea, int, boolean),
     nofx.sweep_objects(uuid, bigint, timestamptz, interval, text, int, boolean),
     nofx.sweep_artifacts(uuid, bigint, timestamptz, uuid, int, boolean),
-    nofx.purge_blob(bytea, text),
     nofx.move_blobs(uuid, bigint, bytea, text, bytea, text, bigint, bytea[], bigint[]),
     nofx.condemn_copies(uuid, bigint, text[]),
     nofx.drop_derived(uuid, bigint, bytea, int),
@@ -367,4 +370,4 @@ GRANT EXECUTE ON FUNCTION
     nofx.unbacked_blobs(bytea, int),
     nofx.unknown_keys(text[]),
     nofx.due_collections(text, int)
-TO nofx_app;
+TO nofx_worker;

@@ -33,6 +33,9 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.find_answer(text, text),
+    nofx.find_answer(text, text)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.delete_expired(int)
-TO nofx_app;
+TO nofx_worker;

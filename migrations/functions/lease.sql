@@ -139,4 +139,4 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.heartbeat(uuid[], bigint[], interval, interval),
     nofx.begin_tool(uuid, bigint)
-TO nofx_app;
+TO nofx_worker;

@@ -49,4 +49,4 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.mark_log(uuid, bigint, bigint),
     nofx.record_log_chunk(uuid, bigint, int, bigint, bigint, int, text, bytea)
-TO nofx_app;
+TO nofx_worker;

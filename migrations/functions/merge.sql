@@ -417,11 +417,14 @@ CREATE OR REPLACE FUNCTION nofx.new_id() RETURNS uuid
 GRANT EXECUTE ON FUNCTION
     nofx.create_merge(uuid, jsonb),
     nofx.assign_merge(uuid, uuid),
-    nofx.record_merge(uuid, bigint, uuid, bigint, jsonb),
     nofx.resolve_merge(uuid, jsonb, bigint),
     nofx.merge_transition(uuid, text, text, bigint),
     nofx.commit_merge(uuid, bigint, boolean, text)
-TO nofx_app;
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.record_merge(uuid, bigint, uuid, bigint, jsonb)
+TO nofx_worker;
 
 GRANT EXECUTE ON FUNCTION
     nofx.merge_guard()

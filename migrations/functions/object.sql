@@ -109,9 +109,12 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    nofx.condemn_object(text)
+TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
     nofx.condemned_objects(timestamptz, int),
     nofx.forget_objects(uuid[], text[]),
-    nofx.condemn_object(text),
     nofx.renew_objects(text[]),
     nofx.renew_blobs(bytea[], bigint[], bytea[], bigint[], bigint[], bigint[])
-TO nofx_app;
+TO nofx_worker;

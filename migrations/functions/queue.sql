@@ -114,9 +114,15 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.backlog(text, int),
-    nofx.pause_queue(text, text),
-    nofx.resume_queue(text, text),
-    nofx.resumed_queues(),
     nofx.wake_parked(text, int)
 TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.backlog(text, int),
+    nofx.pause_queue(text, text),
+    nofx.resume_queue(text, text)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.resumed_queues()
+TO nofx_worker;

@@ -121,4 +121,4 @@ GRANT EXECUTE ON FUNCTION
     nofx.delete_repository(uuid),
     nofx.begin_delivery(uuid, jsonb),
     nofx.end_delivery(uuid, text, text, uuid)
-TO nofx_app;
+TO nofx_gateway;

@@ -294,4 +294,4 @@ GRANT EXECUTE ON FUNCTION
     nofx.expire_system_runs(int),
     nofx.expired_runs(uuid, uuid, int, int),
     nofx.prune_runs(uuid[], int)
-TO nofx_app;
+TO nofx_worker;

@@ -106,4 +106,4 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.reopen_run(uuid, text, text, bigint),
     nofx.retry_step(uuid, boolean, text)
-TO nofx_app;
+TO nofx_gateway;

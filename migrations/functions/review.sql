@@ -421,15 +421,18 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.find_review(text, text, boolean),
     nofx.create_review(uuid, jsonb),
+    nofx.finding_transition(uuid, text, text, bigint, text, timestamptz),
+    nofx.settle_thread(jsonb)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.begin_review(uuid, bigint, uuid, jsonb),
     nofx.note_review_head(uuid, bigint, uuid, text, text, text),
     nofx.review_transition(uuid, text, text, bigint, bigint),
     nofx.keep_review_artifact(uuid, bigint, uuid, jsonb),
     nofx.finish_review(uuid, bigint, uuid, jsonb),
-    nofx.finding_transition(uuid, text, text, bigint, text, timestamptz),
-    nofx.settle_thread(jsonb),
     nofx.spend_model(date, bigint, numeric, bigint, numeric)
-TO nofx_app;
+TO nofx_worker;
 
 GRANT EXECUTE ON FUNCTION
     nofx.review_guard(),

@@ -6,7 +6,7 @@
 --
 -- A statement costs much more than another row in it, so functions that change many rows
 -- write all events in one statement. Data marks this form: the same UPDATE changes
--- event_seq, which nofx_app may not write. Only edges marked as batched allow it.
+-- event_seq, which no login may write. Only edges marked as batched allow it.
 CREATE OR REPLACE FUNCTION nofx.run_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -134,7 +134,7 @@ GRANT EXECUTE ON FUNCTION
     nofx.run_transition(uuid, text, text, bigint, text),
     nofx.hold_runs(uuid[]),
     nofx.run_counts()
-TO nofx_app;
+TO nofx_gateway;
 
 GRANT EXECUTE ON FUNCTION
     nofx.run_guard()

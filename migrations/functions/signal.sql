@@ -95,6 +95,9 @@ AS $$
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.send_signal(uuid, text, jsonb),
+    nofx.send_signal(uuid, text, jsonb)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.expire_signals(int)
-TO nofx_app;
+TO nofx_worker;

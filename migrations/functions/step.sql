@@ -273,10 +273,6 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.step_transition(uuid, text, text, bigint, text)
-TO nofx_app;
-
-GRANT EXECUTE ON FUNCTION
     nofx.step_guard()
 TO nofx_owner;
 

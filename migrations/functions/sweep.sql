@@ -162,4 +162,4 @@ GRANT EXECUTE ON FUNCTION
     nofx.due_runs(int),
     nofx.sweep_step(uuid, text, interval, interval, interval),
     nofx.sweep_run(uuid)
-TO nofx_app;
+TO nofx_worker;

@@ -72,8 +72,11 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.create_key(uuid, bytea, jsonb),
-    nofx.revoke_key(uuid),
-    nofx.present_key(uuid, bytea),
     nofx.subject_name(uuid, text)
 TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.create_key(uuid, bytea, jsonb),
+    nofx.revoke_key(uuid),
+    nofx.present_key(uuid, bytea)
+TO nofx_gateway;

@@ -30,6 +30,9 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.pin_tools(text, text, text, jsonb),
     nofx.forget_tools(text)
-TO nofx_app;
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.pin_tools(text, text, text, jsonb)
+TO nofx_worker;

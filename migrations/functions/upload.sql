@@ -52,7 +52,10 @@ AS $$
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.create_upload(uuid, text, text, text, bigint, bytea),
+    nofx.create_upload(uuid, text, text, text, bigint, bytea)
+TO nofx_gateway;
+
+GRANT EXECUTE ON FUNCTION
     nofx.complete_upload(uuid, bigint, uuid, text),
     nofx.expire_uploads(int)
-TO nofx_app;
+TO nofx_worker;

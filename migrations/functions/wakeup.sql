@@ -78,4 +78,4 @@ $$;
 GRANT EXECUTE ON FUNCTION
     nofx.lost_wake_ups(timestamptz, uuid, int, interval),
     nofx.end_stray_jobs(interval, int)
-TO nofx_app;
+TO nofx_worker;

@@ -68,9 +68,12 @@ AS $$
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.beat_worker(text, int, text, text, text[], int, int, int, boolean, text, interval),
-    nofx.leave_worker(text),
     nofx.step_holders(uuid[], interval),
     nofx.worker_missing(text, interval),
     nofx.workers(interval)
 TO nofx_app;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.beat_worker(text, int, text, text, text[], int, int, int, boolean, text, interval),
+    nofx.leave_worker(text)
+TO nofx_worker;

@@ -4,7 +4,7 @@ DO $$
 DECLARE
     r text;
 BEGIN
-    FOREACH r IN ARRAY ARRAY['nofx_owner', 'nofx_system', 'nofx_app', 'nofx_migrate'] LOOP
+    FOREACH r IN ARRAY ARRAY['nofx_owner', 'nofx_system', 'nofx_app', 'nofx_gateway', 'nofx_worker', 'nofx_migrate'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE', r);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
@@ -14,23 +14,33 @@ BEGIN
 END
 $$;
 
--- A transaction pooler keeps no session settings, so the role has them: the limits, and
--- settings for plans that depend on neither values nor statistics. Every statement finds
--- its rows by an index. A session that plans a statement while the tables are small would
--- choose to read whole tables, and keep that plan while they grow. With known values, an
--- array of one looks cheaper than the ten elements assumed without, and the statement would
--- be planned again at every call.
+-- nofx_app has what both processes may do, nofx_gateway and nofx_worker, which log in, what
+-- only one of them may.
+--
+-- A transaction pooler keeps no session settings, so the logins have them, which no role
+-- inherits: the limits, and settings for plans that depend on neither values nor statistics.
+-- Every statement finds its rows by an index. A session that plans a statement while the
+-- tables are small would choose to read whole tables, and keep that plan while they grow.
+-- With known values, an array of one looks cheaper than the ten elements assumed without, and
+-- the statement would be planned again at every call.
 DO $$
+DECLARE
+    r text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
-        WHERE r.rolname = 'nofx_app' AND s.setdatabase = 0 AND 'enable_seqscan=off' = ANY (s.setconfig)) THEN
-        ALTER ROLE nofx_app LOGIN;
-        ALTER ROLE nofx_app SET lock_timeout = '2s';
-        ALTER ROLE nofx_app SET statement_timeout = '5s';
-        ALTER ROLE nofx_app SET idle_in_transaction_session_timeout = '30s';
-        ALTER ROLE nofx_app SET plan_cache_mode = 'force_generic_plan';
-        ALTER ROLE nofx_app SET enable_seqscan = 'off';
-        ALTER ROLE nofx_app SET jit = 'off'; -- scans without an index now have a high cost
+    FOREACH r IN ARRAY ARRAY['nofx_gateway', 'nofx_worker'] LOOP
+        CONTINUE WHEN pg_has_role(r, 'nofx_app', 'USAGE') AND EXISTS (SELECT FROM pg_db_role_setting s
+            WHERE s.setrole = r::regrole AND s.setdatabase = 0 AND 'enable_seqscan=off' = ANY (s.setconfig));
+        EXECUTE format('GRANT nofx_app TO %I', r);
+        EXECUTE format('ALTER ROLE %I LOGIN', r);
+        EXECUTE format('ALTER ROLE %I SET lock_timeout = ''2s''', r);
+        EXECUTE format('ALTER ROLE %I SET statement_timeout = ''5s''', r);
+        EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = ''30s''', r);
+        EXECUTE format('ALTER ROLE %I SET plan_cache_mode = ''force_generic_plan''', r);
+        EXECUTE format('ALTER ROLE %I SET enable_seqscan = ''off''', r);
+        EXECUTE format('ALTER ROLE %I SET jit = ''off''', r); -- scans without an index now have a high cost
+    END LOOP;
+    IF (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'nofx_app') THEN -- it was a login once
+        ALTER ROLE nofx_app NOLOGIN;
     END IF;
     -- From Postgres 16 on a creator must be granted the right to act as a role.
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN

@@ -1,6 +1,6 @@
 -- Runs, their steps, attempts, leases, waits and events.
 --
--- These rows are written on the hot path, and nofx_app writes them only through the
+-- These rows are written on the hot path, and gateways and workers write them only through the
 -- functions of this schema. So the functions and the guards enforce the rules that
 -- constraints would enforce at a price: a foreign key is checked again at each update of a
 -- row that the same transaction wrote, ten times for the row of a run; a CHECK is read from
@@ -121,7 +121,7 @@ CREATE INDEX step_signal ON nofx.step (tenant_id, signal_key, waiting_since, id)
 CREATE INDEX step_dead ON nofx.step (tenant_id, id) WHERE failure_class IN ('exhausted', 'poisoned');
 CALL nofx.guard_tenant('nofx.step');
 GRANT SELECT ON nofx.step TO nofx_app;
-GRANT UPDATE (job_id) ON nofx.step TO nofx_app;
+GRANT UPDATE (job_id) ON nofx.step TO nofx_app; -- both insert jobs of steps
 
 -- Written together with the steps, only by create_run and create_branch.
 CREATE TABLE nofx.step_dep (

@@ -66,7 +66,8 @@ CREATE TABLE nofx.blob (
     PRIMARY KEY (tenant_id, sha256)
 ) WITH (fillfactor = 80); -- each collection updates the marks
 CALL nofx.guard_tenant('nofx.blob');
-GRANT SELECT, INSERT ON nofx.blob TO nofx_app;
+GRANT SELECT ON nofx.blob TO nofx_app;
+GRANT INSERT ON nofx.blob TO nofx_worker;
 
 -- Every object we own, for garbage collection and for the doctor.
 CREATE TABLE nofx.object (
@@ -82,7 +83,8 @@ CREATE TABLE nofx.object (
 );
 CREATE INDEX object_condemned ON nofx.object (kind, created_at) WHERE state = 'condemned'; -- condemned_objects
 CALL nofx.guard_tenant('nofx.object');
-GRANT SELECT, INSERT ON nofx.object TO nofx_app;
+GRANT SELECT ON nofx.object TO nofx_app;
+GRANT INSERT ON nofx.object TO nofx_worker;
 
 CREATE TABLE nofx.artifact (
     tenant_id  uuid NOT NULL REFERENCES nofx.tenant,

@@ -15,6 +15,7 @@ CREATE TABLE nofx.idempotency_key (
 );
 CREATE INDEX idempotency_key_expiry ON nofx.idempotency_key (expires_at); -- delete_expired
 CALL nofx.guard_tenant('nofx.idempotency_key');
-GRANT SELECT, INSERT ON nofx.idempotency_key TO nofx_app;
+GRANT SELECT ON nofx.idempotency_key TO nofx_app;
+GRANT INSERT ON nofx.idempotency_key TO nofx_gateway;
 
 RESET ROLE;

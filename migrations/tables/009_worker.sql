@@ -1,15 +1,19 @@
 -- Workers: their rights on River's jobs, the time when one of them last reached the
 -- database, and the list of workers.
 
--- River's tables belong to the role that migrates; both processes use them as nofx_app.
+-- River's tables belong to the role that migrates. Workers run its client; gateways insert
+-- jobs, and delete those of cancelled runs.
 GRANT USAGE ON SCHEMA river TO nofx_app, nofx_system;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA river TO nofx_app;
+GRANT SELECT ON ALL TABLES IN SCHEMA river TO nofx_app;
+GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA river TO nofx_worker;
+GRANT INSERT, UPDATE (kind), DELETE ON river.river_job TO nofx_gateway; -- River's inserts set kind where a job exists
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA river TO nofx_app;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA river TO nofx_app;
 GRANT SELECT, UPDATE (state, finalized_at) ON river.river_job TO nofx_system;
 GRANT SELECT ON river.river_queue TO nofx_system;
 -- The same for tables that a later release of River adds.
-ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO nofx_app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT SELECT ON TABLES TO nofx_app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT INSERT, UPDATE, DELETE ON TABLES TO nofx_worker;
 ALTER DEFAULT PRIVILEGES IN SCHEMA river GRANT USAGE, SELECT ON SEQUENCES TO nofx_app;
 ALTER TABLE river.river_job SET (autovacuum_vacuum_scale_factor = 0.01);
 -- Nothing here searches jobs by their arguments or metadata, and a GIN index keeps every
@@ -28,7 +32,7 @@ CREATE UNLOGGED TABLE nofx.contact (
     resumed_at timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 
--- The list of workers, from their own reports. It has no tenant, and nofx_app reads it only
+-- The list of workers, from their own reports. It has no tenant, and logins read it only
 -- through functions. After a crash of the database, workers report again within seconds.
 CREATE UNLOGGED TABLE nofx.worker (
     id           text PRIMARY KEY, -- as on leases and attempts

@@ -42,7 +42,7 @@ type S3 struct {
 
 // Common are the settings of every process.
 type Common struct {
-	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://nofx_app:PASSWORD@HOST:5432/DATABASE" doc:"database, as role nofx_app"`
+	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://ROLE:PASSWORD@HOST:5432/DATABASE" doc:"database; a gateway logs in as role nofx_gateway, a worker as nofx_worker"`
 	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler: no prepared statements"`
 	Env         string `env:"NOFX_ENV" envDefault:"production" want:"development|production" doc:"development or production"`
 	Log         string `env:"NOFX_LOG_LEVEL" envDefault:"info" want:"debug|info|warn|error" doc:"debug, info, warn or error"`

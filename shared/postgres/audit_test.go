@@ -210,7 +210,7 @@ func TestS24_AuditOnlyGrows(t *testing.T) {
 	}
 	before := s.image(t)
 	changes := []string{"UPDATE nofx.audit SET reason = 'x'", "DELETE FROM nofx.audit", "TRUNCATE nofx.audit"}
-	for role, want := range map[string]string{"nofx_app": "42501", "nofx_system": "42501", "nofx_owner": "NX006", "postgres": "NX006"} {
+	for role, want := range map[string]string{postgres.GatewayRole: "42501", postgres.WorkerRole: "42501", "nofx_system": "42501", "nofx_owner": "NX006", "postgres": "NX006"} {
 		if role == "postgres" {
 			role = one[string](t, s, "SELECT session_user::text")
 		}
@@ -224,8 +224,10 @@ func TestS24_AuditOnlyGrows(t *testing.T) {
 		"INSERT INTO nofx.audit SELECT * FROM nofx.audit", "UPDATE nofx.audit_head SET seq = 9", "DELETE FROM nofx.audit_denial",
 		"SELECT nofx.audit('key.create', 'x', NULL, NULL, NULL)", "ALTER TABLE nofx.audit DISABLE TRIGGER ALL",
 	} {
-		if _, err := s.in(s.ctx, "nofx_app", sql); sqlState(err) != "42501" {
-			t.Errorf("%s as nofx_app = %v, want 42501", sql, err)
+		for _, login := range []string{postgres.GatewayRole, postgres.WorkerRole} {
+			if _, err := s.in(s.ctx, login, sql); sqlState(err) != "42501" {
+				t.Errorf("%s as %s = %v, want 42501", sql, login, err)
+			}
 		}
 	}
 	s.wantUntouched(t, "whoever tried", before)

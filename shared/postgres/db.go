@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,9 +37,17 @@ func (a Address) Explain(err error) error {
 	return explained
 }
 
+// The roles that gateways and workers log in as. Each may do what its process does and
+// nothing of what only the other does.
+const (
+	GatewayRole = "nofx_gateway"
+	WorkerRole  = "nofx_worker"
+)
+
 // Config says which database to use and how.
 type Config struct {
-	URL           string                 // as role nofx_app
+	URL           string                 // as Role
+	Role          string                 // GatewayRole or WorkerRole, of which [DB.Ready] takes no other; "": any
 	MaxConns      int32                  // 0: pgx's default
 	Pooled        bool                   // URL is a transaction pooler: no prepared statements
 	JobMiddleware []rivertype.Middleware // of the inserting client: the trace carrier
@@ -51,6 +60,7 @@ type Config struct {
 // DB is a pool of connections and a River client that only inserts.
 type DB struct {
 	pool     *pgxpool.Pool
+	role     string // as in Config
 	shares   *shares
 	river    *QueueClient
 	patience time.Duration
@@ -110,7 +120,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database pool: %w", err)
 	}
-	db := &DB{pool: pool, shares: newShares(pool.Config().MaxConns), patience: c.Patience, acquireWait: cmp.Or(c.AcquireWait, acquireWait), lockWait: cmp.Or(c.LockWait, lockWait),
+	db := &DB{pool: pool, role: c.Role, shares: newShares(pool.Config().MaxConns), patience: c.Patience, acquireWait: cmp.Or(c.AcquireWait, acquireWait), lockWait: cmp.Or(c.LockWait, lockWait),
 		searches: newSearches(pool.Config().MaxConns), pooled: c.Pooled}
 	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
 		pool.Close()
@@ -126,26 +136,31 @@ func (db *DB) Close() { db.pool.Close() }
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
 // Ready reports whether the database is usable: reachable, writable, migrated to this
-// release, and with a login that cannot bypass row level security. The error,
+// release, and with a login that cannot bypass row level security and may do what this
+// process does, not what the other one does. The error,
 // fault.Unavailable, says which condition fails, and is safe to publish: it names settings
 // but not addresses.
 func (db *DB) Ready(ctx context.Context) error {
 	var user string
+	var roles []string // of GatewayRole and WorkerRole, whose rights it has
 	var version int
 	var super, bypass, readOnly bool
 	ctx, cancel := context.WithTimeout(ctx, db.patience)
 	defer cancel()
 	err := db.pool.QueryRow(ctx, `
 		SELECT rolname, rolsuper, rolbypassrls, current_setting('transaction_read_only') = 'on' OR pg_is_in_recovery(),
-		       (SELECT coalesce(max(version), 0) FROM nofx.schema_migration)
-		FROM pg_roles WHERE rolname = current_user`).Scan(&user, &super, &bypass, &readOnly, &version)
+		       (SELECT coalesce(max(version), 0) FROM nofx.schema_migration),
+		       ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.rolname = ANY ($1) AND pg_has_role(r.oid, 'USAGE'))
+		FROM pg_roles WHERE rolname = current_user`, []string{GatewayRole, WorkerRole}).Scan(&user, &super, &bypass, &readOnly, &version, &roles)
 	switch {
 	case errors.Is(err, context.Canceled) || isForgetful(err):
 		return mapError(err)
 	case err != nil:
 		return fault.New(fault.Unavailable, "unavailable", "the database is not available: %s", plainly(err)).Because(err)
 	case super || bypass:
-		return fault.New(fault.Unavailable, "unavailable", "role %s bypasses row level security; log in as nofx_app", user)
+		return fault.New(fault.Unavailable, "unavailable", "role %s bypasses row level security; log in as %s", user, db.login())
+	case db.role != "" && !slices.Equal(roles, []string{db.role}):
+		return fault.New(fault.Unavailable, "unavailable", "role %s has not the rights of %s, or has more; log in as %s", user, db.role, db.login())
 	case readOnly:
 		return fault.New(fault.Unavailable, "unavailable", "the database is read-only")
 	case version < migrations.Latest():
@@ -153,6 +168,9 @@ func (db *DB) Ready(ctx context.Context) error {
 	}
 	return nil
 }
+
+// login returns the role to log in as, for errors.
+func (db *DB) login() string { return cmp.Or(db.role, GatewayRole+" or "+WorkerRole) }
 
 type (
 	actorKey struct{}

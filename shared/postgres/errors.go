@@ -117,7 +117,7 @@ func plainly(err error) string {
 	case "42P01", "3F000", "42883":
 		return "it is not migrated; run migrate"
 	case "42501":
-		return "the role has no rights in it; log in as nofx_app"
+		return "the role has no rights in it; log in as " + GatewayRole + " or " + WorkerRole
 	case "53300":
 		return "it has no connection left for the role"
 	case "57P01", "57P02", "57P03":

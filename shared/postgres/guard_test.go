@@ -15,7 +15,8 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// tryPairs is the harness inside the database, in a schema of its own. As nofx_app it
+// tryPairs is the harness inside the database, in a schema of its own. As a login that may do
+// what gateways and workers may, it
 // does the first statement, and after it each of the second ones, undoing it again. It
 // returns how many it tried, in a row without a second, none when the first fails; and
 // the seconds that worked, each with what was not sound afterwards or "". p_held says
@@ -64,7 +65,7 @@ DECLARE
 BEGIN
 	BEGIN
 		PERFORM set_config('nofx.tenant_id', p_tenant, true), set_config('nofx.actor', 'tester', true);
-		SET LOCAL ROLE nofx_app;
+		SET LOCAL ROLE pgtest_both;
 		EXECUTE p_first;
 		FOREACH second IN ARRAY p_seconds LOOP
 			BEGIN
@@ -198,7 +199,7 @@ func eventsOf(function string) (events []string) {
 	return events
 }
 
-// TestNoWayAroundTheGuards takes every function that nofx_app may execute, and every
+// TestNoWayAroundTheGuards takes every function that a login may execute, and every
 // setting that it may set and that a function of ours reads, or that Postgres knows by
 // a list of values, and tries all orders of two: no state changes without its event,
 // the run's counters and, where the edge needs it, the lease. Of two calls the first is
@@ -216,7 +217,7 @@ func TestNoWayAroundTheGuards(t *testing.T) {
 	}
 	rows, err := s.Admin.Query(s.ctx, `
 		SELECT p.proname, coalesce(p.proargnames[1:p.pronargs], '{}'), ARRAY(SELECT format_type(a.t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a (t, n) ORDER BY n),
-			CASE WHEN has_function_privilege('nofx_app', p.oid, 'EXECUTE') THEN '' ELSE 'denied' END || pg_get_functiondef(p.oid)
+			CASE WHEN has_function_privilege('pgtest_both', p.oid, 'EXECUTE') THEN '' ELSE 'denied' END || pg_get_functiondef(p.oid)
 		FROM pg_proc p WHERE p.pronamespace = 'nofx'::regnamespace AND p.prorettype <> 'trigger'::regtype ORDER BY 1`)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 )
 
 // CreateTenant makes the tenant slug with its project default, or finds it. It
-// needs an administrator's database address: nofx_app may not make tenants.
+// needs an administrator's database address: gateways may not make tenants.
 func (db *DB) CreateTenant(ctx context.Context, slug string) (tenant uuid.UUID, created bool, err error) {
 	fresh := run.NewID()
 	err = db.tx(ctx, fresh, func(tx pgx.Tx) error {

@@ -21,7 +21,7 @@ import (
 type QueueClient = river.Client[pgx.Tx]
 
 // NewQueueClient makes a River client on db's connections, in River's schema. Its
-// maintenance rebuilds no indexes: nofx_app does not own them, and they stay small
+// maintenance rebuilds no indexes: workers do not own them, and they stay small
 // without it (migrations/tables/009_worker.sql).
 func (db *DB) NewQueueClient(c river.Config) (*QueueClient, error) {
 	c.Schema = job.Schema

@@ -45,7 +45,7 @@ func queueIndexes(t testing.TB, s *store) int64 {
 	return one[int64](t, s, "SELECT pg_indexes_size('river.river_job')::bigint")
 }
 
-// Nobody rebuilds the indexes of River's jobs: nofx_app does not own them. So they may
+// Nobody rebuilds the indexes of River's jobs: workers do not own them. So they may
 // not grow with the number of jobs that there have ever been, as they would with the GIN
 // indexes that River makes, whose keys stay for good. What a vacuum leaves that came
 // late, because of another test's snapshot, is far less.
@@ -80,7 +80,7 @@ func (c often) Next(t time.Time) time.Time {
 	return t.Add(20 * time.Millisecond)
 }
 
-// River's reindexer, which by default runs at midnight, leaves alone what nofx_app does
+// River's reindexer, which by default runs at midnight, leaves alone what a worker does
 // not own.
 func TestRiverRebuildsNoIndex(t *testing.T) {
 	t.Parallel()

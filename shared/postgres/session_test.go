@@ -69,13 +69,16 @@ func TestReadySaysWhatIsWrong(t *testing.T) {
 	}
 	elsewhere, nowhere, guessed := *app, *app, *app
 	elsewhere.Path, nowhere.Host, guessed.User = "/elsewhere", "127.0.0.1:1", url.UserPassword("nobody", "guessed")
-	for name, tt := range map[string]struct{ url, want, explained string }{
-		"no database":  {elsewhere.String(), "the database is not available: there is no such database; see DATABASE_URL", "DATABASE_URL: there is no database elsewhere at "},
-		"no server":    {nowhere.String(), "the database is not available: nothing answers there; see DATABASE_URL", "DATABASE_URL: nothing answers at 127.0.0.1:1"},
-		"no such role": {guessed.String(), "the database is not available: it refuses the role or its password; see DATABASE_URL", "DATABASE_URL: the server at "},
-		"too mighty":   {d.AdminURL, "role postgres bypasses row level security; log in as nofx_app", "DATABASE_URL: role postgres bypasses row level security; log in as nofx_app"},
+	for name, tt := range map[string]struct{ url, role, want, explained string }{
+		"no database":  {elsewhere.String(), "", "the database is not available: there is no such database; see DATABASE_URL", "DATABASE_URL: there is no database elsewhere at "},
+		"no server":    {nowhere.String(), "", "the database is not available: nothing answers there; see DATABASE_URL", "DATABASE_URL: nothing answers at 127.0.0.1:1"},
+		"no such role": {guessed.String(), "", "the database is not available: it refuses the role or its password; see DATABASE_URL", "DATABASE_URL: the server at "},
+		"too mighty":   {d.AdminURL, postgres.WorkerRole, "role postgres bypasses row level security; log in as nofx_worker", "DATABASE_URL: role postgres bypasses row level security; log in as nofx_worker"},
+		"the other":    {d.GatewayURL, postgres.WorkerRole, "role nofx_gateway has not the rights of nofx_worker, or has more; log in as nofx_worker", "DATABASE_URL: role nofx_gateway has not"},
+		"the one":      {d.WorkerURL, postgres.GatewayRole, "role nofx_worker has not the rights of nofx_gateway, or has more; log in as nofx_gateway", "DATABASE_URL: role nofx_worker has not"},
+		"both":         {d.AppURL, postgres.GatewayRole, "role pgtest_both has not the rights of nofx_gateway, or has more; log in as nofx_gateway", "DATABASE_URL: role pgtest_both has not"},
 	} {
-		err := d.Open(t, postgres.Config{URL: tt.url}).Ready(t.Context())
+		err := d.Open(t, postgres.Config{URL: tt.url, Role: tt.role}).Ready(t.Context())
 		e, ok := errors.AsType[*fault.Error](err)
 		if !ok || e.Kind != fault.Unavailable || e.Detail != tt.want {
 			t.Errorf("%s: Ready() = %v, want the detail %q", name, err, tt.want)

@@ -68,7 +68,7 @@ func TestRefusedConnections(t *testing.T) {
 	t.Parallel()
 	for name, edit := range map[string]func(*url.URL){
 		"a role that may not log in": func(u *url.URL) { u.User = url.UserPassword("nofx_owner", "x") },
-		"a wrong password":           func(u *url.URL) { u.User = url.UserPassword("nofx_app", "wrong") },
+		"a wrong password":           func(u *url.URL) { u.User = url.UserPassword("pgtest_both", "wrong") },
 		"no such database":           func(u *url.URL) { u.Path = "/nothing" },
 		"nobody listens":             func(u *url.URL) { u.Host = "127.0.0.1:1" },
 	} {

@@ -48,23 +48,35 @@ var tenancyRules = map[string]string{
 			AND pg_get_expr(p.polwithcheck, p.polrelid) = '(tenant_id = ( SELECT nofx.tenant() AS tenant))')`,
 	"T2: no other policy but that of nofx_system": `
 		SELECT polrelid::regclass || ' ' || polname FROM pg_policy WHERE polname <> 'tenant' AND polroles <> ARRAY['nofx_system'::regrole::oid]`,
-	"T4: no role of ours passes row level security by, and two of them log in at most": `
+	"T4: no role of ours passes row level security by, and three of them log in at most": `
 		SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'nofx\_%' AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication
-			OR rolcanlogin AND rolname NOT IN ('nofx_app', 'nofx_migrate'))`,
-	"T4: nofx_app owns nothing": `
-		SELECT classid::regclass || ' ' || objid FROM pg_shdepend WHERE refobjid = 'nofx_app'::regrole AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-	"T4: nofx_app is a member of nothing": `
-		SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'nofx_app'::regrole`,
-	"T4: nofx_app updates one column and deletes nothing": `
-		SELECT a.attrelid::regclass || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+			OR rolcanlogin AND rolname NOT IN ('nofx_gateway', 'nofx_worker', 'nofx_migrate'))`,
+	"T4: what processes log in as owns nothing": `
+		SELECT refobjid::regrole || ': ' || classid::regclass || ' ' || objid FROM pg_shdepend WHERE refobjid IN ('nofx_app'::regrole, 'nofx_gateway'::regrole, 'nofx_worker'::regrole)
+		AND deptype = 'o' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`,
+	"T4: logins are members of nofx_app, and of nothing else": `
+		SELECT member::regrole || ' of ' || roleid::regrole FROM pg_auth_members WHERE member IN ('nofx_app'::regrole, 'nofx_gateway'::regrole, 'nofx_worker'::regrole)
+			AND (member = 'nofx_app'::regrole OR roleid <> 'nofx_app'::regrole)
+		UNION ALL
+		SELECT r || ' not of nofx_app' FROM unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r WHERE NOT pg_has_role(r, 'nofx_app', 'USAGE')`,
+	"T4: logins have their limits, which no role inherits": `
+		SELECT r || ' without ' || c FROM unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r, unnest(ARRAY['lock_timeout=2s', 'statement_timeout=5s',
+			'idle_in_transaction_session_timeout=30s', 'plan_cache_mode=force_generic_plan', 'enable_seqscan=off', 'jit=off']) AS c
+		WHERE NOT EXISTS (SELECT FROM pg_db_role_setting s WHERE s.setrole = r::regrole AND s.setdatabase = 0 AND c = ANY (s.setconfig))`,
+	"T4: logins update one column and delete nothing": `
+		SELECT r || ' ' || a.attrelid::regclass || '.' || a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0, unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r
 		WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND (has_column_privilege('nofx_app', c.oid, a.attnum, 'UPDATE') AND (c.relname, a.attname) NOT IN (('step', 'job_id'))
-			OR has_table_privilege('nofx_app', c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER'))`,
-	"T4: nofx_app inserts only what is no state": `
-		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
-		AND has_table_privilege('nofx_app', c.oid, 'INSERT') AND c.relname NOT IN ('blob', 'object', 'idempotency_key')`,
-	"T4: nofx_app makes nothing in our schemas": `
-		SELECT nspname::text FROM pg_namespace WHERE nspname IN ('nofx', 'river') AND has_schema_privilege('nofx_app', oid, 'CREATE')`,
+		AND (has_column_privilege(r, c.oid, a.attnum, 'UPDATE') AND (c.relname, a.attname) NOT IN (('step', 'job_id'))
+			OR has_table_privilege(r, c.oid, 'DELETE, TRUNCATE, REFERENCES, TRIGGER'))`,
+	"T4: a login inserts only what is no state and what its process writes": `
+		SELECT r || ' ' || c.relname FROM pg_class c, unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('r', 'p')
+		AND has_table_privilege(r, c.oid, 'INSERT') AND (r, c.relname) NOT IN (('nofx_worker', 'blob'), ('nofx_worker', 'object'), ('nofx_gateway', 'idempotency_key'))`,
+	"T4: gateways insert and delete jobs of River, and change nothing of it": `
+		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'river'::regnamespace AND c.relkind IN ('r', 'p')
+		AND (has_table_privilege('nofx_gateway', c.oid, 'UPDATE, TRUNCATE, REFERENCES, TRIGGER')
+			OR has_table_privilege('nofx_gateway', c.oid, 'INSERT, DELETE') AND c.relname <> 'river_job')`,
+	"T4: logins make nothing in our schemas": `
+		SELECT r || ' ' || nspname FROM pg_namespace, unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r WHERE nspname IN ('nofx', 'river') AND has_schema_privilege(r, oid, 'CREATE')`,
 	"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": `
 		SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'nofx'::regnamespace AND p.prosecdef
 		AND (p.proowner <> 'nofx_system'::regrole OR NOT coalesce('search_path=nofx, pg_temp' = ANY (p.proconfig), false))`,
@@ -98,9 +110,12 @@ func TestS08_CatalogueSeesBreaches(t *testing.T) {
 		"T2: row level security is on and forced":                                                   "ALTER TABLE nofx.event NO FORCE ROW LEVEL SECURITY",
 		"T2: the policy has both clauses":                                                           "ALTER POLICY tenant ON nofx.run WITH CHECK (true)",
 		"T2: no other policy but that of nofx_system":                                               "CREATE POLICY open ON nofx.run USING (true)",
-		"T4: nofx_app updates one column and deletes nothing":                                       "GRANT UPDATE (state) ON nofx.run TO nofx_app",
-		"T4: nofx_app inserts only what is no state":                                                "GRANT INSERT ON nofx.event TO nofx_app",
-		"T4: nofx_app makes nothing in our schemas":                                                 "GRANT CREATE ON SCHEMA nofx TO nofx_app",
+		"T4: logins are members of nofx_app, and of nothing else":                                   "GRANT nofx_system TO nofx_worker",
+		"T4: logins have their limits, which no role inherits":                                      "ALTER ROLE nofx_gateway RESET lock_timeout",
+		"T4: logins update one column and delete nothing":                                           "GRANT UPDATE (state) ON nofx.run TO nofx_app",
+		"T4: a login inserts only what is no state and what its process writes":                     "GRANT INSERT ON nofx.blob TO nofx_gateway",
+		"T4: gateways insert and delete jobs of River, and change nothing of it":                    "GRANT UPDATE ON river.river_job TO nofx_app",
+		"T4: logins make nothing in our schemas":                                                    "GRANT CREATE ON SCHEMA nofx TO nofx_worker",
 		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid, bytea) RESET search_path",
 		"T5: no function is for the public":                                                         "GRANT EXECUTE ON FUNCTION nofx.tenant() TO PUBLIC",
 	} {
@@ -299,7 +314,7 @@ func TestS06_TwoTenants(t *testing.T) {
 	s.wantUntouched(t, "the other tenant", before)
 }
 
-// Outside the opener nofx_app sees no row of any table and may write none, also
+// Outside the opener a login sees no row of any table and may write none, also
 // on a connection that a tenant has just used.
 func TestS09_NoTenantNoRows(t *testing.T) {
 	t.Parallel()
@@ -312,7 +327,7 @@ func TestS09_NoTenantNoRows(t *testing.T) {
 	defer conns.Close()
 	for _, pool := range []*pgxpool.Pool{conns, postgres.PoolOf(s.DB)} {
 		for _, table := range all[string](t, s, `SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-			WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind = 'r'`) {
+			WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind = 'r' AND has_table_privilege('nofx_app', c.oid, 'SELECT')`) {
 			var n int
 			if err := pool.QueryRow(s.ctx, "SELECT count(*) FROM "+table).Scan(&n); err != nil || n != 0 {
 				t.Errorf("rows of %s outside a tenant = %d, %v, want 0", table, n, err)

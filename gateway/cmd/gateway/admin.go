@@ -32,7 +32,7 @@ func administer(ctx context.Context, environ []string, do func(context.Context, 
 	if err != nil {
 		return err
 	}
-	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL, Admin: true}
+	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL}
 	db, err := postgres.Open(ctx, postgres.Config{URL: cfg.DatabaseURL, Pooled: cfg.Pooled, MaxConns: 1})
 	if err != nil {
 		return address.Explain(err)

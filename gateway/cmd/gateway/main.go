@@ -183,9 +183,9 @@ func drain(ctx, hurry context.Context, api *httpapi.Server, hub *stream.Hub, lis
 // openStore opens the database and what is measured of it. A database that cannot be
 // worked with, or whose role may see every tenant, ends the gateway here.
 func openStore(ctx context.Context, p *process.Process, cfg settings, connected func()) (*postgres.DB, error) {
-	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL}
+	address := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL, Role: postgres.GatewayRole}
 	db, err := postgres.Open(ctx, postgres.Config{
-		URL: cfg.DatabaseURL, MaxConns: cfg.DBConns, Pooled: cfg.Pooled, Connected: connected,
+		URL: cfg.DatabaseURL, Role: postgres.GatewayRole, MaxConns: cfg.DBConns, Pooled: cfg.Pooled, Connected: connected,
 		JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(p.Metrics)},
 	})
 	if err != nil {

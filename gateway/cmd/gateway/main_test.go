@@ -139,7 +139,7 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	environ := []string{
-		"DATABASE_URL=" + pg.AppURL, "NOFX_ENV=development", "NOFX_HTTP_ADDR=127.0.0.1:0", "NOFX_METRICS_ADDR=127.0.0.1:0", "NOFX_DRAIN_DELAY=10ms",
+		"DATABASE_URL=" + pg.GatewayURL, "NOFX_ENV=development", "NOFX_HTTP_ADDR=127.0.0.1:0", "NOFX_METRICS_ADDR=127.0.0.1:0", "NOFX_DRAIN_DELAY=10ms",
 		"NOFX_S3_ENDPOINT=" + storage.Endpoint, "NOFX_S3_ACCESS_KEY=" + storage.AccessKey, "NOFX_S3_SECRET_KEY=" + storage.SecretKey, "NOFX_MISSPELT=value-of-it",
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -250,7 +250,7 @@ func TestRefusesInWords(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t)
 	empty := pgtest.URL(pgtest.Create(t, false))
-	app, err := pgconn.ParseConfig(pg.AppURL)
+	app, err := pgconn.ParseConfig(pg.GatewayURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,15 +260,16 @@ func TestRefusesInWords(t *testing.T) {
 	}
 	defer taken.Close()
 	for want, environ := range map[string][]string{
-		"DATABASE_URL: the database nofx_test_":                      {"DATABASE_URL=" + pgtest.As(t, empty, "nofx_app", app.Password)},
-		"DATABASE_URL: there is no database absent at":               {"DATABASE_URL=" + pgtest.As(t, pgtest.URL("absent"), "nofx_app", app.Password)},
-		"refuses role nofx_app with this password; set its password": {"DATABASE_URL=" + pgtest.As(t, pg.AppURL, "nofx_app", "guessed")},
-		"refuses role somebody with this password; check both":       {"DATABASE_URL=" + pgtest.As(t, pg.AppURL, "somebody", "guessed")},
-		"DATABASE_URL: nothing answers at 127.0.0.1:1;":              {"DATABASE_URL=postgres://nofx_app:guessed@127.0.0.1:1/nofx"},
-		"DATABASE_URL is not the address of a database, for example": {"DATABASE_URL=guessed"},
-		"NOFX_METRICS_ADDR is not an address to listen on":           {"DATABASE_URL=" + pg.AppURL, "NOFX_METRICS_ADDR=9464"},
-		"NOFX_HTTP_ADDR: another process listens on 127.0.0.1:":      {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=" + taken.Addr().String()},
-		"NOFX_HTTP_ADDR and NOFX_METRICS_ADDR use the same port":     {"DATABASE_URL=" + pg.AppURL, "NOFX_HTTP_ADDR=:9464", "NOFX_METRICS_ADDR=127.0.0.1:9464"},
+		"DATABASE_URL: the database nofx_test_":                                                                  {"DATABASE_URL=" + pgtest.As(t, empty, postgres.GatewayRole, app.Password)},
+		"DATABASE_URL: there is no database absent at":                                                           {"DATABASE_URL=" + pgtest.As(t, pgtest.URL("absent"), postgres.GatewayRole, app.Password)},
+		"refuses role nofx_gateway with this password; set its password":                                         {"DATABASE_URL=" + pgtest.As(t, pg.GatewayURL, postgres.GatewayRole, "guessed")},
+		"refuses role somebody with this password; check both":                                                   {"DATABASE_URL=" + pgtest.As(t, pg.GatewayURL, "somebody", "guessed")},
+		"DATABASE_URL: nothing answers at 127.0.0.1:1;":                                                          {"DATABASE_URL=postgres://nofx_gateway:guessed@127.0.0.1:1/nofx"},
+		"DATABASE_URL is not the address of a database, for example":                                             {"DATABASE_URL=guessed"},
+		"DATABASE_URL: role nofx_worker has not the rights of nofx_gateway, or has more; log in as nofx_gateway": {"DATABASE_URL=" + pg.WorkerURL},
+		"NOFX_METRICS_ADDR is not an address to listen on":                                                       {"DATABASE_URL=" + pg.GatewayURL, "NOFX_METRICS_ADDR=9464"},
+		"NOFX_HTTP_ADDR: another process listens on 127.0.0.1:":                                                  {"DATABASE_URL=" + pg.GatewayURL, "NOFX_HTTP_ADDR=" + taken.Addr().String()},
+		"NOFX_HTTP_ADDR and NOFX_METRICS_ADDR use the same port":                                                 {"DATABASE_URL=" + pg.GatewayURL, "NOFX_HTTP_ADDR=:9464", "NOFX_METRICS_ADDR=127.0.0.1:9464"},
 	} {
 		got := start(t, environ...)
 		if !strings.Contains(got, want) || strings.Contains(got, "SQLSTATE") || strings.Contains(got, "guessed") || strings.Contains(got, "\n") {
@@ -283,10 +284,10 @@ func TestAdminRefusesInWords(t *testing.T) {
 	pg := pgtest.New(t)
 	empty := pgtest.URL(pgtest.Create(t, false))
 	for _, tt := range []struct{ url, command, want string }{
-		{pg.AppURL, "tenant create beta", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
-		{pg.AppURL, "tenant list", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
-		{pg.AppURL, "queue pause step", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
-		{pg.AppURL, "queue list", "DATABASE_URL: role nofx_app may not do this; name an administrator"},
+		{pg.GatewayURL, "tenant create beta", "DATABASE_URL: role nofx_gateway may not do this; name an administrator"},
+		{pg.GatewayURL, "tenant list", "DATABASE_URL: role nofx_gateway may not do this; name an administrator"},
+		{pg.GatewayURL, "queue pause step", "DATABASE_URL: role nofx_gateway may not do this; name an administrator"},
+		{pg.GatewayURL, "queue list", "DATABASE_URL: role nofx_gateway may not do this; name an administrator"},
 		{empty, "tenant create beta", "is not migrated"},
 		{empty, "tenant list", "is not migrated"},
 		{empty, "queue list", "is not migrated"},
@@ -322,7 +323,7 @@ func TestHelp(t *testing.T) {
 // A gateway behind a transaction pooler that it was not told of does not take runs.
 func TestRefusesPoolerUntold(t *testing.T) {
 	t.Parallel()
-	if got := start(t, "DATABASE_URL="+pgtest.New(t).Pooled(t).AppURL); !strings.Contains(got, "NOFX_DATABASE_POOLED=true") {
+	if got := start(t, "DATABASE_URL="+pgtest.New(t).Pooled(t).GatewayURL); !strings.Contains(got, "NOFX_DATABASE_POOLED=true") {
 		t.Errorf("serve behind a pooler = %s, want the setting that is missing", got)
 	}
 }

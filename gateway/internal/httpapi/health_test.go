@@ -58,7 +58,7 @@ func TestStorageDown(t *testing.T) {
 func TestDatabaseDown(t *testing.T) {
 	g := newGateway(t)
 	g.want(g.get("/api/runs"), http.StatusOK, "")
-	g.db.Close() // as good as gone
+	g.cfg.Store.Close() // as good as gone
 	g.server.health.at = time.Time{}
 	down := g.get("/readyz", header{"Authorization": ""})
 	g.want(down, http.StatusServiceUnavailable, "")

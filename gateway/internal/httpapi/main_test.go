@@ -89,7 +89,8 @@ func newGateway(t *testing.T, change ...func(*Config)) *gateway {
 func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	t.Helper()
 	g := &gateway{T: t, pg: pgtest.New(t)}
-	g.db = g.pg.Open(t, postgres.Config{MaxConns: 8})
+	g.db = g.pg.Open(t, postgres.Config{MaxConns: 8}) // what workers do, too
+	store := g.pg.Open(t, postgres.Config{MaxConns: 8, Role: postgres.GatewayRole})
 	g.tenant = g.pg.Tenant(t)
 	bucket := "b" + strings.ReplaceAll(uuid.NewString(), "-", "")
 	if err := storage.MakeBucket(t.Context(), bucket); err != nil {
@@ -101,8 +102,8 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 		t.Fatal(err)
 	}
 	metrics, log := telemetry.NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	g.hub = stream.NewHub(stream.Config{Store: g.db, Metrics: metrics, Log: log})
-	g.cfg = Config{Store: g.db, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey, WebhookKey: []byte(strings.Repeat("k", 32))}
+	g.hub = stream.NewHub(stream.Config{Store: store, Metrics: metrics, Log: log})
+	g.cfg = Config{Store: store, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey, WebhookKey: []byte(strings.Repeat("k", 32))}
 	for _, fn := range change {
 		fn(&g.cfg)
 	}

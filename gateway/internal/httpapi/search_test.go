@@ -44,7 +44,7 @@ func TestSearchesLeaveRoom(t *testing.T) {
 				})
 			}
 			g.eventually("the searches have all connections that they may have", func() bool {
-				return g.blocked() == g.db.Pool().Config().MaxConns || answered.Load() > searches/2
+				return g.blocked() == g.cfg.Store.Pool().Config().MaxConns || answered.Load() > searches/2
 			})
 			if r := g.get("/api/whoami", other); r.status != http.StatusOK {
 				t.Errorf("another tenant's GET /api/whoami = %d %s, want 200", r.status, r.body)
@@ -99,7 +99,7 @@ func TestOthersBesideSearches(t *testing.T) {
 		events, asked = n, 400
 	}
 	g := newGateway(t)
-	g.cfg.Store = g.pg.Open(t, postgres.Config{MaxConns: 16})
+	g.cfg.Store = g.pg.Open(t, postgres.Config{MaxConns: 16, Role: postgres.GatewayRole})
 	server, err := New(g.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -169,8 +169,8 @@ func TestOthersBesideSearches(t *testing.T) {
 func (g *gateway) lock(table string) (unlock func()) {
 	g.Helper()
 	for _, sql := range []string{
-		"DO $$ BEGIN EXECUTE format('ALTER ROLE nofx_app IN DATABASE %I SET lock_timeout = 0', current_database()); END $$",
-		"DO $$ BEGIN EXECUTE format('ALTER ROLE nofx_app IN DATABASE %I SET statement_timeout = 0', current_database()); END $$",
+		"DO $$ BEGIN EXECUTE format('ALTER ROLE nofx_gateway IN DATABASE %I SET lock_timeout = 0', current_database()); END $$",
+		"DO $$ BEGIN EXECUTE format('ALTER ROLE nofx_gateway IN DATABASE %I SET statement_timeout = 0', current_database()); END $$",
 		`CREATE FUNCTION public.passes() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN true; END $$`,
 		"CREATE POLICY passes ON nofx." + table + " AS RESTRICTIVE FOR SELECT TO nofx_app USING (public.passes())",
 	} {
@@ -178,7 +178,7 @@ func (g *gateway) lock(table string) (unlock func()) {
 			g.Fatalf("%s: %v", sql, err)
 		}
 	}
-	g.db.Pool().Reset()
+	g.cfg.Store.Pool().Reset()
 	conn, err := g.pg.Admin.Acquire(g.Context())
 	if err != nil {
 		g.Fatal(err)

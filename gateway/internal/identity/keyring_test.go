@@ -33,7 +33,7 @@ func newBench(t *testing.T, devKeys bool) *bench {
 	t.Helper()
 	t.Parallel()
 	pg := pgtest.New(t)
-	db := pg.Open(t, postgres.Config{MaxConns: 2})
+	db := pg.Open(t, postgres.Config{MaxConns: 2, Role: postgres.GatewayRole})
 	return &bench{T: t, Authenticator: New(Config{Store: db, DevKeys: devKeys}), pg: pg, db: db, tenant: pg.Tenant(t)}
 }
 

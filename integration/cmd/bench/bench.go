@@ -117,7 +117,7 @@ func (b *bench) up(ctx context.Context, name string, workers, concurrency int) (
 	}); err != nil {
 		return nil, err
 	}
-	if s.nofx, err = newNOFX(ctx, s.stack.URL, s.stack.APIKey, s.stack.DatabaseURL); err != nil {
+	if s.nofx, err = newNOFX(ctx, s.stack.URL, s.stack.APIKey, s.stack.WorkerDB); err != nil {
 		return nil, err
 	}
 	if s.meter, err = newMeter(ctx, s); err != nil {

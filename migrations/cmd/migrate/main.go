@@ -62,7 +62,7 @@ func version() string {
 }
 
 func run(ctx context.Context, getenv func(string) string, out io.Writer) error {
-	address := migrations.Address{Setting: "DATABASE_URL", URL: getenv("DATABASE_URL"), Admin: true}
+	address := migrations.Address{Setting: "DATABASE_URL", URL: getenv("DATABASE_URL")}
 	if address.URL == "" {
 		return errors.New("DATABASE_URL is not set; it names the database as an administrator, for example postgres://ADMINISTRATOR:PASSWORD@HOST:5432/DATABASE")
 	}

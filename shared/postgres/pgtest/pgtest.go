@@ -36,7 +36,7 @@ type cluster struct {
 	server   *pgserver.Server
 	admin    *pgxpool.Pool // on no test's database
 	template string
-	password string // of nofx_app
+	password string // of all logins
 }
 
 var current *cluster
@@ -70,11 +70,39 @@ func Start(ctx context.Context) (stop func(), err error) {
 	return c.stop, nil
 }
 
-// prepare migrates the template and gives nofx_app its password. Roles belong
-// to the server, and another test binary may be using the same one: all of them
-// derive the same password from its address, and take turns.
+// bothRole may do what gateways and workers may, for tests that do both.
+const bothRole = "pgtest_both"
+
+// makeLogins makes bothRole, with the settings of the logins, and gives all of them one
+// password. Roles belong to the server.
+func makeLogins(ctx context.Context, conn *pgx.Conn, password string) error {
+	_, err := conn.Exec(ctx, `DO $$
+		DECLARE
+			setting text;
+		BEGIN
+			IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgtest_both') THEN
+				CREATE ROLE pgtest_both LOGIN NOSUPERUSER NOBYPASSRLS;
+				GRANT nofx_gateway, nofx_worker TO pgtest_both;
+			END IF;
+			FOR setting IN SELECT unnest(s.setconfig) FROM pg_db_role_setting s WHERE s.setrole = 'nofx_worker'::regrole AND s.setdatabase = 0 LOOP
+				EXECUTE format('ALTER ROLE pgtest_both SET %I = %L', split_part(setting, '=', 1), split_part(setting, '=', 2));
+			END LOOP;
+		END $$`)
+	for _, role := range []string{bothRole, postgres.GatewayRole, postgres.WorkerRole} {
+		if err == nil {
+			_, err = conn.Exec(ctx, "ALTER ROLE "+role+" PASSWORD '"+password+"'")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("logins of tests: %w", err)
+	}
+	return nil
+}
+
+// prepare migrates the template and makes the logins. Another test binary may be using the
+// same server: all of them derive the same password from its address, and take turns.
 func (c *cluster) prepare(ctx context.Context) (err error) {
-	sum := sha256.Sum256([]byte("nofx_app of " + c.server.URL("")))
+	sum := sha256.Sum256([]byte("logins of " + c.server.URL("")))
 	c.password = hex.EncodeToString(sum[:])
 	if c.admin, err = pgxpool.New(ctx, c.server.URL("")); err != nil {
 		return err
@@ -91,10 +119,7 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 		if _, err := migrations.Up(ctx, c.server.URL(c.template)); err != nil {
 			return err
 		}
-		if _, err := conn.Exec(ctx, "ALTER ROLE nofx_app PASSWORD '"+c.password+"'"); err != nil {
-			return fmt.Errorf("password of nofx_app: %w", err)
-		}
-		return nil
+		return makeLogins(ctx, conn.Conn(), c.password)
 	})
 }
 
@@ -117,9 +142,18 @@ func unique() string { return strings.ToLower(rand.Text()) }
 
 // Database is one test's database.
 type Database struct {
-	AppURL   string        // as role nofx_app, as gateway and worker log in
-	AdminURL string        // as administrator
-	Admin    *pgxpool.Pool // for set-up and assertions: passes row level security by
+	AppURL     string        // as a role that may do what gateways and workers may
+	GatewayURL string        // as gateways log in
+	WorkerURL  string        // as workers do
+	AdminURL   string        // as administrator
+	Admin      *pgxpool.Pool // for set-up and assertions: passes row level security by
+}
+
+// at returns the database at an administrator's address, without Admin.
+func at(t testing.TB, admin string) *Database {
+	t.Helper()
+	as := func(role string) string { return As(t, admin, role, current.password) }
+	return &Database{AdminURL: admin, AppURL: as(bothRole), GatewayURL: as(postgres.GatewayRole), WorkerURL: as(postgres.WorkerRole)}
 }
 
 // New makes a database with every migration applied and nothing in it, and
@@ -127,8 +161,7 @@ type Database struct {
 func New(t testing.TB) *Database {
 	t.Helper()
 	name := Create(t, true)
-	d := &Database{AdminURL: current.server.URL(name)}
-	d.AppURL = As(t, d.AdminURL, "nofx_app", current.password)
+	d := at(t, current.server.URL(name))
 	d.Admin = pool(t, d.AdminURL)
 	return d
 }
@@ -172,11 +205,11 @@ func As(t testing.TB, dsn, role, password string) string {
 }
 
 // Open returns the store on d as gateway and worker open it; c says how. An empty
-// c.URL is d.AppURL. It is closed when the test ends.
+// c.URL is that of c.Role, and without one d.AppURL. It is closed when the test ends.
 func (d *Database) Open(t testing.TB, c postgres.Config) *postgres.DB {
 	t.Helper()
 	if c.URL == "" {
-		c.URL = d.AppURL
+		c.URL = map[string]string{"": d.AppURL, postgres.GatewayRole: d.GatewayURL, postgres.WorkerRole: d.WorkerURL}[c.Role]
 	}
 	c.AcquireWait = cmp.Or(c.AcquireWait, time.Minute) // the machine may be slow
 	db, err := postgres.Open(t.Context(), c)

@@ -7,11 +7,11 @@ import (
 	"nofx.dev/shared/servertest/pgserver"
 )
 
-// Pooled starts a transaction pooler before d, for its two roles, and returns d as seen
+// Pooled starts a transaction pooler before d, for its roles, and returns d as seen
 // through it; Admin stays direct. A machine without PgBouncer skips the test.
 func (d *Database) Pooled(t testing.TB) *Database {
 	t.Helper()
-	p, err := pgserver.StartPooler(t.Context(), d.AppURL, d.AdminURL)
+	p, err := pgserver.StartPooler(t.Context(), d.AppURL, d.GatewayURL, d.WorkerURL, d.AdminURL)
 	if errors.Is(err, pgserver.ErrNoPooler) {
 		t.Skip(err)
 	}
@@ -19,5 +19,5 @@ func (d *Database) Pooled(t testing.TB) *Database {
 		t.Fatalf("pgtest: start a pooler: %v", err)
 	}
 	t.Cleanup(p.Stop)
-	return &Database{AppURL: p.URL(d.AppURL), AdminURL: p.URL(d.AdminURL), Admin: d.Admin}
+	return &Database{AppURL: p.URL(d.AppURL), GatewayURL: p.URL(d.GatewayURL), WorkerURL: p.URL(d.WorkerURL), AdminURL: p.URL(d.AdminURL), Admin: d.Admin}
 }

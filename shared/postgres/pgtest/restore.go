@@ -52,7 +52,9 @@ func (d *Database) Restore(t testing.TB) *Database {
 		t.Fatalf("pgtest: make the roles: %v", err)
 	}
 	exec("DROP DATABASE " + scratch)
-	exec("ALTER ROLE nofx_app PASSWORD '" + current.password + "'")
+	if err := makeLogins(t.Context(), admin, current.password); err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
 	exec("CREATE DATABASE " + name)
 	t.Cleanup(func() {
 		if os.Getenv("DATABASE_URL") != "" {
@@ -61,8 +63,7 @@ func (d *Database) Restore(t testing.TB) *Database {
 	})
 	run(t, "pg_restore", "--exit-on-error", "--dbname="+server.URL(name), dump)
 
-	restored := &Database{AdminURL: server.URL(name)}
-	restored.AppURL = As(t, restored.AdminURL, "nofx_app", current.password)
+	restored := at(t, server.URL(name))
 	restored.Admin = pool(t, restored.AdminURL)
 	return restored
 }

@@ -13,7 +13,6 @@ package pgserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -154,8 +153,8 @@ func checkAdministrator(ctx context.Context, dsn string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the role of DATABASE_URL: %w", err)
-	case role == "nofx_app":
-		return errors.New("DATABASE_URL is of role nofx_app, which owns nothing: an administrator's is needed here; unset it to have a server started")
+	case role == "nofx_gateway" || role == "nofx_worker":
+		return fmt.Errorf("DATABASE_URL is of role %s, which owns nothing: an administrator's is needed here; unset it to have a server started", role)
 	case !able:
 		return fmt.Errorf("DATABASE_URL is of role %s, which is no administrator: it needs SUPERUSER, or CREATEROLE and CREATEDB; unset it to have a server started", role)
 	}

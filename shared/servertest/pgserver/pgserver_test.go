@@ -178,7 +178,7 @@ func TestKilledParentTakesTheServerAlong(t *testing.T) {
 func TestAdministrator(t *testing.T) {
 	t.Parallel()
 	s := start(t, Config{})
-	exec1(t, s.URL(""), `CREATE ROLE nofx_app LOGIN SUPERUSER PASSWORD 'x'`)
+	exec1(t, s.URL(""), `CREATE ROLE nofx_worker LOGIN SUPERUSER PASSWORD 'x'`)
 	exec1(t, s.URL(""), `CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'x'`)
 	exec1(t, s.URL(""), `CREATE ROLE half LOGIN CREATEDB PASSWORD 'x'`)
 	u, err := url.Parse(s.URL(""))
@@ -186,7 +186,7 @@ func TestAdministrator(t *testing.T) {
 		t.Fatal(err)
 	}
 	for role, want := range map[string]string{
-		"maker": "", "nofx_app": "role nofx_app", "half": "no administrator", "nobody": "connect to the server of DATABASE_URL",
+		"maker": "", "nofx_worker": "role nofx_worker", "half": "no administrator", "nobody": "connect to the server of DATABASE_URL",
 	} {
 		u.User = url.UserPassword(role, "x")
 		err := checkAdministrator(t.Context(), u.String())

@@ -26,7 +26,7 @@ type pools struct {
 func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics, connected func()) (_ *pools, err error) {
 	open := func(a postgres.Address, pooled bool, conns int32) (*postgres.DB, error) {
 		db, err := postgres.Open(ctx, postgres.Config{
-			URL: a.URL, MaxConns: conns, Pooled: pooled, Connected: connected,
+			URL: a.URL, Role: a.Role, MaxConns: conns, Pooled: pooled, Connected: connected,
 			JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(m)},
 		})
 		if err != nil {
@@ -48,7 +48,7 @@ func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics, connecte
 			p.close()
 		}
 	}()
-	main := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL}
+	main := postgres.Address{Setting: "DATABASE_URL", URL: cfg.DatabaseURL, Role: postgres.WorkerRole}
 	if p.work, err = open(main, cfg.Pooled, int32(min(max(cfg.Concurrency, 4), 16))); err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func openPools(ctx context.Context, cfg settings, m *telemetry.Metrics, connecte
 	}
 	listen, pooled := main, cfg.Pooled
 	if cfg.ListenURL != "" {
-		listen, pooled = postgres.Address{Setting: "NOFX_DATABASE_LISTEN_URL", URL: cfg.ListenURL}, false
+		listen, pooled = postgres.Address{Setting: "NOFX_DATABASE_LISTEN_URL", URL: cfg.ListenURL, Role: postgres.WorkerRole}, false
 	}
 	if p.river, err = open(listen, true, 5); err != nil {
 		return nil, err

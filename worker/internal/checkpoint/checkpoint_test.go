@@ -64,7 +64,7 @@ func setup(t *testing.T) *bundle {
 		t.Fatalf("blob.Open() = %v", err)
 	}
 	m := telemetry.NewMetrics(prometheus.NewRegistry(), "test")
-	return &bundle{Database: d, tenant: d.Tenant(t), store: New(Config{DB: d.Open(t, postgres.Config{}), Blobs: blobs, Metrics: m, Version: "test"})}
+	return &bundle{Database: d, tenant: d.Tenant(t), store: New(Config{DB: d.Open(t, postgres.Config{Role: postgres.WorkerRole}), Blobs: blobs, Metrics: m, Version: "test"})}
 }
 
 // commit inserts the rows of blobs, as the transaction that records a checkpoint does,

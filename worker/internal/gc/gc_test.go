@@ -36,6 +36,7 @@ func TestMain(m *testing.M) { os.Exit(hosttest.Main(m)) }
 // bundle is one test's database, storage and tenant, with what makes checkpoints.
 type bundle struct {
 	*hosttest.Bundle
+	worker  *postgres.DB
 	store   *checkpoint.Store
 	metrics *telemetry.Metrics
 }
@@ -44,7 +45,8 @@ func setup(t *testing.T) *bundle {
 	t.Helper()
 	b := hosttest.Setup(t)
 	m := telemetry.NewMetrics(prometheus.NewRegistry(), "test")
-	return &bundle{Bundle: b, metrics: m, store: checkpoint.New(checkpoint.Config{DB: b.DB, Blobs: b.Blobs, Metrics: m, Version: "test"})}
+	worker := b.Open(t, postgres.Config{Role: postgres.WorkerRole})
+	return &bundle{Bundle: b, worker: worker, metrics: m, store: checkpoint.New(checkpoint.Config{DB: worker, Blobs: b.Blobs, Metrics: m, Version: "test"})}
 }
 
 func (b *bundle) exec(t testing.TB, sql string, args ...any) {
@@ -111,7 +113,7 @@ func (b *bundle) tryWork(tenant uuid.UUID) (*postgres.Claim, error) {
 
 func (b *bundle) job(c *postgres.Claim, grace time.Duration) gc.Job {
 	return gc.Job{
-		Config: gc.Config{DB: b.DB, Blobs: b.Blobs, Metrics: b.metrics, Grace: grace},
+		Config: gc.Config{DB: b.worker, Blobs: b.Blobs, Metrics: b.metrics, Grace: grace},
 		Claim:  c, Log: io.Discard, Fresh: func(context.Context) error { return nil },
 	}
 }

@@ -24,7 +24,7 @@ func TestOutageCostsNoWork(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			dir := t.TempDir()
-			p := newProxy(t, b.AppURL)
+			p := newProxy(t, b.WorkerURL)
 			var workers []*host.Host
 			for range 2 {
 				w, _ := b.Worker(t, func(c *host.Config) {

@@ -79,7 +79,7 @@ func setup(t *testing.T, edit ...func(*blob.Config)) *bundle {
 		TraceID: trace.TraceID(id), SpanID: trace.SpanID(span[:8]), TraceFlags: trace.FlagsSampled,
 	}))
 	b := &bundle{Database: d, db: d.Open(t, postgres.Config{}), blobs: blobs, registry: prometheus.NewRegistry(), ctx: ctx}
-	b.cleaner = New(Config{DB: b.db, Blobs: blobs, Metrics: telemetry.NewMetrics(b.registry, "test"), Log: slog.New(slog.DiscardHandler)})
+	b.cleaner = New(Config{DB: d.Open(t, postgres.Config{Role: postgres.WorkerRole}), Blobs: blobs, Metrics: telemetry.NewMetrics(b.registry, "test"), Log: slog.New(slog.DiscardHandler)})
 	return b
 }
 

@@ -63,7 +63,7 @@ func StorageEndpoint() string { return storageServer.Endpoint }
 // Bundle is one test's database, storage and tenant.
 type Bundle struct {
 	*pgtest.Database
-	DB       *postgres.DB
+	DB       *postgres.DB // for what gateways do, too
 	Blobs    *blob.Store
 	TenantID uuid.UUID
 	Ctx      context.Context // in a span of a trace
@@ -77,7 +77,7 @@ func Setup(t *testing.T) *Bundle {
 	ctx := trace.ContextWithRemoteSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID(id), SpanID: trace.SpanID(span[:8]), TraceFlags: trace.FlagsSampled,
 	}))
-	return &Bundle{Database: d, DB: openDB(t, d, nil), Blobs: OpenBlobs(t, storageServer.Endpoint), TenantID: d.Tenant(t), Ctx: postgres.WithActor(ctx, "tester")}
+	return &Bundle{Database: d, DB: d.Open(t, postgres.Config{}), Blobs: OpenBlobs(t, storageServer.Endpoint), TenantID: d.Tenant(t), Ctx: postgres.WithActor(ctx, "tester")}
 }
 
 // OpenBlobs opens object storage at an endpoint, which may be a proxy.
@@ -91,12 +91,10 @@ func OpenBlobs(t *testing.T, endpoint string) *blob.Store {
 	return blobs
 }
 
+// openDB opens the database as a worker does.
 func openDB(t *testing.T, d *pgtest.Database, m *telemetry.Metrics) *postgres.DB {
-	c := postgres.Config{}
-	if m != nil {
-		c.JobMiddleware = []rivertype.Middleware{telemetry.NewCarrier(m)}
-	}
-	return d.Open(t, c)
+	t.Helper()
+	return d.Open(t, postgres.Config{Role: postgres.WorkerRole, JobMiddleware: []rivertype.Middleware{telemetry.NewCarrier(m)}})
 }
 
 // New makes a worker that does not run yet.
