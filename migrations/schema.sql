@@ -342,6 +342,13 @@ CREATE FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) RET
 
 ALTER FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.change_settings(p jsonb, p_version bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.change_settings(p jsonb, p_version bigint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) RETURNS void
     LANGUAGE plpgsql
     AS …;
@@ -378,6 +385,12 @@ CREATE FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_ste
     AS …;
 
 ALTER FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.check_queued_quota(p_tenant uuid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.check_queued_quota(p_tenant uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -925,6 +938,12 @@ CREATE FUNCTION nofx.insert_review(p_id uuid, p jsonb, p_own_run boolean) RETURN
     AS …;
 
 ALTER FUNCTION nofx.insert_review(p_id uuid, p jsonb, p_own_run boolean) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.is_author(p_tenant uuid, p_run uuid, p_subject text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    AS …;
+
+ALTER FUNCTION nofx.is_author(p_tenant uuid, p_run uuid, p_subject text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.is_digest(p text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
@@ -1616,6 +1635,19 @@ CREATE FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) RETURNS
     AS …;
 
 ALTER FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.setting_rules() RETURNS TABLE(name text, type text, lowest numeric, highest numeric)
+    LANGUAGE sql IMMUTABLE
+    AS …;
+
+ALTER FUNCTION nofx.setting_rules() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.settings_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.settings_guard() OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) RETURNS void
     LANGUAGE plpgsql
@@ -2455,6 +2487,9 @@ CREATE TABLE nofx.tenant (
     tenant_id uuid NOT NULL,
     slug text NOT NULL,
     settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    settings_version bigint DEFAULT 1 NOT NULL,
+    settings_at timestamp with time zone,
+    settings_by text,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT tenant_slug_check CHECK ((slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'::text))
 );
@@ -2834,6 +2869,8 @@ CREATE TRIGGER run_guard BEFORE INSERT OR UPDATE OF state, event, version ON nof
 CREATE TRIGGER run_search AFTER INSERT ON nofx.run FOR EACH ROW EXECUTE FUNCTION nofx.search_run();
 
 CREATE TRIGGER run_search_reason AFTER UPDATE OF reason ON nofx.run FOR EACH ROW WHEN ((new.reason IS DISTINCT FROM old.reason)) EXECUTE FUNCTION nofx.search_run();
+
+CREATE TRIGGER settings_guard BEFORE INSERT OR UPDATE OF settings ON nofx.tenant FOR EACH ROW EXECUTE FUNCTION nofx.settings_guard();
 
 CREATE TRIGGER step_guard BEFORE INSERT OR UPDATE OF state, event, version, fence ON nofx.step FOR EACH ROW EXECUTE FUNCTION nofx.step_guard();
 
@@ -3254,6 +3291,9 @@ REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) TO nofx_gateway;
 
+REVOKE ALL ON FUNCTION nofx.change_settings(p jsonb, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.change_settings(p jsonb, p_version bigint) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.transition TO nofx_system;
@@ -3264,6 +3304,8 @@ REVOKE ALL ON FUNCTION nofx.check_change(p_machine text, p_id uuid, p_from text,
 REVOKE ALL ON FUNCTION nofx.check_fence(p_fence bigint, p_current bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid, p_step uuid, p_fence bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.check_queued_quota(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) FROM PUBLIC;
 
@@ -3458,6 +3500,8 @@ REVOKE ALL ON FUNCTION nofx.hold_step(p_step uuid, p_fence bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.holds_off(p_ttl interval, p_gap interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.insert_review(p_id uuid, p jsonb, p_own_run boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.is_author(p_tenant uuid, p_run uuid, p_subject text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.is_digest(p text) FROM PUBLIC;
 
@@ -3683,6 +3727,11 @@ GRANT ALL ON FUNCTION nofx.search_run() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.setting_rules() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.settings_guard() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.settings_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.settle_run(p_tenant uuid, p_run uuid, p_failed boolean) FROM PUBLIC;
 

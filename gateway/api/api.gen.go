@@ -790,6 +790,7 @@ const (
 	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
 	ProblemCodeObjectGone           ProblemCode = "object-gone"
 	ProblemCodePatchFailed          ProblemCode = "patch-failed"
+	ProblemCodeQuotaExceeded        ProblemCode = "quota-exceeded"
 	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
 	ProblemCodeRateLimited          ProblemCode = "rate-limited"
 	ProblemCodeReasonRequired       ProblemCode = "reason-required"
@@ -808,6 +809,7 @@ const (
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
 	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
 	ProblemCodeVerifyFailed         ProblemCode = "verify-failed"
+	ProblemCodeWaiveDisabled        ProblemCode = "waive-disabled"
 	ProblemCodeWebhooksOff          ProblemCode = "webhooks-off"
 	ProblemCodeWorkspaceConflict    ProblemCode = "workspace-conflict"
 	ProblemCodeWorkspaceLimit       ProblemCode = "workspace-limit"
@@ -875,6 +877,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodePatchFailed:
 		return true
+	case ProblemCodeQuotaExceeded:
+		return true
 	case ProblemCodeRangeNotSatisfiable:
 		return true
 	case ProblemCodeRateLimited:
@@ -910,6 +914,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeUploadIncomplete:
 		return true
 	case ProblemCodeVerifyFailed:
+		return true
+	case ProblemCodeWaiveDisabled:
 		return true
 	case ProblemCodeWebhooksOff:
 		return true
@@ -3546,6 +3552,58 @@ type Scope = string
 // SessionID defines model for SessionID.
 type SessionID = string
 
+// Settings What holds; where nothing was decided, the defaults
+type Settings struct {
+	// AllowWaive If not, no gate is waived
+	AllowWaive bool `json:"allow_waive"`
+
+	// FourEyes Who started a run, a run that it descends from, or one that was merged into these, approves and waives none of its gates
+	FourEyes bool `json:"four_eyes"`
+
+	// ModelCostUsdPerDay The same in US dollars. Null: no limit
+	ModelCostUsdPerDay *float64 `json:"model_cost_usd_per_day"`
+
+	// ModelTokensPerDay What all reviews may use in a day (UTC), input and output. Null: no limit
+	ModelTokensPerDay *int64 `json:"model_tokens_per_day"`
+
+	// QueuedRunsMax Runs that may wait for their start; a request for another one gets 429 `quota-exceeded`. Requests at the same moment do not count each other. Null: any number
+	QueuedRunsMax *int `json:"queued_runs_max"`
+
+	// RetentionDays How long runs are kept after their end
+	RetentionDays int `json:"retention_days"`
+
+	// ReviewsEnabled If not, reviews are refused, and those under way stop
+	ReviewsEnabled bool `json:"reviews_enabled"`
+}
+
+// SettingsAnswer defines model for SettingsAnswer.
+type SettingsAnswer struct {
+	// Set Names of those that are not left to their defaults
+	Set []string `json:"set"`
+
+	// Settings What holds; where nothing was decided, the defaults
+	Settings  Settings   `json:"settings"`
+	UpdatedAt *time.Time `json:"updated_at,omitempty"`
+
+	// UpdatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	UpdatedBy *Subject `json:"updated_by,omitempty"`
+
+	// UpdatedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	UpdatedByName *SubjectName `json:"updated_by_name,omitempty"`
+	Version       int64        `json:"version"`
+}
+
+// SettingsChange The settings to change; null is the default
+type SettingsChange struct {
+	AllowWaive         *bool    `json:"allow_waive,omitempty"`
+	FourEyes           *bool    `json:"four_eyes,omitempty"`
+	ModelCostUsdPerDay *float64 `json:"model_cost_usd_per_day,omitempty"`
+	ModelTokensPerDay  *int64   `json:"model_tokens_per_day,omitempty"`
+	QueuedRunsMax      *int     `json:"queued_runs_max,omitempty"`
+	RetentionDays      *int     `json:"retention_days,omitempty"`
+	ReviewsEnabled     *bool    `json:"reviews_enabled,omitempty"`
+}
+
 // SignalAnswer defines model for SignalAnswer.
 type SignalAnswer struct {
 	Signal struct {
@@ -4089,6 +4147,9 @@ type RangeNotSatisfiable = Problem
 
 // RunResult defines model for RunResult.
 type RunResult = RunAnswer
+
+// SettingsResult defines model for SettingsResult.
+type SettingsResult = SettingsAnswer
 
 // Stale The reason why a request is refused. Quoted secrets are masked
 type Stale = Problem
@@ -4635,6 +4696,12 @@ type ListStepsParams struct {
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ChangeSettingsParams defines parameters for ChangeSettings.
+type ChangeSettingsParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
 // SendSignalParams defines parameters for SendSignal.
 type SendSignalParams struct {
 	// IdempotencyKey Identifies the request for 24 hours. The same request with the same key gets the stored response, another request 422 `idempotency-key-reused`, and a request while the first is in flight 409 `idempotency-in-flight`. A refusal is stored only if it is about the text of the request; any other request may succeed later with the same key. An operation that changes something and has no such parameter refuses the header: 400 `bad-parameter`.
@@ -4804,6 +4871,9 @@ type ResumeRunJSONRequestBody = Reason
 
 // RetryRunJSONRequestBody defines body for RetryRun for application/json ContentType.
 type RetryRunJSONRequestBody = Reason
+
+// ChangeSettingsJSONRequestBody defines body for ChangeSettings for application/json ContentType.
+type ChangeSettingsJSONRequestBody = SettingsChange
 
 // SendSignalJSONRequestBody defines body for SendSignal for application/json ContentType.
 type SendSignalJSONRequestBody = SignalRequest
@@ -5734,6 +5804,29 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
 	GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSettings What the tenant's administrators decided
+	//
+	// Corresponds with GET /api/settings (the `GetSettings` operationId).
+	GetSettings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeSettingsWithBody Change settings of the tenant
+	//
+	// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+	ChangeSettingsWithBody(ctx context.Context, params *ChangeSettingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeSettings Change settings of the tenant
+	//
+	// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+	ChangeSettings(ctx context.Context, params *ChangeSettingsParams, body ChangeSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SendSignalWithBody Send a signal to the step that waits for it
 	//
@@ -7774,6 +7867,59 @@ func (c *Client) ListSteps(ctx context.Context, runID RunIDParameter, params *Li
 // Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
 func (c *Client) GetTimeline(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetTimelineRequest(c.Server, runID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSettings What the tenant's administrators decided
+//
+// Corresponds with GET /api/settings (the `GetSettings` operationId).
+func (c *Client) GetSettings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSettingsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeSettingsWithBody Change settings of the tenant
+//
+// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+func (c *Client) ChangeSettingsWithBody(ctx context.Context, params *ChangeSettingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeSettingsRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeSettings Change settings of the tenant
+//
+// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+func (c *Client) ChangeSettings(ctx context.Context, params *ChangeSettingsParams, body ChangeSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeSettingsRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -12940,6 +13086,88 @@ func NewGetTimelineRequest(server string, runID RunIDParameter) (*http.Request, 
 	return req, nil
 }
 
+// NewGetSettingsRequest constructs an http.Request for the GetSettings method
+func NewGetSettingsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/settings")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewChangeSettingsRequest calls the generic ChangeSettings builder with application/json body
+func NewChangeSettingsRequest(server string, params *ChangeSettingsParams, body ChangeSettingsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChangeSettingsRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewChangeSettingsRequestWithBody constructs an http.Request for the ChangeSettings method, with any body, and a specified content type
+func NewChangeSettingsRequestWithBody(server string, params *ChangeSettingsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/settings")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewSendSignalRequest calls the generic SendSignal builder with application/json body
 func NewSendSignalRequest(server string, params *SendSignalParams, body SendSignalJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -14615,6 +14843,31 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/runs/{run_id}/timeline (the `GetTimeline` operationId).
 	GetTimelineWithResponse(ctx context.Context, runID RunIDParameter, reqEditors ...RequestEditorFn) (*GetTimelineResponse, error)
+
+	// GetSettingsWithResponse What the tenant's administrators decided
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/settings (the `GetSettings` operationId).
+	GetSettingsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSettingsResponse, error)
+
+	// ChangeSettingsWithBodyWithResponse Change settings of the tenant
+	//
+	// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+	ChangeSettingsWithBodyWithResponse(ctx context.Context, params *ChangeSettingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeSettingsResponse, error)
+
+	// ChangeSettingsWithResponse Change settings of the tenant
+	//
+	// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+	ChangeSettingsWithResponse(ctx context.Context, params *ChangeSettingsParams, body ChangeSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeSettingsResponse, error)
 
 	// SendSignalWithBodyWithResponse Send a signal to the step that waits for it
 	//
@@ -17185,6 +17438,72 @@ func (r GetTimelineResponse) ContentType() string {
 	return ""
 }
 
+type GetSettingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SettingsResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSettingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSettingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSettingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ChangeSettingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SettingsResult
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ChangeSettingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChangeSettingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ChangeSettingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SendSignalResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19140,6 +19459,49 @@ func (c *ClientWithResponses) GetTimelineWithResponse(ctx context.Context, runID
 		return nil, err
 	}
 	return ParseGetTimelineResponse(rsp)
+}
+
+// GetSettingsWithResponse What the tenant's administrators decided
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/settings (the `GetSettings` operationId).
+func (c *ClientWithResponses) GetSettingsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSettingsResponse, error) {
+	rsp, err := c.GetSettings(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSettingsResponse(rsp)
+}
+
+// ChangeSettingsWithBodyWithResponse Change settings of the tenant
+//
+// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+func (c *ClientWithResponses) ChangeSettingsWithBodyWithResponse(ctx context.Context, params *ChangeSettingsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeSettingsResponse, error) {
+	rsp, err := c.ChangeSettingsWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeSettingsResponse(rsp)
+}
+
+// ChangeSettingsWithResponse Change settings of the tenant
+//
+// Changes what the body names; null is the default again. All of it is done, or none: 422 names each value that is out of its range.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/settings (the `ChangeSettings` operationId).
+func (c *ClientWithResponses) ChangeSettingsWithResponse(ctx context.Context, params *ChangeSettingsParams, body ChangeSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeSettingsResponse, error) {
+	rsp, err := c.ChangeSettings(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeSettingsResponse(rsp)
 }
 
 // SendSignalWithBodyWithResponse Send a signal to the step that waits for it
@@ -21857,6 +22219,72 @@ func ParseGetTimelineResponse(rsp *http.Response) (*GetTimelineResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Timeline
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSettingsResponse parses an HTTP response from a GetSettingsWithResponse call
+func ParseGetSettingsResponse(rsp *http.Response) (*GetSettingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSettingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SettingsResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseChangeSettingsResponse parses an HTTP response from a ChangeSettingsWithResponse call
+func ParseChangeSettingsResponse(rsp *http.Response) (*ChangeSettingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChangeSettingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SettingsResult
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -102,6 +102,7 @@ DECLARE
 BEGIN
     PERFORM lock_run(v_parent);
     PERFORM check_branches(v_tenant, v_parent);
+    PERFORM check_queued_quota(v_tenant);
     SELECT y.project_id, y.root_run_id, start_at(v_tenant, v_parent, (p_run->>'parent_checkpoint_id')::uuid) AS start INTO r
     FROM run y WHERE y.tenant_id = v_tenant AND y.id = v_parent AND y.kind = 'plan';
     IF NOT FOUND OR NOT EXISTS (SELECT FROM checkpoint c WHERE c.tenant_id = v_tenant AND c.id = (p_run->>'parent_checkpoint_id')::uuid) THEN

@@ -4,7 +4,8 @@
 -- p_steps is an array of {id, name, tool, queue, spec, max_attempts, needs: [idx]}
 -- in plan order, dependencies given by index. ready_at is when those steps that
 -- depend on nothing became ready, in plan order, ready_steps how many the tenant
--- has now. A system run has kind and work_key, and perhaps subject_run_id.
+-- has now. A system run has kind and work_key, and perhaps subject_run_id. NX021 when the
+-- tenant may have no more queued runs.
 CREATE OR REPLACE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT ready_steps int)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -15,6 +16,9 @@ DECLARE
     v_ids uuid[];
     v_ready uuid[];
 BEGIN
+    IF NOT p_run ? 'kind' THEN
+        PERFORM check_queued_quota(v_tenant);
+    END IF;
     SELECT id INTO v_project FROM project WHERE tenant_id = v_tenant AND slug = p_run->>'project';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no project %', p_run->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';

@@ -127,6 +127,30 @@ BEGIN
 END
 $$;
 
+-- Reports whether somebody is an author of what a run holds: of the run itself, of one that
+-- it descends from, or of one that was merged into these.
+CREATE OR REPLACE FUNCTION nofx.is_author(p_tenant uuid, p_run uuid, p_subject text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    v_seen uuid[] := ARRAY[p_run];
+    v_next uuid[] := v_seen;
+BEGIN
+    WHILE v_next <> '{}' LOOP
+        IF EXISTS (SELECT FROM unnest(v_next) AS n (id), LATERAL (
+            SELECT FROM nofx.run r WHERE r.tenant_id = p_tenant AND r.id = n.id AND r.created_by = p_subject OFFSET 0) AS x) THEN
+            RETURN true;
+        END IF;
+        v_next := ARRAY(SELECT DISTINCT x.id FROM unnest(v_next) AS n (id), LATERAL (
+                SELECT r.parent_run_id AS id FROM nofx.run r WHERE r.tenant_id = p_tenant AND r.id = n.id AND r.parent_run_id IS NOT NULL
+                UNION ALL SELECT m.source_run_id FROM nofx.merge m WHERE m.target_run_id = n.id AND m.tenant_id = p_tenant AND m.state = 'committed' OFFSET 0) AS x
+            WHERE x.id <> ALL (v_seen));
+        v_seen := v_seen || v_next;
+    END LOOP;
+    RETURN false;
+END
+$$;
+
 -- Records a person's decision on a gate and its consequences in one transaction. A gate
 -- that needs several approvals stays pending until the last one; one rejection ends it.
 CREATE OR REPLACE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) RETURNS void
@@ -136,6 +160,7 @@ DECLARE
     g nofx.locked_gate := lock_gate(p_gate);
     v_actor text := nullif(current_setting('nofx.actor', true), '');
     v_name text := coalesce(subject_name(tenant(), v_actor), v_actor);
+    v_settings jsonb;
     v_new boolean;
     v_given int;
     v_wanted int := 1;
@@ -152,10 +177,11 @@ BEGIN
             ERRCODE = 'NX001',
             DETAIL = jsonb_build_object('machine', 'gate', 'id', p_gate, 'event', p_event, 'allowed', '[]'::jsonb, 'from', g.state);
     END IF;
-    IF p_event <> 'reject' AND EXISTS (
-        SELECT FROM run r JOIN tenant t ON t.tenant_id = r.tenant_id
-        WHERE r.tenant_id = g.tenant_id AND r.id = g.run_id AND r.created_by = v_actor
-            AND (t.settings->>'four_eyes')::boolean) THEN
+    SELECT t.settings INTO v_settings FROM tenant t WHERE t.tenant_id = g.tenant_id;
+    IF p_event = 'waive' AND NOT (v_settings->>'allow_waive')::boolean THEN
+        RAISE EXCEPTION 'gates of this tenant are not waived' USING ERRCODE = 'NX022';
+    END IF;
+    IF p_event <> 'reject' AND (v_settings->>'four_eyes')::boolean AND is_author(g.tenant_id, g.run_id, v_actor) THEN
         RAISE EXCEPTION 'the author of a run may not approve or waive its gates' USING ERRCODE = 'NX009';
     END IF;
     PERFORM edge('gate', g.id, g.state, p_event, p_reason);

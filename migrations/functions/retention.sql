@@ -2,12 +2,11 @@
 -- whole run, unless something that stays needs it.
 
 -- Returns the retention of a tenant's runs, from the end of a run: its setting
--- retention_days, from a day to ten years, or 30 days.
+-- retention_days, or 30 days.
 CREATE OR REPLACE FUNCTION nofx.retention(p_tenant uuid) RETURNS interval
     LANGUAGE sql STABLE
 AS $$
-    SELECT make_interval(days => CASE jsonb_typeof(t.settings->'retention_days')
-        WHEN 'number' THEN least(greatest((t.settings->>'retention_days')::numeric, 1), 3650)::int ELSE 30 END)
+    SELECT make_interval(days => coalesce((t.settings->>'retention_days')::numeric::int, 30))
     FROM nofx.tenant t WHERE t.tenant_id = p_tenant
 $$;
 

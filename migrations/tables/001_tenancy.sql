@@ -88,10 +88,13 @@ END
 $$;
 
 CREATE TABLE nofx.tenant (
-    tenant_id  uuid PRIMARY KEY,
-    slug       text NOT NULL UNIQUE CHECK (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
-    settings   jsonb NOT NULL DEFAULT '{}',
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    tenant_id        uuid PRIMARY KEY,
+    slug             text NOT NULL UNIQUE CHECK (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    settings         jsonb NOT NULL DEFAULT '{}', -- see functions/settings.sql
+    settings_version bigint NOT NULL DEFAULT 1,
+    settings_at      timestamptz, -- when they changed last, and by whom
+    settings_by      text,
+    created_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CALL nofx.guard_tenant('nofx.tenant');
 GRANT SELECT ON nofx.tenant TO nofx_app;

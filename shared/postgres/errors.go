@@ -39,9 +39,10 @@ func mapError(err error) error {
 	var detail struct {
 		fault.Transition
 		fault.Stale
-		Noun  string
-		Limit string
-		Most  int
+		Noun   string
+		Limit  string
+		Most   int
+		Fields []fault.Field
 	}
 	_ = json.Unmarshal([]byte(pg.Detail), &detail) // other errors' details are prose
 	switch pg.Code {
@@ -61,6 +62,16 @@ func mapError(err error) error {
 		return fault.New(fault.Conflict, "run-busy", "steps of the run are running or about to; pause the run and wait until they have ended, or wait until the run has").Because(err)
 	case "NX010":
 		return leaseLapsed().Because(err)
+	case "NX020":
+		if len(detail.Fields) > 0 {
+			return fault.OfFields("invalid-field", detail.Fields...).Because(err)
+		}
+	case "NX021":
+		e := fault.New(fault.RateLimited, "quota-exceeded", "%s of the tenant wait for a worker, and it may have no more (setting queued_runs_max); ask again once some have begun", fault.Count(detail.Most, "run")).Because(err)
+		e.RetryAfter = 5 * time.Second
+		return e
+	case "NX022":
+		return fault.New(fault.Forbidden, "waive-disabled", "gates of this tenant may not be waived (setting allow_waive)").Because(err)
 	case "NX009":
 		return fault.New(fault.Forbidden, "four-eyes", "the author of a run may not approve or waive its gates").Because(err)
 	}

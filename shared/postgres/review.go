@@ -375,9 +375,8 @@ func (db *DB) ReviewBase(ctx context.Context, tenant, runID uuid.UUID, against *
 	return checkpoint, root, err
 }
 
-// reviewsOff says whether the setting reviews_enabled of a tenant t is there and not true. It is
-// written by hand, and a switch that is meant to be off is.
-const reviewsOff = `coalesce(t.settings->'reviews_enabled', 'true') NOT IN ('true', 'null')`
+// reviewsOff says whether the setting reviews_enabled of a tenant t is false.
+const reviewsOff = `NOT coalesce((t.settings->>'reviews_enabled')::boolean, true)`
 
 // ReviewSettings are what a tenant's administrator decided about reviews.
 type ReviewSettings struct {
@@ -390,9 +389,7 @@ type ReviewSettings struct {
 // model_cost_usd_per_day of a tenant.
 func (db *DB) ReviewSettings(ctx context.Context, tenant uuid.UUID) (s ReviewSettings, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT `+reviewsOff+`,
-			CASE jsonb_typeof(t.settings->'model_tokens_per_day') WHEN 'number' THEN floor(greatest(least((t.settings->>'model_tokens_per_day')::numeric, 1e15), -1))::bigint END,
-			CASE jsonb_typeof(t.settings->'model_cost_usd_per_day') WHEN 'number' THEN greatest(least((t.settings->>'model_cost_usd_per_day')::numeric, 1e15), -1)::float8 END
+		return tx.QueryRow(ctx, `SELECT `+reviewsOff+`, (t.settings->>'model_tokens_per_day')::numeric::bigint, (t.settings->>'model_cost_usd_per_day')::float8
 			FROM nofx.tenant t WHERE t.tenant_id = $1`, tenant).Scan(&s.Disabled, &s.DayTokens, &s.DayCostUSD)
 	})
 	return s, err

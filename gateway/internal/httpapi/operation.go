@@ -134,6 +134,8 @@ func (s *Server) operations() []operation {
 		{id: "listAPIKeys", method: get, path: "/api/api-keys", rule: admin, handle: s.listAPIKeys},
 		{id: "createAPIKey", method: post, path: "/api/api-keys", rule: admin, handle: s.createAPIKey},
 		{id: "revokeAPIKey", method: del, path: "/api/api-keys/{key_id}", rule: admin, handle: s.revokeAPIKey},
+		{id: "getSettings", method: get, path: "/api/settings", rule: admin, handle: s.getSettings},
+		{id: "changeSettings", method: http.MethodPatch, path: "/api/settings", rule: admin, handle: s.changeSettings},
 		{id: "whoami", method: get, path: "/api/whoami", rule: anyKey, handle: s.whoami},
 
 		{id: "collectGarbage", method: post, path: "/api/gc", rule: admin, handle: s.collectGarbage, once: true},
