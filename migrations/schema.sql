@@ -501,6 +501,13 @@ CREATE FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT cre
 
 ALTER FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_project(p_id uuid, p_slug text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_project(p_id uuid, p_slug text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_repository(p_id uuid, p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -542,6 +549,13 @@ CREATE FUNCTION nofx.delete_expired(p_limit integer) RETURNS bigint
     AS …;
 
 ALTER FUNCTION nofx.delete_expired(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_project(p_slug text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.delete_project(p_slug text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.delete_repository(p_id uuid) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1285,6 +1299,12 @@ CREATE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) RETURNS TABLE
     AS …;
 
 ALTER FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.project_lock(p_tenant uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN hashtextextended(((p_tenant)::text || '/project'::text), (0)::bigint);
+
+ALTER FUNCTION nofx.project_lock(p_tenant uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3349,6 +3369,9 @@ GRANT ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb)
 REVOKE ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_gateway;
 
+REVOKE ALL ON FUNCTION nofx.create_project(p_id uuid, p_slug text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_project(p_id uuid, p_slug text) TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) TO nofx_gateway;
 
@@ -3366,6 +3389,9 @@ GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text,
 
 REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_worker;
+
+REVOKE ALL ON FUNCTION nofx.delete_project(p_slug text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.delete_project(p_slug text) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.delete_repository(p_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_repository(p_id uuid) TO nofx_gateway;
@@ -3602,6 +3628,8 @@ REVOKE ALL ON FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p
 
 REVOKE ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.project_lock(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) TO nofx_worker;

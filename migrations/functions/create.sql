@@ -19,6 +19,7 @@ BEGIN
     IF NOT p_run ? 'kind' THEN
         PERFORM check_queued_quota(v_tenant);
     END IF;
+    PERFORM pg_advisory_xact_lock_shared(project_lock(v_tenant));
     SELECT id INTO v_project FROM project WHERE tenant_id = v_tenant AND slug = p_run->>'project';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no project %', p_run->>'project' USING ERRCODE = 'NX005', DETAIL = '{"noun":"project"}';

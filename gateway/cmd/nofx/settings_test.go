@@ -20,13 +20,13 @@ func TestSettingsSet(t *testing.T) {
 	for args, want := range map[string]string{
 		"four_eyes=true retention_days=90":                   `{"four_eyes":true,"retention_days":90}`,
 		"queued_runs_max=default model_cost_usd_per_day=0.5": `{"model_cost_usd_per_day":0.5,"queued_runs_max":null}`,
-		"retention_days=":      "",
-		"retention_days":       "",
-		"=1":                   "",
-		"retention_days=null":  "",
-		`retention_days="7"`:   "",
-		"retention_days={}":    "",
-		"four_eyes=true=false": "",
+		"retention_days=":                                    "",
+		"retention_days":                                     "",
+		"=1":                                                 "",
+		"retention_days=null":                                "",
+		`retention_days="7"`:                                 "",
+		"retention_days={}":                                  "",
+		"four_eyes=true=false":                               "",
 	} {
 		got := ""
 		answers := script()
