@@ -58,7 +58,7 @@ var mayImport = []rule{
 	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "github.com/mattn/go-runewidth"}},
 	{"gateway/cmd/gateway", []string{"gateway/...", "shared/...", anyModule}},
 	{"gateway/internal/limit", []string{"golang.org/x/time/rate"}},
-	{"gateway/internal/identity", slices.Concat([]string{"gateway/api", "gateway/internal/limit", "shared/fault", "shared/postgres", "shared/run"}, pure)},
+	{"gateway/internal/identity", slices.Concat([]string{"gateway/api", "gateway/internal/limit", "shared/fault", "shared/postgres", "shared/run", "github.com/go-jose/go-jose/v4"}, pure)},
 	{"gateway/internal/...", slices.Concat([]string{"gateway/api", "gateway/internal/...", "shared/..."}, echo, otelAPI, pure)},
 
 	{"worker/cmd/worker", []string{"worker/internal/...", "shared/...", anyModule}},
@@ -132,6 +132,7 @@ var onlyIn = []struct {
 	{"github.com/minio/...", []string{"shared/blob", "shared/servertest/s3server"}},
 	{"go.opentelemetry.io/otel/sdk/...", slices.Concat([]string{"shared/telemetry"}, mains)},
 	{"go.opentelemetry.io/otel/exporters/...", slices.Concat([]string{"shared/telemetry"}, mains)},
+	{"github.com/go-jose/...", []string{"gateway/internal/identity"}},
 	{"github.com/modelcontextprotocol/...", []string{"worker/internal/codehost/..."}},
 	{"github.com/vektah/gqlparser/...", []string{"worker/internal/codehost/codehosttest"}},
 	{"worker/internal/codehost/codehosttest", nil}, // for tests alone

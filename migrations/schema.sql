@@ -1300,6 +1300,13 @@ CREATE FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) RETURNS TABLE
 
 ALTER FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.present_subject(p_tenant uuid, p_slug text, p_subject text, p_name text) RETURNS TABLE(tenant_id uuid, tenant text, revoked_before timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.present_subject(p_tenant uuid, p_slug text, p_subject text, p_name text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.project_lock(p_tenant uuid) RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN hashtextextended(((p_tenant)::text || '/project'::text), (0)::bigint);
@@ -1753,6 +1760,9 @@ CREATE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
     LANGUAGE plpgsql STABLE
     AS $_$
 BEGIN
+    IF p_subject ~ '^(user|oidc):' THEN
+        RETURN (SELECT s.name FROM nofx.subject s WHERE s.tenant_id = p_tenant AND s.subject = p_subject);
+    END IF;
     IF (p_subject ~ '^key:[0-9a-f]{32}$') IS NOT TRUE THEN
         RETURN NULL;
     END IF;
@@ -2503,6 +2513,22 @@ ALTER TABLE ONLY nofx.step_lease FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.step_lease OWNER TO nofx_owner;
 
+CREATE TABLE nofx.subject (
+    tenant_id uuid NOT NULL,
+    subject text NOT NULL,
+    name text,
+    seen_at timestamp with time zone,
+    revoked_before timestamp with time zone,
+    revoked_by text,
+    reason text,
+    CONSTRAINT subject_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
+    CONSTRAINT subject_subject_check CHECK ((subject ~ '^(user|oidc):[!-~]{1,200}$'::text))
+);
+
+ALTER TABLE ONLY nofx.subject FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.subject OWNER TO nofx_owner;
+
 CREATE TABLE nofx.tenant (
     tenant_id uuid NOT NULL,
     slug text NOT NULL,
@@ -2726,6 +2752,9 @@ ALTER TABLE ONLY nofx.step
 
 ALTER TABLE ONLY nofx.step
     ADD CONSTRAINT step_run_id_tenant_id_name_key UNIQUE (run_id, tenant_id, name);
+
+ALTER TABLE ONLY nofx.subject
+    ADD CONSTRAINT subject_pkey PRIMARY KEY (tenant_id, subject);
 
 ALTER TABLE ONLY nofx.tenant
     ADD CONSTRAINT tenant_pkey PRIMARY KEY (tenant_id);
@@ -2996,6 +3025,9 @@ ALTER TABLE ONLY nofx.run
 ALTER TABLE ONLY nofx.step_effect
     ADD CONSTRAINT step_effect_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
 
+ALTER TABLE ONLY nofx.subject
+    ADD CONSTRAINT subject_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.tool_pin
     ADD CONSTRAINT tool_pin_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -3081,6 +3113,8 @@ ALTER TABLE nofx.step_effect ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.step_lease ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.subject ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY system ON nofx.api_key TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.approval TO nofx_system USING (true) WITH CHECK (true);
@@ -3150,6 +3184,8 @@ CREATE POLICY system ON nofx.step_dep TO nofx_system USING (true) WITH CHECK (tr
 CREATE POLICY system ON nofx.step_effect TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.step_lease TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.subject TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.tenant TO nofx_system USING (true) WITH CHECK (true);
 
@@ -3228,6 +3264,8 @@ CREATE POLICY tenant ON nofx.step_dep USING ((tenant_id = ( SELECT nofx.tenant()
 CREATE POLICY tenant ON nofx.step_effect USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.step_lease USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.subject USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 ALTER TABLE nofx.tenant ENABLE ROW LEVEL SECURITY;
 
@@ -3629,6 +3667,9 @@ REVOKE ALL ON FUNCTION nofx.plain_event(p_run uuid, p_seq bigint, p_step uuid, p
 REVOKE ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.present_key(p_id uuid, p_secret_sha256 bytea) TO nofx_gateway;
 
+REVOKE ALL ON FUNCTION nofx.present_subject(p_tenant uuid, p_slug text, p_subject text, p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.present_subject(p_tenant uuid, p_slug text, p_subject text, p_name text) TO nofx_gateway;
+
 REVOKE ALL ON FUNCTION nofx.project_lock(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.prune_runs(p_runs uuid[], p_limit integer, OUT events bigint, OUT chunks bigint) FROM PUBLIC;
@@ -3946,6 +3987,9 @@ GRANT SELECT ON TABLE nofx.step_effect TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step_lease TO nofx_system;
 GRANT SELECT ON TABLE nofx.step_lease TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.subject TO nofx_system;
+GRANT SELECT ON TABLE nofx.subject TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.tenant TO nofx_system;
 GRANT SELECT ON TABLE nofx.tenant TO nofx_app;

@@ -1640,10 +1640,10 @@ type APIKeyRequestRole string
 type Approval struct {
 	At time.Time `json:"at"`
 
-	// By Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// By Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	By Subject `json:"by"`
 
-	// ByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// ByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	ByName   *SubjectName     `json:"by_name,omitempty"`
 	Decision ApprovalDecision `json:"decision"`
 	Reason   *string          `json:"reason,omitempty"`
@@ -2279,7 +2279,7 @@ type Event struct {
 	// Actor A subject, or a worker
 	Actor string `json:"actor"`
 
-	// ActorName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// ActorName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	ActorName *SubjectName `json:"actor_name,omitempty"`
 	At        time.Time    `json:"at"`
 
@@ -2525,7 +2525,7 @@ type Gate struct {
 	// DecidedBy A subject; of a command gate the worker
 	DecidedBy *string `json:"decided_by,omitempty"`
 
-	// DecidedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// DecidedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	DecidedByName *SubjectName `json:"decided_by_name,omitempty"`
 
 	// Evidence An object whose members depend on the case
@@ -2623,7 +2623,7 @@ type LineageEdgeKind string
 type LineageNode struct {
 	CreatedAt time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	CreatedBy  Subject    `json:"created_by"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	Goal       string     `json:"goal"`
@@ -2953,14 +2953,14 @@ type PolicyNetwork string
 type Principal struct {
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
-	// Name Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// Name Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	Name SubjectName `json:"name"`
 
 	// Role `service` is a machine: it has scopes, and never decides a gate
 	Role   Role    `json:"role"`
 	Scopes []Scope `json:"scopes"`
 
-	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	Subject Subject `json:"subject"`
 
 	// Tenant Slug
@@ -3070,10 +3070,10 @@ type Queue struct {
 	Paused   bool       `json:"paused"`
 	PausedAt *time.Time `json:"paused_at,omitempty"`
 
-	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	PausedBy *Subject `json:"paused_by,omitempty"`
 
-	// PausedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// PausedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	PausedByName *SubjectName `json:"paused_by_name,omitempty"`
 
 	// PausedForAll Paused by the operator of the installation
@@ -3147,7 +3147,7 @@ type ReopenedGate struct {
 type Repository struct {
 	CreatedAt time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	CreatedBy Subject `json:"created_by"`
 
 	// Credential The name of the token that reviews of the repository use on the forge, instead of the workers' own: that of a file of the tenant in `NOFX_FORGE_TOKENS_DIR` of the workers. The gateway does not know what there is.
@@ -3306,7 +3306,7 @@ type Review struct {
 	Coverage  *ReviewCoverage `json:"coverage,omitempty"`
 	CreatedAt time.Time       `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	CreatedBy  Subject    `json:"created_by"`
 	DryRun     bool       `json:"dry_run"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
@@ -3482,10 +3482,10 @@ type Run struct {
 	CorrelationID *string   `json:"correlation_id,omitempty"`
 	CreatedAt     time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	CreatedBy Subject `json:"created_by"`
 
-	// CreatedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// CreatedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	CreatedByName *SubjectName `json:"created_by_name,omitempty"`
 
 	// Deadline Time at which the run fails if it has not ended. Absent while it is paused, since the clock is stopped; the remaining time counts from its resumption
@@ -3612,10 +3612,10 @@ type SettingsAnswer struct {
 	Settings  Settings   `json:"settings"`
 	UpdatedAt *time.Time `json:"updated_at,omitempty"`
 
-	// UpdatedBy Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+	// UpdatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 	UpdatedBy *Subject `json:"updated_by,omitempty"`
 
-	// UpdatedByName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+	// UpdatedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 	UpdatedByName *SubjectName `json:"updated_by_name,omitempty"`
 	Version       int64        `json:"version"`
 }
@@ -3863,10 +3863,10 @@ type StreamControl struct {
 // StreamControlReason defines model for StreamControl.Reason.
 type StreamControlReason string
 
-// Subject Who acts: `key:` and the 32 hex digits of the id of an API key. It is never reused.
+// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
 type Subject = string
 
-// SubjectName Name of the subject, for people: the name of its API key. Another key may have the name after this one is revoked or has expired
+// SubjectName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
 type SubjectName = string
 
 // TenantID defines model for TenantID.

@@ -58,12 +58,16 @@ BEGIN
 END
 $$;
 
--- Returns the name of a subject, key:<32 hex digits of its id>; NULL for any other actor.
--- Rows store only subjects: a key is never deleted, and its name never changes.
+-- Returns the name of a subject: of an API key, key:<32 hex digits of its id>, or of a person
+-- or workflow, as its last token said; NULL for any other actor. Rows store only subjects: a
+-- key is never deleted, and its name never changes.
 CREATE OR REPLACE FUNCTION nofx.subject_name(p_tenant uuid, p_subject text) RETURNS text
     LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
+    IF p_subject ~ '^(user|oidc):' THEN
+        RETURN (SELECT s.name FROM nofx.subject s WHERE s.tenant_id = p_tenant AND s.subject = p_subject);
+    END IF;
     IF (p_subject ~ '^key:[0-9a-f]{32}$') IS NOT TRUE THEN
         RETURN NULL;
     END IF;

@@ -176,9 +176,9 @@ func TestEventStreams(t *testing.T) {
 func TestStreamPlaces(t *testing.T) {
 	t.Parallel()
 	s := &Server{streams: streams{limit.NewSlots(2), limit.NewSlots(3), limit.NewSlots(4)}}
-	tenant, key := uuid.New(), uuid.New()
-	first, second := &identity.Principal{Tenant: tenant, Key: key}, &identity.Principal{Tenant: tenant, Key: uuid.New()}
-	foreign, last := &identity.Principal{Tenant: uuid.New(), Key: uuid.New()}, &identity.Principal{Tenant: uuid.New(), Key: uuid.New()}
+	tenant := uuid.New()
+	first, second := &identity.Principal{Tenant: tenant, Subject: "user:a"}, &identity.Principal{Tenant: tenant, Subject: "key:b"}
+	foreign, last := &identity.Principal{Tenant: uuid.New(), Subject: "user:a"}, &identity.Principal{Tenant: uuid.New(), Subject: "user:a"}
 	for round := range 2 {
 		var taken []func()
 		for i, tc := range []struct {
@@ -219,10 +219,11 @@ func TestStreamsEndWithTheirKey(t *testing.T) {
 	if err := g.server.still(g.during("listAPIKeys"), p)(t.Context()); err == nil {
 		t.Error("a viewer may list keys, says the check")
 	}
-	if err := g.db.RevokeAPIKey(t.Context(), g.tenant, p.Key); err != nil {
+	id := uuid.MustParse(strings.TrimPrefix(p.Subject, "key:"))
+	if err := g.db.RevokeAPIKey(t.Context(), g.tenant, id); err != nil {
 		t.Fatal(err)
 	}
-	g.server.Identity.Forget(p.Key)
+	g.server.Identity.Forget(id)
 	if err := check(t.Context()); err == nil {
 		t.Error("check of a revoked key = nil, want an error")
 	}

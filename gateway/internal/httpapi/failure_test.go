@@ -91,7 +91,7 @@ func TestErrorForm(t *testing.T) {
 			g.server.rate = limit.NewRates(0, 0)
 			if tt.key == busy {
 				g.server.rate = limit.NewRates(0.001, 1)
-				g.server.rate.Take(principalOf(g, busy).Key.String())
+				g.server.rate.Take(nameOf(principalOf(g, busy)))
 			}
 			r := httptest.NewRequestWithContext(t.Context(), cmp.Or(tt.method, http.MethodGet), under+tt.path, nil)
 			if tt.key != "" {

@@ -15,10 +15,13 @@ import (
 // cancel or resume a thousand costs the database as much as a hundred small requests.
 const stepsPerToken = 10
 
-// throttle takes one token of the caller's key and one of its tenant.
+// nameOf returns the name under which the requests and streams of a caller are counted.
+func nameOf(p *identity.Principal) string { return p.Tenant.String() + "/" + p.Subject }
+
+// throttle takes one token of the caller and one of its tenant.
 func (s *Server) throttle(p *identity.Principal) error { return s.limited(p, (*limit.Rates).Take) }
 
-// weigh takes further tokens of the caller's key and its tenant for a request that changes
+// weigh takes further tokens of the caller and its tenant for a request that changes
 // a run of so many steps.
 func (s *Server) weigh(p *identity.Principal, steps int) error {
 	tokens := steps / stepsPerToken
@@ -39,7 +42,7 @@ func (s *Server) weighRun(ctx context.Context, p *identity.Principal, id uuid.UU
 }
 
 func (s *Server) limited(p *identity.Principal, take func(r *limit.Rates, name string) (time.Duration, bool)) error {
-	wait, ok := take(s.rate, p.Key.String())
+	wait, ok := take(s.rate, nameOf(p))
 	if ok {
 		wait, ok = take(s.shared, p.Tenant.String())
 	}
@@ -51,11 +54,11 @@ func (s *Server) limited(p *identity.Principal, take func(r *limit.Rates, name s
 	return e
 }
 
-// streams are the limits of open streams: of a key, of a tenant, of this process.
-type streams struct{ key, tenant, total *limit.Slots }
+// streams are the limits of open streams: of a caller, of a tenant, of this process.
+type streams struct{ caller, tenant, total *limit.Slots }
 
 // openStream takes a slot for a stream of the caller, which release gives back. It returns
-// fault.RateLimited when the key or the tenant has none left, and fault.Unavailable when
+// fault.RateLimited when the caller or the tenant has none left, and fault.Unavailable when
 // this process has none left.
 func (s *Server) openStream(p *identity.Principal) (release func(), err error) {
 	var taken []func()
@@ -70,7 +73,7 @@ func (s *Server) openStream(p *identity.Principal) (release func(), err error) {
 		kind        fault.Kind
 		code        string
 	}{
-		{s.streams.key, p.Key.String(), "of this key", fault.RateLimited, "rate-limited"},
+		{s.streams.caller, nameOf(p), "of this caller", fault.RateLimited, "rate-limited"},
 		{s.streams.tenant, p.Tenant.String(), "of this tenant", fault.RateLimited, "rate-limited"},
 		{s.streams.total, "", "of this gateway", fault.Unavailable, "unavailable"},
 	} {

@@ -47,11 +47,11 @@ type Config struct {
 
 	WebhookKey []byte // that the secrets of webhooks are derived from; none: there are no webhooks
 
-	Rate       float64 // requests per second of one key, bursts of twice as many; 0: no limit
-	TenantRate float64 // the same for all keys of a tenant
+	Rate       float64 // requests per second of one caller, bursts of twice as many; 0: no limit
+	TenantRate float64 // the same for all callers of a tenant
 
 	Streams       int // open at once by one caller; 0: no limit
-	TenantStreams int // the same for all keys of a tenant
+	TenantStreams int // the same for all callers of a tenant
 	TotalStreams  int // the same of all callers
 }
 
@@ -61,7 +61,7 @@ type Server struct {
 	chain    http.Handler
 	echo     *echo.Echo
 	tracer   trace.Tracer
-	rate     *limit.Rates // by key
+	rate     *limit.Rates // by caller
 	shared   *limit.Rates // by tenant
 	streams  streams
 	trees    *tree.Source

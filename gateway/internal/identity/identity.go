@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -13,43 +15,78 @@ import (
 
 // Config has the parts of an authenticator.
 type Config struct {
-	Store   *postgres.DB
-	DevKeys bool           // keys of KeyEnv dev are taken
-	Proxies []netip.Prefix // whose X-Forwarded-For counts
+	Store    *postgres.DB
+	DevKeys  bool           // keys of KeyEnv dev are taken
+	Proxies  []netip.Prefix // whose X-Forwarded-For counts
+	Supabase Supabase
+	Now      func() time.Time // nil: time.Now
 }
 
 // Authenticator finds out who makes requests. Make it with [New].
 type Authenticator struct {
 	proxies []netip.Prefix
+	tries   tries
 	keys    *keyring
+	tokens  *tokens
 }
 
 // New returns an authenticator.
 func New(cfg Config) *Authenticator {
-	return &Authenticator{proxies: cfg.Proxies, keys: newKeyring(cfg.Store, cfg.DevKeys)}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	t := newTries()
+	return &Authenticator{
+		proxies: cfg.Proxies, tries: t,
+		keys:   &keyring{store: cfg.Store, devKeys: cfg.DevKeys, tries: t, known: newMemo[uuid.UUID, postgres.PresentedKey](cfg.Now)},
+		tokens: newTokens(cfg, t),
+	}
 }
 
 // Identify returns the caller of a request, or nil when the request has no credentials. It
 // returns fault.Unauthenticated for credentials that are not valid, without the
-// reason, fault.RateLimited for an address that tried too often, and fault.Unavailable
-// when the caller cannot be found out.
+// reason, fault.Forbidden for a valid token that gives no rights here, fault.RateLimited
+// for an address that tried too often, and fault.Unavailable when the caller cannot be
+// found out.
 func (a *Authenticator) Identify(r *http.Request) (*Principal, error) {
-	if given := r.Header.Values("Authorization"); len(given) > 0 {
-		return a.keys.identify(r.Context(), given, address(r, a.proxies))
+	given := r.Header.Values("Authorization")
+	if len(given) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	token, ok := bearer(given)
+	if !ok {
+		return nil, notValid()
+	}
+	from := address(r, a.proxies)
+	if strings.Count(token, ".") == 2 {
+		return a.tokens.identify(r.Context(), token, from)
+	}
+	return a.keys.identify(r.Context(), token, from)
+}
+
+// bearer returns the one token of the headers.
+func bearer(given []string) (token string, ok bool) {
+	if len(given) != 1 {
+		return "", false
+	}
+	scheme, token, _ := strings.Cut(given[0], " ")
+	return token, strings.EqualFold(scheme, "Bearer")
 }
 
 // Current returns p with the role and scopes that it has now, for streams and other work
 // that outlives its request. It returns fault.Unauthenticated when p's credentials are not
 // valid any more.
 func (a *Authenticator) Current(ctx context.Context, p *Principal) (*Principal, error) {
-	return a.keys.current(ctx, p)
+	return p.current(ctx)
 }
 
 // Forget makes the next use of a key ask the database about it.
-func (a *Authenticator) Forget(key uuid.UUID) { a.keys.forget(key) }
+func (a *Authenticator) Forget(key uuid.UUID) { a.keys.known.forget(key) }
 
 func unauthenticated(detail string) error {
 	return fault.New(fault.Unauthenticated, "unauthenticated", "%s", detail)
+}
+
+func forbidden(format string, args ...any) error {
+	return fault.New(fault.Forbidden, "forbidden", format, args...)
 }

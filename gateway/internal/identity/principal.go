@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -16,14 +17,13 @@ import (
 type Principal struct {
 	Tenant  uuid.UUID
 	Slug    string // of the tenant
-	Subject string // identifies it in events and decisions: key:<32 hex digits of the key's id>
-	Name    string // of the key, for people; another key may have it later
+	Subject string // identifies it in events and decisions: key:<32 hex digits of the key's id>, user:<subject of the token>
+	Name    string // for people: of the key, or the address of the person; another subject may have it later
 	Role    api.Role
-	Scopes  []string // of role service
-	Key     uuid.UUID
-	Expires *time.Time // of the key, if it does
+	Scopes  []string   // of role service
+	Expires *time.Time // of its credentials, if they do
 
-	sum []byte // SHA-256 of its token
+	current func(context.Context) (*Principal, error) // as the credentials are now
 }
 
 // TenantID returns the id of the principal's tenant as clients see it.
