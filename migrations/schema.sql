@@ -1592,6 +1592,13 @@ CREATE FUNCTION nofx.revoke_key(p_id uuid) RETURNS boolean
 
 ALTER FUNCTION nofx.revoke_key(p_id uuid) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.run_counts() RETURNS TABLE(state text, n bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -2522,7 +2529,8 @@ CREATE TABLE nofx.subject (
     revoked_by text,
     reason text,
     CONSTRAINT subject_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
-    CONSTRAINT subject_subject_check CHECK ((subject ~ '^(user|oidc):[!-~]{1,200}$'::text))
+    CONSTRAINT subject_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 2048))),
+    CONSTRAINT subject_subject_check CHECK ((subject ~ '^(user|oidc):[A-Za-z0-9._:@|=+-]{1,128}$'::text))
 );
 
 ALTER TABLE ONLY nofx.subject FORCE ROW LEVEL SECURITY;
@@ -3771,6 +3779,9 @@ REVOKE ALL ON FUNCTION nofx.revive_run(p_tenant uuid, p_run uuid, p_event text, 
 
 REVOKE ALL ON FUNCTION nofx.revoke_key(p_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.revoke_key(p_id uuid) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.run_counts() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_gateway;

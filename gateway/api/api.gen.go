@@ -3914,6 +3914,44 @@ type TimelineSpan struct {
 	Status    StepStatus `json:"status"`
 }
 
+// TokenSubject A person or workflow, as its last token said
+type TokenSubject struct {
+	// Name Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	Name *SubjectName `json:"name,omitempty"`
+
+	// Reason Why it was revoked
+	Reason *string `json:"reason,omitempty"`
+
+	// RevokedBefore Tokens that were issued before are refused
+	RevokedBefore *time.Time `json:"revoked_before,omitempty"`
+
+	// RevokedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	RevokedBy *Subject `json:"revoked_by,omitempty"`
+
+	// RevokedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	RevokedByName *SubjectName `json:"revoked_by_name,omitempty"`
+
+	// SeenAt To the minute
+	SeenAt *time.Time `json:"seen_at,omitempty"`
+
+	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	Subject Subject `json:"subject"`
+}
+
+// TokenSubjectAnswer defines model for TokenSubjectAnswer.
+type TokenSubjectAnswer struct {
+	// Subject A person or workflow, as its last token said
+	Subject TokenSubject `json:"subject"`
+}
+
+// TokenSubjectPage defines model for TokenSubjectPage.
+type TokenSubjectPage struct {
+	Items []TokenSubject `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
 // TraceID defines model for TraceID.
 type TraceID = string
 
@@ -4120,6 +4158,9 @@ type RunIDParameter = RunID
 
 // StepIDParameter defines model for StepID.
 type StepIDParameter = StepID
+
+// TokenSubjectParameter defines model for TokenSubject.
+type TokenSubjectParameter = string
 
 // TraceIDPath defines model for TraceIDPath.
 type TraceIDPath = TraceID
@@ -4775,6 +4816,15 @@ type VerifyStorageParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// ListSubjectsParams defines parameters for ListSubjects.
+type ListSubjectsParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // GetTraceParams defines parameters for GetTrace.
 type GetTraceParams struct {
 	// Limit Items per page.
@@ -4922,6 +4972,9 @@ type RetryStepJSONRequestBody = StepRetry
 
 // VerifyStorageJSONRequestBody defines body for VerifyStorage for application/json ContentType.
 type VerifyStorageJSONRequestBody = VerifyStorageRequest
+
+// RevokeSubjectJSONRequestBody defines body for RevokeSubject for application/json ContentType.
+type RevokeSubjectJSONRequestBody = Reason
 
 // ReceiveBitbucketWebhookJSONRequestBody defines body for ReceiveBitbucketWebhook for application/json ContentType.
 type ReceiveBitbucketWebhookJSONRequestBody = ReceiveBitbucketWebhookJSONBody
@@ -5966,6 +6019,29 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
 	VerifyStorage(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSubjects Callers of other issuers that were seen in the tenant, or revoked
+	//
+	// Corresponds with GET /api/subjects (the `ListSubjects` operationId).
+	ListSubjects(ctx context.Context, params *ListSubjectsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeSubjectWithBody Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+	//
+	// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+	RevokeSubjectWithBody(ctx context.Context, subject TokenSubjectParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeSubject Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+	//
+	// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+	RevokeSubject(ctx context.Context, subject TokenSubjectParameter, body RevokeSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTrace The runs that belong to a trace, newest first
 	//
@@ -8209,6 +8285,59 @@ func (c *Client) VerifyStorageWithBody(ctx context.Context, params *VerifyStorag
 // Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
 func (c *Client) VerifyStorage(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewVerifyStorageRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSubjects Callers of other issuers that were seen in the tenant, or revoked
+//
+// Corresponds with GET /api/subjects (the `ListSubjects` operationId).
+func (c *Client) ListSubjects(ctx context.Context, params *ListSubjectsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSubjectsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeSubjectWithBody Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+//
+// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+func (c *Client) RevokeSubjectWithBody(ctx context.Context, subject TokenSubjectParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeSubjectRequestWithBody(c.Server, subject, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeSubject Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+//
+// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+func (c *Client) RevokeSubject(ctx context.Context, subject TokenSubjectParameter, body RevokeSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeSubjectRequest(c.Server, subject, body)
 	if err != nil {
 		return nil, err
 	}
@@ -13779,6 +13908,119 @@ func NewVerifyStorageRequestWithBody(server string, params *VerifyStorageParams,
 	return req, nil
 }
 
+// NewListSubjectsRequest constructs an http.Request for the ListSubjects method
+func NewListSubjectsRequest(server string, params *ListSubjectsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/subjects")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRevokeSubjectRequest calls the generic RevokeSubject builder with application/json body
+func NewRevokeSubjectRequest(server string, subject TokenSubjectParameter, body RevokeSubjectJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRevokeSubjectRequestWithBody(server, subject, "application/json", bodyReader)
+}
+
+// NewRevokeSubjectRequestWithBody constructs an http.Request for the RevokeSubject method, with any body, and a specified content type
+func NewRevokeSubjectRequestWithBody(server string, subject TokenSubjectParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "subject", subject, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/subjects/%s/revoke", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewGetTraceRequest constructs an http.Request for the GetTrace method
 func NewGetTraceRequest(server string, traceID TraceIDPath, params *GetTraceParams) (*http.Request, error) {
 	var err error
@@ -15255,6 +15497,31 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
 	VerifyStorageWithResponse(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifyStorageResponse, error)
+
+	// ListSubjectsWithResponse Callers of other issuers that were seen in the tenant, or revoked
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/subjects (the `ListSubjects` operationId).
+	ListSubjectsWithResponse(ctx context.Context, params *ListSubjectsParams, reqEditors ...RequestEditorFn) (*ListSubjectsResponse, error)
+
+	// RevokeSubjectWithBodyWithResponse Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+	//
+	// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+	RevokeSubjectWithBodyWithResponse(ctx context.Context, subject TokenSubjectParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeSubjectResponse, error)
+
+	// RevokeSubjectWithResponse Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+	//
+	// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+	RevokeSubjectWithResponse(ctx context.Context, subject TokenSubjectParameter, body RevokeSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeSubjectResponse, error)
 
 	// GetTraceWithResponse The runs that belong to a trace, newest first
 	//
@@ -18079,6 +18346,72 @@ func (r VerifyStorageResponse) ContentType() string {
 	return ""
 }
 
+type ListSubjectsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TokenSubjectPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSubjectsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSubjectsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSubjectsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeSubjectResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TokenSubjectAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeSubjectResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeSubjectResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeSubjectResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetTraceResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -20092,6 +20425,49 @@ func (c *ClientWithResponses) VerifyStorageWithResponse(ctx context.Context, par
 		return nil, err
 	}
 	return ParseVerifyStorageResponse(rsp)
+}
+
+// ListSubjectsWithResponse Callers of other issuers that were seen in the tenant, or revoked
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/subjects (the `ListSubjects` operationId).
+func (c *ClientWithResponses) ListSubjectsWithResponse(ctx context.Context, params *ListSubjectsParams, reqEditors ...RequestEditorFn) (*ListSubjectsResponse, error) {
+	rsp, err := c.ListSubjects(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSubjectsResponse(rsp)
+}
+
+// RevokeSubjectWithBodyWithResponse Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+//
+// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+func (c *ClientWithResponses) RevokeSubjectWithBodyWithResponse(ctx context.Context, subject TokenSubjectParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeSubjectResponse, error) {
+	rsp, err := c.RevokeSubjectWithBody(ctx, subject, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeSubjectResponse(rsp)
+}
+
+// RevokeSubjectWithResponse Refuse the tokens of a subject that were issued until now, everywhere within 5 seconds
+//
+// Streams that are open end within a minute. The subject need not have been seen. A token that is issued later is accepted; also block the user at the issuer. API keys are revoked by their ids.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/subjects/{subject}/revoke (the `RevokeSubject` operationId).
+func (c *ClientWithResponses) RevokeSubjectWithResponse(ctx context.Context, subject TokenSubjectParameter, body RevokeSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeSubjectResponse, error) {
+	rsp, err := c.RevokeSubject(ctx, subject, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeSubjectResponse(rsp)
 }
 
 // GetTraceWithResponse The runs that belong to a trace, newest first
@@ -23017,6 +23393,72 @@ func ParseVerifyStorageResponse(rsp *http.Response) (*VerifyStorageResponse, err
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListSubjectsResponse parses an HTTP response from a ListSubjectsWithResponse call
+func ParseListSubjectsResponse(rsp *http.Response) (*ListSubjectsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSubjectsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TokenSubjectPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeSubjectResponse parses an HTTP response from a RevokeSubjectWithResponse call
+func ParseRevokeSubjectResponse(rsp *http.Response) (*RevokeSubjectResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeSubjectResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TokenSubjectAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -27,4 +27,19 @@ BEGIN
 END
 $$;
 
-GRANT EXECUTE ON FUNCTION nofx.present_subject(uuid, text, text, text) TO nofx_gateway;
+-- Refuses the tokens of a subject that were issued until now. The subject need not have been
+-- seen: its first token may be a stolen one.
+CREATE OR REPLACE FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    INSERT INTO subject AS s (tenant_id, subject, revoked_before, revoked_by, reason) VALUES (tenant(), p_subject, clock_timestamp(), p_by, p_reason)
+    ON CONFLICT ON CONSTRAINT subject_pkey DO UPDATE SET revoked_before = excluded.revoked_before, revoked_by = p_by, reason = p_reason;
+    PERFORM audit('subject.revoke', p_subject, p_reason, NULL, NULL);
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    nofx.present_subject(uuid, text, text, text),
+    nofx.revoke_subject(text, text, text)
+TO nofx_gateway;

@@ -191,9 +191,12 @@ func script() map[string]http.HandlerFunc {
 		"getStepLogs":       text("compiling\nok\n", "text/plain"),
 		"getStep": answer(http.StatusOK, api.StepDetail{Step: d.Steps[0], Attempts: []api.Attempt{{Fence: 1, WorkerID: "w1", WorkerPid: 42,
 			StartedAt: ago(60), EndedAt: ptr(ago(52)), Accepted: true, Outcome: ptr("succeed"), ExitCode: ptr(0), TraceID: testTrace}}}),
-		"listAPIKeys":    answer(http.StatusOK, api.APIKeyPage{Items: []api.APIKey{key, revoked}}),
-		"createAPIKey":   answer(http.StatusCreated, api.CreatedAPIKey{Key: key, Secret: "nofx_live_0198_secret"}),
-		"revokeAPIKey":   answer(http.StatusNoContent, nil),
+		"listAPIKeys":  answer(http.StatusOK, api.APIKeyPage{Items: []api.APIKey{key, revoked}}),
+		"createAPIKey": answer(http.StatusCreated, api.CreatedAPIKey{Key: key, Secret: "nofx_live_0198_secret"}),
+		"revokeAPIKey": answer(http.StatusNoContent, nil),
+		"listSubjects": answer(http.StatusOK, api.TokenSubjectPage{Items: []api.TokenSubject{
+			{Subject: "oidc:0198c0de7a2b7c3d8e4f5a6b7c8d9e0f", Name: ptr("acme/shop"), SeenAt: ptr(ago(60))}, revokedSubject()}, NextCursor: ptr("c3Vi")}),
+		"revokeSubject":  answer(http.StatusOK, api.TokenSubjectAnswer{Subject: revokedSubject()}),
 		"listProjects":   answer(http.StatusOK, api.ProjectPage{Items: []api.Project{{Slug: "default", CreatedAt: ago(7200)}, {Slug: "web", CreatedAt: ago(60)}}}),
 		"createProject":  answer(http.StatusCreated, api.ProjectAnswer{Project: api.Project{Slug: "web", CreatedAt: now}}),
 		"deleteProject":  answer(http.StatusNoContent, nil),
@@ -201,6 +204,11 @@ func script() map[string]http.HandlerFunc {
 		"changeSettings": answer(http.StatusOK, someSettings()),
 		"whoami":         answer(http.StatusOK, api.Whoami{Principal: api.Principal{TenantID: id("ten", 1), Tenant: "acme", Subject: alice, Name: "alice", Role: api.RoleAdmin, Scopes: []string{}}}),
 	}
+}
+
+func revokedSubject() api.TokenSubject {
+	return api.TokenSubject{Subject: "user:dave", Name: ptr("dave@example.com"), SeenAt: ptr(ago(3600)), RevokedBefore: ptr(ago(30)),
+		RevokedBy: ptr(alice), RevokedByName: ptr("alice"), Reason: ptr("laptop stolen")}
 }
 
 func text(body, media string) http.HandlerFunc {
@@ -387,6 +395,9 @@ func TestCommands(t *testing.T) {
 		"key-revoke-name":       "key revoke CI",
 		"key-revoke-nothing":    "key revoke nobody",
 		"key-create-help":       "key create --help",
+		"subject-list":          "subject list",
+		"subject-revoke":        "subject revoke user:dave",
+		"subject-revoke-help":   "subject revoke --help",
 		"logs-help":             "logs --help",
 		"gate-approve-help":     "gate approve --help",
 		"project-list":          "project list",
@@ -479,7 +490,7 @@ func TestOnTerminals(t *testing.T) {
 		"gate-list": "gate list", "run-compare": "run compare " + id("run", 1) + " " + id("run", 3), "run-lineage": "run lineage " + id("run", 3),
 		"checkpoint-list": "checkpoint list " + id("run", 1), "merge-list": "merge list " + id("run", 1), "run-show": "run show " + id("run", 1),
 		"repository-list": "repository list", "review-list": "review list", "review-show": "review show " + id("rev", 2), "review-findings": "review findings " + id("rev", 2), "review-metrics": "review metrics", "review-artifacts": "review artifacts " + id("rev", 2),
-		"dlq-list": "dlq list", "key-list": "key list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
+		"dlq-list": "dlq list", "key-list": "key list", "subject-list": "subject list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
 	} {
 		for _, width := range []int{80, 200} {
 			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {

@@ -139,6 +139,8 @@ func (s *Server) operations() []operation {
 		{id: "deleteProject", method: del, path: "/api/projects/{project_slug}", rule: admin, handle: s.deleteProject},
 		{id: "getSettings", method: get, path: "/api/settings", rule: admin, handle: s.getSettings},
 		{id: "changeSettings", method: http.MethodPatch, path: "/api/settings", rule: admin, handle: s.changeSettings},
+		{id: "listSubjects", method: get, path: "/api/subjects", rule: admin, handle: s.listSubjects},
+		{id: "revokeSubject", method: post, path: "/api/subjects/{subject}/revoke", rule: admin, handle: s.revokeSubject},
 		{id: "whoami", method: get, path: "/api/whoami", rule: anyKey, handle: s.whoami},
 
 		{id: "collectGarbage", method: post, path: "/api/gc", rule: admin, handle: s.collectGarbage, once: true},

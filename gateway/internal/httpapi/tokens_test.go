@@ -147,3 +147,43 @@ func TestS42_Expiry(t *testing.T) {
 		t.Error("check of an expired token = nil, want an error")
 	}
 }
+
+// TestS42_Revocation checks that an admin ends the tokens of a person: requests at once,
+// and streams at their next check.
+func TestS42_Revocation(t *testing.T) {
+	g, p := newPeople(t)
+	ann := p.token(t, "ann", api.RoleViewer)
+	g.want(g.get("/api/runs", ann), http.StatusOK, "")
+	who := principalOf(g, strings.TrimPrefix(ann["Authorization"], "Bearer "))
+	check := g.server.still(g.during("listEvents"), who)
+	r := g.do(http.MethodPost, "/api/subjects/user:ann/revoke", `{"reason":"laptop stolen"}`)
+	g.want(r, http.StatusOK, "")
+	if s := decodeAs[api.TokenSubjectAnswer](t, r).Subject; s.RevokedBefore == nil || s.Reason == nil || *s.Reason != "laptop stolen" || s.Name == nil || s.RevokedByName == nil {
+		t.Errorf("revoked = %s, want ann with the reason, and by whom", r.body)
+	}
+	g.want(g.get("/api/runs", ann), http.StatusUnauthorized, "unauthenticated")
+	if err := check(t.Context()); err == nil {
+		t.Error("check of a revoked token = nil, want an error")
+	}
+	p.advance(2 * time.Second)
+	g.want(g.get("/api/runs", p.token(t, "ann", api.RoleViewer)), http.StatusOK, "")
+	g.want(g.do(http.MethodPost, "/api/subjects/user:bob/revoke", ""), http.StatusOK, "")
+	first := g.get("/api/subjects?limit=1")
+	g.want(first, http.StatusOK, "")
+	page := decodeAs[api.TokenSubjectPage](t, first)
+	if len(page.Items) != 1 || page.Items[0].Subject != "user:ann" || page.NextCursor == nil {
+		t.Fatalf("first page = %s, want ann and a cursor", first.body)
+	}
+	second := decodeAs[api.TokenSubjectPage](t, g.get("/api/subjects?cursor="+*page.NextCursor))
+	if len(second.Items) != 1 || second.Items[0].Subject != "user:bob" || second.Items[0].SeenAt != nil || second.NextCursor != nil {
+		t.Errorf("second page = %+v, want bob, who was not seen", second)
+	}
+	other := header{"Authorization": "Bearer " + g.newKey(g.pg.Tenant(t), api.RoleAdmin)}
+	if list := decodeAs[api.TokenSubjectPage](t, g.get("/api/subjects", other)); len(list.Items) != 0 {
+		t.Errorf("subjects of another tenant = %+v, want none", list.Items)
+	}
+	for _, subject := range []string{"key:" + strings.Repeat("0", 32), "user:", "ann", "user:a%20b", "user:" + strings.Repeat("x", 129)} {
+		g.want(g.do(http.MethodPost, "/api/subjects/"+subject+"/revoke", ""), http.StatusNotFound, "not-found")
+	}
+	g.want(g.do(http.MethodPost, "/api/subjects/user:ann/revoke", `{"reason":"`+strings.Repeat("x", 2049)+`"}`), http.StatusUnprocessableEntity, "invalid-field")
+}

@@ -28,6 +28,7 @@ type Authenticator struct {
 	tries   tries
 	keys    *keyring
 	tokens  *tokens
+	people  *subjects
 }
 
 // New returns an authenticator.
@@ -35,11 +36,12 @@ func New(cfg Config) *Authenticator {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	t := newTries()
+	t, people := newTries(), newSubjects(cfg.Store, cfg.Now)
 	return &Authenticator{
 		proxies: cfg.Proxies, tries: t,
 		keys:   &keyring{store: cfg.Store, devKeys: cfg.DevKeys, tries: t, known: newMemo[uuid.UUID, postgres.PresentedKey](cfg.Now)},
-		tokens: newTokens(cfg, t),
+		tokens: newTokens(cfg, t, people),
+		people: people,
 	}
 }
 
@@ -82,6 +84,14 @@ func (a *Authenticator) Current(ctx context.Context, p *Principal) (*Principal, 
 
 // Forget makes the next use of a key ask the database about it.
 func (a *Authenticator) Forget(key uuid.UUID) { a.keys.known.forget(key) }
+
+// ForgetSubject makes the next use of a subject's tokens in a tenant ask the database about
+// it.
+func (a *Authenticator) ForgetSubject(tenant uuid.UUID, subject string) {
+	a.people.known.forgetAll(func(of presented, found postgres.PresentedSubject) bool {
+		return of.subject == subject && found.Tenant == tenant
+	})
+}
 
 func unauthenticated(detail string) error {
 	return fault.New(fault.Unauthenticated, "unauthenticated", "%s", detail)

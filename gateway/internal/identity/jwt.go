@@ -46,10 +46,10 @@ type issuer struct {
 	principal func(context.Context, claims) (*Principal, error)
 }
 
-func newTokens(cfg Config, t tries) *tokens {
+func newTokens(cfg Config, t tries, people *subjects) *tokens {
 	all := &tokens{issuers: map[string]*issuer{}, tries: t, good: newMemo[[sha256.Size]byte, struct{}](cfg.Now)}
 	if cfg.Supabase.URL != "" {
-		i := cfg.Supabase.issuer(cfg.Now, newSubjects(cfg.Store, cfg.Now))
+		i := cfg.Supabase.issuer(cfg.Now, people)
 		all.issuers[i.name] = i
 	}
 	return all
@@ -182,7 +182,7 @@ func (i *issuer) verify(ctx context.Context, token string) (c claims, err error)
 }
 
 // subjectShape is that of the claim sub.
-var subjectShape = regexp.MustCompile(`^[!-~]{1,128}$`)
+var subjectShape = regexp.MustCompile(`^[A-Za-z0-9._:@|=+-]{1,128}$`)
 
 // check fills in the registered claims. It returns errToken for one that is missing or wrong.
 func (c *claims) check(i *issuer) error {

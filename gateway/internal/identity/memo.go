@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -56,6 +57,13 @@ func (m *memo[K, V]) has(key K) bool {
 	defer m.mu.Unlock()
 	_, ok := m.of[key]
 	return ok
+}
+
+// forgetAll makes the next get of each key ask for which match holds.
+func (m *memo[K, V]) forgetAll(match func(K, V) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.of, func(k K, n noted[V]) bool { return match(k, n.value) })
 }
 
 // forget makes the next get of a key ask.

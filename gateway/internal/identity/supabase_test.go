@@ -281,6 +281,49 @@ func TestS02_ClaimPaths(t *testing.T) {
 	}
 }
 
+// TestS42_Revoked checks that tokens which were issued before their subject was revoked are
+// refused within 5 s, in that tenant alone, and later ones accepted.
+func TestS42_Revoked(t *testing.T) {
+	ec := ecKey(t, "e")
+	p := newPeople(t, nil, ec)
+	old := ec.token(ec.header(), p.claims())
+	who, err := p.try(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := p.pg.Tenant(t)
+	if _, err := p.db.RevokeSubject(t.Context(), elsewhere, who.Subject, "key:x", ""); err != nil {
+		t.Fatal(err)
+	}
+	p.clock.advance(memoTTL)
+	if _, err := p.try(old); err != nil {
+		t.Errorf("Identify(a token whose subject another tenant revoked) = %v, want nil", err)
+	}
+	s, err := p.db.RevokeSubject(t.Context(), p.tenant, who.Subject, "key:x", "stolen")
+	if err != nil || s.RevokedBefore == nil || s.Reason != "stolen" || s.Name != "ann@example.com" || s.SeenAt == nil {
+		t.Fatalf("RevokeSubject(%s) = %+v, %v, want ann, revoked", who.Subject, s, err)
+	}
+	p.clock.advance(memoTTL) // another process would ask again then
+	if got, err := p.try(old); !errors.Is(err, fault.Unauthenticated) {
+		t.Errorf("Identify(a revoked token) = %+v, %v, want fault.Unauthenticated", got, err)
+	}
+	if _, err := p.Current(t.Context(), who); !errors.Is(err, fault.Unauthenticated) {
+		t.Errorf("Current(of a revoked token) = %v, want fault.Unauthenticated", err)
+	}
+	p.clock.advance(time.Minute)
+	young := ec.token(ec.header(), p.claims().with(object{"iat": p.clock.now().Unix()}))
+	if _, err := p.try(young); err != nil {
+		t.Errorf("Identify(a token that was issued later) = %v, want nil", err)
+	}
+	// Its first token may be a stolen one.
+	if _, err := p.db.RevokeSubject(t.Context(), p.tenant, "user:unseen", "key:x", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.try(ec.token(ec.header(), p.claims().with(object{"sub": "unseen", "iat": time.Now().Add(-time.Minute).Unix()}))); !errors.Is(err, fault.Unauthenticated) {
+		t.Errorf("Identify(a token of one who was revoked unseen) = %+v, %v, want fault.Unauthenticated", got, err)
+	}
+}
+
 // TestTokenTries checks that guessed tokens are counted by address, while good ones go on to
 // work from there, and expired ones are no guesses.
 func TestTokenTries(t *testing.T) {
