@@ -501,6 +501,13 @@ CREATE FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT cre
 
 ALTER FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_project(p_id uuid, p_slug text) RETURNS void
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -549,6 +556,13 @@ CREATE FUNCTION nofx.delete_expired(p_limit integer) RETURNS bigint
     AS …;
 
 ALTER FUNCTION nofx.delete_expired(p_limit integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_oidc_trust(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.delete_oidc_trust(p_id uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.delete_project(p_slug text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -743,6 +757,13 @@ CREATE FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT
     AS …;
 
 ALTER FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.find_oidc_trusts(p_slug text, p_repository_id bigint, p_owner_id bigint, p_repository text, p_ref text, p_workflow text, p_event text) RETURNS TABLE(tenant_id uuid, id uuid, repository text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.find_oidc_trusts(p_slug text, p_repository_id bigint, p_owner_id bigint, p_repository text, p_ref text, p_workflow text, p_event text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.find_repository(p_id uuid) RETURNS TABLE(tenant_id uuid, provider text, name text, project text, enabled boolean, secret_version integer)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2324,6 +2345,29 @@ ALTER TABLE ONLY nofx.object FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.object OWNER TO nofx_owner;
 
+CREATE TABLE nofx.oidc_trust (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    repository text NOT NULL,
+    repository_id bigint NOT NULL,
+    repository_owner_id bigint NOT NULL,
+    ref text,
+    job_workflow_ref text,
+    event_name text,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT oidc_trust_event_name_check CHECK (((length(event_name) >= 1) AND (length(event_name) <= 64))),
+    CONSTRAINT oidc_trust_job_workflow_ref_check CHECK (((length(job_workflow_ref) >= 1) AND (length(job_workflow_ref) <= 512))),
+    CONSTRAINT oidc_trust_ref_check CHECK (((length(ref) >= 1) AND (length(ref) <= 255))),
+    CONSTRAINT oidc_trust_repository_check CHECK (((length(repository) >= 3) AND (length(repository) <= 201))),
+    CONSTRAINT oidc_trust_repository_id_check CHECK ((repository_id > 0)),
+    CONSTRAINT oidc_trust_repository_owner_id_check CHECK ((repository_owner_id > 0))
+);
+
+ALTER TABLE ONLY nofx.oidc_trust FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.oidc_trust OWNER TO nofx_owner;
+
 CREATE TABLE nofx.queue_pause (
     tenant_id uuid NOT NULL,
     queue text NOT NULL,
@@ -2716,6 +2760,9 @@ ALTER TABLE ONLY nofx.model_spend
 ALTER TABLE ONLY nofx.object
     ADD CONSTRAINT object_pkey PRIMARY KEY (tenant_id, key);
 
+ALTER TABLE ONLY nofx.oidc_trust
+    ADD CONSTRAINT oidc_trust_pkey PRIMARY KEY (tenant_id, id);
+
 ALTER TABLE ONLY nofx.project
     ADD CONSTRAINT project_pkey PRIMARY KEY (tenant_id, id);
 
@@ -2850,6 +2897,10 @@ CREATE INDEX merge_source ON nofx.merge USING btree (source_run_id, tenant_id, i
 CREATE INDEX merge_target ON nofx.merge USING btree (target_run_id, tenant_id, id);
 
 CREATE INDEX object_condemned ON nofx.object USING btree (kind, created_at) WHERE (state = 'condemned'::text);
+
+CREATE INDEX oidc_trust_repository ON nofx.oidc_trust USING btree (repository_id, tenant_id);
+
+CREATE UNIQUE INDEX oidc_trust_same ON nofx.oidc_trust USING btree (tenant_id, repository_id, repository_owner_id, COALESCE(ref, ''::text), COALESCE(job_workflow_ref, ''::text), COALESCE(event_name, ''::text));
 
 CREATE INDEX repository_id ON nofx.repository USING btree (id, tenant_id);
 
@@ -3003,6 +3054,9 @@ ALTER TABLE ONLY nofx.merge
 ALTER TABLE ONLY nofx.object
     ADD CONSTRAINT object_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
+ALTER TABLE ONLY nofx.oidc_trust
+    ADD CONSTRAINT oidc_trust_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.project
     ADD CONSTRAINT project_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -3099,6 +3153,8 @@ ALTER TABLE nofx.model_spend ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.object ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.oidc_trust ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.project ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.queue_pause ENABLE ROW LEVEL SECURITY;
@@ -3170,6 +3226,8 @@ CREATE POLICY system ON nofx.merge_conflict TO nofx_system USING (true) WITH CHE
 CREATE POLICY system ON nofx.model_spend TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.object TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.oidc_trust TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.project TO nofx_system USING (true) WITH CHECK (true);
 
@@ -3250,6 +3308,8 @@ CREATE POLICY tenant ON nofx.merge_conflict USING ((tenant_id = ( SELECT nofx.te
 CREATE POLICY tenant ON nofx.model_spend USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.object USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.oidc_trust USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.project USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -3415,6 +3475,9 @@ GRANT ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb)
 REVOKE ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_merge(p_id uuid, p jsonb, OUT merge_id uuid, OUT created boolean) TO nofx_gateway;
 
+REVOKE ALL ON FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) TO nofx_gateway;
+
 REVOKE ALL ON FUNCTION nofx.create_project(p_id uuid, p_slug text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_project(p_id uuid, p_slug text) TO nofx_app;
 
@@ -3435,6 +3498,9 @@ GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text,
 
 REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_worker;
+
+REVOKE ALL ON FUNCTION nofx.delete_oidc_trust(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.delete_oidc_trust(p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.delete_project(p_slug text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_project(p_slug text) TO nofx_app;
@@ -3505,6 +3571,9 @@ REVOKE ALL ON FUNCTION nofx.fail_reviews(p_tenant uuid, p_run uuid, p_reason tex
 
 REVOKE ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.find_answer(p_scope text, p_key text, OUT mine boolean, OUT fingerprint bytea, OUT status integer, OUT headers jsonb, OUT body bytea) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.find_oidc_trusts(p_slug text, p_repository_id bigint, p_owner_id bigint, p_repository text, p_ref text, p_workflow text, p_event text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.find_oidc_trusts(p_slug text, p_repository_id bigint, p_owner_id bigint, p_repository text, p_ref text, p_workflow text, p_event text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.find_repository(p_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.find_repository(p_id uuid) TO nofx_gateway;
@@ -3970,6 +4039,9 @@ GRANT SELECT ON TABLE nofx.model_spend TO nofx_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.object TO nofx_system;
 GRANT SELECT ON TABLE nofx.object TO nofx_app;
 GRANT INSERT ON TABLE nofx.object TO nofx_worker;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.oidc_trust TO nofx_system;
+GRANT SELECT ON TABLE nofx.oidc_trust TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.queue_pause TO nofx_system;
 GRANT SELECT ON TABLE nofx.queue_pause TO nofx_app;

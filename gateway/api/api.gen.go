@@ -1640,10 +1640,10 @@ type APIKeyRequestRole string
 type Approval struct {
 	At time.Time `json:"at"`
 
-	// By Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// By Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	By Subject `json:"by"`
 
-	// ByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// ByName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	ByName   *SubjectName     `json:"by_name,omitempty"`
 	Decision ApprovalDecision `json:"decision"`
 	Reason   *string          `json:"reason,omitempty"`
@@ -2279,7 +2279,7 @@ type Event struct {
 	// Actor A subject, or a worker
 	Actor string `json:"actor"`
 
-	// ActorName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// ActorName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	ActorName *SubjectName `json:"actor_name,omitempty"`
 	At        time.Time    `json:"at"`
 
@@ -2525,7 +2525,7 @@ type Gate struct {
 	// DecidedBy A subject; of a command gate the worker
 	DecidedBy *string `json:"decided_by,omitempty"`
 
-	// DecidedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// DecidedByName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	DecidedByName *SubjectName `json:"decided_by_name,omitempty"`
 
 	// Evidence An object whose members depend on the case
@@ -2623,7 +2623,7 @@ type LineageEdgeKind string
 type LineageNode struct {
 	CreatedAt time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	CreatedBy  Subject    `json:"created_by"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	Goal       string     `json:"goal"`
@@ -2852,6 +2852,57 @@ type MergeStrategy string
 // MergeTake Of a text, the lines of that side where the two conflict (`both`: those of ours, then those of theirs); what else either changed stays merged. Of other files, and in strict mode, the whole of that side
 type MergeTake string
 
+// OIDCTrust defines model for OIDCTrust.
+type OIDCTrust struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
+	CreatedBy      Subject `json:"created_by"`
+	EventName      *string `json:"event_name,omitempty"`
+	ID             TrustID `json:"id"`
+	JobWorkflowRef *string `json:"job_workflow_ref,omitempty"`
+	Ref            *string `json:"ref,omitempty"`
+
+	// Repository OWNER/NAME; neither consists of dots alone
+	Repository        RepositoryName `json:"repository"`
+	RepositoryID      int64          `json:"repository_id"`
+	RepositoryOwnerID int64          `json:"repository_owner_id"`
+}
+
+// OIDCTrustAnswer defines model for OIDCTrustAnswer.
+type OIDCTrustAnswer struct {
+	Trust OIDCTrust `json:"trust"`
+}
+
+// OIDCTrustPage defines model for OIDCTrustPage.
+type OIDCTrustPage struct {
+	Items []OIDCTrust `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// OIDCTrustRequest defines model for OIDCTrustRequest.
+type OIDCTrustRequest struct {
+	// EventName The event that started the workflow, such as `pull_request`; any if absent
+	EventName *string `json:"event_name,omitempty"`
+
+	// JobWorkflowRef The workflow file with its ref, such as `acme/ci/.github/workflows/review.yml@refs/heads/main`; any if absent
+	JobWorkflowRef *string `json:"job_workflow_ref,omitempty"`
+
+	// Ref The ref of the workflow run, such as `refs/heads/main`; any if absent
+	Ref *string `json:"ref,omitempty"`
+
+	// Repository OWNER/NAME; neither consists of dots alone
+	Repository RepositoryName `json:"repository"`
+
+	// RepositoryID Its number on GitHub, the `id` of `GET /repos/OWNER/NAME`; names are used again
+	RepositoryID int64 `json:"repository_id"`
+
+	// RepositoryOwnerID The number of its owner, the `owner.id` of the same answer
+	RepositoryOwnerID int64 `json:"repository_owner_id"`
+}
+
 // Object An object whose members depend on the case
 type Object = json.RawMessage
 
@@ -2953,14 +3004,17 @@ type PolicyNetwork string
 type Principal struct {
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
-	// Name Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// Name Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	Name SubjectName `json:"name"`
+
+	// Repository The repository on GitHub whose reviews are all that the caller may see and do
+	Repository *string `json:"repository,omitempty"`
 
 	// Role `service` is a machine: it has scopes, and never decides a gate
 	Role   Role    `json:"role"`
 	Scopes []Scope `json:"scopes"`
 
-	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	Subject Subject `json:"subject"`
 
 	// Tenant Slug
@@ -3070,10 +3124,10 @@ type Queue struct {
 	Paused   bool       `json:"paused"`
 	PausedAt *time.Time `json:"paused_at,omitempty"`
 
-	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// PausedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	PausedBy *Subject `json:"paused_by,omitempty"`
 
-	// PausedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// PausedByName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	PausedByName *SubjectName `json:"paused_by_name,omitempty"`
 
 	// PausedForAll Paused by the operator of the installation
@@ -3147,7 +3201,7 @@ type ReopenedGate struct {
 type Repository struct {
 	CreatedAt time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	CreatedBy Subject `json:"created_by"`
 
 	// Credential The name of the token that reviews of the repository use on the forge, instead of the workers' own: that of a file of the tenant in `NOFX_FORGE_TOKENS_DIR` of the workers. The gateway does not know what there is.
@@ -3306,7 +3360,7 @@ type Review struct {
 	Coverage  *ReviewCoverage `json:"coverage,omitempty"`
 	CreatedAt time.Time       `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	CreatedBy  Subject    `json:"created_by"`
 	DryRun     bool       `json:"dry_run"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
@@ -3482,10 +3536,10 @@ type Run struct {
 	CorrelationID *string   `json:"correlation_id,omitempty"`
 	CreatedAt     time.Time `json:"created_at"`
 
-	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	CreatedBy Subject `json:"created_by"`
 
-	// CreatedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// CreatedByName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	CreatedByName *SubjectName `json:"created_by_name,omitempty"`
 
 	// Deadline Time at which the run fails if it has not ended. Absent while it is paused, since the clock is stopped; the remaining time counts from its resumption
@@ -3612,10 +3666,10 @@ type SettingsAnswer struct {
 	Settings  Settings   `json:"settings"`
 	UpdatedAt *time.Time `json:"updated_at,omitempty"`
 
-	// UpdatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// UpdatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	UpdatedBy *Subject `json:"updated_by,omitempty"`
 
-	// UpdatedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// UpdatedByName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	UpdatedByName *SubjectName `json:"updated_by_name,omitempty"`
 	Version       int64        `json:"version"`
 }
@@ -3863,10 +3917,10 @@ type StreamControl struct {
 // StreamControlReason defines model for StreamControl.Reason.
 type StreamControlReason string
 
-// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 type Subject = string
 
-// SubjectName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+// SubjectName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 type SubjectName = string
 
 // TenantID defines model for TenantID.
@@ -3916,7 +3970,7 @@ type TimelineSpan struct {
 
 // TokenSubject A person or workflow, as its last token said
 type TokenSubject struct {
-	// Name Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// Name Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	Name *SubjectName `json:"name,omitempty"`
 
 	// Reason Why it was revoked
@@ -3925,16 +3979,16 @@ type TokenSubject struct {
 	// RevokedBefore Tokens that were issued before are refused
 	RevokedBefore *time.Time `json:"revoked_before,omitempty"`
 
-	// RevokedBy Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// RevokedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	RevokedBy *Subject `json:"revoked_by,omitempty"`
 
-	// RevokedByName Name of the subject, for people: the name of its API key, or the email address of the user. Another subject may have the name later
+	// RevokedByName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
 	RevokedByName *SubjectName `json:"revoked_by_name,omitempty"`
 
 	// SeenAt To the minute
 	SeenAt *time.Time `json:"seen_at,omitempty"`
 
-	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, or `user:` and the subject of an access token. It is never reused.
+	// Subject Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 	Subject Subject `json:"subject"`
 }
 
@@ -3954,6 +4008,9 @@ type TokenSubjectPage struct {
 
 // TraceID defines model for TraceID.
 type TraceID = string
+
+// TrustID defines model for TrustID.
+type TrustID = string
 
 // Upload URL and headers for the upload of the bytes; valid until `expires_at`, at most 15 minutes
 type Upload struct {
@@ -4167,6 +4224,9 @@ type TraceIDPath = TraceID
 
 // Traceparent defines model for Traceparent.
 type Traceparent = string
+
+// TrustIDParameter defines model for TrustID.
+type TrustIDParameter = TrustID
 
 // WaitS defines model for WaitS.
 type WaitS = int
@@ -4416,6 +4476,15 @@ type CommitMergeParams struct {
 type ResolveMergeParams struct {
 	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListOIDCTrustsParams defines parameters for ListOIDCTrusts.
+type ListOIDCTrustsParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // ListProjectsParams defines parameters for ListProjects.
@@ -4900,6 +4969,9 @@ type CommitMergeJSONRequestBody = MergeCommit
 
 // ResolveMergeJSONRequestBody defines body for ResolveMerge for application/json ContentType.
 type ResolveMergeJSONRequestBody = MergeResolutions
+
+// CreateOIDCTrustJSONRequestBody defines body for CreateOIDCTrust for application/json ContentType.
+type CreateOIDCTrustJSONRequestBody = OIDCTrustRequest
 
 // CreateProjectJSONRequestBody defines body for CreateProject for application/json ContentType.
 type CreateProjectJSONRequestBody = ProjectRequest
@@ -5406,6 +5478,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
 	ResolveMerge(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOIDCTrusts Repositories whose workflows are trusted, newest first
+	//
+	// Corresponds with GET /api/oidc-trusts (the `ListOIDCTrusts` operationId).
+	ListOIDCTrusts(ctx context.Context, params *ListOIDCTrustsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateOIDCTrustWithBody Let the workflows of a repository on GitHub start and read its reviews
+	//
+	// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+	CreateOIDCTrustWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateOIDCTrust Let the workflows of a repository on GitHub start and read its reviews
+	//
+	// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+	CreateOIDCTrust(ctx context.Context, body CreateOIDCTrustJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteOIDCTrust Take a trust back; its tokens are refused everywhere within 5 seconds
+	//
+	// Corresponds with DELETE /api/oidc-trusts/{trust_id} (the `DeleteOIDCTrust` operationId).
+	DeleteOIDCTrust(ctx context.Context, trustID TrustIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetContract This document
 	//
@@ -6902,6 +7002,74 @@ func (c *Client) ResolveMergeWithBody(ctx context.Context, mergeID MergeIDParame
 // Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
 func (c *Client) ResolveMerge(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResolveMergeRequest(c.Server, mergeID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOIDCTrusts Repositories whose workflows are trusted, newest first
+//
+// Corresponds with GET /api/oidc-trusts (the `ListOIDCTrusts` operationId).
+func (c *Client) ListOIDCTrusts(ctx context.Context, params *ListOIDCTrustsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOIDCTrustsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateOIDCTrustWithBody Let the workflows of a repository on GitHub start and read its reviews
+//
+// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+func (c *Client) CreateOIDCTrustWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOIDCTrustRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateOIDCTrust Let the workflows of a repository on GitHub start and read its reviews
+//
+// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+func (c *Client) CreateOIDCTrust(ctx context.Context, body CreateOIDCTrustJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOIDCTrustRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteOIDCTrust Take a trust back; its tokens are refused everywhere within 5 seconds
+//
+// Corresponds with DELETE /api/oidc-trusts/{trust_id} (the `DeleteOIDCTrust` operationId).
+func (c *Client) DeleteOIDCTrust(ctx context.Context, trustID TrustIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteOIDCTrustRequest(c.Server, trustID)
 	if err != nil {
 		return nil, err
 	}
@@ -10339,6 +10507,146 @@ func NewResolveMergeRequestWithBody(server string, mergeID MergeIDParameter, par
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListOIDCTrustsRequest constructs an http.Request for the ListOIDCTrusts method
+func NewListOIDCTrustsRequest(server string, params *ListOIDCTrustsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/oidc-trusts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateOIDCTrustRequest calls the generic CreateOIDCTrust builder with application/json body
+func NewCreateOIDCTrustRequest(server string, body CreateOIDCTrustJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateOIDCTrustRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateOIDCTrustRequestWithBody constructs an http.Request for the CreateOIDCTrust method, with any body, and a specified content type
+func NewCreateOIDCTrustRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/oidc-trusts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteOIDCTrustRequest constructs an http.Request for the DeleteOIDCTrust method
+func NewDeleteOIDCTrustRequest(server string, trustID TrustIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "trust_id", trustID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/oidc-trusts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -14827,6 +15135,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/merges/{merge_id}/resolutions (the `ResolveMerge` operationId).
 	ResolveMergeWithResponse(ctx context.Context, mergeID MergeIDParameter, params *ResolveMergeParams, body ResolveMergeJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveMergeResponse, error)
 
+	// ListOIDCTrustsWithResponse Repositories whose workflows are trusted, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/oidc-trusts (the `ListOIDCTrusts` operationId).
+	ListOIDCTrustsWithResponse(ctx context.Context, params *ListOIDCTrustsParams, reqEditors ...RequestEditorFn) (*ListOIDCTrustsResponse, error)
+
+	// CreateOIDCTrustWithBodyWithResponse Let the workflows of a repository on GitHub start and read its reviews
+	//
+	// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+	CreateOIDCTrustWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOIDCTrustResponse, error)
+
+	// CreateOIDCTrustWithResponse Let the workflows of a repository on GitHub start and read its reviews
+	//
+	// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+	CreateOIDCTrustWithResponse(ctx context.Context, body CreateOIDCTrustJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOIDCTrustResponse, error)
+
+	// DeleteOIDCTrustWithResponse Take a trust back; its tokens are refused everywhere within 5 seconds
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/oidc-trusts/{trust_id} (the `DeleteOIDCTrust` operationId).
+	DeleteOIDCTrustWithResponse(ctx context.Context, trustID TrustIDParameter, reqEditors ...RequestEditorFn) (*DeleteOIDCTrustResponse, error)
+
 	// GetContractWithResponse This document
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -16585,6 +16925,103 @@ func (r ResolveMergeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ResolveMergeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOIDCTrustsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OIDCTrustPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOIDCTrustsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOIDCTrustsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOIDCTrustsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateOIDCTrustResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *OIDCTrustAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateOIDCTrustResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateOIDCTrustResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateOIDCTrustResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteOIDCTrustResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteOIDCTrustResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteOIDCTrustResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteOIDCTrustResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19294,6 +19731,62 @@ func (c *ClientWithResponses) ResolveMergeWithResponse(ctx context.Context, merg
 	return ParseResolveMergeResponse(rsp)
 }
 
+// ListOIDCTrustsWithResponse Repositories whose workflows are trusted, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/oidc-trusts (the `ListOIDCTrusts` operationId).
+func (c *ClientWithResponses) ListOIDCTrustsWithResponse(ctx context.Context, params *ListOIDCTrustsParams, reqEditors ...RequestEditorFn) (*ListOIDCTrustsResponse, error) {
+	rsp, err := c.ListOIDCTrusts(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOIDCTrustsResponse(rsp)
+}
+
+// CreateOIDCTrustWithBodyWithResponse Let the workflows of a repository on GitHub start and read its reviews
+//
+// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+func (c *ClientWithResponses) CreateOIDCTrustWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOIDCTrustResponse, error) {
+	rsp, err := c.CreateOIDCTrustWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateOIDCTrustResponse(rsp)
+}
+
+// CreateOIDCTrustWithResponse Let the workflows of a repository on GitHub start and read its reviews
+//
+// Workflows authenticate with the OIDC token that GitHub makes for them, and need no key. A token must have both numbers and the name of the repository, and meet each condition that is given. The same trust again is 409 `name-taken`. Where several tenants trust a repository, its tokens must name one: their audience is then that of the gateway, `/`, and the slug of the tenant.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/oidc-trusts (the `CreateOIDCTrust` operationId).
+func (c *ClientWithResponses) CreateOIDCTrustWithResponse(ctx context.Context, body CreateOIDCTrustJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOIDCTrustResponse, error) {
+	rsp, err := c.CreateOIDCTrust(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateOIDCTrustResponse(rsp)
+}
+
+// DeleteOIDCTrustWithResponse Take a trust back; its tokens are refused everywhere within 5 seconds
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/oidc-trusts/{trust_id} (the `DeleteOIDCTrust` operationId).
+func (c *ClientWithResponses) DeleteOIDCTrustWithResponse(ctx context.Context, trustID TrustIDParameter, reqEditors ...RequestEditorFn) (*DeleteOIDCTrustResponse, error) {
+	rsp, err := c.DeleteOIDCTrust(ctx, trustID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteOIDCTrustResponse(rsp)
+}
+
 // GetContractWithResponse This document
 //
 // Returns a wrapper object for the known response body format(s).
@@ -21593,6 +22086,101 @@ func ParseResolveMergeResponse(rsp *http.Response) (*ResolveMergeResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListOIDCTrustsResponse parses an HTTP response from a ListOIDCTrustsWithResponse call
+func ParseListOIDCTrustsResponse(rsp *http.Response) (*ListOIDCTrustsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOIDCTrustsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OIDCTrustPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateOIDCTrustResponse parses an HTTP response from a CreateOIDCTrustWithResponse call
+func ParseCreateOIDCTrustResponse(rsp *http.Response) (*CreateOIDCTrustResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateOIDCTrustResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest OIDCTrustAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteOIDCTrustResponse parses an HTTP response from a DeleteOIDCTrustWithResponse call
+func ParseDeleteOIDCTrustResponse(rsp *http.Response) (*DeleteOIDCTrustResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteOIDCTrustResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -39,7 +39,51 @@ BEGIN
 END
 $$;
 
+-- Returns the trusts that a verified token of a workflow meets: the oldest of each tenant, of
+-- two tenants at most; with p_slug, of that tenant.
+CREATE OR REPLACE FUNCTION nofx.find_oidc_trusts(p_slug text, p_repository_id bigint, p_owner_id bigint, p_repository text, p_ref text, p_workflow text, p_event text)
+    RETURNS TABLE (tenant_id uuid, id uuid, repository text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    SELECT DISTINCT ON (o.tenant_id) o.tenant_id, o.id, o.repository FROM oidc_trust o JOIN tenant t ON t.tenant_id = o.tenant_id
+    WHERE o.repository_id = p_repository_id AND o.repository_owner_id = p_owner_id AND lower(o.repository) = lower(p_repository)
+    AND (p_slug IS NULL OR t.slug = p_slug) AND (o.ref IS NULL OR o.ref = p_ref)
+    AND (o.job_workflow_ref IS NULL OR o.job_workflow_ref = p_workflow) AND (o.event_name IS NULL OR o.event_name = p_event)
+    ORDER BY o.tenant_id, o.id LIMIT 2
+$$;
+
+-- Trusts the workflows of a repository: p has the columns of oidc_trust.
+CREATE OR REPLACE FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    INSERT INTO oidc_trust (tenant_id, id, repository, repository_id, repository_owner_id, ref, job_workflow_ref, event_name, created_by)
+    VALUES (tenant(), p_id, p->>'repository', (p->>'repository_id')::bigint, (p->>'repository_owner_id')::bigint, p->>'ref', p->>'job_workflow_ref', p->>'event_name', p->>'created_by');
+    PERFORM audit('oidc_trust.create', p->>'repository', NULL, NULL, p - 'created_by');
+END
+$$;
+
+-- Takes a trust back.
+CREATE OR REPLACE FUNCTION nofx.delete_oidc_trust(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_trust oidc_trust;
+BEGIN
+    DELETE FROM oidc_trust o WHERE o.tenant_id = tenant() AND o.id = p_id RETURNING * INTO v_trust;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM audit('oidc_trust.delete', v_trust.repository, NULL, jsonb_build_object('repository_id', v_trust.repository_id,
+        'repository_owner_id', v_trust.repository_owner_id, 'ref', v_trust.ref, 'job_workflow_ref', v_trust.job_workflow_ref), NULL);
+    RETURN true;
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
+    nofx.find_oidc_trusts(text, bigint, bigint, text, text, text, text),
+    nofx.create_oidc_trust(uuid, jsonb),
+    nofx.delete_oidc_trust(uuid),
     nofx.present_subject(uuid, text, text, text),
     nofx.revoke_subject(text, text, text)
 TO nofx_gateway;

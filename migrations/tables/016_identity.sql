@@ -15,4 +15,24 @@ CREATE TABLE nofx.subject (
 CALL nofx.guard_tenant('nofx.subject');
 GRANT SELECT ON nofx.subject TO nofx_app;
 
+-- Repositories whose workflows may start and read their own reviews. What a condition leaves
+-- out is not looked at.
+CREATE TABLE nofx.oidc_trust (
+    tenant_id           uuid NOT NULL REFERENCES nofx.tenant,
+    id                  uuid NOT NULL,
+    repository          text NOT NULL CHECK (length(repository) BETWEEN 3 AND 201), -- OWNER/NAME, of which reviews are
+    repository_id       bigint NOT NULL CHECK (repository_id > 0), -- names are used again, numbers are not
+    repository_owner_id bigint NOT NULL CHECK (repository_owner_id > 0),
+    ref                 text CHECK (length(ref) BETWEEN 1 AND 255),
+    job_workflow_ref    text CHECK (length(job_workflow_ref) BETWEEN 1 AND 512),
+    event_name          text CHECK (length(event_name) BETWEEN 1 AND 64),
+    created_by          text NOT NULL,
+    created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, id)
+);
+CREATE UNIQUE INDEX oidc_trust_same ON nofx.oidc_trust (tenant_id, repository_id, repository_owner_id, coalesce(ref, ''), coalesce(job_workflow_ref, ''), coalesce(event_name, ''));
+CREATE INDEX oidc_trust_repository ON nofx.oidc_trust (repository_id, tenant_id); -- find_oidc_trusts
+CALL nofx.guard_tenant('nofx.oidc_trust');
+GRANT SELECT ON nofx.oidc_trust TO nofx_app;
+
 RESET ROLE;

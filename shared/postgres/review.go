@@ -71,6 +71,7 @@ func (db *DB) ReviewInputs(ctx context.Context, tenant uuid.UUID, v review.Revie
 // ReviewFilter chooses reviews of a list; empty members choose all.
 type ReviewFilter struct {
 	RunID       *uuid.UUID
+	Provider    review.Provider
 	Repository  string
 	PullRequest int
 	State       string
@@ -84,6 +85,7 @@ func (f ReviewFilter) query(tenant uuid.UUID, limit int) query {
 	q := query{sql: "SELECT " + reviewColumns + " FROM nofx.review v WHERE v.tenant_id = $1", args: []any{tenant}}
 	q.and(f.Before != nil, "v.id < ?", f.Before)
 	q.and(f.RunID != nil, "v.run_id = ?", f.RunID)
+	q.and(f.Provider != "", "v.provider = ?", f.Provider)
 	q.and(f.Repository != "", "v.repository = ?", f.Repository)
 	q.and(f.PullRequest != 0, "v.pull_request = ?", f.PullRequest)
 	q.and(f.State != "", "v.state = ?", f.State)

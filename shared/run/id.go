@@ -26,6 +26,7 @@ const (
 	ReviewID     Prefix = "rev"
 	FindingID    Prefix = "find"
 	RepositoryID Prefix = "repo"
+	TrustID      Prefix = "trust"
 )
 
 // NewID makes a UUIDv7, so that rows of one kind sort by creation.
@@ -51,7 +52,7 @@ func (p Prefix) Parse(s string) (uuid.UUID, error) {
 func notFound(p Prefix) error {
 	noun := map[Prefix]string{
 		RunID: "run", StepID: "step", CheckpointID: "checkpoint", GateID: "gate",
-		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant", MergeID: "merge", ReviewID: "review", FindingID: "finding", RepositoryID: "repository",
+		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant", MergeID: "merge", ReviewID: "review", FindingID: "finding", RepositoryID: "repository", TrustID: "OIDC trust",
 	}[p]
 	return fault.New(fault.NotFound, "not-found", "no such %s", noun)
 }

@@ -24,6 +24,8 @@ type settings struct {
 	SupabaseAud    string         `env:"NOFX_SUPABASE_JWT_AUDIENCE" envDefault:"authenticated" doc:"audience that the tokens must have"`
 	SupabaseTenant string         `env:"NOFX_SUPABASE_TENANT_CLAIM" envDefault:"app_metadata.tenant" doc:"path of the claim with the slug or id of the user's tenant; never below user_metadata, which users edit"`
 	SupabaseRole   string         `env:"NOFX_SUPABASE_ROLE_CLAIM" envDefault:"app_metadata.role" doc:"path of the claim with the user's role: viewer, operator, supervisor or admin; never below user_metadata"`
+	OIDCIssuer     string         `env:"NOFX_OIDC_ISSUER" envDefault:"https://token.actions.githubusercontent.com" want:"url" doc:"issuer of the tokens of workflows, whose public keys are at /.well-known/jwks below it"`
+	OIDCAudience   string         `env:"NOFX_OIDC_AUDIENCE" example:"nofx" doc:"audience that the tokens of workflows must have (see [Who may call](#who-may-call)); without it they are refused"`
 	WebhookKey     string         `env:"NOFX_WEBHOOK_KEY" secret:"true" doc:"at least 32 random characters, the same on all gateways, from which the secrets of webhooks are derived; with another one all of them have to be entered at the forges again; without it there are no webhooks"`
 	DBConns        int32          `env:"NOFX_DATABASE_MAX_CONNS" envDefault:"16" want:">=1" doc:"maximum number of connections to the database"`
 	DrainDelay     time.Duration  `env:"NOFX_DRAIN_DELAY" envDefault:"3s" want:">=0s" doc:"time between failing readiness and refusing requests after SIGTERM, for load balancers"`
@@ -42,7 +44,7 @@ func (s settings) check() error {
 	if n := len(s.WebhookKey); n > 0 && n < 32 {
 		return errors.New("NOFX_WEBHOOK_KEY must have at least 32 characters")
 	}
-	if err := s.supabase().Check(s.Env == "development"); err != nil {
+	if err := errors.Join(s.supabase().Check(s.Env == "development"), s.oidc().Check(s.Env == "development")); err != nil {
 		return err
 	}
 	host, port, err := net.SplitHostPort(s.HTTPAddr)
@@ -63,6 +65,11 @@ func (s settings) supabase() identity.Supabase {
 		URL: s.SupabaseURL, JWKS: s.SupabaseJWKS, Secret: []byte(s.SupabaseSecret), Audience: s.SupabaseAud,
 		TenantClaim: s.SupabaseTenant, RoleClaim: s.SupabaseRole,
 	}
+}
+
+// oidc returns whose tokens workflows authenticate with.
+func (s settings) oidc() identity.OIDC {
+	return identity.OIDC{Issuer: s.OIDCIssuer, Audience: s.OIDCAudience}
 }
 
 // devKeys reports whether keys of a developer's own machine are taken: where

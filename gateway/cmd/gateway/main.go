@@ -118,7 +118,7 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log, Redactor: p.Redactor,
-		Identity:   identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies, Supabase: cfg.supabase()}),
+		Identity:   identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies, Supabase: cfg.supabase(), OIDC: cfg.oidc()}),
 		KeyEnv:     cfg.keyEnv(),
 		WebhookKey: []byte(cfg.WebhookKey),
 		Rate:       cfg.LimitRate, TenantRate: cfg.TenantRate,

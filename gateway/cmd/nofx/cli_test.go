@@ -196,19 +196,27 @@ func script() map[string]http.HandlerFunc {
 		"revokeAPIKey": answer(http.StatusNoContent, nil),
 		"listSubjects": answer(http.StatusOK, api.TokenSubjectPage{Items: []api.TokenSubject{
 			{Subject: "oidc:0198c0de7a2b7c3d8e4f5a6b7c8d9e0f", Name: ptr("acme/shop"), SeenAt: ptr(ago(60))}, revokedSubject()}, NextCursor: ptr("c3Vi")}),
-		"revokeSubject":  answer(http.StatusOK, api.TokenSubjectAnswer{Subject: revokedSubject()}),
-		"listProjects":   answer(http.StatusOK, api.ProjectPage{Items: []api.Project{{Slug: "default", CreatedAt: ago(7200)}, {Slug: "web", CreatedAt: ago(60)}}}),
-		"createProject":  answer(http.StatusCreated, api.ProjectAnswer{Project: api.Project{Slug: "web", CreatedAt: now}}),
-		"deleteProject":  answer(http.StatusNoContent, nil),
-		"getSettings":    answer(http.StatusOK, someSettings()),
-		"changeSettings": answer(http.StatusOK, someSettings()),
-		"whoami":         answer(http.StatusOK, api.Whoami{Principal: api.Principal{TenantID: id("ten", 1), Tenant: "acme", Subject: alice, Name: "alice", Role: api.RoleAdmin, Scopes: []string{}}}),
+		"revokeSubject":   answer(http.StatusOK, api.TokenSubjectAnswer{Subject: revokedSubject()}),
+		"listOIDCTrusts":  answer(http.StatusOK, api.OIDCTrustPage{Items: []api.OIDCTrust{trusted()}, NextCursor: ptr("dHJ1")}),
+		"createOIDCTrust": answer(http.StatusCreated, api.OIDCTrustAnswer{Trust: trusted()}),
+		"deleteOIDCTrust": answer(http.StatusNoContent, nil),
+		"listProjects":    answer(http.StatusOK, api.ProjectPage{Items: []api.Project{{Slug: "default", CreatedAt: ago(7200)}, {Slug: "web", CreatedAt: ago(60)}}}),
+		"createProject":   answer(http.StatusCreated, api.ProjectAnswer{Project: api.Project{Slug: "web", CreatedAt: now}}),
+		"deleteProject":   answer(http.StatusNoContent, nil),
+		"getSettings":     answer(http.StatusOK, someSettings()),
+		"changeSettings":  answer(http.StatusOK, someSettings()),
+		"whoami":          answer(http.StatusOK, api.Whoami{Principal: api.Principal{TenantID: id("ten", 1), Tenant: "acme", Subject: alice, Name: "alice", Role: api.RoleAdmin, Scopes: []string{}}}),
 	}
 }
 
 func revokedSubject() api.TokenSubject {
 	return api.TokenSubject{Subject: "user:dave", Name: ptr("dave@example.com"), SeenAt: ptr(ago(3600)), RevokedBefore: ptr(ago(30)),
 		RevokedBy: ptr(alice), RevokedByName: ptr("alice"), Reason: ptr("laptop stolen")}
+}
+
+func trusted() api.OIDCTrust {
+	return api.OIDCTrust{ID: id("trust", 1), Repository: "acme/shop", RepositoryID: 74, RepositoryOwnerID: 65, EventName: ptr("pull_request"),
+		JobWorkflowRef: ptr("acme/ci/.github/workflows/review.yml@refs/heads/main"), CreatedBy: alice, CreatedAt: ago(60)}
 }
 
 func text(body, media string) http.HandlerFunc {
@@ -396,6 +404,11 @@ func TestCommands(t *testing.T) {
 		"key-revoke-nothing":    "key revoke nobody",
 		"key-create-help":       "key create --help",
 		"subject-list":          "subject list",
+		"oidc-trust-create":     "oidc-trust create acme/shop --repository-id 74 --owner-id 65 --event pull_request",
+		"oidc-trust-no-id":      "oidc-trust create acme/shop --owner-id 65",
+		"oidc-trust-help":       "oidc-trust create --help",
+		"oidc-trust-list":       "oidc-trust list",
+		"oidc-trust-delete":     "oidc-trust delete " + id("trust", 1),
 		"subject-revoke":        "subject revoke user:dave",
 		"subject-revoke-help":   "subject revoke --help",
 		"logs-help":             "logs --help",
@@ -490,7 +503,7 @@ func TestOnTerminals(t *testing.T) {
 		"gate-list": "gate list", "run-compare": "run compare " + id("run", 1) + " " + id("run", 3), "run-lineage": "run lineage " + id("run", 3),
 		"checkpoint-list": "checkpoint list " + id("run", 1), "merge-list": "merge list " + id("run", 1), "run-show": "run show " + id("run", 1),
 		"repository-list": "repository list", "review-list": "review list", "review-show": "review show " + id("rev", 2), "review-findings": "review findings " + id("rev", 2), "review-metrics": "review metrics", "review-artifacts": "review artifacts " + id("rev", 2),
-		"dlq-list": "dlq list", "key-list": "key list", "subject-list": "subject list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
+		"dlq-list": "dlq list", "key-list": "key list", "subject-list": "subject list", "oidc-trust-list": "oidc-trust list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
 	} {
 		for _, width := range []int{80, 200} {
 			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {

@@ -72,6 +72,6 @@ func (s *Server) whoami(c echo.Context, p *identity.Principal) error {
 		scopes = []string{}
 	}
 	return answer(c, http.StatusOK, api.Whoami{Principal: api.Principal{
-		TenantID: p.TenantID(), Tenant: p.Slug, Subject: p.Subject, Name: p.Name, Role: p.Role, Scopes: scopes, ExpiresAt: utc(p.Expires),
+		TenantID: p.TenantID(), Tenant: p.Slug, Subject: p.Subject, Name: p.Name, Role: p.Role, Scopes: scopes, Repository: ptr(p.Repository), ExpiresAt: utc(p.Expires),
 	}})
 }

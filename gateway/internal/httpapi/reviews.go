@@ -45,6 +45,9 @@ func (s *Server) createReview(c echo.Context, p *identity.Principal) error {
 		return err
 	}
 	n, refused := newReview(in)
+	if refused == nil && !owns(p, n.Inputs.Provider, n.Inputs.Repository) {
+		return fault.New(fault.Forbidden, "forbidden", "your token is for pull requests of %s alone", p.Repository)
+	}
 	if refused == nil && in.Diff != nil {
 		// Bytes before rows. If there is a review already, a collection finds them later.
 		if n.Diff, err = s.putDiff(c.Request().Context(), p, *in.Diff); err != nil {
@@ -287,6 +290,12 @@ func (s *Server) listReviews(c echo.Context, p *identity.Principal) error {
 		State:   string(oneOf(q, "status", review.Machine.States()...)),
 		Verdict: string(oneOf(q, "verdict", review.Passed, review.Failed, review.Error, review.Waived)),
 		Before:  q.afterID("reviews"),
+	}
+	if p.Repository != "" {
+		if f.Repository != "" && !owns(p, review.GitHub, f.Repository) {
+			q.bad("repository", "must be "+p.Repository+", which your token is for")
+		}
+		f.Provider, f.Repository = review.GitHub, p.Repository
 	}
 	limit := q.limit(200)
 	if text, given := q.text("run"); given {

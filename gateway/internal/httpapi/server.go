@@ -138,6 +138,9 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 			if err := s.throttle(who.principal); err != nil {
 				return err
 			}
+			if err := s.confine(c, op, who.principal); err != nil {
+				return err
+			}
 			ctx = actingAs(ctx, who.principal)
 			ctx = telemetry.WithScope(ctx, telemetry.Scope{TenantID: who.principal.TenantID()})
 			trace.SpanFromContext(ctx).SetAttributes(telemetry.TenantIDKey.String(who.principal.TenantID()))

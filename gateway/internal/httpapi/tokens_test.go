@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -19,11 +20,13 @@ import (
 	"nofx.dev/gateway/internal/identity"
 )
 
-// people are users of a Supabase project of the test, on a clock of its own.
+// people are users of a Supabase project, and workflows of an issuer, of the test, on a clock
+// of its own.
 type people struct {
 	url   string
 	slug  string
-	sign  jose.Signer
+	es    jose.Signer // of people
+	rs    jose.Signer // of workflows
 	mu    sync.Mutex
 	ahead time.Duration // of the clock
 }
@@ -40,27 +43,35 @@ func (p *people) advance(d time.Duration) {
 	p.ahead += d
 }
 
-// newPeople returns a gateway that accepts tokens of a project, and the project.
+// newPeople returns a gateway that accepts their tokens, and them.
 func newPeople(t *testing.T) (*gateway, *people) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &people{}
-	p.sign, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "k"}}, (&jose.SignerOptions{}).WithType("JWT"))
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := &people{}
+	signer := func(algorithm jose.SignatureAlgorithm, key any) jose.Signer {
+		s, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: "k"}}, (&jose.SignerOptions{}).WithType("JWT"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	p.es, p.rs = signer(jose.ES256, key), signer(jose.RS256, rsaKey)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "k", Use: "sig"}}})
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "k", Use: "sig"}, {Key: &rsaKey.PublicKey, KeyID: "k", Use: "sig"}}})
 	}))
 	t.Cleanup(server.Close)
 	p.url = server.URL
 	g := newGateway(t, func(c *Config) {
 		c.Identity = identity.New(identity.Config{Store: c.Store, DevKeys: true, Now: p.now, Supabase: identity.Supabase{
 			URL: server.URL, Audience: "authenticated", TenantClaim: "app_metadata.tenant", RoleClaim: "app_metadata.role",
-		}})
+		}, OIDC: identity.OIDC{Issuer: server.URL, Audience: "nofx"}})
 	})
 	if err := g.pg.Admin.QueryRow(t.Context(), "SELECT slug FROM nofx.tenant WHERE tenant_id = $1", g.tenant).Scan(&p.slug); err != nil {
 		t.Fatal(err)
@@ -78,11 +89,26 @@ func (p *people) token(t testing.TB, sub string, role api.Role, changes ...map[s
 	for _, c := range changes {
 		maps.Copy(claims, c)
 	}
+	return bearing(t, p.es, claims)
+}
+
+// workflow returns the headers of a workflow of a repository.
+func (p *people) workflow(t testing.TB, repository, id string) header {
+	t.Helper()
+	return bearing(t, p.rs, map[string]any{
+		"iss": p.url, "aud": "nofx", "sub": "repo:" + repository + ":pull_request", "iat": p.now().Unix(), "exp": p.now().Add(5 * time.Minute).Unix(),
+		"repository": repository, "repository_id": id, "repository_owner_id": "65", "ref": "refs/pull/7/merge", "event_name": "pull_request",
+	})
+}
+
+// bearing returns the headers with a token of the claims.
+func bearing(t testing.TB, by jose.Signer, claims map[string]any) header {
+	t.Helper()
 	text, err := json.Marshal(claims)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := p.sign.Sign(text)
+	signed, err := by.Sign(text)
 	if err != nil {
 		t.Fatal(err)
 	}

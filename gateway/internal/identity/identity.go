@@ -19,6 +19,7 @@ type Config struct {
 	DevKeys  bool           // keys of KeyEnv dev are taken
 	Proxies  []netip.Prefix // whose X-Forwarded-For counts
 	Supabase Supabase
+	OIDC     OIDC
 	Now      func() time.Time // nil: time.Now
 }
 
@@ -29,6 +30,7 @@ type Authenticator struct {
 	keys    *keyring
 	tokens  *tokens
 	people  *subjects
+	trusts  *memo[postgres.WorkflowClaims, []postgres.MetTrust]
 }
 
 // New returns an authenticator.
@@ -36,12 +38,12 @@ func New(cfg Config) *Authenticator {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	t, people := newTries(), newSubjects(cfg.Store, cfg.Now)
+	t, people, trusts := newTries(), newSubjects(cfg.Store, cfg.Now), newMemo[postgres.WorkflowClaims, []postgres.MetTrust](cfg.Now)
 	return &Authenticator{
 		proxies: cfg.Proxies, tries: t,
 		keys:   &keyring{store: cfg.Store, devKeys: cfg.DevKeys, tries: t, known: newMemo[uuid.UUID, postgres.PresentedKey](cfg.Now)},
-		tokens: newTokens(cfg, t, people),
-		people: people,
+		tokens: newTokens(cfg, t, people, trusts),
+		people: people, trusts: trusts,
 	}
 }
 
@@ -91,6 +93,11 @@ func (a *Authenticator) ForgetSubject(tenant uuid.UUID, subject string) {
 	a.people.known.forgetAll(func(of presented, found postgres.PresentedSubject) bool {
 		return of.subject == subject && found.Tenant == tenant
 	})
+}
+
+// ForgetTrusts makes the next use of each workflow's token ask the database about it.
+func (a *Authenticator) ForgetTrusts() {
+	a.trusts.forgetAll(func(postgres.WorkflowClaims, []postgres.MetTrust) bool { return true })
 }
 
 func unauthenticated(detail string) error {

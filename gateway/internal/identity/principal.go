@@ -17,11 +17,14 @@ import (
 type Principal struct {
 	Tenant  uuid.UUID
 	Slug    string // of the tenant
-	Subject string // identifies it in events and decisions: key:<32 hex digits of the key's id>, user:<subject of the token>
+	Subject string // identifies it in events and decisions: key:<32 hex digits of the key's id>, user:<subject of the token>, oidc:<32 hex digits of the trust's id>
 	Name    string // for people: of the key, or the address of the person; another subject may have it later
 	Role    api.Role
-	Scopes  []string   // of role service
-	Expires *time.Time // of its credentials, if they do
+	Scopes  []string // of role service
+	// Repository is the one on GitHub, OWNER/NAME, whose reviews are all that the principal
+	// may see and do; "": there is no such limit.
+	Repository string
+	Expires    *time.Time // of its credentials, if they do
 
 	current func(context.Context) (*Principal, error) // as the credentials are now
 }

@@ -12,7 +12,6 @@ import (
 // subjects keep the people and workflows that were seen lately.
 type subjects struct {
 	store *postgres.DB
-	now   func() time.Time
 	known *memo[presented, postgres.PresentedSubject]
 }
 
@@ -23,7 +22,7 @@ type presented struct {
 }
 
 func newSubjects(store *postgres.DB, now func() time.Time) *subjects {
-	return &subjects{store: store, now: now, known: newMemo[presented, postgres.PresentedSubject](now)}
+	return &subjects{store: store, known: newMemo[presented, postgres.PresentedSubject](now)}
 }
 
 // principal returns p, with what the database knows of it and of its tenant. It returns
@@ -42,11 +41,5 @@ func (s *subjects) principal(ctx context.Context, tenant postgres.TenantName, c 
 		return nil, errRevoked
 	}
 	p.Tenant, p.Slug, p.Expires = found.Tenant, found.TenantSlug, &c.expires
-	p.current = func(ctx context.Context) (*Principal, error) {
-		if !s.now().Before(c.expires) {
-			return nil, errExpired
-		}
-		return s.principal(ctx, tenant, c, p)
-	}
 	return &p, nil
 }

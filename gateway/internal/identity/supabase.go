@@ -81,7 +81,7 @@ func checkClaim(name, path string) error {
 }
 
 // issuer returns the issuer of a project's tokens.
-func (s Supabase) issuer(now func() time.Time, of *subjects) *issuer {
+func (s Supabase) issuer(of *subjects, now func() time.Time) *issuer {
 	name := strings.TrimRight(s.URL, "/") + "/auth/v1"
 	keys := s.JWKS
 	if keys == "" {
@@ -98,9 +98,15 @@ func (s Supabase) issuer(now func() time.Time, of *subjects) *issuer {
 	return i
 }
 
+// subjectShape is that of a person's claim sub, which becomes part of a subject.
+var subjectShape = regexp.MustCompile(`^[A-Za-z0-9._:@|=+-]{1,128}$`)
+
 // principal returns the person of a verified token. It returns fault.Forbidden for a token
 // without a tenant or role that there is, and errRevoked.
 func (s Supabase) principal(ctx context.Context, c claims, of *subjects) (*Principal, error) {
+	if !subjectShape.MatchString(c.subject) {
+		return nil, errToken
+	}
 	tenant, _ := c.text(strings.Split(s.TenantClaim, ".")...)
 	if tenant == "" {
 		return nil, forbidden("the token has no tenant, in %s", s.TenantClaim)
