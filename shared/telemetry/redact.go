@@ -89,7 +89,7 @@ func forms(v string) []string {
 	quoted, _ := json.Marshal(v) // a string always marshals
 	all := []string{
 		v, strings.Trim(string(quoted), `"`),
-		url.QueryEscape(v), url.PathEscape(v),
+		url.QueryEscape(v), url.PathEscape(v), strings.ReplaceAll(url.QueryEscape(v), "+", "%20"), // the last as encodeURIComponent
 		hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))),
 	}
 	for shift := range 3 {

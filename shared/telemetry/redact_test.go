@@ -324,7 +324,7 @@ func TestRedactorKnowsTheFormsOfAValue(t *testing.T) {
 	r := NewRedactor("unrelated-value").With(v)
 	quoted, _ := json.Marshal(v)
 	forms := []string{
-		v, string(quoted), url.QueryEscape(v), url.PathEscape(v),
+		v, string(quoted), url.QueryEscape(v), url.PathEscape(v), strings.ReplaceAll(url.QueryEscape(v), "+", "%20"),
 		hex.EncodeToString([]byte(v)), strings.ToUpper(hex.EncodeToString([]byte(v))),
 	}
 	for _, form := range forms {
