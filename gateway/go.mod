@@ -88,6 +88,7 @@ require golang.org/x/time v0.15.0
 require (
 	github.com/agnivade/levenshtein v1.2.2 // indirect
 	github.com/evanphx/json-patch/v5 v5.9.11 // indirect
+	github.com/tink-crypto/tink-go/v2 v2.9.0 // indirect
 )
 
 require (

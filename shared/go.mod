@@ -67,6 +67,7 @@ require (
 	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/evanphx/json-patch/v5 v5.9.11
 	github.com/prometheus/client_model v0.6.3
+	github.com/tink-crypto/tink-go/v2 v2.9.0
 	nofx.dev/migrations v0.0.0
 	nofx.dev/shared/servertest v0.0.0
 )
