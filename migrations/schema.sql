@@ -316,6 +316,13 @@ CREATE FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p json
 
 ALTER FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.begin_secret(p_name text, p_version bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_secret(p_name text, p_version bigint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -509,7 +516,7 @@ CREATE FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) RETURNS void
 ALTER FUNCTION nofx.create_oidc_trust(p_id uuid, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.create_project(p_id uuid, p_slug text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
@@ -589,6 +596,13 @@ CREATE FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) RETU
     AS …;
 
 ALTER FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_secret(p_name text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.delete_secret(p_name text) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.diff_key(p_tenant uuid, p_sha256 bytea, p_copy bigint, p_form text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -1667,6 +1681,13 @@ CREATE FUNCTION nofx.same_commit(a text, b text) RETURNS boolean
 
 ALTER FUNCTION nofx.same_commit(a text, b text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.sealed_probe() RETURNS TABLE(tenant_id uuid, name text, version bigint, sealed bytea)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.sealed_probe() OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.search_run() RETURNS trigger
     LANGUAGE plpgsql
     AS $_$
@@ -1684,12 +1705,42 @@ $_$;
 
 ALTER FUNCTION nofx.search_run() OWNER TO nofx_system;
 
+CREATE TABLE nofx.secret (
+    tenant_id uuid NOT NULL,
+    name text NOT NULL,
+    version bigint NOT NULL,
+    sealed bytea,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_by text NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT secret_name_check CHECK ((name ~ '^[A-Za-z_][A-Za-z0-9_]{0,127}$'::text)),
+    CONSTRAINT secret_sealed_check CHECK (((octet_length(sealed) >= 1) AND (octet_length(sealed) <= 70000)))
+);
+
+ALTER TABLE ONLY nofx.secret FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.secret OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.secret_facts(x nofx.secret) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN CASE WHEN ((x).sealed IS NOT NULL) THEN jsonb_build_object('version', (x).version, 'sealed_sha256', encode(sha256((x).sealed), 'hex'::text)) ELSE NULL::jsonb END;
+
+ALTER FUNCTION nofx.secret_facts(x nofx.secret) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
 ALTER FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.set_secret(p_name text, p_version bigint, p_sealed bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.set_secret(p_name text, p_version bigint, p_sealed bytea) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.setting_rules() RETURNS TABLE(name text, type text, lowest numeric, highest numeric)
     LANGUAGE sql IMMUTABLE
@@ -2790,6 +2841,9 @@ ALTER TABLE ONLY nofx.run_search
 ALTER TABLE ONLY nofx.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY nofx.secret
+    ADD CONSTRAINT secret_pkey PRIMARY KEY (tenant_id, name);
+
 ALTER TABLE ONLY nofx.step_dep
     ADD CONSTRAINT step_dep_pkey PRIMARY KEY (tenant_id, needs, step_id);
 
@@ -3084,6 +3138,9 @@ ALTER TABLE ONLY nofx.review
 ALTER TABLE ONLY nofx.run
     ADD CONSTRAINT run_tenant_id_parent_run_id_fkey FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run(tenant_id, id);
 
+ALTER TABLE ONLY nofx.secret
+    ADD CONSTRAINT secret_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.step_effect
     ADD CONSTRAINT step_effect_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
 
@@ -3169,6 +3226,8 @@ ALTER TABLE nofx.run ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.run_search ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.secret ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.step ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.step_dep ENABLE ROW LEVEL SECURITY;
@@ -3242,6 +3301,8 @@ CREATE POLICY system ON nofx.review_artifact TO nofx_system USING (true) WITH CH
 CREATE POLICY system ON nofx.run TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.run_search TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.secret TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.step TO nofx_system USING (true) WITH CHECK (true);
 
@@ -3325,6 +3386,8 @@ CREATE POLICY tenant ON nofx.run USING ((tenant_id = ( SELECT nofx.tenant() AS t
 
 CREATE POLICY tenant ON nofx.run_search USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
+CREATE POLICY tenant ON nofx.secret USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
 CREATE POLICY tenant ON nofx.step USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.step_dep USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
@@ -3406,6 +3469,9 @@ GRANT SELECT ON TABLE nofx.review TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_review(p_step uuid, p_fence bigint, p_id uuid, p jsonb) TO nofx_worker;
+
+REVOKE ALL ON FUNCTION nofx.begin_secret(p_name text, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_secret(p_name text, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_tool(p_step uuid, p_fence bigint) TO nofx_worker;
@@ -3511,6 +3577,9 @@ GRANT ALL ON FUNCTION nofx.delete_repository(p_id uuid) TO nofx_gateway;
 REVOKE ALL ON FUNCTION nofx.delete_reviews(p_tenant uuid, p_steps uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.delete_run(p_tenant uuid, p_run uuid, p_steps integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.delete_secret(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.delete_secret(p_name text) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.diff_key(p_tenant uuid, p_sha256 bytea, p_copy bigint, p_form text) FROM PUBLIC;
 
@@ -3871,11 +3940,22 @@ GRANT ALL ON FUNCTION nofx.run_transition(p_run uuid, p_event text, p_reason tex
 
 REVOKE ALL ON FUNCTION nofx.same_commit(a text, b text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.sealed_probe() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.sealed_probe() TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.search_run() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.search_run() TO nofx_owner;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.secret TO nofx_system;
+GRANT SELECT ON TABLE nofx.secret TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.secret_facts(x nofx.secret) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.send_signal(p_id uuid, p_key text, p_payload jsonb) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.set_secret(p_name text, p_version bigint, p_sealed bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.set_secret(p_name text, p_version bigint, p_sealed bytea) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.setting_rules() FROM PUBLIC;
 

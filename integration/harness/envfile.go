@@ -74,7 +74,7 @@ func (s *Stack) renewEnvFile() error {
 	}
 	for _, name := range []string{
 		"DATABASE_URL", "NOFX_DATABASE_LISTEN_URL", "NOFX_S3_ENDPOINT", "NOFX_S3_BUCKET", "NOFX_S3_REGION",
-		"NOFX_S3_ACCESS_KEY", "NOFX_S3_SECRET_KEY", "NOFX_SANDBOX_MIN_TIER", "NOFX_ENV",
+		"NOFX_S3_ACCESS_KEY", "NOFX_S3_SECRET_KEY", "NOFX_KEK", "NOFX_SANDBOX_MIN_TIER", "NOFX_ENV",
 	} {
 		vars = append(vars, variable{name, worker[name]})
 	}

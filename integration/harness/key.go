@@ -38,6 +38,18 @@ func (s *Stack) key(ctx context.Context) error {
 	return WriteFile(path, []byte(key+"\n"))
 }
 
+// kekFile returns where the key is that secrets of the stack are sealed with.
+func (s *Stack) kekFile() string { return filepath.Join(s.Dir, "kek") }
+
+// kek makes that key, once for a data folder.
+func (s *Stack) kek(ctx context.Context) error {
+	if _, err := os.Stat(s.kekFile()); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	_, err := output(ctx, nil, s.cfg.Binaries.Gateway, "kek", "create", s.kekFile())
+	return err
+}
+
 // accepts asks the gateway whether it knows key.
 func (s *Stack) accepts(ctx context.Context, key string) (bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/api/whoami", nil)

@@ -114,6 +114,9 @@ func Up(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if names := s.unheeded(os.Environ()); len(names) > 0 && cfg.Warn != nil {
 		cfg.Warn("stack", "not used, since a stack chooses these itself: "+strings.Join(names, ", "))
 	}
+	if err := s.kek(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.startGateway(ctx); err != nil {
 		return nil, err
 	}
@@ -164,7 +167,7 @@ func (s *Stack) store(ctx context.Context) error {
 // own environment may change, where data is, and what this process is told.
 // Of that our own environment changes nothing: see [Stack.unheeded].
 func (s *Stack) environment(defaults map[string]string, told ...map[string]string) map[string]string {
-	env := map[string]string{"NOFX_ENV": "development"}
+	env := map[string]string{"NOFX_ENV": "development", "NOFX_KEK": "file:" + s.kekFile()}
 	maps.Copy(env, defaults)
 	maps.Copy(env, inherited(os.Environ()))
 	for _, m := range append([]map[string]string{s.stores()}, told...) {

@@ -8,8 +8,13 @@ CREATE OR REPLACE FUNCTION nofx.project_lock(p_tenant uuid) RETURNS bigint
 
 -- Makes a project.
 CREATE OR REPLACE FUNCTION nofx.create_project(p_id uuid, p_slug text) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
-AS $$ INSERT INTO project (tenant_id, id, slug) VALUES (tenant(), p_id, p_slug) $$;
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+BEGIN
+    INSERT INTO project (tenant_id, id, slug) VALUES (tenant(), p_id, p_slug);
+    PERFORM audit('project.create', p_slug, NULL, NULL, jsonb_build_object('project', p_slug));
+END
+$$;
 
 -- Deletes a project that nothing belongs to, or returns what does: runs, repositories, or
 -- default, where runs begin that name no project. NX005 for an unknown one.
@@ -32,6 +37,7 @@ BEGIN
         RETURN 'runs';
     END IF;
     DELETE FROM project y WHERE y.tenant_id = tenant() AND y.id = v_project;
+    PERFORM audit('project.delete', p_slug, NULL, jsonb_build_object('project', p_slug), NULL);
     RETURN NULL;
 END
 $$;

@@ -51,10 +51,13 @@ CREATE OR REPLACE FUNCTION nofx.change_settings(p jsonb, p_version bigint) RETUR
 AS $$
 DECLARE
     v_version bigint;
+    v_before jsonb;
+    v_after jsonb;
 BEGIN
-    SELECT t.settings_version INTO v_version FROM tenant t WHERE t.tenant_id = tenant() FOR NO KEY UPDATE;
+    SELECT t.settings_version, t.settings INTO v_version, v_before FROM tenant t WHERE t.tenant_id = tenant() FOR NO KEY UPDATE;
     PERFORM check_version(p_version, v_version, 'set');
-    UPDATE tenant t SET settings = jsonb_strip_nulls(t.settings || p) WHERE t.tenant_id = tenant();
+    UPDATE tenant t SET settings = jsonb_strip_nulls(t.settings || p) WHERE t.tenant_id = tenant() RETURNING t.settings INTO v_after;
+    PERFORM audit('settings.change', 'settings', NULL, v_before, v_after);
 END
 $$;
 

@@ -45,6 +45,7 @@ type Common struct {
 	DatabaseURL string `env:"DATABASE_URL,required,notEmpty" secret:"true" example:"postgres://ROLE:PASSWORD@HOST:5432/DATABASE" doc:"database; a gateway logs in as role nofx_gateway, a worker as nofx_worker"`
 	Pooled      bool   `env:"NOFX_DATABASE_POOLED" envDefault:"false" doc:"DATABASE_URL is a transaction pooler: no prepared statements"`
 	Env         string `env:"NOFX_ENV" envDefault:"production" want:"development|production" doc:"development or production"`
+	KEK         string `env:"NOFX_KEK" example:"file:/etc/nofx/kek" doc:"URI of the key that encrypts secrets of tenants, the same on all processes: file:/path, as gateway kek create makes it; in production only its owner may read the file; without it tenants have no secrets"`
 	Log         string `env:"NOFX_LOG_LEVEL" envDefault:"info" want:"debug|info|warn|error" doc:"debug, info, warn or error"`
 	S3          S3
 }

@@ -162,8 +162,15 @@ func checkArtifacts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan
 	return e
 }
 
-// CheckArtifacts returns fault.Invalid when p names artifacts that cannot be read;
-// CreateRun asks the same.
-func (db *DB) CheckArtifacts(ctx context.Context, tenant uuid.UUID, p run.Plan) error {
-	return db.tx(ctx, tenant, func(tx pgx.Tx) error { return checkArtifacts(ctx, tx, tenant, p) })
+// CheckPlan returns fault.Invalid when p names artifacts that cannot be read, or secrets that
+// the tenant does not have; CreateRun asks the same.
+func (db *DB) CheckPlan(ctx context.Context, tenant uuid.UUID, p run.Plan) error {
+	return db.tx(ctx, tenant, func(tx pgx.Tx) error { return checkPlan(ctx, tx, tenant, p) })
+}
+
+func checkPlan(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan) error {
+	if err := checkArtifacts(ctx, tx, tenant, p); err != nil {
+		return err
+	}
+	return checkSecrets(ctx, tx, tenant, p)
 }

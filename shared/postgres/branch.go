@@ -80,7 +80,7 @@ type NewBranch struct {
 
 // CreateBranches inserts branches with their steps and the jobs of those that are ready,
 // all of them or none. An unknown parent is fault.NotFound, one with too many branches
-// fault.Conflict (branch-limit); a plan that names artifacts which cannot be read is
+// fault.Conflict (branch-limit); a plan that names artifacts which cannot be read, or secrets that there are not, is
 // fault.Invalid.
 func (db *DB) CreateBranches(ctx context.Context, tenant uuid.UUID, list []NewBranch) ([]run.Run, error) {
 	drafts := make([]*draftRun, len(list))
@@ -93,7 +93,7 @@ func (db *DB) CreateBranches(ctx context.Context, tenant uuid.UUID, list []NewBr
 	runs := make([]run.Run, len(list))
 	err := db.tx(ctx, tenant, func(tx pgx.Tx) error {
 		for i, d := range drafts {
-			if err := checkArtifacts(ctx, tx, tenant, list[i].Plan); err != nil {
+			if err := checkPlan(ctx, tx, tenant, list[i].Plan); err != nil {
 				return err
 			}
 			if err := db.insertRun(ctx, tx, d); err != nil {

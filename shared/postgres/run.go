@@ -36,7 +36,7 @@ func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Ru
 		return run.Run{}, nil, err
 	}
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		if err := checkArtifacts(ctx, tx, tenant, n.Plan); err != nil {
+		if err := checkPlan(ctx, tx, tenant, n.Plan); err != nil {
 			return err
 		}
 		return db.insertRun(ctx, tx, d)

@@ -144,6 +144,9 @@ func PlainGate(in GateInputs) (GateInputs, []fault.Field) {
 	for _, name := range slices.Sorted(maps.Keys(in.Env)) {
 		in.Env[name] = plain("/env/"+pointerToken(name), in.Env[name])
 	}
+	if len(in.Secrets) > 0 {
+		c.add("/secrets", "a step of the plan asks for secrets, and nothing else does")
+	}
 	if in.Report != nil {
 		r := *in.Report
 		r.Path = plain("/report/path", r.Path)

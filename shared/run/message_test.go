@@ -84,7 +84,7 @@ func TestMessages(t *testing.T) {
 			[]string{`/plan/steps/0/tool (build): unknown tool "bahs"; did you mean "bash"? T` + tools, `/plan/steps/1/tool (get): unknown tool "checkout"; did you mean "git:checkout"? T` + tools,
 				`/plan/steps/2/tool (check): unknown tool "gate"; did you mean "gate:<name>"? T` + tools, `/plan/steps/3/tool (x): unknown tool "zzzzz"; t` + tools}},
 		"another input": {one("bash", `{"scirpt":"true","cwd":"/"}`),
-			[]string{`/plan/steps/0/inputs/scirpt (a): unknown input; did you mean "script"? There are: script, env`, `/plan/steps/0/inputs/cwd (a): unknown input; there are: script, env`, `/plan/steps/0/inputs/script (a): is required`}},
+			[]string{`/plan/steps/0/inputs/scirpt (a): unknown input; did you mean "script"? There are: script, env, secrets`, `/plan/steps/0/inputs/cwd (a): unknown input; there are: script, env, secrets`, `/plan/steps/0/inputs/script (a): is required`}},
 		"of the step": {one("bash", `{"script":"true","timeout_s":5}`),
 			[]string{`/plan/steps/0/inputs/timeout_s (a): unknown input; it belongs in the step, next to "inputs"`}},
 		"another step": {withSteps(`{"name":"build","tool":"bash","inputs":{"script":"true"},"depends_on":[]}`, `{"name":"unit","tool":"bash","inputs":{"script":"true","env":{"V":"${{ steps.bulid.outputs.v }}"}},"depends_on":["biuld"]}`),

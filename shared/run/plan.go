@@ -31,7 +31,7 @@ const (
 	MaxSignalKey   = 255 // characters
 	MaxPayload     = 16 << 10
 	MaxEdges       = 20_000  // dependencies of all steps together
-	MaxListBytes   = 4 << 10 // excludes and env_allowed, which every step carries, and tools_allowed
+	MaxListBytes   = 4 << 10 // excludes, env_allowed and secrets, which every step carries, and tools_allowed
 
 	DefaultStepTimeout = 10 * time.Minute
 	MaxStepTimeout     = 24 * time.Hour
@@ -109,6 +109,7 @@ type Spec struct {
 	TimeoutS   int             `json:"timeout_s"`
 	Retry      Retry           `json:"retry"`
 	EnvAllowed []string        `json:"env_allowed,omitempty"`
+	Secrets    []string        `json:"secrets,omitempty"` // of the whole plan: they are masked, and its inputs say which the step gets
 	Excludes   []string        `json:"excludes,omitempty"`
 }
 
@@ -198,7 +199,7 @@ func (p Plan) Spec(i int) Spec {
 	s := p.Steps[i]
 	spec := Spec{Inputs: s.Inputs, TimeoutS: *s.TimeoutS, Retry: Retry{*s.Retry.MaxAttempts, *s.Retry.InitialS}, Excludes: excludes(p.Workspace)}
 	if p.Policy != nil {
-		spec.EnvAllowed = p.Policy.EnvAllowed
+		spec.EnvAllowed, spec.Secrets = p.Policy.EnvAllowed, p.Policy.Secrets
 	}
 	return spec
 }
@@ -352,8 +353,11 @@ func (c *checker) policy(p *Policy) {
 			c.add("/plan/policy/env_allowed/"+strconv.Itoa(i), "a variable's name "+envNameForm)
 		}
 	}
+	c.list("/plan/policy/secrets", p.Secrets)
 	for i, name := range p.Secrets {
-		c.add("/plan/policy/secrets/"+strconv.Itoa(i), fmt.Sprintf("no secret named %q", name))
+		if detail := BadSecretName(name); detail != "" {
+			c.add("/plan/policy/secrets/"+strconv.Itoa(i), "the name "+detail)
+		}
 	}
 }
 
@@ -374,6 +378,7 @@ func (c *checker) step(at string, s *PlanStep, policy *Policy) {
 		for _, f := range checkInputs(s.Tool, s.Inputs, true) {
 			c.add(at+"/inputs"+f.Pointer, f.Detail)
 		}
+		c.stepSecrets(at, s, policy)
 	}
 	if s.TimeoutS == nil {
 		s.TimeoutS = new(int(DefaultStepTimeout.Seconds()))

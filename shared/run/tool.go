@@ -157,8 +157,9 @@ const (
 
 // BashInputs are the inputs of tool bash.
 type BashInputs struct {
-	Script string            `json:"script"`
-	Env    map[string]string `json:"env,omitempty"`
+	Script  string            `json:"script"`
+	Env     map[string]string `json:"env,omitempty"`
+	Secrets []string          `json:"secrets,omitempty"` // of the plan's policy, for the environment
 }
 
 // WriteInputs are the inputs of tool workspace:write.
@@ -291,6 +292,7 @@ func (m ManualInputs) Expires() time.Duration { return expires(m.ExpiresS) }
 type GateInputs struct {
 	Command string            `json:"command,omitempty"`
 	Env     map[string]string `json:"env,omitempty"`
+	Secrets []string          `json:"secrets,omitempty"` // of the plan's policy, for the environment
 	Report  *GateReport       `json:"report,omitempty"`
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 
 	"nofx.dev/gateway/internal/identity"
 	"nofx.dev/shared/config"
+	"nofx.dev/shared/seal"
 )
 
 // settings are what a gateway reads from its environment.
@@ -44,6 +46,9 @@ func (s settings) check() error {
 	if n := len(s.WebhookKey); n > 0 && n < 32 {
 		return errors.New("NOFX_WEBHOOK_KEY must have at least 32 characters")
 	}
+	if _, err := s.keys(); err != nil {
+		return err
+	}
 	if err := errors.Join(s.supabase().Check(s.Env == "development"), s.oidc().Check(s.Env == "development")); err != nil {
 		return err
 	}
@@ -70,6 +75,15 @@ func (s settings) supabase() identity.Supabase {
 // oidc returns whose tokens workflows authenticate with.
 func (s settings) oidc() identity.OIDC {
 	return identity.OIDC{Issuer: s.OIDCIssuer, Audience: s.OIDCAudience}
+}
+
+// keys returns the key that secrets are sealed with.
+func (s settings) keys() (*seal.Key, error) {
+	key, err := seal.New(s.KEK, s.Env == "production")
+	if err != nil {
+		return nil, fmt.Errorf("NOFX_KEK: %w", err)
+	}
+	return key, nil
 }
 
 // devKeys reports whether keys of a developer's own machine are taken: where

@@ -5,6 +5,7 @@
 //	gateway          serves
 //	gateway tenant   lists the tenants, makes one and prints its first key (tenant.go)
 //	gateway queue    lists the queues of the installation and pauses them for all tenants (queue.go)
+//	gateway kek      makes the key that secrets are sealed with (kek.go)
 //	gateway config   prints the table of its settings
 //
 // SIGTERM drains: readiness fails, load balancers get a moment to see it, streams
@@ -47,6 +48,7 @@ usage:
   gateway tenant create SLUG  makes a tenant and prints its first API key
   gateway queue list          shows queues, what tenants have paused, and workers
   gateway queue pause QUEUE   keeps all workers from a queue; resume ends that
+  gateway kek create FILE     makes the key of NOFX_KEK
   gateway config              prints the settings, their defaults and what they mean,
                               as a Markdown table
   gateway --version           prints the version of this build
@@ -73,6 +75,8 @@ func command(ctx, hurry context.Context, args, environ []string, stdout, stderr 
 		return serve(ctx, hurry, environ, stderr)
 	case args[0] == "tenant":
 		return tenant(ctx, args[1:], environ, stdout, stderr)
+	case args[0] == "kek":
+		return kek(args[1:], stdout, stderr)
 	case args[0] == "queue":
 		return queue(ctx, args[1:], environ, stdout, stderr)
 	case args[0] == "config" && len(args) == 1:
@@ -115,11 +119,19 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	if err := blobs.Diagnose(ctx); err != nil { // it may come; until then what needs it is tried again
 		p.Log.WarnContext(ctx, "storage cannot be used", "error", err)
 	}
+	keys, err := cfg.keys()
+	if err != nil {
+		return err
+	}
+	if err := db.CheckKey(ctx, keys); err != nil && keys != nil {
+		p.Log.WarnContext(ctx, "secrets cannot be used", "error", err)
+	}
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log, Redactor: p.Redactor,
 		Identity:   identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies, Supabase: cfg.supabase(), OIDC: cfg.oidc()}),
 		KeyEnv:     cfg.keyEnv(),
+		Keys:       keys,
 		WebhookKey: []byte(cfg.WebhookKey),
 		Rate:       cfg.LimitRate, TenantRate: cfg.TenantRate,
 		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,

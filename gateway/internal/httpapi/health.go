@@ -26,8 +26,8 @@ func (s *Server) readyz(c echo.Context, _ *identity.Principal) error {
 	return answer(c, code, api.Readiness{Status: api.ReadinessStatus(status), Checks: checks})
 }
 
-// Ready reports whether the gateway can serve, which it cannot without the database or
-// while it drains. It can without object storage, which most of the API does not need
+// Ready reports whether the gateway can serve, which it cannot without the database, with a
+// key of secrets that is missing or wrong, or while it drains. It can without object storage, which most of the API does not need
 // (RELIABILITY.md, Degraded modes).
 func (s *Server) Ready(ctx context.Context) telemetry.Readiness {
 	state := s.health.get(ctx, s.look)
@@ -35,10 +35,16 @@ func (s *Server) Ready(ctx context.Context) telemetry.Readiness {
 	if s.draining.Load() {
 		process = fault.New(fault.Unavailable, "unavailable", "it is shutting down")
 	}
-	return telemetry.Readiness{
+	r := telemetry.Readiness{
 		Needs: map[string]error{"process": process, "database": state.database},
 		Wants: map[string]error{"storage": state.storage},
 	}
+	if s.Keys == nil { // there are no secrets, and nothing that needs it
+		r.Wants["keys"] = state.keys
+	} else {
+		r.Needs["keys"] = state.keys
+	}
+	return r
 }
 
 // reasonOf returns the part of an error that callers without a key may read.
@@ -56,7 +62,7 @@ type healthCache struct {
 	state health
 }
 
-type health struct{ database, storage error }
+type health struct{ database, storage, keys error }
 
 func (h *healthCache) get(ctx context.Context, look func(context.Context) health) health {
 	h.mu.Lock()
@@ -71,8 +77,9 @@ func (h *healthCache) get(ctx context.Context, look func(context.Context) health
 func (s *Server) look(ctx context.Context) health {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	found := telemetry.Check(ctx, map[string]func(context.Context) error{"database": s.Store.Ready, "storage": s.Blobs.Ping})
-	return health{database: found["database"], storage: found["storage"]}
+	found := telemetry.Check(ctx, map[string]func(context.Context) error{"database": s.Store.Ready, "storage": s.Blobs.Ping,
+		"keys": func(ctx context.Context) error { return s.Store.CheckKey(ctx, s.Keys) }})
+	return health{database: found["database"], storage: found["storage"], keys: found["keys"]}
 }
 
 // getContract answers the contract that this gateway keeps.

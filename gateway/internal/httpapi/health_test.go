@@ -25,7 +25,7 @@ func TestHealth(t *testing.T) {
 	g.want(g.get("/healthz", nobody), http.StatusOK, "")
 	r := g.get("/readyz", nobody)
 	g.want(r, http.StatusOK, "")
-	wantReadiness(t, r, api.ReadinessStatusReady, map[string]string{"process": "ok", "database": "ok", "storage": "ok"})
+	wantReadiness(t, r, api.ReadinessStatusReady, map[string]string{"process": "ok", "database": "ok", "keys": "ok", "storage": "ok"})
 	contract := g.get("/api/openapi.yaml", nobody)
 	if !bytes.Equal(contract.body, api.Contract) || contract.header.Get("Content-Type") != "application/yaml" {
 		t.Errorf("contract = %d bytes of %s, want the embedded %d", len(contract.body), contract.header.Get("Content-Type"), len(api.Contract))
@@ -33,7 +33,7 @@ func TestHealth(t *testing.T) {
 	g.server.Drain()
 	down := g.get("/readyz", nobody)
 	g.want(down, http.StatusServiceUnavailable, "")
-	wantReadiness(t, down, api.ReadinessStatusNotReady, map[string]string{"process": "it is shutting down", "database": "ok", "storage": "ok"})
+	wantReadiness(t, down, api.ReadinessStatusNotReady, map[string]string{"process": "it is shutting down", "database": "ok", "keys": "ok", "storage": "ok"})
 	g.want(g.get("/healthz", nobody), http.StatusOK, "")
 	g.want(g.get("/api/runs"), http.StatusOK, "")
 }
@@ -49,7 +49,7 @@ func TestStorageDown(t *testing.T) {
 	})
 	r := g.get("/readyz")
 	g.want(r, http.StatusOK, "")
-	wantReadiness(t, r, api.ReadinessStatusReady, map[string]string{"process": "ok", "database": "ok", "storage": "object storage is not available: nothing answers there; see NOFX_S3_ENDPOINT"})
+	wantReadiness(t, r, api.ReadinessStatusReady, map[string]string{"process": "ok", "database": "ok", "keys": "ok", "storage": "object storage is not available: nothing answers there; see NOFX_S3_ENDPOINT"})
 	g.create(oneStep)
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/postgres/pgtest"
+	"nofx.dev/shared/seal"
 	"nofx.dev/shared/servertest/s3server"
 	"nofx.dev/shared/telemetry"
 )
@@ -103,7 +105,7 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	}
 	metrics, log := telemetry.NewMetrics(prometheus.NewRegistry(), "test"), slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	g.hub = stream.NewHub(stream.Config{Store: store, Metrics: metrics, Log: log})
-	g.cfg = Config{Store: store, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey, WebhookKey: []byte(strings.Repeat("k", 32))}
+	g.cfg = Config{Store: store, Blobs: g.blobs, Hub: g.hub, Metrics: metrics, Log: log, KeyEnv: identity.DevKey, Keys: newKEK(t), WebhookKey: []byte(strings.Repeat("k", 32))}
 	for _, fn := range change {
 		fn(&g.cfg)
 	}
@@ -130,6 +132,20 @@ func newGatewayAlone(t *testing.T, change ...func(*Config)) *gateway {
 	})
 	g.key = g.newKey(g.tenant, api.RoleAdmin)
 	return g
+}
+
+// newKEK makes the key of an installation.
+func newKEK(t *testing.T) *seal.Key {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kek")
+	if err := seal.Create(path); err != nil {
+		t.Fatal(err)
+	}
+	k, err := seal.New("file:"+path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // newKey makes a key of a role, or with scopes of role service.

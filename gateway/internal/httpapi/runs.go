@@ -121,7 +121,7 @@ func (s *Server) previewRun(c echo.Context, p *identity.Principal) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.CheckArtifacts(c.Request().Context(), p.Tenant, plan); err != nil {
+	if err := s.Store.CheckPlan(c.Request().Context(), p.Tenant, plan); err != nil {
 		return err
 	}
 	_, digest, err := plan.Canonical()

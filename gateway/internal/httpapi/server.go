@@ -20,6 +20,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/fault"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/seal"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/shared/tree"
 )
@@ -40,6 +41,7 @@ type Config struct {
 	Metrics *telemetry.Metrics
 	Log     *slog.Logger
 
+	Keys     *seal.Key           // of secrets; nil: there are none
 	Redactor *telemetry.Redactor // of goals, reasons and problems; nil knows shapes only
 
 	Identity *identity.Authenticator
