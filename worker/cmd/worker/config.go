@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nofx.dev/shared/config"
+	"nofx.dev/shared/seal"
 	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/tool"
 )
@@ -34,6 +35,7 @@ type parts struct {
 	stepEnv      map[string]string
 	egress       egress.Allow
 	repositories []string
+	keys         *seal.Key
 }
 
 // parts reads them. An error has a line for each that is wrong, models included.
@@ -50,6 +52,8 @@ func (s settings) parts() (p parts, err error) {
 	wrong("NOFX_EGRESS_ALLOW", problem)
 	p.repositories, problem = tool.ParseGitAllow(s.GitAllow)
 	wrong("NOFX_GIT_ALLOW", problem)
+	p.keys, problem = seal.New(s.KEK, s.Env == "production")
+	wrong("NOFX_KEK", problem)
 	_, problem = s.Model.client(nil)
 	_, forges := s.Forge.hosts()
 	return p, errors.Join(err, problem, forges)

@@ -136,6 +136,11 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 			if ctx.Err() != nil {
 				needs["process"] = errors.New("it is shutting down")
 			}
+			keys := pools.work.CheckKey(check, parts.keys)
+			if parts.keys == nil { // steps that ask for secrets wait for a worker that has the key
+				return telemetry.Readiness{Needs: needs, Wants: map[string]error{"keys": keys}}
+			}
+			needs["keys"] = keys
 			return telemetry.Readiness{Needs: needs}
 		})
 	})
@@ -183,7 +188,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version,
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tools, Models: reviewers, Hosts: hosts, Credentials: reviewstep.Credentials(cfg.Forge.TokensDir),
-		Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
+		Keys: parts.keys, Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
 		WorkspaceDir: cfg.WorkspaceDir, PollOnly: db.listensNot != nil,
 	})

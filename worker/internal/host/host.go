@@ -28,6 +28,7 @@ import (
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/review"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/seal"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/lease"
@@ -67,6 +68,7 @@ type Config struct {
 	Models      *llm.Client                             // of reviews; nil: steps of gate:llm_review are refused
 	Hosts       map[review.Provider]reviewstep.OpenHost // forges whose pull requests are reviewed
 	Credentials reviewstep.Credentials                  // that repositories name
+	Keys        *seal.Key                               // of secrets; nil: none can be opened
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
 	Log         *slog.Logger
@@ -128,7 +130,7 @@ func New(cfg Config) (*Host, error) {
 	h.steps = step.New(step.Config{
 		Self: postgres.Worker{ID: cfg.ID, PID: cfg.PID},
 		DB:   cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Leases: h.leases, Storage: h.storage,
-		Tools: cfg.Tools, Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
+		Tools: cfg.Tools, Keys: cfg.Keys, Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
 		System: system.New(system.Config{
 			DB: cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Tools: cfg.Tools,
 			Redactor: cfg.Redactor, Metrics: cfg.Metrics, Grace: cfg.Grace,

@@ -50,6 +50,13 @@ type Gate struct{ cfg Config }
 // New makes a Gate.
 func New(cfg Config) *Gate { return &Gate{cfg} }
 
+// Masking returns the Gate with another redactor of all that it lets out.
+func (g *Gate) Masking(r *telemetry.Redactor) *Gate {
+	cfg := g.cfg
+	cfg.Redactor = r
+	return &Gate{cfg}
+}
+
 // Call is one attempt at a step.
 type Call struct {
 	Claim *postgres.Claim

@@ -19,6 +19,7 @@ import (
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
+	"nofx.dev/shared/seal"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/batch"
 	"nofx.dev/worker/internal/checkpoint"
@@ -43,6 +44,7 @@ type parts struct {
 	tools       *tool.Box
 	system      *system.Tools
 	reviews     *reviewstep.Gate
+	keys        *seal.Key
 	redactor    *telemetry.Redactor
 	metrics     *telemetry.Metrics
 	log         *slog.Logger
@@ -69,6 +71,8 @@ type attempt struct {
 	start *checkpoint.Start // nil while it is for join to make
 	space *workspace.Space  // nil for tools that see no files
 	saved *snapshot.Scan    // what of it the finish records
+
+	secrets map[string]string // for the tool's environment, by name
 
 	failedAt time.Time // when the infrastructure failed it first; zero: it did not
 }
@@ -206,10 +210,13 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	return f, err
 }
 
-// prepare makes the checkpoint that the step starts from, unless it came with the claim,
+// prepare opens the secrets of the plan, makes the checkpoint that the step starts from, unless it came with the claim,
 // puts earlier outputs into the inputs and brings the workspace in. It returns a finish
 // where the step ends without its tool.
 func (a *attempt) prepare(ctx context.Context) (*postgres.Finish, error) {
+	if err := a.openSecrets(ctx); err != nil {
+		return nil, err
+	}
 	if a.start == nil {
 		if conflicts, err := a.join(ctx); err != nil {
 			return nil, err
@@ -291,7 +298,7 @@ func (a *attempt) runTool(ctx, toolCtx context.Context, log *steplog.Writer) (to
 	c := a.claim
 	call := tool.Call{
 		RunID: run.RunID.Format(c.RunID), StepID: run.StepID.Format(c.StepID), Name: c.Name, Tool: c.Tool,
-		Spec: c.Spec, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
+		Spec: c.Spec, Secrets: a.secrets, Signal: c.Signal, Traceparent: telemetry.Inject(toolCtx), Artifact: a.openArtifact,
 		Effect: func(toolCtx context.Context, e tool.Effect) (json.RawMessage, error) {
 			return a.effect(ctx, toolCtx, e)
 		},

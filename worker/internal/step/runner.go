@@ -12,6 +12,7 @@ import (
 	"nofx.dev/shared/blob"
 	"nofx.dev/shared/job"
 	"nofx.dev/shared/postgres"
+	"nofx.dev/shared/seal"
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/batch"
 	"nofx.dev/worker/internal/checkpoint"
@@ -35,6 +36,7 @@ type Config struct {
 	Tools       *tool.Box
 	System      *system.Tools
 	Reviews     *reviewstep.Gate
+	Keys        *seal.Key // of secrets; nil: none can be opened
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
 	Log         *slog.Logger
@@ -56,7 +58,7 @@ type Runner struct {
 func New(cfg Config) *Runner {
 	return &Runner{id: cfg.Self.ID, parts: parts{
 		db: cfg.DB, blobs: cfg.Blobs, checkpoints: cfg.Checkpoints, spaces: cfg.Workspaces, leases: cfg.Leases, storage: cfg.Storage,
-		tools: cfg.Tools, system: cfg.System, reviews: cfg.Reviews, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log, open: cfg.Open, budget: cfg.Budget,
+		tools: cfg.Tools, system: cfg.System, reviews: cfg.Reviews, keys: cfg.Keys, redactor: cfg.Redactor, metrics: cfg.Metrics, log: cfg.Log, open: cfg.Open, budget: cfg.Budget,
 		claims: batch.New(func(ctx context.Context, list []postgres.Wake) ([]postgres.Claimed, error) {
 			return cfg.DB.ClaimSteps(ctx, list, cfg.Self, cfg.LeaseTTL)
 		}, postgres.Silent),

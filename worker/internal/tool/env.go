@@ -22,7 +22,7 @@ const (
 )
 
 // environment returns all that code of the step gets (API.md, Tools): the names every
-// step has, what the plan allows of NOFX_STEP_ENV, and the step's own, the later
+// step has, what the plan allows of NOFX_STEP_ENV, the step's own and its secrets, the later
 // winning; nothing overrides what the worker alone knows.
 func (b *Box) environment(c Call, own map[string]string) []string {
 	vars := map[string]string{
@@ -37,6 +37,7 @@ func (b *Box) environment(c Call, own map[string]string) []string {
 		}
 	}
 	maps.Copy(vars, own)
+	maps.Copy(vars, c.Secrets)
 	maps.DeleteFunc(vars, func(name, _ string) bool { return strings.HasPrefix(name, "NOFX_") })
 	vars["NOFX_RUN_ID"] = c.RunID
 	vars["NOFX_STEP_ID"] = c.StepID

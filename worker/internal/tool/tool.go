@@ -45,11 +45,12 @@ type Call struct {
 	RunID, StepID string // public form
 	Name, Tool    string
 	Spec          run.Spec
-	Workspace     string          // absolute, restored; the work happens here
-	Scratch       string          // absolute, empty, outside the workspace; the caller drops it afterwards
-	Traceparent   string          // of the attempt's span, or ""
-	Signal        json.RawMessage // the payload of the signal that came; nil before
-	Log           io.Writer       // takes stdout and stderr as they come; nil discards
+	Workspace     string            // absolute, restored; the work happens here
+	Scratch       string            // absolute, empty, outside the workspace; the caller drops it afterwards
+	Traceparent   string            // of the attempt's span, or ""
+	Secrets       map[string]string // for the environment, by name; the Box's redactor knows them
+	Signal        json.RawMessage   // the payload of the signal that came; nil before
+	Log           io.Writer         // takes stdout and stderr as they come; nil discards
 	Artifact      OpenArtifact
 	// Effect does an effect of the step, unless an attempt before has recorded
 	// it as done: then it is the result of that one. What Do returns is recorded
@@ -141,6 +142,13 @@ func New(cfg Config) *Box {
 	if cfg.HTTP == nil {
 		cfg.HTTP = egress.NewClient(egress.Config{})
 	}
+	return &Box{cfg}
+}
+
+// Masking returns the Box with another redactor of all that it lets out.
+func (b *Box) Masking(r *telemetry.Redactor) *Box {
+	cfg := b.cfg
+	cfg.Redactor = r
 	return &Box{cfg}
 }
 
