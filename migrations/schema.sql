@@ -2522,6 +2522,19 @@ CREATE TABLE nofx.schema_migration (
 
 ALTER TABLE nofx.schema_migration OWNER TO nofx_owner;
 
+CREATE TABLE nofx.secret_past (
+    tenant_id uuid NOT NULL,
+    name text NOT NULL,
+    version bigint NOT NULL,
+    sealed bytea NOT NULL,
+    retired_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT secret_past_sealed_check CHECK (((octet_length(sealed) >= 1) AND (octet_length(sealed) <= 70000)))
+);
+
+ALTER TABLE ONLY nofx.secret_past FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.secret_past OWNER TO nofx_owner;
+
 CREATE TABLE nofx.step (
     tenant_id uuid NOT NULL,
     id uuid NOT NULL,
@@ -2841,6 +2854,9 @@ ALTER TABLE ONLY nofx.run_search
 ALTER TABLE ONLY nofx.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY nofx.secret_past
+    ADD CONSTRAINT secret_past_pkey PRIMARY KEY (tenant_id, name, version);
+
 ALTER TABLE ONLY nofx.secret
     ADD CONSTRAINT secret_pkey PRIMARY KEY (tenant_id, name);
 
@@ -3138,6 +3154,9 @@ ALTER TABLE ONLY nofx.review
 ALTER TABLE ONLY nofx.run
     ADD CONSTRAINT run_tenant_id_parent_run_id_fkey FOREIGN KEY (tenant_id, parent_run_id) REFERENCES nofx.run(tenant_id, id);
 
+ALTER TABLE ONLY nofx.secret_past
+    ADD CONSTRAINT secret_past_tenant_id_name_fkey FOREIGN KEY (tenant_id, name) REFERENCES nofx.secret(tenant_id, name);
+
 ALTER TABLE ONLY nofx.secret
     ADD CONSTRAINT secret_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -3228,6 +3247,8 @@ ALTER TABLE nofx.run_search ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.secret ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.secret_past ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.step ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.step_dep ENABLE ROW LEVEL SECURITY;
@@ -3303,6 +3324,8 @@ CREATE POLICY system ON nofx.run TO nofx_system USING (true) WITH CHECK (true);
 CREATE POLICY system ON nofx.run_search TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.secret TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.secret_past TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.step TO nofx_system USING (true) WITH CHECK (true);
 
@@ -3387,6 +3410,8 @@ CREATE POLICY tenant ON nofx.run USING ((tenant_id = ( SELECT nofx.tenant() AS t
 CREATE POLICY tenant ON nofx.run_search USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.secret USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.secret_past USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.step USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -4136,6 +4161,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.run_search TO nofx_system;
 GRANT SELECT ON TABLE nofx.run_search TO nofx_app;
 
 GRANT SELECT ON TABLE nofx.schema_migration TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.secret_past TO nofx_system;
+GRANT SELECT ON TABLE nofx.secret_past TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step TO nofx_system;
 GRANT SELECT ON TABLE nofx.step TO nofx_app;

@@ -6093,7 +6093,7 @@ type ClientInterface interface {
 	// Corresponds with GET /api/secrets (the `ListSecrets` operationId).
 	ListSecrets(ctx context.Context, params *ListSecretsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// DeleteSecret Delete a secret; steps that ask for it fail from then on
+	// DeleteSecret Delete a secret; steps of runs whose plan names it fail from then on
 	//
 	// Corresponds with DELETE /api/secrets/{secret_name} (the `DeleteSecret` operationId).
 	DeleteSecret(ctx context.Context, secretName SecretName, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -8369,7 +8369,7 @@ func (c *Client) ListSecrets(ctx context.Context, params *ListSecretsParams, req
 	return c.Client.Do(req)
 }
 
-// DeleteSecret Delete a secret; steps that ask for it fail from then on
+// DeleteSecret Delete a secret; steps of runs whose plan names it fail from then on
 //
 // Corresponds with DELETE /api/secrets/{secret_name} (the `DeleteSecret` operationId).
 func (c *Client) DeleteSecret(ctx context.Context, secretName SecretName, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -16119,7 +16119,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/secrets (the `ListSecrets` operationId).
 	ListSecretsWithResponse(ctx context.Context, params *ListSecretsParams, reqEditors ...RequestEditorFn) (*ListSecretsResponse, error)
 
-	// DeleteSecretWithResponse Delete a secret; steps that ask for it fail from then on
+	// DeleteSecretWithResponse Delete a secret; steps of runs whose plan names it fail from then on
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -21310,7 +21310,7 @@ func (c *ClientWithResponses) ListSecretsWithResponse(ctx context.Context, param
 	return ParseListSecretsResponse(rsp)
 }
 
-// DeleteSecretWithResponse Delete a secret; steps that ask for it fail from then on
+// DeleteSecretWithResponse Delete a secret; steps of runs whose plan names it fail from then on
 //
 // Returns a wrapper object for the known response body format(s).
 //

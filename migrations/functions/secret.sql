@@ -25,7 +25,8 @@ CREATE OR REPLACE FUNCTION nofx.secret_facts(x nofx.secret) RETURNS jsonb
     LANGUAGE sql STABLE
     RETURN CASE WHEN x.sealed IS NOT NULL THEN jsonb_build_object('version', x.version, 'sealed_sha256', encode(sha256(x.sealed), 'hex')) END;
 
--- Sets a secret, after begin_secret in the same transaction.
+-- Sets a secret, after begin_secret in the same transaction. What it was is kept for as long
+-- as a run may go on that got it, of the last 20 values at most.
 CREATE OR REPLACE FUNCTION nofx.set_secret(p_name text, p_version bigint, p_sealed bytea) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -40,11 +41,16 @@ BEGIN
         created_by = CASE WHEN s.sealed IS NULL THEN excluded.created_by ELSE s.created_by END,
         created_at = CASE WHEN s.sealed IS NULL THEN clock_timestamp() ELSE s.created_at END
     RETURNING s.* INTO v_after;
+    IF v_before.sealed IS NOT NULL THEN
+        INSERT INTO secret_past (tenant_id, name, version, sealed) VALUES (v_before.tenant_id, p_name, v_before.version, v_before.sealed);
+    END IF;
+    DELETE FROM secret_past x WHERE x.tenant_id = tenant() AND x.name = p_name AND (x.retired_at <= clock_timestamp() - interval '90 days'
+        OR x.version <= (SELECT y.version FROM secret_past y WHERE y.tenant_id = tenant() AND y.name = p_name ORDER BY y.version DESC OFFSET 20 LIMIT 1));
     PERFORM audit('secret.set', p_name, NULL, secret_facts(v_before), secret_facts(v_after));
 END
 $$;
 
--- Deletes what a secret is, and reports whether there was one.
+-- Deletes what a secret is and was, and reports whether there was one.
 CREATE OR REPLACE FUNCTION nofx.delete_secret(p_name text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
@@ -57,6 +63,7 @@ BEGIN
     END IF;
     UPDATE secret s SET sealed = NULL, updated_at = clock_timestamp(), updated_by = coalesce(nullif(current_setting('nofx.actor', true), ''), session_user)
     WHERE s.tenant_id = tenant() AND s.name = p_name;
+    DELETE FROM secret_past x WHERE x.tenant_id = tenant() AND x.name = p_name;
     PERFORM audit('secret.delete', p_name, NULL, secret_facts(v_before), NULL);
     RETURN true;
 END

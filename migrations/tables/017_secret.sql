@@ -16,4 +16,17 @@ CREATE TABLE nofx.secret (
 CALL nofx.guard_tenant('nofx.secret');
 GRANT SELECT ON nofx.secret TO nofx_app;
 
+-- What secrets were before they were set again: runs that got an older value mask it.
+CREATE TABLE nofx.secret_past (
+    tenant_id  uuid NOT NULL,
+    name       text NOT NULL,
+    version    bigint NOT NULL,
+    sealed     bytea NOT NULL CHECK (octet_length(sealed) BETWEEN 1 AND 70000),
+    retired_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant_id, name, version),
+    FOREIGN KEY (tenant_id, name) REFERENCES nofx.secret (tenant_id, name)
+);
+CALL nofx.guard_tenant('nofx.secret_past');
+GRANT SELECT ON nofx.secret_past TO nofx_app;
+
 RESET ROLE;

@@ -101,10 +101,13 @@ func (db *DB) DeleteSecret(ctx context.Context, tenant uuid.UUID, name string) e
 	})
 }
 
-// SealedSecrets returns those of the named secrets that there are.
+// SealedSecrets returns those of the named secrets that there are, each after what it was
+// before it was set again.
 func (db *DB) SealedSecrets(ctx context.Context, tenant uuid.UUID, names []string) (list []SealedSecret, err error) {
 	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT tenant_id, name, version, sealed FROM nofx.secret WHERE tenant_id = $1 AND name = ANY ($2) AND sealed IS NOT NULL", tenant, names)
+		rows, err := tx.Query(ctx, `SELECT tenant_id, name, version, sealed FROM nofx.secret WHERE tenant_id = $1 AND name = ANY ($2) AND sealed IS NOT NULL
+			UNION ALL SELECT tenant_id, name, version, sealed FROM nofx.secret_past WHERE tenant_id = $1 AND name = ANY ($2)
+			ORDER BY name, version`, tenant, names)
 		if err != nil {
 			return err
 		}

@@ -102,7 +102,7 @@ func (a *app) readSecret(name, file string) (string, error) {
 func (a *app) secretDeleteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete NAME",
-		Short: "Delete a secret; steps that ask for it fail from then on",
+		Short: "Delete a secret; steps of runs whose plan names it fail from then on",
 		Args:  cobra.ExactArgs(1), ValidArgsFunction: a.completeSecret(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := a.client()

@@ -148,6 +148,12 @@ type lockedBuffer struct {
 	buf bytes.Buffer
 }
 
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -203,7 +209,7 @@ func TestS23_SecretAtEveryExit(t *testing.T) {
 			}
 			exits[exit].WriteString(text + "\n")
 		}
-		add("process log", logs.buf.String())
+		add("process log", logs.String())
 		for _, span := range recorder.Ended() {
 			add("span", fmt.Sprint(span.Name(), span.Status(), span.Attributes(), span.Events()))
 		}
@@ -261,20 +267,52 @@ func TestS23_SecretAtEveryExit(t *testing.T) {
 	}
 }
 
-// A step that asks for a secret which was deleted fails by policy and says which; others of the
-// run go on.
+// Once a secret was deleted, the steps of runs whose plan names it fail by policy and say which,
+// also those that do not ask for it: what it was could not be masked any more.
 func TestSecretIsGone(t *testing.T) {
 	t.Parallel()
 	b, keys := setup(t), newKEK(t)
 	b.set(t, keys, "TOKEN", "canary-value")
-	r := b.createWith(t, run.Policy{Secrets: []string{"TOKEN"}}, script("other", "true", nil), script("asks", "true", []string{"TOKEN"}, "other"))
+	b.set(t, keys, "OTHER", "canary-other")
+	policy := run.Policy{Secrets: []string{"TOKEN"}}
+	var runs []run.Run
+	for _, asked := range [][]string{{"TOKEN"}, nil} {
+		runs = append(runs, b.createWith(t, policy, script("a", "true", asked)))
+	}
 	if err := b.DB.DeleteSecret(b.Ctx, b.TenantID, "TOKEN"); err != nil {
 		t.Fatal(err)
 	}
 	b.Worker(t, func(c *host.Config) { c.Keys = keys })
-	d := b.Until(t, r.ID, run.Failed)
-	if s := d.Steps[1]; d.Steps[0].State != run.Succeeded || s.State != run.Failed || s.FailureClass != run.ClassPolicy || !strings.Contains(s.Reason, "TOKEN") {
-		t.Errorf("steps = %+v, want the one that asks failed by policy, naming TOKEN", d.Steps)
+	for _, r := range runs {
+		d := b.Until(t, r.ID, run.Failed)
+		if s := d.Steps[0]; s.FailureClass != run.ClassPolicy || !strings.Contains(s.Reason, "TOKEN") {
+			t.Errorf("step = %+v, want it failed by policy, naming TOKEN", s)
+		}
+	}
+	b.Until(t, b.createWith(t, run.Policy{Secrets: []string{"OTHER"}}, script("a", "true", nil)).ID, run.Succeeded)
+}
+
+// S23: a value that a run got stays masked in it once the secret is set again, and steps get
+// the new one.
+func TestS23_SecretSetAgain(t *testing.T) {
+	t.Parallel()
+	b, keys := setup(t), newKEK(t)
+	b.set(t, keys, "TOKEN", "canary-first")
+	inputs, _ := json.Marshal(map[string]string{"message": "go on?"})
+	r := b.createWith(t, run.Policy{Secrets: []string{"TOKEN"}},
+		script("old", `echo "$TOKEN" > given`, []string{"TOKEN"}),
+		run.PlanStep{Name: "ask", Tool: run.ManualFamily + "ok", Inputs: inputs, DependsOn: []string{"old"}},
+		script("new", `cat given; test "$(cat given)" != "$TOKEN"; echo "$TOKEN"; echo "${TOKEN%-*}"`, []string{"TOKEN"}, "ask"))
+	b.Worker(t, func(c *host.Config) { c.Keys = keys })
+	d := b.Until(t, r.ID, run.Waiting)
+	b.set(t, keys, "TOKEN", "canary-second")
+	b.set(t, keys, "TOKEN", "canary-third")
+	if _, err := b.DB.DecideGate(b.Ctx, b.TenantID, d.Gates[0].ID, postgres.Decision{Event: "approve"}); err != nil {
+		t.Fatal(err)
+	}
+	d = b.Until(t, r.ID, run.Succeeded)
+	if got, want := b.Log(t, d.Steps[2].ID), "[redacted]\n[redacted]\ncanary\n"; got != want {
+		t.Errorf("log = %q, want %q", got, want)
 	}
 }
 

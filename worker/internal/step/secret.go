@@ -11,10 +11,10 @@ import (
 	"nofx.dev/worker/internal/tool"
 )
 
-// openSecrets opens the secrets that the plan names. They are masked from now on in all that
-// the attempt leaves, whichever step it is: one of them may have passed a secret on. Those
-// that this step asks for are for its environment; it fails when one of them is not there.
-// While they cannot be opened nothing runs, since nothing would be masked.
+// openSecrets opens the secrets that the plan names, and what they were before they were set
+// again. All are masked from now on in what the attempt leaves, whichever step it is: one of
+// them may have passed a value on. Those that this step asks for are for its environment. What
+// is not there, or cannot be opened, could not be masked: then the step does not run.
 func (a *attempt) openSecrets(ctx context.Context) error {
 	c := a.claim
 	if len(c.Spec.Secrets) == 0 {
@@ -33,18 +33,19 @@ func (a *attempt) openSecrets(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		opened[sealed.Name] = string(text)
+		opened[sealed.Name] = string(text) // the newest comes last
 		values = append(values, string(text), strings.TrimSpace(string(text)))
 	}
 	a.redactor = a.redactor.With(values...)
 	a.tools, a.reviews = a.tools.Masking(a.redactor), a.reviews.Masking(a.redactor)
+	for _, name := range c.Spec.Secrets {
+		if _, ok := opened[name]; !ok {
+			return tool.Failuref(run.ClassPolicy, "the tenant has no secret %s any more, which the plan names; an administrator can set it again", name)
+		}
+	}
 	a.secrets = map[string]string{}
 	for _, name := range run.SecretsOf(c.Spec.Inputs) {
-		value, ok := opened[name]
-		if !ok {
-			return tool.Failuref(run.ClassPolicy, "the tenant has no secret %s any more; an administrator can set it again", name)
-		}
-		a.secrets[name] = value
+		a.secrets[name] = opened[name]
 	}
 	return nil
 }
