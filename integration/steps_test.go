@@ -1,6 +1,8 @@
 package integration_test
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -39,6 +41,7 @@ func TestSteps(t *testing.T) {
 		{"timeout", timeout},
 		{"cancel kills", cancelKills},
 		{"environment", environment},
+		{"secret of the tenant", tenantSecret},
 		{"follow a log", followLog},
 		{"sleep", sleep},
 		{"templates", templates},
@@ -51,6 +54,37 @@ func TestSteps(t *testing.T) {
 			t.Parallel()
 			tt.test(t, s)
 		})
+	}
+}
+
+// A secret of the tenant reaches the step that asks for it, and neither its log, read or
+// streamed, nor what a later step makes of it.
+func tenantSecret(t *testing.T, s *system) {
+	canary := rand.Text()
+	s.do(t, http.StatusOK, http.MethodPut, "/api/secrets/REGISTRY_TOKEN", map[string]any{"value": canary})
+	body := map[string]any{"plan": map[string]any{"goal": "push", "policy": map[string]any{"secrets": []string{"REGISTRY_TOKEN"}}, "steps": []step{
+		{Name: "push", Tool: "bash", Inputs: map[string]any{"script": `echo "$REGISTRY_TOKEN" | tee token; printf %s "$REGISTRY_TOKEN" | sha256sum`, "secrets": []string{"REGISTRY_TOKEN"}}},
+		bash("later", `echo "${REGISTRY_TOKEN-none}"; cat token; echo "token=$(cat token)" >> $NOFX_OUTPUT`),
+	}}}
+	d := s.await(t, decode[api.CreatedRun](t, s.do(t, http.StatusCreated, http.MethodPost, "/api/runs", body)).Run.ID, api.RunStatusSucceeded)
+	push, later := named(t, d, "push"), named(t, d, "later")
+	if got, want := s.log(t, push.ID), fmt.Sprintf("[redacted]\n%x  -\n", sha256.Sum256([]byte(canary))); got != want {
+		t.Errorf("log = %q, want %q: the step has the secret", got, want)
+	}
+	if got, want := s.log(t, later.ID), "none\n[redacted]\n"; got != want {
+		t.Errorf("log of the later step = %q, want %q", got, want)
+	}
+	if !strings.Contains(string(later.Outputs), "[redacted]") || strings.Contains(string(later.Outputs), canary) {
+		t.Errorf("outputs of the later step = %s, want the secret masked", later.Outputs)
+	}
+	s.follow(t, "/api/steps/"+push.ID+"/logs?follow=1", "", func(f api.Frame) bool {
+		if strings.Contains(string(f.Data), canary) {
+			t.Errorf("the stream of the log has %q, want no secret", f.Data)
+		}
+		return f.Event != "end"
+	})
+	if list := string(s.do(t, http.StatusOK, http.MethodGet, "/api/secrets", nil).body); strings.Contains(list, canary) || !strings.Contains(list, "REGISTRY_TOKEN") {
+		t.Errorf("secrets = %s, want the name and no value", list)
 	}
 }
 
