@@ -56,7 +56,8 @@ var mayImport = []rule{
 	{"shared/telemetry", []string{riverTypes, "github.com/prometheus/...", "go.opentelemetry.io/otel/..."}},
 
 	{"gateway/api", []string{"github.com/oapi-codegen/runtime/..."}},
-	{"gateway/cmd/nofx", []string{"gateway/api", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "github.com/mattn/go-runewidth"}},
+	{"gateway/audit", []string{"gateway/api"}},
+	{"gateway/cmd/nofx", []string{"gateway/api", "gateway/audit", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "github.com/mattn/go-runewidth"}},
 	{"gateway/cmd/gateway", []string{"gateway/...", "shared/...", anyModule}},
 	{"gateway/internal/limit", []string{"golang.org/x/time/rate"}},
 	{"gateway/internal/identity", slices.Concat([]string{"gateway/api", "gateway/internal/limit", "shared/fault", "shared/postgres", "shared/run", "github.com/go-jose/go-jose/v4"}, pure)},

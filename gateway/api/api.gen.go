@@ -1722,6 +1722,75 @@ type Attempt struct {
 	WorkerPid int    `json:"worker_pid"`
 }
 
+// AuditAnchor defines model for AuditAnchor.
+type AuditAnchor struct {
+	// At Of that row
+	At time.Time `json:"at"`
+
+	// Day On which it was stored, UTC, such as 2026-01-31
+	Day string `json:"day"`
+
+	// Hash Of that row
+	Hash string `json:"hash"`
+
+	// Seq Of the newest row then
+	Seq int64 `json:"seq"`
+}
+
+// AuditAnchorList defines model for AuditAnchorList.
+type AuditAnchorList struct {
+	Items []AuditAnchor `json:"items"`
+}
+
+// AuditPage defines model for AuditPage.
+type AuditPage struct {
+	Items []AuditRow `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string  `json:"next_cursor"`
+	TenantID   TenantID `json:"tenant_id"`
+}
+
+// AuditRow defines model for AuditRow.
+type AuditRow struct {
+	// Act Such as `gate.approve`; `denied` for a refused attempt
+	Act string `json:"act"`
+
+	// Actor A subject
+	Actor string `json:"actor"`
+
+	// ActorName Name of the subject, for people: the name of its API key, the email address of the user, or the repository of the trust. Another subject may have the name later
+	ActorName *SubjectName `json:"actor_name,omitempty"`
+
+	// After An object whose members depend on the case
+	After Object `json:"after,omitempty"`
+
+	// At By the clock of the database
+	At time.Time `json:"at"`
+
+	// Before An object whose members depend on the case
+	Before Object `json:"before,omitempty"`
+
+	// Hash 64 hex digits
+	Hash string `json:"hash"`
+
+	// Object What it was done to: an id or a name
+	Object string `json:"object"`
+
+	// PrevHash Hash of the row before, 64 hex digits; zeros for the first
+	PrevHash string  `json:"prev_hash"`
+	Reason   *string `json:"reason,omitempty"`
+
+	// Seq From 1 and without gaps
+	Seq int64 `json:"seq"`
+
+	// TraceID Trace of the request
+	TraceID *string `json:"trace_id,omitempty"`
+
+	// Via How the actor authenticated: `api-key`, `webhook`, `administrator`, and so on
+	Via string `json:"via"`
+}
+
 // Bisect defines model for Bisect.
 type Bisect struct {
 	Bad CheckpointID `json:"bad"`
@@ -4370,6 +4439,25 @@ type CompleteArtifactParams struct {
 	WaitS *WaitS `form:"wait_s,omitempty" json:"wait_s,omitempty"`
 }
 
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Act Only this act, such as `gate.approve`
+	Act *string `form:"act,omitempty" json:"act,omitempty"`
+
+	// Actor Only of this subject, such as `key:` and the 32 hex digits of a key
+	Actor *string    `form:"actor,omitempty" json:"actor,omitempty"`
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Before this time
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // PurgeBlobParams defines parameters for PurgeBlob.
 type PurgeBlobParams struct {
 	// WaitS Maximum number of seconds to wait for the system run that does the work.
@@ -5254,6 +5342,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAudit The audit log of the tenant, newest first
+	//
+	// Who did what that has consequences for others: decisions about gates and findings, API keys, repositories, pauses of queues, requeued steps, purges, collections, holds, signed URLs, and refused attempts at such acts (`denied`). Rows are a chain without gaps. `hash` is the SHA-256 of the bytes of `prev_hash` followed by the JSON array `[tenant_id, seq, at, actor, via, act, object, reason, before, after, trace_id]`, where `at` has six digits of a second, absent members are null, and the text is that of Postgres' `jsonb`: `, ` and `: ` between members, which are in the order of the lengths of their names and then of their bytes.
+	//
+	// Corresponds with GET /api/audit (the `ListAudit` operationId).
+	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAuditAnchors Heads of the audit log that were stored beside the database, newest first
+	//
+	// Each day on which the log has grown, a worker stores its newest row's number and hash in object storage. Whoever cuts rows off the end of the log, or writes it anew, cannot do so there. At most the newest 31.
+	//
+	// Corresponds with GET /api/audit/anchors (the `ListAuditAnchors` operationId).
+	ListAuditAnchors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetBisect A bisection with its probes so far
 	//
@@ -6441,6 +6543,40 @@ func (c *Client) GetArtifact(ctx context.Context, artifactID ArtifactIDParameter
 // Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 func (c *Client) CompleteArtifact(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCompleteArtifactRequest(c.Server, artifactID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAudit The audit log of the tenant, newest first
+//
+// Who did what that has consequences for others: decisions about gates and findings, API keys, repositories, pauses of queues, requeued steps, purges, collections, holds, signed URLs, and refused attempts at such acts (`denied`). Rows are a chain without gaps. `hash` is the SHA-256 of the bytes of `prev_hash` followed by the JSON array `[tenant_id, seq, at, actor, via, act, object, reason, before, after, trace_id]`, where `at` has six digits of a second, absent members are null, and the text is that of Postgres' `jsonb`: `, ` and `: ` between members, which are in the order of the lengths of their names and then of their bytes.
+//
+// Corresponds with GET /api/audit (the `ListAudit` operationId).
+func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAuditAnchors Heads of the audit log that were stored beside the database, newest first
+//
+// Each day on which the log has grown, a worker stores its newest row's number and hash in object storage. Whoever cuts rows off the end of the log, or writes it anew, cannot do so there. At most the newest 31.
+//
+// Corresponds with GET /api/audit/anchors (the `ListAuditAnchors` operationId).
+func (c *Client) ListAuditAnchors(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditAnchorsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -9160,6 +9296,147 @@ func NewCompleteArtifactRequest(server string, artifactID ArtifactIDParameter, p
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditRequest constructs an http.Request for the ListAudit method
+func NewListAuditRequest(server string, params *ListAuditParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Act != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "act", *params.Act, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Actor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "actor", *params.Actor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditAnchorsRequest constructs an http.Request for the ListAuditAnchors method
+func NewListAuditAnchorsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/audit/anchors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -15201,6 +15478,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/artifacts/{artifact_id}/complete (the `CompleteArtifact` operationId).
 	CompleteArtifactWithResponse(ctx context.Context, artifactID ArtifactIDParameter, params *CompleteArtifactParams, reqEditors ...RequestEditorFn) (*CompleteArtifactResponse, error)
 
+	// ListAuditWithResponse The audit log of the tenant, newest first
+	//
+	// Who did what that has consequences for others: decisions about gates and findings, API keys, repositories, pauses of queues, requeued steps, purges, collections, holds, signed URLs, and refused attempts at such acts (`denied`). Rows are a chain without gaps. `hash` is the SHA-256 of the bytes of `prev_hash` followed by the JSON array `[tenant_id, seq, at, actor, via, act, object, reason, before, after, trace_id]`, where `at` has six digits of a second, absent members are null, and the text is that of Postgres' `jsonb`: `, ` and `: ` between members, which are in the order of the lengths of their names and then of their bytes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/audit (the `ListAudit` operationId).
+	ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error)
+
+	// ListAuditAnchorsWithResponse Heads of the audit log that were stored beside the database, newest first
+	//
+	// Each day on which the log has grown, a worker stores its newest row's number and hash in object storage. Whoever cuts rows off the end of the log, or writes it anew, cannot do so there. At most the newest 31.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/audit/anchors (the `ListAuditAnchors` operationId).
+	ListAuditAnchorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAuditAnchorsResponse, error)
+
 	// GetBisectWithResponse A bisection with its probes so far
 	//
 	// When it has `succeeded`, `first_bad` is the checkpoint at which the command began to fail and `last_good` the one before it; GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff shows what lies between. If checkpoints between the two were skipped, any of `suspects` may be the first bad one. When it has `failed`, `reason` says why, for example because the command fails at `good`.
@@ -16545,6 +16840,72 @@ func (r CompleteArtifactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CompleteArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAuditResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAuditAnchorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AuditAnchorList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditAnchorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditAnchorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditAnchorsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19744,6 +20105,36 @@ func (c *ClientWithResponses) CompleteArtifactWithResponse(ctx context.Context, 
 	return ParseCompleteArtifactResponse(rsp)
 }
 
+// ListAuditWithResponse The audit log of the tenant, newest first
+//
+// Who did what that has consequences for others: decisions about gates and findings, API keys, repositories, pauses of queues, requeued steps, purges, collections, holds, signed URLs, and refused attempts at such acts (`denied`). Rows are a chain without gaps. `hash` is the SHA-256 of the bytes of `prev_hash` followed by the JSON array `[tenant_id, seq, at, actor, via, act, object, reason, before, after, trace_id]`, where `at` has six digits of a second, absent members are null, and the text is that of Postgres' `jsonb`: `, ` and `: ` between members, which are in the order of the lengths of their names and then of their bytes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/audit (the `ListAudit` operationId).
+func (c *ClientWithResponses) ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error) {
+	rsp, err := c.ListAudit(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditResponse(rsp)
+}
+
+// ListAuditAnchorsWithResponse Heads of the audit log that were stored beside the database, newest first
+//
+// Each day on which the log has grown, a worker stores its newest row's number and hash in object storage. Whoever cuts rows off the end of the log, or writes it anew, cannot do so there. At most the newest 31.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/audit/anchors (the `ListAuditAnchors` operationId).
+func (c *ClientWithResponses) ListAuditAnchorsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListAuditAnchorsResponse, error) {
+	rsp, err := c.ListAuditAnchors(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditAnchorsResponse(rsp)
+}
+
 // GetBisectWithResponse A bisection with its probes so far
 //
 // When it has `succeeded`, `first_bad` is the checkpoint at which the command began to fail and `last_good` the one before it; GET /api/runs/{run_id}/checkpoints/{checkpoint_id}/diff shows what lies between. If checkpoints between the two were skipped, any of `suspects` may be the first bad one. When it has `failed`, `reason` says why, for example because the command fails at `good`.
@@ -21896,6 +22287,72 @@ func ParseCompleteArtifactResponse(rsp *http.Response) (*CompleteArtifactRespons
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAuditResponse parses an HTTP response from a ListAuditWithResponse call
+func ParseListAuditResponse(rsp *http.Response) (*ListAuditResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAuditAnchorsResponse parses an HTTP response from a ListAuditAnchorsWithResponse call
+func ParseListAuditAnchorsResponse(rsp *http.Response) (*ListAuditAnchorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditAnchorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AuditAnchorList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

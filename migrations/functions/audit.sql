@@ -3,7 +3,7 @@
 
 -- Returns the hash of a row: SHA-256 of the hash of the row before and of an array of what
 -- the row tells, as the text of its jsonb. Readers compute it again from what the API says,
--- as package gateway/internal/audit does.
+-- as package gateway/audit does.
 CREATE OR REPLACE FUNCTION nofx.audit_hash(a nofx.audit) RETURNS bytea
     LANGUAGE sql STABLE
 AS $$ -- as a text, since public_id comes later

@@ -55,7 +55,9 @@ func script() map[string]http.HandlerFunc {
 	revoked := key
 	revoked.ID, revoked.Role, revoked.Scopes, revoked.RevokedAt = id("key", 2), api.RoleAdmin, []string{}, ptr(ago(60))
 	return map[string]http.HandlerFunc{
-		"createRun": answer(http.StatusCreated, api.CreatedRun{Run: d.Run, Steps: d.Steps}),
+		"createRun":        answer(http.StatusCreated, api.CreatedRun{Run: d.Run, Steps: d.Steps}),
+		"listAudit":        answer(http.StatusOK, auditLog()),
+		"listAuditAnchors": answer(http.StatusOK, api.AuditAnchorList{Items: []api.AuditAnchor{{Day: "2026-03-03", Seq: 1, Hash: auditLog().Items[1].Hash, At: ago(90_000)}}}),
 		"previewRun": answer(http.StatusOK, api.RunPreview{PlanDigest: digest(1),
 			Plan:  api.Plan{Goal: "ship the fix", Steps: []api.PlanStep{{Name: "build", Tool: "bash"}, {Name: "unit", Tool: "gate:unit"}}},
 			Graph: api.PlanGraph{Levels: [][]string{{"build"}, {"unit"}}, Edges: []api.PlanEdge{{Needs: "build", Step: "unit"}}}}),
@@ -402,6 +404,10 @@ func TestCommands(t *testing.T) {
 		"key-create":            "key create ci --scope runs:write --expires 24h",
 		"key-create-nothing":    "key create ci",
 		"key-list":              "key list",
+		"audit-list":            "audit list --act gate.approve --since 7d --limit 2",
+		"audit-list-help":       "audit list --help",
+		"audit-verify":          "audit verify",
+		"audit-verify-json":     "audit verify --json",
 		"key-revoke":            "key revoke " + id("key", 1),
 		"key-revoke-name":       "key revoke CI",
 		"key-revoke-nothing":    "key revoke nobody",

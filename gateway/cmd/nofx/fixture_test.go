@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/audit"
 )
 
 var now = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -201,4 +202,23 @@ func collectedGarbage(w http.ResponseWriter, r *http.Request) {
 		},
 		ItemsTruncated: true,
 	}})(w, r)
+}
+
+// auditLog is a log of two rows, the newest first, with their real hashes.
+func auditLog() api.AuditPage {
+	first := api.AuditRow{Seq: 1, At: ago(90_000), Actor: "gateway tenant create", Via: "administrator", Act: "key.create", Object: id("key", 1),
+		After: json.RawMessage(`{"name":"ci","role":"admin"}`), PrevHash: strings.Repeat("0", 64)}
+	second := api.AuditRow{Seq: 2, At: ago(60), Actor: alice, ActorName: ptr("alice"), Via: "api-key", Act: "gate.approve", Object: id("gate", 1), Reason: ptr("looks\x1b[31m good"),
+		Before: json.RawMessage(`{"status":"pending","version":1}`), After: json.RawMessage(`{"status":"passed","version":2}`), TraceID: ptr(testTrace)}
+	tenant := id("ten", 1)
+	for _, r := range []*api.AuditRow{&first, &second} {
+		if r.PrevHash == "" {
+			r.PrevHash = first.Hash
+		}
+		var err error
+		if r.Hash, err = audit.Hash(tenant, *r); err != nil {
+			panic(err)
+		}
+	}
+	return api.AuditPage{TenantID: tenant, Items: []api.AuditRow{second, first}}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"nofx.dev/gateway/api"
+	"nofx.dev/gateway/audit"
+	"nofx.dev/shared/blob"
 )
 
 // audited returns the rows of the audit log of an act, the oldest first, as "object after".
@@ -142,4 +144,103 @@ func TestS24_NoAuditNoAnswer(t *testing.T) {
 	if keys := decodeAs[api.APIKeyPage](t, g.get("/api/api-keys")).Items; len(keys) != 1 {
 		t.Errorf("keys = %d, want the one that asked", len(keys))
 	}
+}
+
+// logOf returns the whole log as the API answers it, the newest first.
+func (g *gateway) logOf(headers ...header) (tenant string, rows []api.AuditRow) {
+	g.Helper()
+	for path := "/api/audit?limit=3"; path != ""; {
+		r := g.get(path, headers...)
+		g.want(r, http.StatusOK, "")
+		page := decodeAs[api.AuditPage](g, r)
+		tenant, rows, path = page.TenantID, append(rows, page.Items...), ""
+		if page.NextCursor != nil {
+			path = "/api/audit?limit=3&cursor=" + *page.NextCursor
+		}
+	}
+	return tenant, rows
+}
+
+// verifyLog returns what the chain of the log says, as the CLI verifies it.
+func (g *gateway) verifyLog() (int64, error) {
+	g.Helper()
+	anchors := decodeAs[api.AuditAnchorList](g, g.get("/api/audit/anchors")).Items
+	tenant, rows := g.logOf()
+	chain := audit.NewChain(tenant, anchors)
+	for _, r := range rows {
+		chain.Add(r)
+	}
+	return chain.End()
+}
+
+// What the API answers has the hashes that the database computed, whatever is in the rows,
+// and any field that is changed, any row that is missing, is found, and the first of them is
+// named; rows that are missing at the end by the head that is kept in object storage.
+func TestS24_TamperingIsFound(t *testing.T) {
+	g := newGateway(t)
+	for _, reason := range []string{`a "quoted" \\ reason <&>`, "zwölf\u2028grüne\u0001\t Bären 😀", ""} {
+		body, _ := json.Marshal(map[string]string{"reason": reason})
+		g.want(g.do(http.MethodPost, "/api/queues/step/pause", string(body)), http.StatusOK, "")
+		g.want(g.do(http.MethodPost, "/api/queues/step/resume", string(body)), http.StatusOK, "")
+	}
+	g.want(g.do(http.MethodPost, "/api/api-keys", `{"name":"ci <&> \"x\"","scopes":["runs:read","runs:write"],"expires_at":"2100-01-01T00:00:00Z"}`), http.StatusCreated, "")
+	if _, err := g.pg.Admin.Exec(t.Context(), `BEGIN; SET LOCAL search_path = nofx; SELECT set_config('nofx.tenant_id', $q$`+g.tenant.String()+`$q$, true);
+		SELECT nofx.audit('test.numbers', 'x', NULL, '{"a": 1.50, "bb": 1e3, "c": -0.0, "b": [true, null, "\u001f"]}', '{"é": "ü", "zz": {}, "y": []}'); COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	n, err := g.verifyLog()
+	if err != nil || n != 9 {
+		t.Fatalf("verifyLog() = %d rows, %v, want 9, sound", n, err)
+	}
+	if _, err := g.pg.Admin.Exec(t.Context(), "ALTER TABLE nofx.audit DISABLE TRIGGER ALL; CREATE TABLE public.kept AS SELECT * FROM nofx.audit"); err != nil {
+		t.Fatal(err)
+	}
+	_, rows := g.logOf()
+	day := "2026-03-01"
+	if _, err := g.blobs.PutAnchor(t.Context(), g.tenant, blob.Anchor{Day: day, Seq: 9, Hash: rows[0].Hash, At: rows[0].At}); err != nil {
+		t.Fatal(err)
+	}
+	set := func(change string) string { return "UPDATE nofx.audit SET " + change + " WHERE seq = 4" }
+	for sql, want := range map[string]string{
+		set("actor = 'x'"): "row 4: it was changed", set("via = 'x'"): "row 4: it was changed", set("act = 'x'"): "row 4: it was changed",
+		set("object = 'x'"): "row 4: it was changed", set("reason = NULL"): "row 4: it was changed", set("at = at + interval '1 microsecond'"): "row 4: it was changed",
+		set("before = '{}'"): "row 4: it was changed", set("after = '{\"a\": 1}'"): "row 4: it was changed", set("trace_id = NULL"): "row 4: it was changed",
+		set("prev_hash = sha256('x')"): "row 4: it does not follow the row before it", set("hash = sha256('x')"): "row 4: it was changed",
+		"UPDATE nofx.audit a SET reason = 'x' WHERE seq = 4; UPDATE nofx.audit a SET hash = nofx.audit_hash(a) WHERE seq = 4": "row 5: it does not follow the row before it",
+		"DELETE FROM nofx.audit WHERE seq = 4": "row 4: it is missing", "DELETE FROM nofx.audit WHERE seq = 1": "row 1: it is missing",
+		"DELETE FROM nofx.audit WHERE seq >= 8": "row 8: it is missing; on 2026-03-01 the log had 9 rows", "DELETE FROM nofx.audit": "row 1: it is missing; on 2026-03-01 the log had 9 rows",
+		"UPDATE nofx.audit a SET reason = 'x' WHERE seq = 9; UPDATE nofx.audit a SET hash = nofx.audit_hash(a) WHERE seq = 9": "row 9: it is not the row whose hash was stored on 2026-03-01",
+	} {
+		if _, err := g.pg.Admin.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		if _, err := g.verifyLog(); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("verifyLog() after %s = %v, want %s", sql, err, want)
+		}
+		if _, err := g.pg.Admin.Exec(t.Context(), "DELETE FROM nofx.audit; INSERT INTO nofx.audit SELECT * FROM public.kept"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := g.verifyLog(); err != nil || n != 9 {
+		t.Errorf("verifyLog() at the end = %d rows, %v, want 9, sound", n, err)
+	}
+}
+
+// The log is for administrators, by what they ask for, and each tenant has its own.
+func TestS24_ListAudit(t *testing.T) {
+	g := newGateway(t)
+	g.want(g.get("/api/audit", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleSupervisor)}), http.StatusForbidden, "forbidden")
+	other := header{"Authorization": "Bearer " + g.newKey(g.pg.Tenant(t), api.RoleAdmin)}
+	if _, rows := g.logOf(other); len(rows) != 1 {
+		t.Errorf("rows of another tenant = %d, want that of its key", len(rows))
+	}
+	for query, want := range map[string]int{"": 2, "?act=key.create": 2, "?act=key.revoke": 0, "?actor=nobody": 0, "?since=2100-01-01T00:00:00Z": 0, "?until=2100-01-01T00:00:00Z": 2} {
+		if rows := decodeAs[api.AuditPage](t, g.get("/api/audit"+query)).Items; len(rows) != want {
+			t.Errorf("GET /api/audit%s = %d rows, want %d", query, len(rows), want)
+		}
+	}
+	for _, query := range []string{"?act=A", "?actor=" + strings.Repeat("x", 513), "?since=x", "?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "?limit=0", "?x=1"} {
+		g.want(g.get("/api/audit"+query), http.StatusBadRequest, "bad-parameter")
+	}
+	g.want(g.get("/api/audit?cursor=x"), http.StatusBadRequest, "bad-cursor")
 }

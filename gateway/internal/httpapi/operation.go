@@ -148,6 +148,8 @@ func (s *Server) operations() []operation {
 		{id: "deleteOIDCTrust", method: del, path: "/api/oidc-trusts/{trust_id}", rule: admin, handle: s.deleteOIDCTrust},
 		{id: "listSubjects", method: get, path: "/api/subjects", rule: admin, handle: s.listSubjects},
 		{id: "revokeSubject", method: post, path: "/api/subjects/{subject}/revoke", rule: admin, handle: s.revokeSubject},
+		{id: "listAudit", method: get, path: "/api/audit", rule: admin, handle: s.listAudit},
+		{id: "listAuditAnchors", method: get, path: "/api/audit/anchors", rule: admin, handle: s.listAuditAnchors},
 		{id: "whoami", method: get, path: "/api/whoami", rule: anyKey, handle: s.whoami},
 
 		{id: "collectGarbage", method: post, path: "/api/gc", rule: admin, handle: s.collectGarbage, once: true},

@@ -1,6 +1,7 @@
 // Package retention deletes what runs have left once the time for it has passed:
 // step logs and events, then the whole run unless something needs it, uploads that nobody
-// completed, signals that nobody waited for, and the objects that no row needs any more.
+// completed, signals that nobody waited for, and the objects that no row needs any more. It
+// begins the daily collections, and anchors audit logs in object storage.
 //
 // Every worker has a [Cleaner]. They share the work by SKIP LOCKED and need no
 // leader; each does a little at a time, so that a backlog of years is worked off
@@ -63,7 +64,7 @@ type Cleaner struct {
 	Config
 	at     postgres.RunRef // where the look at runs goes on
 	behind time.Time       // where that at objects does: after those that stay
-	looked time.Time       // when collections that are due were last looked for
+	looked time.Time       // when daily was last done
 }
 
 // New makes a Cleaner.
@@ -105,7 +106,7 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	c.Metrics.RunsExpired.Add(float64(system), string(run.SystemRun))
-	if err := c.collections(ctx); err != nil {
+	if err := c.daily(ctx); err != nil {
 		return false, err
 	}
 	objects, err := c.objects(ctx)
@@ -137,13 +138,18 @@ func (c *Cleaner) runs(ctx context.Context) (more bool, err error) {
 	return left <= 0 || next != (postgres.RunRef{}), nil
 }
 
-// collections begins the daily collection of tenants whose last one was a day ago: a system
-// run, which one worker does whoever asks for it.
-func (c *Cleaner) collections(ctx context.Context) error {
+// daily does what is due each day, once it is time to look for it.
+func (c *Cleaner) daily(ctx context.Context) error {
 	if time.Since(c.looked) < between {
 		return nil
 	}
 	c.looked = time.Now()
+	return errors.Join(c.anchors(ctx), c.collections(ctx))
+}
+
+// collections begins the daily collection of tenants whose last one was a day ago: a system
+// run, which one worker does whoever asks for it.
+func (c *Cleaner) collections(ctx context.Context) error {
 	key := run.ToolGC + "/" + run.WholeTenant
 	due, err := c.DB.DueCollections(ctx, key, tenants)
 	if err != nil {

@@ -405,3 +405,52 @@ func TestCollections(t *testing.T) {
 		t.Errorf("%d collections while the first has not ended, want no other", n)
 	}
 }
+
+// Each audit log that has grown is anchored in object storage once a day, whoever looks.
+func TestS24_Anchors(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	grown, quiet := b.Tenant(t), b.Tenant(t)
+	today := time.Now().UTC().Format(time.DateOnly)
+	grow := func() {
+		t.Helper()
+		if err := b.db.AuditDenied(b.ctx, grown, "createAPIKey", "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantAnchors := func(what string, tenant uuid.UUID, want ...string) {
+		t.Helper()
+		for range 2 { // workers
+			if err := New(b.cleaner.Config).anchors(context.Background()); err != nil {
+				t.Fatalf("anchors() = %v", err)
+			}
+		}
+		list, err := b.blobs.Anchors(context.Background(), tenant, 31)
+		if err != nil {
+			t.Fatalf("Anchors() = %v", err)
+		}
+		got := []string{}
+		for _, a := range list {
+			if len(a.Hash) != 64 || a.At.IsZero() {
+				t.Errorf("anchor = %+v, want the hash and the time of a row", a)
+			}
+			got = append(got, fmt.Sprint(a.Day, " ", a.Seq))
+		}
+		if fmt.Sprint(got) != fmt.Sprint(append([]string{}, want...)) {
+			t.Errorf("anchors, %s = %v, want %v", what, got, want)
+		}
+	}
+	grow()
+	grow()
+	wantAnchors("of a log that has grown", grown, today+" 2")
+	wantAnchors("of one that has not", quiet)
+	grow()
+	wantAnchors("on the same day", grown, today+" 2")
+	b.exec(t, "UPDATE nofx.audit_head SET anchored_on = anchored_on - 1")
+	wantAnchors("on a day that has one", grown, today+" 2") // what is stored stays as it is
+	key := blob.AnchorKey(grown, today)
+	if err := b.blobs.Delete(context.Background(), key); err != nil {
+		t.Fatal(err)
+	}
+	wantAnchors("once it is a new day", grown, today+" 3")
+}
