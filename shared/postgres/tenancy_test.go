@@ -77,6 +77,10 @@ var tenancyRules = map[string]string{
 			OR has_table_privilege('nofx_gateway', c.oid, 'INSERT, DELETE') AND c.relname <> 'river_job')`,
 	"T4: logins make nothing in our schemas": `
 		SELECT r || ' ' || nspname FROM pg_namespace, unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r WHERE nspname IN ('nofx', 'river') AND has_schema_privilege(r, oid, 'CREATE')`,
+}
+
+// The rules T5 and T6 for what may look across tenants, in the same form.
+var hardeningRules = map[string]string{
 	"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": `
 		SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.pronamespace = 'nofx'::regnamespace AND p.prosecdef
 		AND (p.proowner <> 'nofx_system'::regrole OR NOT coalesce('search_path=nofx, pg_temp' = ANY (p.proconfig), false))`,
@@ -85,16 +89,49 @@ var tenancyRules = map[string]string{
 		AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS x WHERE x.grantee = 0)`,
 	"T6: our schemas are not for the public": `
 		SELECT nspname::text FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS x WHERE nspname IN ('nofx', 'river') AND x.grantee = 0`,
+	"T5: views ask as whoever reads them": `
+		SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'nofx'::regnamespace AND c.relkind IN ('v', 'm')
+		AND (c.relkind = 'm' OR NOT coalesce('security_invoker=true' = ANY (c.reloptions) OR 'security_invoker=on' = ANY (c.reloptions), false))`,
+	"T5: no helper is for a login, and no trigger function": `
+		SELECT r || ' ' || p.oid::regprocedure FROM pg_proc p, unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r WHERE p.pronamespace = 'nofx'::regnamespace
+		AND has_function_privilege(r, p.oid, 'EXECUTE') AND (p.prorettype = 'trigger'::regtype
+			OR NOT p.prosecdef AND p.proname NOT IN ('tenant', 'subject_name', 'step_holders', 'step_parents', 'count_ready', 'run_leaves', 'start_at', 'head_after'))`,
+}
+
+// wantRules fails for each rule that something breaks.
+func (s *store) wantRules(t *testing.T, rules map[string]string) {
+	t.Helper()
+	for name, sql := range rules {
+		if broken := all[string](t, s, sql); len(broken) > 0 {
+			t.Errorf("%s: broken by %s", name, strings.Join(broken, ", "))
+		}
+	}
+}
+
+func TestS10_Hardening(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.wantRules(t, hardeningRules)
+	if n := one[int](t, s, "SELECT count(*) FROM pg_proc WHERE pronamespace = 'nofx'::regnamespace AND prosecdef"); n < 100 {
+		t.Errorf("definer functions = %d, want more than 100: the queries look at nothing", n)
+	}
+}
+
+func TestS10_HardeningSeesBreaches(t *testing.T) {
+	t.Parallel()
+	setup(t).wantBreaches(t, hardeningRules, map[string]string{
+		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid, bytea) RESET search_path",
+		"T5: no function is for the public":                     "GRANT EXECUTE ON FUNCTION nofx.tenant() TO PUBLIC",
+		"T5: views ask as whoever reads them":                   "CREATE VIEW nofx.peek AS SELECT * FROM nofx.run",
+		"T5: no helper is for a login, and no trigger function": "GRANT EXECUTE ON FUNCTION nofx.audit(text, text, text, jsonb, jsonb) TO nofx_worker",
+		"T6: our schemas are not for the public":                "GRANT USAGE ON SCHEMA river TO PUBLIC",
+	})
 }
 
 func TestS08_Catalogue(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	for name, sql := range tenancyRules {
-		if broken := all[string](t, s, sql); len(broken) > 0 {
-			t.Errorf("%s: broken by %s", name, strings.Join(broken, ", "))
-		}
-	}
+	s.wantRules(t, tenancyRules)
 	if n := one[int](t, s, "SELECT count(*) FROM pg_policy WHERE polname = 'tenant'"); n < 15 {
 		t.Errorf("tables with a tenant = %d, want 15 at least: the queries above look at nothing", n)
 	}
@@ -103,28 +140,31 @@ func TestS08_Catalogue(t *testing.T) {
 // Each guard is seen to be looked at: with it broken, its rule is red.
 func TestS08_CatalogueSeesBreaches(t *testing.T) {
 	t.Parallel()
-	s := setup(t)
-	for name, breach := range map[string]string{
-		"T1: a table of nofx has a tenant, or is the same for all":                                  "CREATE TABLE nofx.stray (id int)",
-		"T1: keys begin with the tenant, or hold it when they are unique only":                      "ALTER TABLE nofx.run ADD UNIQUE (trace_id)",
-		"T2: row level security is on and forced":                                                   "ALTER TABLE nofx.event NO FORCE ROW LEVEL SECURITY",
-		"T2: the policy has both clauses":                                                           "ALTER POLICY tenant ON nofx.run WITH CHECK (true)",
-		"T2: no other policy but that of nofx_system":                                               "CREATE POLICY open ON nofx.run USING (true)",
-		"T4: logins are members of nofx_app, and of nothing else":                                   "GRANT nofx_system TO nofx_worker",
-		"T4: logins have their limits, which no role inherits":                                      "ALTER ROLE nofx_gateway RESET lock_timeout",
-		"T4: logins update one column and delete nothing":                                           "GRANT UPDATE (state) ON nofx.run TO nofx_app",
-		"T4: a login inserts only what is no state and what its process writes":                     "GRANT INSERT ON nofx.blob TO nofx_gateway",
-		"T4: gateways insert and delete jobs of River, and change nothing of it":                    "GRANT UPDATE ON river.river_job TO nofx_app",
-		"T4: logins make nothing in our schemas":                                                    "GRANT CREATE ON SCHEMA nofx TO nofx_worker",
-		"T5: definer functions belong to nofx_system, have a fixed path and are not for the public": "ALTER FUNCTION nofx.present_key(uuid, bytea) RESET search_path",
-		"T5: no function is for the public":                                                         "GRANT EXECUTE ON FUNCTION nofx.tenant() TO PUBLIC",
-	} {
+	setup(t).wantBreaches(t, tenancyRules, map[string]string{
+		"T1: a table of nofx has a tenant, or is the same for all":               "CREATE TABLE nofx.stray (id int)",
+		"T1: keys begin with the tenant, or hold it when they are unique only":   "ALTER TABLE nofx.run ADD UNIQUE (trace_id)",
+		"T2: row level security is on and forced":                                "ALTER TABLE nofx.event NO FORCE ROW LEVEL SECURITY",
+		"T2: the policy has both clauses":                                        "ALTER POLICY tenant ON nofx.run WITH CHECK (true)",
+		"T2: no other policy but that of nofx_system":                            "CREATE POLICY open ON nofx.run USING (true)",
+		"T4: logins are members of nofx_app, and of nothing else":                "GRANT nofx_system TO nofx_worker",
+		"T4: logins have their limits, which no role inherits":                   "ALTER ROLE nofx_gateway RESET lock_timeout",
+		"T4: logins update one column and delete nothing":                        "GRANT UPDATE (state) ON nofx.run TO nofx_app",
+		"T4: a login inserts only what is no state and what its process writes":  "GRANT INSERT ON nofx.blob TO nofx_gateway",
+		"T4: gateways insert and delete jobs of River, and change nothing of it": "GRANT UPDATE ON river.river_job TO nofx_app",
+		"T4: logins make nothing in our schemas":                                 "GRANT CREATE ON SCHEMA nofx TO nofx_worker",
+	})
+}
+
+// wantBreaches fails for each rule that its breach does not break.
+func (s *store) wantBreaches(t *testing.T, rules, breaches map[string]string) {
+	t.Helper()
+	for name, breach := range breaches {
 		undo := errors.New("undo")
 		err := pgx.BeginFunc(s.ctx, s.Admin, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(s.ctx, breach); err != nil {
 				return fmt.Errorf("%s: %w", breach, err)
 			}
-			rows, err := tx.Query(s.ctx, tenancyRules[name])
+			rows, err := tx.Query(s.ctx, rules[name])
 			if err != nil {
 				return err
 			}

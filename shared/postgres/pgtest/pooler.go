@@ -11,7 +11,13 @@ import (
 // through it; Admin stays direct. A machine without PgBouncer skips the test.
 func (d *Database) Pooled(t testing.TB) *Database {
 	t.Helper()
-	p, err := pgserver.StartPooler(t.Context(), d.AppURL, d.GatewayURL, d.WorkerURL, d.AdminURL)
+	return d.PooledBy(t, 20)
+}
+
+// PooledBy returns d as Pooled does, with so many connections for one role.
+func (d *Database) PooledBy(t testing.TB, size int) *Database {
+	t.Helper()
+	p, err := pgserver.StartPoolerOf(t.Context(), size, d.AppURL, d.GatewayURL, d.WorkerURL, d.AdminURL)
 	if errors.Is(err, pgserver.ErrNoPooler) {
 		t.Skip(err)
 	}

@@ -33,9 +33,17 @@ type Pooler struct {
 	once sync.Once
 }
 
+// poolSize is how many connections a pooler has for one role in one database.
+const poolSize = 20
+
 // StartPooler starts a PgBouncer before the server that all dsns name, for their
 // roles, and returns when it answers. Whoever starts it stops it, before the server.
-func StartPooler(ctx context.Context, dsns ...string) (_ *Pooler, err error) {
+func StartPooler(ctx context.Context, dsns ...string) (*Pooler, error) {
+	return StartPoolerOf(ctx, poolSize, dsns...)
+}
+
+// StartPoolerOf is StartPooler with so many connections for one role in one database.
+func StartPoolerOf(ctx context.Context, size int, dsns ...string) (_ *Pooler, err error) {
 	program, err := findPooler()
 	if err != nil {
 		return nil, err
@@ -76,7 +84,8 @@ auth_type = scram-sha-256
 auth_file = %s
 pool_mode = transaction
 max_client_conn = 1000
-`, server.Host, server.Port, p.port, filepath.Join(p.dir.Path, "users"))
+default_pool_size = %d
+`, server.Host, server.Port, p.port, filepath.Join(p.dir.Path, "users"), size)
 	ini := filepath.Join(p.dir.Path, "pgbouncer.ini")
 	if err := errors.Join(os.WriteFile(filepath.Join(p.dir.Path, "users"), users.Bytes(), 0o600), os.WriteFile(ini, []byte(settings), 0o600), c.own()); err != nil {
 		return nil, err
