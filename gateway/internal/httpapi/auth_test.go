@@ -15,51 +15,6 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// TestWhoMay asks every operation as every kind of caller, with ids that are
-// nobody's: whoever may gets past the policy to a 404 or an answer.
-func TestWhoMay(t *testing.T) {
-	g := newGateway(t)
-	keys := map[api.Role]string{}
-	roles := []api.Role{api.RoleViewer, api.RoleOperator, api.RoleSupervisor, api.RoleAdmin}
-	for _, role := range roles {
-		keys[role] = g.newKey(g.tenant, role)
-	}
-	nothing := "0198c0de" + strings.Repeat("0", 24)
-	scopes := []string{"gates:write", "keys:write"} // which open nothing
-	scopes = append(scopes, g.server.scopes...)
-	for _, op := range g.server.operations() {
-		rule := op.rule
-		path := strings.NewReplacer("{run_id}", "run_"+nothing, "{step_id}", "step_"+nothing, "{gate_id}", "gate_"+nothing,
-			"{checkpoint_id}", "ckpt_"+nothing, "{artifact_id}", "art_"+nothing, "{key_id}", "key_"+nothing).Replace(op.path)
-		ask := func(key string) int {
-			authorization := ""
-			if key != "" {
-				authorization = "Bearer " + key
-			}
-			return g.do(op.method, path, "", header{"Authorization": authorization}).status
-		}
-		if got := ask(""); (got != http.StatusUnauthorized) != (rule.public && !op.signed) {
-			t.Errorf("%s as nobody = %d, public %v, signed %v", op.id, got, rule.public, op.signed)
-		}
-		if rule.public {
-			continue
-		}
-		allowed := rule.role == ""
-		for _, role := range roles {
-			allowed = allowed || role == rule.role
-			if got := ask(keys[role]); (got != http.StatusForbidden) != allowed || got == http.StatusUnauthorized {
-				t.Errorf("%s as %s = %d, want allowed %v", op.id, role, got, allowed)
-			}
-		}
-		if got := ask(g.newKey(g.tenant, api.RoleService, "none:read")); (got == http.StatusForbidden) == (rule.role == "") {
-			t.Errorf("%s as a service without its scope = %d", op.id, got)
-		}
-		if got := ask(g.newKey(g.tenant, api.RoleService, scopes...)); (got == http.StatusForbidden) != (rule.role != "" && rule.scope == "") {
-			t.Errorf("%s as a service with all scopes = %d, scope %q", op.id, got, rule.scope)
-		}
-	}
-}
-
 func TestBadKeys(t *testing.T) {
 	g := newGateway(t)
 	other := identity.NewToken(identity.DevKey)

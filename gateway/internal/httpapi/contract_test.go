@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"nofx.dev/gateway/api"
 	"nofx.dev/shared/run"
 )
 
@@ -88,14 +87,7 @@ func TestRules(t *testing.T) {
 	}
 	for _, item := range contract.Paths.Map() {
 		for _, op := range item.Operations() {
-			role, _ := op.Extensions["x-nofx-role"].(string)
-			scope, _ := op.Extensions["x-nofx-scope"].(string)
-			r := rule{
-				public: op.Security != nil && len(*op.Security) == 0,
-				role:   api.Role(strings.Replace(role, "none", "", 1)), scope: strings.Replace(scope, "none", "", 1),
-			}
-			r.anyKey = !r.public && r.role == ""
-			want[op.OperationID] = r
+			want[op.OperationID] = operationRule(op)
 		}
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(rule{})); diff != "" {

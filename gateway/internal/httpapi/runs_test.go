@@ -247,9 +247,9 @@ func TestCancelRun(t *testing.T) {
 	}
 }
 
-// TestForeignIDs checks that what is not the caller's looks like what is not there
+// TestS06_ForeignIDs checks that what is not the caller's looks like what is not there
 // (SECURITY.md T9), on every route that takes an id.
-func TestForeignIDs(t *testing.T) {
+func TestS06_ForeignIDs(t *testing.T) {
 	g := newGateway(t)
 	created := g.create(plan(`{"name":"a","tool":"manual:x","inputs":{"message":"?"}}`))
 	c := g.claim(created.Steps[0])
