@@ -81,9 +81,9 @@ func TestKeyLife(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/api-keys", `{"name":"x","role":"admin","expires_at":"tomorrow"}`), http.StatusBadRequest, "malformed-json")
 }
 
-// TestManyFailures checks that an address that keeps guessing is told to wait and
+// TestS13_ManyFailures checks that an address that keeps guessing is told to wait and
 // stops costing queries, while keys that are known go on to work from there.
-func TestManyFailures(t *testing.T) {
+func TestS13_ManyFailures(t *testing.T) {
 	g := newGateway(t)
 	g.want(g.get("/api/whoami"), http.StatusOK, "")
 	wrong := func() reply {
@@ -128,7 +128,7 @@ func TestBehindProxy(t *testing.T) {
 	g.want(g.get("/api/whoami", header{"X-Forwarded-For": "203.0.113.2"}), http.StatusOK, "")
 }
 
-func TestRates(t *testing.T) {
+func TestS13_Rates(t *testing.T) {
 	g := newGateway(t, func(c *Config) { c.Rate = 0.001; c.TenantRate = 1000 })
 	g.server.rate = limit.NewRates(0.001, 3)
 	for range 3 {
@@ -139,8 +139,8 @@ func TestRates(t *testing.T) {
 	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}), http.StatusOK, "")
 }
 
-// TestWeights checks that requests weigh by the steps that they touch.
-func TestWeights(t *testing.T) {
+// TestS13_Weights checks that requests weigh by the steps that they touch.
+func TestS13_Weights(t *testing.T) {
 	t.Parallel()
 	g := newGatewayAlone(t, func(c *Config) { c.Rate, c.TenantRate = 0.01, 0 }) // a token in 100 s, a burst of one
 	steps := make([]string, 3*stepsPerToken)

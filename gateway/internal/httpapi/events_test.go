@@ -171,9 +171,9 @@ func TestEventStreams(t *testing.T) {
 	g.want(g.get(path, header{"Accept": "text/event-stream", "Authorization": "Bearer " + other}), http.StatusNotFound, "not-found")
 }
 
-// TestStreamPlaces checks who is refused when the places for streams are taken,
+// TestS13_StreamPlaces checks who is refused when the places for streams are taken,
 // and that each comes back.
-func TestStreamPlaces(t *testing.T) {
+func TestS13_StreamPlaces(t *testing.T) {
 	t.Parallel()
 	s := &Server{streams: streams{limit.NewSlots(2), limit.NewSlots(3), limit.NewSlots(4)}}
 	tenant := uuid.New()
@@ -206,9 +206,9 @@ func TestStreamPlaces(t *testing.T) {
 	}
 }
 
-// TestStreamsEndWithTheirKey checks that an open stream ends when its key is
+// TestS42_StreamsEndWithTheirKey checks that an open stream ends when its key is
 // revoked.
-func TestStreamsEndWithTheirKey(t *testing.T) {
+func TestS42_StreamsEndWithTheirKey(t *testing.T) {
 	g := newGateway(t)
 	key := g.newKey(g.tenant, api.RoleViewer)
 	p := principalOf(g, key)

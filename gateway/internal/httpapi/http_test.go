@@ -25,7 +25,7 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-func TestUnknownRoutes(t *testing.T) {
+func TestS11_UnknownRoutes(t *testing.T) {
 	g := newGateway(t)
 	for _, path := range []string{
 		"/", "/api", "/api/", "/api/run", "/api/runs/", "/api%2Fruns", "/api/runs%2F", "/metrics", "/metrics%2F..", "/api//runs",
@@ -65,7 +65,7 @@ func (g *gateway) raw(request string) reply {
 	return reply{resp.StatusCode, resp.Header, body}
 }
 
-func TestMethods(t *testing.T) {
+func TestS11_Methods(t *testing.T) {
 	g := newGateway(t)
 	created := g.create(oneStep)
 	for _, tc := range []struct {
@@ -101,7 +101,7 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-func TestSizes(t *testing.T) {
+func TestS14_Sizes(t *testing.T) {
 	g := newGateway(t)
 	g.want(g.get("/api/runs?q="+strings.Repeat("x", maxURL)), http.StatusRequestURITooLong, "too-large")
 	g.want(g.get("/api/runs", header{"X-Large": strings.Repeat("x", maxHeader)}), http.StatusRequestHeaderFieldsTooLarge, "too-large")
@@ -130,9 +130,9 @@ func TestCommonHeaders(t *testing.T) {
 	}
 }
 
-// TestUnexpectedErrors checks that what nobody expects is 500 without its text,
+// TestS26_UnexpectedErrors checks that what nobody expects is 500 without its text,
 // and once in the log with it.
-func TestUnexpectedErrors(t *testing.T) {
+func TestS26_UnexpectedErrors(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
 	s, err := New(Config{

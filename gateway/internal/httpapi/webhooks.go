@@ -118,27 +118,32 @@ func webhookSubject(r postgres.Repository) string {
 
 // signedWebhook returns the repository that a webhook names and its body, whose signature is
 // right. All else is fault.Unauthenticated, so that nobody learns what repositories there
-// are. The body is read only for a repository that is there.
+// are. The body is read only for a repository that is there. Guesses are counted by address,
+// and for each repository apart: forges send the webhooks of all tenants from the same addresses,
+// where nobody's wrong secret may stop another's.
 func (s *Server) signedWebhook(c echo.Context, from hooks, named string) (r postgres.Repository, body []byte, err error) {
 	wrong := fault.New(fault.Unauthenticated, "unauthenticated", "the signature is not that of a repository's webhook")
 	id, err := run.RepositoryID.Parse(named)
+	req := c.Request()
 	if err != nil || s.webhooksOff() != nil {
 		return r, nil, wrong
 	}
-	req := c.Request()
 	signature := req.Header.Get(from.signature)
 	given, err := hex.DecodeString(strings.TrimPrefix(signature, "sha256="))
 	if err != nil || len(given) != sha256.Size || !strings.HasPrefix(signature, "sha256=") {
 		return r, nil, wrong
 	}
+	if err := s.Identity.Spent(req, id.String()); err != nil {
+		return r, nil, err
+	}
 	if r, err = s.Store.RepositoryOfWebhook(req.Context(), id); err != nil {
 		if errors.Is(err, fault.NotFound) {
-			err = wrong
+			err = s.Identity.Failed(req, "", wrong)
 		}
 		return r, nil, err
 	}
 	if r.Provider != from.provider {
-		return r, nil, wrong
+		return r, nil, s.Identity.Failed(req, "", wrong)
 	}
 	if media, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || media != echo.MIMEApplicationJSON {
 		return r, nil, fault.New(fault.Invalid, "unsupported-media-type", "the webhook's content type must be application/json")
@@ -153,7 +158,7 @@ func (s *Server) signedWebhook(c echo.Context, from hooks, named string) (r post
 	h := hmac.New(sha256.New, []byte(s.webhookSecret(r)))
 	h.Write(body)
 	if !hmac.Equal(given, h.Sum(nil)) {
-		return r, nil, wrong
+		return r, nil, s.Identity.Failed(req, id.String(), wrong)
 	}
 	return r, body, nil
 }

@@ -44,6 +44,36 @@ func (g *gateway) deliver(w *api.RepositoryWebhook, id, event, body string, head
 	return g.do(http.MethodPost, w.Path, body, append([]header{signed}, headers...)...)
 }
 
+// TestS13_WrongSignatures checks that guessed signatures of a repository are limited by
+// address, without harm to other repositories whose webhooks come from there.
+func TestS13_WrongSignatures(t *testing.T) {
+	g := newGateway(t)
+	one, two := g.repository("acme/one").Webhook, g.repository("acme/two").Webhook
+	wrong := api.RepositoryWebhook{Path: one.Path, Secret: two.Secret}
+	for range 10 {
+		g.want(g.deliver(&wrong, "d", "ping", `{}`), http.StatusUnauthorized, "unauthenticated")
+	}
+	r := g.deliver(&wrong, "d", "ping", `{}`)
+	g.want(r, http.StatusTooManyRequests, "rate-limited")
+	if wait := r.header.Get("Retry-After"); wait == "" || wait == "0" {
+		t.Errorf("Retry-After = %q, want seconds", wait)
+	}
+	g.want(g.deliver(two, "d", "ping", `{}`), http.StatusOK, "")
+	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleViewer)}), http.StatusOK, "")
+	unknown := api.RepositoryWebhook{Secret: one.Secret}
+	for i := range 11 {
+		unknown.Path = fmt.Sprintf("/api/webhooks/github?repository=repo_%032x", i+1)
+		want := http.StatusUnauthorized
+		if i == 10 {
+			want = http.StatusTooManyRequests
+		}
+		if r := g.deliver(&unknown, "d", "ping", `{}`); r.status != want {
+			t.Errorf("guessed repository %d = %d, want %d", i+1, r.status, want)
+		}
+	}
+	g.want(g.deliver(two, "e", "ping", `{}`), http.StatusOK, "")
+}
+
 // S28: webhooks are signed, unique and never go back to an older head.
 func TestS28_GitHubWebhook(t *testing.T) {
 	g := newGateway(t)

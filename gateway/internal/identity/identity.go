@@ -84,6 +84,19 @@ func (a *Authenticator) Current(ctx context.Context, p *Principal) (*Principal, 
 	return p.current(ctx)
 }
 
+// Spent returns fault.RateLimited for a request from an address that has failed too often at
+// something, or with "" at anything else, and else nil.
+func (a *Authenticator) Spent(r *http.Request, at string) error {
+	return a.tries.spent(address(r, a.proxies) + at)
+}
+
+// Failed counts a request that failed to authenticate at something, and returns wrong, or
+// fault.RateLimited where it was one too many of its address. With "" it counts with wrong
+// API keys and tokens.
+func (a *Authenticator) Failed(r *http.Request, at string, wrong error) error {
+	return a.tries.failed(address(r, a.proxies)+at, wrong)
+}
+
 // Forget makes the next use of a key ask the database about it.
 func (a *Authenticator) Forget(key uuid.UUID) { a.keys.known.forget(key) }
 
