@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"nofx.dev/gateway/internal/identity"
@@ -20,6 +21,7 @@ type settings struct {
 	MetricsAddr    string         `env:"NOFX_METRICS_ADDR" envDefault:":9464" doc:"where metrics are served; never the API's port"`
 	PublicURL      string         `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com" doc:"base URL at which clients reach the API; keys of env dev are accepted only if it is a loopback address, or is unset with NOFX_ENV=development"`
 	Proxies        []netip.Prefix `env:"NOFX_TRUSTED_PROXIES" example:"10.0.0.0/8" doc:"networks of the proxies in front of the gateway, such as 10.0.0.0/8, separated by commas; their X-Forwarded-For gives the caller's address, so that one caller's wrong credentials are not counted against all callers"`
+	Origins        []string       `env:"NOFX_CORS_ORIGINS" example:"https://app.example.com" doc:"origins, such as https://app.example.com, separated by commas, whose pages may call the API from browsers; credentials are always sent in the Authorization header, never as cookies"`
 	SupabaseURL    string         `env:"NOFX_SUPABASE_URL" want:"url" example:"https://PROJECT.supabase.co" doc:"Supabase project whose users' access tokens are accepted (see [Who may call](#who-may-call)); without it there are API keys only"`
 	SupabaseJWKS   string         `env:"NOFX_SUPABASE_JWKS_URL" want:"url" example:"https://PROJECT.supabase.co/auth/v1/.well-known/jwks.json" doc:"where the project's public keys are, if not at /auth/v1/.well-known/jwks.json below its URL"`
 	SupabaseSecret string         `env:"NOFX_SUPABASE_JWT_SECRET" secret:"true" doc:"legacy JWT secret of the project, for tokens by HS256; without it such tokens are refused"`
@@ -48,6 +50,12 @@ func (s settings) check() error {
 	}
 	if _, err := s.keys(); err != nil {
 		return err
+	}
+	for _, origin := range s.Origins {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ToLower(origin) != origin || strings.Contains(origin, "*") {
+			return errors.New("NOFX_CORS_ORIGINS must be origins as browsers write them, in lower case and without a path; for example https://app.example.com")
+		}
 	}
 	if err := errors.Join(s.supabase().Check(s.Env == "development"), s.oidc().Check(s.Env == "development")); err != nil {
 		return err

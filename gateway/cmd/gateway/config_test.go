@@ -47,6 +47,8 @@ func TestCheck(t *testing.T) {
 		"NOFX_LIMIT_TENANT_STREAMS=-1": true, "NOFX_LIMIT_TOTAL_STREAMS=-1": true,
 		"NOFX_DATABASE_MAX_CONNS=0": true, "NOFX_PUBLIC_URL=nofx.example": true, "NOFX_PUBLIC_URL=https://nofx.example": false,
 		"NOFX_SUPABASE_URL=https://x.supabase.co": false, "NOFX_SUPABASE_URL=http://kong:8000": true, "NOFX_SUPABASE_URL=x.supabase.co": true,
+		"NOFX_CORS_ORIGINS=https://a.example,http://localhost:3000": false, "NOFX_CORS_ORIGINS=*": true, "NOFX_CORS_ORIGINS=https://*.example": true, "NOFX_CORS_ORIGINS=https://a.example/": true,
+		"NOFX_CORS_ORIGINS=null": true, "NOFX_CORS_ORIGINS=https://A.example": true,
 		"NOFX_OIDC_AUDIENCE=nofx": false, "NOFX_OIDC_ISSUER=token.actions.githubusercontent.com": true,
 		"NOFX_SUPABASE_JWKS_URL=https://x.supabase.co/keys": true, "NOFX_SUPABASE_JWT_SECRET=" + strings.Repeat("s", 40): true,
 	} {

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/riverqueue/river/rivertype"
@@ -133,7 +134,8 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 		KeyEnv:     cfg.keyEnv(),
 		Keys:       keys,
 		WebhookKey: []byte(cfg.WebhookKey),
-		Rate:       cfg.LimitRate, TenantRate: cfg.TenantRate,
+		Origins:    cfg.Origins, HTTPS: strings.HasPrefix(cfg.PublicURL, "https://"),
+		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate,
 		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,
 	})
 	if err != nil {

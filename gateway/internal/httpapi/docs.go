@@ -16,7 +16,6 @@ import (
 func (s *Server) getDocs(c echo.Context, _ *identity.Principal) error {
 	header := c.Response().Header()
 	header.Set("Content-Security-Policy", docs.Policy)
-	header.Set("Referrer-Policy", "no-referrer")
 	return c.Blob(http.StatusOK, "text/html; charset=utf-8", docs.Page)
 }
 
@@ -29,7 +28,7 @@ func (s *Server) getDocsAsset(c echo.Context, _ *identity.Principal) error {
 	header, tag := c.Response().Header(), `"`+a.Digest()+`"`
 	header.Set("Cache-Control", "no-cache") // kept, and asked for whether it still holds
 	header.Set("ETag", tag)
-	header.Set("Vary", "Accept-Encoding")
+	header.Add("Vary", "Accept-Encoding")
 	if c.Request().Header.Get("If-None-Match") == tag {
 		return c.NoContent(http.StatusNotModified)
 	}

@@ -49,6 +49,9 @@ type Config struct {
 
 	WebhookKey []byte // that the secrets of webhooks are derived from; none: there are no webhooks
 
+	Origins []string // whose scripts may use the API from browsers, as browsers write them
+	HTTPS   bool     // clients reach the API by https alone
+
 	Rate       float64 // requests per second of one caller, bursts of twice as many; 0: no limit
 	TenantRate float64 // the same for all callers of a tenant
 

@@ -42,7 +42,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		about := &info{start: time.Now()}
 		c.Set(infoKey, about)
 		header := c.Response().Header()
-		header.Set("X-Content-Type-Options", "nosniff")
+		s.guardBrowsers(header, r)
 		header.Set("Cache-Control", "no-store")
 		if id, _ := telemetry.IDs(r.Context()); id != "" {
 			header.Set("X-Trace-Id", id)
