@@ -117,6 +117,24 @@ func (db *DB) SealedSecrets(ctx context.Context, tenant uuid.UUID, names []strin
 	return list, err
 }
 
+// SubjectSecrets returns the names of the secrets in the plans of the runs that a system run
+// works on: its subject, and the source of the merge that it computes.
+func (db *DB) SubjectSecrets(ctx context.Context, tenant, id uuid.UUID) (names []string, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `WITH subject AS (SELECT w.id, w.subject_run_id FROM nofx.run w WHERE w.tenant_id = $1 AND w.id = $2)
+			SELECT DISTINCT n.name FROM (SELECT s.subject_run_id AS id FROM subject s
+				UNION SELECT m.source_run_id FROM subject s JOIN nofx.merge m ON m.tenant_id = $1 AND m.target_run_id = s.subject_run_id AND m.work_run_id = s.id) x,
+				LATERAL (SELECT r.plan FROM nofx.run r WHERE r.tenant_id = $1 AND r.id = x.id OFFSET 0) y,
+				jsonb_array_elements_text(coalesce(y.plan->'policy'->'secrets', '[]')) AS n (name)`, tenant, id)
+		if err != nil {
+			return err
+		}
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return names, err
+}
+
 // SealedProbe returns a sealed secret of any tenant, which every process must be able to open;
 // none while there is none.
 func (db *DB) SealedProbe(ctx context.Context) (list []SealedSecret, err error) {

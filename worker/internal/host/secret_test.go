@@ -316,6 +316,33 @@ func TestS23_SecretSetAgain(t *testing.T) {
 	}
 }
 
+// S23: work of the system about a run masks the secrets of its plan, too.
+func TestS23_SecretInSystemWork(t *testing.T) {
+	t.Parallel()
+	b, keys := setup(t), newKEK(t)
+	b.set(t, keys, "TOKEN", "canary-value")
+	b.Worker(t, func(c *host.Config) { c.Keys, c.Queues = keys, []string{"step", "maintenance"} })
+	r := b.createWith(t, run.Policy{Secrets: []string{"TOKEN"}}, script("first", `echo "$TOKEN" > given`, []string{"TOKEN"}), script("second", "touch bad", nil, "first"))
+	d := b.Until(t, r.ID, run.Succeeded)
+	list, err := b.DB.Candidates(b.Ctx, b.TenantID, nil, *d.Run.HeadCheckpointID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := run.SystemPlan(run.ToolBisect, "bisect", run.BisectInputs{RunID: run.RunID.Format(r.ID), Good: run.CheckpointID.Format(list[0].ID),
+		Bad: run.CheckpointID.Format(*d.Run.HeadCheckpointID), Command: "cat given; test ! -e bad", TimeoutS: 60, Candidates: len(list)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	work, err := b.DB.StartWork(b.Ctx, b.TenantID, postgres.Work{Key: "bisect", Project: "default", Plan: p, SubjectRunID: &r.ID, CreatedBy: "tester"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := b.Until(t, work.ID, run.Succeeded)
+	if log := b.Log(t, w.Steps[0].ID); strings.Contains(log, "canary") || !strings.Contains(log, "[redacted]") {
+		t.Errorf("log of the bisection = %q, want the secret masked", log)
+	}
+}
+
 // A worker whose key is missing or wrong runs no step of a plan with secrets, since it could
 // mask nothing; one that has the key does.
 func TestSecretsNeedTheKey(t *testing.T) {

@@ -14,13 +14,21 @@ import (
 // openSecrets opens the secrets that the plan names, and what they were before they were set
 // again. All are masked from now on in what the attempt leaves, whichever step it is: one of
 // them may have passed a value on. Those that this step asks for are for its environment. What
-// is not there, or cannot be opened, could not be masked: then the step does not run.
+// is not there, or cannot be opened, could not be masked: then the step does not run. A system
+// step masks those of the plans that its run is about.
 func (a *attempt) openSecrets(ctx context.Context) error {
 	c := a.claim
-	if len(c.Spec.Secrets) == 0 {
+	names := c.Spec.Secrets
+	if rowOf(c.Tool).System {
+		var err error
+		if names, err = a.db.SubjectSecrets(ctx, c.TenantID, c.RunID); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
 		return nil
 	}
-	list, err := a.db.SealedSecrets(ctx, c.TenantID, c.Spec.Secrets)
+	list, err := a.db.SealedSecrets(ctx, c.TenantID, names)
 	if err != nil {
 		return err
 	}
@@ -37,7 +45,7 @@ func (a *attempt) openSecrets(ctx context.Context) error {
 		values = append(values, string(text), strings.TrimSpace(string(text)))
 	}
 	a.redactor = a.redactor.With(values...)
-	a.tools, a.reviews = a.tools.Masking(a.redactor), a.reviews.Masking(a.redactor)
+	a.tools, a.reviews, a.system = a.tools.Masking(a.redactor), a.reviews.Masking(a.redactor), a.system.Masking(a.redactor)
 	for _, name := range c.Spec.Secrets {
 		if _, ok := opened[name]; !ok {
 			return tool.Failuref(run.ClassPolicy, "the tenant has no secret %s any more, which the plan names; an administrator can set it again", name)

@@ -46,6 +46,13 @@ type Tools struct{ cfg Config }
 // New makes Tools.
 func New(cfg Config) *Tools { return &Tools{cfg} }
 
+// Masking returns the Tools with another redactor of all that they let out.
+func (t *Tools) Masking(r *telemetry.Redactor) *Tools {
+	cfg := t.cfg
+	cfg.Redactor, cfg.Tools = r, t.cfg.Tools.Masking(r)
+	return &Tools{cfg}
+}
+
 // Call is one attempt at a system step.
 type Call struct {
 	Claim *postgres.Claim
