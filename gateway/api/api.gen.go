@@ -3052,7 +3052,7 @@ type PlanStep struct {
 	Retry    *Retry `json:"retry,omitempty"`
 	TimeoutS *int   `json:"timeout_s,omitempty"`
 
-	// Tool `bash {script, env?}`, `workspace:write {files: [{path, content | content_base64 | artifact_id, mode?: 644|755}]}`, `git:checkout {url, ref?, path?, depth?, submodules?, lfs?}`, `http {url, method?, headers?, body?, expect_status?}`, `sleep {duration_s}`, `signal {key, expires_s?}`, `codegen {instruction, paths?, model?, max_tokens?}`, `manual:<name> {message, expires_s?, approvals?}` or `gate:<name> {command?, env?, report?: {format: junit|sarif|gotest, path, fail_on?: error|warning|note, flaky?: pass|fail, allow_empty?}}`, where `path` may be a glob: each alternative of its braces has to be written; wildcards follow symlinks to folders of the workspace, and one to a folder elsewhere, behind which files may match, is the verdict `error`
+	// Tool `bash {script, env?, secrets?}`, `workspace:write {files: [{path, content | content_base64 | artifact_id, mode?: 644|755}]}`, `git:checkout {url, ref?, path?, depth?, submodules?, lfs?}`, `http {url, method?, headers?, body?, expect_status?}`, `sleep {duration_s}`, `signal {key, expires_s?}`, `codegen {instruction, paths?, model?, max_tokens?}`, `manual:<name> {message, expires_s?, approvals?}` or `gate:<name> {command?, env?, secrets?, report?: {format: junit|sarif|gotest, path, fail_on?: error|warning|note, flaky?: pass|fail, allow_empty?}}`, where `path` may be a glob: each alternative of its braces has to be written; wildcards follow symlinks to folders of the workspace, and one to a folder elsewhere, behind which files may match, is the verdict `error`
 	Tool string `json:"tool"`
 }
 

@@ -279,6 +279,7 @@ func TestGateOfTheWorkspace(t *testing.T) {
 		"own options":    {`{"gates":{"unit":{"command":"echo '<testsuite/>' > r","report":{"format":"junit","path":"r","allow_empty":true}}}}`, run.GateInputs{}, run.Passed, ""},
 		"bad options":    {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"r","fail_on":"note"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/fail_on is only for sarif"},
 		"a plain one":    {`{"gates":{"unit":{"command":"echo '$${{ github.sha }}' $A","env":{"A":"$${{"}}}}`, run.GateInputs{}, run.Passed, "${{ github.sha }} ${{\n"},
+		"a secret":       {`{"gates":{"unit":{"command":"env","secrets":["TOKEN"]}}}`, run.GateInputs{}, run.Error, "/gates/unit/secrets a step of the plan asks for secrets"},
 		"a template":     {`{"gates":{"unit":{"command":"echo '${{ github.sha }}'"}}}`, run.GateInputs{}, run.Error, "/gates/unit/command contains a template, but templates are not expanded here; $${{ stands for a plain ${{"},
 		"in a variable":  {`{"gates":{"unit":{"command":"true","env":{"A":"${{ steps.a.outputs.b }}"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/env/A contains a template"},
 		"in a path":      {`{"gates":{"unit":{"command":"true","report":{"format":"junit","path":"${{ steps.a.outputs.b }}"}}}}`, run.GateInputs{}, run.Error, "/gates/unit/report/path contains a template"},
