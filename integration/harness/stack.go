@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -167,7 +168,7 @@ func (s *Stack) store(ctx context.Context) error {
 // own environment may change, where data is, and what this process is told.
 // Of that our own environment changes nothing: see [Stack.unheeded].
 func (s *Stack) environment(defaults map[string]string, told ...map[string]string) map[string]string {
-	env := map[string]string{"NOFX_ENV": "development", "NOFX_KEK": "file:" + s.kekFile()}
+	env := map[string]string{"NOFX_ENV": "development", "NOFX_KEK": (&url.URL{Scheme: "file", Path: s.kekFile()}).String()}
 	maps.Copy(env, defaults)
 	maps.Copy(env, inherited(os.Environ()))
 	for _, m := range append([]map[string]string{s.stores()}, told...) {

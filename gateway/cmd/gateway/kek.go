@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/url"
 	"path/filepath"
 
 	"nofx.dev/shared/seal"
@@ -11,7 +12,7 @@ import (
 const kekUsage = `usage: gateway kek create FILE
 
 Makes the key that secrets of tenants are sealed with, in a file that only its owner may read,
-for NOFX_KEK=file:/path of all gateways and workers. A file that exists is left as it is. Keep
+and prints what gateways and workers take for it. A file that exists is left as it is. Keep
 a copy of the key elsewhere than backups of the database: without it secrets are lost.
 `
 
@@ -31,6 +32,6 @@ func kek(args []string, stdout, stderr io.Writer) error {
 	if err := seal.Create(path); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "NOFX_KEK=file:%s\n", path)
+	_, err = fmt.Fprintf(stdout, "NOFX_KEK=%s\n", &url.URL{Scheme: "file", Path: path})
 	return err
 }
