@@ -52,7 +52,7 @@ func uuidOf(id string) string { return id[strings.IndexByte(id, '_')+1:] }
 // table by table; when a key was used is left out, and what workers say of themselves.
 func (s *system) contents(t *testing.T) map[string]string {
 	t.Helper()
-	tables := list[string](t, s, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'nofx' AND tablename NOT IN ('worker', 'contact')
+	tables := list[string](t, s, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'nofx' AND tablename NOT IN ('worker', 'contact') AND tablename NOT LIKE 'audit%'
 		UNION ALL SELECT 'river.river_job' ORDER BY 1`)
 	all := make(map[string]string, len(tables))
 	for _, table := range tables {

@@ -355,3 +355,26 @@ func TestS24_AuditHeads(t *testing.T) {
 	wantHeads("on the same day", day.Add(11*time.Hour))
 	wantHeads("on the next day", day.Add(12*time.Hour), tenants[0])
 }
+
+// What the row of the audit log adds to an approval, the act that people wait for most:
+// approvals with and without it take turns.
+func BenchmarkApproval(b *testing.B) {
+	audited, plain := setup(b), setup(b)
+	plain.exec(b, `CREATE OR REPLACE FUNCTION nofx.audit(p_act text, p_object text, p_reason text, p_before jsonb, p_after jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$`)
+	took := map[*store]time.Duration{}
+	for range b.N {
+		for _, s := range []*store{audited, plain} {
+			_, _, gate := s.waiting(b)
+			began := time.Now()
+			if _, err := s.decide(gate, "approve"); err != nil {
+				b.Fatal(err)
+			}
+			took[s] += time.Since(began)
+		}
+	}
+	us := func(s *store) float64 { return float64(took[s].Microseconds()) / float64(b.N) }
+	b.ReportMetric(us(audited), "audited-µs/op")
+	b.ReportMetric(us(plain), "plain-µs/op")
+	b.ReportMetric(us(audited)-us(plain), "row-µs/op")
+	b.ReportMetric(0, "ns/op")
+}

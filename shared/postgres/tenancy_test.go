@@ -95,7 +95,7 @@ var hardeningRules = map[string]string{
 	"T5: no helper is for a login, and no trigger function": `
 		SELECT r || ' ' || p.oid::regprocedure FROM pg_proc p, unnest(ARRAY['nofx_gateway', 'nofx_worker']) AS r WHERE p.pronamespace = 'nofx'::regnamespace
 		AND has_function_privilege(r, p.oid, 'EXECUTE') AND (p.prorettype = 'trigger'::regtype
-			OR NOT p.prosecdef AND p.proname NOT IN ('tenant', 'subject_name', 'step_holders', 'step_parents', 'count_ready', 'run_leaves', 'start_at', 'head_after'))`,
+			OR NOT p.prosecdef AND p.proname NOT IN ('tenant', 'subject_name', 'start_at', 'head_after'))`,
 }
 
 // wantRules fails for each rule that something breaks.
