@@ -45,6 +45,9 @@ func TestFairness(t *testing.T) {
 				return err == nil && bytes.Contains(log, []byte("finish is tried again"))
 			})
 		},
+		"a flood of steps is ready": func(ctx context.Context, t *testing.T, s *system) {
+			s.createMany(t, 3, parallel(600, "sleep 0.2"))
+		},
 		"chains are cancelled and resumed": func(ctx context.Context, t *testing.T, s *system) {
 			s.cancelAndResume(ctx, t, s.createMany(t, six, chain(many, "true")))
 		},
