@@ -543,6 +543,13 @@ CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at times
 
 ALTER FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) RETURNS timestamp with time zone
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) RETURNS timestamp with time zone
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -1898,6 +1905,13 @@ CREATE FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) RETURNS
 
 ALTER FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.take_stream_ticket(p_sha256 bytea, p_target text) RETURNS TABLE(tenant_id uuid, proof jsonb)
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.take_stream_ticket(p_sha256 bytea, p_target text) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.tenant() RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (NULLIF(current_setting('nofx.tenant_id'::text, true), ''::text))::uuid;
@@ -2628,6 +2642,20 @@ ALTER TABLE ONLY nofx.step_lease FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.step_lease OWNER TO nofx_owner;
 
+CREATE TABLE nofx.stream_ticket (
+    tenant_id uuid NOT NULL,
+    sha256 bytea NOT NULL,
+    target text NOT NULL,
+    proof jsonb NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT stream_ticket_sha256_check CHECK ((length(sha256) = 32)),
+    CONSTRAINT stream_ticket_target_check CHECK (((length(target) >= 1) AND (length(target) <= 8192)))
+);
+
+ALTER TABLE ONLY nofx.stream_ticket FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.stream_ticket OWNER TO nofx_owner;
+
 CREATE TABLE nofx.subject (
     tenant_id uuid NOT NULL,
     subject text NOT NULL,
@@ -2878,6 +2906,9 @@ ALTER TABLE ONLY nofx.step
 ALTER TABLE ONLY nofx.step
     ADD CONSTRAINT step_run_id_tenant_id_name_key UNIQUE (run_id, tenant_id, name);
 
+ALTER TABLE ONLY nofx.stream_ticket
+    ADD CONSTRAINT stream_ticket_pkey PRIMARY KEY (tenant_id, sha256);
+
 ALTER TABLE ONLY nofx.subject
     ADD CONSTRAINT subject_pkey PRIMARY KEY (tenant_id, subject);
 
@@ -3028,6 +3059,10 @@ CREATE INDEX step_signal ON nofx.step USING btree (tenant_id, signal_key, waitin
 
 CREATE INDEX step_waiting ON nofx.step USING btree (wait_until) WHERE (wait_until IS NOT NULL);
 
+CREATE INDEX stream_ticket_age ON nofx.stream_ticket USING btree (tenant_id, expires_at);
+
+CREATE UNIQUE INDEX stream_ticket_sha256 ON nofx.stream_ticket USING btree (sha256);
+
 CREATE INDEX webhook_delivery_age ON nofx.webhook_delivery USING btree (tenant_id, repository_id, received_at);
 
 CREATE INDEX webhook_delivery_pull ON nofx.webhook_delivery USING btree (tenant_id, repository_id, pull_request, subject_at) WHERE (pull_request IS NOT NULL);
@@ -3163,6 +3198,9 @@ ALTER TABLE ONLY nofx.secret
 ALTER TABLE ONLY nofx.step_effect
     ADD CONSTRAINT step_effect_tenant_id_run_id_fkey FOREIGN KEY (tenant_id, run_id) REFERENCES nofx.run(tenant_id, id);
 
+ALTER TABLE ONLY nofx.stream_ticket
+    ADD CONSTRAINT stream_ticket_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.subject
     ADD CONSTRAINT subject_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -3257,6 +3295,8 @@ ALTER TABLE nofx.step_effect ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.step_lease ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE nofx.stream_ticket ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.subject ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY system ON nofx.api_key TO nofx_system USING (true) WITH CHECK (true);
@@ -3334,6 +3374,8 @@ CREATE POLICY system ON nofx.step_dep TO nofx_system USING (true) WITH CHECK (tr
 CREATE POLICY system ON nofx.step_effect TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.step_lease TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.stream_ticket TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.subject TO nofx_system USING (true) WITH CHECK (true);
 
@@ -3420,6 +3462,8 @@ CREATE POLICY tenant ON nofx.step_dep USING ((tenant_id = ( SELECT nofx.tenant()
 CREATE POLICY tenant ON nofx.step_effect USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.step_lease USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.stream_ticket USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.subject USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -3580,6 +3624,9 @@ GRANT ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_media_type text, p_size bigint, p_sha256 bytea) TO nofx_gateway;
@@ -4039,6 +4086,9 @@ GRANT ALL ON FUNCTION nofx.sweep_step(p_step uuid, p_kind text, p_lost interval,
 
 REVOKE ALL ON FUNCTION nofx.take_signal(p_tenant uuid, p_step uuid, p_key text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.take_stream_ticket(p_sha256 bytea, p_target text) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.take_stream_ticket(p_sha256 bytea, p_target text) TO nofx_gateway;
+
 REVOKE ALL ON FUNCTION nofx.tenant() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.tenant() TO nofx_app;
 GRANT ALL ON FUNCTION nofx.tenant() TO nofx_system;
@@ -4178,6 +4228,9 @@ GRANT SELECT ON TABLE nofx.step_effect TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.step_lease TO nofx_system;
 GRANT SELECT ON TABLE nofx.step_lease TO nofx_app;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.stream_ticket TO nofx_system;
+GRANT SELECT ON TABLE nofx.stream_ticket TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.subject TO nofx_system;
 GRANT SELECT ON TABLE nofx.subject TO nofx_app;

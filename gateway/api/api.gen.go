@@ -4029,6 +4029,20 @@ type StreamControl struct {
 // StreamControlReason defines model for StreamControl.Reason.
 type StreamControlReason string
 
+// StreamTicket defines model for StreamTicket.
+type StreamTicket struct {
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// URL Path and query of the stream, with the ticket
+	URL string `json:"url"`
+}
+
+// StreamTicketRequest defines model for StreamTicketRequest.
+type StreamTicketRequest struct {
+	// Path Path and query of the stream: `/api/events`, `/api/runs/{run_id}/events` or `/api/steps/{step_id}/logs?follow=1`, each with the parameters that it takes.
+	Path string `json:"path"`
+}
+
 // Subject Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
 type Subject = string
 
@@ -5194,6 +5208,9 @@ type RetryStepJSONRequestBody = StepRetry
 // VerifyStorageJSONRequestBody defines body for VerifyStorage for application/json ContentType.
 type VerifyStorageJSONRequestBody = VerifyStorageRequest
 
+// CreateStreamTicketJSONRequestBody defines body for CreateStreamTicket for application/json ContentType.
+type CreateStreamTicketJSONRequestBody = StreamTicketRequest
+
 // RevokeSubjectJSONRequestBody defines body for RevokeSubject for application/json ContentType.
 type RevokeSubjectJSONRequestBody = Reason
 
@@ -6315,6 +6332,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
 	VerifyStorage(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateStreamTicketWithBody Make a URL that opens one stream where no header can be sent
+	//
+	// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+	CreateStreamTicketWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateStreamTicket Make a URL that opens one stream where no header can be sent
+	//
+	// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+	CreateStreamTicket(ctx context.Context, body CreateStreamTicketJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSubjects Callers of other issuers that were seen in the tenant, or revoked
 	//
@@ -8766,6 +8801,44 @@ func (c *Client) VerifyStorageWithBody(ctx context.Context, params *VerifyStorag
 // Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
 func (c *Client) VerifyStorage(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewVerifyStorageRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateStreamTicketWithBody Make a URL that opens one stream where no header can be sent
+//
+// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+func (c *Client) CreateStreamTicketWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateStreamTicketRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateStreamTicket Make a URL that opens one stream where no header can be sent
+//
+// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+func (c *Client) CreateStreamTicket(ctx context.Context, body CreateStreamTicketJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateStreamTicketRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -14866,6 +14939,46 @@ func NewVerifyStorageRequestWithBody(server string, params *VerifyStorageParams,
 	return req, nil
 }
 
+// NewCreateStreamTicketRequest calls the generic CreateStreamTicket builder with application/json body
+func NewCreateStreamTicketRequest(server string, body CreateStreamTicketJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateStreamTicketRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateStreamTicketRequestWithBody constructs an http.Request for the CreateStreamTicket method, with any body, and a specified content type
+func NewCreateStreamTicketRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/stream-tickets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListSubjectsRequest constructs an http.Request for the ListSubjects method
 func NewListSubjectsRequest(server string, params *ListSubjectsParams) (*http.Request, error) {
 	var err error
@@ -16544,6 +16657,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/storage/verify (the `VerifyStorage` operationId).
 	VerifyStorageWithResponse(ctx context.Context, params *VerifyStorageParams, body VerifyStorageJSONRequestBody, reqEditors ...RequestEditorFn) (*VerifyStorageResponse, error)
+
+	// CreateStreamTicketWithBodyWithResponse Make a URL that opens one stream where no header can be sent
+	//
+	// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+	CreateStreamTicketWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateStreamTicketResponse, error)
+
+	// CreateStreamTicketWithResponse Make a URL that opens one stream where no header can be sent
+	//
+	// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+	CreateStreamTicketWithResponse(ctx context.Context, body CreateStreamTicketJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateStreamTicketResponse, error)
 
 	// ListSubjectsWithResponse Callers of other issuers that were seen in the tenant, or revoked
 	//
@@ -19686,6 +19817,39 @@ func (r VerifyStorageResponse) ContentType() string {
 	return ""
 }
 
+type CreateStreamTicketResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *StreamTicket
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateStreamTicketResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateStreamTicketResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateStreamTicketResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListSubjectsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -21920,6 +22084,36 @@ func (c *ClientWithResponses) VerifyStorageWithResponse(ctx context.Context, par
 		return nil, err
 	}
 	return ParseVerifyStorageResponse(rsp)
+}
+
+// CreateStreamTicketWithBodyWithResponse Make a URL that opens one stream where no header can be sent
+//
+// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+func (c *ClientWithResponses) CreateStreamTicketWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateStreamTicketResponse, error) {
+	rsp, err := c.CreateStreamTicketWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateStreamTicketResponse(rsp)
+}
+
+// CreateStreamTicketWithResponse Make a URL that opens one stream where no header can be sent
+//
+// For EventSource in browsers. The URL is for one request within 30 seconds, of exactly this stream, and acts as the caller; the stream ends when the caller's credentials do. A connection that is opened again needs another ticket.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/stream-tickets (the `CreateStreamTicket` operationId).
+func (c *ClientWithResponses) CreateStreamTicketWithResponse(ctx context.Context, body CreateStreamTicketJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateStreamTicketResponse, error) {
+	rsp, err := c.CreateStreamTicket(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateStreamTicketResponse(rsp)
 }
 
 // ListSubjectsWithResponse Callers of other issuers that were seen in the tenant, or revoked
@@ -25177,6 +25371,39 @@ func ParseVerifyStorageResponse(rsp *http.Response) (*VerifyStorageResponse, err
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateStreamTicketResponse parses an HTTP response from a CreateStreamTicketWithResponse call
+func ParseCreateStreamTicketResponse(rsp *http.Response) (*CreateStreamTicketResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateStreamTicketResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest StreamTicket
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure

@@ -80,7 +80,31 @@ BEGIN
 END
 $$;
 
+-- Stores a ticket for p_seconds, and returns when it expires. Deletes those that have expired.
+CREATE OR REPLACE FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds int) RETURNS timestamptz
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+DECLARE
+    v_expires timestamptz := clock_timestamp() + make_interval(secs => p_seconds);
+BEGIN
+    DELETE FROM stream_ticket t WHERE t.tenant_id = tenant() AND t.expires_at <= clock_timestamp();
+    INSERT INTO stream_ticket (tenant_id, sha256, target, proof, expires_at) VALUES (tenant(), p_sha256, p_target, p_proof, v_expires);
+    RETURN v_expires;
+END
+$$;
+
+-- Takes a ticket for a target, of any tenant, so that nobody can take it again, and returns
+-- what its owner had shown. Returns nothing for a ticket that has expired or is for another
+-- target.
+CREATE OR REPLACE FUNCTION nofx.take_stream_ticket(p_sha256 bytea, p_target text) RETURNS TABLE (tenant_id uuid, proof jsonb)
+    LANGUAGE sql SECURITY DEFINER SET search_path = nofx, pg_temp
+AS $$
+    DELETE FROM stream_ticket t WHERE t.sha256 = p_sha256 AND t.target = p_target AND t.expires_at > clock_timestamp() RETURNING t.tenant_id, t.proof
+$$;
+
 GRANT EXECUTE ON FUNCTION
+    nofx.create_stream_ticket(bytea, text, jsonb, int),
+    nofx.take_stream_ticket(bytea, text),
     nofx.find_oidc_trusts(text, bigint, bigint, text, text, text, text),
     nofx.create_oidc_trust(uuid, jsonb),
     nofx.delete_oidc_trust(uuid),

@@ -35,4 +35,18 @@ CREATE INDEX oidc_trust_repository ON nofx.oidc_trust (repository_id, tenant_id)
 CALL nofx.guard_tenant('nofx.oidc_trust');
 GRANT SELECT ON nofx.oidc_trust TO nofx_app;
 
+-- Tickets of streams, each for one request of whoever got it.
+CREATE TABLE nofx.stream_ticket (
+    tenant_id  uuid NOT NULL REFERENCES nofx.tenant,
+    sha256     bytea NOT NULL CHECK (length(sha256) = 32), -- of the ticket
+    target     text NOT NULL CHECK (length(target) BETWEEN 1 AND 8192), -- path and query of the stream
+    proof      jsonb NOT NULL, -- what the caller had shown, without a secret
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, sha256)
+);
+CREATE UNIQUE INDEX stream_ticket_sha256 ON nofx.stream_ticket (sha256); -- take_stream_ticket; a ticket names its row before its tenant is known
+CREATE INDEX stream_ticket_age ON nofx.stream_ticket (tenant_id, expires_at); -- create_stream_ticket deletes old ones
+CALL nofx.guard_tenant('nofx.stream_ticket');
+GRANT SELECT ON nofx.stream_ticket TO nofx_app;
+
 RESET ROLE;

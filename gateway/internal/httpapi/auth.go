@@ -33,6 +33,9 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		var who caller
 		if strings.HasPrefix(r.URL.Path, "/api/") {
 			who.principal, who.err = s.Identity.Identify(r)
+			if who.principal != nil && who.principal.Ticket {
+				r = withoutTicket(r)
+			}
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
 	})

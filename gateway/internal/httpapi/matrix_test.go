@@ -174,8 +174,9 @@ func (m *matrix) fixtures() map[string]func() cell {
 		"listSteps": ofRun("/steps", ""), "getTimeline": ofRun("/timeline", ""), "getStep": of("/api/steps/", m.aStep, "", ""), "getStepLogs": of("/api/steps/", m.aStep, "/logs", ""),
 		"retryStep":     func() cell { return cell{path: "/api/steps/" + m.runIn(api.RunStatusFailed).Steps[0].ID + "/retry"} },
 		"listRunEvents": ofRun("/events", ""), "listEvents": fixed("/api/events", ""),
-		"sendSignal":      func() cell { return cell{path: "/api/signals", body: `{"key":"` + m.unique("k") + `"}`} },
-		"listDeadLetters": fixed("/api/dead-letters", ""), "requeueDeadLetters": fixed("/api/dead-letters/requeue", `{}`),
+		"createStreamTicket": fixed("/api/stream-tickets", `{"path":"/api/events"}`),
+		"sendSignal":         func() cell { return cell{path: "/api/signals", body: `{"key":"` + m.unique("k") + `"}`} },
+		"listDeadLetters":    fixed("/api/dead-letters", ""), "requeueDeadLetters": fixed("/api/dead-letters/requeue", `{}`),
 		"requeueDeadLetter": func() cell {
 			return cell{path: "/api/dead-letters/" + m.runIn(api.RunStatusFailed).Steps[0].ID + "/requeue"}
 		},

@@ -76,6 +76,8 @@ func (s *Server) operations() []operation {
 		{id: "listRunEvents", method: get, path: "/api/runs/{run_id}/events", rule: viewer("events:read"), handle: s.listRunEvents, streams: acceptsStream},
 		{id: "listEvents", method: get, path: "/api/events", rule: viewer("events:read"), handle: s.listEvents, streams: acceptsStream},
 
+		{id: "createStreamTicket", method: post, path: "/api/stream-tickets", rule: viewer("events:read"), handle: s.createStreamTicket},
+
 		{id: "sendSignal", method: post, path: "/api/signals", rule: operator("steps:write"), handle: s.sendSignal, once: true},
 		{id: "listDeadLetters", method: get, path: "/api/dead-letters", rule: viewer("steps:read"), handle: s.listDeadLetters},
 		{id: "requeueDeadLetters", method: post, path: "/api/dead-letters/requeue", rule: operator("steps:write"), handle: s.requeueDeadLetters},

@@ -140,6 +140,9 @@ func (s *Server) operate(op operation) echo.HandlerFunc {
 				}
 				return err
 			}
+			if who.principal.Ticket && (op.streams == nil || !op.streams(r)) {
+				return fault.New(fault.Unauthenticated, "unauthenticated", "a ticket opens a stream alone: send Accept: text/event-stream, or credentials in the Authorization header")
+			}
 			if err := s.throttle(who.principal); err != nil {
 				return err
 			}

@@ -25,6 +25,7 @@ type Config struct {
 
 // Authenticator finds out who makes requests. Make it with [New].
 type Authenticator struct {
+	store   *postgres.DB
 	proxies []netip.Prefix
 	tries   tries
 	keys    *keyring
@@ -40,7 +41,7 @@ func New(cfg Config) *Authenticator {
 	}
 	t, people, trusts := newTries(), newSubjects(cfg.Store, cfg.Now), newMemo[postgres.WorkflowClaims, []postgres.MetTrust](cfg.Now)
 	return &Authenticator{
-		proxies: cfg.Proxies, tries: t,
+		store: cfg.Store, proxies: cfg.Proxies, tries: t,
 		keys:   &keyring{store: cfg.Store, devKeys: cfg.DevKeys, tries: t, known: newMemo[uuid.UUID, postgres.PresentedKey](cfg.Now)},
 		tokens: newTokens(cfg, t, people, trusts),
 		people: people, trusts: trusts,
@@ -55,6 +56,9 @@ func New(cfg Config) *Authenticator {
 func (a *Authenticator) Identify(r *http.Request) (*Principal, error) {
 	given := r.Header.Values("Authorization")
 	if len(given) == 0 {
+		if ticket := r.URL.Query().Get(TicketParameter); ticket != "" {
+			return a.byTicket(r, ticket)
+		}
 		return nil, nil
 	}
 	token, ok := bearer(given)

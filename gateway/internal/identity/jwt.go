@@ -96,10 +96,16 @@ func (t *tokens) verify(ctx context.Context, token string) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
+	return i.caller(ctx, c)
+}
+
+// caller returns the principal that verified claims stand for, now and later.
+func (i *issuer) caller(ctx context.Context, c claims) (*Principal, error) {
 	p, err := i.principal(ctx, c)
 	if err != nil {
 		return nil, err
 	}
+	p.proof = proof{Issuer: i.name, Claims: c.raw}
 	p.current = func(ctx context.Context) (*Principal, error) {
 		if !i.now().Before(c.expires) {
 			return nil, errExpired
@@ -227,6 +233,7 @@ func (c *claims) check(i *issuer) error {
 
 // claims are those of a token.
 type claims struct {
+	raw             []byte
 	all             map[string]any
 	subject         string
 	issued, expires time.Time
@@ -237,6 +244,7 @@ func readClaims(text []byte) (c claims, err error) {
 	if err := json.Unmarshal(text, &c.all); err != nil || c.all == nil {
 		return c, errToken
 	}
+	c.raw = text
 	return c, nil
 }
 

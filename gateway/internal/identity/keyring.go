@@ -42,12 +42,19 @@ func (k *keyring) identify(ctx context.Context, token, address string) (*Princip
 	if err != nil || subtle.ConstantTimeCompare(sum[:], key.SecretSHA256) != 1 || key.Expired || key.Revoked {
 		return nil, k.tries.failed(address, notValid())
 	}
+	return k.principal(key, id, sum[:]), nil
+}
+
+// principal returns the principal of a key. sum is that of its text, or nil, with which
+// later looks are no uses of the key.
+func (k *keyring) principal(key postgres.PresentedKey, id uuid.UUID, sum []byte) *Principal {
 	p := &Principal{
 		Tenant: key.Tenant, Slug: key.TenantSlug, Subject: "key:" + hex.EncodeToString(id[:]), Name: key.Name,
 		Role: api.Role(key.Role), Scopes: key.Scopes, Expires: key.ExpiresAt,
+		proof: proof{Key: id},
 	}
-	p.current = func(ctx context.Context) (*Principal, error) { return k.current(ctx, *p, id, sum[:]) }
-	return p, nil
+	p.current = func(ctx context.Context) (*Principal, error) { return k.current(ctx, *p, id, sum) }
+	return p
 }
 
 func notValid() error { return unauthenticated("the API key is not valid") }

@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func (b *bench) key(env KeyEnv) Token {
 
 // as identifies a request with the Authorization headers.
 func (b *bench) as(authorization ...string) (*Principal, error) {
-	r := &http.Request{Header: http.Header{}, RemoteAddr: "192.0.2.1:1"}
+	r := &http.Request{URL: &url.URL{Path: "/"}, Header: http.Header{}, RemoteAddr: "192.0.2.1:1"}
 	for _, a := range authorization {
 		r.Header.Add("Authorization", a)
 	}

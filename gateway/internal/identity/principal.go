@@ -26,6 +26,9 @@ type Principal struct {
 	Repository string
 	Expires    *time.Time // of its credentials, if they do
 
+	Ticket bool // it showed a ticket, which opens one stream
+
+	proof   proof
 	current func(context.Context) (*Principal, error) // as the credentials are now
 }
 
