@@ -127,6 +127,16 @@ func (m *matrix) aTrust() string {
 	return m.made("/api/oidc-trusts", m.trustBody(), func(r reply) string { return decodeAs[api.OIDCTrustAnswer](m, r).Trust.ID })
 }
 
+func (m *matrix) aProject() string {
+	return m.made("/api/projects", `{"slug":"`+m.unique("project")+`"}`, func(r reply) string { return decodeAs[api.ProjectAnswer](m, r).Project.Slug })
+}
+
+func (m *matrix) aSecret() string {
+	name := strings.ReplaceAll(m.unique("SECRET"), "-", "_")
+	m.want(m.do(http.MethodPut, "/api/secrets/"+name, `{"value":"12345678"}`), http.StatusOK, "")
+	return name
+}
+
 // fixtures returns a request that succeeds for each operation, and makes what it needs.
 func (m *matrix) fixtures() map[string]func() cell {
 	fixed := func(path, body string) func() cell { return func() cell { return cell{path: path, body: body} } }
@@ -243,6 +253,12 @@ func (m *matrix) fixtures() map[string]func() cell {
 		},
 		"listOIDCTrusts": fixed("/api/oidc-trusts", ""), "createOIDCTrust": func() cell { return cell{path: "/api/oidc-trusts", body: m.trustBody()} }, "deleteOIDCTrust": of("/api/oidc-trusts/", m.aTrust, "", ""),
 		"listSubjects": fixed("/api/subjects", ""), "revokeSubject": func() cell { return cell{path: "/api/subjects/user:ann/revoke", names: true} },
+		"listProjects": fixed("/api/projects", ""), "deleteProject": of("/api/projects/", m.aProject, "", ""),
+		"createProject": func() cell { return cell{path: "/api/projects", body: `{"slug":"` + m.unique("project") + `"}`} },
+		"listSecrets":   fixed("/api/secrets", ""), "getSecret": of("/api/secrets/", once("secret", m.aSecret), "", ""), "deleteSecret": of("/api/secrets/", m.aSecret, "", ""),
+		"setSecret":   func() cell { return cell{path: "/api/secrets/TOKEN", body: `{"value":"12345678"}`, names: true} },
+		"getSettings": fixed("/api/settings", ""), "changeSettings": fixed("/api/settings", `{"retention_days":31}`),
+		"listAudit": fixed("/api/audit", ""), "listAuditAnchors": fixed("/api/audit/anchors", ""),
 
 		"collectGarbage": fixed("/api/gc?wait_s=0", `{}`), "verifyStorage": fixed("/api/storage/verify?wait_s=0", `{}`),
 		"purgeBlob": of("/api/blobs/", once("blob", func() string { return upload().Sha256 }), "/purge?wait_s=0", why),
@@ -413,7 +429,8 @@ func (m *matrix) effects() string {
 		(SELECT count(*) FROM nofx.event WHERE tenant_id = $1), (SELECT sum(version) FROM nofx.run WHERE tenant_id = $1), (SELECT count(*) FROM nofx.api_key WHERE tenant_id = $1 AND revoked_at IS NULL),
 		(SELECT sum(version) FROM nofx.repository WHERE tenant_id = $1), (SELECT count(*) FROM nofx.oidc_trust WHERE tenant_id = $1), (SELECT count(*) FROM nofx.subject WHERE tenant_id = $1),
 		(SELECT sum(version) FROM nofx.merge WHERE tenant_id = $1), (SELECT sum(version) FROM nofx.finding WHERE tenant_id = $1), (SELECT count(*) FROM nofx.artifact WHERE tenant_id = $1),
-		(SELECT count(*) FROM nofx.queue_pause WHERE tenant_id = $1))`, m.tenant).Scan(&n)
+		(SELECT count(*) FROM nofx.queue_pause WHERE tenant_id = $1), (SELECT count(*) FROM nofx.project WHERE tenant_id = $1),
+		(SELECT sum(version) FROM nofx.secret WHERE tenant_id = $1), (SELECT settings::text FROM nofx.tenant WHERE tenant_id = $1))`, m.tenant).Scan(&n)
 	if err != nil {
 		m.Fatal(err)
 	}
