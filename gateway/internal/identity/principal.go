@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,8 +36,20 @@ type Principal struct {
 // TenantID returns the id of the principal's tenant as clients see it.
 func (p *Principal) TenantID() string { return run.TenantID.Format(p.Tenant) }
 
-// Via returns how the principal authenticated, in the words of the audit log.
-func (p *Principal) Via() string { return "api-key" }
+// Via returns how the principal authenticated, in the words of the audit log: api-key, jwt,
+// oidc or ticket.
+func (p *Principal) Via() string {
+	kind, _, _ := strings.Cut(p.Subject, ":")
+	switch {
+	case p.Ticket:
+		return "ticket"
+	case kind == "user":
+		return "jwt"
+	case kind == "oidc":
+		return "oidc"
+	}
+	return "api-key"
+}
 
 // roles are the roles of people, each with the rights of those before it. Service is
 // not among them.
