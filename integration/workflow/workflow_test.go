@@ -38,7 +38,7 @@ func parsed(t *testing.T, text string) *actionlint.Workflow {
 	return flow
 }
 
-func TestWorkflowIsSafe(t *testing.T) {
+func TestS40_WorkflowIsSafe(t *testing.T) {
 	t.Parallel()
 	if got := unsafe(t, workflow(t)); len(got) > 0 {
 		t.Errorf("the workflow breaks rules:\n%s", strings.Join(got, "\n"))

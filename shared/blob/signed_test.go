@@ -34,7 +34,7 @@ func fetch(t testing.TB, method, url string) (status int, body []byte) {
 	return resp.StatusCode, body
 }
 
-func TestSignedURL(t *testing.T) {
+func TestS15_SignedURL(t *testing.T) {
 	t.Parallel()
 	s := open(t, nil)
 	content := []byte("what was stored")
@@ -184,7 +184,7 @@ func TestSignedURLExpires(t *testing.T) {
 	}
 }
 
-func TestSignedURLLife(t *testing.T) {
+func TestS17_SignedURLLife(t *testing.T) {
 	t.Parallel()
 	s := open(t, func(c *Config) { c.PublicEndpoint = "https://files.example.com" })
 	for _, ttl := range []time.Duration{0, -time.Minute, time.Second - 1, 15*time.Minute + 1, time.Hour} {
@@ -198,7 +198,7 @@ func TestSignedURLLife(t *testing.T) {
 	}
 }
 
-func TestDisposition(t *testing.T) {
+func TestS15_Disposition(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"report.pdf":             `attachment; filename="report.pdf"; filename*=UTF-8''report.pdf`,

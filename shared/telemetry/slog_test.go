@@ -55,7 +55,7 @@ func TestLoggerAddsTheIDsOfTheContext(t *testing.T) {
 
 type credentials struct{ User, Password string }
 
-func TestLoggerLeaksNoCanary(t *testing.T) {
+func TestS25_LoggerLeaksNoCanary(t *testing.T) {
 	t.Parallel()
 	const registered = `canary "registered"`
 	var out bytes.Buffer

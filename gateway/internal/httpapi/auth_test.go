@@ -40,7 +40,7 @@ func TestBadKeys(t *testing.T) {
 	}
 }
 
-func TestKeyLife(t *testing.T) {
+func TestS04_KeyLife(t *testing.T) {
 	g := newGateway(t)
 	soon := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	r := g.do(http.MethodPost, "/api/api-keys", `{"name":"ci","scopes":["runs:read","runs:write"],"expires_at":"`+soon+`"}`)
@@ -101,9 +101,9 @@ func TestS13_ManyFailures(t *testing.T) {
 	g.want(g.get("/api/whoami", header{"Authorization": "Bearer " + g.newKey(g.tenant, api.RoleAdmin)}), http.StatusTooManyRequests, "rate-limited")
 }
 
-// TestGarbageKeys checks that what can be no key is refused without locking the
+// TestS04_GarbageKeys checks that what can be no key is refused without locking the
 // others out who come from the same address.
-func TestGarbageKeys(t *testing.T) {
+func TestS04_GarbageKeys(t *testing.T) {
 	g := newGateway(t)
 	for range 30 {
 		g.want(g.get("/api/whoami", header{"Authorization": "Bearer x"}), http.StatusUnauthorized, "unauthenticated")

@@ -11,8 +11,8 @@ import (
 	"nofx.dev/shared/run"
 )
 
-// TestRoutes checks that exactly the contract's operations are served.
-func TestRoutes(t *testing.T) {
+// TestS41_Routes checks that exactly the contract's operations are served.
+func TestS41_Routes(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{}
 	for path, item := range contract.Paths.Map() {

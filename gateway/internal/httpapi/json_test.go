@@ -24,7 +24,7 @@ type document struct {
 	Map  map[string]string `json:"map"`
 }
 
-func TestDecode(t *testing.T) {
+func TestS12_Decode(t *testing.T) {
 	t.Parallel()
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	for _, tc := range []struct {
@@ -204,7 +204,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestBodies(t *testing.T) {
+func TestS12_Bodies(t *testing.T) {
 	g := newGateway(t)
 	created := g.create(oneStep)
 	large := `{"plan":{"goal":"` + strings.Repeat("x", maxBody) + `","steps":[]}}`

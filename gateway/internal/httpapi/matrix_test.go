@@ -421,6 +421,39 @@ func TestS06_Matrix(t *testing.T) {
 	t.Logf("%d cells", cells)
 }
 
+// hidden are fields that only the system sets (SECURITY.md S7).
+var hidden = []string{"tenant_id", "state", "status", "fence", "lease_until", "version", "verdict", "decided_by", "created_by", "cost_usd", "signature"}
+
+// TestS07_HiddenFields checks that no operation takes a field of its body that only the system
+// sets: it is refused as unknown, and nothing happens.
+func TestS07_HiddenFields(t *testing.T) {
+	m := newMatrix(t)
+	cells := 0
+	m.each(func(method, path string, op *openapi3.Operation, request func() cell) {
+		c := request()
+		if op.RequestBody == nil || c.refused != 0 {
+			return
+		}
+		body, before := strings.TrimSuffix(strings.TrimPrefix(c.body, "{"), "}"), m.effects()
+		if body != "" {
+			body = "," + body
+		}
+		for _, field := range hidden {
+			cells++
+			r := m.do(method, c.path, `{"`+field+`":"x"`+body+`}`)
+			if r.status != http.StatusBadRequest || r.code() != "unknown-field" {
+				t.Errorf("%s with %s = %d %.200s, want 400 unknown-field", op.OperationID, field, r.status, r.body)
+			}
+		}
+		if after := m.effects(); after != before {
+			t.Errorf("%s with hidden fields changed %s to %s", op.OperationID, before, after)
+		}
+	})
+	if cells < 10*len(hidden) {
+		t.Errorf("%d bodies were refused, want those of all operations that take one", cells)
+	}
+}
+
 // effects returns how many rows the tenant has of what operations write.
 func (m *matrix) effects() string {
 	m.Helper()

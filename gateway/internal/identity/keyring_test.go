@@ -100,8 +100,8 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
-// TestDevKeys checks that keys of a developer's machine open nothing elsewhere.
-func TestDevKeys(t *testing.T) {
+// TestS04_DevKeys checks that keys of a developer's machine open nothing elsewhere.
+func TestS04_DevKeys(t *testing.T) {
 	b := newBench(t, false)
 	if got, err := b.as("Bearer " + b.key(DevKey).Text); !errors.Is(err, fault.Unauthenticated) {
 		t.Errorf("Identify(a key of env dev) = %+v, %v, want fault.Unauthenticated", got, err)
@@ -111,9 +111,9 @@ func TestDevKeys(t *testing.T) {
 	}
 }
 
-// TestChangedElsewhere checks that a key which another process revoked, or whose time
+// TestS04_ChangedElsewhere checks that a key which another process revoked, or whose time
 // has come, is refused as soon as the cache asks again, and so is what outlives a request.
-func TestChangedElsewhere(t *testing.T) {
+func TestS04_ChangedElsewhere(t *testing.T) {
 	b := newBench(t, true)
 	for name, change := range map[string]string{"revoked": "revoked_at", "expired": "expires_at"} {
 		token := b.key(DevKey)

@@ -8,7 +8,7 @@ import (
 
 var tokenShape = regexp.MustCompile(`^nofx_(live|test|dev)_[0-9a-f]{32}_[0-9A-Za-z]{49}$`)
 
-func TestToken(t *testing.T) {
+func TestS04_Token(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for range 200 {
@@ -25,9 +25,9 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestTokenTypos checks that any one wrong digit, and any two exchanged ones, are
+// TestS04_TokenTypos checks that any one wrong digit, and any two exchanged ones, are
 // noticed without a query.
-func TestTokenTypos(t *testing.T) {
+func TestS04_TokenTypos(t *testing.T) {
 	t.Parallel()
 	text := NewToken(LiveKey).Text
 	for i := range text {

@@ -241,7 +241,7 @@ nofx_llm_tokens_total{direction="output",model="first",provider="`+v.name+`"} 20
 }
 
 // A call that would go beyond the budget is not made; one that might is given less.
-func TestBudget(t *testing.T) {
+func TestS34_Budget(t *testing.T) {
 	t.Parallel()
 	v := vendors[0]
 	s := v.serve(t, say(v.answer("fine", llm.End)))

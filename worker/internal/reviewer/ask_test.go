@@ -15,7 +15,7 @@ import (
 	"nofx.dev/worker/internal/llm"
 )
 
-func TestModelFaults(t *testing.T) {
+func TestS36_ModelFaults(t *testing.T) {
 	t.Parallel()
 	text := func(s string) func() (llm.Response, error) {
 		return func() (llm.Response, error) { return llm.Response{Text: s, Stop: llm.End}, nil }

@@ -222,9 +222,9 @@ func obeying(r llm.Request) (llm.Response, error) {
 	return says()
 }
 
-// TestInjections: whatever stands in a change, a model that obeys it makes no verdict better,
+// TestS33_Injections: whatever stands in a change, a model that obeys it makes no verdict better,
 // no secret leaves, and nothing is planned that does more than be read.
-func TestInjections(t *testing.T) {
+func TestS33_Injections(t *testing.T) {
 	t.Parallel()
 	if got := mustReview(t, newReviewer(bugs, &memory{}), newInput(bugged("a.go"))).Result.Verdict; got != review.Failed {
 		t.Fatalf("without an injection the verdict is %s, want failed", got)

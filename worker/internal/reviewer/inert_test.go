@@ -10,7 +10,7 @@ import (
 	"nofx.dev/shared/telemetry"
 )
 
-func TestInert(t *testing.T) {
+func TestS35_Inert(t *testing.T) {
 	t.Parallel()
 	redact := telemetry.NewRedactor("c4n4ry-7f3a9b2c").String
 	for _, test := range []struct{ text, want string }{

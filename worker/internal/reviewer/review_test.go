@@ -461,7 +461,7 @@ func TestVerdictOfReview(t *testing.T) {
 	}
 }
 
-// TestModelFaults: whatever goes wrong with a model, a change never passes because of it.
+// TestS36_ModelFaults: whatever goes wrong with a model, a change never passes because of it.
 // TestAnswersOfOtherReviews: what another review was answered is not paid for again, unless it was
 // of no use.
 // TestVerify: the second pass drops and lowers, and does nothing else.

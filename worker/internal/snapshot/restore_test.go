@@ -313,7 +313,7 @@ func TestRestoreLeavesTheSameAlone(t *testing.T) {
 }
 
 // A link in the workspace does not lead a restore out of it.
-func TestRestoreStaysInside(t *testing.T) {
+func TestS16_RestoreStaysInside(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	store, x := newStore()

@@ -260,7 +260,7 @@ func sparseTar(name, data string, at, size int) []byte {
 	return b.Bytes()
 }
 
-func TestUnpackRefuses(t *testing.T) {
+func TestS16_UnpackRefuses(t *testing.T) {
 	t.Parallel()
 	deep := strings.Repeat("d/", 65) + "f"
 	for name, tt := range map[string]struct {
@@ -334,7 +334,7 @@ func TestUnpackRefuses(t *testing.T) {
 }
 
 // Bombs are stopped by what comes out of them, whatever they say of themselves.
-func TestUnpackLimits(t *testing.T) {
+func TestS16_UnpackLimits(t *testing.T) {
 	t.Parallel()
 	small := archiveLimits{files: 10, list: 8 << 10, bytes: 1 << 20, file: 600 << 10, ratio: 100, free: 64 << 10, depth: 8}
 	many := func(n, size int) (list []entry) {
