@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ var measurements = []struct {
 	{"next", (*bench).nexts, false},
 	{"runs", (*bench).runs, false},
 	{"workers", (*bench).workers, false},
+	{"sandbox", (*bench).sandboxes, false},
 	{"scale", (*bench).scale, true},
 	{"soak", (*bench).soak, true},
 	{"checkpoint", (*bench).checkpoints, false}, // one worker
@@ -85,7 +87,7 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 	if b.servers, err = harness.StartServers(ctx, harness.ServersConfig{Dir: b.dir, Progress: progress}); err != nil {
 		return nil, err
 	}
-	if b.side, err = b.up(ctx, "stack", workers, concurrency); err != nil {
+	if b.side, err = b.up(ctx, "stack", workers, concurrency, nil); err != nil {
 		return nil, err
 	}
 	if b.chain, err = newChain(ctx, b.stack.AdminURL, workers*concurrency); err != nil {
@@ -102,9 +104,11 @@ func start(ctx context.Context, o options, progress func(string)) (_ *bench, err
 	return b, err
 }
 
-// up starts a stack whose workers run so many steps each. It is the caller's to
-// close.
-func (b *bench) up(ctx context.Context, name string, workers, concurrency int) (_ *side, err error) {
+// up starts a stack whose workers run so many steps each, with env in their environment. It is
+// the caller's to close.
+func (b *bench) up(ctx context.Context, name string, workers, concurrency int, env map[string]string) (_ *side, err error) {
+	worker := map[string]string{"NOFX_WORKER_CONCURRENCY": fmt.Sprint(concurrency)}
+	maps.Copy(worker, env)
 	s := &side{}
 	defer func() {
 		if err != nil {
@@ -113,7 +117,7 @@ func (b *bench) up(ctx context.Context, name string, workers, concurrency int) (
 	}()
 	if s.stack, err = harness.Up(ctx, harness.Config{
 		Servers: b.servers, Binaries: b.binaries, Dir: filepath.Join(b.dir, name), Workers: workers, Progress: b.progress,
-		GatewayEnv: raised, WorkerEnv: map[string]string{"NOFX_WORKER_CONCURRENCY": fmt.Sprint(concurrency)},
+		GatewayEnv: raised, WorkerEnv: worker,
 	}); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 // Command bench measures how fast the system is on this machine:
 //
-//	go run ./integration/cmd/bench [--json FILE] [--seconds N] [--rounds N] [memory|start|next|runs|workers|checkpoint|diff|merge|branch|post…]
+//	go run ./integration/cmd/bench [--json FILE] [--seconds N] [--rounds N] [memory|start|next|runs|workers|sandbox|checkpoint|diff|merge|branch|post…]
 //	go run ./integration/cmd/bench trees
 //	go run ./integration/cmd/bench --history 1000000 scale
 //	go run ./integration/cmd/bench --soak 20m soak

@@ -12,12 +12,12 @@ import (
 // its end, the CPU of Postgres for a run under load, and that of a second with
 // nothing to do, which is what sweeps and polls read.
 func (b *bench) scale(ctx context.Context) error {
-	young, err := b.up(ctx, "scale-young", workers, concurrency)
+	young, err := b.up(ctx, "scale-young", workers, concurrency, nil)
 	if err != nil {
 		return err
 	}
 	defer young.close()
-	grown, err := b.up(ctx, "scale-grown", workers, concurrency)
+	grown, err := b.up(ctx, "scale-grown", workers, concurrency, nil)
 	if err != nil {
 		return err
 	}

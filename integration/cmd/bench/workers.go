@@ -22,7 +22,7 @@ func (b *bench) workers(ctx context.Context) error {
 	counts := []int{1, most}
 	sides, rates := make([]*side, len(counts)), make([][]float64, len(counts))
 	for i, n := range counts {
-		s, err := b.up(ctx, fmt.Sprint("workers-", n), n, slots)
+		s, err := b.up(ctx, fmt.Sprint("workers-", n), n, slots, nil)
 		if err != nil {
 			return err
 		}
