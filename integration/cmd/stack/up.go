@@ -54,6 +54,9 @@ func up(ctx context.Context, o options, t *terminal) error {
 		}
 	}
 	sandbox, err := stack.Sandbox(ctx)
+	if ctx.Err() != nil { // interrupted, as asked
+		return nil
+	}
 	if err != nil {
 		return err
 	}
