@@ -132,8 +132,8 @@ func (s *Servers) Stop() {
 type addresses struct{ admin, gateway, worker string }
 
 // database makes the database name, unless it is there, migrates it and lets
-// gateways and workers log in. When it is to be kept and the server is not ours, the
-// database is the one that DATABASE_URL names.
+// gateways and workers log in; of a server that is not ours it takes the database of
+// DATABASE_URL when keep is set. It returns the addresses of the database.
 func (s *Servers) database(ctx context.Context, name string, keep bool, migrate func(admin string) error) (addresses, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

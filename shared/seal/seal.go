@@ -63,8 +63,8 @@ func New(uri string, private bool) (*Key, error) {
 	return &Key{path: u.Path, private: private}, nil
 }
 
-// Create writes a new key to a file, which only its owner may read. A file that is there
-// already is an error: what it seals could not be opened again.
+// Create writes a new key to a file, which only its owner may read. It returns an error for a
+// file that exists: texts sealed with its key could not be opened again.
 func Create(path string) error {
 	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {

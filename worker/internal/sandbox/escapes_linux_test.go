@@ -136,6 +136,15 @@ func closes(fd int, err error) error {
 	return err
 }
 
+// stays keeps what an act has taken until a limit ends the process, and returns nil when none
+// does in a long time, or when there are no limits.
+func stays(w world) error {
+	if w.Limited {
+		<-time.After(limit / 2)
+	}
+	return nil
+}
+
 var escapes = []escape{
 	{1, "read another process's environment", nil, reads(func(w world) string { return proc(w.Other, "environ") }, func(world) string { return "SECRET" })},
 	{2, "read the worker's environment", nil, reads(func(w world) string { return proc(w.Worker, "environ") }, func(world) string { return "=" })},
@@ -193,24 +202,23 @@ var escapes = []escape{
 		return errors.Join(errNotThere, err)
 	}},
 
-	{21, "bomb of forks", nil, func(world) error {
+	{21, "bomb of forks", nil, func(w world) error {
 		for range 300 {
 			if err := exec.Command("sleep", "100").Start(); err != nil {
 				return err
 			}
 		}
-		time.Sleep(3 * time.Second) // what watches may look a few times
-		return nil
+		return stays(w)
 	}},
-	{22, "take all memory", nil, func(world) error {
+	{22, "take all memory", nil, func(w world) error {
 		var all [][]byte
 		for range 100 {
 			block := bytes.Repeat([]byte{1}, 10<<20)
 			all = append(all, block)
-			time.Sleep(20 * time.Millisecond)
 		}
+		err := stays(w)
 		runtime.KeepAlive(all)
-		return nil
+		return err
 	}},
 	{23, "fill the disk", nil, func(w world) error {
 		block := bytes.Repeat([]byte{1}, 8<<20)
@@ -218,20 +226,16 @@ var escapes = []escape{
 			if err := os.WriteFile(filepath.Join(w.Own, strconv.Itoa(i)), block, 0o600); err != nil {
 				return err
 			}
-			time.Sleep(50 * time.Millisecond)
 		}
-		return nil
+		return stays(w)
 	}},
 	{24, "make very many files", nil, func(w world) error {
 		for i := range 20_000 {
 			if err := os.WriteFile(filepath.Join(w.Own, strconv.Itoa(i)), []byte("x"), 0o600); err != nil {
 				return err
 			}
-			if i%500 == 0 {
-				time.Sleep(50 * time.Millisecond)
-			}
 		}
-		return nil
+		return stays(w)
 	}},
 	{25, "make a huge sparse file", nil, func(w world) error {
 		path := filepath.Join(w.Own, "sparse")

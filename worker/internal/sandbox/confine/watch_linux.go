@@ -12,22 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The pauses between two looks at a command: the first comes late, as most commands are
-// quick, and each look reads /proc.
-const (
-	firstLook = 50 * time.Millisecond
-	lookEvery = 100 * time.Millisecond
-)
+// lookEvery is the time between two looks at a command, and before the first one: most
+// commands are quick, and each look reads /proc.
+const lookEvery = 100 * time.Millisecond
 
 // guard looks at the command now and then, records the memory that its processes have
-// together, and reports a limit that is passed on t.over. It never returns.
+// together, and reports a limit that is passed on t.over. It returns after that.
 //
 // Between two looks a command can take more than its limit: this bounds what it takes, not
 // to the byte. A control group of the container bounds both.
 func (t *tree) guard(s Spec) {
 	disk := newDiskWatch(s)
-	for pause := firstLook; ; pause = lookEvery {
-		time.Sleep(pause)
+	for range time.Tick(lookEvery) {
 		pids := descendants(os.Getpid())
 		var memory int64
 		for _, pid := range pids {
