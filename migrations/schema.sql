@@ -465,6 +465,16 @@ CREATE FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) RETURNS 
 
 ALTER FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.count_active() RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.count_active() OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.count_changes(p nofx.new_event[]) RETURNS nofx.step_counts
     LANGUAGE plpgsql IMMUTABLE
     AS …;
@@ -477,22 +487,12 @@ CREATE FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) RETURNS nofx.successo
 
 ALTER FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.count_ready() RETURNS integer
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'nofx', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET enable_sort TO 'off'
-    AS …;
-
-ALTER FUNCTION nofx.count_ready() OWNER TO nofx_system;
-
-CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
+CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+ALTER FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -536,12 +536,12 @@ CREATE FUNCTION nofx.create_review(p_id uuid, p jsonb) RETURNS void
 
 ALTER FUNCTION nofx.create_review(p_id uuid, p jsonb) OWNER TO nofx_system;
 
-CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) RETURNS record
+CREATE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
-ALTER FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) OWNER TO nofx_system;
+ALTER FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) RETURNS timestamp with time zone
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3594,15 +3594,15 @@ GRANT ALL ON FUNCTION nofx.condemned_objects(p_after timestamp with time zone, p
 
 REVOKE ALL ON FUNCTION nofx.could_speak_since(p_seen timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.count_active() FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.count_active() TO nofx_app;
+
 REVOKE ALL ON FUNCTION nofx.count_changes(p nofx.new_event[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION nofx.count_ready() FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.count_ready() TO nofx_app;
-
-REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_gateway;
+REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_key(p_id uuid, p_secret_sha256 bytea, p jsonb) TO nofx_gateway;
@@ -3622,8 +3622,8 @@ GRANT ALL ON FUNCTION nofx.create_repository(p_id uuid, p jsonb) TO nofx_gateway
 REVOKE ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_review(p_id uuid, p jsonb) TO nofx_gateway;
 
-REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT ready_steps integer) TO nofx_app;
+REVOKE ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) TO nofx_app;
 
 REVOKE ALL ON FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_stream_ticket(p_sha256 bytea, p_target text, p_proof jsonb, p_seconds integer) TO nofx_gateway;

@@ -86,7 +86,7 @@ $$;
 -- for those that are. These are references to the steps of earlier runs that did the work,
 -- so no result is copied; but outputs that were edited belong to the branch that edited
 -- them and to its own branches. NX011 when the parent has too many branches.
-CREATE OR REPLACE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT ready_steps int)
+CREATE OR REPLACE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT active_steps int)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -149,7 +149,7 @@ BEGIN
                 'parent_run_id', public_id('run', v_parent), 'parent_checkpoint_id', public_id('ckpt', (p_run->>'parent_checkpoint_id')::uuid)), p_run->>'trace_id', nofx.cause())
         || ARRAY(SELECT step_event(v_run, 1 + x.n, x.id, 'deps_met', 'pending', 'ready', 0, 0, NULL, p_run->>'trace_id', nofx.cause())
             FROM unnest(v_ready) WITH ORDINALITY AS x (id, n)));
-    ready_steps := count_ready();
+    active_steps := count_active();
 END
 $$;
 

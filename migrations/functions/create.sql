@@ -6,7 +6,7 @@
 -- depend on nothing became ready, in plan order, ready_steps how many the tenant
 -- has now. A system run has kind and work_key, and perhaps subject_run_id. NX021 when the
 -- tenant may have no more queued runs.
-CREATE OR REPLACE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT ready_steps int)
+CREATE OR REPLACE FUNCTION nofx.create_run(p_run jsonb, p_steps jsonb, OUT created_at timestamptz, OUT deadline timestamptz, OUT ready_at timestamptz[], OUT active_steps int)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = nofx, pg_temp
 AS $$
 DECLARE
@@ -50,7 +50,7 @@ BEGIN
                 || CASE WHEN p_run ? 'kind' THEN jsonb_build_object('kind', p_run->>'kind') ELSE '{}' END, p_run->>'trace_id', nofx.cause())
         || ARRAY(SELECT step_event(v_run, 1 + x.n, x.id, 'deps_met', 'pending', 'ready', 0, 0, NULL, p_run->>'trace_id', nofx.cause())
             FROM unnest(v_ready) WITH ORDINALITY AS x (id, n)));
-    ready_steps := count_ready();
+    active_steps := count_active();
     IF p_run->>'kind' = 'system' AND p_steps->0->>'tool' = 'sys:gc' AND p_run->>'created_by' <> 'system' THEN
         PERFORM audit('storage.collect', public_id('run', v_run), NULL, NULL, p_steps->0->'spec'->'inputs');
     END IF;

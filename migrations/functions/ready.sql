@@ -48,22 +48,22 @@ BEGIN
 END
 $$;
 
--- Returns the number of ready steps of the tenant, counted in at most 256 of its live runs,
+-- Returns the number of ready and running steps of the tenant, counted in at most 256 of its live runs,
 -- beginning with runs that have not started: beyond that, all jobs have the last priority.
 -- The order and the settings leave the planner only the index run_by_state; in a new
 -- database it would otherwise read all rows of the tenant.
-CREATE OR REPLACE FUNCTION nofx.count_ready() RETURNS int
+CREATE OR REPLACE FUNCTION nofx.count_active() RETURNS int
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 AS $$
 DECLARE
     v_tenant uuid := tenant();
 BEGIN
-    RETURN (SELECT coalesce(sum(x.ready_steps), 0) FROM (
-        SELECT r.ready_steps FROM run r WHERE r.tenant_id = v_tenant AND r.state BETWEEN 'queued' AND 'running' -- no other is between them
+    RETURN (SELECT coalesce(sum(x.ready_steps + x.running_steps), 0) FROM (
+        SELECT r.ready_steps, r.running_steps FROM run r WHERE r.tenant_id = v_tenant AND r.state BETWEEN 'queued' AND 'running' -- no other is between them
         ORDER BY r.state, r.id LIMIT 256) AS x);
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    nofx.count_ready()
+    nofx.count_active()
 TO nofx_app;

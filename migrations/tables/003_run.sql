@@ -58,7 +58,7 @@ CREATE TABLE nofx.run (
     failure_signature    text,
     reason               text
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id); -- lists by state; count_ready
+CREATE INDEX run_by_state ON nofx.run (tenant_id, state, id); -- lists by state; count_active
 CREATE INDEX run_by_trace ON nofx.run (trace_id); -- RunsOfTrace
 CREATE INDEX run_work ON nofx.run (tenant_id, work_key, id) WHERE work_key IS NOT NULL; -- run_of_work
 CREATE INDEX run_system ON nofx.run (id) WHERE kind = 'system'; -- expire_system_runs

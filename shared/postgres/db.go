@@ -122,7 +122,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	}
 	db := &DB{pool: pool, role: c.Role, shares: newShares(pool.Config().MaxConns), patience: c.Patience, acquireWait: cmp.Or(c.AcquireWait, acquireWait), lockWait: cmp.Or(c.LockWait, lockWait),
 		searches: newSearches(pool.Config().MaxConns), pooled: c.Pooled}
-	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}); err != nil {
+	if db.river, err = db.NewQueueClient(river.Config{FetchCooldown: notifyEvery, Middleware: c.JobMiddleware}, Reserve{}); err != nil {
 		pool.Close()
 		return nil, err
 	}

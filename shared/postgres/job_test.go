@@ -45,7 +45,7 @@ func TestRiverDelivers(t *testing.T) {
 			client, err := s.NewQueueClient(river.Config{
 				Workers: workers, PollOnly: true, FetchCooldown: 10 * time.Millisecond, FetchPollInterval: 20 * time.Millisecond,
 				Queues: map[string]river.QueueConfig{run.StepQueue: {MaxWorkers: 2}},
-			})
+			}, postgres.Reserve{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -77,6 +77,9 @@ func TestPriority(t *testing.T) {
 		if got := promoted(); got != 1 {
 			t.Errorf("jobs promoted = %d, want one at a time", got)
 		}
+		if got := one[string](t, s, "SELECT tags::text FROM river.river_job WHERE priority = 1 AND scheduled_at < clock_timestamp() - interval '1 minute'"); got != "{promoted}" {
+			t.Errorf("tags of a promoted job = %s, want {promoted}, which reserved slots leave alone", got)
+		}
 	}
 	s.exec(t, "DELETE FROM river.river_job WHERE priority = 1")
 	promote()

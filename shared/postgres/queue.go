@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -22,11 +23,16 @@ type QueueClient = river.Client[pgx.Tx]
 
 // NewQueueClient makes a River client on db's connections, in River's schema. Its
 // maintenance rebuilds no indexes: workers do not own them, and they stay small
-// without it (migrations/tables/009_worker.sql).
-func (db *DB) NewQueueClient(c river.Config) (*QueueClient, error) {
+// without it (migrations/tables/009_worker.sql). The zero Reserve keeps no slots.
+func (db *DB) NewQueueClient(c river.Config, r Reserve) (*QueueClient, error) {
 	c.Schema = job.Schema
 	c.ReindexerIndexNames = []string{}
-	client, err := river.NewClient(riverpgxv5.New(db.pool), &c)
+	var driver riverdriver.Driver[pgx.Tx] = riverpgxv5.New(db.pool)
+	if r.Slots > 0 {
+		driver = reservingDriver{riverpgxv5.New(db.pool), &reservePilot{full: r.Full}}
+		c.Queues = r.split(c.Queues)
+	}
+	client, err := river.NewClient(driver, &c)
 	if err != nil {
 		return nil, fmt.Errorf("river client: %w", err)
 	}
@@ -45,7 +51,7 @@ type readyStep struct {
 // steps ready ends with it, before the commit.
 func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
-		SELECT s.id, s.wake_seq, s.queue, r.traceparent, (SELECT nofx.count_ready())
+		SELECT s.id, s.wake_seq, s.queue, r.traceparent, (SELECT nofx.count_active())
 		FROM nofx.step s JOIN nofx.run r ON r.tenant_id = s.tenant_id AND r.id = s.run_id
 		WHERE s.tenant_id = $1 AND s.run_id = $2 AND s.state = 'ready' AND s.job_id IS NULL AND s.ready_at <= clock_timestamp()
 			AND r.state <> 'paused'
@@ -55,19 +61,19 @@ func (db *DB) enqueueReady(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UU
 	}
 	var ready []readyStep
 	var parent string
-	var readySteps int
+	var active int
 	var s readyStep
-	if _, err := pgx.ForEachRow(rows, []any{&s.ID, &s.WakeSeq, &s.Queue, &parent, &readySteps}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&s.ID, &s.WakeSeq, &s.Queue, &parent, &active}, func() error {
 		ready = append(ready, s)
 		return nil
 	}); err != nil {
 		return err
 	}
-	return db.enqueue(ctx, tx, tenant, runID, parent, ready, readySteps)
+	return db.enqueue(ctx, tx, tenant, runID, parent, ready, active)
 }
 
-// priority returns River's priority of a job that comes after a number of ready steps of
-// its tenant: the more steps, the later the job, so that a tenant with few steps does not
+// priority returns River's priority of a job that comes after a number of ready or running
+// steps of its tenant: the more steps, the later the job, so that a tenant with few steps does not
 // wait for a tenant with many. Jobs that wait long because of that are promoted; see
 // [DB.PromoteJobs].
 func priority(before int) int {
@@ -83,10 +89,11 @@ func priority(before int) int {
 }
 
 // PromoteJobs gives the highest priority to the job of each queue that has waited longest,
-// and longer than most, unless a job has it already. So no job waits for ever.
+// and longer than most, unless a job has it already. So no job waits for ever. Its tag
+// keeps it out of reserved slots.
 func (db *DB) PromoteJobs(ctx context.Context, most time.Duration) error {
 	_, err := across(ctx, db, pgx.RowTo[int64], `
-		UPDATE river.river_job SET priority = 1 WHERE id IN (
+		UPDATE river.river_job SET priority = 1, tags = '{promoted}' WHERE id IN (
 			SELECT o.id FROM unnest($1::text[]) AS q (name), LATERAL (
 				SELECT j.id FROM generate_series(2, 4) AS p (n), LATERAL (
 					SELECT w.id, w.scheduled_at FROM river.river_job w
@@ -102,9 +109,9 @@ func (db *DB) PromoteJobs(ctx context.Context, most time.Duration) error {
 
 // enqueue inserts a River job for each of a run's ready steps. It carries ctx's
 // span when that is of the run's trace, else parent, the run's root context:
-// work that a later request causes stays in its own trace. readySteps is how many
-// ready steps the tenant has with these.
-func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, parent string, ready []readyStep, readySteps int) error {
+// work that a later request causes stays in its own trace. active is how many
+// ready and running steps the tenant has with these.
+func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, parent string, ready []readyStep, active int) error {
 	if len(ready) == 0 {
 		return nil
 	}
@@ -114,7 +121,7 @@ func (db *DB) enqueue(ctx context.Context, tx pgx.Tx, tenant, runID uuid.UUID, p
 	}
 	params := make([]river.InsertManyParams, len(ready))
 	for i, s := range ready {
-		params[i] = s.job(tenant, meta, readySteps-len(ready)+i)
+		params[i] = s.job(tenant, meta, active-len(ready)+i)
 	}
 	if err := db.insertJobs(inTrace(ctx, parent), tx, params); err != nil {
 		return fmt.Errorf("enqueue %d steps of run %s: %w", len(params), runID, err)

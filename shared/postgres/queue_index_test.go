@@ -11,6 +11,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"nofx.dev/shared/job"
+	"nofx.dev/shared/postgres"
 	"nofx.dev/shared/run"
 )
 
@@ -92,7 +93,7 @@ func TestRiverRebuildsNoIndex(t *testing.T) {
 	client, err := s.NewQueueClient(river.Config{
 		Workers: workers, Queues: map[string]river.QueueConfig{run.StepQueue: {MaxWorkers: 1}},
 		ReindexerSchedule: looks, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	}, postgres.Reserve{})
 	if err != nil {
 		t.Fatal(err)
 	}

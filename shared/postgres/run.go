@@ -73,9 +73,9 @@ func (n NewRun) draft(ctx context.Context, tenant uuid.UUID) (d *draftRun, err e
 // decides.
 func (db *DB) insertRun(ctx context.Context, tx pgx.Tx, d *draftRun) error {
 	var readyAt []time.Time
-	var readySteps int
-	if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, ready_steps FROM "+d.create+"($1, $2)", d.header, d.rows).
-		Scan(&d.run.CreatedAt, &d.run.Deadline, &readyAt, &readySteps); err != nil {
+	var active int
+	if err := tx.QueryRow(ctx, "SELECT created_at, deadline, ready_at, active_steps FROM "+d.create+"($1, $2)", d.header, d.rows).
+		Scan(&d.run.CreatedAt, &d.run.Deadline, &readyAt, &active); err != nil {
 		return err
 	}
 	var ready []readyStep
@@ -87,7 +87,7 @@ func (db *DB) insertRun(ctx context.Context, tx pgx.Tx, d *draftRun) error {
 		}
 	}
 	d.run.EventSeq = int64(1 + len(ready))
-	return db.enqueue(ctx, tx, d.run.TenantID, d.run.ID, d.run.Traceparent, ready, readySteps)
+	return db.enqueue(ctx, tx, d.run.TenantID, d.run.ID, d.run.Traceparent, ready, active)
 }
 
 // nouns returns the run and its steps as they are before the database has them.

@@ -17,7 +17,7 @@ type settings struct {
 	ListenURL    string        `env:"NOFX_DATABASE_LISTEN_URL" secret:"true" doc:"direct or session-mode connection, when DATABASE_URL is a transaction pooler"`
 	MetricsAddr  string        `env:"NOFX_METRICS_ADDR" envDefault:":9465" doc:"where metrics and readiness are served"`
 	Queues       []string      `env:"NOFX_WORKER_QUEUES" envDefault:"step,review,maintenance" doc:"queues to serve, separated by commas: step runs code of plans, review asks models, maintenance does work of the system such as verifying uploads; in production a worker with a model's key serves review alone, and one without leaves review to others"`
-	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" want:">=1" doc:"steps at once, on each queue"`
+	Concurrency  int           `env:"NOFX_WORKER_CONCURRENCY" envDefault:"16" want:">=1" doc:"steps at once, on each queue; one of eight of these slots is kept for tenants with fewer than four active steps, so that long steps of another do not hold all"`
 	LeaseTTL     time.Duration `env:"NOFX_LEASE_TTL" envDefault:"5s" want:">=1s" doc:"how long a step stays with a worker that is silent; the same on all workers"`
 	DrainGrace   time.Duration `env:"NOFX_DRAIN_GRACE" envDefault:"25s" want:">=0s" doc:"how long running steps may go on after SIGTERM"`
 	Budget       time.Duration `env:"NOFX_INFRASTRUCTURE_BUDGET" envDefault:"15m" want:">=1s" doc:"how long a step is tried again, or its result is kept, while storage, database or machine fail it; at its end the step fails"`

@@ -53,6 +53,10 @@ const (
 // River's rescuer, which leaves jobs without one running for ever.
 const jobTimeout = 25 * time.Hour
 
+// reservedPart is the part of a queue's slots that tenants with few steps have for
+// themselves: one of so many.
+const reservedPart = 8
+
 // Config is what a Host works with.
 type Config struct {
 	ID      string // unique among workers; on leases and attempts
@@ -127,6 +131,7 @@ func New(cfg Config) (*Host, error) {
 			SlotsMax: cfg.Concurrency * len(cfg.Queues),
 		},
 	}
+	reserved := cfg.Concurrency / reservedPart
 	h.steps = step.New(step.Config{
 		Self: postgres.Worker{ID: cfg.ID, PID: cfg.PID},
 		DB:   cfg.Work, Blobs: cfg.Blobs, Checkpoints: checkpoints, Workspaces: h.spaces, Leases: h.leases, Storage: h.storage,
@@ -139,7 +144,7 @@ func New(cfg Config) (*Host, error) {
 			DB: cfg.Work, Blobs: cfg.Blobs, Models: cfg.Models, Verify: cfg.Models != nil && cfg.Models.Provider() != rules.Name,
 			Hosts: cfg.Hosts, Credentials: cfg.Credentials, Redactor: cfg.Redactor, Metrics: cfg.Metrics,
 		}),
-		Queues: cfg.Queues, Concurrency: cfg.Concurrency, Open: h.beacon.open, LeaseTTL: cfg.LeaseTTL, Budget: cfg.Budget,
+		Queues: cfg.Queues, Slots: cfg.Concurrency - reserved, Open: h.beacon.open, LeaseTTL: cfg.LeaseTTL, Budget: cfg.Budget,
 	})
 	h.beacon.steps = h.steps
 	sweeper := newSweeper(cfg.Heartbeat, cfg.ID, cfg.LeaseTTL, cfg.Log, cfg.Metrics)
@@ -153,7 +158,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
 	for _, q := range cfg.Queues {
-		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency}
+		queue := river.QueueConfig{MaxWorkers: cfg.Concurrency, FetchPollInterval: 100 * time.Millisecond} // for what no notification told
 		if q != run.StepQueue {
 			queue.FetchPollInterval = 500 * time.Millisecond // a model, or a copy of an upload, takes seconds anyway
 		}
@@ -165,21 +170,20 @@ func New(cfg Config) (*Host, error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(h.steps.Wake))
 	h.river, err = cfg.River.NewQueueClient(river.Config{
-		Queues:            queues,
-		Workers:           workers,
-		Middleware:        []rivertype.Middleware{telemetry.NewCarrier(cfg.Metrics)},
-		ID:                cfg.ID,
-		Logger:            slog.New(quiet{cfg.Log.Handler()}),
-		FetchCooldown:     10 * time.Millisecond,
-		FetchPollInterval: 100 * time.Millisecond, // for what no notification told
-		JobTimeout:        jobTimeout,
-		PollOnly:          cfg.PollOnly,
+		Queues:        queues,
+		Workers:       workers,
+		Middleware:    []rivertype.Middleware{telemetry.NewCarrier(cfg.Metrics)},
+		ID:            cfg.ID,
+		Logger:        slog.New(quiet{cfg.Log.Handler()}),
+		FetchCooldown: 10 * time.Millisecond,
+		JobTimeout:    jobTimeout,
+		PollOnly:      cfg.PollOnly,
 		// Whichever worker leads deletes finished jobs. They were wake-ups: what
 		// happened is in the rows of their steps.
 		CompletedJobRetentionPeriod: jobRetention,
 		CancelledJobRetentionPeriod: jobRetention,
 		DiscardedJobRetentionPeriod: failedJobRetention,
-	})
+	}, postgres.Reserve{Slots: reserved, Full: h.steps.Full})
 	return h, err
 }
 

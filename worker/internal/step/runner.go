@@ -41,11 +41,11 @@ type Config struct {
 	Metrics     *telemetry.Metrics
 	Log         *slog.Logger
 
-	Queues      []string
-	Concurrency int                     // steps at once, on each queue
-	Open        func(queue string) bool // whether steps may be taken from a queue
-	LeaseTTL    time.Duration
-	Budget      time.Duration // for a step to get over failures of the infrastructure
+	Queues   []string
+	Slots    int                     // steps at once, on each queue, without the reserved ones
+	Open     func(queue string) bool // whether steps may be taken from a queue
+	LeaseTTL time.Duration
+	Budget   time.Duration // for a step to get over failures of the infrastructure
 }
 
 // Runner runs the steps that wake-ups bring. It is safe for concurrent use.
@@ -66,10 +66,14 @@ func New(cfg Config) *Runner {
 			return cfg.DB.FinishSteps(ctx, list, cfg.Self, cfg.LeaseTTL)
 		}, postgres.Silent),
 		held:  &heldRuns{},
-		slots: newSlots(cfg.Queues, cfg.Concurrency),
+		slots: newSlots(cfg.Queues, cfg.Slots),
 		drain: newDrain(),
 	}}
 }
+
+// Full reports whether a queue has no slot but the reserved ones for a step that may be
+// taken now.
+func (r *Runner) Full(queue string) bool { return r.slots.full(queue) && r.open(queue) }
 
 // Drain stops the Runner from claiming steps. It is to be called once.
 func (r *Runner) Drain() { r.drain.begin() }

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // slots counts the jobs of each queue that are at work.
 type slots struct {
-	max  int // of each queue
+	max  int // of each queue, without those that are reserved
 	used map[string]*atomic.Int64
 }
 
@@ -23,5 +23,6 @@ func (s *slots) take(queue string) (leave func()) {
 	return func() { used.Add(-1) }
 }
 
-// full reports whether all slots of a queue are taken.
+// full reports whether as many jobs of a queue are at work as it has slots, the reserved
+// ones not counted.
 func (s *slots) full(queue string) bool { return s.used[queue].Load() >= int64(s.max) }
