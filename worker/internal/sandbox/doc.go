@@ -4,7 +4,8 @@
 //
 // What isolates a step from its worker comes in tiers (SECURITY.md §12). In each the command
 // has an explicit environment, an empty stdin, no inherited descriptors, no new privileges,
-// its own session, and is first in line for the out-of-memory killer.
+// its own session, is first in line for the out-of-memory killer, and nicer than the worker
+// by 10.
 //
 //   - Tier 0 has nothing more. It keeps no hostile code from the worker; tests of other things
 //     run so.

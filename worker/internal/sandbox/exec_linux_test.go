@@ -282,6 +282,25 @@ func TestUsageCountsTheWholeTree(t *testing.T) {
 	})
 }
 
+// A command that computes leaves the processors to its worker, which must renew leases.
+func TestCommandsAreNicerThanTheWorker(t *testing.T) {
+	own, err := exec.CommandContext(t.Context(), "nice").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(own)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintln(min(n+10, 19))
+	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
+		c, out := bash("nice")
+		if exit, err := s.Exec(t.Context(), c); err != nil || exit.Code != 0 || out.String() != want {
+			t.Errorf("Exec(nice) = %+v, %v, %q, want %q", exit, err, out, want)
+		}
+	})
+}
+
 func TestEnvironmentIsExactlyWhatIsGiven(t *testing.T) {
 	eachTier(t, func(t *testing.T, s *sandbox.Sandbox) {
 		want := []string{testPath, "A=1", "BAD\xff=\xfe", "EMPTY=", "GODEBUG=inittrace=1", "GOMEMLIMIT=nonsense", "MULTI=a\nb"}
