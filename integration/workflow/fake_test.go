@@ -2,6 +2,7 @@ package workflow_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
@@ -51,6 +52,7 @@ type world struct {
 	reviews  []api.Review     // answers of successive polls; the last is repeated
 	existing bool             // the review is not new
 	busy     int              // answers 503 to so many requests first
+	audience string           // that a token is asked for, as in a query; none: nofx
 	refusal  *api.Problem     // of the request for a review
 	found    []api.Finding    // what the review reports
 	noPlan   bool             // none was stored
@@ -127,8 +129,8 @@ func (w *world) supabase(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (w *world) oidc(rw http.ResponseWriter, r *http.Request) {
-	if r.URL.RawQuery != "api-version=2.0&audience=nofx" || r.Header.Get("Authorization") != "Bearer "+requestToken {
-		w.t.Errorf("%s with %q, want a token for nofx to be asked for", r.URL, r.Header.Get("Authorization"))
+	if r.URL.RawQuery != "api-version=2.0&audience="+cmp.Or(w.audience, "nofx") || r.Header.Get("Authorization") != "Bearer "+requestToken {
+		w.t.Errorf("%s with %q, want a token for the gateway to be asked for", r.URL, r.Header.Get("Authorization"))
 	}
 	write(rw, http.StatusOK, map[string]any{"count": 1, "value": w.token("github")})
 }

@@ -42,6 +42,7 @@ func newRunner(t *testing.T, w *world, job string) *runner {
 	flow := parsed(t, workflow(t))
 	return &runner{t: t, w: w, job: flow.Jobs[job], env: flow.Env, polls: "5", folder: t.TempDir(), masked: map[string]bool{}, values: map[string]string{
 		"vars.NOFX_URL":                                 w.server.URL + "/",
+		"vars.NOFX_OIDC_AUDIENCE || 'nofx'":             "nofx",
 		"secrets.SUPABASE_URL":                          w.server.URL + "/supabase",
 		"secrets.SUPABASE_ANON_KEY":                     anonKey,
 		"secrets.SUPABASE_CI_EMAIL":                     ciEmail,

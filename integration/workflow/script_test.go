@@ -89,6 +89,14 @@ func TestReviewJob(t *testing.T) {
 			reviews: []api.Review{running, passed}, body: forPull, seen: []string{signInOIDC, request, signInOIDC, poll, signInOIDC, poll},
 			log: []string{"The review passed."}, summary: []string{"## Review: passed\n"},
 		},
+		"no Supabase, and several tenants trust the repository": {
+			prepare: func(w *world, r *runner) {
+				noSupabase(r)
+				r.values["vars.NOFX_OIDC_AUDIENCE || 'nofx'"], w.audience = "nofx/acme", "nofx%2Facme"
+			},
+			reviews: []api.Review{passed}, body: forPull, seen: []string{signInOIDC, request, signInOIDC, poll},
+			log: []string{"The review passed."}, summary: []string{"## Review: passed\n"},
+		},
 		"by hand, for real": {
 			prepare: func(_ *world, r *runner) { r.byHand("0012", "false") },
 			reviews: []api.Review{passed}, body: `{"provider":"github","repository":"acme/shop","pull_request":12,"dry_run":false}`, seen: asked(1),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,10 +48,16 @@ func (a *app) clientAs(c caller, limit time.Duration) (*api.Client, error) {
 
 // clientOf returns a client that sends requests with c.
 func (a *app) clientOf(c caller, limit time.Duration) (*api.Client, error) {
+	return api.NewClient(c.address, api.WithHTTPClient(a.sending(c, limit)))
+}
+
+// sending returns c with what it takes to send requests, whose answers may begin as late as
+// limit.
+func (a *app) sending(c caller, limit time.Duration) *caller {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = limit
 	c.slow, c.pause, c.http = a.stall/2, a.pause, &http.Client{Transport: transport, CheckRedirect: leaveKeyBehind}
-	return api.NewClient(c.address, api.WithHTTPClient(&c))
+	return &c
 }
 
 // leaveKeyBehind drops the key when a redirect leaves the gateway. Go compares
@@ -65,19 +72,25 @@ func leaveKeyBehind(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// caller adds the key to requests and repeats requests that can be repeated: reads,
+// caller adds a key to requests and repeats requests that can be repeated: reads,
 // requests with an Idempotency-Key, or all requests if the command says so.
 type caller struct {
-	address, key string
-	tries        int
-	harmless     bool
-	slow         time.Duration // a try that was answered by a failure only after so long is the last
-	http         *http.Client
-	pause        func(context.Context, time.Duration) error
+	address  string
+	name     string // of the server at address, in errors; none: the gateway
+	key      credential
+	tries    int
+	harmless bool
+	slow     time.Duration // a try that was answered by a failure only after so long is the last
+	http     *http.Client
+	pause    func(context.Context, time.Duration) error
 }
 
 func (c *caller) Do(req *http.Request) (*http.Response, error) {
-	req.Header.Set("Authorization", "Bearer "+c.key)
+	key, err := c.key(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
 	req.Header.Set("User-Agent", "nofx-cli")
 	stream := req.Header.Get("Accept") == api.EventStream // comes back by itself, see stream.go
 	repeatable := !stream && (c.harmless || req.Method == http.MethodGet || req.Header.Get("Idempotency-Key") != "")
@@ -109,7 +122,7 @@ func (c *caller) Do(req *http.Request) (*http.Response, error) {
 // unanswered returns an error that names the server that did not respond: the gateway, or
 // the storage to which it redirected.
 func (c *caller) unanswered(err error) error {
-	who := "the gateway at " + c.address
+	who := cmp.Or(c.name, "the gateway") + " at " + c.address
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		gateway, _ := url.Parse(c.address)
 		if at, parseErr := url.Parse(u.URL); parseErr == nil && gateway != nil && at.Host != gateway.Host {

@@ -177,6 +177,10 @@ func TestAddress(t *testing.T) {
 		"environment":      {"", []string{"NOFX_URL", "http://env/", "NOFX_API_KEY_FILE", file}, "http://env", "from-file"},
 		"key wins of file": {"", []string{"NOFX_API_KEY", "from-env", "NOFX_API_KEY_FILE", file}, "http://login", "from-env"},
 		"same as login":    {"http://login/", nil, "http://login", "from-login"},
+		"key in a job":     {"", []string{"NOFX_API_KEY", "from-env", "ACTIONS_ID_TOKEN_REQUEST_URL", "http://github", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"}, "http://login", "from-env"},
+		"login in a job":   {"", []string{"ACTIONS_ID_TOKEN_REQUEST_URL", "http://github", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"}, "http://login", "from-login"},
+		"half a job":       {"http://flag", []string{"ACTIONS_ID_TOKEN_REQUEST_URL", "http://github"}, "", ""},
+		"no URL in a job":  {"http://flag", []string{"ACTIONS_ID_TOKEN_REQUEST_URL", "github", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "t"}, "", ""},
 		"other, no key":    {"http://flag", nil, "", ""},
 		"no address":       {"gateway:8080", nil, "", ""},
 	} {
@@ -188,7 +192,11 @@ func TestAddress(t *testing.T) {
 			}
 			c.setenv(tt.env...)
 			c.url = tt.flag
-			url, key, err := c.gateway()
+			url, source, err := c.gateway()
+			key := ""
+			if source != nil {
+				key, _ = source(t.Context())
+			}
 			if url != tt.wantURL || key != tt.wantKey || (err == nil) != (tt.wantURL != "") {
 				t.Errorf("gateway() = %q, %q, %v, want %q, %q", url, key, err, tt.wantURL, tt.wantKey)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,25 +105,39 @@ func (a *app) address() (string, config, error) {
 	return "", config{}, usagef("no gateway: log in (nofx login --url URL), or set NOFX_URL and NOFX_API_KEY")
 }
 
-// gateway returns the address to speak to and the key to show there.
-func (a *app) gateway() (address, key string, err error) {
+// credential returns what a request shows to the gateway: it is called for each.
+type credential func(context.Context) (string, error)
+
+// fixed returns the credential that is the same for all requests.
+func fixed(key string) credential {
+	return func(context.Context) (string, error) { return key, nil }
+}
+
+// gateway returns the address to speak to and the credential to show there.
+func (a *app) gateway() (address string, key credential, err error) {
 	address, login, err := a.address()
 	if err != nil {
-		return "", "", err
+		return "", nil, err
 	}
 	if key := a.getenv("NOFX_API_KEY"); key != "" {
-		return address, key, nil
+		return address, fixed(key), nil
 	}
 	if path := a.getenv("NOFX_API_KEY_FILE"); path != "" {
 		raw, err := os.ReadFile(path)
 		if err != nil {
-			return "", "", usagef("NOFX_API_KEY_FILE: %w", err)
+			return "", nil, usagef("NOFX_API_KEY_FILE: %w", err)
 		}
-		return address, strings.TrimSpace(string(raw)), nil
+		return address, fixed(strings.TrimSpace(string(raw))), nil
 	}
 	// The login's key is that gateway's secret: no other address gets it.
 	if login.APIKey != "" && strings.TrimRight(login.URL, "/") == address {
-		return address, login.APIKey, nil
+		return address, fixed(login.APIKey), nil
 	}
-	return "", "", usagef("no key for %s: log in (nofx login --url %[1]s), or set NOFX_API_KEY", address)
+	if key, err = a.workflow(); err != nil {
+		return "", nil, err
+	}
+	if key != nil {
+		return address, key, nil
+	}
+	return "", nil, usagef("no key for %s: log in (nofx login --url %[1]s), or set NOFX_API_KEY", address)
 }

@@ -31,7 +31,7 @@ is not shown, and is tried at the gateway before it is stored.`,
 			if err != nil {
 				return err
 			}
-			client, err := a.clientOf(caller{address: address, key: key, tries: maxTries}, answerTimeout)
+			client, err := a.clientOf(caller{address: address, key: fixed(key), tries: maxTries}, answerTimeout)
 			if err != nil {
 				return err
 			}

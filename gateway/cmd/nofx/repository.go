@@ -186,7 +186,7 @@ func (a *app) printRepository(w io.Writer, r api.RepositoryAnswer) {
 	if r.Webhook == nil {
 		return
 	}
-	address, _, err := a.gateway()
+	address, _, err := a.address()
 	if err != nil {
 		address = "" // it is known, since it has answered
 	}

@@ -38,7 +38,9 @@ has changes reviewed, and shows logs, checkpoints and artifacts.
 
 The gateway's address and the key for it are taken from the first of:
   address  --url, NOFX_URL, the login
-  key      NOFX_API_KEY, the file named by NOFX_API_KEY_FILE, the login
+  key      NOFX_API_KEY, the file named by NOFX_API_KEY_FILE, the login, and in a
+           GitHub workflow with the permission id-token: write a token that GitHub
+           gives for each request, with the audience NOFX_OIDC_AUDIENCE ("nofx")
 The login is nofx/config.json in your configuration folder, written by
 "nofx login", and by "stack up" for the local stack. Its key is sent only to its
 own address.
