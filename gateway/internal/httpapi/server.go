@@ -102,8 +102,15 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP answers a request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.chain.ServeHTTP(w, r) }
+// ServeHTTP answers a request. It ends the connection after one in chunks: if that had a
+// length too, which Go drops without a word, a proxy may have seen its end elsewhere, and the
+// next request was smuggled in it (RFC 9112, section 6.1).
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if len(r.TransferEncoding) > 0 {
+		w.Header().Set("Connection", "close")
+	}
+	s.chain.ServeHTTP(w, r)
+}
 
 // Drain makes readiness fail, so that load balancers look elsewhere.
 func (s *Server) Drain() { s.draining.Store(true) }
