@@ -132,6 +132,49 @@ CREATE FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c j
 
 ALTER FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.alert_event(p_type text, p_data jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN (p_type = ANY (ARRAY['gate.failed'::text, 'run.failed'::text])) THEN p_type WHEN ((p_type = 'gate.pending'::text) AND ((p_data ->> 'kind'::text) = 'manual'::text)) THEN 'approval.requested'::text ELSE NULL::text END;
+
+ALTER FUNCTION nofx.alert_event(p_type text, p_data jsonb) OWNER TO nofx_system;
+
+CREATE TABLE nofx.alert_endpoint (
+    tenant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    url text NOT NULL,
+    events text[] NOT NULL,
+    state text DEFAULT 'enabled'::text NOT NULL,
+    disabled_reason text,
+    failing_since timestamp with time zone,
+    dropped_at timestamp with time zone,
+    secret_version bigint DEFAULT 1 NOT NULL,
+    sealed bytea NOT NULL,
+    sealed_past bytea,
+    past_until timestamp with time zone,
+    version bigint DEFAULT 1 NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT alert_endpoint_check CHECK (((past_until IS NULL) = (sealed_past IS NULL))),
+    CONSTRAINT alert_endpoint_check1 CHECK (((state = 'disabled'::text) = (disabled_reason IS NOT NULL))),
+    CONSTRAINT alert_endpoint_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['request'::text, 'gone'::text, 'failing'::text]))),
+    CONSTRAINT alert_endpoint_events_check CHECK (((cardinality(events) >= 1) AND (cardinality(events) <= 64))),
+    CONSTRAINT alert_endpoint_sealed_check CHECK (((octet_length(sealed) >= 1) AND (octet_length(sealed) <= 1000))),
+    CONSTRAINT alert_endpoint_sealed_past_check CHECK (((octet_length(sealed_past) >= 1) AND (octet_length(sealed_past) <= 1000))),
+    CONSTRAINT alert_endpoint_state_check CHECK ((state = ANY (ARRAY['enabled'::text, 'disabled'::text]))),
+    CONSTRAINT alert_endpoint_url_check CHECK (((length(url) >= 1) AND (length(url) <= 2048)))
+);
+
+ALTER TABLE ONLY nofx.alert_endpoint FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.alert_endpoint OWNER TO nofx_owner;
+
+CREATE FUNCTION nofx.alert_facts(e nofx.alert_endpoint) RETURNS jsonb
+    LANGUAGE sql STABLE
+    RETURN jsonb_build_object('origin', "substring"((e).url, '^[a-z]+://[^/?#]+'::text), 'url_sha256', encode(sha256(convert_to((e).url, 'UTF8'::name)), 'hex'::text), 'events', to_jsonb((e).events), 'status', (e).state, 'disabled_reason', (e).disabled_reason, 'secret_version', (e).secret_version, 'version', (e).version);
+
+ALTER FUNCTION nofx.alert_facts(e nofx.alert_endpoint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) RETURNS void
     LANGUAGE plpgsql
     AS …;
@@ -248,6 +291,13 @@ CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_versio
 
 ALTER FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.begin_alert_rotation(p_id uuid) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.begin_alert_rotation(p_id uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -342,6 +392,13 @@ CREATE FUNCTION nofx.cause() RETURNS text
 
 ALTER FUNCTION nofx.cause() OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.change_alert_endpoint(p_id uuid, p jsonb, p_version bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.change_alert_endpoint(p_id uuid, p jsonb, p_version bigint) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -404,6 +461,15 @@ CREATE FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state t
     AS …;
 
 ALTER FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.claim_alerts(p_worker text, p_tenant uuid, p_endpoint uuid, p_looks integer, p_limit integer, p_each integer, p_lease interval) RETURNS TABLE(tenant_id uuid, endpoint_id uuid, id uuid, event text, data jsonb, at timestamp with time zone, attempt integer, url text, secret_version bigint, sealed bytea, sealed_past bytea)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    SET enable_sort TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS …;
+
+ALTER FUNCTION nofx.claim_alerts(p_worker text, p_tenant uuid, p_endpoint uuid, p_looks integer, p_limit integer, p_each integer, p_lease interval) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) RETURNS TABLE(ord integer, claim nofx.claimed)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -487,6 +553,13 @@ CREATE FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) RETURNS nofx.successo
 
 ALTER FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.create_alert_endpoint(p_id uuid, p jsonb, p_sealed bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.create_alert_endpoint(p_id uuid, p jsonb, p_sealed bytea) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -563,6 +636,13 @@ CREATE FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_ver
     AS …;
 
 ALTER FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.delete_alert_endpoint(p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.delete_alert_endpoint(p_id uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.delete_expired(p_limit integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -687,6 +767,12 @@ CREATE FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, 
 
 ALTER FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.end_alerts(p_tenant uuid, p_endpoint uuid) RETURNS void
+    LANGUAGE sql
+    AS …;
+
+ALTER FUNCTION nofx.end_alerts(p_tenant uuid, p_endpoint uuid) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) RETURNS void
     LANGUAGE plpgsql
     AS …;
@@ -730,6 +816,13 @@ CREATE FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) RETURNS TABLE(
     AS …;
 
 ALTER FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.expire_alerts(p_limit integer) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.expire_alerts(p_limit integer) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -869,6 +962,13 @@ CREATE FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason t
     AS …;
 
 ALTER FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.finish_alert(p_worker text, p_endpoint uuid, p_id uuid, p_attempt integer, p jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.finish_alert(p_worker text, p_endpoint uuid, p_id uuid, p_attempt integer, p jsonb) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1094,6 +1194,12 @@ CREATE FUNCTION nofx.leave_worker(p_id text) RETURNS void
     AS …;
 
 ALTER FUNCTION nofx.leave_worker(p_id text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.lock_alert_endpoint(p_id uuid) RETURNS nofx.alert_endpoint
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.lock_alert_endpoint(p_id uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) RETURNS void
     LANGUAGE plpgsql
@@ -1375,12 +1481,24 @@ CREATE FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by tex
 
 ALTER FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.queue_alert(p_tenant uuid, p_event text, p_data jsonb) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.queue_alert(p_tenant uuid, p_event text, p_data jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.queue_pauses() RETURNS TABLE(tenant text, queue text, paused_at timestamp with time zone, paused_by text, reason text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
     AS …;
 
 ALTER FUNCTION nofx.queue_pauses() OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.queue_run_alert(p_tenant uuid, p_event text, e nofx.new_event) RETURNS void
+    LANGUAGE plpgsql
+    AS …;
+
+ALTER FUNCTION nofx.queue_run_alert(p_tenant uuid, p_event text, e nofx.new_event) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) RETURNS void
     LANGUAGE sql
@@ -1460,6 +1578,13 @@ CREATE FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) RETURNS jsonb
     RETURN ((p_side - 'excerpt'::text) || (CASE WHEN ((p_side ->> 'sha256'::text) = p_digest) THEN '{"kind":"redacted"}'::text ELSE '{}'::text END)::jsonb);
 
 ALTER FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.redeliver_alert(p_endpoint uuid, p_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.redeliver_alert(p_endpoint uuid, p_id uuid) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1640,6 +1765,13 @@ CREATE FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) RE
     AS …;
 
 ALTER FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) OWNER TO nofx_system;
+
+CREATE FUNCTION nofx.rotate_alert_secret(p_id uuid, p_sealed bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'nofx', 'pg_temp'
+    AS …;
+
+ALTER FUNCTION nofx.rotate_alert_secret(p_id uuid, p_sealed bytea) OWNER TO nofx_system;
 
 CREATE FUNCTION nofx.run_counts() RETURNS TABLE(state text, n bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2013,6 +2145,34 @@ CREATE FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_eve
     AS …;
 
 ALTER FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) OWNER TO nofx_system;
+
+CREATE TABLE nofx.alert_delivery (
+    tenant_id uuid NOT NULL,
+    endpoint_id uuid NOT NULL,
+    id uuid NOT NULL,
+    event text NOT NULL,
+    data jsonb NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp(),
+    worker_id text,
+    attempt integer DEFAULT 0 NOT NULL,
+    tried_at timestamp with time zone,
+    duration_ms integer,
+    response_code integer,
+    response_excerpt text,
+    error text,
+    CONSTRAINT alert_delivery_check CHECK (((state = 'pending'::text) = (due_at IS NOT NULL))),
+    CONSTRAINT alert_delivery_data_check CHECK ((pg_column_size(data) <= 4096)),
+    CONSTRAINT alert_delivery_error_check CHECK ((length(error) <= 200)),
+    CONSTRAINT alert_delivery_event_check CHECK (((length(event) >= 1) AND (length(event) <= 64))),
+    CONSTRAINT alert_delivery_response_excerpt_check CHECK ((octet_length(response_excerpt) <= 1024)),
+    CONSTRAINT alert_delivery_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'failed'::text])))
+);
+
+ALTER TABLE ONLY nofx.alert_delivery FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.alert_delivery OWNER TO nofx_owner;
 
 CREATE TABLE nofx.api_key (
     tenant_id uuid NOT NULL,
@@ -2762,6 +2922,12 @@ WITH (fillfactor='50');
 
 ALTER TABLE nofx.worker OWNER TO nofx_owner;
 
+ALTER TABLE ONLY nofx.alert_delivery
+    ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (tenant_id, endpoint_id, id);
+
+ALTER TABLE ONLY nofx.alert_endpoint
+    ADD CONSTRAINT alert_endpoint_pkey PRIMARY KEY (tenant_id, id);
+
 ALTER TABLE ONLY nofx.api_key
     ADD CONSTRAINT api_key_pkey PRIMARY KEY (tenant_id, id);
 
@@ -2933,6 +3099,14 @@ ALTER TABLE ONLY nofx.webhook_delivery
 ALTER TABLE ONLY nofx.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
 
+CREATE INDEX alert_delivery_age ON nofx.alert_delivery USING btree (at);
+
+CREATE INDEX alert_delivery_due ON nofx.alert_delivery USING btree (tenant_id, endpoint_id, due_at) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX alert_delivery_taken ON nofx.alert_delivery USING btree (tenant_id, endpoint_id, due_at) WHERE (worker_id IS NOT NULL);
+
+CREATE INDEX alert_endpoint_past ON nofx.alert_endpoint USING btree (past_until) WHERE (past_until IS NOT NULL);
+
 CREATE UNIQUE INDEX api_key_id ON nofx.api_key USING btree (id);
 
 CREATE UNIQUE INDEX api_key_live_name ON nofx.api_key USING btree (tenant_id, lower(name)) WHERE (revoked_at IS NULL);
@@ -3087,6 +3261,12 @@ CREATE TRIGGER settings_guard BEFORE INSERT OR UPDATE OF settings ON nofx.tenant
 
 CREATE TRIGGER step_guard BEFORE INSERT OR UPDATE OF state, event, version, fence ON nofx.step FOR EACH ROW EXECUTE FUNCTION nofx.step_guard();
 
+ALTER TABLE ONLY nofx.alert_delivery
+    ADD CONSTRAINT alert_delivery_tenant_id_endpoint_id_fkey FOREIGN KEY (tenant_id, endpoint_id) REFERENCES nofx.alert_endpoint(tenant_id, id);
+
+ALTER TABLE ONLY nofx.alert_endpoint
+    ADD CONSTRAINT alert_endpoint_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
+
 ALTER TABLE ONLY nofx.api_key
     ADD CONSTRAINT api_key_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES nofx.tenant(tenant_id);
 
@@ -3219,6 +3399,10 @@ ALTER TABLE ONLY nofx.wait
 ALTER TABLE ONLY nofx.webhook_delivery
     ADD CONSTRAINT webhook_delivery_tenant_id_repository_id_fkey FOREIGN KEY (tenant_id, repository_id) REFERENCES nofx.repository(tenant_id, id);
 
+ALTER TABLE nofx.alert_delivery ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE nofx.alert_endpoint ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE nofx.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.approval ENABLE ROW LEVEL SECURITY;
@@ -3298,6 +3482,10 @@ ALTER TABLE nofx.step_lease ENABLE ROW LEVEL SECURITY;
 ALTER TABLE nofx.stream_ticket ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE nofx.subject ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY system ON nofx.alert_delivery TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY system ON nofx.alert_endpoint TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.api_key TO nofx_system USING (true) WITH CHECK (true);
 
@@ -3386,6 +3574,10 @@ CREATE POLICY system ON nofx.tool_pin TO nofx_system USING (true) WITH CHECK (tr
 CREATE POLICY system ON nofx.wait TO nofx_system USING (true) WITH CHECK (true);
 
 CREATE POLICY system ON nofx.webhook_delivery TO nofx_system USING (true) WITH CHECK (true);
+
+CREATE POLICY tenant ON nofx.alert_delivery USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
+
+CREATE POLICY tenant ON nofx.alert_endpoint USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
 CREATE POLICY tenant ON nofx.api_key USING ((tenant_id = ( SELECT nofx.tenant() AS tenant))) WITH CHECK ((tenant_id = ( SELECT nofx.tenant() AS tenant)));
 
@@ -3489,6 +3681,13 @@ GRANT ALL ON SCHEMA nofx TO nofx_system;
 REVOKE ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.add_checkpoint(p_step uuid, p_fence bigint, p_run uuid, c jsonb) TO nofx_worker;
 
+REVOKE ALL ON FUNCTION nofx.alert_event(p_type text, p_data jsonb) FROM PUBLIC;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.alert_endpoint TO nofx_system;
+GRANT SELECT ON TABLE nofx.alert_endpoint TO nofx_app;
+
+REVOKE ALL ON FUNCTION nofx.alert_facts(e nofx.alert_endpoint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.append_checkpoint(p_tenant uuid, p_run uuid, c jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.append_event(p_tenant uuid, p_run uuid, p_step uuid, p_type text, p_fence bigint, p_data jsonb) FROM PUBLIC;
@@ -3524,6 +3723,9 @@ GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigi
 REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_worker;
 
+REVOKE ALL ON FUNCTION nofx.begin_alert_rotation(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.begin_alert_rotation(p_id uuid) TO nofx_gateway;
+
 REVOKE ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.begin_delivery(p_repository uuid, p jsonb) TO nofx_gateway;
 
@@ -3549,6 +3751,9 @@ REVOKE ALL ON FUNCTION nofx.blob_key(p_tenant uuid, p_sha256 bytea, p_copy bigin
 
 REVOKE ALL ON FUNCTION nofx.cause() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.change_alert_endpoint(p_id uuid, p jsonb, p_version bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.change_alert_endpoint(p_id uuid, p jsonb, p_version bigint) TO nofx_gateway;
+
 REVOKE ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) TO nofx_gateway;
 
@@ -3569,6 +3774,9 @@ REVOKE ALL ON FUNCTION nofx.check_lease(p_machine text, p_id uuid, p_tenant uuid
 REVOKE ALL ON FUNCTION nofx.check_queued_quota(p_tenant uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.check_version(p_version bigint, p_current bigint, p_state text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.claim_alerts(p_worker text, p_tenant uuid, p_endpoint uuid, p_looks integer, p_limit integer, p_each integer, p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.claim_alerts(p_worker text, p_tenant uuid, p_endpoint uuid, p_looks integer, p_limit integer, p_each integer, p_lease interval) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.claim_steps(p jsonb, p_owner text, p_pid integer, p_ttl interval) TO nofx_worker;
@@ -3600,6 +3808,9 @@ GRANT ALL ON FUNCTION nofx.count_active() TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.count_changes(p nofx.new_event[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.count_off(p_tenant uuid, p_step uuid) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.create_alert_endpoint(p_id uuid, p jsonb, p_sealed bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.create_alert_endpoint(p_id uuid, p jsonb, p_sealed bytea) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.create_branch(p_run jsonb, p_steps jsonb, OUT created_at timestamp with time zone, OUT deadline timestamp with time zone, OUT ready_at timestamp with time zone[], OUT active_steps integer) TO nofx_gateway;
@@ -3633,6 +3844,9 @@ GRANT ALL ON FUNCTION nofx.create_upload(p_id uuid, p_name text, p_key text, p_m
 
 REVOKE ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.decide_gate(p_gate uuid, p_event text, p_reason text, p_version bigint) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.delete_alert_endpoint(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.delete_alert_endpoint(p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.delete_expired(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.delete_expired(p_limit integer) TO nofx_worker;
@@ -3677,6 +3891,8 @@ REVOKE ALL ON FUNCTION nofx.earlier_effect(p_tenant uuid, p_run uuid, p_step_nam
 
 REVOKE ALL ON FUNCTION nofx.edge(p_machine text, p_id uuid, p_from text, p_event text, p_reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION nofx.end_alerts(p_tenant uuid, p_endpoint uuid) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.end_attempt(p_tenant uuid, p_step uuid, p_fence bigint, p_from text, e nofx.transition) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.end_delivery(p_repository uuid, p_delivery text, p_result text, p_review uuid) FROM PUBLIC;
@@ -3692,6 +3908,9 @@ GRANT ALL ON FUNCTION nofx.end_stray_jobs(p_old interval, p_limit integer) TO no
 
 REVOKE ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.event_heads(p_tenants uuid[], p_runs uuid[]) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.expire_alerts(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.expire_alerts(p_limit integer) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.expire_runs(p_runs uuid[], p_steps integer, OUT gone uuid[], OUT more boolean) TO nofx_worker;
@@ -3734,6 +3953,9 @@ GRANT ALL ON FUNCTION nofx.finding_guard() TO nofx_owner;
 
 REVOKE ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finding_transition(p_finding uuid, p_event text, p_reason text, p_version bigint, p_scope text, p_expires timestamp with time zone) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.finish_alert(p_worker text, p_endpoint uuid, p_id uuid, p_attempt integer, p jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.finish_alert(p_worker text, p_endpoint uuid, p_id uuid, p_attempt integer, p jsonb) TO nofx_worker;
 
 REVOKE ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.finish_effect(p_step uuid, p_fence bigint, p_key text, p_result jsonb) TO nofx_worker;
@@ -3812,6 +4034,8 @@ REVOKE ALL ON FUNCTION nofx.lease_steps(p_tenant uuid, p nofx.taken[], p_owner t
 
 REVOKE ALL ON FUNCTION nofx.leave_worker(p_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.leave_worker(p_id text) TO nofx_worker;
+
+REVOKE ALL ON FUNCTION nofx.lock_alert_endpoint(p_id uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.lock_finishes(p_tenant uuid, p jsonb) FROM PUBLIC;
 
@@ -3898,7 +4122,11 @@ REVOKE ALL ON FUNCTION nofx.public_id(p_prefix text, p_id uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.purge_blob(p_sha256 bytea, p_reason text, OUT purged_by text, OUT purged_at timestamp with time zone, OUT reason text) TO nofx_gateway;
 
+REVOKE ALL ON FUNCTION nofx.queue_alert(p_tenant uuid, p_event text, p_data jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.queue_pauses() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.queue_run_alert(p_tenant uuid, p_event text, e nofx.new_event) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.raise_horizon(p_tenant uuid, p_xid xid8) FROM PUBLIC;
 
@@ -3930,6 +4158,9 @@ GRANT ALL ON FUNCTION nofx.record_probe(p_step uuid, p_fence bigint, p_probe jso
 REVOKE ALL ON FUNCTION nofx.redact_merges(p_sha256 bytea) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.redacted_side(p_side jsonb, p_digest text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION nofx.redeliver_alert(p_endpoint uuid, p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.redeliver_alert(p_endpoint uuid, p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.refuse(p_machine text, p_id uuid, p_from text, p_event text) FROM PUBLIC;
 
@@ -3992,6 +4223,9 @@ GRANT ALL ON FUNCTION nofx.revoke_key(p_id uuid) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.revoke_subject(p_subject text, p_by text, p_reason text) TO nofx_gateway;
+
+REVOKE ALL ON FUNCTION nofx.rotate_alert_secret(p_id uuid, p_sealed bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION nofx.rotate_alert_secret(p_id uuid, p_sealed bytea) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.run_counts() FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.run_counts() TO nofx_gateway;
@@ -4125,6 +4359,9 @@ GRANT ALL ON FUNCTION nofx.workers(p_forget interval) TO nofx_app;
 REVOKE ALL ON FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION nofx.write_step_change(p_tenant uuid, p_run uuid, p nofx.new_event) FROM PUBLIC;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.alert_delivery TO nofx_system;
+GRANT SELECT ON TABLE nofx.alert_delivery TO nofx_app;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE nofx.api_key TO nofx_system;
 GRANT SELECT ON TABLE nofx.api_key TO nofx_app;

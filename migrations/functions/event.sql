@@ -36,11 +36,15 @@ $$;
 -- event. A newer transaction may have written that one, since a transaction gets its id
 -- before the run's lock. Feeds are read only up to the oldest running transaction, so no
 -- reader has passed the position yet.
+--
+-- Endpoints of the tenant that asked for an event get their delivery of it here, so that
+-- there is none without the event and no event without its deliveries.
 CREATE OR REPLACE FUNCTION nofx.write_events(p_tenant uuid, p nofx.new_event[]) RETURNS void
     LANGUAGE plpgsql
 AS $$
 DECLARE
     v_actor text := coalesce(nullif(current_setting('nofx.actor', true), ''), session_user);
+    v_event nofx.new_event;
 BEGIN
     INSERT INTO event (tenant_id, run_id, seq, step_id, type, event, from_state, to_state, data, actor, reason, trace_id, span_id, fence, xid)
     SELECT p_tenant, t.run_id, t.seq, t.step_id, t.type, t.event, t.from_state, t.to_state,
@@ -50,6 +54,11 @@ BEGIN
                   FROM feed_epoch e ORDER BY e.first DESC LIMIT 1),
             (SELECT e.xid FROM event e WHERE e.tenant_id = p_tenant AND e.run_id = t.run_id AND e.seq < t.seq ORDER BY e.seq DESC LIMIT 1))
     FROM unnest(p) AS t;
+    FOREACH v_event IN ARRAY p LOOP
+        IF alert_event(v_event.type, v_event.data) IS NOT NULL THEN
+            PERFORM queue_run_alert(p_tenant, alert_event(v_event.type, v_event.data), v_event);
+        END IF;
+    END LOOP;
 END
 $$;
 

@@ -79,6 +79,28 @@ func (s *store) auditedActs(t *testing.T) []act {
 	}
 	add("tools.accept", func(ctx context.Context) error { return s.ForgetTools(ctx, s.tenant, review.GitHub) })
 
+	var alert postgres.AlertEndpoint
+	add("alert_endpoint.create", func(ctx context.Context) (err error) {
+		alert, err = s.CreateAlertEndpoint(ctx, s.tenant, postgres.AlertEndpoint{URL: "https://hooks.example.com/secret: words", Events: []string{"run.failed"}, CreatedBy: "tester"}, sealedWords)
+		return err
+	})
+	add("alert_endpoint.change", func(ctx context.Context) error {
+		_, err := s.ChangeAlertEndpoint(ctx, s.tenant, alert.ID, postgres.AlertEndpointChange{Events: []string{"gate.failed"}}, nil)
+		return err
+	})
+	add("alert_endpoint.rotate", func(ctx context.Context) error {
+		_, err := s.RotateAlertSecret(ctx, s.tenant, alert.ID, sealedWords)
+		return err
+	})
+	told := s.endpoint(t, s.tenant)
+	s.tell(t, "gate.failed")
+	delivery := one[uuid.UUID](t, s, "SELECT id FROM nofx.alert_delivery WHERE endpoint_id = $1", told.ID)
+	add("alert_delivery.redeliver", func(ctx context.Context) error {
+		_, err := s.RedeliverAlert(ctx, s.tenant, told.ID, delivery)
+		return err
+	})
+	add("alert_endpoint.delete", func(ctx context.Context) error { return s.DeleteAlertEndpoint(ctx, s.tenant, alert.ID) })
+
 	add("queue.pause", func(ctx context.Context) error { return s.PauseQueue(ctx, s.tenant, run.ReviewQueue, "because") })
 	add("queue.resume", func(ctx context.Context) error {
 		return s.ResumeQueue(ctx, s.tenant, run.ReviewQueue, "because")

@@ -70,6 +70,8 @@ func mapError(err error) error {
 		e := fault.New(fault.RateLimited, "quota-exceeded", "%s of the tenant wait for a worker, and it may have no more (setting queued_runs_max); ask again once some have begun", fault.Count(detail.Most, "run")).Because(err)
 		e.RetryAfter = 5 * time.Second
 		return e
+	case "NX018":
+		return fault.New(fault.Conflict, "alert-endpoint-limit", "the tenant has %s, and can have no more", fault.Count(detail.Most, "alert endpoint")).Because(err)
 	case "NX023":
 		return fault.New(fault.Conflict, "secret-limit", "the tenant has %s, and can have no more", fault.Count(detail.Most, "secret")).Because(err)
 	case "NX022":

@@ -27,6 +27,8 @@ const (
 	FindingID    Prefix = "find"
 	RepositoryID Prefix = "repo"
 	TrustID      Prefix = "trust"
+	AlertID      Prefix = "alert"
+	MessageID    Prefix = "msg"
 )
 
 // NewID makes a UUIDv7, so that rows of one kind sort by creation.
@@ -53,6 +55,7 @@ func notFound(p Prefix) error {
 	noun := map[Prefix]string{
 		RunID: "run", StepID: "step", CheckpointID: "checkpoint", GateID: "gate",
 		ArtifactID: "artifact", KeyID: "API key", TenantID: "tenant", MergeID: "merge", ReviewID: "review", FindingID: "finding", RepositoryID: "repository", TrustID: "OIDC trust",
+		AlertID: "alert endpoint", MessageID: "delivery",
 	}[p]
 	return fault.New(fault.NotFound, "not-found", "no such %s", noun)
 }
