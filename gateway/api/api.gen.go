@@ -42,6 +42,87 @@ func (e APIKeyRequestRole) Valid() bool {
 	}
 }
 
+// Defines values for AlertDeliveryStatus.
+const (
+	AlertDeliveryStatusDelivered AlertDeliveryStatus = "delivered"
+	AlertDeliveryStatusFailed    AlertDeliveryStatus = "failed"
+	AlertDeliveryStatusPending   AlertDeliveryStatus = "pending"
+)
+
+// Valid indicates whether the value is a known member of the AlertDeliveryStatus enum.
+func (e AlertDeliveryStatus) Valid() bool {
+	switch e {
+	case AlertDeliveryStatusDelivered:
+		return true
+	case AlertDeliveryStatusFailed:
+		return true
+	case AlertDeliveryStatusPending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertEndpointDisabledReason.
+const (
+	AlertEndpointDisabledReasonFailing AlertEndpointDisabledReason = "failing"
+	AlertEndpointDisabledReasonGone    AlertEndpointDisabledReason = "gone"
+	AlertEndpointDisabledReasonRequest AlertEndpointDisabledReason = "request"
+)
+
+// Valid indicates whether the value is a known member of the AlertEndpointDisabledReason enum.
+func (e AlertEndpointDisabledReason) Valid() bool {
+	switch e {
+	case AlertEndpointDisabledReasonFailing:
+		return true
+	case AlertEndpointDisabledReasonGone:
+		return true
+	case AlertEndpointDisabledReasonRequest:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertEndpointStatus.
+const (
+	AlertEndpointStatusDisabled AlertEndpointStatus = "disabled"
+	AlertEndpointStatusEnabled  AlertEndpointStatus = "enabled"
+)
+
+// Valid indicates whether the value is a known member of the AlertEndpointStatus enum.
+func (e AlertEndpointStatus) Valid() bool {
+	switch e {
+	case AlertEndpointStatusDisabled:
+		return true
+	case AlertEndpointStatusEnabled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for AlertEvent.
+const (
+	AlertEventApprovalRequested AlertEvent = "approval.requested"
+	AlertEventGateFailed        AlertEvent = "gate.failed"
+	AlertEventRunFailed         AlertEvent = "run.failed"
+)
+
+// Valid indicates whether the value is a known member of the AlertEvent enum.
+func (e AlertEvent) Valid() bool {
+	switch e {
+	case AlertEventApprovalRequested:
+		return true
+	case AlertEventGateFailed:
+		return true
+	case AlertEventRunFailed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ApprovalDecision.
 const (
 	ApprovalDecisionApprove ApprovalDecision = "approve"
@@ -761,66 +842,72 @@ func (e PolicyNetwork) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
-	ProblemCodeAmbiguousBase        ProblemCode = "ambiguous-base"
-	ProblemCodeBadCursor            ProblemCode = "bad-cursor"
-	ProblemCodeBadParameter         ProblemCode = "bad-parameter"
-	ProblemCodeBranchLimit          ProblemCode = "branch-limit"
-	ProblemCodeCursorExpired        ProblemCode = "cursor-expired"
-	ProblemCodeDuplicateKey         ProblemCode = "duplicate-key"
-	ProblemCodeEffectsDone          ProblemCode = "effects-done"
-	ProblemCodeForbidden            ProblemCode = "forbidden"
-	ProblemCodeFourEyes             ProblemCode = "four-eyes"
-	ProblemCodeIdempotencyInFlight  ProblemCode = "idempotency-in-flight"
-	ProblemCodeIdempotencyKeyReused ProblemCode = "idempotency-key-reused"
-	ProblemCodeIllegalTransition    ProblemCode = "illegal-transition"
-	ProblemCodeInternal             ProblemCode = "internal"
-	ProblemCodeInvalidField         ProblemCode = "invalid-field"
-	ProblemCodeInvalidPlan          ProblemCode = "invalid-plan"
-	ProblemCodeMalformedJSON        ProblemCode = "malformed-json"
-	ProblemCodeMergeFailed          ProblemCode = "merge-failed"
-	ProblemCodeMethodNotAllowed     ProblemCode = "method-not-allowed"
-	ProblemCodeNameTaken            ProblemCode = "name-taken"
-	ProblemCodeNoBase               ProblemCode = "no-base"
-	ProblemCodeNoCheckpoint         ProblemCode = "no-checkpoint"
-	ProblemCodeNoCommonBase         ProblemCode = "no-common-base"
-	ProblemCodeNotComparable        ProblemCode = "not-comparable"
-	ProblemCodeNotFound             ProblemCode = "not-found"
-	ProblemCodeNothingToBisect      ProblemCode = "nothing-to-bisect"
-	ProblemCodeNothingToRun         ProblemCode = "nothing-to-run"
-	ProblemCodeObjectCorrupt        ProblemCode = "object-corrupt"
-	ProblemCodeObjectGone           ProblemCode = "object-gone"
-	ProblemCodePatchFailed          ProblemCode = "patch-failed"
-	ProblemCodeProjectInUse         ProblemCode = "project-in-use"
-	ProblemCodeQuotaExceeded        ProblemCode = "quota-exceeded"
-	ProblemCodeRangeNotSatisfiable  ProblemCode = "range-not-satisfiable"
-	ProblemCodeRateLimited          ProblemCode = "rate-limited"
-	ProblemCodeReasonRequired       ProblemCode = "reason-required"
-	ProblemCodeReviewsDisabled      ProblemCode = "reviews-disabled"
-	ProblemCodeRunBusy              ProblemCode = "run-busy"
-	ProblemCodeSecretLimit          ProblemCode = "secret-limit"
-	ProblemCodeStaleVersion         ProblemCode = "stale-version"
-	ProblemCodeSystemRun            ProblemCode = "system-run"
-	ProblemCodeSystemRunFailed      ProblemCode = "system-run-failed"
-	ProblemCodeTooDeep              ProblemCode = "too-deep"
-	ProblemCodeTooLarge             ProblemCode = "too-large"
-	ProblemCodeTooManyConflicts     ProblemCode = "too-many-conflicts"
-	ProblemCodeUnauthenticated      ProblemCode = "unauthenticated"
-	ProblemCodeUnavailable          ProblemCode = "unavailable"
-	ProblemCodeUnknownField         ProblemCode = "unknown-field"
-	ProblemCodeUnknownTool          ProblemCode = "unknown-tool"
-	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported-media-type"
-	ProblemCodeUploadIncomplete     ProblemCode = "upload-incomplete"
-	ProblemCodeVerifyFailed         ProblemCode = "verify-failed"
-	ProblemCodeWaiveDisabled        ProblemCode = "waive-disabled"
-	ProblemCodeWebhooksOff          ProblemCode = "webhooks-off"
-	ProblemCodeWorkspaceConflict    ProblemCode = "workspace-conflict"
-	ProblemCodeWorkspaceLimit       ProblemCode = "workspace-limit"
-	ProblemCodeWorkspaceReview      ProblemCode = "workspace-review"
+	ProblemCodeAlertEndpointDisabled ProblemCode = "alert-endpoint-disabled"
+	ProblemCodeAlertEndpointLimit    ProblemCode = "alert-endpoint-limit"
+	ProblemCodeAmbiguousBase         ProblemCode = "ambiguous-base"
+	ProblemCodeBadCursor             ProblemCode = "bad-cursor"
+	ProblemCodeBadParameter          ProblemCode = "bad-parameter"
+	ProblemCodeBranchLimit           ProblemCode = "branch-limit"
+	ProblemCodeCursorExpired         ProblemCode = "cursor-expired"
+	ProblemCodeDuplicateKey          ProblemCode = "duplicate-key"
+	ProblemCodeEffectsDone           ProblemCode = "effects-done"
+	ProblemCodeForbidden             ProblemCode = "forbidden"
+	ProblemCodeFourEyes              ProblemCode = "four-eyes"
+	ProblemCodeIdempotencyInFlight   ProblemCode = "idempotency-in-flight"
+	ProblemCodeIdempotencyKeyReused  ProblemCode = "idempotency-key-reused"
+	ProblemCodeIllegalTransition     ProblemCode = "illegal-transition"
+	ProblemCodeInternal              ProblemCode = "internal"
+	ProblemCodeInvalidField          ProblemCode = "invalid-field"
+	ProblemCodeInvalidPlan           ProblemCode = "invalid-plan"
+	ProblemCodeMalformedJSON         ProblemCode = "malformed-json"
+	ProblemCodeMergeFailed           ProblemCode = "merge-failed"
+	ProblemCodeMethodNotAllowed      ProblemCode = "method-not-allowed"
+	ProblemCodeNameTaken             ProblemCode = "name-taken"
+	ProblemCodeNoBase                ProblemCode = "no-base"
+	ProblemCodeNoCheckpoint          ProblemCode = "no-checkpoint"
+	ProblemCodeNoCommonBase          ProblemCode = "no-common-base"
+	ProblemCodeNotComparable         ProblemCode = "not-comparable"
+	ProblemCodeNotFound              ProblemCode = "not-found"
+	ProblemCodeNothingToBisect       ProblemCode = "nothing-to-bisect"
+	ProblemCodeNothingToRun          ProblemCode = "nothing-to-run"
+	ProblemCodeObjectCorrupt         ProblemCode = "object-corrupt"
+	ProblemCodeObjectGone            ProblemCode = "object-gone"
+	ProblemCodePatchFailed           ProblemCode = "patch-failed"
+	ProblemCodeProjectInUse          ProblemCode = "project-in-use"
+	ProblemCodeQuotaExceeded         ProblemCode = "quota-exceeded"
+	ProblemCodeRangeNotSatisfiable   ProblemCode = "range-not-satisfiable"
+	ProblemCodeRateLimited           ProblemCode = "rate-limited"
+	ProblemCodeReasonRequired        ProblemCode = "reason-required"
+	ProblemCodeReviewsDisabled       ProblemCode = "reviews-disabled"
+	ProblemCodeRunBusy               ProblemCode = "run-busy"
+	ProblemCodeSecretLimit           ProblemCode = "secret-limit"
+	ProblemCodeStaleVersion          ProblemCode = "stale-version"
+	ProblemCodeSystemRun             ProblemCode = "system-run"
+	ProblemCodeSystemRunFailed       ProblemCode = "system-run-failed"
+	ProblemCodeTooDeep               ProblemCode = "too-deep"
+	ProblemCodeTooLarge              ProblemCode = "too-large"
+	ProblemCodeTooManyConflicts      ProblemCode = "too-many-conflicts"
+	ProblemCodeUnauthenticated       ProblemCode = "unauthenticated"
+	ProblemCodeUnavailable           ProblemCode = "unavailable"
+	ProblemCodeUnknownField          ProblemCode = "unknown-field"
+	ProblemCodeUnknownTool           ProblemCode = "unknown-tool"
+	ProblemCodeUnsupportedMediaType  ProblemCode = "unsupported-media-type"
+	ProblemCodeUploadIncomplete      ProblemCode = "upload-incomplete"
+	ProblemCodeVerifyFailed          ProblemCode = "verify-failed"
+	ProblemCodeWaiveDisabled         ProblemCode = "waive-disabled"
+	ProblemCodeWebhooksOff           ProblemCode = "webhooks-off"
+	ProblemCodeWorkspaceConflict     ProblemCode = "workspace-conflict"
+	ProblemCodeWorkspaceLimit        ProblemCode = "workspace-limit"
+	ProblemCodeWorkspaceReview       ProblemCode = "workspace-review"
 )
 
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case ProblemCodeAlertEndpointDisabled:
+		return true
+	case ProblemCodeAlertEndpointLimit:
+		return true
 	case ProblemCodeAmbiguousBase:
 		return true
 	case ProblemCodeBadCursor:
@@ -1638,6 +1725,136 @@ type APIKeyRequest struct {
 
 // APIKeyRequestRole defines model for APIKeyRequest.Role.
 type APIKeyRequestRole string
+
+// AlertDelivery defines model for AlertDelivery.
+type AlertDelivery struct {
+	// At When it happened
+	At time.Time `json:"at"`
+
+	// Attempt The last attempt that was begun; 0: none was
+	Attempt int `json:"attempt"`
+
+	// Data What the endpoint is told: ids, states and names
+	Data map[string]interface{} `json:"data"`
+
+	// DurationMs Of it
+	DurationMs *int `json:"duration_ms,omitempty"`
+
+	// Error Why it had no response
+	Error *string `json:"error,omitempty"`
+
+	// Event `approval.requested`: a step waits for a person. `gate.failed`: a gate failed, or a person rejected one. `run.failed`: a run failed.
+	Event AlertEvent `json:"event"`
+
+	// ID The `webhook-id` of the request
+	ID MessageID `json:"id"`
+
+	// NextAttemptAt Absent while an attempt is under way, and when there is no more
+	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"`
+
+	// ResponseCode Of it
+	ResponseCode *int `json:"response_code,omitempty"`
+
+	// ResponseExcerpt The first 1 KiB of its response, with secrets masked
+	ResponseExcerpt *string             `json:"response_excerpt,omitempty"`
+	Status          AlertDeliveryStatus `json:"status"`
+
+	// TriedAt End of the last attempt that ended
+	TriedAt *time.Time `json:"tried_at,omitempty"`
+}
+
+// AlertDeliveryStatus defines model for AlertDelivery.Status.
+type AlertDeliveryStatus string
+
+// AlertDeliveryAnswer defines model for AlertDeliveryAnswer.
+type AlertDeliveryAnswer struct {
+	Delivery AlertDelivery `json:"delivery"`
+}
+
+// AlertDeliveryPage defines model for AlertDeliveryPage.
+type AlertDeliveryPage struct {
+	Items []AlertDelivery `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// AlertEndpoint defines model for AlertEndpoint.
+type AlertEndpoint struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// CreatedBy Who acts: `key:` and the 32 hex digits of the id of an API key, `user:` and the subject of an access token, or `oidc:` and the 32 hex digits of the id of an OIDC trust. It is never reused.
+	CreatedBy Subject `json:"created_by"`
+
+	// DisabledReason `request`: an administrator disabled it. `gone`: it answered 410. `failing`: nothing was delivered for five days
+	DisabledReason *AlertEndpointDisabledReason `json:"disabled_reason,omitempty"`
+
+	// DroppedAt When an event was last left out because 5,000 deliveries waited, to the minute
+	DroppedAt *time.Time   `json:"dropped_at,omitempty"`
+	Events    []AlertEvent `json:"events"`
+
+	// FailingSince When deliveries began to fail; absent once one arrives
+	FailingSince *time.Time `json:"failing_since,omitempty"`
+	ID           AlertID    `json:"id"`
+
+	// PastSecretUntil Until then the secret before signs too
+	PastSecretUntil *time.Time          `json:"past_secret_until,omitempty"`
+	SecretVersion   int64               `json:"secret_version"`
+	Status          AlertEndpointStatus `json:"status"`
+	UpdatedAt       time.Time           `json:"updated_at"`
+
+	// URL An `https` URL in printable ASCII without user, password and fragment. It is shown to administrators, so it should have no secret
+	URL     AlertURL `json:"url"`
+	Version int64    `json:"version"`
+}
+
+// AlertEndpointDisabledReason `request`: an administrator disabled it. `gone`: it answered 410. `failing`: nothing was delivered for five days
+type AlertEndpointDisabledReason string
+
+// AlertEndpointStatus defines model for AlertEndpoint.Status.
+type AlertEndpointStatus string
+
+// AlertEndpointAnswer defines model for AlertEndpointAnswer.
+type AlertEndpointAnswer struct {
+	Endpoint AlertEndpoint `json:"endpoint"`
+
+	// Secret The whole secret, `whsec_…`, when it is new
+	Secret *string `json:"secret,omitempty"`
+}
+
+// AlertEndpointChange defines model for AlertEndpointChange.
+type AlertEndpointChange struct {
+	Enabled *bool        `json:"enabled,omitempty"`
+	Events  []AlertEvent `json:"events,omitempty"`
+
+	// URL An `https` URL in printable ASCII without user, password and fragment. It is shown to administrators, so it should have no secret
+	URL *AlertURL `json:"url,omitempty"`
+}
+
+// AlertEndpointPage defines model for AlertEndpointPage.
+type AlertEndpointPage struct {
+	Items []AlertEndpoint `json:"items"`
+
+	// NextCursor Null on the last page
+	NextCursor *string `json:"next_cursor"`
+}
+
+// AlertEndpointRequest defines model for AlertEndpointRequest.
+type AlertEndpointRequest struct {
+	Events []AlertEvent `json:"events"`
+
+	// URL An `https` URL in printable ASCII without user, password and fragment. It is shown to administrators, so it should have no secret
+	URL AlertURL `json:"url"`
+}
+
+// AlertEvent `approval.requested`: a step waits for a person. `gate.failed`: a gate failed, or a person rejected one. `run.failed`: a run failed.
+type AlertEvent string
+
+// AlertID defines model for AlertID.
+type AlertID = string
+
+// AlertURL An `https` URL in printable ASCII without user, password and fragment. It is shown to administrators, so it should have no secret
+type AlertURL = string
 
 // Approval One person's decision on a gate
 type Approval struct {
@@ -2923,6 +3140,9 @@ type MergeStrategy string
 
 // MergeTake Of a text, the lines of that side where the two conflict (`both`: those of ours, then those of theirs); what else either changed stays merged. Of other files, and in strict mode, the whole of that side
 type MergeTake string
+
+// MessageID The `webhook-id` of the request
+type MessageID = string
 
 // OIDCTrust defines model for OIDCTrust.
 type OIDCTrust struct {
@@ -4279,6 +4499,9 @@ type WorkspaceGit struct {
 	URL string `json:"url"`
 }
 
+// AlertIDParameter defines model for AlertID.
+type AlertIDParameter = AlertID
+
 // ArtifactIDParameter defines model for ArtifactID.
 type ArtifactIDParameter = ArtifactID
 
@@ -4320,6 +4543,9 @@ type Limit = int
 
 // MergeIDParameter defines model for MergeID.
 type MergeIDParameter = MergeID
+
+// MessageIDParameter The `webhook-id` of the request
+type MessageIDParameter = MessageID
 
 // ProjectHeader defines model for ProjectHeader.
 type ProjectHeader = Slug
@@ -4422,6 +4648,30 @@ type ReasonRequestBody = Reason
 
 // RequiredReasonRequestBody Without a reason, 422 `reason-required`
 type RequiredReasonRequestBody = RequiredReason
+
+// ListAlertEndpointsParams defines parameters for ListAlertEndpoints.
+type ListAlertEndpointsParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ChangeAlertEndpointParams defines parameters for ChangeAlertEndpoint.
+type ChangeAlertEndpointParams struct {
+	// IfMatch The ETag of an earlier response; if the version has changed, 412 `stale-version`.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// ListAlertDeliveriesParams defines parameters for ListAlertDeliveries.
+type ListAlertDeliveriesParams struct {
+	// Limit Items per page.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The `next_cursor` of the page before, used with the same filters.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
 
 // ListAPIKeysParams defines parameters for ListAPIKeys.
 type ListAPIKeysParams struct {
@@ -5085,6 +5335,12 @@ type ReceiveGitHubWebhookParams struct {
 	XHubSignature256 *string      `json:"X-Hub-Signature-256,omitempty"`
 }
 
+// CreateAlertEndpointJSONRequestBody defines body for CreateAlertEndpoint for application/json ContentType.
+type CreateAlertEndpointJSONRequestBody = AlertEndpointRequest
+
+// ChangeAlertEndpointJSONRequestBody defines body for ChangeAlertEndpoint for application/json ContentType.
+type ChangeAlertEndpointJSONRequestBody = AlertEndpointChange
+
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody = APIKeyRequest
 
@@ -5293,6 +5549,78 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// ListAlertEndpoints Endpoints of alerts, newest first, without their secrets
+	//
+	// Corresponds with GET /api/alert-endpoints (the `ListAlertEndpoints` operationId).
+	ListAlertEndpoints(ctx context.Context, params *ListAlertEndpointsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAlertEndpointWithBody Have a URL told of events; its secret is shown only once
+	//
+	// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+	CreateAlertEndpointWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAlertEndpoint Have a URL told of events; its secret is shown only once
+	//
+	// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+	CreateAlertEndpoint(ctx context.Context, body CreateAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteAlertEndpoint Delete an endpoint with its deliveries
+	//
+	// Corresponds with DELETE /api/alert-endpoints/{alert_id} (the `DeleteAlertEndpoint` operationId).
+	DeleteAlertEndpoint(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetAlertEndpoint An endpoint without its secret
+	//
+	// Corresponds with GET /api/alert-endpoints/{alert_id} (the `GetAlertEndpoint` operationId).
+	GetAlertEndpoint(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeAlertEndpointWithBody Change the URL or the events of an endpoint, or switch it on or off
+	//
+	// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+	ChangeAlertEndpointWithBody(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeAlertEndpoint Change the URL or the events of an endpoint, or switch it on or off
+	//
+	// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+	ChangeAlertEndpoint(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, body ChangeAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAlertDeliveries Deliveries to an endpoint, newest first, each with its last attempt
+	//
+	// They are kept for 30 days.
+	//
+	// Corresponds with GET /api/alert-endpoints/{alert_id}/deliveries (the `ListAlertDeliveries` operationId).
+	ListAlertDeliveries(ctx context.Context, alertID AlertIDParameter, params *ListAlertDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RedeliverAlert Send a delivery again at once
+	//
+	// The request has the same `webhook-id`. A delivery under way is left alone. 409 `alert-endpoint-disabled`.
+	//
+	// Corresponds with POST /api/alert-endpoints/{alert_id}/deliveries/{message_id}/redeliver (the `RedeliverAlert` operationId).
+	RedeliverAlert(ctx context.Context, alertID AlertIDParameter, messageID MessageIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateAlertSecret Give an endpoint another secret; it is shown only once
+	//
+	// For 24 hours requests have two signatures with a space between, by the new secret and by the one before.
+	//
+	// Corresponds with POST /api/alert-endpoints/{alert_id}/rotate-secret (the `RotateAlertSecret` operationId).
+	RotateAlertSecret(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListAPIKeys API keys of the tenant, newest first, without their secrets
 	//
@@ -6440,6 +6768,178 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /readyz (the `Readyz` operationId).
 	Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// ListAlertEndpoints Endpoints of alerts, newest first, without their secrets
+//
+// Corresponds with GET /api/alert-endpoints (the `ListAlertEndpoints` operationId).
+func (c *Client) ListAlertEndpoints(ctx context.Context, params *ListAlertEndpointsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAlertEndpointsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAlertEndpointWithBody Have a URL told of events; its secret is shown only once
+//
+// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+func (c *Client) CreateAlertEndpointWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAlertEndpointRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAlertEndpoint Have a URL told of events; its secret is shown only once
+//
+// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+func (c *Client) CreateAlertEndpoint(ctx context.Context, body CreateAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAlertEndpointRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteAlertEndpoint Delete an endpoint with its deliveries
+//
+// Corresponds with DELETE /api/alert-endpoints/{alert_id} (the `DeleteAlertEndpoint` operationId).
+func (c *Client) DeleteAlertEndpoint(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteAlertEndpointRequest(c.Server, alertID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetAlertEndpoint An endpoint without its secret
+//
+// Corresponds with GET /api/alert-endpoints/{alert_id} (the `GetAlertEndpoint` operationId).
+func (c *Client) GetAlertEndpoint(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetAlertEndpointRequest(c.Server, alertID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeAlertEndpointWithBody Change the URL or the events of an endpoint, or switch it on or off
+//
+// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+func (c *Client) ChangeAlertEndpointWithBody(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeAlertEndpointRequestWithBody(c.Server, alertID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeAlertEndpoint Change the URL or the events of an endpoint, or switch it on or off
+//
+// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+func (c *Client) ChangeAlertEndpoint(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, body ChangeAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeAlertEndpointRequest(c.Server, alertID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAlertDeliveries Deliveries to an endpoint, newest first, each with its last attempt
+//
+// They are kept for 30 days.
+//
+// Corresponds with GET /api/alert-endpoints/{alert_id}/deliveries (the `ListAlertDeliveries` operationId).
+func (c *Client) ListAlertDeliveries(ctx context.Context, alertID AlertIDParameter, params *ListAlertDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAlertDeliveriesRequest(c.Server, alertID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RedeliverAlert Send a delivery again at once
+//
+// The request has the same `webhook-id`. A delivery under way is left alone. 409 `alert-endpoint-disabled`.
+//
+// Corresponds with POST /api/alert-endpoints/{alert_id}/deliveries/{message_id}/redeliver (the `RedeliverAlert` operationId).
+func (c *Client) RedeliverAlert(ctx context.Context, alertID AlertIDParameter, messageID MessageIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRedeliverAlertRequest(c.Server, alertID, messageID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateAlertSecret Give an endpoint another secret; it is shown only once
+//
+// For 24 hours requests have two signatures with a space between, by the new secret and by the one before.
+//
+// Corresponds with POST /api/alert-endpoints/{alert_id}/rotate-secret (the `RotateAlertSecret` operationId).
+func (c *Client) RotateAlertSecret(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateAlertSecretRequest(c.Server, alertID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // ListAPIKeys API keys of the tenant, newest first, without their secrets
@@ -9057,6 +9557,390 @@ func (c *Client) Readyz(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewListAlertEndpointsRequest constructs an http.Request for the ListAlertEndpoints method
+func NewListAlertEndpointsRequest(server string, params *ListAlertEndpointsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAlertEndpointRequest calls the generic CreateAlertEndpoint builder with application/json body
+func NewCreateAlertEndpointRequest(server string, body CreateAlertEndpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateAlertEndpointRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateAlertEndpointRequestWithBody constructs an http.Request for the CreateAlertEndpoint method, with any body, and a specified content type
+func NewCreateAlertEndpointRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteAlertEndpointRequest constructs an http.Request for the DeleteAlertEndpoint method
+func NewDeleteAlertEndpointRequest(server string, alertID AlertIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "alert_id", alertID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetAlertEndpointRequest constructs an http.Request for the GetAlertEndpoint method
+func NewGetAlertEndpointRequest(server string, alertID AlertIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "alert_id", alertID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewChangeAlertEndpointRequest calls the generic ChangeAlertEndpoint builder with application/json body
+func NewChangeAlertEndpointRequest(server string, alertID AlertIDParameter, params *ChangeAlertEndpointParams, body ChangeAlertEndpointJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChangeAlertEndpointRequestWithBody(server, alertID, params, "application/json", bodyReader)
+}
+
+// NewChangeAlertEndpointRequestWithBody constructs an http.Request for the ChangeAlertEndpoint method, with any body, and a specified content type
+func NewChangeAlertEndpointRequestWithBody(server string, alertID AlertIDParameter, params *ChangeAlertEndpointParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "alert_id", alertID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListAlertDeliveriesRequest constructs an http.Request for the ListAlertDeliveries method
+func NewListAlertDeliveriesRequest(server string, alertID AlertIDParameter, params *ListAlertDeliveriesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "alert_id", alertID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints/%s/deliveries", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRedeliverAlertRequest constructs an http.Request for the RedeliverAlert method
+func NewRedeliverAlertRequest(server string, alertID AlertIDParameter, messageID MessageIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "alert_id", alertID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "message_id", messageID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints/%s/deliveries/%s/redeliver", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRotateAlertSecretRequest constructs an http.Request for the RotateAlertSecret method
+func NewRotateAlertSecretRequest(server string, alertID AlertIDParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "alert_id", alertID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/alert-endpoints/%s/rotate-secret", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
 }
 
 // NewListAPIKeysRequest constructs an http.Request for the ListAPIKeys method
@@ -15517,6 +16401,90 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListAlertEndpointsWithResponse Endpoints of alerts, newest first, without their secrets
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/alert-endpoints (the `ListAlertEndpoints` operationId).
+	ListAlertEndpointsWithResponse(ctx context.Context, params *ListAlertEndpointsParams, reqEditors ...RequestEditorFn) (*ListAlertEndpointsResponse, error)
+
+	// CreateAlertEndpointWithBodyWithResponse Have a URL told of events; its secret is shown only once
+	//
+	// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+	CreateAlertEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAlertEndpointResponse, error)
+
+	// CreateAlertEndpointWithResponse Have a URL told of events; its secret is shown only once
+	//
+	// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+	CreateAlertEndpointWithResponse(ctx context.Context, body CreateAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAlertEndpointResponse, error)
+
+	// DeleteAlertEndpointWithResponse Delete an endpoint with its deliveries
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/alert-endpoints/{alert_id} (the `DeleteAlertEndpoint` operationId).
+	DeleteAlertEndpointWithResponse(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*DeleteAlertEndpointResponse, error)
+
+	// GetAlertEndpointWithResponse An endpoint without its secret
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/alert-endpoints/{alert_id} (the `GetAlertEndpoint` operationId).
+	GetAlertEndpointWithResponse(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*GetAlertEndpointResponse, error)
+
+	// ChangeAlertEndpointWithBodyWithResponse Change the URL or the events of an endpoint, or switch it on or off
+	//
+	// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+	ChangeAlertEndpointWithBodyWithResponse(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeAlertEndpointResponse, error)
+
+	// ChangeAlertEndpointWithResponse Change the URL or the events of an endpoint, or switch it on or off
+	//
+	// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+	ChangeAlertEndpointWithResponse(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, body ChangeAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeAlertEndpointResponse, error)
+
+	// ListAlertDeliveriesWithResponse Deliveries to an endpoint, newest first, each with its last attempt
+	//
+	// They are kept for 30 days.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/alert-endpoints/{alert_id}/deliveries (the `ListAlertDeliveries` operationId).
+	ListAlertDeliveriesWithResponse(ctx context.Context, alertID AlertIDParameter, params *ListAlertDeliveriesParams, reqEditors ...RequestEditorFn) (*ListAlertDeliveriesResponse, error)
+
+	// RedeliverAlertWithResponse Send a delivery again at once
+	//
+	// The request has the same `webhook-id`. A delivery under way is left alone. 409 `alert-endpoint-disabled`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/alert-endpoints/{alert_id}/deliveries/{message_id}/redeliver (the `RedeliverAlert` operationId).
+	RedeliverAlertWithResponse(ctx context.Context, alertID AlertIDParameter, messageID MessageIDParameter, reqEditors ...RequestEditorFn) (*RedeliverAlertResponse, error)
+
+	// RotateAlertSecretWithResponse Give an endpoint another secret; it is shown only once
+	//
+	// For 24 hours requests have two signatures with a space between, by the new secret and by the one before.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/alert-endpoints/{alert_id}/rotate-secret (the `RotateAlertSecret` operationId).
+	RotateAlertSecretWithResponse(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*RotateAlertSecretResponse, error)
+
 	// ListAPIKeysWithResponse API keys of the tenant, newest first, without their secrets
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -16777,6 +17745,268 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /readyz (the `Readyz` operationId).
 	ReadyzWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ReadyzResponse, error)
+}
+
+type ListAlertEndpointsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertEndpointPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAlertEndpointsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAlertEndpointsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAlertEndpointsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateAlertEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AlertEndpointAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAlertEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAlertEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAlertEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteAlertEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteAlertEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteAlertEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteAlertEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetAlertEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertEndpointAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r GetAlertEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetAlertEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetAlertEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ChangeAlertEndpointResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertEndpointAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ChangeAlertEndpointResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ChangeAlertEndpointResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ChangeAlertEndpointResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAlertDeliveriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertDeliveryPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAlertDeliveriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAlertDeliveriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAlertDeliveriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RedeliverAlertResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AlertDeliveryAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RedeliverAlertResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RedeliverAlertResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RedeliverAlertResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RotateAlertSecretResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AlertEndpointAnswer
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateAlertSecretResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateAlertSecretResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateAlertSecretResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type ListAPIKeysResponse struct {
@@ -20147,6 +21377,150 @@ func (r ReadyzResponse) ContentType() string {
 	return ""
 }
 
+// ListAlertEndpointsWithResponse Endpoints of alerts, newest first, without their secrets
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/alert-endpoints (the `ListAlertEndpoints` operationId).
+func (c *ClientWithResponses) ListAlertEndpointsWithResponse(ctx context.Context, params *ListAlertEndpointsParams, reqEditors ...RequestEditorFn) (*ListAlertEndpointsResponse, error) {
+	rsp, err := c.ListAlertEndpoints(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAlertEndpointsResponse(rsp)
+}
+
+// CreateAlertEndpointWithBodyWithResponse Have a URL told of events; its secret is shown only once
+//
+// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+func (c *ClientWithResponses) CreateAlertEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateAlertEndpointResponse, error) {
+	rsp, err := c.CreateAlertEndpointWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAlertEndpointResponse(rsp)
+}
+
+// CreateAlertEndpointWithResponse Have a URL told of events; its secret is shown only once
+//
+// Each event is sent by a POST of `{type, timestamp, data}`; `data` has ids, states and names, never what people or steps wrote. Requests are signed as Standard Webhooks say: `webhook-signature` is `v1,` and the base64 of the HMAC-SHA256 of `webhook-id`, `.`, `webhook-timestamp`, `.` and the body, under the bytes that the secret has in base64 after `whsec_`. An event may come more than once, always with the same `webhook-id`. A response of 2xx within 10 s has it delivered; else there are seven more attempts within about 31 hours, not before a `Retry-After`. 410 disables the endpoint, and so do five days in which nothing was delivered. Redirects are not followed, and addresses that are not of the public internet not reached. There is no `Idempotency-Key` here, since a stored response would contain the secret. 409 `alert-endpoint-limit`: a tenant has at most 20 endpoints.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/alert-endpoints (the `CreateAlertEndpoint` operationId).
+func (c *ClientWithResponses) CreateAlertEndpointWithResponse(ctx context.Context, body CreateAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAlertEndpointResponse, error) {
+	rsp, err := c.CreateAlertEndpoint(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAlertEndpointResponse(rsp)
+}
+
+// DeleteAlertEndpointWithResponse Delete an endpoint with its deliveries
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/alert-endpoints/{alert_id} (the `DeleteAlertEndpoint` operationId).
+func (c *ClientWithResponses) DeleteAlertEndpointWithResponse(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*DeleteAlertEndpointResponse, error) {
+	rsp, err := c.DeleteAlertEndpoint(ctx, alertID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteAlertEndpointResponse(rsp)
+}
+
+// GetAlertEndpointWithResponse An endpoint without its secret
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/alert-endpoints/{alert_id} (the `GetAlertEndpoint` operationId).
+func (c *ClientWithResponses) GetAlertEndpointWithResponse(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*GetAlertEndpointResponse, error) {
+	rsp, err := c.GetAlertEndpoint(ctx, alertID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetAlertEndpointResponse(rsp)
+}
+
+// ChangeAlertEndpointWithBodyWithResponse Change the URL or the events of an endpoint, or switch it on or off
+//
+// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+func (c *ClientWithResponses) ChangeAlertEndpointWithBodyWithResponse(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeAlertEndpointResponse, error) {
+	rsp, err := c.ChangeAlertEndpointWithBody(ctx, alertID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeAlertEndpointResponse(rsp)
+}
+
+// ChangeAlertEndpointWithResponse Change the URL or the events of an endpoint, or switch it on or off
+//
+// Deliveries that wait for an endpoint that is switched off have failed; those under way may still arrive.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /api/alert-endpoints/{alert_id} (the `ChangeAlertEndpoint` operationId).
+func (c *ClientWithResponses) ChangeAlertEndpointWithResponse(ctx context.Context, alertID AlertIDParameter, params *ChangeAlertEndpointParams, body ChangeAlertEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*ChangeAlertEndpointResponse, error) {
+	rsp, err := c.ChangeAlertEndpoint(ctx, alertID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseChangeAlertEndpointResponse(rsp)
+}
+
+// ListAlertDeliveriesWithResponse Deliveries to an endpoint, newest first, each with its last attempt
+//
+// They are kept for 30 days.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/alert-endpoints/{alert_id}/deliveries (the `ListAlertDeliveries` operationId).
+func (c *ClientWithResponses) ListAlertDeliveriesWithResponse(ctx context.Context, alertID AlertIDParameter, params *ListAlertDeliveriesParams, reqEditors ...RequestEditorFn) (*ListAlertDeliveriesResponse, error) {
+	rsp, err := c.ListAlertDeliveries(ctx, alertID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAlertDeliveriesResponse(rsp)
+}
+
+// RedeliverAlertWithResponse Send a delivery again at once
+//
+// The request has the same `webhook-id`. A delivery under way is left alone. 409 `alert-endpoint-disabled`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/alert-endpoints/{alert_id}/deliveries/{message_id}/redeliver (the `RedeliverAlert` operationId).
+func (c *ClientWithResponses) RedeliverAlertWithResponse(ctx context.Context, alertID AlertIDParameter, messageID MessageIDParameter, reqEditors ...RequestEditorFn) (*RedeliverAlertResponse, error) {
+	rsp, err := c.RedeliverAlert(ctx, alertID, messageID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRedeliverAlertResponse(rsp)
+}
+
+// RotateAlertSecretWithResponse Give an endpoint another secret; it is shown only once
+//
+// For 24 hours requests have two signatures with a space between, by the new secret and by the one before.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/alert-endpoints/{alert_id}/rotate-secret (the `RotateAlertSecret` operationId).
+func (c *ClientWithResponses) RotateAlertSecretWithResponse(ctx context.Context, alertID AlertIDParameter, reqEditors ...RequestEditorFn) (*RotateAlertSecretResponse, error) {
+	rsp, err := c.RotateAlertSecret(ctx, alertID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateAlertSecretResponse(rsp)
+}
+
 // ListAPIKeysWithResponse API keys of the tenant, newest first, without their secrets
 //
 // Returns a wrapper object for the known response body format(s).
@@ -22288,6 +23662,266 @@ func (c *ClientWithResponses) ReadyzWithResponse(ctx context.Context, reqEditors
 		return nil, err
 	}
 	return ParseReadyzResponse(rsp)
+}
+
+// ParseListAlertEndpointsResponse parses an HTTP response from a ListAlertEndpointsWithResponse call
+func ParseListAlertEndpointsResponse(rsp *http.Response) (*ListAlertEndpointsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAlertEndpointsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertEndpointPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateAlertEndpointResponse parses an HTTP response from a CreateAlertEndpointWithResponse call
+func ParseCreateAlertEndpointResponse(rsp *http.Response) (*CreateAlertEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAlertEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AlertEndpointAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteAlertEndpointResponse parses an HTTP response from a DeleteAlertEndpointWithResponse call
+func ParseDeleteAlertEndpointResponse(rsp *http.Response) (*DeleteAlertEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteAlertEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetAlertEndpointResponse parses an HTTP response from a GetAlertEndpointWithResponse call
+func ParseGetAlertEndpointResponse(rsp *http.Response) (*GetAlertEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetAlertEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertEndpointAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseChangeAlertEndpointResponse parses an HTTP response from a ChangeAlertEndpointWithResponse call
+func ParseChangeAlertEndpointResponse(rsp *http.Response) (*ChangeAlertEndpointResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ChangeAlertEndpointResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertEndpointAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAlertDeliveriesResponse parses an HTTP response from a ListAlertDeliveriesWithResponse call
+func ParseListAlertDeliveriesResponse(rsp *http.Response) (*ListAlertDeliveriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAlertDeliveriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertDeliveryPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRedeliverAlertResponse parses an HTTP response from a RedeliverAlertWithResponse call
+func ParseRedeliverAlertResponse(rsp *http.Response) (*RedeliverAlertResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RedeliverAlertResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AlertDeliveryAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRotateAlertSecretResponse parses an HTTP response from a RotateAlertSecretWithResponse call
+func ParseRotateAlertSecretResponse(rsp *http.Response) (*RotateAlertSecretResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateAlertSecretResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AlertEndpointAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
 }
 
 // ParseListAPIKeysResponse parses an HTTP response from a ListAPIKeysWithResponse call

@@ -130,11 +130,12 @@ func serve(ctx, hurry context.Context, environ []string, stderr io.Writer) error
 	hub := stream.NewHub(stream.Config{Store: db, Metrics: p.Metrics, Log: p.Log})
 	api, err := httpapi.New(httpapi.Config{
 		Store: db, Blobs: blobs, Hub: hub, Metrics: p.Metrics, Log: p.Log, Redactor: p.Redactor,
-		Identity:   identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies, Supabase: cfg.supabase(), OIDC: cfg.oidc()}),
-		KeyEnv:     cfg.keyEnv(),
-		Keys:       keys,
-		WebhookKey: []byte(cfg.WebhookKey),
-		Origins:    cfg.Origins, HTTPS: strings.HasPrefix(cfg.PublicURL, "https://"),
+		Identity:    identity.New(identity.Config{Store: db, DevKeys: cfg.devKeys(), Proxies: cfg.Proxies, Supabase: cfg.supabase(), OIDC: cfg.oidc()}),
+		KeyEnv:      cfg.keyEnv(),
+		Keys:        keys,
+		WebhookKey:  []byte(cfg.WebhookKey),
+		LocalAlerts: cfg.Env == "development",
+		Origins:     cfg.Origins, HTTPS: strings.HasPrefix(cfg.PublicURL, "https://"),
 		Rate: cfg.LimitRate, TenantRate: cfg.TenantRate,
 		Streams: cfg.Streams, TenantStreams: cfg.TenantStreams, TotalStreams: cfg.TotalStreams,
 	})

@@ -137,6 +137,17 @@ func (m *matrix) aSecret() string {
 	return name
 }
 
+// anAlert returns an endpoint of alerts. Those before it are deleted, since a
+// tenant has few.
+func (m *matrix) anAlert() string {
+	for _, e := range decodeAs[api.AlertEndpointPage](m, m.get("/api/alert-endpoints")).Items {
+		if e.ID != m.first["alert"] {
+			m.want(m.do(http.MethodDelete, "/api/alert-endpoints/"+e.ID, ""), http.StatusNoContent, "")
+		}
+	}
+	return m.made("/api/alert-endpoints", alertBody, func(r reply) string { return decodeAs[api.AlertEndpointAnswer](m, r).Endpoint.ID })
+}
+
 // fixtures returns a request that succeeds for each operation, and makes what it needs.
 func (m *matrix) fixtures() map[string]func() cell {
 	fixed := func(path, body string) func() cell { return func() cell { return cell{path: path, body: body} } }
@@ -258,6 +269,14 @@ func (m *matrix) fixtures() map[string]func() cell {
 		"listSecrets":   fixed("/api/secrets", ""), "getSecret": of("/api/secrets/", once("secret", m.aSecret), "", ""), "deleteSecret": of("/api/secrets/", m.aSecret, "", ""),
 		"setSecret":   func() cell { return cell{path: "/api/secrets/TOKEN", body: `{"value":"12345678"}`, names: true} },
 		"getSettings": fixed("/api/settings", ""), "changeSettings": fixed("/api/settings", `{"retention_days":31}`),
+		"listAlertEndpoints": fixed("/api/alert-endpoints", ""), "createAlertEndpoint": func() cell { m.anAlert(); return cell{path: "/api/alert-endpoints", body: alertBody} },
+		"getAlertEndpoint": of("/api/alert-endpoints/", once("alert", m.anAlert), "", ""), "changeAlertEndpoint": of("/api/alert-endpoints/", m.anAlert, "", `{"enabled":false}`),
+		"deleteAlertEndpoint": of("/api/alert-endpoints/", m.anAlert, "", ""), "rotateAlertSecret": of("/api/alert-endpoints/", m.anAlert, "/rotate-secret", ""),
+		"listAlertDeliveries": of("/api/alert-endpoints/", once("alert", m.anAlert), "/deliveries", ""),
+		"redeliverAlert": func() cell {
+			id := m.anAlert()
+			return cell{path: "/api/alert-endpoints/" + id + "/deliveries/" + m.tellAlert(id) + "/redeliver"}
+		},
 		"listAudit": fixed("/api/audit", ""), "listAuditAnchors": fixed("/api/audit/anchors", ""),
 
 		"collectGarbage": fixed("/api/gc?wait_s=0", `{}`), "verifyStorage": fixed("/api/storage/verify?wait_s=0", `{}`),
@@ -463,6 +482,7 @@ func (m *matrix) effects() string {
 		(SELECT sum(version) FROM nofx.repository WHERE tenant_id = $1), (SELECT count(*) FROM nofx.oidc_trust WHERE tenant_id = $1), (SELECT count(*) FROM nofx.subject WHERE tenant_id = $1),
 		(SELECT sum(version) FROM nofx.merge WHERE tenant_id = $1), (SELECT sum(version) FROM nofx.finding WHERE tenant_id = $1), (SELECT count(*) FROM nofx.artifact WHERE tenant_id = $1),
 		(SELECT count(*) FROM nofx.queue_pause WHERE tenant_id = $1), (SELECT count(*) FROM nofx.project WHERE tenant_id = $1),
+		(SELECT sum(version) FROM nofx.alert_endpoint WHERE tenant_id = $1), (SELECT count(*) || d.min FROM (SELECT min(due_at::text), count(*) FROM nofx.alert_delivery WHERE tenant_id = $1) AS d GROUP BY d.min),
 		(SELECT sum(version) FROM nofx.secret WHERE tenant_id = $1), (SELECT settings::text FROM nofx.tenant WHERE tenant_id = $1))`, m.tenant).Scan(&n)
 	if err != nil {
 		m.Fatal(err)

@@ -265,7 +265,11 @@ func TestS06_ForeignIDs(t *testing.T) {
 	other := g.newKey(g.pg.Tenant(t), api.RoleAdmin)
 	trusted := g.do(http.MethodPost, "/api/oidc-trusts", aTrust)
 	g.want(trusted, http.StatusCreated, "")
+	alerted := g.do(http.MethodPost, "/api/alert-endpoints", alertBody)
+	g.want(alerted, http.StatusCreated, "")
+	alert := decodeAs[api.AlertEndpointAnswer](t, alerted).Endpoint.ID
 	ids := map[string]string{
+		"{alert_id}": alert, "{message_id}": g.tellAlert(alert),
 		"{trust_id}":      decodeAs[api.OIDCTrustAnswer](t, trusted).Trust.ID,
 		"{repository_id}": g.repository("acme/shop").Repository.ID, "{review_id}": made.Review.ID, "{finding_id}": run.FindingID.Format(finding),
 		"{project_slug}": "theirs", "{secret_name}": "THEIRS", "{run_id}": created.Run.ID, "{step_id}": created.Steps[0].ID, "{gate_id}": gate.ID,
@@ -276,7 +280,7 @@ func TestS06_ForeignIDs(t *testing.T) {
 	needed := map[string]string{ // bodies, where a reason is not enough
 		"rerunRun": "", "createCheckpoint": "", "archiveCheckpoint": "", "markCheckpoint": `{"label":"x"}`, "bisectRun": `{"command":"x"}`,
 		"createBranches": `{"checkpoint_id":"` + *gate.ShownCheckpointID + `"}`, "startMerge": `{"source_run_id":"` + created.Run.ID + `"}`,
-		"rerunReview": "", "changeRepository": `{"enabled":false}`,
+		"rerunReview": "", "changeRepository": `{"enabled":false}`, "changeAlertEndpoint": `{"enabled":false}`, "rotateAlertSecret": "", "redeliverAlert": "",
 		"resolveMerge": `{"resolutions":[{"path":"x","take":"ours"}]}`, "commitMerge": "", "abandonMerge": `{"reason":"x"}`,
 	}
 	for _, op := range g.server.operations() {

@@ -49,6 +49,8 @@ type Config struct {
 
 	WebhookKey []byte // that the secrets of webhooks are derived from; none: there are no webhooks
 
+	LocalAlerts bool // alerts may go to loopback by http, as in development
+
 	Origins []string // whose scripts may use the API from browsers, as browsers write them
 	HTTPS   bool     // clients reach the API by https alone
 
