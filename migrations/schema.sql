@@ -284,6 +284,24 @@ CREATE FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OU
 
 ALTER FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) OWNER TO nofx_system;
 
+CREATE FUNCTION nofx.bad_hosts(p jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    AS $_$
+BEGIN
+    IF jsonb_typeof(p) <> 'array' THEN
+        RETURN 'must be a list of hosts NAME:PORT';
+    END IF;
+    IF jsonb_array_length(p) > 64 THEN
+        RETURN format('%s hosts; at most 64', jsonb_array_length(p));
+    END IF;
+    RETURN (SELECT format('%s is no host NAME:PORT', left(h.value::text, 80)) FROM jsonb_array_elements(p) h
+        WHERE jsonb_typeof(h.value) <> 'string' OR length(h.value #>> '{}') > 261
+            OR (h.value #>> '{}') !~ '^(\*\.[a-z0-9_-]{1,63}\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*:[1-9][0-9]{0,4}$' LIMIT 1);
+END
+$_$;
+
+ALTER FUNCTION nofx.bad_hosts(p jsonb) OWNER TO nofx_system;
+
 CREATE FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) RETURNS text[]
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'nofx', 'pg_temp'
@@ -3720,6 +3738,8 @@ GRANT ALL ON FUNCTION nofx.audit_urls(p_object text, p_method text, p_sha256 tex
 REVOKE ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.backlog(p_queue text, p_limit integer, OUT ready bigint, OUT retrying bigint, OUT oldest timestamp with time zone) TO nofx_gateway;
 
+REVOKE ALL ON FUNCTION nofx.bad_hosts(p jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION nofx.beat_worker(p_id text, p_pid integer, p_host text, p_version text, p_queues text[], p_slots_max integer, p_sandbox_tier integer, p_tier_wanted integer, p_draining boolean, p_waits_for text, p_forget interval) TO nofx_worker;
 
@@ -3758,7 +3778,7 @@ REVOKE ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigi
 GRANT ALL ON FUNCTION nofx.change_repository(p_id uuid, p jsonb, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.change_settings(p jsonb, p_version bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION nofx.change_settings(p jsonb, p_version bigint) TO nofx_app;
+GRANT ALL ON FUNCTION nofx.change_settings(p jsonb, p_version bigint) TO nofx_gateway;
 
 REVOKE ALL ON FUNCTION nofx.check_branches(p_tenant uuid, p_parent uuid) FROM PUBLIC;
 

@@ -825,21 +825,6 @@ func (e PatchOperationOp) Valid() bool {
 	}
 }
 
-// Defines values for PolicyNetwork.
-const (
-	PolicyNetworkNone PolicyNetwork = "none"
-)
-
-// Valid indicates whether the value is a known member of the PolicyNetwork enum.
-func (e PolicyNetwork) Valid() bool {
-	switch e {
-	case PolicyNetworkNone:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for ProblemCode.
 const (
 	ProblemCodeAlertEndpointDisabled ProblemCode = "alert-endpoint-disabled"
@@ -2881,6 +2866,9 @@ type Health struct {
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
 
+// Host A host as `NAME` or `NAME:PORT`, port 443 by default. `*.example.com` stands for all names below `example.com`. IP addresses and `localhost` are not accepted. Responses have the name in lower case, with its port
+type Host = string
+
 // KeyID defines model for KeyID.
 type KeyID = string
 
@@ -3144,6 +3132,11 @@ type MergeTake string
 // MessageID The `webhook-id` of the request
 type MessageID = string
 
+// Network defines model for Network.
+type Network struct {
+	Hosts []Host `json:"hosts"`
+}
+
 // OIDCTrust defines model for OIDCTrust.
 type OIDCTrust struct {
 	CreatedAt time.Time `json:"created_at"`
@@ -3279,8 +3272,10 @@ type PlanStep struct {
 // Policy Narrows what the steps may do; never widens it
 type Policy struct {
 	// EnvAllowed Variables of the deployment that steps may see
-	EnvAllowed []string       `json:"env_allowed,omitempty"`
-	Network    *PolicyNetwork `json:"network,omitempty"`
+	EnvAllowed []string `json:"env_allowed,omitempty"`
+
+	// Network What code of the plan (`bash` and gates with a command) may reach: nothing, which is `"none"` and the default, or hosts, by HTTP and TLS through a proxy that its environment names (`HTTP_PROXY`, `HTTPS_PROXY`). The tenant must grant each by its setting `network_hosts`: 422 for one that it does not, also when a branch or a run again has the plan; once a grant was taken back, steps that start fail with the class `policy`. It needs a worker whose sandbox is of tier 2
+	Network json.RawMessage `json:"network,omitempty"`
 
 	// Secrets Secrets of the tenant that steps may ask for by their input `secrets`. Their values are masked in all that the run leaves, but for files of the workspace. 422 for one that there is not
 	Secrets []SecretName `json:"secrets,omitempty"`
@@ -3288,9 +3283,6 @@ type Policy struct {
 	// ToolsAllowed Tools, or families: `gate:*`
 	ToolsAllowed []string `json:"tools_allowed,omitempty"`
 }
-
-// PolicyNetwork defines model for Policy.Network.
-type PolicyNetwork string
 
 // Principal defines model for Principal.
 type Principal struct {
@@ -3979,6 +3971,9 @@ type Settings struct {
 	// ModelTokensPerDay What all reviews may use in a day (UTC), input and output. Null: no limit
 	ModelTokensPerDay *int64 `json:"model_tokens_per_day"`
 
+	// NetworkHosts Hosts that plans may ask for in `policy.network`
+	NetworkHosts []Host `json:"network_hosts"`
+
 	// QueuedRunsMax Runs that may wait for their start; a request for another one gets 429 `quota-exceeded`. Requests at the same moment do not count each other. Null: any number
 	QueuedRunsMax *int `json:"queued_runs_max"`
 
@@ -4012,6 +4007,7 @@ type SettingsChange struct {
 	FourEyes           *bool    `json:"four_eyes,omitempty"`
 	ModelCostUsdPerDay *float64 `json:"model_cost_usd_per_day,omitempty"`
 	ModelTokensPerDay  *int64   `json:"model_tokens_per_day,omitempty"`
+	NetworkHosts       []Host   `json:"network_hosts,omitempty"`
 	QueuedRunsMax      *int     `json:"queued_runs_max,omitempty"`
 	RetentionDays      *int     `json:"retention_days,omitempty"`
 	ReviewsEnabled     *bool    `json:"reviews_enabled,omitempty"`

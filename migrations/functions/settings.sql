@@ -11,7 +11,26 @@ AS $$
         ('queued_runs_max', 'integer', 1, 10000),
         ('model_tokens_per_day', 'integer', 0, 1e12),
         ('model_cost_usd_per_day', 'number', 0, 1e9),
-        ('reviews_enabled', 'boolean', NULL, NULL)
+        ('reviews_enabled', 'boolean', NULL, NULL),
+        ('network_hosts', 'hosts', NULL, NULL)
+$$;
+
+-- Returns why a value is no list of hosts that plans may ask for, or NULL. The gateway, which
+-- brings hosts into this form, says more.
+CREATE OR REPLACE FUNCTION nofx.bad_hosts(p jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF jsonb_typeof(p) <> 'array' THEN
+        RETURN 'must be a list of hosts NAME:PORT';
+    END IF;
+    IF jsonb_array_length(p) > 64 THEN
+        RETURN format('%s hosts; at most 64', jsonb_array_length(p));
+    END IF;
+    RETURN (SELECT format('%s is no host NAME:PORT', left(h.value::text, 80)) FROM jsonb_array_elements(p) h
+        WHERE jsonb_typeof(h.value) <> 'string' OR length(h.value #>> '{}') > 261
+            OR (h.value #>> '{}') !~ '^(\*\.[a-z0-9_-]{1,63}\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*:[1-9][0-9]{0,4}$' LIMIT 1);
+END
 $$;
 
 -- Refuses settings that there are not and values that they cannot have, whoever writes them,
@@ -29,6 +48,7 @@ BEGIN
     FROM jsonb_each(NEW.settings) e LEFT JOIN setting_rules() r ON r.name = e.key CROSS JOIN LATERAL (SELECT CASE
         WHEN r.name IS NULL THEN 'there is no such setting'
         WHEN r.type = 'boolean' THEN CASE WHEN jsonb_typeof(e.value) <> 'boolean' THEN 'must be true or false' END
+        WHEN r.type = 'hosts' THEN bad_hosts(e.value)
         WHEN CASE jsonb_typeof(e.value) WHEN 'number' THEN e.value::numeric BETWEEN r.lowest AND r.highest AND (r.type = 'number' OR e.value::numeric = trunc(e.value::numeric)) END IS NOT TRUE
             THEN format('must be a %s from %s to %s', CASE r.type WHEN 'integer' THEN 'whole number' ELSE 'number' END, r.lowest, r.highest) END AS detail) x
     WHERE x.detail IS NOT NULL;
@@ -77,7 +97,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     nofx.change_settings(jsonb, bigint)
-TO nofx_app;
+TO nofx_gateway;
 
 GRANT EXECUTE ON FUNCTION
     nofx.settings_guard()

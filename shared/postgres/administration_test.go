@@ -19,7 +19,7 @@ func TestS24_Administration(t *testing.T) {
 			return []byte(fmt.Sprint(text, next.Version)), nil
 		}
 	}
-	if _, err := s.ChangeSettings(s.ctx, s.tenant, []byte(`{"retention_days": 7}`), nil); err != nil {
+	if _, err := s.ChangeSettings(s.ctx, s.tenant, []byte(`{"retention_days": 7, "network_hosts": ["a.example:443"]}`), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.ChangeSettings(s.ctx, s.tenant, []byte(`{"retention_days": 0}`), nil); err == nil {
@@ -47,7 +47,7 @@ func TestS24_Administration(t *testing.T) {
 	}
 	got := all[string](t, s, `SELECT actor || ' ' || act || ' ' || object || ' ' || coalesce((before - 'sealed_sha256')::text, '-') || ' ' || coalesce((after - 'sealed_sha256')::text, '-') FROM nofx.audit WHERE tenant_id = $1 ORDER BY seq`, s.tenant)
 	want := []string{
-		`tester settings.change settings - {"retention_days": 7}`,
+		`tester settings.change settings - {"network_hosts": ["a.example:443"], "retention_days": 7}`,
 		`tester project.create web - {"project": "web"}`, `tester project.delete web {"project": "web"} -`,
 		`tester secret.set TOKEN - {"version": 1}`, `tester secret.set TOKEN {"version": 1} {"version": 2}`, `tester secret.delete TOKEN {"version": 2} -`,
 	}

@@ -162,8 +162,8 @@ func checkArtifacts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan
 	return e
 }
 
-// CheckPlan returns fault.Invalid when p names artifacts that cannot be read, or secrets that
-// the tenant does not have; CreateRun asks the same.
+// CheckPlan returns fault.Invalid when p names artifacts that cannot be read, secrets that the
+// tenant does not have, or hosts that it does not grant; CreateRun asks the same.
 func (db *DB) CheckPlan(ctx context.Context, tenant uuid.UUID, p run.Plan) error {
 	return db.tx(ctx, tenant, func(tx pgx.Tx) error { return checkPlan(ctx, tx, tenant, p) })
 }
@@ -172,5 +172,8 @@ func checkPlan(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan) err
 	if err := checkArtifacts(ctx, tx, tenant, p); err != nil {
 		return err
 	}
-	return checkSecrets(ctx, tx, tenant, p)
+	if err := checkSecrets(ctx, tx, tenant, p); err != nil {
+		return err
+	}
+	return checkNetwork(ctx, tx, tenant, p)
 }

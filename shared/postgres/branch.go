@@ -80,8 +80,8 @@ type NewBranch struct {
 
 // CreateBranches inserts branches with their steps and the jobs of those that are ready,
 // all of them or none. An unknown parent is fault.NotFound, one with too many branches
-// fault.Conflict (branch-limit); a plan that names artifacts which cannot be read, or secrets that there are not, is
-// fault.Invalid.
+// fault.Conflict (branch-limit); a plan that names artifacts which cannot be read, secrets that there are not, or hosts that
+// are not granted, is fault.Invalid.
 func (db *DB) CreateBranches(ctx context.Context, tenant uuid.UUID, list []NewBranch) ([]run.Run, error) {
 	drafts := make([]*draftRun, len(list))
 	for i, b := range list {

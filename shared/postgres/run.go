@@ -29,7 +29,7 @@ type NewRun struct {
 // CreateRun inserts a run with its steps and the jobs of those that are ready.
 // Run and jobs belong to the trace of ctx's span, which must be valid. An
 // unknown project is fault.NotFound; a plan that names artifacts which cannot be
-// read is fault.Invalid.
+// read, secrets that there are not, or hosts that are not granted, is fault.Invalid.
 func (db *DB) CreateRun(ctx context.Context, tenant uuid.UUID, n NewRun) (run.Run, []run.Step, error) {
 	d, err := n.draft(ctx, tenant)
 	if err != nil {

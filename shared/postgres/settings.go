@@ -2,10 +2,14 @@ package postgres
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"nofx.dev/shared/fault"
+	"nofx.dev/shared/run"
 )
 
 // Settings are what a tenant's administrators decided, with the defaults in the place of
@@ -18,6 +22,7 @@ type Settings struct {
 	DayTokens      *int64   // that models may use for reviews in a day (UTC); nil: as many as they want
 	DayCostUSD     *float64 // the same in US dollars
 	ReviewsEnabled bool
+	NetworkHosts   []string // that plans may ask for, as run.Host returns them
 	Set            []string // names of those that administrators decided
 	Version        int64
 	UpdatedAt      *time.Time // nil: never
@@ -37,6 +42,7 @@ func (db *DB) Settings(ctx context.Context, tenant uuid.UUID) (s Settings, err e
 func readSettings(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) (Settings, error) {
 	rows, err := tx.Query(ctx, `SELECT coalesce((t.settings->>'retention_days')::numeric::int, 30), coalesce((t.settings->>'four_eyes')::boolean, false), coalesce((t.settings->>'allow_waive')::boolean, true),
 			(t.settings->>'queued_runs_max')::numeric::int, (t.settings->>'model_tokens_per_day')::numeric::bigint, (t.settings->>'model_cost_usd_per_day')::float8, coalesce((t.settings->>'reviews_enabled')::boolean, true),
+			ARRAY(SELECT h FROM jsonb_array_elements_text(coalesce(t.settings->'network_hosts', '[]')) WITH ORDINALITY AS x (h, n) ORDER BY n),
 			ARRAY(SELECT k FROM jsonb_object_keys(t.settings) AS x (k) ORDER BY k), t.settings_version, t.settings_at, coalesce(t.settings_by, ''), coalesce(nofx.subject_name(t.tenant_id, t.settings_by), '')
 		FROM nofx.tenant t WHERE t.tenant_id = $1`, tenant)
 	if err != nil {
@@ -58,4 +64,44 @@ func (db *DB) ChangeSettings(ctx context.Context, tenant uuid.UUID, change []byt
 		return err
 	})
 	return s, err
+}
+
+// NetworkHosts returns the hosts that plans of a tenant may ask for.
+func (db *DB) NetworkHosts(ctx context.Context, tenant uuid.UUID) (hosts []string, err error) {
+	err = db.tx(ctx, tenant, func(tx pgx.Tx) error {
+		hosts, err = networkHosts(ctx, tx, tenant)
+		return err
+	})
+	return hosts, err
+}
+
+func networkHosts(ctx context.Context, tx pgx.Tx, tenant uuid.UUID) ([]string, error) {
+	rows, err := tx.Query(ctx, "SELECT jsonb_array_elements_text(coalesce(settings->'network_hosts', '[]')) FROM nofx.tenant WHERE tenant_id = $1", tenant)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// checkNetwork returns fault.Invalid with a field for each host that a plan asks for and the
+// tenant does not grant.
+func checkNetwork(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, p run.Plan) error {
+	if p.Policy == nil || p.Policy.Network == nil || len(p.Policy.Network.Hosts) == 0 {
+		return nil
+	}
+	granted, err := networkHosts(ctx, tx, tenant)
+	if err != nil {
+		return err
+	}
+	var fields []fault.Field
+	for _, i := range run.Ungranted(p.Policy.Network.Hosts, granted) {
+		fields = append(fields, fault.Field{
+			Pointer: "/plan/policy/network/hosts/" + strconv.Itoa(i),
+			Detail:  "the tenant does not grant " + p.Policy.Network.Hosts[i] + "; an administrator can, by the setting network_hosts",
+		})
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return fault.OfFields("invalid-plan", fields...)
 }

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -19,6 +20,11 @@ func TestSettingsGuard(t *testing.T) {
 	for doc, pointers := range map[string]string{
 		`{}`: "[]", `{"retention_days": 1, "queued_runs_max": 10000}`: "[]", `{"model_tokens_per_day": 0, "model_cost_usd_per_day": 0.25}`: "[]",
 		`{"four_eyes": true, "allow_waive": false, "reviews_enabled": false}`: "[]", `{"retention_days": 7.0}`: "[]",
+		`{"network_hosts": []}`: "[]", `{"network_hosts": ["a.example:443", "*.b.example:8080", "mirror:80"]}`: "[]",
+		`{"network_hosts": "a.example:443"}`: "[/network_hosts]", `{"network_hosts": ["a.example"]}`: "[/network_hosts]", `{"network_hosts": ["a.example:443", 1]}`: "[/network_hosts]",
+		`{"network_hosts": ["*:443"]}`: "[/network_hosts]", `{"network_hosts": ["*.com:443"]}`: "[/network_hosts]", `{"network_hosts": [null]}`: "[/network_hosts]",
+		`{"network_hosts": ["a.*.example:443"]}`: "[/network_hosts]", `{"network_hosts": ["A.example:443"]}`: "[/network_hosts]", `{"network_hosts": ["[::1]:443"]}`: "[/network_hosts]",
+		`{"network_hosts": [` + strings.Repeat(`"a.example:443",`, 64) + `"b.example:443"]}`: "[/network_hosts]",
 		`{"retention_days": 0}`: "[/retention_days]", `{"retention_days": 3651}`: "[/retention_days]", `{"retention_days": 2.4}`: "[/retention_days]",
 		`{"retention_days": "7"}`: "[/retention_days]", `{"retention_days": [7]}`: "[/retention_days]", `{"model_tokens_per_day": -1}`: "[/model_tokens_per_day]",
 		`{"model_tokens_per_day": 1e30}`: "[/model_tokens_per_day]", `{"model_cost_usd_per_day": 1e400}`: "[/model_cost_usd_per_day]",
@@ -52,7 +58,7 @@ func TestChangeSettings(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	got, err := s.Settings(s.ctx, s.tenant)
-	if err != nil || got.RetentionDays != 30 || got.FourEyes || !got.AllowWaive || got.QueuedRunsMax != nil || got.DayTokens != nil || got.DayCostUSD != nil || !got.ReviewsEnabled || len(got.Set) != 0 || got.Version != 1 || got.UpdatedAt != nil {
+	if err != nil || got.RetentionDays != 30 || got.FourEyes || !got.AllowWaive || got.QueuedRunsMax != nil || got.DayTokens != nil || got.DayCostUSD != nil || !got.ReviewsEnabled || len(got.NetworkHosts) != 0 || len(got.Set) != 0 || got.Version != 1 || got.UpdatedAt != nil {
 		t.Errorf("Settings() of a new tenant = %+v, %v, want the defaults", got, err)
 	}
 	got, err = s.ChangeSettings(s.ctx, s.tenant, []byte(`{"retention_days": 7, "queued_runs_max": 3, "allow_waive": false}`), new(int64(1)))

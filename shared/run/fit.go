@@ -139,6 +139,8 @@ func (f *fitting) value(at jsontext.Pointer, raw jsontext.Value, t reflect.Type)
 	switch {
 	case kind == 'n':
 		return raw
+	case t == reflect.TypeFor[Network]() && kind == '{':
+		return f.object(at, raw, reflect.TypeFor[networkHosts]())
 	case ownDecoder(t):
 	case t.Kind() == reflect.Struct && kind == '{', t.Kind() == reflect.Map && kind == '{':
 		return f.object(at, raw, t)
@@ -275,6 +277,7 @@ var examples = map[reflect.Type]string{
 	reflect.TypeFor[PlanStep]():          `{"name": "build", "tool": "bash", "inputs": {"script": "make"}}`,
 	reflect.TypeFor[PlanRetry]():         `{"max_attempts": 3}`,
 	reflect.TypeFor[Policy]():            `{"tools_allowed": ["bash"]}`,
+	reflect.TypeFor[Network]():           `{"hosts": ["proxy.example.com:443"]}`,
 	reflect.TypeFor[Workspace]():         `{"source": "git", "git": {"url": "https://git.example.com/team/app.git"}}`,
 	reflect.TypeFor[WorkspaceGit]():      `{"url": "https://git.example.com/team/app.git", "ref": "main"}`,
 	reflect.TypeFor[WriteFile]():         `{"path": "a.txt", "content": "hello"}`,

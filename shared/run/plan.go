@@ -31,7 +31,7 @@ const (
 	MaxSignalKey   = 255 // characters
 	MaxPayload     = 16 << 10
 	MaxEdges       = 20_000  // dependencies of all steps together
-	MaxListBytes   = 4 << 10 // excludes, env_allowed and secrets, which every step carries, and tools_allowed
+	MaxListBytes   = 4 << 10 // excludes, env_allowed, secrets and hosts, which every step carries, and tools_allowed
 
 	DefaultStepTimeout = 10 * time.Minute
 	MaxStepTimeout     = 24 * time.Hour
@@ -99,7 +99,7 @@ type Policy struct {
 	ToolsAllowed []string `json:"tools_allowed,omitzero"` // names, or family:*; nil allows all
 	EnvAllowed   []string `json:"env_allowed,omitempty"`
 	Secrets      []string `json:"secrets,omitempty"`
-	Network      string   `json:"network,omitempty"` // none
+	Network      *Network `json:"network,omitempty"`
 }
 
 // Spec is the part of the plan that a claim gives to the worker of a step: all that the
@@ -110,6 +110,7 @@ type Spec struct {
 	Retry      Retry           `json:"retry"`
 	EnvAllowed []string        `json:"env_allowed,omitempty"`
 	Secrets    []string        `json:"secrets,omitempty"` // of the whole plan: they are masked, and its inputs say which the step gets
+	Hosts      []string        `json:"hosts,omitempty"`   // that its code may reach
 	Excludes   []string        `json:"excludes,omitempty"`
 }
 
@@ -157,7 +158,7 @@ func (c *checker) plan(p Plan) Plan {
 	p.Workspace = c.workspace(p.Workspace)
 	c.labels(p.Labels)
 	c.stateSchema("/plan/state_schema", p.StateSchema)
-	c.policy(p.Policy)
+	p.Policy = c.policy(p.Policy)
 	p.DeadlineS = c.deadline(p.DeadlineS)
 	switch n := len(p.Steps); {
 	case n == 0:
@@ -200,6 +201,9 @@ func (p Plan) Spec(i int) Spec {
 	spec := Spec{Inputs: s.Inputs, TimeoutS: *s.TimeoutS, Retry: Retry{*s.Retry.MaxAttempts, *s.Retry.InitialS}, Excludes: excludes(p.Workspace)}
 	if p.Policy != nil {
 		spec.EnvAllowed, spec.Secrets = p.Policy.EnvAllowed, p.Policy.Secrets
+	}
+	if row, _ := ToolOf(s.Tool); row.Network() {
+		spec.Hosts = p.hosts()
 	}
 	return spec
 }
@@ -339,13 +343,13 @@ func (c *checker) list(at string, texts []string) {
 	}
 }
 
-func (c *checker) policy(p *Policy) {
-	if p == nil {
-		return
+// policy checks a policy and returns it as it is stored.
+func (c *checker) policy(given *Policy) *Policy {
+	if given == nil {
+		return nil
 	}
-	if p.Network != "" && p.Network != "none" {
-		c.add("/plan/policy/network", "only \"none\" is offered by this deployment")
-	}
+	p := *given
+	p.Network = c.network(p.Network)
 	c.list("/plan/policy/tools_allowed", p.ToolsAllowed)
 	c.list("/plan/policy/env_allowed", p.EnvAllowed)
 	for i, name := range p.EnvAllowed {
@@ -359,6 +363,7 @@ func (c *checker) policy(p *Policy) {
 			c.add("/plan/policy/secrets/"+strconv.Itoa(i), "the name "+detail)
 		}
 	}
+	return &p
 }
 
 func (c *checker) step(at string, s *PlanStep, policy *Policy) {

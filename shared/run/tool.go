@@ -109,6 +109,10 @@ var tools = []Tool{
 	{Name: ToolPurge, Queue: MaintenanceQueue, System: true, internal: true, inputs: inputs(func(*checker, PurgeInputs) {})},
 }
 
+// Network reports whether the steps of a tool can reach the hosts that their plan asks for:
+// code of the plan. What git:checkout fetches is the worker's choice.
+func (t Tool) Network() bool { return t.Code && !t.System && t.Name != ToolGitCheckout }
+
 // Tools returns the tool table.
 func Tools() []Tool { return slices.Clone(tools) }
 

@@ -32,6 +32,7 @@ func (a *app) settingsGetCommand() *cobra.Command {
   model_tokens_per_day    what all reviews may use in a day (UTC)
   model_cost_usd_per_day  the same in US dollars
   reviews_enabled         reviews are made
+  network_hosts           hosts that plans may ask for (policy.network)
 This needs the role admin.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,10 +50,11 @@ func (a *app) settingsSetCommand() *cobra.Command {
 		Use:   "set NAME=VALUE...",
 		Short: "Change settings of the tenant",
 		Long: `Change settings of the tenant, all that are given or none. A value is true, false, a
-number, or default. "nofx settings get --help" says what they mean. This needs the role
-admin.`,
+number, default, or, of network_hosts, a list of all its hosts with commas between them.
+"nofx settings get --help" says what the settings mean. This needs the role admin.`,
 		Example: `  nofx settings set four_eyes=true retention_days=90
-  nofx settings set queued_runs_max=default`,
+  nofx settings set queued_runs_max=default
+  nofx settings set 'network_hosts=proxy.golang.org,*.example.com:8443'`,
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(_ *cobra.Command, _ []string, begun string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 			for name := range settingsIn(api.Settings{}) {
@@ -72,6 +74,8 @@ admin.`,
 				}
 				if value == "default" {
 					value = "null"
+				} else if name == networkHosts {
+					value = asList(value)
 				} else if first := strings.TrimLeft(value, "-0123456789"); !json.Valid([]byte(value)) || value == "null" || first == value && value != "true" && value != "false" {
 					return usagef("%q: a value is true, false, a number, or default", arg)
 				}
@@ -88,6 +92,22 @@ admin.`,
 			return a.answerSettings(client.ChangeSettingsWithBody(cmd.Context(), nil, "application/json", bytes.NewReader(body)))
 		},
 	}
+}
+
+// networkHosts is the setting that is a list.
+const networkHosts = "network_hosts"
+
+// asList returns the JSON of texts with commas between them.
+func asList(value string) string {
+	texts := []string{}
+	if value != "" {
+		texts = strings.Split(value, ",")
+	}
+	for i := range texts {
+		texts[i] = strings.TrimSpace(texts[i])
+	}
+	raw, _ := json.Marshal(texts) // texts always marshal
+	return string(raw)
 }
 
 // settingsIn returns settings by their names, as JSON has them.
@@ -111,6 +131,11 @@ func (a *app) answerSettings(resp *http.Response, err error) error {
 			value, source := string(values[name]), "default"
 			if value == "null" {
 				value = "no limit"
+			}
+			if name == networkHosts {
+				if value = strings.Join(got.Settings.NetworkHosts, ","); value == "" {
+					value = "none"
+				}
 			}
 			if slices.Contains(got.Set, name) {
 				source = "set"

@@ -10,8 +10,8 @@ import (
 )
 
 func someSettings() api.SettingsAnswer {
-	return api.SettingsAnswer{Settings: api.Settings{RetentionDays: 90, FourEyes: true, AllowWaive: true, ModelCostUsdPerDay: ptr(12.5), ReviewsEnabled: true},
-		Set: []string{"four_eyes", "model_cost_usd_per_day", "retention_days"}, Version: 3, UpdatedAt: ptr(ago(60)), UpdatedBy: ptr(alice), UpdatedByName: ptr("alice")}
+	return api.SettingsAnswer{Settings: api.Settings{RetentionDays: 90, FourEyes: true, AllowWaive: true, ModelCostUsdPerDay: ptr(12.5), ReviewsEnabled: true, NetworkHosts: []string{"proxy.golang.org:443", "*.example.com:8443"}},
+		Set: []string{"four_eyes", "model_cost_usd_per_day", "network_hosts", "retention_days"}, Version: 3, UpdatedAt: ptr(ago(60)), UpdatedBy: ptr(alice), UpdatedByName: ptr("alice")}
 }
 
 // Values are sent as JSON has them, and default as null.
@@ -20,13 +20,16 @@ func TestSettingsSet(t *testing.T) {
 	for args, want := range map[string]string{
 		"four_eyes=true retention_days=90":                   `{"four_eyes":true,"retention_days":90}`,
 		"queued_runs_max=default model_cost_usd_per_day=0.5": `{"model_cost_usd_per_day":0.5,"queued_runs_max":null}`,
-		"retention_days=":                                    "",
-		"retention_days":                                     "",
-		"=1":                                                 "",
-		"retention_days=null":                                "",
-		`retention_days="7"`:                                 "",
-		"retention_days={}":                                  "",
-		"four_eyes=true=false":                               "",
+		"network_hosts=a.example,*.b.example:8443":           `{"network_hosts":["a.example","*.b.example:8443"]}`,
+		"network_hosts=":        `{"network_hosts":[]}`,
+		"network_hosts=default": `{"network_hosts":null}`,
+		"retention_days=":       "",
+		"retention_days":        "",
+		"=1":                    "",
+		"retention_days=null":   "",
+		`retention_days="7"`:    "",
+		"retention_days={}":     "",
+		"four_eyes=true=false":  "",
 	} {
 		got := ""
 		answers := script()
