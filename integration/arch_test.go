@@ -68,7 +68,7 @@ var mayImport = []rule{
 	{"worker/internal/sandbox", []string{"worker/internal/sandbox/confine", "shared/fault", "golang.org/x/sys/..."}},
 	{"worker/internal/sandbox/confine", []string{"golang.org/x/sys/...", "golang.org/x/net/bpf"}},
 	{"worker/internal/sandbox/sandboxtest", []string{"worker/internal/sandbox"}},
-	{"worker/internal/egress", []string{"shared/fault"}},
+	{"worker/internal/egress", []string{"shared/fault", "shared/run"}},
 	{"worker/internal/merge", []string{"shared/tree", "shared/fault", "github.com/aymanbagabas/go-udiff/lcs"}},
 	{"worker/internal/diff", []string{"shared/jsonpatch", "shared/run", "shared/tree", "shared/fault"}},
 	{"worker/internal/snapshot", slices.Concat([]string{"shared/blob", "shared/tree", "shared/run", "shared/fault", "shared/failpoint", "golang.org/x/sys/..."}, otelAPI, pure)},

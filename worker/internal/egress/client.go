@@ -63,10 +63,7 @@ func place(host, port string) string {
 // comes next. An address that is refused is fault.Forbidden. A redirect that is
 // not followed is no error: the answer is the redirect.
 func NewClient(cfg Config) *http.Client {
-	g := guard{allow: cfg.Allow}
-	g.free = net.Dialer{Timeout: connectLimit, Resolver: cfg.Resolver}
-	g.checked = g.free
-	g.checked.Control = refuseInside
+	g := newGuard(cfg)
 	return &http.Client{Transport: transport(g.dial, nil), CheckRedirect: redirect}
 }
 
@@ -97,6 +94,14 @@ func transport(dial func(ctx context.Context, network, addr string) (net.Conn, e
 type guard struct {
 	allow         Allow
 	free, checked net.Dialer
+}
+
+func newGuard(cfg Config) guard {
+	g := guard{allow: cfg.Allow}
+	g.free = net.Dialer{Timeout: connectLimit, Resolver: cfg.Resolver}
+	g.checked = g.free
+	g.checked.Control = refuseInside
+	return g
 }
 
 func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {

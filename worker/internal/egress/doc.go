@@ -10,5 +10,8 @@
 // never turn an effect into a GET ([Unfollowed]); proxies of the environment are
 // ignored; TLS is 1.2 at the least.
 //
+// What a step's own code may reach of the network leads through a [Proxy] of its own, which
+// connects as the clients do, and only to the hosts that it was given.
+//
 // A client has no time limit of its own: the context of each request has.
 package egress
