@@ -251,7 +251,7 @@ func (s *Stack) startWorker(extra map[string]string) (*Process, error) {
 func (s *Stack) workerEnvironment(name, metrics string, extra map[string]string) map[string]string {
 	defaults := map[string]string{"NOFX_WORKSPACE_DIR": filepath.Join(s.Dir, "work", name)}
 	maps.Copy(defaults, workerDefaults)
-	return s.environment(defaults, s.cfg.Env, map[string]string{"NOFX_METRICS_ADDR": metrics}, s.cfg.WorkerEnv, extra)
+	return s.environment(defaults, s.cfg.Env, map[string]string{"NOFX_METRICS_ADDR": metrics, "NOFX_PUBLIC_URL": s.URL}, s.cfg.WorkerEnv, extra)
 }
 
 func (s *Stack) start(name, program string, env map[string]string, metrics, ready string) *Process {

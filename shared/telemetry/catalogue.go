@@ -80,6 +80,7 @@ var Catalogue = []Metric{
 	{Name: "sse_events_sent_total", Type: CounterType, Help: "Events written to streams, once per stream.", Labels: []Label{oneOf("type", eventTypes...)}},
 	{Name: "events_pruned_total", Type: CounterType, Help: "Events deleted because the retention of their run has passed."},
 	{Name: "runs_expired_total", Type: CounterType, Help: "Runs deleted because their retention has passed.", Labels: []Label{oneOf("kind", "plan", "system")}},
+	{Name: "webhook_deliveries_total", Type: CounterType, Help: "Attempts to deliver events to the endpoints of alerts.", Labels: []Label{oneOf("event", alertEvents...), oneOf("result", "delivered", "pending", "failed", "disabled", "lost")}},
 	{Name: "gc_blobs_condemned_total", Type: CounterType, Help: "Blobs that a collection found no checkpoint to name."},
 	{Name: "gc_packs_rewritten_total", Type: CounterType, Help: "Packs that a collection wrote again, because little of them was needed."},
 	{Name: "gc_objects_deleted_total", Type: CounterType, Help: "Objects that a collection deleted from storage: those that rows did not need any more, and orphans without a row.", Labels: []Label{oneOf("kind", "object", "orphan")}},

@@ -96,6 +96,8 @@ var (
 		"unauthenticated", "forbidden", "not-found", "not-recorded", "cancelled",
 	}
 
+	alertEvents = []string{"approval.requested", "gate.failed", "run.failed"}
+
 	pools      = []string{"requests", "heartbeat", "river", "listen"}
 	failpoints = []string{
 		"before_response", "after_claim", "mid_exec", "after_effect", "mid_upload", "after_put", "after_commit",

@@ -58,6 +58,7 @@ type Metrics struct {
 	SSEEventsSent     *Counter // type
 	EventsPruned      *Counter
 	RunsExpired       *Counter // plan|system
+	WebhookDeliveries *Counter // event, result
 	BlobsCondemned    *Counter
 	PacksRewritten    *Counter
 	ObjectsCollected  *Counter // object|orphan
@@ -116,6 +117,7 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.SSEEventsSent = m.counter("sse_events_sent_total")
 	m.EventsPruned = m.counter("events_pruned_total")
 	m.RunsExpired = m.counter("runs_expired_total")
+	m.WebhookDeliveries = m.counter("webhook_deliveries_total")
 	m.BlobsCondemned = m.counter("gc_blobs_condemned_total")
 	m.PacksRewritten = m.counter("gc_packs_rewritten_total")
 	m.ObjectsCollected = m.counter("gc_objects_deleted_total")

@@ -24,7 +24,8 @@ type settings struct {
 	WorkspaceDir string        `env:"NOFX_WORKSPACE_DIR" doc:"directory for workspaces, empty or one of workers: each has its own below it and removes what dead ones left; by default nofx-worker-UID below the system's temporary directory"`
 	StepEnv      string        `env:"NOFX_STEP_ENV" doc:"lines NAME=value that a plan may let into its steps by env_allowed; values of 8 bytes or more are masked like secrets in logs, outputs, evidence and reasons, except those of PATH and LANG"`
 	GitAllow     []string      `env:"NOFX_GIT_ALLOW" doc:"hosts, or file: folders, that git:checkout and workspaces may read, separated by commas"`
-	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps may reach although they are not on the public internet"`
+	EgressAllow  []string      `env:"NOFX_EGRESS_ALLOW" doc:"host:port, separated by commas, that requests of steps and alerts may reach although they are not on the public internet"`
+	PublicURL    string        `env:"NOFX_PUBLIC_URL" want:"url" example:"https://nofx.example.com" doc:"base URL of the gateway, for the links in alerts; without it they have none"`
 	Sandbox      sandboxSettings
 	Model        modelSettings
 	Forge        forgeSettings

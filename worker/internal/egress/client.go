@@ -29,7 +29,9 @@ const (
 // Config is what a client may do beyond the public internet.
 type Config struct {
 	Allow    Allow
-	Resolver *net.Resolver // nil: the system's
+	Resolver *net.Resolver  // nil: the system's
+	Roots    *x509.CertPool // that are trusted; nil: the system's
+	Stay     bool           // no redirect is followed
 }
 
 // Allow is the places inside that may be reached: hosts, each with its port. A
@@ -64,7 +66,11 @@ func place(host, port string) string {
 // not followed is no error: the answer is the redirect.
 func NewClient(cfg Config) *http.Client {
 	g := newGuard(cfg)
-	return &http.Client{Transport: transport(g.dial, nil), CheckRedirect: redirect}
+	follow := redirect
+	if cfg.Stay {
+		follow = stay
+	}
+	return &http.Client{Transport: transport(g.dial, cfg.Roots), CheckRedirect: follow}
 }
 
 // NewListedClient makes a client for hosts that the administrator has listed, which may
@@ -72,11 +78,11 @@ func NewClient(cfg Config) *http.Client {
 // redirect, and trusts roots; nil: those of the system.
 func NewListedClient(roots *x509.CertPool) *http.Client {
 	free := net.Dialer{Timeout: connectLimit}
-	return &http.Client{
-		Transport:     transport(free.DialContext, roots),
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return &http.Client{Transport: transport(free.DialContext, roots), CheckRedirect: stay}
 }
+
+// stay follows no redirect.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func transport(dial func(ctx context.Context, network, addr string) (net.Conn, error), roots *x509.CertPool) *http.Transport {
 	return &http.Transport{

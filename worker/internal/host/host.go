@@ -5,7 +5,7 @@
 // services, each of the same shape: the heartbeat renews the leases of the process, the
 // watch of storage knows whether that answers, the beacon tells the deployment that the
 // worker is there, the sweep moves what other, dead workers left behind and what waited
-// for a time to come, and retention deletes what has expired. Nothing here decides a
+// for a time to come, retention deletes what has expired, and alerts tell endpoints of events. Nothing here decides a
 // state: the database does.
 //
 // Start at [New], then [Host.Run].
@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/seal"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/alert"
 	"nofx.dev/worker/internal/checkpoint"
 	"nofx.dev/worker/internal/lease"
 	"nofx.dev/worker/internal/llm"
@@ -73,6 +75,8 @@ type Config struct {
 	Hosts       map[review.Provider]reviewstep.OpenHost // forges whose pull requests are reviewed
 	Credentials reviewstep.Credentials                  // that repositories name
 	Keys        *seal.Key                               // of secrets; nil: none can be opened
+	Alerts      *http.Client                            // of deliveries to endpoints; nil: they are left to others
+	PublicURL   string                                  // of the gateway, for links in them; "": there are none
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
 	Log         *slog.Logger
@@ -155,6 +159,13 @@ func New(cfg Config) (*Host, error) {
 		{Name: "beacon", Run: h.beacon.run, Outlasts: true},
 		{Name: "sweep", Run: sweeper.run},
 		{Name: "retention", Run: cleaner.Run},
+	}
+	if cfg.Alerts != nil && cfg.Keys != nil {
+		alerts := alert.New(alert.Config{
+			Worker: cfg.ID, DB: cfg.Work, Keys: cfg.Keys, HTTP: cfg.Alerts, PublicURL: cfg.PublicURL,
+			Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
+		})
+		h.services = append(h.services, Service{Name: "alerts", Run: alerts.Run})
 	}
 	queues := make(map[string]river.QueueConfig, len(cfg.Queues))
 	for _, q := range cfg.Queues {

@@ -1,7 +1,8 @@
 // Package retention deletes what runs have left once the time for it has passed:
 // step logs and events, then the whole run unless something needs it, uploads that nobody
-// completed, signals that nobody waited for, and the objects that no row needs any more. It
-// begins the daily collections, and anchors audit logs in object storage.
+// completed, signals that nobody waited for, deliveries of alerts after 30 days, and the
+// objects that no row needs any more. It begins the daily collections, and anchors audit logs
+// in object storage.
 //
 // Every worker has a [Cleaner]. They share the work by SKIP LOCKED and need no
 // leader; each does a little at a time, so that a backlog of years is worked off
@@ -106,11 +107,15 @@ func (c *Cleaner) pass(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	c.Metrics.RunsExpired.Add(float64(system), string(run.SystemRun))
+	alerts, err := c.DB.ExpireAlerts(ctx, batch)
+	if err != nil {
+		return false, err
+	}
 	if err := c.daily(ctx); err != nil {
 		return false, err
 	}
 	objects, err := c.objects(ctx)
-	return pruned || uploads == batch || signals == batch || system == batch/4 || objects, err
+	return pruned || uploads == batch || signals == batch || alerts == batch || system == batch/4 || objects, err
 }
 
 // runs deletes runs whose retention has passed, or what of them can go.
