@@ -198,7 +198,11 @@ func script() map[string]http.HandlerFunc {
 		"revokeAPIKey": answer(http.StatusNoContent, nil),
 		"listSubjects": answer(http.StatusOK, api.TokenSubjectPage{Items: []api.TokenSubject{
 			{Subject: "oidc:0198c0de7a2b7c3d8e4f5a6b7c8d9e0f", Name: ptr("acme/shop"), SeenAt: ptr(ago(60))}, revokedSubject()}, NextCursor: ptr("c3Vi")}),
-		"revokeSubject":   answer(http.StatusOK, api.TokenSubjectAnswer{Subject: revokedSubject()}),
+		"revokeSubject":       answer(http.StatusOK, api.TokenSubjectAnswer{Subject: revokedSubject()}),
+		"listAlertEndpoints":  answer(http.StatusOK, api.AlertEndpointPage{Items: []api.AlertEndpoint{alertEndpoint(), brokenEndpoint()}, NextCursor: ptr("YWxy")}),
+		"createAlertEndpoint": answer(http.StatusCreated, api.AlertEndpointAnswer{Endpoint: alertEndpoint(), Secret: ptr("whsec_c2VjcmV0")}), "changeAlertEndpoint": answer(http.StatusOK, api.AlertEndpointAnswer{Endpoint: brokenEndpoint()}),
+		"rotateAlertSecret": answer(http.StatusOK, api.AlertEndpointAnswer{Endpoint: alertEndpoint(), Secret: ptr("whsec_b3RoZXI=")}), "deleteAlertEndpoint": answer(http.StatusNoContent, nil),
+		"listAlertDeliveries": answer(http.StatusOK, api.AlertDeliveryPage{Items: alertDeliveries()}), "redeliverAlert": answer(http.StatusAccepted, api.AlertDeliveryAnswer{Delivery: alertDeliveries()[1]}),
 		"listOIDCTrusts":  answer(http.StatusOK, api.OIDCTrustPage{Items: []api.OIDCTrust{trusted()}, NextCursor: ptr("dHJ1")}),
 		"createOIDCTrust": answer(http.StatusCreated, api.OIDCTrustAnswer{Trust: trusted()}),
 		"deleteOIDCTrust": answer(http.StatusNoContent, nil),
@@ -217,6 +221,24 @@ func script() map[string]http.HandlerFunc {
 func revokedSubject() api.TokenSubject {
 	return api.TokenSubject{Subject: "user:dave", Name: ptr("dave@example.com"), SeenAt: ptr(ago(3600)), RevokedBefore: ptr(ago(30)),
 		RevokedBy: ptr(alice), RevokedByName: ptr("alice"), Reason: ptr("laptop stolen")}
+}
+
+func alertEndpoint() api.AlertEndpoint {
+	return api.AlertEndpoint{ID: id("alert", 1), URL: "https://hooks.example.com/nofx", Events: []api.AlertEvent{"gate.failed", "run.failed"}, Status: "enabled", SecretVersion: 1, Version: 1,
+		CreatedBy: "key:0198", CreatedAt: ago(60), UpdatedAt: ago(60)}
+}
+
+func brokenEndpoint() api.AlertEndpoint {
+	e := alertEndpoint()
+	e.ID, e.URL, e.Status, e.DisabledReason, e.FailingSince = id("alert", 2), "https://hooks.example.com/\x1b[31mred", "disabled", ptr(api.AlertEndpointDisabledReasonFailing), ptr(ago(60))
+	return e
+}
+
+func alertDeliveries() []api.AlertDelivery {
+	d := api.AlertDelivery{ID: id("msg", 2), Event: "run.failed", Data: map[string]any{"run_id": id("run", 1)}, At: ago(60), Status: "delivered", Attempt: 1, ResponseCode: ptr(204), TriedAt: ptr(ago(59)), DurationMs: ptr(12)}
+	waiting := d
+	waiting.ID, waiting.Status, waiting.Attempt, waiting.ResponseCode, waiting.Error, waiting.NextAttemptAt = id("msg", 1), "pending", 3, nil, ptr("no response within 10s"), ptr(ago(-120))
+	return []api.AlertDelivery{d, waiting}
 }
 
 func trusted() api.OIDCTrust {
@@ -413,6 +435,17 @@ func TestCommands(t *testing.T) {
 		"key-revoke-nothing":    "key revoke nobody",
 		"key-create-help":       "key create --help",
 		"subject-list":          "subject list",
+		"alert-list":            "alert list",
+		"alert-create":          "alert create https://hooks.example.com/nofx --event gate.failed,run.failed",
+		"alert-create-help":     "alert create --help",
+		"alert-update":          "alert update " + id("alert", 2) + " --disable",
+		"alert-update-nothing":  "alert update " + id("alert", 2),
+		"alert-update-both":     "alert update " + id("alert", 2) + " --enable --disable",
+		"alert-rotate":          "alert rotate " + id("alert", 1),
+		"alert-delete":          "alert delete " + id("alert", 1),
+		"alert-deliveries":      "alert deliveries " + id("alert", 1),
+		"alert-redeliver":       "alert redeliver " + id("alert", 1) + " " + id("msg", 1),
+		"complete-alert":        "__complete alert delete a",
 		"oidc-trust-create":     "oidc-trust create acme/shop --repository-id 74 --owner-id 65 --event pull_request",
 		"oidc-trust-no-id":      "oidc-trust create acme/shop --owner-id 65",
 		"oidc-trust-help":       "oidc-trust create --help",
@@ -518,7 +551,7 @@ func TestOnTerminals(t *testing.T) {
 		"gate-list": "gate list", "run-compare": "run compare " + id("run", 1) + " " + id("run", 3), "run-lineage": "run lineage " + id("run", 3),
 		"checkpoint-list": "checkpoint list " + id("run", 1), "merge-list": "merge list " + id("run", 1), "run-show": "run show " + id("run", 1),
 		"repository-list": "repository list", "review-list": "review list", "review-show": "review show " + id("rev", 2), "review-findings": "review findings " + id("rev", 2), "review-metrics": "review metrics", "review-artifacts": "review artifacts " + id("rev", 2),
-		"dlq-list": "dlq list", "key-list": "key list", "subject-list": "subject list", "oidc-trust-list": "oidc-trust list", "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
+		"dlq-list": "dlq list", "key-list": "key list", "subject-list": "subject list", "oidc-trust-list": "oidc-trust list", "alert-list": "alert list", "alert-deliveries": "alert deliveries " + id("alert", 1), "artifact-list": "artifact list " + id("run", 1), "logs-list": "logs " + id("step", 1) + " --list",
 	} {
 		for _, width := range []int{80, 200} {
 			t.Run(fmt.Sprint(name, "-", width), func(t *testing.T) {

@@ -120,7 +120,7 @@ func execute(ctx context.Context, a *app, args []string) int {
 	root.PersistentFlags().StringVar(&a.url, "url", "", "address of the gateway")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the gateway's response as JSON, unchanged")
 	root.AddCommand(a.runCommand(), a.logsCommand(), a.gateCommand(), a.signalCommand(), a.dlqCommand(), a.checkpointCommand(), a.branchCommand(), a.mergeCommand(),
-		a.reviewCommand(), a.repositoryCommand(), a.artifactCommand(), a.eventsCommand(), a.traceCommand(), a.queueCommand(), a.workerCommand(), a.gcCommand(), a.storageCommand(), a.blobCommand(), a.projectCommand(), a.secretCommand(), a.settingsCommand(), a.keyCommand(), a.subjectCommand(), a.oidcTrustCommand(), a.auditCommand(), a.loginCommand(), a.whoamiCommand())
+		a.reviewCommand(), a.repositoryCommand(), a.artifactCommand(), a.eventsCommand(), a.traceCommand(), a.queueCommand(), a.workerCommand(), a.gcCommand(), a.storageCommand(), a.blobCommand(), a.projectCommand(), a.secretCommand(), a.settingsCommand(), a.alertCommand(), a.keyCommand(), a.subjectCommand(), a.oidcTrustCommand(), a.auditCommand(), a.loginCommand(), a.whoamiCommand())
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)
