@@ -83,7 +83,7 @@ var mayImport = []rule{
 		"worker/internal/snapshot", "worker/internal/steplog", "worker/internal/storage", "worker/internal/system", "worker/internal/tool", "worker/internal/workspace", "shared/...",
 	}, river, otelAPI, pure)},
 	{"worker/internal/host", slices.Concat([]string{
-		"worker/internal/alert", "worker/internal/checkpoint", "worker/internal/lease", "worker/internal/llm", "worker/internal/llm/rules", "worker/internal/pause", "worker/internal/retention", "worker/internal/reviewstep", "worker/internal/step",
+		"worker/internal/alert", "worker/internal/checkpoint", "worker/internal/egress", "worker/internal/lease", "worker/internal/llm", "worker/internal/llm/rules", "worker/internal/pause", "worker/internal/retention", "worker/internal/reviewstep", "worker/internal/step",
 		"worker/internal/storage", "worker/internal/system", "worker/internal/tool", "worker/internal/workspace", "shared/...",
 	}, river)},
 	{"worker/internal/host/hosttest", slices.Concat([]string{"worker/internal/host", "worker/internal/sandbox/sandboxtest", "worker/internal/tool", "shared/...", "github.com/prometheus/..."}, river, otelAPI, pure)},

@@ -221,6 +221,7 @@ AS $$
 DECLARE
     v_left int := p_limit;
     v_free int;
+    v_due timestamptz;
     e record;
     d record;
 BEGIN
@@ -228,12 +229,13 @@ BEGIN
     endpoint_id := p_endpoint;
     FOR i IN 1..p_looks LOOP
         EXIT WHEN v_left = 0;
-        SELECT x.tenant_id, x.endpoint_id INTO tenant_id, endpoint_id FROM alert_delivery x
+        SELECT x.tenant_id, x.endpoint_id, x.due_at INTO tenant_id, endpoint_id, v_due FROM alert_delivery x
         WHERE x.due_at IS NOT NULL AND (x.tenant_id, x.endpoint_id) > (claim_alerts.tenant_id, claim_alerts.endpoint_id)
         ORDER BY x.tenant_id, x.endpoint_id, x.due_at LIMIT 1;
         IF NOT FOUND THEN
             RETURN;
         END IF;
+        CONTINUE WHEN v_due > clock_timestamp();
         -- Another worker that has the lock takes what is due.
         SELECT x.url, x.secret_version, x.sealed, CASE WHEN x.past_until > clock_timestamp() THEN x.sealed_past END AS sealed_past INTO e
         FROM alert_endpoint x WHERE x.tenant_id = claim_alerts.tenant_id AND x.id = claim_alerts.endpoint_id AND x.state = 'enabled' FOR NO KEY UPDATE SKIP LOCKED;

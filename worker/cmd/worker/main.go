@@ -188,7 +188,7 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 		ID: p.ID, PID: os.Getpid(), Host: machine, Version: p.Version,
 		Work: db.work, Heartbeat: db.heartbeat, River: db.river, Blobs: blobs,
 		Tools: tools, Models: reviewers, Hosts: hosts, Credentials: reviewstep.Credentials(cfg.Forge.TokensDir),
-		Alerts: egress.NewClient(egress.Config{Allow: parts.egress, Stay: true}), PublicURL: cfg.PublicURL,
+		Alerts: &egress.Config{Allow: parts.egress}, PublicURL: cfg.PublicURL,
 		Keys: parts.keys, Redactor: p.Redactor, Metrics: p.Metrics, Log: p.Log,
 		Queues: cfg.Queues, Concurrency: cfg.Concurrency, LeaseTTL: cfg.LeaseTTL, DrainGrace: cfg.DrainGrace, Budget: cfg.Budget,
 		WorkspaceDir: cfg.WorkspaceDir, PollOnly: db.listensNot != nil,

@@ -13,6 +13,7 @@ import (
 	"nofx.dev/shared/run"
 	"nofx.dev/shared/seal"
 	"nofx.dev/shared/telemetry"
+	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/pause"
 )
 
@@ -31,8 +32,8 @@ type Config struct {
 	Worker    string // its id, on claims
 	DB        *postgres.DB
 	Keys      *seal.Key
-	HTTP      *http.Client // of package egress, which follows no redirect
-	PublicURL string       // of the gateway, for links; "": there are none
+	Egress    egress.Config // what may be reached; no redirect is followed
+	PublicURL string        // of the gateway, for links; "": there are none
 	Redactor  *telemetry.Redactor
 	Metrics   *telemetry.Metrics
 	Log       *slog.Logger
@@ -41,6 +42,7 @@ type Config struct {
 // Deliverer delivers events to endpoints.
 type Deliverer struct {
 	Config
+	http     *http.Client
 	limit    time.Duration // answer
 	place    postgres.AlertPlace
 	underWay atomic.Int64
@@ -50,7 +52,8 @@ type Deliverer struct {
 
 // New makes a Deliverer.
 func New(cfg Config) *Deliverer {
-	return &Deliverer{Config: cfg, limit: answer, ended: make(chan struct{}, 1)}
+	cfg.Egress.Stay = true
+	return &Deliverer{Config: cfg, http: egress.NewClient(cfg.Egress), limit: answer, ended: make(chan struct{}, 1)}
 }
 
 // Run delivers until ctx ends. Requests under way then get a moment to end; what is cut off
@@ -71,6 +74,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 	}
 	defer time.AfterFunc(leave, cut).Stop()
 	requests.Wait()
+	d.http.CloseIdleConnections()
 }
 
 // wait waits for the next look, or until a delivery has ended.

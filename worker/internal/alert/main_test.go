@@ -154,9 +154,8 @@ func (b *bundle) due() {
 // and endpoints are made before.
 func (b *bundle) deliver(edit ...func(*alert.Config, *alert.Deliverer)) (stop func()) {
 	b.Helper()
-	client := egress.NewClient(egress.Config{Allow: b.allow, Roots: b.roots, Stay: true})
 	cfg := alert.Config{
-		Worker: "worker-" + uuid.NewString()[:8], DB: b.pg.Open(b.T, postgres.Config{Role: postgres.WorkerRole}), Keys: b.keys, HTTP: client,
+		Worker: "worker-" + uuid.NewString()[:8], DB: b.pg.Open(b.T, postgres.Config{Role: postgres.WorkerRole}), Keys: b.keys, Egress: egress.Config{Allow: b.allow, Roots: b.roots},
 		PublicURL: "https://nofx.example.com/", Metrics: telemetry.NewMetrics(prometheus.NewRegistry(), "test"),
 		Log: telemetry.NewLogger(&b.log, slog.LevelDebug, nil),
 	}
@@ -176,7 +175,6 @@ func (b *bundle) deliver(edit ...func(*alert.Config, *alert.Deliverer)) (stop fu
 	stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
-		client.CloseIdleConnections()
 	})
 	b.Cleanup(stop)
 	return stop

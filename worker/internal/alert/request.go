@@ -57,7 +57,7 @@ func (d *Deliverer) send(ctx context.Context, c postgres.AlertClaim) (r postgres
 		r.Error = "the request cannot be made"
 		return r, 0
 	}
-	resp, err := d.HTTP.Do(req)
+	resp, err := d.http.Do(req)
 	if err != nil {
 		r.Error = why(err)
 		return r, 0

@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -33,6 +32,7 @@ import (
 	"nofx.dev/shared/telemetry"
 	"nofx.dev/worker/internal/alert"
 	"nofx.dev/worker/internal/checkpoint"
+	"nofx.dev/worker/internal/egress"
 	"nofx.dev/worker/internal/lease"
 	"nofx.dev/worker/internal/llm"
 	"nofx.dev/worker/internal/llm/rules"
@@ -75,7 +75,7 @@ type Config struct {
 	Hosts       map[review.Provider]reviewstep.OpenHost // forges whose pull requests are reviewed
 	Credentials reviewstep.Credentials                  // that repositories name
 	Keys        *seal.Key                               // of secrets; nil: none can be opened
-	Alerts      *http.Client                            // of deliveries to endpoints; nil: they are left to others
+	Alerts      *egress.Config                          // what endpoints may be; nil: deliveries to them are left to others
 	PublicURL   string                                  // of the gateway, for links in them; "": there are none
 	Redactor    *telemetry.Redactor
 	Metrics     *telemetry.Metrics
@@ -162,7 +162,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	if cfg.Alerts != nil && cfg.Keys != nil {
 		alerts := alert.New(alert.Config{
-			Worker: cfg.ID, DB: cfg.Work, Keys: cfg.Keys, HTTP: cfg.Alerts, PublicURL: cfg.PublicURL,
+			Worker: cfg.ID, DB: cfg.Work, Keys: cfg.Keys, Egress: *cfg.Alerts, PublicURL: cfg.PublicURL,
 			Redactor: cfg.Redactor, Metrics: cfg.Metrics, Log: cfg.Log,
 		})
 		h.services = append(h.services, Service{Name: "alerts", Run: alerts.Run})
