@@ -14,7 +14,9 @@
 //     lead out; capabilities are dropped. What it does not hold: attributes, such as the mode,
 //     of files that belong to the worker's user can be changed.
 //   - Tier 2 is bubblewrap around that: namespaces of its own, so that nothing else is there at
-//     all, with a network of its own in which only the command itself is.
+//     all, with a network of its own in which only the command itself is. A command may be
+//     given a proxy there: its Unix socket is mounted, and the helper passes on what comes to
+//     a port of loopback (confine/relay_linux.go).
 //   - Tier 3 is the administrator's: a container runtime with a kernel of its own, such as
 //     gVisor or Kata, around the worker; see README.md.
 //

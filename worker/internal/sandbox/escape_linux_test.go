@@ -103,7 +103,7 @@ func newWorld(t *testing.T) (w world, received <-chan string) {
 }
 
 // attempt runs an escape in a sandbox and reports whether it got out.
-func attempt(t *testing.T, s *sandbox.Sandbox, number int, limited bool) (out bool, said string) {
+func attempt(t *testing.T, s *sandbox.Sandbox, number int, limited bool, proxy string) (out bool, said string) {
 	t.Helper()
 	w, received := newWorld(t)
 	w.Limited = limited
@@ -119,7 +119,7 @@ func attempt(t *testing.T, s *sandbox.Sandbox, number int, limited bool) (out bo
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	exit, err := s.Exec(ctx, sandbox.Command{
-		Argv: []string{self}, Dir: w.Own, Writable: []string{w.Own}, Readable: []string{self}, Stdout: &output, Stderr: &output,
+		Argv: []string{self}, Dir: w.Own, Writable: []string{w.Own}, Readable: []string{self}, Proxy: proxy, Stdout: &output, Stderr: &output,
 		Env: []string{testPath, "TMPDIR=" + w.Own, "GORACE=atexit_sleep_ms=0", fmt.Sprintf("ESCAPE=%d", number), "WORLD=" + string(raw)},
 	})
 	said = fmt.Sprintf("%+v, %v: %s", exit, err, strings.TrimSpace(output.String()))
@@ -156,7 +156,7 @@ func TestS31_Escapes(t *testing.T) {
 			s := sandboxtest.Open(t, cfg)
 			held, tried := 0, 0
 			for _, e := range escapes {
-				out, said := attempt(t, s, e.number, tier > 0)
+				out, said := attempt(t, s, e.number, tier > 0, "")
 				if e.number <= 40 {
 					tried++
 				}
@@ -175,6 +175,19 @@ func TestS31_Escapes(t *testing.T) {
 				t.Errorf("tier 1 holds %d of %d escapes, want 95 %%", held, tried)
 			}
 		})
+	}
+}
+
+// TestS31_EscapesWithProxy tries all escapes in tier 2 from a command that has a proxy: none
+// works, as without one.
+func TestS31_EscapesWithProxy(t *testing.T) {
+	t.Parallel()
+	s := sandboxtest.Open(t, sandbox.Config{MaxTier: 2, Limits: sandbox.Limits{Memory: 256 << 20, Processes: 64, Disk: 64 << 20, Files: 5000}})
+	p := newEchoProxy(t)
+	for _, e := range escapes {
+		if out, said := attempt(t, s, e.number, true, p.path); out {
+			t.Errorf("E%d (%s) got out of tier 2 with a proxy: %s", e.number, e.name, said)
+		}
 	}
 }
 

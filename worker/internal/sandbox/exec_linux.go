@@ -53,6 +53,9 @@ func (s *Sandbox) execute(ctx context.Context, c Command, path string, tier int)
 		argv = s.bwrap(c)
 		spec.Writable, spec.Readable = append(slices.Clone(c.Writable), "/tmp", "/dev", "/proc"), []string{"/"}
 	}
+	if c.Proxy != "" {
+		spec.Proxy = proxyInside
+	}
 	h, err := startHelper(argv, c)
 	if err != nil {
 		return Exit{Code: -1}, fmt.Errorf("start sandbox helper: %w", err)

@@ -43,6 +43,7 @@ const uid = 1000
 // The names of the helper, and of the sandbox's own files, in the namespaces.
 const (
 	helperInside = "/run/nofx-sandbox"
+	proxyInside  = "/run/nofx-proxy"
 	passwdFile   = "passwd"
 	groupFile    = "group"
 	hostsFile    = "hosts"
@@ -83,6 +84,9 @@ func (s *Sandbox) bwrap(c Command) []string {
 	}
 	for _, path := range c.Writable {
 		argv = append(argv, "--bind", path, path)
+	}
+	if c.Proxy != "" {
+		argv = append(argv, "--ro-bind", c.Proxy, proxyInside)
 	}
 	return append(argv, "--ro-bind", s.cfg.Helper, helperInside, "--chdir", "/", "--", helperInside)
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -26,8 +27,16 @@ type Command struct {
 	Writable       []string  // absolute folders that it may change, such as its workspace
 	Readable       []string  // absolute paths that it may read, beside the toolchain
 	Network        bool      // it may reach the machine's network: only for programs of the worker's own choice
+	Proxy          string    // path of a Unix socket that it reaches as ProxyAddress; "": none. Only from ProxyTier on
 	Stdout, Stderr io.Writer // nil discards; the same writer twice keeps the order; must not block for ever
 }
+
+// ProxyTier is the least tier in which a command can have a proxy: below it there are no
+// sockets.
+const ProxyTier = 2
+
+// ProxyAddress is where a command with a proxy reaches it, by TCP.
+const ProxyAddress = confine.ProxyAddress
 
 // Exit is how a command ended and what its tree consumed.
 type Exit = confine.Exit
@@ -75,6 +84,12 @@ func (s *Sandbox) Exec(ctx context.Context, c Command) (Exit, error) {
 func (s *Sandbox) exec(ctx context.Context, c Command, tier int) (Exit, error) {
 	if ctx.Err() != nil {
 		return Exit{Code: -1, Killed: true}, context.Cause(ctx)
+	}
+	if c.Proxy != "" && c.Network {
+		return Exit{Code: -1}, fmt.Errorf("start %s: a command has the machine's network or a proxy, not both", c.Argv[0])
+	}
+	if c.Proxy != "" && tier < ProxyTier {
+		return Exit{Code: -1}, fmt.Errorf("start %s: a network needs a sandbox of tier %d; this one is of tier %d", c.Argv[0], ProxyTier, tier)
 	}
 	path, err := lookPath(c.Argv[0], c.Env)
 	if err != nil {

@@ -8,6 +8,9 @@
 // command that takes more memory, processes or disk than it may. At its end the helper
 // writes a [Report] to descriptor 3.
 //
+// For a command with a proxy the helper listens on loopback, and passes bytes on to the Unix
+// socket of the proxy (relay_linux.go).
+//
 // In tier 2 the helper is the first process of the namespaces that bubblewrap made. The
 // command cannot signal it there, and the kernel ends all other processes with it.
 //

@@ -19,8 +19,13 @@ type Spec struct {
 	Writable []string // absolute paths that it may change
 	Readable []string // absolute paths that it may read and execute, besides those; missing ones are skipped
 	Network  bool     // it may open internet sockets, of the machine
+	Proxy    string   // path of a Unix socket that it reaches as ProxyAddress; "": none
 	Limits   Limits
 }
+
+// ProxyAddress is where the helper listens for a command that has a proxy. The namespace is
+// the command's own, so that the port is free when it starts.
+const ProxyAddress = "127.0.0.1:3128"
 
 // Limits are what a command may take, all its processes together unless said otherwise. 0 is
 // no limit.

@@ -34,7 +34,13 @@ func help(control, said *os.File) int {
 	// Handled, not ignored: an ignored signal stays ignored over exec.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	if t.main, err = launch(spec); err != nil {
+	if spec.Proxy != "" {
+		err = relay(spec.Proxy)
+	}
+	if err == nil {
+		t.main, err = launch(spec)
+	}
+	if err != nil {
 		r := Report{Exit: Exit{Code: -1}}
 		if errno, ok := err.(syscall.Errno); ok {
 			r.Errno = int(errno)
