@@ -95,7 +95,7 @@ func TestAlertsOfEvents(t *testing.T) {
 
 	want := []string{"approval.requested", "gate.failed", "run.failed", "gate.failed", "run.failed"}
 	if got := s.queued(t, every); !slices.Equal(got, want) {
-		t.Errorf("an endpoint for all events is told of %v, want %v", got, want)
+		t.Fatalf("an endpoint for all events is told of %v, want %v", got, want)
 	}
 	if got := s.queued(t, failed); !slices.Equal(got, []string{"run.failed", "run.failed"}) {
 		t.Errorf("an endpoint for run.failed is told of %v, want that twice", got)
@@ -433,5 +433,16 @@ func TestS06_AlertsOfTwoTenants(t *testing.T) {
 	mine := c
 	mine.TenantID = other
 	s.finishAlert(t, "w1", mine, postgres.AlertResult{Delivered: true}, "lost")
+	// The functions look for themselves, and not only what is read afterwards.
+	theirs := *s
+	theirs.tenant = other
+	for _, call := range []string{"change_alert_endpoint($1, '{}', NULL)", "begin_alert_rotation($1)", "rotate_alert_secret($1, 'x')", "redeliver_alert($1, '" + c.ID.String() + "')"} {
+		if _, err := theirs.in(s.ctx, postgres.GatewayRole, "SELECT nofx."+call, e.ID); sqlState(err) != "NX005" {
+			t.Errorf("%s of another tenant's endpoint = %v, want NX005", call, err)
+		}
+	}
+	if _, err := theirs.in(s.ctx, postgres.GatewayRole, "SELECT nofx.delete_alert_endpoint($1)", e.ID); err != nil {
+		t.Errorf("delete_alert_endpoint(another tenant's) = %v, want false", err)
+	}
 	s.wantUntouched(t, "another tenant", before)
 }

@@ -195,6 +195,9 @@ func (b *bundle) until(e postgres.AlertEndpoint, state string, attempts int) []p
 		}
 		left := 0
 		for _, d := range list {
+			if d.State != state && d.State != "pending" {
+				b.Fatalf("delivery %+v, want it %s", d, state)
+			}
 			if d.State != state || d.Attempt != attempts || d.TriedAt == nil || state == "pending" && d.DueAt == nil {
 				left++
 			}
