@@ -56,6 +56,8 @@ var Catalogue = []Metric{
 	{Name: "step_duration_seconds", Type: HistogramType, Help: "Time that the tool ran in one attempt.", Labels: []Label{toolLabel, oneOf("outcome", attemptOutcomes...)}, Buckets: durationBuckets, Exemplars: true},
 	{Name: "steps_finished_total", Type: CounterType, Help: "Steps that ended.", Labels: []Label{toolLabel, oneOf("state", finalStepStates...)}},
 	{Name: "state_transition_rejections_total", Type: CounterType, Help: "Transitions the database refused.", Labels: []Label{oneOf("entity", machines...), oneOf("from", allStates...), oneOf("event", allTransitions...)}},
+	{Name: "step_egress_connections_total", Type: CounterType, Help: "Connections that code of steps asked its proxy for: made, refused, or to a host that could not be reached.", Labels: []Label{oneOf("result", "allowed", "refused", "failed")}},
+	{Name: "sandbox_egress_bytes_total", Type: CounterType, Help: "Bytes that code of steps sent and received through its proxy."},
 
 	{Name: "checkpoint_bytes", Type: HistogramType, Help: "New bytes stored for a checkpoint.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: byteBuckets},
 	{Name: "checkpoint_write_seconds", Type: HistogramType, Help: "Time to make a checkpoint: to scan the workspace or join others, and to store what is new.", Labels: []Label{oneOf("kind", checkpointKinds...)}, Buckets: durationBuckets},

@@ -33,6 +33,8 @@ type Metrics struct {
 	StepDuration         *Histogram // tool, outcome
 	StepsFinished        *Counter   // tool, state
 	TransitionRejections *Counter   // entity, from, event
+	StepEgress           *Counter   // allowed|refused|failed
+	EgressBytes          *Counter
 
 	CheckpointBytes   *Histogram // kind
 	CheckpointWrite   *Histogram // kind
@@ -96,6 +98,8 @@ func NewMetrics(reg prometheus.Registerer, version string) *Metrics {
 	m.StepDuration = m.histogram("step_duration_seconds")
 	m.StepsFinished = m.counter("steps_finished_total")
 	m.TransitionRejections = m.counter("state_transition_rejections_total")
+	m.StepEgress = m.counter("step_egress_connections_total")
+	m.EgressBytes = m.counter("sandbox_egress_bytes_total")
 	m.CheckpointBytes = m.histogram("checkpoint_bytes")
 	m.CheckpointWrite = m.histogram("checkpoint_write_seconds")
 	m.CheckpointRestore = m.histogram("checkpoint_restore_seconds")

@@ -177,7 +177,12 @@ func newWorker(ctx context.Context, p *process.Process, cfg settings, parts part
 	tools := tool.New(tool.Config{
 		StepEnv: parts.stepEnv, GitAllow: parts.repositories, Redactor: p.Redactor,
 		Sandbox: box, MinTier: cfg.Sandbox.MinTier,
-		HTTP:   egress.NewClient(egress.Config{Allow: parts.egress}),
+		HTTP: egress.NewClient(egress.Config{Allow: parts.egress}),
+		Network: egress.ProxyConfig{
+			Config: egress.Config{Allow: parts.egress}, Bytes: cfg.Sandbox.Egress << 20,
+			Tried:  func(r egress.Result) { p.Metrics.StepEgress.Inc(string(r)) },
+			Passed: func(bytes int) { p.Metrics.EgressBytes.Add(float64(bytes)) },
+		},
 		Models: models, ModelTokens: cfg.Model.MaxTokens,
 	})
 	if box != nil {

@@ -21,6 +21,7 @@ type sandboxSettings struct {
 	Processes int      `env:"NOFX_SANDBOX_PROCESSES" envDefault:"1024" want:">=0" doc:"processes that a step may have; 0: no limit"`
 	Disk      int64    `env:"NOFX_SANDBOX_DISK_MIB" envDefault:"10240" want:">=0" doc:"MiB that a step may add to its workspace and temporary files; 0: no limit"`
 	Files     int64    `env:"NOFX_SANDBOX_FILES" envDefault:"500000" want:">=0" doc:"files that a step may add to them; 0: no limit"`
+	Egress    int64    `env:"NOFX_SANDBOX_EGRESS_MIB" envDefault:"4096" want:">=0" doc:"MiB that a step whose plan has a network may send and receive together; 0: no limit"`
 }
 
 // check returns what is wrong with the settings together. Tier 0, in which code of plans runs

@@ -37,6 +37,8 @@ type ProxyConfig struct {
 	Bytes int64    // sent and received together; 0: any number
 	// Tried is called for each connection that is asked for, with its result; nil for none.
 	Tried func(Result)
+	// Passed is called with numbers of bytes that were sent or received; nil for none.
+	Passed func(bytes int)
 
 	idle, linger time.Duration // of tests; 0: idleLimit and lingerLimit
 }
@@ -239,6 +241,9 @@ func (p *Proxy) tried(host string, result Result, why string) *Visit {
 
 // spend counts bytes and ends all connections when there were too many.
 func (p *Proxy) spend(n int) {
+	if p.cfg.Passed != nil {
+		p.cfg.Passed(n)
+	}
 	if p.cfg.Bytes > 0 && p.bytes.Add(int64(n)) > p.cfg.Bytes && !p.over.Swap(true) {
 		p.closeAll()
 	}

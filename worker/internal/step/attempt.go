@@ -210,11 +210,15 @@ func (a *attempt) outcome(ctx, toolCtx context.Context) (postgres.Finish, error)
 	return f, err
 }
 
-// prepare opens the secrets of the plan, makes the checkpoint that the step starts from, unless it came with the claim,
-// puts earlier outputs into the inputs and brings the workspace in. It returns a finish
-// where the step ends without its tool.
+// prepare opens the secrets of the plan, asks whether its hosts are granted, makes the
+// checkpoint that the step starts from, unless it came with the claim, puts earlier outputs
+// into the inputs and brings the workspace in. It returns a finish where the step ends without
+// its tool.
 func (a *attempt) prepare(ctx context.Context) (*postgres.Finish, error) {
 	if err := a.openSecrets(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.hostsGranted(ctx); err != nil {
 		return nil, err
 	}
 	if a.start == nil {

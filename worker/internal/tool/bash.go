@@ -53,18 +53,25 @@ type script struct {
 }
 
 // script runs s from a file, since an argument holds 128 KiB at most. Line ends of
-// Windows, which bash would take for a part of its words, become plain ones.
+// Windows, which bash would take for a part of its words, become plain ones. What the plan asks
+// for of the network is there while it runs.
 func (b *Box) script(ctx context.Context, c Call, scratch *os.Root, s script) (sandbox.Exit, error) {
 	text := strings.ReplaceAll(s.text, "\r\n", "\n")
 	if err := scratch.WriteFile(scriptFile, []byte(text), 0o600); err != nil {
 		return sandbox.Exit{}, Failuref(run.ClassInfrastructure, "write script: %w", err)
 	}
+	n, err := b.openNetwork(c)
+	if err != nil {
+		return sandbox.Exit{}, err
+	}
+	defer n.close(c)
 	argv := append([]string{"bash"}, s.options...)
 	return b.run(ctx, sandbox.Command{
 		Argv:     append(argv, filepath.Join(c.Scratch, scriptFile)),
 		Dir:      c.Workspace,
 		Env:      b.environment(c, s.env),
 		Writable: []string{c.Workspace, c.Scratch},
+		Proxy:    n.socket(),
 		Stdout:   s.out,
 		Stderr:   s.out,
 	})

@@ -39,6 +39,9 @@ func (b *Box) environment(c Call, own map[string]string) []string {
 	maps.Copy(vars, own)
 	maps.Copy(vars, c.Secrets)
 	maps.DeleteFunc(vars, func(name, _ string) bool { return strings.HasPrefix(name, "NOFX_") })
+	if len(c.Spec.Hosts) > 0 {
+		maps.Copy(vars, proxyVars)
+	}
 	vars["NOFX_RUN_ID"] = c.RunID
 	vars["NOFX_STEP_ID"] = c.StepID
 	vars["NOFX_STEP_NAME"] = c.Name

@@ -13,7 +13,7 @@
 // unpack.go with untar.go and unzip.go (workspace:unpack), git.go with submodule.go and
 // lfs.go (git:checkout), http.go (http), codegen.go (codegen), wait.go (sleep, signal,
 // manual:*). What code of a step sees of the world is in env.go; how it is run, in the
-// sandbox package. The work of system steps is package system's, which [Box.Within] holds
+// sandbox package; the hosts that it may reach, in network.go. The work of system steps is package system's, which [Box.Within] holds
 // to the same limits.
 package tool
 
@@ -129,6 +129,7 @@ type Config struct {
 	Sandbox     *sandbox.Sandbox    // runs code of plans; nil: such tools are refused
 	MinTier     int                 // NOFX_SANDBOX_MIN_TIER: the least tier that code of plans is run in
 	Redactor    *telemetry.Redactor // of results, failures and prompts; nil knows shapes only
+	Network     egress.ProxyConfig  // of steps whose plan asks for hosts, which it gets for each
 	HTTP        *http.Client        // of package egress; nil for one that leads nowhere inside
 	Models      *llm.Client         // of codegen; nil for none
 	ModelTokens int64               // NOFX_LLM_MAX_TOKENS: what an attempt may use at most
