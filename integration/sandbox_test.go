@@ -39,7 +39,7 @@ func TestSandbox(t *testing.T) {
 				step{Name: "check", Tool: "gate:unit", Inputs: map[string]any{"command": "test -e made && test -e .git/HEAD"}},
 			)
 			d := s.await(t, r.Run.ID, api.RunStatusSucceeded)
-			if got := fmt.Sprintf("%s", named(t, d, "look").Outputs); !strings.Contains(got, `{"held":"all"}`) {
+			if got := string(named(t, d, "look").Outputs); !strings.Contains(got, `{"held":"all"}`) {
 				t.Errorf("outputs of look = %s, want all held; its log:\n%s", got, s.log(t, named(t, d, "look").ID))
 			}
 			workers := get[api.WorkerPage](t, s.client, "/api/workers").Items

@@ -190,9 +190,9 @@ func (l *stress) check(t *testing.T, before []footprint) {
 	l.nothingLeft(t)
 	l.until(t, "workers take no more than they did before", settle, func(t *testing.T) string { return grown(before, l.footprints(t)) })
 	l.s.hold(t, []invariant{
-		{"no sound step is poisoned", fmt.Sprintf(`
+		{"no sound step is poisoned", `
 			SELECT id::text || ' ' || tool || ' ' || reason FROM nofx.step WHERE failure_class = 'poisoned'
-			OFFSET (SELECT count(*) / 500 FROM nofx.run)`)}, // one of 500 plans may fail so
+			OFFSET (SELECT count(*) / 500 FROM nofx.run)`}, // one of 500 plans may fail so
 		{"a step fails only as its plan says", `
 			SELECT id::text || ' ' || tool || ' ' || failure_class || ' ' || coalesce(reason, '') FROM nofx.step
 			WHERE state = 'failed' AND failure_class NOT IN ('tool', 'gate_failed', 'gate_rejected', 'expired', 'poisoned')
@@ -291,10 +291,7 @@ func unexplainedErrors(t *testing.T, dir string) map[string]int {
 
 func (l *stress) summary(t *testing.T, done map[string]int, healed time.Duration) string {
 	t.Helper()
-	var parts []string
-	for _, state := range list[string](t, l.s, "SELECT count(*) || ' ' || state FROM nofx.run GROUP BY state ORDER BY state") {
-		parts = append(parts, state)
-	}
+	parts := list[string](t, l.s, "SELECT count(*) || ' ' || state FROM nofx.run GROUP BY state ORDER BY state")
 	var did []string
 	for _, name := range slices.Sorted(maps.Keys(done)) {
 		did = append(did, fmt.Sprintf("%d %s", done[name], name))

@@ -25,10 +25,10 @@ func fakes(t *testing.T, codes map[string]string) string {
 	return dir
 }
 
-// gate returns how `gate NAME` ends when its tools are those of a folder.
-func gate(t *testing.T, tools, name string) (int, string) {
+// gate returns how `gate NAME…` ends when its tools are those of a folder.
+func gate(t *testing.T, tools string, name ...string) (int, string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "bash", "./gate", name)
+	cmd := exec.CommandContext(t.Context(), "bash", append([]string{"./gate"}, name...)...)
 	cmd.Env = []string{"GOBIN=" + tools, "PATH=/usr/bin:/bin"}
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
@@ -102,6 +102,17 @@ func TestTools(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(pinned), string(asked)); diff != "" {
 		t.Errorf("what gate tools installs (-pinned +asked for):\n%s", diff)
+	}
+	for name, want := range map[string]string{"lint": "/golangci-lint@", "sast": "/gosec@", "secrets": "/gitleaks/", "audit": "/govulncheck@"} {
+		dir := fakes(t, map[string]string{"go": `echo "$2" >>"$0.log"`})
+		got, out := gate(t, dir, "tools", name)
+		asked, err := os.ReadFile(filepath.Join(dir, "go.log"))
+		if got != 0 || err != nil || strings.Count(string(asked), "\n") != 1 || !strings.Contains(string(asked), want) {
+			t.Errorf("gate tools %s = exit %d, %s, asked for %q (%v), want that with %s alone", name, got, out, asked, err, want)
+		}
+	}
+	if got, out := gate(t, dir, "tools", "unit"); got != 126 {
+		t.Errorf("gate tools unit = exit %d, %s, want 126: it has none", got, out)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package workflow_test holds the workflow that others copy into their repositories, and
-// the example for Bitbucket, to what they promise: lint and rules of safety for the file
+// Package workflow_test holds the workflow that others copy into their repositories, that of
+// this repository's own gates, and the example for Bitbucket, to what they promise: lint and rules of safety for the file
 // (this file), and its scripts, run by bash against a strict world (script_test.go,
 // bitbucket_test.go; runner_test.go runs them, fake_test.go is the world).
 package workflow_test
@@ -75,10 +75,81 @@ func TestWorkflowRules(t *testing.T) {
 	}
 }
 
+// TestS40_GatesOfTheWorkflow checks that each scanner runs on each change, by a workflow that
+// may read alone.
+func TestS40_GatesOfTheWorkflow(t *testing.T) {
+	t.Parallel()
+	const path = "../../.github/workflows/gates.yml"
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := breaches(t, string(raw)); len(got) > 0 {
+		t.Errorf("the workflow breaks rules:\n%s", strings.Join(got, "\n"))
+	}
+	flow := parsed(t, string(raw))
+	if got := triggers(flow); !slices.Equal(got, []string{"pull_request", "push", "schedule"}) {
+		t.Errorf("triggers = %q, want each change and each week", got)
+	}
+	job := flow.Jobs["gate"]
+	if got := granted(job.Permissions); len(flow.Jobs) != 1 || got != "{contents: read}" {
+		t.Errorf("permissions of %d jobs = %s, want one that may read alone", len(flow.Jobs), got)
+	}
+	var gates []string
+	for _, value := range job.Strategy.Matrix.Rows["gate"].Values {
+		gates = append(gates, strings.Trim(value.String(), `"`))
+	}
+	if want := []string{"lint", "sast", "secrets", "audit"}; !slices.Equal(gates, want) {
+		t.Errorf("gates = %q, want %q", gates, want)
+	}
+	if strings.Contains(string(raw), "secrets.") || strings.Contains(string(raw), "continue-on-error") {
+		t.Error("the workflow has secrets, or goes on after a gate that failed")
+	}
+}
+
 var pinned = regexp.MustCompile(`^[^@]+@[0-9a-f]{40}$`)
 
-// unsafe returns what actionlint says about a workflow, and which of our rules it breaks.
+// unsafe returns what is wrong with the workflow that reviews: what breaches returns, and which
+// of its own rules it breaks.
 func unsafe(t *testing.T, text string) []string {
+	t.Helper()
+	found := breaches(t, text)
+	add := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+	flow, errs := actionlint.Parse([]byte(text))
+	if flow == nil || len(errs) > 0 {
+		return found
+	}
+	if got := triggers(flow); !slices.Equal(got, []string{"pull_request", "workflow_dispatch"}) {
+		add("triggers are %v", got)
+	}
+	for name, job := range flow.Jobs {
+		want := map[string]string{"review": "{id-token: write}", "staging": "none of its own"}[name]
+		if got := granted(job.Permissions); got != want {
+			add("permissions of %s are %s", name, got)
+		}
+	}
+	if condition := flow.Jobs["review"].If; condition == nil || !strings.Contains(condition.Value, "github.event.pull_request.head.repo.full_name == github.repository") {
+		add("review runs for forks")
+	}
+	if needs := flow.Jobs["staging"].Needs; len(needs) != 1 || needs[0].Value != "review" {
+		add("staging does not need review")
+	}
+	return found
+}
+
+// triggers returns the events that start a workflow, sorted.
+func triggers(flow *actionlint.Workflow) []string {
+	var names []string
+	for _, on := range flow.On {
+		names = append(names, on.EventName())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// breaches returns what actionlint says about a workflow, and which rules for all workflows it
+// breaks.
+func breaches(t *testing.T, text string) []string {
 	t.Helper()
 	var found []string
 	add := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
@@ -87,7 +158,7 @@ func unsafe(t *testing.T, text string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	complaints, err := linter.Lint("nofx-llm-review.yml", []byte(text), nil)
+	complaints, err := linter.Lint("workflow.yml", []byte(text), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,22 +169,10 @@ func unsafe(t *testing.T, text string) []string {
 	if flow == nil || len(errs) > 0 {
 		return found
 	}
-	var triggers []string
-	for _, on := range flow.On {
-		triggers = append(triggers, on.EventName())
-	}
-	slices.Sort(triggers)
-	if !slices.Equal(triggers, []string{"pull_request", "workflow_dispatch"}) {
-		add("triggers are %v", triggers)
-	}
 	if got := granted(flow.Permissions); got != "{}" {
 		add("permissions of the workflow are %s", got)
 	}
 	for name, job := range flow.Jobs {
-		want := map[string]string{"review": "{id-token: write}", "staging": "none of its own"}[name]
-		if got := granted(job.Permissions); got != want {
-			add("permissions of %s are %s", name, got)
-		}
 		for _, step := range job.Steps {
 			switch exec := step.Exec.(type) {
 			case *actionlint.ExecRun:
@@ -126,12 +185,6 @@ func unsafe(t *testing.T, text string) []string {
 				}
 			}
 		}
-	}
-	if condition := flow.Jobs["review"].If; condition == nil || !strings.Contains(condition.Value, "github.event.pull_request.head.repo.full_name == github.repository") {
-		add("review runs for forks")
-	}
-	if needs := flow.Jobs["staging"].Needs; len(needs) != 1 || needs[0].Value != "review" {
-		add("staging does not need review")
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {

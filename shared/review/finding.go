@@ -126,14 +126,14 @@ const (
 	ScopeRule Scope = "rule" // what is of its kind anywhere
 )
 
-// covers reports whether the dismissal of known also dismisses f, another finding.
-func (known Finding) covers(f Finding, now time.Time) bool {
-	if known.State != Dismissed || known.expired(now) || f.Severity.Reaches(High) || known.kind() != f.kind() {
+// covers reports whether the dismissal of f also dismisses another finding.
+func (f Finding) covers(other Finding, now time.Time) bool {
+	if f.State != Dismissed || f.expired(now) || other.Severity.Reaches(High) || f.kind() != other.kind() {
 		return false
 	}
-	switch known.Dismissal.Scope {
+	switch f.Dismissal.Scope {
 	case ScopePath:
-		return known.Anchor.Path == f.Anchor.Path
+		return f.Anchor.Path == other.Anchor.Path
 	case ScopeRule:
 		return true
 	}
@@ -141,8 +141,8 @@ func (known Finding) covers(f Finding, now time.Time) bool {
 }
 
 // expired reports whether the dismissal of a dismissed finding is over.
-func (known Finding) expired(now time.Time) bool {
-	return known.Dismissal == nil || known.Dismissal.Expires != nil && !now.Before(*known.Dismissal.Expires)
+func (f Finding) expired(now time.Time) bool {
+	return f.Dismissal == nil || f.Dismissal.Expires != nil && !now.Before(*f.Dismissal.Expires)
 }
 
 // kind returns what findings of one kind share: their rule, or their category without one.

@@ -76,8 +76,8 @@ func (m *matcher) byPlace(view func(Finding) Finding) {
 	}
 }
 
-// settledBelow reports whether a person has resolved or dismissed known as less severe than
-// f, which is high or worse: other words for it may say something that nobody decided about.
-func (known Finding) settledBelow(f Finding) bool {
-	return (known.State == Resolved || known.State == Dismissed) && f.Severity.Reaches(High) && !known.Severity.Reaches(f.Severity)
+// settledBelow reports whether a person has resolved or dismissed f as less severe than next,
+// which is high or worse: other words for it may say something that nobody decided about.
+func (f Finding) settledBelow(next Finding) bool {
+	return (f.State == Resolved || f.State == Dismissed) && next.Severity.Reaches(High) && !f.Severity.Reaches(next.Severity)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 
 	"nofx.dev/shared/tree"
@@ -21,6 +22,28 @@ func readIndex(pack []byte) (rows []tree.Blob, err error) {
 		return nil, errors.New("no index where the end says")
 	}
 	return decodeIndex(pack[at:])
+}
+
+// An index with a place or length that no file has is refused, not read as a negative one.
+func TestIndexWithoutSense(t *testing.T) {
+	t.Parallel()
+	frame := func(place, length, size uint64) []byte {
+		row := make([]byte, len(tree.Digest{}))
+		for _, n := range []uint64{place, length, size} {
+			row = binary.AppendUvarint(row, n)
+		}
+		head := binary.LittleEndian.AppendUint32(nil, skippableFrame)
+		head = binary.LittleEndian.AppendUint32(head, uint32(len(row)+packTail))
+		return append(append(head, row...), make([]byte, packTail)...)
+	}
+	if list, err := decodeIndex(frame(1, 2, math.MaxInt64)); err != nil || len(list) != 1 || list[0].Off != 1 || list[0].Len != 2 || list[0].Size != math.MaxInt64 {
+		t.Errorf("decodeIndex = %v, %v, want the row", list, err)
+	}
+	for _, bad := range [][]byte{frame(1<<63, 2, 3), frame(1, math.MaxUint64, 3), frame(1, 2, 1<<63)} {
+		if list, err := decodeIndex(bad); err == nil {
+			t.Errorf("decodeIndex = %v, want an error", list)
+		}
+	}
 }
 
 // The directories of a checkpoint are neighbours in its pack, behind its files: whoever

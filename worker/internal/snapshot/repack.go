@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/google/uuid"
@@ -29,7 +30,7 @@ func (s *Store) Packed(ctx context.Context, key string, size int64) ([]tree.Blob
 		return nil, err
 	}
 	at := binary.LittleEndian.Uint64(tail)
-	if at > uint64(size-packTail-8) || string(tail[8:]) != packMagic {
+	if at > math.MaxInt64 || int64(at) > size-packTail-8 || string(tail[8:]) != packMagic {
 		return nil, blob.Corrupt(fmt.Errorf("pack %s has no index", key))
 	}
 	frame, err := s.readRange(ctx, key, int64(at), size-int64(at))
@@ -68,6 +69,9 @@ func decodeIndex(frame []byte) (list []tree.Blob, err error) {
 			v, err := binary.ReadUvarint(rest)
 			if err != nil {
 				return nil, err
+			}
+			if v > math.MaxInt64 {
+				return nil, fmt.Errorf("%d is no place or length", v)
 			}
 			*n = int64(v)
 		}

@@ -86,10 +86,13 @@ func NewForge(tb testing.TB) *Forge {
 	return &Forge{tb: tb, repo: r, author: Somebody, head: r.head, lines: r.lines, ids: 1000, done: done, end: sync.OnceFunc(func() { close(done) })}
 }
 
-// Head, Next and Base return commits of the pull request: its first head, the one that
-// MoveHead moves it to, and its base.
+// Head returns the first head of the pull request.
 func (f *Forge) Head() string { return f.repo.head }
+
+// Next returns the head that MoveHead moves the pull request to.
 func (f *Forge) Next() string { return f.repo.next }
+
+// Base returns the base of the pull request.
 func (f *Forge) Base() string { return f.repo.base }
 
 // SetPolicy gives the base another policy, or with "" none. The head keeps its own.

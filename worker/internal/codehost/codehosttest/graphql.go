@@ -11,6 +11,7 @@ import (
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/validator"
+	"github.com/vektah/gqlparser/v2/validator/rules"
 
 	"nofx.dev/shared/review"
 	"nofx.dev/worker/internal/reviewer"
@@ -34,7 +35,7 @@ func (f *Forge) serveGraphQL(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	doc, errs := gqlparser.LoadQuery(schema, in.Query)
+	doc, errs := gqlparser.LoadQueryWithRules(schema, in.Query, rules.NewDefaultRules())
 	if len(errs) > 0 {
 		writeJSON(w, http.StatusOK, object{"errors": []object{{"message": errs.Error()}}})
 		return
