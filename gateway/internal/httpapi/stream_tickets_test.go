@@ -115,6 +115,19 @@ func TestS30_Tickets(t *testing.T) {
 	g.want(g.do(http.MethodPost, "/api/stream-tickets", logs), http.StatusCreated, "")
 }
 
+// TestS06_TicketOfAnotherTenant checks that a ticket opens nothing when its owner is not of the
+// tenant that it was made in, as when a person's claims have come to name another.
+func TestS06_TicketOfAnotherTenant(t *testing.T) {
+	g := newGateway(t)
+	url := g.ticketFor("/api/runs/" + g.runIn(api.RunStatusSucceeded).Run.ID + "/events?until=final")
+	if _, err := g.pg.Admin.Exec(t.Context(), "UPDATE nofx.stream_ticket SET tenant_id = $1", g.pg.Tenant(t)); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := g.eventSource(url); status != http.StatusUnauthorized {
+		t.Errorf("ticket of another tenant = %d %.100s, want 401", status, body)
+	}
+}
+
 // TestS42_Tickets checks that a ticket gives no more than its owner has when it is used, and
 // that its stream ends with the owner's credentials.
 func TestS42_Tickets(t *testing.T) {
