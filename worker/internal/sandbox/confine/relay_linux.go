@@ -45,12 +45,11 @@ func relay(socket string) error {
 // pass connects a client to the socket until both have ended. The end of one side is passed
 // on; the proxy says how long a connection may be open.
 func pass(client *net.TCPConn, socket string) {
-	conn, err := net.Dial("unix", socket)
+	proxy, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return
 	}
-	defer conn.Close()
-	proxy := conn.(*net.UnixConn)
+	defer proxy.Close()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, _ = io.Copy(proxy, client)
