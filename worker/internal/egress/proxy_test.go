@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -205,6 +206,28 @@ func TestS27_ProxyRefuses(t *testing.T) {
 		if v.Result != Refused && v.Host != "good.example:"+port {
 			t.Errorf("visit to %s = %s, want it refused", v.Host, v.Result)
 		}
+	}
+}
+
+// S27: the address that is checked is the one that is connected to, also of a host that was
+// asked for and granted: a name that leads outside at first and then inside is refused then.
+func TestS27_ProxyRebinding(t *testing.T) {
+	t.Parallel()
+	const place = "rebind.example:80"
+	p := newProxy(t, &names{hosts: map[string][]string{"rebind.example": {"93.184.216.34", "127.0.0.1"}}}, []string{place}, nil, nil)
+	var dialed []string
+	p.guard.checked.Control = func(network, address string, raw syscall.RawConn) error {
+		if err := refuseInside(network, address, raw); err != nil {
+			return err
+		}
+		dialed = append(dialed, address)
+		return syscall.ENETUNREACH
+	}
+	if _, status, said := p.connect(t, place); status != http.StatusBadGateway || fmt.Sprint(dialed) != "[93.184.216.34:80]" {
+		t.Errorf("first CONNECT = %d %q after %v, want a connection to the address outside", status, said, dialed)
+	}
+	if _, status, said := p.connect(t, place); status != http.StatusForbidden || len(dialed) != 1 {
+		t.Errorf("second CONNECT = %d %q after %v, want 403 and no connection", status, said, dialed)
 	}
 }
 
