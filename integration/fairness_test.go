@@ -46,7 +46,7 @@ func TestFairness(t *testing.T) {
 			})
 		},
 		"a flood of steps is ready": func(ctx context.Context, t *testing.T, s *system) {
-			s.createMany(t, 10, parallel(many, "sleep 2"))
+			s.createMany(t, 10, parallel(many, "sleep $((RANDOM % 10))"))
 		},
 		"chains are cancelled and resumed": func(ctx context.Context, t *testing.T, s *system) {
 			s.cancelAndResume(ctx, t, s.createMany(t, six, chain(many, "true")))
