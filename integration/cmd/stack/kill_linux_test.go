@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +32,7 @@ func TestMain(m *testing.M) {
 type command struct {
 	*exec.Cmd
 	vars map[string]string // of its environment file
+	out  *os.File          // what it prints is read here
 }
 
 // upOn starts a stack on data and waits until it is ready.
@@ -38,10 +41,18 @@ func upOn(t *testing.T, data string) *command {
 	envFile := filepath.Join(t.TempDir(), "env")
 	c := &command{Cmd: exec.Command(os.Args[0], "up", "--data", data, "--env-file", envFile, "--workers", "1")}
 	c.Env = append(os.Environ(), "STACK_TEST_COMMAND=1")
-	c.Stdout, c.Stderr = t.Output(), t.Output()
+	out, stdout, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stdout, c.Stderr, c.out = stdout, t.Output(), out
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	_ = stdout.Close()
+	var shown sync.WaitGroup
+	shown.Go(func() { _, _ = io.Copy(t.Output(), out) })
+	t.Cleanup(shown.Wait)
 	t.Cleanup(func() {
 		if c.ProcessState == nil {
 			c.Process.Kill()
@@ -138,7 +149,7 @@ func nobody(t *testing.T, processes map[int]string) {
 }
 
 // A stack leaves no process behind: not when it is killed while a step runs that
-// has hidden from its worker, and not when it is interrupted.
+// has hidden from its worker, and not when it is interrupted and nobody reads its output.
 func TestStackLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
@@ -183,6 +194,8 @@ func TestStackLeavesNoProcess(t *testing.T) {
 	if len(processes) < 2 {
 		t.Errorf("descendants of the stack = %v, want a gateway and a worker at least", processes)
 	}
+	// As in a pipe to tee, which Ctrl-C ends first.
+	_ = stack.out.Close()
 	if err := stack.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,9 @@ type options struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// Ctrl-C ends what reads our output, such as tee, before us. Writing to it then fails, and
+	// must not end us before our children.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	context.AfterFunc(ctx, stop) // a second signal ends us at once, and our children with us
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
