@@ -50,7 +50,7 @@ func (a *app) settingsSetCommand() *cobra.Command {
 		Use:   "set NAME=VALUE...",
 		Short: "Change settings of the tenant",
 		Long: `Change settings of the tenant, all that are given or none. A value is true, false, a
-number, default, or, of network_hosts, a list of all its hosts with commas between them.
+number, default, or, of network_hosts, a list of all its hosts with commas between them, or none.
 "nofx settings get --help" says what the settings mean. This needs the role admin.`,
 		Example: `  nofx settings set four_eyes=true retention_days=90
   nofx settings set queued_runs_max=default
@@ -97,10 +97,11 @@ number, default, or, of network_hosts, a list of all its hosts with commas betwe
 // networkHosts is the setting that is a list.
 const networkHosts = "network_hosts"
 
-// asList returns the JSON of texts with commas between them.
+// asList returns the JSON of texts with commas between them; "none", as the table shows it,
+// is no text.
 func asList(value string) string {
 	texts := []string{}
-	if value != "" {
+	if value != "" && value != "none" {
 		texts = strings.Split(value, ",")
 	}
 	for i := range texts {

@@ -22,6 +22,7 @@ func TestSettingsSet(t *testing.T) {
 		"queued_runs_max=default model_cost_usd_per_day=0.5": `{"model_cost_usd_per_day":0.5,"queued_runs_max":null}`,
 		"network_hosts=a.example,*.b.example:8443":           `{"network_hosts":["a.example","*.b.example:8443"]}`,
 		"network_hosts=":        `{"network_hosts":[]}`,
+		"network_hosts=none":    `{"network_hosts":[]}`,
 		"network_hosts=default": `{"network_hosts":null}`,
 		"retention_days=":       "",
 		"retention_days":        "",
