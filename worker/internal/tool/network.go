@@ -1,7 +1,6 @@
 package tool
 
 import (
-	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -69,15 +68,12 @@ func (n *network) close(c Call) {
 		return
 	}
 	for _, v := range n.proxy.Close() {
-		host, why := cmp.Or(v.Host, "other hosts"), ""
-		if v.Why != "" {
-			why = ": " + v.Why
-		}
+		what := v.Why // it names the host, where that may be shown
 		if v.Result == egress.Allowed {
 			sent, received := v.Bytes()
-			why = fmt.Sprintf(", %d bytes sent, %d received", sent, received)
+			what = fmt.Sprintf("%s, %d bytes sent, %d received", v.Host, sent, received)
 		}
-		fmt.Fprintf(c.Log, "[nofx] network: %s %s, connections: %d%s\n", v.Result, host, v.Connections, why)
+		fmt.Fprintf(c.Log, "[nofx] network: %s (connections: %d): %s\n", v.Result, v.Connections, what)
 	}
 	_ = os.RemoveAll(n.dir)
 }

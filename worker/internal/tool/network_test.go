@@ -119,10 +119,10 @@ func TestS27_StepReachesItsHosts(t *testing.T) {
 		"Could not resolve host: example.com",
 		"ALL_PROXY=http://127.0.0.1:3128\nHTTPS_PROXY=http://127.0.0.1:3128\nHTTP_PROXY=http://127.0.0.1:3128\nNO_PROXY=localhost,127.0.0.1,::1\n",
 		"all_proxy=http://127.0.0.1:3128\nhttp_proxy=http://127.0.0.1:3128\nhttps_proxy=http://127.0.0.1:3128\nno_proxy=localhost,127.0.0.1,::1\n",
-		"[nofx] network: allowed " + place + ", connections: 1, ",
-		"[nofx] network: refused other.example:" + port + ", connections: 1: other.example:" + port + " is not in the plan's policy.network\n",
-		"[nofx] network: refused inside.example:" + port + ", connections: 2: ",
-		"[nofx] network: refused other hosts, connections: 3: what was asked for is an IP address",
+		"[nofx] network: allowed (connections: 1): " + place + ", ",
+		"[nofx] network: refused (connections: 1): other.example:" + port + " is not in the plan's policy.network\n",
+		"[nofx] network: refused (connections: 2): inside.example:" + port + ": ",
+		"[nofx] network: refused (connections: 3): what was asked for is an IP address",
 	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("log has no %q", want)
