@@ -134,7 +134,7 @@ func TestAlerts(t *testing.T) {
 	for _, d := range deliveries {
 		m := h.told[d.ID]
 		types = append(types, m.Type)
-		if m.Type != string(d.Event) || m.Data["run_id"] != id || m.Data["project"] != "default" || m.Data["step"] != "ship" || m.Data["url"] != s.URL+"/runs/"+id {
+		if m.Type != string(d.Event) || m.Data["run_id"] != id || m.Data["project"] != "default" || m.Data["step"] != "ship" || m.Data["url"] != s.URL+"/api/runs/"+id {
 			t.Errorf("message of delivery %+v = %+v, want it about step ship of run %s, with a link", d, m, id)
 		}
 	}

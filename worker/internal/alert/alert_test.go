@@ -57,7 +57,7 @@ func TestS28_Signed(t *testing.T) {
 		Timestamp time.Time
 		Data      map[string]any
 	}
-	if err := json.Unmarshal(r.body, &body); err != nil || body.Type != "run.failed" || !body.Timestamp.Equal(d.At) || len(body.Data) != 3 || body.Data["status"] != "failed" || body.Data["url"] != "https://nofx.example.com/runs/run_7" {
+	if err := json.Unmarshal(r.body, &body); err != nil || body.Type != "run.failed" || !body.Timestamp.Equal(d.At) || len(body.Data) != 3 || body.Data["status"] != "failed" || body.Data["url"] != "https://nofx.example.com/api/runs/run_7" {
 		t.Errorf("body = %s, %v, want type, time and data with a link", r.body, err)
 	}
 	if now := time.Now(); !verified(r, aSecret, now) || strings.Contains(r.header.Get("webhook-signature"), " ") {

@@ -120,7 +120,7 @@ func (d *Deliverer) body(c postgres.AlertClaim) ([]byte, error) {
 		return nil, fmt.Errorf("data of an alert: %w", err)
 	}
 	if id, ok := data["run_id"].(string); ok && d.PublicURL != "" {
-		data["url"] = strings.TrimRight(d.PublicURL, "/") + "/runs/" + id
+		data["url"] = strings.TrimRight(d.PublicURL, "/") + "/api/runs/" + id
 	}
 	return json.Marshal(map[string]any{"type": c.Event, "timestamp": c.At.UTC().Format(time.RFC3339Nano), "data": data})
 }
