@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -134,7 +135,17 @@ func TestAnswers(t *testing.T) {
 			}
 			t.Error("somebody read a gigabyte")
 		}, state: "delivered", code: 200, excerpt: strings.Repeat("é", 512)},
-		"silence":      {handle: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, state: "pending", reason: "no response within", least: 4, most: 6},
+		"silence": {handle: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, state: "pending", reason: "no response within", least: 4, most: 6},
+		"another protocol": {handle: func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n")
+			_, _ = io.Copy(io.Discard, conn) // until the client closes it
+		}, state: "pending", reason: "the connection failed", least: 4, most: 6},
 		"a broken one": {handle: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, state: "pending", reason: "the connection failed", least: 4, most: 6},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -70,7 +70,7 @@ func NewClient(cfg Config) *http.Client {
 	if cfg.Stay {
 		follow = stay
 	}
-	return &http.Client{Transport: transport(g.dial, cfg.Roots), CheckRedirect: follow}
+	return &http.Client{Transport: settled{transport(g.dial, cfg.Roots)}, CheckRedirect: follow}
 }
 
 // NewListedClient makes a client for hosts that the administrator has listed, which may
@@ -78,7 +78,22 @@ func NewClient(cfg Config) *http.Client {
 // redirect, and trusts roots; nil: those of the system.
 func NewListedClient(roots *x509.CertPool) *http.Client {
 	free := net.Dialer{Timeout: connectLimit}
-	return &http.Client{Transport: transport(free.DialContext, roots), CheckRedirect: stay}
+	return &http.Client{Transport: settled{transport(free.DialContext, roots)}, CheckRedirect: stay}
+}
+
+// settled is a transport that stays with HTTP. Of a host that changes to another protocol Go
+// hands the connection over, and no context ends a read of it any more: it could hold whoever
+// asked for ever.
+type settled struct{ *http.Transport }
+
+// RoundTrip makes one request. An answer with the status 101 is an error.
+func (s settled) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := s.Transport.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		_ = resp.Body.Close()
+		return nil, errors.New("the host changed to another protocol, which nobody asked for")
+	}
+	return resp, err
 }
 
 // stay follows no redirect.

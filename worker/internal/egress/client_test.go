@@ -254,7 +254,7 @@ func TestS27_Rebinding(t *testing.T) {
 		dialed = append(dialed, address)
 		return wouldDial
 	}}}
-	c.Transport.(*http.Transport).DialContext = g.dial
+	c.Transport.(settled).DialContext = g.dial
 	if _, err := get(t, c, "http://rebind.example:80/"); !errors.Is(err, wouldDial) || len(dialed) != 1 || dialed[0] != "93.184.216.34:80" {
 		t.Errorf("first GET = %v after %v, want a connection to the address outside", err, dialed)
 	}
