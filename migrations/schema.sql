@@ -171,7 +171,7 @@ ALTER TABLE nofx.alert_endpoint OWNER TO nofx_owner;
 
 CREATE FUNCTION nofx.alert_facts(e nofx.alert_endpoint) RETURNS jsonb
     LANGUAGE sql STABLE
-    RETURN jsonb_build_object('origin', "substring"((e).url, '^[a-z]+://[^/?#]+'::text), 'url_sha256', encode(sha256(convert_to((e).url, 'UTF8'::name)), 'hex'::text), 'events', to_jsonb((e).events), 'status', (e).state, 'disabled_reason', (e).disabled_reason, 'secret_version', (e).secret_version, 'version', (e).version);
+    RETURN jsonb_build_object('origin', "substring"((e).url, '^[a-zA-Z]+://[^/?#]+'::text), 'url_sha256', encode(sha256(convert_to((e).url, 'UTF8'::name)), 'hex'::text), 'events', to_jsonb((e).events), 'status', (e).state, 'disabled_reason', (e).disabled_reason, 'secret_version', (e).secret_version, 'version', (e).version);
 
 ALTER FUNCTION nofx.alert_facts(e nofx.alert_endpoint) OWNER TO nofx_system;
 

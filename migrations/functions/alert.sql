@@ -68,7 +68,7 @@ $$;
 -- take what follows the host for a secret, so that has a digest.
 CREATE OR REPLACE FUNCTION nofx.alert_facts(e nofx.alert_endpoint) RETURNS jsonb
     LANGUAGE sql STABLE
-    RETURN jsonb_build_object('origin', substring(e.url FROM '^[a-z]+://[^/?#]+'), 'url_sha256', encode(sha256(convert_to(e.url, 'UTF8')), 'hex'),
+    RETURN jsonb_build_object('origin', substring(e.url FROM '^[a-zA-Z]+://[^/?#]+'), 'url_sha256', encode(sha256(convert_to(e.url, 'UTF8')), 'hex'),
         'events', to_jsonb(e.events), 'status', e.state, 'disabled_reason', e.disabled_reason, 'secret_version', e.secret_version, 'version', e.version);
 
 -- Locks an endpoint of the tenant and returns it, or NX005. Endpoints are locked before
@@ -237,9 +237,15 @@ BEGIN
         END IF;
         CONTINUE WHEN v_due > clock_timestamp();
         -- Another worker that has the lock takes what is due.
-        SELECT x.url, x.secret_version, x.sealed, CASE WHEN x.past_until > clock_timestamp() THEN x.sealed_past END AS sealed_past INTO e
-        FROM alert_endpoint x WHERE x.tenant_id = claim_alerts.tenant_id AND x.id = claim_alerts.endpoint_id AND x.state = 'enabled' FOR NO KEY UPDATE SKIP LOCKED;
+        SELECT x.state, x.url, x.secret_version, x.sealed, CASE WHEN x.past_until > clock_timestamp() THEN x.sealed_past END AS sealed_past INTO e
+        FROM alert_endpoint x WHERE x.tenant_id = claim_alerts.tenant_id AND x.id = claim_alerts.endpoint_id FOR NO KEY UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
+        IF e.state = 'disabled' THEN
+            -- What a worker had that died, or an event added at the moment of end_alerts.
+            UPDATE alert_delivery x SET state = 'failed', due_at = NULL, worker_id = NULL, error = 'the endpoint was disabled'
+            WHERE x.tenant_id = claim_alerts.tenant_id AND x.endpoint_id = claim_alerts.endpoint_id AND x.due_at <= clock_timestamp();
+            CONTINUE;
+        END IF;
         v_free := least(v_left, p_each - (SELECT count(*) FROM alert_delivery x WHERE x.tenant_id = claim_alerts.tenant_id AND x.endpoint_id = claim_alerts.endpoint_id
             AND x.worker_id IS NOT NULL AND x.due_at > clock_timestamp())::int);
         CONTINUE WHEN v_free <= 0;

@@ -312,6 +312,63 @@ func TestAlertsWaitForNobody(t *testing.T) {
 	}
 }
 
+// What waits for a disabled endpoint has failed, also what a worker had that died, and what
+// an event added while the endpoint was disabled: none of it is sent once it is enabled again.
+func TestAlertsOfDisabledEndpoint(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	e := s.endpoint(t, s.tenant)
+	s.tell(t, "run.failed")
+	c := s.claimAlerts(t, "w1", someRules, 1)[0]
+	event, err := s.Admin.Begin(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = event.Rollback(context.WithoutCancel(s.ctx)) }()
+	if _, err := event.Exec(s.ctx, fmt.Sprintf("SET LOCAL search_path = nofx; SELECT queue_alert('%s', 'gate.failed', '{}')", s.tenant)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ChangeAlertEndpoint(s.ctx, s.tenant, e.ID, postgres.AlertEndpointChange{Enabled: new(false)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := event.Commit(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.exec(t, "UPDATE nofx.alert_delivery SET due_at = clock_timestamp() - interval '1 second' WHERE worker_id IS NOT NULL") // its lease ends
+	if got := s.claimAlerts(t, "w2", someRules, 9); len(got) != 0 {
+		t.Errorf("ClaimAlerts() of a disabled endpoint = %+v, want none", got)
+	}
+	list, err := s.AlertDeliveries(s.ctx, s.tenant, e.ID, nil, 9)
+	if err != nil || len(list) != 2 {
+		t.Fatalf("AlertDeliveries() = %+v, %v, want 2", list, err)
+	}
+	for _, d := range list {
+		if d.State != "failed" || d.DueAt != nil || d.Error != "the endpoint was disabled" {
+			t.Errorf("a delivery to the disabled endpoint = %+v, want it failed", d)
+		}
+	}
+	s.finishAlert(t, "w1", c, postgres.AlertResult{Delivered: true}, "lost")
+	if _, err := s.ChangeAlertEndpoint(s.ctx, s.tenant, e.ID, postgres.AlertEndpointChange{Enabled: new(true)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.claimAlerts(t, "w2", someRules, 9); len(got) != 0 {
+		t.Errorf("ClaimAlerts() once it is enabled again = %+v, want none", got)
+	}
+}
+
+// The audit log names the origin of an endpoint however its scheme is spelt.
+func TestAuditNamesOriginOfAlerts(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	e := postgres.AlertEndpoint{URL: "HTTPS://hooks.example.com/c4n4ry", Events: run.AlertEvents, CreatedBy: "tester"}
+	if _, err := s.CreateAlertEndpoint(s.ctx, s.tenant, e, sealedWords); err != nil {
+		t.Fatal(err)
+	}
+	if got := one[string](t, s, "SELECT coalesce(after->>'origin', '') FROM nofx.audit ORDER BY seq DESC LIMIT 1"); got != "HTTPS://hooks.example.com" {
+		t.Errorf("origin in the audit log = %q, want HTTPS://hooks.example.com", got)
+	}
+}
+
 // A redelivery keeps the id; it needs an enabled endpoint and leaves one under way alone.
 func TestRedeliverAlert(t *testing.T) {
 	t.Parallel()

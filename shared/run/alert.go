@@ -33,6 +33,10 @@ func BadAlertURL(text string, local bool) string {
 		return "must have no user or password"
 	case strings.Contains(text, "#"):
 		return "must have no fragment"
+	case !goodPort(u):
+		return "must have a port from 1 to 65535, or none"
+	case badHost(strings.TrimSuffix(u.Hostname(), ".")):
+		return "has a host that is neither a name nor an address"
 	case u.Scheme == "https", u.Scheme == "http" && local && isLoopback(u.Hostname()):
 		return ""
 	}
