@@ -48,19 +48,22 @@ BEGIN
 END
 $$;
 
--- Returns the number of ready and running steps of the tenant, counted in at most 256 of its live runs,
--- beginning with runs that have not started: beyond that, all jobs have the last priority.
--- The order and the settings leave the planner only the index run_by_state; in a new
--- database it would otherwise read all rows of the tenant.
+-- Returns the number of ready and running steps of the tenant. Ready ones are counted in at most
+-- 256 of its live runs, beginning with runs that have not started, and at most 256 that run:
+-- beyond that, all jobs have the last priority. Steps that run are counted by their leases,
+-- since those of a paused run hold slots as well. The order and the settings leave the planner
+-- only the indexes run_by_state and step_lease_pkey; in a new database it would otherwise read
+-- all rows of the tenant.
 CREATE OR REPLACE FUNCTION nofx.count_active() RETURNS int
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = nofx, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
 AS $$
 DECLARE
     v_tenant uuid := tenant();
 BEGIN
-    RETURN (SELECT coalesce(sum(x.ready_steps + x.running_steps), 0) FROM (
-        SELECT r.ready_steps, r.running_steps FROM run r WHERE r.tenant_id = v_tenant AND r.state BETWEEN 'queued' AND 'running' -- no other is between them
-        ORDER BY r.state, r.id LIMIT 256) AS x);
+    RETURN (SELECT coalesce(sum(x.ready_steps), 0) FROM (
+        SELECT r.ready_steps FROM run r WHERE r.tenant_id = v_tenant AND r.state BETWEEN 'queued' AND 'running' -- no other is between them
+        ORDER BY r.state, r.id LIMIT 256) AS x)
+        + (SELECT count(*) FROM (SELECT FROM step_lease l WHERE l.tenant_id = v_tenant LIMIT 256) AS y);
 END
 $$;
 

@@ -87,3 +87,20 @@ func TestPriority(t *testing.T) {
 		t.Errorf("jobs promoted next = %d, want one", got)
 	}
 }
+
+// Steps that run in paused runs hold slots and count, so nobody gets many slots by pausing
+// each run once it has started.
+func TestPriorityOfPausedRuns(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	for i := range 6 {
+		r, steps := s.create(t, "a:")
+		if got, want := one[int](t, s, "SELECT priority::int FROM river.river_job ORDER BY id DESC LIMIT 1"), 1+i/4; got != want {
+			t.Errorf("priority of the job of run %d = %d, want %d", i, got, want)
+		}
+		s.claim(t, steps["a"].ID)
+		if _, err := s.PauseRun(s.ctx, s.tenant, r.ID, postgres.Verb{Reason: "r"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
