@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -60,7 +61,9 @@ func (db *DB) Queues(ctx context.Context) ([]Queue, error) {
 		return nil, err
 	}
 	for _, q := range worked {
-		byName[q.Name] = &q
+		if !strings.HasSuffix(q.Name, reserveSuffix) { // those are slots of another queue
+			byName[q.Name] = &q
+		}
 	}
 	workers, err := db.Workers(ctx)
 	if err != nil {
@@ -112,7 +115,7 @@ func (db *DB) ResumeQueueForAll(ctx context.Context, name string) error {
 
 func (db *DB) changeQueue(ctx context.Context, name string, paused bool, reason string) error {
 	return db.tx(ctx, uuid.Nil, func(tx pgx.Tx) error {
-		if name == "*" { // all of them, to River
+		if name == "*" || strings.HasSuffix(name, reserveSuffix) { // all of them, to River; some slots of one
 			return noQueue()
 		}
 		if slices.Contains(job.Queues, name) { // which no worker may have served yet

@@ -255,6 +255,7 @@ func TestQueues(t *testing.T) {
 				}
 				return list[2]
 			}
+			s.exec(t, "INSERT INTO river.river_queue (name) VALUES ('step_reserve')") // as workers do that keep slots
 			if q := step(); q.PausedAt != nil || q.Workers != 0 {
 				t.Errorf("Queues() at first = %+v, want nothing in it", q)
 			}
@@ -292,7 +293,7 @@ func TestQueues(t *testing.T) {
 			if q := step(); q.PausedAt != nil || q.PausedBy != "" {
 				t.Errorf("Queues() = %+v, want it resumed", q)
 			}
-			for _, name := range []string{"none", "*", ""} {
+			for _, name := range []string{"none", "*", "", "step_reserve"} {
 				wantKind(t, "PauseQueueForAll("+name+")", admin.PauseQueueForAll(s.ctx, name, ""), fault.NotFound, "not-found")
 			}
 			if q := step(); q.PausedAt != nil {
