@@ -21,6 +21,7 @@ type sandboxSettings struct {
 	Processes int      `env:"NOFX_SANDBOX_PROCESSES" envDefault:"1024" want:">=0" doc:"processes that a step may have; 0: no limit"`
 	Disk      int64    `env:"NOFX_SANDBOX_DISK_MIB" envDefault:"10240" want:">=0" doc:"MiB that a step may add to its workspace and temporary files; 0: no limit"`
 	Files     int64    `env:"NOFX_SANDBOX_FILES" envDefault:"500000" want:">=0" doc:"files that a step may add to them; 0: no limit"`
+	Groups    string   `env:"NOFX_SANDBOX_CGROUP" doc:"absolute path of a folder of cgroup v2, without processes, that the worker may change: each command of a step gets a control group there, by which the kernel limits memory and processes and counts CPU, memory and disk; without it the worker looks at /proc"`
 	Egress    int64    `env:"NOFX_SANDBOX_EGRESS_MIB" envDefault:"4096" want:">=0" doc:"MiB that a step whose plan has a network may send and receive together; 0: no limit"`
 }
 
@@ -38,6 +39,9 @@ func (s sandboxSettings) check(getenv func(string) string) error {
 			return fmt.Errorf("NOFX_SANDBOX_READONLY: %q is no absolute path below /", path)
 		}
 	}
+	if s.Groups != "" && !filepath.IsAbs(s.Groups) {
+		return fmt.Errorf("NOFX_SANDBOX_CGROUP: %q is no absolute path", s.Groups)
+	}
 	return nil
 }
 
@@ -47,7 +51,7 @@ func (s sandboxSettings) open(ctx context.Context, queues []string) (*sandbox.Sa
 		return nil, nil
 	}
 	return sandbox.Open(ctx, sandbox.Config{
-		MaxTier: s.MaxTier, Readable: s.Readable,
+		MaxTier: s.MaxTier, Readable: s.Readable, Groups: s.Groups,
 		Limits: sandbox.Limits{Memory: s.Memory << 20, Processes: s.Processes, Disk: s.Disk << 20, Files: s.Files},
 	})
 }

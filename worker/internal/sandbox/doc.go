@@ -23,6 +23,9 @@
 // [Open] finds the tier out: a probe tries in each, from the highest, what code of a step
 // must not be able to do, and the first one that holds is used (selftest.go).
 //
+// What a command's processes take is looked up in /proc, and bounded between two looks; with a
+// folder of cgroup v2 the kernel counts and bounds it, command by command (cgroup_linux.go).
+//
 // A process cannot follow children that leave their group, session and parent; a subreaper
 // can. So one helper, the program nofx-sandbox (package confine), is above each command.
 // Orphans fall to it, and it ends when it has no child left. The worker holds the write end

@@ -39,7 +39,7 @@ func Harden() error {
 	return nil
 }
 
-func (s *Sandbox) execute(ctx context.Context, c Command, path string, tier int) (Exit, error) {
+func (s *Sandbox) execute(ctx context.Context, c Command, path string, tier int) (exit Exit, err error) {
 	for _, s := range slices.Concat([]string{path, c.Dir}, c.Argv, c.Env) {
 		if strings.IndexByte(s, 0) >= 0 {
 			return Exit{Code: -1}, fmt.Errorf("start %s: %w", c.Argv[0], syscall.EINVAL)
@@ -56,7 +56,14 @@ func (s *Sandbox) execute(ctx context.Context, c Command, path string, tier int)
 	if c.Proxy != "" {
 		spec.Proxy = proxyInside
 	}
-	h, err := startHelper(argv, c)
+	var g *group
+	if s.cfg.Groups != "" {
+		if g, err = newGroup(s.cfg.Groups, s.cfg.Limits); err != nil {
+			return Exit{Code: -1}, err
+		}
+		defer func() { g.close(&exit) }()
+	}
+	h, err := startHelper(argv, c, g)
 	if err != nil {
 		return Exit{Code: -1}, fmt.Errorf("start sandbox helper: %w", err)
 	}
@@ -100,7 +107,8 @@ type helper struct {
 	report  *os.File // read end of its descriptor 3
 }
 
-func startHelper(argv []string, c Command) (*helper, error) {
+// startHelper starts a helper, in a control group unless that is nil.
+func startHelper(argv []string, c Command, g *group) (*helper, error) {
 	stdin, control, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -121,6 +129,9 @@ func startHelper(argv []string, c Command) (*helper, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true,            // out of the terminal's group, so that Ctrl-C lets the worker drain
 		Pdeathsig: syscall.SIGCONT, // a helper that its command stopped learns of our death all the same
+	}
+	if g != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(g.at.Fd())
 	}
 	if err := cmd.Start(); err != nil {
 		_ = control.Close()

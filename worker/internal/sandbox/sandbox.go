@@ -51,6 +51,7 @@ type Config struct {
 	Bwrap    string   // path of bubblewrap; "": found in PATH
 	Readable []string // absolute paths that every command may read, beside the toolchain
 	Limits   Limits
+	Groups   string // folder of cgroup v2 without processes, in which each command gets a control group; "": it gets none
 }
 
 // Sandbox runs commands in one tier. Make it with [Open]; it is safe for concurrent use.

@@ -36,6 +36,11 @@ func Open(ctx context.Context, cfg Config) (s *Sandbox, err error) {
 	if _, err := os.Stat(cfg.Helper); err != nil {
 		return nil, fmt.Errorf("sandbox: the program %s has to be beside the worker: %w", HelperName, err)
 	}
+	if cfg.Groups != "" {
+		if err := prepareGroups(cfg.Groups); err != nil {
+			return nil, fmt.Errorf("sandbox: %w", err)
+		}
+	}
 	var missing error
 	if cfg.Bwrap == "" {
 		cfg.Bwrap, missing = exec.LookPath("bwrap")
