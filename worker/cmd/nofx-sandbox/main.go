@@ -5,15 +5,6 @@
 // because it starts for each command, and starting a worker takes ten times as long.
 package main
 
-import (
-	"runtime"
-
-	"nofx.dev/worker/internal/sandbox/confine"
-)
-
-// The main thread stays with the main goroutine, so that it is never the one that gives its
-// rights up: what is asked of the process as a whole, as /proc and signals do, is asked of a
-// thread that has them.
-func init() { runtime.LockOSThread() }
+import "nofx.dev/worker/internal/sandbox/confine"
 
 func main() { confine.Main() }

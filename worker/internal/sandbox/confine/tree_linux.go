@@ -88,8 +88,14 @@ func launch(s Spec) (pid int, err error) {
 		return 0, fmt.Errorf("keep the helper's memory to itself: %w", err)
 	}
 	started := make(chan struct{})
-	go func() {
+	var start func()
+	start = func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread keeps its rights: /proc and signals to the process ask it.
+			go start()
+			select {}
+		}
 		if err = restrict(s); err == nil {
 			pid, err = syscall.ForkExec(string(s.Path), texts(s.Argv), &syscall.ProcAttr{
 				Dir:   string(s.Dir),
@@ -100,7 +106,8 @@ func launch(s Spec) (pid int, err error) {
 		}
 		close(started)
 		select {} // the thread must not end before its command
-	}()
+	}
+	go start()
 	<-started
 	return pid, err
 }
