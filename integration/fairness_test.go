@@ -25,7 +25,7 @@ var neighbourRuns = flag.Int("fairness-runs", 10, "runs of another tenant that T
 // What one tenant does costs the others little: with its load their runs take at
 // most a few times as long as without. The figures are logged.
 func TestFairness(t *testing.T) {
-	t.Parallel()
+	// Not parallel: what runs beside it would be measured too.
 	const (
 		six   = 6
 		many  = 1000
