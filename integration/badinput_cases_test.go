@@ -242,7 +242,7 @@ func plans() (all []bad) {
 	add("tool that the policy forbids", withPlan(`"policy":{"tools_allowed":["gate:*"]}`), planCode, first+"/tool")
 	add("secret that is not there", withPlan(`"policy":{"secrets":["TOKEN"]}`), planCode, "/plan/policy/secrets/0")
 	add("network", withPlan(`"policy":{"network":"all"}`), planCode, "/plan/policy/network")
-	add("host that the tenant does not grant", withPlan(`"policy":{"network":{"hosts":["proxy.golang.org"]}}`), planCode, "/plan/policy/network/hosts/0")
+	add("host that the tenant does not grant", withPlan(`"policy":{"network":{"hosts":["modules.example.org"]}}`), planCode, "/plan/policy/network/hosts/0")
 	add("address in the place of a host", withPlan(`"policy":{"network":{"hosts":["169.254.169.254:80"]}}`), planCode, "/plan/policy/network/hosts/0")
 	add("workspace of another source", withPlan(`"workspace":{"source":"svn"}`), planCode, "/plan/workspace/source")
 	add("workspace of no repository", withPlan(`"workspace":{"source":"git"}`), planCode, "/plan/workspace/git")

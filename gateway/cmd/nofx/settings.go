@@ -54,7 +54,7 @@ number, default, or, of network_hosts, a list of all its hosts with commas betwe
 "nofx settings get --help" says what the settings mean. This needs the role admin.`,
 		Example: `  nofx settings set four_eyes=true retention_days=90
   nofx settings set queued_runs_max=default
-  nofx settings set 'network_hosts=proxy.golang.org,*.example.com:8443'`,
+  nofx settings set 'network_hosts=modules.example.org,*.example.com:8443'`,
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(_ *cobra.Command, _ []string, begun string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 			for name := range settingsIn(api.Settings{}) {

@@ -10,7 +10,7 @@ import (
 )
 
 func someSettings() api.SettingsAnswer {
-	return api.SettingsAnswer{Settings: api.Settings{RetentionDays: 90, FourEyes: true, AllowWaive: true, ModelCostUsdPerDay: ptr(12.5), ReviewsEnabled: true, NetworkHosts: []string{"proxy.golang.org:443", "*.example.com:8443"}},
+	return api.SettingsAnswer{Settings: api.Settings{RetentionDays: 90, FourEyes: true, AllowWaive: true, ModelCostUsdPerDay: ptr(12.5), ReviewsEnabled: true, NetworkHosts: []string{"modules.example.org:443", "*.example.com:8443"}},
 		Set: []string{"four_eyes", "model_cost_usd_per_day", "network_hosts", "retention_days"}, Version: 3, UpdatedAt: ptr(ago(60)), UpdatedBy: ptr(alice), UpdatedByName: ptr("alice")}
 }
 

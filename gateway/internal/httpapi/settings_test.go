@@ -87,15 +87,15 @@ func TestS27_NetworkHosts(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/api/runs", "/api/runs/preview"} {
-		refused(path, body(`["proxy.golang.org"]`), "/plan/policy/network/hosts/0")
+		refused(path, body(`["modules.example.org"]`), "/plan/policy/network/hosts/0")
 		refused(path, body(`["10.0.0.1"]`), "/plan/policy/network/hosts/0")
 	}
-	if a := grant(`["Proxy.Golang.ORG","*.example.com:8443"]`); fmt.Sprint(a.Settings.NetworkHosts) != "[proxy.golang.org:443 *.example.com:8443]" {
+	if a := grant(`["Modules.Example.ORG","*.example.com:8443"]`); fmt.Sprint(a.Settings.NetworkHosts) != "[modules.example.org:443 *.example.com:8443]" {
 		t.Errorf("network_hosts = %v, want them in one form", a.Settings.NetworkHosts)
 	}
-	refused("/api/runs", body(`["proxy.golang.org","evil.example"]`), "/plan/policy/network/hosts/1")
-	refused("/api/runs", body(`["proxy.golang.org:80"]`), "/plan/policy/network/hosts/0")
-	made := g.do(http.MethodPost, "/api/runs", body(`["proxy.golang.org","a.example.com:8443"]`))
+	refused("/api/runs", body(`["modules.example.org","evil.example"]`), "/plan/policy/network/hosts/1")
+	refused("/api/runs", body(`["modules.example.org:80"]`), "/plan/policy/network/hosts/0")
+	made := g.do(http.MethodPost, "/api/runs", body(`["modules.example.org","a.example.com:8443"]`))
 	g.want(made, http.StatusCreated, "")
 	id := decodeAs[api.CreatedRun](t, made).Run.ID
 	g.want(g.do(http.MethodPost, "/api/runs/"+id+"/cancel", ""), http.StatusOK, "")
