@@ -83,7 +83,7 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite tells the host that nothing more comes.
+// CloseWrite ends the direction to the host, and returns the error of that.
 func (c *counted) CloseWrite() error {
 	if h, ok := c.Conn.(half); ok {
 		return h.CloseWrite()
@@ -97,8 +97,9 @@ type half interface {
 	CloseWrite() error
 }
 
-// pipe passes bytes on in both directions until both have ended, or none came for too long.
-// from has what was read of the client before.
+// pipe passes bytes between a client and a host on, until both directions have ended or no
+// byte came for too long. What the client sent is read from from, which may have buffered some
+// of it; both connections are closed by the caller, or by pipe after too long.
 func (p *Proxy) pipe(to net.Conn, from io.Reader, host net.Conn) {
 	var limit atomic.Int64
 	limit.Store(int64(p.cfg.idle))

@@ -12,7 +12,6 @@ import (
 const (
 	relayClients = 64               // at once; others wait in the kernel's queue
 	relayLinger  = 30 * time.Second // for a client to end its side when the proxy has ended
-	relayPause   = 10 * time.Millisecond
 )
 
 // relay listens on ProxyAddress and passes bytes on to and from a Unix socket, until the
@@ -25,12 +24,10 @@ func relay(socket string) error {
 	go func() {
 		slots := make(chan struct{}, relayClients)
 		for {
-			slots <- struct{}{}
+			slots <- struct{}{} // which leaves descriptors for everything else
 			client, err := l.Accept()
 			if err != nil {
-				<-slots
-				<-time.After(relayPause) // the client went away, or descriptors are wanting
-				continue
+				return
 			}
 			go func() {
 				defer func() { <-slots }()
